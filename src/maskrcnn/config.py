@@ -1,0 +1,313 @@
+"""All settings as frozen dataclasses, validated when they are built. Imports neither torch nor any file.
+
+Names follow the paper and the field. Lengths are pixels, of the network input unless a field says
+otherwise. Rules in which frameworks differ are fields, so that the model code never asks where a
+model came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from maskrcnn.errors import ConfigError
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class of the data set: its id there and its name. Labels are positions in `Config.categories`."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How an image becomes network input, in prediction and as the base of the training augmentation.
+
+    The scale is, in this order: `fixed_size` (fit inside, pad to exactly that size), `scale` (the same
+    enlargement for every image, for data whose objects have one natural size), or `short_side` and
+    `long_side` (paper section 3.1). `long_side` always caps the result except with `fixed_size`.
+    """
+
+    short_side: int = 800
+    long_side: int = 1333
+    scale: float | None = None
+    fixed_size: tuple[int, int] | None = None  # (height, width)
+    divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # antialias: uint8 in and out, like PIL and Detectron2. bilinear: float, no antialiasing, like torchvision.
+    kernel: Literal["antialias", "bilinear"] = "antialias"
+    rounding: Literal["round", "floor"] = "round"  # of the resized height and width
+
+    def __post_init__(self) -> None:
+        _require(
+            0 < self.short_side <= self.long_side,
+            f"image.short_side must lie in 1..long_side, found {self.short_side} with long_side {self.long_side}",
+        )
+        _require(self.scale is None or self.scale > 0, f"image.scale must be positive, found {self.scale}")
+        _require(
+            self.scale is None or self.fixed_size is None,
+            "image.scale and image.fixed_size both set the size of the image: leave one of them None",
+        )
+        _require(self.divisor > 0, f"image.divisor must be positive, found {self.divisor}")
+        if self.fixed_size is not None:
+            _require(
+                all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),
+                f"image.fixed_size must be positive multiples of image.divisor ({self.divisor}), found {self.fixed_size}",
+            )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training image. Geometry composes into one matrix; colour follows it."""
+
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # factor on the scale that ImageConfig gives, drawn log-uniformly
+    crop: tuple[int, int] | None = None  # (height, width) of a random window of the scaled image
+    flip_horizontal: float = 0.5  # probability
+    flip_vertical: float = 0.0  # probability
+    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees: only where up and down mean nothing
+    brightness: float = 0.0  # strengths as in torchvision's ColorJitter
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale_jitter
+        _require(0 < low <= high, f"augment.scale_jitter must be 0 < low <= high, found {self.scale_jitter}")
+        for name in ("flip_horizontal", "flip_vertical"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} is a probability, found {getattr(self, name)}")
+        for name in ("brightness", "contrast", "saturation"):
+            _require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in 0..1, found {getattr(self, name)}")
+        _require(0 <= self.hue <= 0.5, f"augment.hue must lie in 0..0.5, found {self.hue}")
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """The backbone (He et al. 2016). Stage numbers are the literature's: stem 1, res2..res5 2..5."""
+
+    depth: Literal[10, 18, 34, 50, 101] = 50  # 10: one basic block a stage, for tests and the demo
+    width: int = 64  # channels of the stem; 64 in the literature
+    norm: Literal["frozen_batch_norm", "batch_norm"] = "frozen_batch_norm"
+    norm_eps: float = 1e-5
+    frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}"
+        )
+        _require(self.width > 0, f"backbone.width must be positive, found {self.width}")
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Boxes around every cell of every level, P2 first. Ratio is height / width."""
+
+    sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rounded: bool = False  # torchvision rounds the corners to whole pixels
+    # constant: the level's stride. grid: padded size // grid size, as torchvision computes it per batch.
+    stride: Literal["constant", "grid"] = "constant"
+
+    def __post_init__(self) -> None:
+        _require(
+            len({len(level) for level in self.sizes}) == 1,
+            f"anchors.sizes needs as many sizes on every level (the RPN head is shared), found {self.sizes}",
+        )
+        _require(
+            all(value > 0 for level in (*self.sizes, self.ratios) for value in level),
+            f"anchors.sizes and anchors.ratios must be positive, found {self.sizes} and {self.ratios}",
+        )
+
+    @property
+    def per_cell(self) -> int:
+        return len(self.sizes[0]) * len(self.ratios)
+
+
+@dataclass(frozen=True)
+class RPNConfig:
+    """Region proposal network (paper section 3, Ren et al. 2015; figures as in FPN)."""
+
+    positive_iou: float = 0.7
+    negative_iou: float = 0.3
+    samples: int = 256  # anchors an image in the loss
+    positive_fraction: float = 0.5
+    pre_nms_train: int = 2000  # a level
+    pre_nms_test: int = 1000
+    post_nms_train: int = 1000  # an image, all levels together
+    post_nms_test: int = 1000
+    nms_iou: float = 0.7
+    min_size: float = 0.0  # proposals with a shorter side are dropped
+    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.negative_iou <= self.positive_iou <= 1,
+            f"rpn needs 0 <= negative_iou <= positive_iou <= 1, found {self.negative_iou} and {self.positive_iou}",
+        )
+
+
+@dataclass(frozen=True)
+class RoIAlignConfig:
+    """RoIAlign (paper section 3). `aligned` subtracts the half pixel between centres and edges."""
+
+    sampling_ratio: int = 2  # samples a bin and axis
+    aligned: bool = True
+    canonical_level: int = 4  # k0 of FPN equation 1
+    canonical_size: float = 224.0
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """Second stage: sampling of RoIs, classification and box regression."""
+
+    positive_iou: float = 0.5
+    samples: int = 512  # RoIs an image in the loss
+    positive_fraction: float = 0.25
+    resolution: int = 7
+    hidden: int = 1024
+    class_agnostic: bool = False
+    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Mask branch. Output side is twice `resolution`."""
+
+    resolution: int = 14
+    convs: int = 4
+    channels: int = 256
+    samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
+    class_agnostic: bool = False
+    # Targets are sampled from the box-cropped bitmaps as RoIAlign does: 0 samples adaptively, like
+    # torchvision and Detectron2; a threshold makes them binary, as Detectron2 does.
+    target_sampling_ratio: int = 2
+    target_aligned: bool = True
+    target_threshold: float | None = None
+    # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).
+    # expanded_box: pad by one cell, truncate the box, resize (Detectron, torchvision).
+    paste: Literal["pixel_centres", "expanded_box"] = "pixel_centres"
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """From scored boxes to detections (paper section 3.1, inference)."""
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    min_size: float = 0.0  # network-input pixels
+    mask_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. `mask_head=None` is Faster R-CNN."""
+
+    num_classes: int = 80
+    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    fpn_channels: int = 256
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    roi_align: RoIAlignConfig = field(default_factory=RoIAlignConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
+    detect: DetectConfig = field(default_factory=DetectConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
+        _require(
+            len(self.anchors.sizes) == 5,
+            f"model.anchors.sizes needs one tuple for each FPN level P2..P6, found {len(self.anchors.sizes)}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training run."""
+
+    steps: int = 90_000
+    batch_size: int = 16
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 1000
+    schedule: Literal["step", "cosine"] = "step"
+    drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` at which the rate is divided by 10
+    clip_norm: float | None = None  # largest L2 norm of the whole gradient
+    # auto: bf16 where the processor multiplies it natively, else fp32.
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    evaluate_every: int = 5000  # steps; 0: only at the end
+    checkpoint_every: int = 1000  # steps
+    workers: int = 2  # loader processes; 0 loads in the training process
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "checkpoint_every"):
+            _require(getattr(self, name) > 0, f"train.{name} must be positive, found {getattr(self, name)}")
+        for name in ("warmup_steps", "evaluate_every", "workers", "weight_decay"):
+            _require(getattr(self, name) >= 0, f"train.{name} must not be negative, found {getattr(self, name)}")
+        _require(self.learning_rate > 0, f"train.learning_rate must be positive, found {self.learning_rate}")
+        _require(
+            all(0 < drop < 1 for drop in self.drops),
+            f"train.drops are fractions of train.steps between 0 and 1, found {self.drops}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that makes a model what it is; stored whole in the model file."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    categories: tuple[Category, ...] = ()  # filled from the data set when training starts
+
+    def __post_init__(self) -> None:
+        _require(
+            not self.categories or len(self.categories) == self.model.num_classes,
+            f"config.categories has {len(self.categories)} entries, model.num_classes is {self.model.num_classes}",
+        )
+        top = 4 * 2 ** (len(self.model.anchors.sizes) - 2)  # stride of the coarsest backbone stage
+        _require(
+            self.image.divisor % top == 0,
+            f"image.divisor must be a multiple of {top}, the backbone's coarsest stride, found {self.image.divisor}",
+        )
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain JSON types (tuples become lists when written)."""
+    return asdict(config)
+
+
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """The inverse of `config_to_dict`. Missing fields take their defaults.
+
+    Raises:
+        ConfigError: an unknown field or a value of the wrong type, with its path.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Config).validate_python(dict(data))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"config field {path or '(root)'}: {first['msg']}, found {first['input']!r}; "
+            "was the file written by a newer version?"
+        ) from None

@@ -1,0 +1,35 @@
+"""Every error that the package raises on purpose.
+
+A message states what was expected, what was found, where, and what to do. The command line prints
+it as one line and exits with code 2; any other exception is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class MaskRCNNError(Exception):
+    """Root of the tree: catch this to catch everything below."""
+
+
+class ConfigError(MaskRCNNError, ValueError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(MaskRCNNError, ValueError):
+    """A data set, annotation or result file that cannot be used."""
+
+
+class ImageError(DataError):
+    """An image that is missing, cannot be decoded or does not fit its record."""
+
+
+class WeightsError(MaskRCNNError, ValueError):
+    """A model or weights file that cannot be opened, or does not fit the model."""
+
+
+class TrainingError(MaskRCNNError, RuntimeError):
+    """Training cannot start, or cannot go on."""
+
+
+class MissingPackageError(MaskRCNNError, ImportError):
+    """An optional package is needed for what was asked; the message holds the pip line."""

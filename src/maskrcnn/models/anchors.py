@@ -1,0 +1,75 @@
+"""Anchor boxes (Ren et al. 2015, section 3.1.1): sizes and aspect ratios around every cell of every level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounded: bool) -> Tensor:
+    """(len(ratios) * len(sizes), 4) boxes around the origin, ratio outer and size inner; ratio is height / width."""
+    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
+    size = torch.tensor(sizes, dtype=torch.float32)
+    width = (size / root[:, None]).flatten()
+    height = (size * root[:, None]).flatten()
+    anchors = torch.stack([-width, -height, width, height], dim=1) / 2
+    return anchors.round() if rounded else anchors
+
+
+class Anchors:
+    """Anchors of a pyramid, computed once for each shape of it.
+
+    Args:
+        sizes: sides of the square anchors of each level, network-input pixels.
+        ratios: height / width.
+        rounded: corners rounded to whole pixels (torchvision).
+        stride_rule: `constant` uses the level's stride; `grid` the padded size // the grid size (torchvision),
+            which differs where a level's size was rounded.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[Sequence[float]],
+        ratios: Sequence[float],
+        *,
+        rounded: bool,
+        stride_rule: Literal["constant", "grid"],
+    ) -> None:
+        self.cells = [cell_anchors(level, ratios, rounded=rounded) for level in sizes]
+        self.stride_rule = stride_rule
+        self._cache: dict[object, list[Tensor]] = {}
+
+    def __call__(
+        self, grids: Sequence[tuple[int, int]], strides: Sequence[int], padded_hw: tuple[int, int], device: torch.device
+    ) -> list[Tensor]:
+        """One (h * w * A, 4) float32 tensor a level, network-input pixels, ordered (y, x, anchor).
+
+        Args:
+            grids: height and width of each level in cells.
+            strides: of each level.
+            padded_hw: size of the batch in pixels.
+        """
+        key = (tuple(grids), padded_hw, device)
+        if key not in self._cache:
+            if len(self._cache) >= 64:  # many shapes pass by in multi-scale training
+                self._cache.clear()
+            self._cache[key] = [
+                self._level(cell.to(device), grid, stride, padded_hw)
+                for cell, grid, stride in zip(self.cells, grids, strides, strict=True)
+            ]
+        return self._cache[key]
+
+    def _level(self, cell: Tensor, grid: tuple[int, int], stride: int, padded_hw: tuple[int, int]) -> Tensor:
+        step_y, step_x = (
+            (stride, stride)
+            if self.stride_rule == "constant"
+            else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
+        )
+        y = torch.arange(grid[0], device=cell.device, dtype=torch.float32) * step_y
+        x = torch.arange(grid[1], device=cell.device, dtype=torch.float32) * step_x
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        shift = torch.stack([x, y, x, y], dim=-1)
+        return (shift[:, :, None] + cell).reshape(-1, 4)

@@ -1,0 +1,77 @@
+"""Mask R-CNN (He et al. 2017): features of the whole image, proposals, then class, box and mask of each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.config import DetectConfig
+from maskrcnn.models.roi_heads import RoIHeads
+from maskrcnn.models.rpn import RPN
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from maskrcnn.structures.targets import Targets
+
+
+class MaskRCNN(nn.Module):
+    """The network. Legend: B images, H and W of the padded batch.
+
+    Args:
+        backbone: (B, 3, H, W) -> [C2..C5].
+        neck: [C2..C5] -> [P2..P6].
+        mean, std: RGB in 0..255.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        rpn: RPN,
+        roi_heads: RoIHeads,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(
+        self, images: ImageBatch, targets: Targets, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """The losses by name, each a float32 scalar; their sum is what training minimises (paper section 3).
+
+        Args:
+            generator: draws the sampled anchors and RoIs.
+        """
+        features = self.features(images)
+        rpn_output = self.rpn(features, images.pixels.shape[-2:])
+        proposals = self.rpn.propose(rpn_output, images.sizes_hw)
+        losses = self.rpn.losses(rpn_output, targets, generator)
+        return losses | self.roi_heads.losses(features, proposals, targets, generator)
+
+    @torch.no_grad()
+    def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
+        """The best detections of each image, in network-input pixels, padded to one number of slots."""
+        features = self.features(images)
+        rpn_output = self.rpn(features, images.pixels.shape[-2:])
+        proposals = self.rpn.propose(rpn_output, images.sizes_hw)
+        return self.roi_heads.detect(features, proposals, images.sizes_hw, settings)
+
+    def features(self, images: ImageBatch) -> list[Tensor]:
+        """[P2, P3, P4, P5, P6], each (B, C, h, w)."""
+        return self.neck(self.backbone(self.normalise(images)))
+
+    def normalise(self, images: ImageBatch) -> Tensor:
+        """(B, 3, H, W) float32, zero beyond each image's true size, channels-last."""
+        pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
+        pixels = (pixels - self.pixel_mean) / self.pixel_std
+        rows = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]
+        columns = torch.arange(pixels.shape[3], device=pixels.device) < images.sizes_hw[:, 1:]
+        return pixels * (rows[:, None, :, None] & columns[:, None, None, :])

@@ -1,0 +1,58 @@
+"""Convolution followed by normalisation, and batch norm with fixed statistics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["frozen_batch_norm", "batch_norm"]
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch norm whose statistics and affine parameters never change: y = x * scale + shift, per channel."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels) - eps)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """(C,) and (C,) float32."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, then its norm. Frozen norms are folded into the weight, which saves two
+    passes over the activations; autograd scales the weight's gradient accordingly."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: Norm, eps: float
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+        )
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.norm: FrozenBatchNorm | nn.BatchNorm2d = (
+            FrozenBatchNorm(out_channels, eps) if norm == "frozen_batch_norm" else nn.BatchNorm2d(out_channels, eps)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
+        if isinstance(self.norm, FrozenBatchNorm):
+            scale, shift = self.norm.scale_and_shift()
+            weight = self.conv.weight * scale[:, None, None, None]
+            return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+        return self.norm(self.conv(x))

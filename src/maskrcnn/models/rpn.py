@@ -1,0 +1,133 @@
+"""Region proposal network: where an object may be (paper section 3; Ren et al. 2015).
+
+Legend: B images, L levels, A anchors a cell, N anchors an image, P proposals an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.config import RPNConfig
+from maskrcnn.models.anchors import Anchors
+from maskrcnn.models.losses import box_loss, mean_over
+from maskrcnn.ops import boxes as box_ops
+from maskrcnn.ops.matching import match, sample
+from maskrcnn.ops.nms import nms
+from maskrcnn.structures.targets import Targets
+
+
+class Proposals(NamedTuple):
+    """Boxes (B, P, 4) in network-input pixels, best first; `valid` (B, P) marks those that are real."""
+
+    boxes: Tensor
+    valid: Tensor
+
+
+class RPNOutput(NamedTuple):
+    """Raw predictions, a list entry a level: logits (B, n), deltas (B, n, 4), anchors (n, 4), n = h * w * A."""
+
+    logits: list[Tensor]
+    deltas: list[Tensor]
+    anchors: list[Tensor]
+
+
+class RPNHead(nn.Module):
+    """A 3x3 convolution, then 1x1 for objectness and for offsets, shared by all levels."""
+
+    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
+        for conv in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> logits (B, h*w*A) and deltas (B, h*w*A, 4), ordered (y, x, anchor), float32."""
+        x = F.relu_(self.conv(feature))
+        logits = self.objectness(x).permute(0, 2, 3, 1).flatten(1).float()
+        deltas = self.deltas(x).permute(0, 2, 3, 1).float()
+        return logits, deltas.reshape(logits.shape[0], logits.shape[1], 4)
+
+
+class RPN(nn.Module):
+    """Head, anchors, proposals and losses.
+
+    Args:
+        channels: of every level.
+        strides: of every level.
+    """
+
+    def __init__(self, channels: int, strides: Sequence[int], anchors: Anchors, config: RPNConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.strides = tuple(strides)
+        self.anchors = anchors
+        self.head = RPNHead(channels, len(anchors.cells[0]))
+
+    def forward(self, features: Sequence[Tensor], padded_hw: tuple[int, int]) -> RPNOutput:
+        """Every level passes through the head separately."""
+        raw = [self.head(feature) for feature in features]
+        grids = [(feature.shape[2], feature.shape[3]) for feature in features]
+        anchors = self.anchors(grids, self.strides, padded_hw, features[0].device)
+        return RPNOutput([logits for logits, _ in raw], [deltas for _, deltas in raw], anchors)
+
+    @torch.no_grad()
+    def propose(self, output: RPNOutput, sizes_hw: Tensor) -> Proposals:
+        """Best k a level, decode, clip, suppress within the level, then merge the levels by score."""
+        config = self.config
+        before = config.pre_nms_train if self.training else config.pre_nms_test
+        after = config.post_nms_train if self.training else config.post_nms_test
+        level_boxes, level_scores = [], []
+        for logits, deltas, anchors in zip(*output, strict=True):
+            scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
+            chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            boxes = box_ops.clip(box_ops.decode(chosen, anchors[index], config.box_weights), sizes_hw)
+            sides = boxes[..., 2:] - boxes[..., :2]
+            keep = nms(boxes, (sides >= config.min_size).all(-1) & (sides > 0).all(-1), config.nms_iou)
+            level_boxes.append(boxes)
+            level_scores.append(scores.masked_fill(~keep, -torch.inf))
+        scores, boxes = torch.cat(level_scores, dim=1), torch.cat(level_boxes, dim=1)
+        scores, index = scores.topk(min(after, scores.shape[1]), dim=1)
+        valid = scores > -torch.inf
+        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        return Proposals(boxes * valid[..., None], valid)
+
+    def losses(
+        self, output: RPNOutput, targets: Targets, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Binary cross-entropy on the sampled anchors and smooth L1 on the positive ones, both per sampled anchor."""
+        config = self.config
+        logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
+        with torch.no_grad():
+            anchors = torch.cat(output.anchors)
+            label, matched = match(
+                anchors[None],
+                targets.boxes,
+                targets.valid,
+                targets.crowd,
+                positive_iou=config.positive_iou,
+                negative_iou=config.negative_iou,
+                best_is_positive=True,
+            )
+            drawn = sample(label, config.samples, config.positive_fraction, generator)
+            box = targets.boxes.gather(1, matched.gather(1, drawn.index)[..., None].expand(-1, -1, 4))
+            # Slots without an object encode their own anchor: finite, and never counted.
+            anchor = anchors[drawn.index]
+            goal = box_ops.encode(torch.where(drawn.positive[..., None], box, anchor), anchor, config.box_weights)
+        drawn_logits = logits.gather(1, drawn.index)
+        drawn_deltas = deltas.gather(1, drawn.index[..., None].expand(-1, -1, 4))
+        class_loss = F.binary_cross_entropy_with_logits(
+            drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
+        )
+        regression = box_loss(drawn_deltas, goal, config.smooth_l1_beta) * drawn.positive
+        return {
+            "loss_rpn_class": mean_over(class_loss, drawn.valid),
+            "loss_rpn_box": mean_over(regression, drawn.valid),
+        }

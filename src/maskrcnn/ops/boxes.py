@@ -1,0 +1,65 @@
+"""Boxes as tensors (..., 4) of continuous edges x1 y1 x2 y2, and the offsets of the paper's regression.
+
+Everything is float32 in and out, whatever the precision of the network, and batched over leading
+dimensions. Legend: N boxes, G ground-truth boxes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Largest log enlargement that a prediction may ask for: 1000 pixels from 16 (Detectron's BBOX_XFORM_CLIP).
+MAX_LOG_SCALE = math.log(1000.0 / 16)
+
+
+def area(boxes: Tensor) -> Tensor:
+    """(..., 4) -> (...), square pixels; negative sides count as they are."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Pairwise intersection areas: (..., G, 4) and (..., N, 4) -> (..., G, N)."""
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    width = (torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])).clamp_(min=0)
+    height = (torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])).clamp_(min=0)
+    return width.mul_(height)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union: (..., G, 4) and (..., N, 4) -> (..., G, N), 0 where both are empty."""
+    shared = intersection(a, b)
+    union = (area(a)[..., :, None] + area(b)[..., None, :]).sub_(shared)
+    return shared.div_(union.clamp_(min=1e-9))
+
+
+def clip(boxes: Tensor, sizes_hw: Tensor) -> Tensor:
+    """Clips (B, N, 4) boxes to images of (B, 2) height and width."""
+    height, width = sizes_hw.to(boxes.dtype).unbind(-1)
+    limits = torch.stack([width, height, width, height], dim=-1)[:, None]
+    return torch.minimum(boxes.clamp(min=0), limits)
+
+
+def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+    """Offsets (t_x, t_y, t_w, t_h) that turn `anchors` into `boxes`, times `weights` (Girshick 2014, appendix C).
+
+    Args:
+        boxes, anchors: (..., 4) with positive sides.
+    """
+    anchor_wh = anchors[..., 2:] - anchors[..., :2]
+    box_wh = boxes[..., 2:] - boxes[..., :2]
+    anchor_centre = anchors[..., :2] + 0.5 * anchor_wh
+    box_centre = boxes[..., :2] + 0.5 * box_wh
+    offsets = torch.cat([(box_centre - anchor_centre) / anchor_wh, torch.log(box_wh / anchor_wh)], dim=-1)
+    return offsets * offsets.new_tensor(weights)
+
+
+def decode(deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+    """The inverse of `encode`; log sizes are capped at `MAX_LOG_SCALE`. Shapes broadcast to (..., 4)."""
+    deltas = deltas / deltas.new_tensor(weights)
+    anchor_wh = anchors[..., 2:] - anchors[..., :2]
+    centre = deltas[..., :2] * anchor_wh + anchors[..., :2] + 0.5 * anchor_wh
+    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * anchor_wh
+    return torch.cat([centre - half, centre + half], dim=-1)

@@ -1,0 +1,98 @@
+"""Mask targets of sampled RoIs, read straight from box-cropped bitmaps in original pixels.
+
+Legend: R RoIs, M target side, S samples a cell and axis.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample_bitmaps(
+    pixels: Tensor, offsets: Tensor, sizes_hw: Tensor, origins_xy: Tensor, points_xy: Tensor, image_hw: Tensor
+) -> Tensor:
+    """Bilinear samples of R cropped bitmaps at P points each; zero outside a crop.
+
+    Args:
+        pixels: (T,) uint8, all crops row by row.
+        offsets, sizes_hw, origins_xy: (R,), (R, 2), (R, 2) int64, where each crop starts in `pixels`, its size
+            and the original pixel of its top left corner.
+        points_xy: (R, P, 2) float32, continuous original pixels.
+        image_hw: (R, 2) int64; points nearer than a pixel outside the image are moved to its border.
+
+    Returns:
+        (R, P) float32 in 0..1.
+    """
+    at = points_xy - 0.5  # a pixel's value stands at its centre
+    last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
+    inside = ((at >= -1) & (at <= last + 1)).all(-1)
+    at = torch.minimum(at.clamp(min=0), last)
+    first = at.floor()
+    x_fraction, y_fraction = (at - first).unbind(-1)
+    x0, y0 = (first.to(torch.int64) - origins_xy[:, None]).unbind(-1)
+    height, width = sizes_hw[:, None, 0], sizes_hw[:, None, 1]
+    result = torch.zeros_like(x_fraction)
+    for y, y_weight in ((y0, 1 - y_fraction), (y0 + 1, y_fraction)):
+        for x, x_weight in ((x0, 1 - x_fraction), (x0 + 1, x_fraction)):
+            hit = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+            index = torch.where(hit, offsets[:, None] + y * width + x, 0)
+            result += torch.where(hit, pixels[index].to(result.dtype), 0) * (y_weight * x_weight)
+    return torch.where(inside, result, 0)
+
+
+def mask_targets(
+    boxes: Tensor,
+    to_original: Tensor,
+    crops: tuple[Tensor, Tensor, Tensor, Tensor],
+    image_hw: Tensor,
+    *,
+    size: int,
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+    threshold: float | None = None,
+) -> Tensor:
+    """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
+
+    Args:
+        boxes: (R, 4) float32, network-input pixels.
+        to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
+        crops: pixels, offsets, sizes_hw and origins_xy as `sample_bitmaps` takes them.
+        image_hw: (R, 2) int64, original size.
+        size: M.
+        sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
+        aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
+        threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
+
+    Returns:
+        (R, M, M) float32.
+    """
+    if len(boxes) == 0:
+        return boxes.new_zeros((0, size, size))
+    start, length = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
+    if not aligned:
+        start, length = start + 0.5, length.clamp(min=1.0)
+    cell = length / size
+    if sampling_ratio:
+        counts = torch.full_like(cell, sampling_ratio)
+        most = sampling_ratio
+    else:
+        counts = cell.ceil().clamp(min=1)
+        most = int(counts.max())
+    step = torch.arange(most, device=boxes.device, dtype=boxes.dtype)
+    within = (step + 0.5) / counts[..., None]  # (R, 2, S), fraction of a cell
+    weights = (step < counts[..., None]) / counts[..., None]  # (R, 2, S)
+    cells = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
+    # (R, 2, M * S) positions on each axis
+    axis = (start[..., None, None] + (cells[:, None] + within[:, :, None, :]) * cell[..., None, None]).flatten(2)
+    x, y = axis[:, 0, None, :], axis[:, 1, :, None]
+    linear, shift = to_original[:, :, :2], to_original[:, :, 2]
+    points = torch.stack(
+        [linear[:, i, 0, None, None] * x + linear[:, i, 1, None, None] * y + shift[:, i, None, None] for i in (0, 1)],
+        dim=-1,
+    )
+    samples = sample_bitmaps(*crops, points.flatten(1, 2), image_hw).view(-1, size, most, size, most)
+    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
+    targets = (samples * weights[:, 0, None, None, None, :]).sum(4)
+    targets = (targets * weights[:, 1, None, :, None]).sum(2)
+    return targets if threshold is None else (targets >= threshold).to(targets.dtype)

@@ -1,0 +1,89 @@
+"""Which ground truth a candidate box stands for, and which candidates enter the loss. All batched, fixed shapes.
+
+Legend: B images, G ground-truth slots, N candidates an image, S sampled an image.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from maskrcnn.ops.boxes import area, intersection, pairwise_iou
+
+# A candidate with more than this share inside a crowd region is no negative (Detectron's CROWD_FILTER_THRESH).
+CROWD_COVER = 0.7
+
+
+class Sample(NamedTuple):
+    """Candidates drawn for the loss: `index` (B, S) int64, `positive` and `valid` (B, S) bool."""
+
+    index: Tensor
+    positive: Tensor
+    valid: Tensor
+
+
+def match(
+    candidates: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    crowd: Tensor,
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    best_is_positive: bool,
+) -> tuple[Tensor, Tensor]:
+    """Compares candidates with ground truth (Ren et al. 2015, section 3.1.2).
+
+    Args:
+        candidates: (B, N, 4) or (1, N, 4) boxes.
+        boxes: (B, G, 4) ground truth; valid: (B, G) bool objects; crowd: (B, G) bool regions to ignore.
+        positive_iou: at least this overlap makes a candidate positive.
+        negative_iou: less makes it negative; between the two it is left out.
+        best_is_positive: a candidate that overlaps an object as much as any other does is positive too.
+
+    Returns:
+        (B, N) int64 of 1 positive, 0 negative, -1 left out; and (B, N) int64, the object it overlaps most.
+    """
+    iou = pairwise_iou(boxes, candidates)  # (B, G, N)
+    iou.masked_fill_(~valid[..., None], -1.0)
+    overlap, matched = iou.max(dim=1)
+    positive = overlap >= positive_iou
+    if best_is_positive:
+        best = iou.amax(dim=2, keepdim=True)
+        # Without the lower bound an object that nothing overlaps would make every candidate positive.
+        positive |= ((iou == best) & (best > 0)).any(dim=1)
+    label = torch.where(positive, 1, torch.where(overlap < negative_iou, 0, -1))
+    # On a CPU the look is free; on a device it would wait, so there the mask is always computed.
+    if crowd.is_cuda or bool(crowd.any()):
+        cover = intersection(boxes, candidates) / area(candidates).clamp(min=1e-9)[:, None]
+        ignored = ((cover > CROWD_COVER) & crowd[..., None]).any(dim=1)
+        label = torch.where(ignored & (label == 0), -1, label)
+    return label, matched
+
+
+def sample(label: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None = None) -> Sample:
+    """Draws `count` candidates an image without replacement, at most `positive_fraction` of them positive.
+
+    The largest of uniform random keys are a uniform sample, so one top-k serves the whole batch. Missing
+    positives are made up by negatives; slots left over are not valid.
+
+    Args:
+        label: (B, N) int64 of 1, 0 and -1, as `match` gives it.
+    """
+    count = min(count, label.shape[1])
+    most_positive = min(int(count * positive_fraction), count)
+    keys = torch.rand(label.shape, device=label.device, generator=generator)
+    positive_key, positive_index = keys.where(label == 1, -1.0).topk(most_positive, dim=1)
+    negative_key, negative_index = keys.where(label == 0, -1.0).topk(count, dim=1)
+    positives = (positive_key >= 0).sum(dim=1, keepdim=True)
+    slot = torch.arange(count, device=label.device)[None]
+    is_positive = slot < positives
+    rank = (slot - positives).clamp(min=0)
+    index = negative_index.gather(1, rank)
+    valid = is_positive | (negative_key.gather(1, rank) >= 0)
+    if most_positive:
+        positive_slot = slot.clamp(max=most_positive - 1).expand_as(index)
+        index = torch.where(is_positive, positive_index.gather(1, positive_slot), index)
+    return Sample(index, is_positive, valid)

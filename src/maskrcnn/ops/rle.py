@@ -1,0 +1,206 @@
+"""COCO run lengths: column by column through the whole image, background first; and their compressed string.
+
+Everything here works on the runs: time and memory follow the number of runs and the size of the object,
+never the size of the image. A span is one foreground run, as the half-open range of flat pixel numbers
+x * height + y.
+
+Legend: K spans, R runs, N masks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskrcnn.errors import DataError
+
+# The compressed string stores five bits a character from "0" on, bit 32 says that more follow (the format of
+# the COCO API). Eight characters hold 39 bits: far above any image, and sums of them cannot overflow int64.
+_FIRST = 48
+_MORE = 32
+_MOST_CHARACTERS = 8
+_ONE_MORE_CHARACTER_FROM = np.array([1 << (5 * n - 1) for n in range(1, 13)], dtype=np.int64)
+
+
+def encode_runs(runs: np.ndarray) -> bytes:
+    """The COCO compressed string of (R,) run lengths."""
+    return encode_many(runs, np.array([len(runs)]))[0]
+
+
+def encode_many(runs: np.ndarray, sizes: np.ndarray) -> list[bytes]:
+    """The compressed strings of N masks at once.
+
+    Args:
+        runs: (R,) integers, the runs of all masks one after another.
+        sizes: (N,) integers, how many runs each mask has.
+    """
+    values = np.asarray(runs, dtype=np.int64)
+    first = np.cumsum(sizes) - sizes
+    index = np.arange(len(values)) - np.repeat(first, sizes)
+    deltas = values.copy()  # from the fourth run on, the difference to the last run of the same colour
+    late = np.flatnonzero(index > 2)
+    deltas[late] -= values[late - 2]
+    magnitude = deltas ^ (deltas >> 63)
+    lengths = 1 + np.searchsorted(_ONE_MORE_CHARACTER_FROM, magnitude, side="right")
+    ends = np.cumsum(lengths)
+    text = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+    for place in range(int(lengths.max(initial=0))):
+        chosen = np.flatnonzero(lengths > place)
+        bits = (deltas[chosen] >> (5 * place)) & 31
+        text[(ends - lengths)[chosen] + place] = _FIRST + bits + _MORE * (lengths[chosen] > place + 1)
+    stops = np.concatenate([[0], ends])[np.cumsum(sizes)]
+    joined = text.tobytes()
+    return [joined[start:stop] for start, stop in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True)]
+
+
+def decode_runs(counts: bytes) -> np.ndarray:
+    """The (R,) int64 run lengths of a COCO compressed string.
+
+    Raises:
+        DataError: a character outside the alphabet, an unfinished or overlong number, or a negative run.
+    """
+    codes = np.frombuffer(counts, dtype=np.uint8) - np.uint8(_FIRST)  # wraps around below "0": seen as too large
+    if len(codes) == 0:
+        return np.zeros(0, dtype=np.int64)
+    if int(codes.max()) >= 2 * _MORE:
+        at = int(np.argmax(codes >= 2 * _MORE))
+        found = counts[at : at + 1]
+        raise DataError(f"run-length string: expected characters from '0' to 'o', found {found!r} at position {at}")
+    last = (codes & _MORE) == 0
+    ends = np.flatnonzero(last) + 1
+    if not last[-1]:
+        raise DataError(f"run-length string: the last number is unfinished after {len(codes)} characters; cut off?")
+    starts = np.concatenate([[0], ends[:-1]])
+    lengths = ends - starts
+    if int(lengths.max()) > _MOST_CHARACTERS:
+        raise DataError(
+            f"run-length string: expected numbers of up to {_MOST_CHARACTERS} characters, found {lengths.max()}"
+        )
+    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 31).astype(np.int64) << (5 * place), starts)
+    runs -= ((codes[ends - 1] & 16) != 0).astype(np.int64) << (5 * lengths)  # the sign of two's complement
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if int(runs.min()) < 0:
+        at = int(np.argmax(runs < 0))
+        raise DataError(f"run-length string: expected runs of 0 or more pixels, found {runs[at]} for run {at}")
+    return runs
+
+
+def spans_from_runs(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends, (K,) int64 each, of the foreground runs that are not empty."""
+    edges = np.cumsum(runs)
+    starts, ends = edges[0 : len(edges) - 1 : 2], edges[1::2]
+    full = ends > starts
+    return starts[full], ends[full]
+
+
+def runs_from_spans(
+    starts: np.ndarray, ends: np.ndarray, owners: np.ndarray, number: int, pixels: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The runs of several masks of one image from their spans; spans that touch become one run.
+
+    Args:
+        starts, ends: (K,) flat pixel numbers, sorted within each mask, not overlapping, none empty.
+        owners: (K,) int64, the mask of each span, ascending.
+        number: N, masks without spans included.
+        pixels: of the image.
+
+    Returns:
+        runs: (R,) int64, one mask after another; no run is empty save the first of a mask.
+        sizes: (N,) int64, runs of each mask.
+    """
+    if len(starts):
+        apart = (starts[1:] != ends[:-1]) | (owners[1:] != owners[:-1])
+        starts = starts[np.concatenate([[True], apart])]
+        owners = owners[np.concatenate([[True], apart])]
+        ends = ends[np.concatenate([apart, [True]])]
+    spans = np.bincount(owners, minlength=number)
+    stops = np.cumsum(spans)
+    covered = np.zeros(number, dtype=np.int64)  # where each mask's last span ends
+    some = spans > 0
+    covered[some] = ends[stops[some] - 1]
+    tails = (covered < pixels) | ~some
+    sizes = 2 * spans + tails
+    runs = np.empty(int(sizes.sum()), dtype=np.int64)
+    before = np.concatenate([[0], ends[:-1]])[: len(starts)]
+    before[(stops - spans)[some]] = 0
+    at = 2 * np.arange(len(starts)) + (np.cumsum(tails) - tails)[owners]
+    runs[at] = starts - before
+    runs[at + 1] = ends - starts
+    runs[np.cumsum(sizes)[tails] - 1] = (pixels - covered)[tails]
+    return runs, sizes
+
+
+def area(runs: np.ndarray) -> int:
+    """Foreground pixels."""
+    return int(runs[1::2].sum())
+
+
+def to_box(runs: np.ndarray, height: int) -> tuple[int, int, int, int]:
+    """The tight box x1 y1 x2 y2 in pixel edges of an image of this height; zeros when nothing is foreground."""
+    starts, ends = spans_from_runs(runs)
+    if len(starts) == 0:
+        return 0, 0, 0, 0
+    first, last = starts // height, (ends - 1) // height
+    x1, x2 = int(first[0]), int(last[-1]) + 1
+    if (first != last).any():  # a run goes on in the next column: through the bottom row and the top row
+        return x1, 0, x2, height
+    return x1, int((starts % height).min()), x2, int(((ends - 1) % height).max()) + 1
+
+
+def crop_to_rle(bitmap: np.ndarray, origin_xy: tuple[int, int], image_hw: tuple[int, int]) -> bytes:
+    """The compressed string of an image that is background outside a crop.
+
+    Args:
+        bitmap: (h, w) bool or integer, not 0 is foreground.
+        origin_xy: the image pixel of the crop's top left corner.
+        image_hw: size of the image.
+
+    Raises:
+        ValueError: the crop does not lie in the image.
+    """
+    (x0, y0), (height, width) = origin_xy, image_hw
+    h, w = bitmap.shape
+    if min(x0, y0) < 0 or x0 + w > width or y0 + h > height:
+        raise ValueError(
+            f"expected a crop inside an image of {width} x {height}, found {w} x {h} pixels at ({x0}, {y0})"
+        )
+    padded = np.zeros((w, h + 2), dtype=np.int8)  # a column's runs start and end inside it
+    padded[:, 1:-1] = (bitmap != 0).T
+    column, row = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    edges = (x0 + column) * height + y0 + row
+    starts, ends = edges[0::2], edges[1::2]
+    owners = np.zeros(len(starts), dtype=np.int64)
+    return encode_runs(runs_from_spans(starts, ends, owners, 1, height * width)[0])
+
+
+def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The tight crop of a compressed string and the image pixel (x, y) of its top left corner.
+
+    Args:
+        counts: a string that fits `image_hw` (`maskrcnn.structures.masks.RLE.from_coco` checks strings of others).
+        image_hw: size of the image.
+
+    Returns:
+        bitmap: (h, w) uint8 of 0 and 1, C-contiguous; (0, 0) when nothing is foreground.
+        origin_xy: (0, 0) when nothing is foreground.
+
+    Raises:
+        DataError: the string is malformed.
+    """
+    runs = decode_runs(counts)
+    height = image_hw[0]
+    x1, y1, x2, y2 = to_box(runs, height)
+    # Cut the spans at column ends: a span over columns a..b gives b - a + 1 pieces.
+    starts, ends = spans_from_runs(runs)
+    first = starts // height
+    pieces = (ends - 1) // height - first + 1
+    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    column = np.repeat(first, pieces) + number
+    top = np.maximum(np.repeat(starts, pieces) - column * height, 0) - y1
+    bottom = np.minimum(np.repeat(ends, pieces) - column * height, height) - y1
+    steps = np.zeros((x2 - x1, y2 - y1 + 1), dtype=np.int8)
+    steps[column - x1, top] += 1  # no two spans share a start or an end, so that no index comes twice
+    steps[column - x1, bottom] -= 1
+    filled = np.cumsum(steps[:, :-1], axis=1, dtype=np.int8)
+    return np.ascontiguousarray(filled.T).view(np.uint8), (x1, y1)

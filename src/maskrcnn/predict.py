@@ -1,0 +1,249 @@
+"""From images to instances: preprocessing, the network, and masks as run lengths.
+
+Legend: B images, N instances of one image.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn.config import Config, ImageConfig
+from maskrcnn.errors import ImageError
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.paste import paste_to_runs
+from maskrcnn.ops.resize import network_size, resize_image
+from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.structures.detections import Detections, Instances
+from maskrcnn.structures.image_file import as_rgb, read_image
+from maskrcnn.structures.images import ImageBatch, stack_images
+from maskrcnn.structures.masks import RLE, Masks
+from maskrcnn.weights.model_file import open_model, save_model
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+@dataclass
+class Predictor:
+    """A network with everything needed to use it: what `maskrcnn.load` returns.
+
+    Attributes:
+        network: in evaluation mode.
+        config: thresholds and limits of `config.model.detect` are read at every call.
+        provenance: how the weights came to be, from the model file.
+    """
+
+    network: MaskRCNN
+    config: Config
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(category.name for category in self.config.categories)
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.pixel_mean.device
+
+    def with_detections(self, most: int) -> Predictor:
+        """The same network with another limit of detections an image."""
+        detect = replace(self.config.model.detect, max_detections=most)
+        return replace(self, config=replace(self.config, model=replace(self.config.model, detect=detect)))
+
+    def predict(self, images: Sequence[ImageLike], batch_size: int = 1) -> list[Instances]:
+        """Finds objects in images of any size.
+
+        Args:
+            images: paths, PIL images, or (H, W, 3) uint8 RGB arrays.
+            batch_size: how many pass through the network together.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        found: list[Instances] = []
+        for start in range(0, len(images), batch_size):
+            chunk = images[start : start + batch_size]
+            arrays = [read_image(i) if isinstance(i, str | Path) else as_rgb(i) for i in chunk]
+            found.extend(self.predict_arrays(arrays))
+        return found
+
+    def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """As `predict`, for (H, W, 3) uint8 RGB arrays, all in one batch."""
+        batch = preprocess(images, self.config.image).to(self.device)
+        detections = self.network.detect(batch, self.config.model.detect)
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        return postprocess(detections, batch.sizes_hw, sizes, self.config, self.names)
+
+    def save(self, path: Path | str) -> None:
+        save_model(path, self.network, self.config, self.provenance)
+
+
+def load(path: Path | str, device: str | torch.device | None = None) -> Predictor:
+    """Opens a model file.
+
+    Args:
+        device: where to run; by default the first GPU if there is one, else the CPU.
+
+    Raises:
+        WeightsError: the file cannot be opened as a model.
+    """
+    network, config, provenance = open_model(path)
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(network.to(target), config, provenance)
+
+
+def preprocess(images: Sequence[np.ndarray], config: ImageConfig) -> ImageBatch:
+    """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch."""
+    resized = []
+    for image in images:
+        size = network_size(
+            image.shape[0],
+            image.shape[1],
+            short_side=config.short_side,
+            long_side=config.long_side,
+            scale=config.scale,
+            fixed_size=config.fixed_size,
+            rounding=config.rounding,
+        )
+        resized.append(resize_image(torch.from_numpy(image).permute(2, 0, 1), size, config.kernel))
+    return stack_images(resized, config.divisor, config.fixed_size)
+
+
+def postprocess(
+    detections: Detections,
+    sizes_hw: torch.Tensor,
+    original_hw: Sequence[tuple[int, int]],
+    config: Config,
+    names: tuple[str, ...],
+) -> list[Instances]:
+    """Brings detections back to the pixels of the original images; masks become run lengths here.
+
+    Args:
+        sizes_hw: (B, 2) true sizes of the network input.
+        original_hw: height and width of each original image.
+    """
+    original = torch.tensor(original_hw, dtype=torch.float32)
+    ratio = original / sizes_hw.cpu().to(torch.float32)
+    boxes = detections.boxes.cpu() * ratio.flip(-1).repeat(1, 2)[:, None]
+    limits = original.flip(-1).repeat(1, 2)[:, None]
+    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    probs = None if detections.mask_probs is None else detections.mask_probs.cpu()
+    result = []
+    for i, (valid, size) in enumerate(zip(detections.valid.cpu(), original_hw, strict=True)):
+        masks = None
+        if probs is not None and config.model.mask_head is not None:
+            counts = paste_to_runs(
+                probs[i][valid].numpy(),
+                boxes[i][valid].numpy(),
+                size,
+                config.model.detect.mask_threshold,
+                config.model.mask_head.paste,
+            )
+            masks = Masks([RLE(size, c) for c in counts])
+        labels = detections.labels[i].cpu()[valid].numpy()
+        result.append(
+            Instances(
+                image_hw=size,
+                boxes=boxes[i][valid].numpy(),
+                scores=detections.scores[i].cpu()[valid].numpy(),
+                labels=labels,
+                masks=masks,
+                names=tuple(names[label] for label in labels) if names else (),
+            )
+        )
+    return result
+
+
+def to_coco_results(instances: Instances, image_id: int | str, config: Config) -> list[dict[str, Any]]:
+    """COCO results of one image: image_id, category_id, bbox (x, y, width, height), score, segmentation (RLE)."""
+    ids = [category.id for category in config.categories] or list(range(1, config.model.num_classes + 1))
+    results = []
+    for i in range(len(instances)):
+        x1, y1, x2, y2 = (round(float(edge), 3) for edge in instances.boxes[i])
+        entry: dict[str, Any] = {
+            "image_id": image_id,
+            "category_id": ids[int(instances.labels[i])],
+            "bbox": [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)],
+            "score": float(instances.scores[i]),
+        }
+        if instances.masks is not None:
+            entry["segmentation"] = instances.masks[i].to_coco()
+        results.append(entry)
+    return results
+
+
+@dataclass(frozen=True)
+class FilesSummary:
+    """What `predict_files` did: images read, objects found, files skipped with the reason, what was written."""
+
+    images: int
+    objects: int
+    skipped: tuple[str, ...]
+    results: Path
+    pictures: Path | None
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    draw: bool = True,
+    min_score: float = 0.5,
+    strict: bool = False,
+    track: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+) -> FilesSummary:
+    """Predicts files one by one and writes `out/predictions.json` (COCO results, image ids counted from 1 in the
+    order of `files`, each with its `file_name`) and, with `draw`, one picture a file.
+
+    A file that cannot be read is reported on standard error and skipped, or refused with `strict`. Results
+    found so far are written even when the run is interrupted.
+
+    Args:
+        min_score: objects below it are not drawn; predictions.json holds all.
+        track: wraps the files, for a progress bar.
+
+    Raises:
+        ImageError: with `strict`, the first file that cannot be read.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    count = 0
+    target = out / "predictions.json"
+    try:
+        for image_id, file in enumerate(track(files), start=1):
+            try:
+                image = read_image(file)
+            except ImageError as error:
+                if strict:
+                    raise
+                skipped.append(str(error))
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
+            found = predictor.predict_arrays([image])[0]
+            count += 1
+            results.extend(
+                {"file_name": str(file), **entry} for entry in to_coco_results(found, image_id, predictor.config)
+            )
+            if draw:
+                _draw(image, found, out / f"{image_id:06d}_{file.stem}.png", min_score)
+    finally:
+        with atomic_write(target) as temporary:
+            temporary.write_text(json.dumps(results))
+    return FilesSummary(count, len(results), tuple(skipped), target, out if draw else None)
+
+
+def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
+    from maskrcnn.visualise import draw
+
+    with atomic_write(path) as temporary:
+        Image.fromarray(draw(image, found, min_score=min_score)).save(temporary, format="PNG")

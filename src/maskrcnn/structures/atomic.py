@@ -1,0 +1,34 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path beside `path` to write to; it takes the place of `path` when the block succeeds.
+
+    A process killed in the middle, an exception, a full disk: the old file stays as it was. Missing parent
+    folders are made, and a symbolic link stays one: the file that it names is replaced.
+
+    The temporary name starts with a dot and keeps the suffix, from which some writers derive the format.
+
+    Raises:
+        OSError: the folder cannot be written, or nothing was written.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        # On disk before it gets its name: after a power cut the name must not lead to an empty file.
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

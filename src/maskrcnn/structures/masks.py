@@ -1,0 +1,192 @@
+"""Masks as run lengths; dense only when someone asks. Legend: N masks of one image, H and W of that image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+
+from maskrcnn.errors import DataError
+from maskrcnn.ops.rle import area, crop_to_rle, decode_runs, encode_runs, rle_to_crop, to_box
+
+_MOST_PIXELS = 1 << 39  # what the numbers of the string hold
+
+
+@dataclass(frozen=True, slots=True)
+class RLE:
+    """One mask in COCO's compressed run lengths.
+
+    Two strings can stand for one mask: equality is that of the strings. Those made here are canonical.
+
+    Attributes:
+        size: height and width of the image.
+        counts: column-major run lengths, background first, in COCO's compressed string.
+    """
+
+    size: tuple[int, int]
+    counts: bytes
+
+    @classmethod
+    def from_coco(cls, segmentation: Any) -> RLE:
+        """Reads `{"size": [h, w], "counts": ...}` with counts as a compressed string or a list of run lengths.
+
+        Raises:
+            DataError: a key is missing, the string is malformed, or the runs do not sum to h * w.
+        """
+        if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
+            raise DataError(f"expected a run-length mask with 'size' and 'counts', found {_short(segmentation)}")
+        size = _read_size(segmentation["size"])
+        pixels = size[0] * size[1]
+        counts = segmentation["counts"]
+        if isinstance(counts, str):
+            try:
+                counts = counts.encode("ascii")
+            except UnicodeEncodeError:
+                raise DataError(f"run-length string: expected ASCII characters, found {_short(counts)}") from None
+        if isinstance(counts, bytes):
+            runs = decode_runs(counts)
+        else:
+            runs = _read_list(counts, pixels)
+            counts = encode_runs(runs)
+        total = int(runs.sum())  # fits: see _MOST_CHARACTERS of the string, and _read_list
+        if total != pixels:
+            raise DataError(
+                f"expected runs that sum to {size[0]} * {size[1]} = {pixels} pixels (height * width), found {total}"
+            )
+        return cls(size, counts)
+
+    @classmethod
+    def from_dense(cls, bitmap: np.ndarray) -> RLE:
+        """From an (H, W) bool or integer image; not 0 is foreground."""
+        size = (int(bitmap.shape[0]), int(bitmap.shape[1]))
+        return cls(size, crop_to_rle(bitmap, (0, 0), size))
+
+    def to_coco(self) -> dict[str, Any]:
+        """`{"size": [h, w], "counts": str}`, ready for JSON."""
+        return {"size": list(self.size), "counts": self.counts.decode("ascii")}
+
+    @property
+    def area(self) -> int:
+        """Pixels of the mask."""
+        return area(decode_runs(self.counts))
+
+    @property
+    def box(self) -> np.ndarray:
+        """(4,) float32, the tight edges x1 y1 x2 y2; zeros for an empty mask."""
+        return np.array(to_box(decode_runs(self.counts), self.size[0]), dtype=np.float32)
+
+    def crop(self) -> tuple[np.ndarray, tuple[int, int]]:
+        """The (h, w) uint8 bitmap of the tight box and the pixel (x, y) of its top left corner."""
+        return rle_to_crop(self.counts, self.size)
+
+    def dense(self) -> np.ndarray:
+        """(H, W) bool."""
+        image = np.zeros(self.size, dtype=np.bool_)
+        _fill(image, self)
+        return image
+
+
+class Masks(Sequence[RLE]):
+    """The masks of one image. A slice, or an integer or bool array as index, gives Masks; an integer gives an RLE."""
+
+    def __init__(self, masks: Iterable[RLE], size: tuple[int, int] | None = None) -> None:
+        """
+        Args:
+            masks: all of one image.
+            size: height and width of the image; needed only for `dense` of an empty list.
+
+        Raises:
+            DataError: the masks are not of one size.
+        """
+        self._masks = list(masks)
+        self.size = size or (self._masks[0].size if self._masks else (0, 0))
+        for i, mask in enumerate(self._masks):
+            if mask.size != self.size:
+                raise DataError(f"expected masks of one image of height, width {self.size}, mask {i} has {mask.size}")
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @overload
+    def __getitem__(self, index: int) -> RLE: ...
+
+    @overload
+    def __getitem__(self, index: slice | np.ndarray | list[int]) -> Masks: ...
+
+    def __getitem__(self, index: int | slice | np.ndarray | list[int]) -> RLE | Masks:
+        if isinstance(index, int | np.integer):
+            return self._masks[index]
+        if isinstance(index, slice):
+            return Masks(self._masks[index], self.size)
+        return Masks([self._masks[i] for i in np.arange(len(self))[_as_index(index)]], self.size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Masks) and self.size == other.size and self._masks == other._masks
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} of {self.size[0]} x {self.size[1]})"
+
+    def dense(self) -> np.ndarray:
+        """(N, H, W) bool."""
+        images = np.zeros((len(self), *self.size), dtype=np.bool_)
+        for image, mask in zip(images, self._masks, strict=True):
+            _fill(image, mask)
+        return images
+
+    def areas(self) -> np.ndarray:
+        """(N,) int64, pixels."""
+        return np.array([mask.area for mask in self._masks], dtype=np.int64)
+
+    def boxes(self) -> np.ndarray:
+        """(N, 4) float32, tight edges x1 y1 x2 y2; zeros for empty masks."""
+        return np.array([mask.box for mask in self._masks], dtype=np.float32).reshape(-1, 4)
+
+
+def _fill(image: np.ndarray, mask: RLE) -> None:
+    """Writes a mask into an (H, W) bool image of background."""
+    bitmap, (x, y) = mask.crop()
+    h, w = bitmap.shape
+    image[y : y + h, x : x + w] = bitmap
+
+
+def _as_index(index: Any) -> np.ndarray:
+    array = np.asarray(index)
+    return array.astype(np.int64) if array.size == 0 else array  # numpy makes [] float
+
+
+def _read_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise DataError(f"expected 'size' as [height, width], found {_short(size)}") from None
+    for side in (height, width):
+        if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
+            raise DataError(f"expected 'size' as two integers of 1 or more, found {_short(size)}")
+    height, width = int(height), int(width)
+    if height * width > _MOST_PIXELS:
+        raise DataError(f"expected 'size' of up to {_MOST_PIXELS} pixels, found {height} x {width}")
+    return height, width
+
+
+def _read_list(counts: Any, pixels: int) -> np.ndarray:
+    """Run lengths given as a list: integers from 0 to `pixels`."""
+    if not isinstance(counts, list | tuple | np.ndarray):
+        raise DataError(f"expected 'counts' as a string or a list of integers, found {_short(counts)}")
+    try:
+        runs = np.asarray(counts)
+    except (ValueError, OverflowError):  # lists of different lengths inside
+        raise DataError(f"expected 'counts' as a flat list of integers, found {_short(counts)}") from None
+    if runs.ndim != 1 or (runs.dtype.kind not in "iu" and runs.size):
+        raise DataError(f"expected 'counts' as a flat list of integers, found {_short(counts)}")
+    if runs.size and (int(runs.min()) < 0 or int(runs.max()) > pixels):
+        raise DataError(f"expected runs from 0 to {pixels} pixels, found {int(runs.min())} to {int(runs.max())}")
+    return runs.astype(np.int64)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

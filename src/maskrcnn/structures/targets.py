@@ -1,0 +1,69 @@
+"""Ground truth of a batch, padded to G slots an image; masks stay crops of their boxes in one flat buffer.
+
+Legend: B images, G ground-truth slots an image, T bytes of all mask crops of the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MaskBank:
+    """Every instance's bitmap, cropped to its own box, in pixels of the ORIGINAL image.
+
+    Nothing is resized or flipped: a mask target is sampled by mapping points of the network input
+    back through `to_original`.
+
+    Attributes:
+        pixels: (T,) uint8 of 0 and 1, the crops one after another, each row by row.
+        offsets: (B, G) int64, where each crop starts in `pixels`.
+        sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots.
+        origins_xy: (B, G, 2) int64, the original pixel of each crop's top left corner.
+        to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y).
+        image_hw: (B, 2) int64, size of each original image.
+    """
+
+    pixels: Tensor
+    offsets: Tensor
+    sizes_hw: Tensor
+    origins_xy: Tensor
+    to_original: Tensor
+    image_hw: Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the losses compare with. Boxes are continuous edges x1 y1 x2 y2 in network-input pixels.
+
+    Attributes:
+        boxes: (B, G, 4) float32; zeros in empty slots.
+        labels: (B, G) int64, 0-based; -1 in empty slots and crowd slots.
+        valid: (B, G) bool, an object to learn.
+        crowd: (B, G) bool, a region to ignore: candidates lying mostly inside are neither positive nor negative.
+        masks: the bitmaps, None when masks are not trained.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    crowd: Tensor
+    masks: MaskBank | None = None
+
+    def to(self, device: torch.device | str) -> Targets:
+        def move(value: object) -> object:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        masks = self.masks
+        if masks is not None:
+            masks = MaskBank(*(move(getattr(masks, f.name)) for f in fields(masks)))  # type: ignore[arg-type]
+        return Targets(
+            self.boxes.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.valid.to(device, non_blocking=True),
+            self.crowd.to(device, non_blocking=True),
+            masks,
+        )

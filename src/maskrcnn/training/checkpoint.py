@@ -1,0 +1,90 @@
+"""The resumable state of a training run, one file that is replaced as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskrcnn.config import Config, config_from_dict, config_to_dict
+from maskrcnn.errors import TrainingError, WeightsError
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.weights.model_file import fill, read_torch
+
+NAME = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: optimiser steps done.
+        best: best validation AP so far, None before the first evaluation.
+    """
+
+    step: int = 0
+    best: float | None = None
+
+
+def save_checkpoint(
+    out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config, progress: Progress
+) -> None:
+    """Writes `out/last.ckpt`. Random draws need no state: they are derived from the seed and the step.
+
+    Raises:
+        TrainingError: the file cannot be written; the one before it is untouched.
+    """
+    state = {
+        "config": config_to_dict(config),
+        "step": progress.step,
+        "best": progress.best,
+        "network": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    try:
+        with atomic_write(out / NAME) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:
+        raise TrainingError(
+            f"{out / NAME}: cannot write the checkpoint ({error}); what was written before is untouched: "
+            "free some space and go on with --resume"
+        ) from error
+
+
+def load_checkpoint(
+    out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config
+) -> Progress:
+    """Continues from `out/last.ckpt`.
+
+    Raises:
+        TrainingError: there is none, or it belongs to a run with other settings.
+    """
+    path = out / NAME
+    if not path.is_file():
+        raise TrainingError(f"{path}: nothing to resume, no such file; start without --resume")
+    try:
+        state: dict[str, Any] = read_torch(path)
+        stored = config_from_dict(state["config"])
+        if stored != config:
+            raise TrainingError(f"{path}: {_difference(stored, config)}; resume with the settings the run began with")
+        fill(network, state["network"], str(path))
+        optimiser.load_state_dict(state["optimiser"])
+        return Progress(state["step"], state["best"])
+    except (KeyError, WeightsError) as error:
+        raise TrainingError(f"{path}: not a checkpoint of this run ({error})") from None
+
+
+def _difference(stored: Config, config: Config) -> str:
+    def flat(value: Any, path: str) -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()}
+        return {path: value}
+
+    old, new = flat(config_to_dict(stored), ""), flat(config_to_dict(config), "")
+    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    shown = ", ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:3])
+    return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")

@@ -1,0 +1,80 @@
+"""COCO figures of a model on a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.config import Category
+from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.loader import evaluation_images
+from maskrcnn.errors import DataError
+from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.predict import Predictor, load, to_coco_results
+from maskrcnn.structures.atomic import atomic_write
+
+
+def evaluate(
+    model: Predictor | Path | str,
+    data: CocoDataset | Path | str,
+    *,
+    max_detections: int | None = None,
+    results_out: Path | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> Report:
+    """Predicts every image of a data set and compares with its annotations (COCO AP and AR, masks and boxes).
+
+    Args:
+        model: a predictor or a model file.
+        data: a data set, a COCO JSON, or a folder that holds one.
+        max_detections: detections an image, in prediction and in the figures; the model's own by default.
+        results_out: also writes the COCO results there.
+        limit: only the first so many images.
+        strict: refuse a data set with broken annotations instead of skipping them.
+        track: wraps the images with their count, for a progress bar.
+
+    Raises:
+        DataError: the data set is unusable or has other categories than the model.
+        WeightsError: the model file cannot be opened.
+    """
+    predictor = model if isinstance(model, Predictor) else load(model)
+    dataset = data if isinstance(data, CocoDataset) else load_coco(Path(data), strict=strict)
+    if limit is not None:
+        dataset = dataset.subset(range(min(limit, len(dataset))))
+    check_categories(predictor.config.categories, dataset)
+    if max_detections is not None:
+        predictor = predictor.with_detections(max_detections)
+    results: list[dict[str, Any]] = []
+    image_ids = []
+    for record, image in track(evaluation_images(dataset), len(dataset)):
+        image_ids.append(record.image_id)
+        results.extend(to_coco_results(predictor.predict_arrays([image])[0], record.image_id, predictor.config))
+    if results_out is not None:
+        with atomic_write(results_out) as temporary:
+            temporary.write_text(json.dumps(results))
+    return evaluate_results(
+        dataset.path,
+        results,
+        max_detections=predictor.config.model.detect.max_detections,
+        image_ids=image_ids,
+    )
+
+
+def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> None:
+    """Raises DataError unless the data set has just the categories that the model was trained on."""
+    ours = {(category.id, category.name) for category in categories}
+    theirs = {(category.id, category.name) for category in dataset.categories}
+    if ours != theirs:
+        raise DataError(
+            f"{dataset.path}: the model knows {_words(ours - theirs) or 'all of these'} and the data set has "
+            f"{_words(theirs - ours) or 'nothing more'} that the other lacks; ids and names must be the same"
+        )
+
+
+def _words(categories: set[tuple[int, str]]) -> str:
+    listed = [f"{name} (id {number})" for number, name in sorted(categories)]
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

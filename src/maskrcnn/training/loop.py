@@ -1,0 +1,258 @@
+"""Training: one plain loop. Evaluation and checkpoints are visible calls in it."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskrcnn.config import Config
+from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.loader import Batch, training_batches
+from maskrcnn.errors import DataError, TrainingError
+from maskrcnn.evaluation.coco import Report
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.predict import Predictor
+from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from maskrcnn.training.evaluate import check_categories, evaluate
+from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
+from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
+from maskrcnn.visualise import curves
+from maskrcnn.weights.initialise import initialise
+
+LOG_EVERY = 20  # steps averaged in one line of the metrics
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run leaves behind.
+
+    Attributes:
+        model: the model file, of the best validation AP, or of the last step without validation data.
+        checkpoint: the resumable state of the last step.
+        report: figures of the last evaluation, None without validation data.
+        finished: False when the run was interrupted; `--resume` continues it.
+    """
+
+    out: Path
+    model: Path
+    checkpoint: Path
+    steps: int
+    seconds: float
+    report: Report | None
+    finished: bool
+
+
+def train(
+    config: Config,
+    data: Path | str,
+    *,
+    val: Path | str | None = None,
+    out: Path | str,
+    weights: Path | str | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    limit: int | None = None,
+) -> Summary:
+    """Trains a model and leaves in `out`: model.safetensors, last.ckpt, metrics.jsonl and curves.png.
+
+    Args:
+        config: classes and category names are taken from the data set.
+        data, val: a COCO JSON, or a folder that holds one.
+        weights: what to begin from: a model file of this package, or ImageNet backbone weights (file or name).
+        resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
+        strict: refuse broken annotations and images instead of skipping them.
+        limit: only the first so many training images.
+
+    Raises:
+        DataError, WeightsError, TrainingError: in one line what cannot be used and what to do.
+    """
+    out = Path(out)
+    dataset, validation, config = _read_data(config, data, val, strict, limit)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = resolve_precision(config.train.precision, device)
+    torch.manual_seed(config.train.seed)
+    network = build_model(config)
+    origin = initialise(network, config, weights) if weights is not None and not resume else "random weights"
+    network.to(device)
+    optimiser = build_optimiser(network, config.train)
+    if not resume and (out / NAME).exists():
+        raise TrainingError(f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out")
+    progress = load_checkpoint(out, network, optimiser, config) if resume else Progress()
+    out.mkdir(parents=True, exist_ok=True)
+
+    began = time.monotonic()
+    run = _Run(config, network, optimiser, out, validation, progress, origin)
+    metrics = MetricsFile(out, progress.step)
+    batches = training_batches(dataset, config, start_step=progress.step, strict=strict)
+    with TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
+        bar.say(
+            f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
+            f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
+        )
+        sums: dict[str, float] = {}
+        window = time.monotonic()
+        step = progress.step
+        network.train()
+        while step < config.train.steps and not interrupted:
+            losses = train_step(network, optimiser, next(batches), config, step, device, dtype)
+            step += 1
+            run.step = step
+            bar.step(step)
+            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
+            if step % LOG_EVERY == 0 or step == config.train.steps:
+                count = (step - 1) % LOG_EVERY + 1
+                rate = count / (time.monotonic() - window)
+                row = {name: value / count for name, value in sums.items()}
+                row |= {"lr": learning_rate(step - 1, config.train), "images_per_second": rate * config.train.batch_size}
+                metrics.write({"step": step, **row})
+                bar.losses(step, row, (config.train.steps - step) / rate)
+                sums, window = {}, time.monotonic()
+            if validation and _due(step, config.train.evaluate_every, config.train.steps):
+                report = run.evaluate()
+                metrics.write({"step": step, **report.to_dict()})
+                bar.say(f"step {step}: {report.line()}")
+                window = time.monotonic()
+            if _due(step, config.train.checkpoint_every, config.train.steps):
+                run.save()
+        if interrupted and step < config.train.steps:
+            run.save()
+    if (out / METRICS).stat().st_size:
+        curves(out / METRICS, out / "curves.png")
+    return Summary(
+        out=out,
+        model=out / "model.safetensors",
+        checkpoint=out / NAME,
+        steps=step,
+        seconds=time.monotonic() - began,
+        report=run.report,
+        finished=step >= config.train.steps,
+    )
+
+
+def train_step(
+    network: MaskRCNN,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    config: Config,
+    step: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """One forward, backward and update. Returns every loss by name and their sum as `loss`.
+
+    Raises:
+        TrainingError: a loss is not finite; the weights have not been changed by this step.
+    """
+    generator = torch.Generator(device).manual_seed(hash((config.train.seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        losses = network(batch.images.to(device), batch.targets.to(device), generator)
+    total = torch.stack(list(losses.values())).sum()
+    names = [*losses, "loss"]
+    values = dict(zip(names, torch.stack([*losses.values(), total]).detach().tolist(), strict=True))
+    wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
+    if wrong:
+        raise TrainingError(
+            f"step {step + 1}: {', '.join(f'{name} is {values[name]}' for name in wrong)} on images "
+            f"{', '.join(map(str, batch.image_ids))}; lower --train.learning-rate, raise --train.warmup-steps or set "
+            "--train.clip-norm 5; the last checkpoint is from before this step"
+        )
+    optimiser.zero_grad(set_to_none=True)
+    total.backward()
+    if config.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, config.train)
+    optimiser.step()
+    return values
+
+
+@dataclass
+class _Run:
+    """The state that checkpoints and evaluations share."""
+
+    config: Config
+    network: MaskRCNN
+    optimiser: torch.optim.Optimizer
+    out: Path
+    validation: CocoDataset | None
+    progress: Progress
+    origin: str
+    step: int = 0
+    report: Report | None = None
+
+    def evaluate(self) -> Report:
+        """Figures of the present weights; the model file is replaced when they are the best so far."""
+        self.network.eval()
+        predictor = Predictor(self.network, self.config)
+        assert self.validation is not None
+        report = evaluate(predictor, self.validation)
+        self.network.train()
+        self.report = report
+        if self.progress.best is None or report.score > self.progress.best:
+            self.progress = replace(self.progress, best=report.score)
+            self._save_model(report)
+        return report
+
+    def save(self) -> None:
+        self.progress = replace(self.progress, step=self.step)
+        save_checkpoint(self.out, self.network, self.optimiser, self.config, self.progress)
+        if self.validation is None or self.progress.best is None:
+            self._save_model(None)
+
+    def _save_model(self, report: Report | None) -> None:
+        provenance: dict[str, Any] = {"initial_weights": self.origin, "step": self.step}
+        if report is not None:
+            provenance["validation"] = report.to_dict()
+        Predictor(self.network, self.config, provenance).save(self.out / "model.safetensors")
+
+
+def _read_data(
+    config: Config, data: Path | str, val: Path | str | None, strict: bool, limit: int | None
+) -> tuple[CocoDataset, CocoDataset | None, Config]:
+    dataset = load_coco(Path(data), strict=strict)
+    if limit is not None:
+        dataset = dataset.subset(range(min(limit, len(dataset))))
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.path}: no images to train on")
+    model = replace(config.model, num_classes=len(dataset.categories))
+    config = replace(config, model=model, categories=dataset.categories)
+    validation = load_coco(Path(val), strict=strict) if val is not None else None
+    if validation is not None:
+        check_categories(config.categories, validation)
+    return dataset, validation, config
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collects the first Ctrl-C or termination signal, so that the loop can stop between two steps; a second one
+    stops at once."""
+    received: list[int] = []
+
+    def first(number: int, frame: object) -> None:
+        received.append(number)
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
+
+    previous = {}
+    try:
+        previous = {kind: signal.signal(kind, first) for kind in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        pass
+    try:
+        yield received
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)

@@ -1,0 +1,74 @@
+"""What a person sees while training, and the metrics file that a machine reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+METRICS = "metrics.jsonl"
+
+
+class TrainingBar:
+    """A bar on standard error with every loss, images a second and time left; plain lines without a terminal."""
+
+    def __init__(self, total: int, start: int) -> None:
+        self.console = Console(stderr=True)
+        self.total = total
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total, completed=start)
+
+    def __enter__(self) -> TrainingBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def losses(self, step: int, row: Mapping[str, float], seconds_left: float) -> None:
+        text = f"loss {row['loss']:.3f}"
+        text += "".join(f" {name[5:]} {row[name]:.3f}" for name in row if name.startswith("loss_"))
+        text += f" lr {row['lr']:.2g} {row['images_per_second']:.2f} images/s"
+        self._bar.update(self._task, description=text)
+        if not self.console.is_terminal:
+            minutes, seconds = divmod(int(seconds_left), 60)
+            self.console.print(f"step {step}/{self.total} {text} left {minutes}:{seconds:02d}", soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, highlight=False)
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line. A resumed run drops the lines after the step it resumes from."""
+
+    def __init__(self, out: Path, start: int) -> None:
+        self.path = out / METRICS
+        kept = []
+        if start and self.path.is_file():
+            lines = self.path.read_text().splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
