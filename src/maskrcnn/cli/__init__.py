@@ -1,0 +1,95 @@
+"""The command `maskrcnn`: one small file a command, imported when that command is called.
+
+Each file has a frozen dataclass whose fields are the flags, with `run() -> exit code`, and `parse(argv)`
+that returns one. Exit codes: 0 done, 2 bad usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from maskrcnn import __version__
+from maskrcnn.errors import MaskRCNNError
+
+COMMANDS = {
+    "demo": "generated data, training, AP and pictures: minutes on 2 cores, no download",
+    "train": "train a model on COCO JSON",
+    "evaluate": "COCO AP and AR of a model, or of a results JSON",
+    "predict": "find objects in images: predictions.json and drawn pictures",
+    "data": "check or show a data set",
+}
+
+# Conditions of the machine, not defects of ours: worth one line instead of a traceback.
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: maskrcnn COMMAND ...",
+            "",
+            f"Mask R-CNN in PyTorch, version {__version__}",
+            "",
+            *lines,
+            "",
+            "maskrcnn COMMAND --help lists the flags of a command.",
+        ]
+    )
+
+
+def unknown_command(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}" if near else f"there are: {', '.join(COMMANDS)}"
+    return f"unknown command {name!r}; {hint}"
+
+
+def fail(message: str) -> int:
+    """Prints one line on stderr and returns the exit code of bad input."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that `argv` names and returns its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args:
+        print(overview(), file=sys.stderr)
+        return 2
+    name, *rest = args
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if name == "--version":
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        return fail(unknown_command(name))
+    return exit_code_of(lambda: import_module(f"maskrcnn.cli.{name}").parse(rest).run())
+
+
+def exit_code_of(run: Callable[[], int]) -> int:
+    """Runs a command and turns what users and machines cause into one line; defects of ours pass through."""
+    try:
+        exit_code = run()
+        sys.stdout.flush()
+        return exit_code
+    except MaskRCNNError as error:
+        return fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): not an error, but nothing more may be written there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in _MACHINE_ERRORS:
+            raise
+        return fail(f"{error.strerror}: {error.filename or 'while writing'}; free the space or choose another folder")

@@ -1,0 +1,69 @@
+"""`maskrcnn evaluate`: COCO AP and AR of a model on a data set, or of any results JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from maskrcnn.errors import ConfigError
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """COCO AP and AR: of a model on a data set (--model), or of a COCO results JSON (--results)."""
+
+    data: Path
+    """Ground truth: COCO JSON, or a folder that holds one."""
+    model: Path | None = None
+    """Model file."""
+    results: Path | None = None
+    """COCO results JSON of any detector, instead of --model."""
+    max_detections: int | None = None
+    """Most detections an image that count; default: the model's own limit, 100 for --results."""
+    results_out: Path | None = None
+    """With --model: also write its predictions as COCO results JSON."""
+    limit: int | None = None
+    """With --model: evaluate only the first so many images."""
+    strict: Flag = False
+    """With --model: refuse broken images and annotations instead of skipping them."""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console, print_json, track
+
+        if self.model is not None and self.results is None:
+            from maskrcnn.training.evaluate import evaluate
+
+            report = evaluate(
+                self.model,
+                self.data,
+                max_detections=self.max_detections,
+                results_out=self.results_out,
+                limit=self.limit,
+                strict=self.strict,
+                track=lambda items, total: track(items, "evaluate", total),
+            )
+        elif self.results is not None and self.model is None:
+            from maskrcnn.evaluation.coco import evaluate_results
+
+            report = evaluate_results(self.data, self.results, max_detections=self.max_detections or 100)
+        else:
+            found = "both" if self.model else "neither"
+            raise ConfigError(f"evaluate needs either --model or --results, found {found}")
+        if self.json:
+            print_json(report.to_dict())
+        else:
+            from maskrcnn.evaluation.report import table
+
+            console(stderr=False).print(table(report))
+        return 0
+
+
+def parse(argv: Sequence[str]) -> Evaluate:
+    return tyro.cli(Evaluate, prog="maskrcnn evaluate", args=argv)

@@ -1,0 +1,42 @@
+"""Where a command writes: people read stderr and tables, programs read one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+T = TypeVar("T")
+
+
+def console(*, stderr: bool) -> Console:
+    """A rich console that never breaks a path or a table row of ours in two when the output is a file or a pipe."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=200, soft_wrap=True)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """The items, with a progress bar on stderr."""
+    from rich.progress import track as rich_track
+
+    return rich_track(items, description=description, total=total, console=console(stderr=True))
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout; figures that are undefined (NaN) become null."""
+    print(json.dumps(_without_nan(value), default=str, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

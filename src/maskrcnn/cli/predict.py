@@ -1,0 +1,66 @@
+"""`maskrcnn predict`: files, folders and globs in; predictions.json and drawn pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import tyro
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Find objects: writes predictions.json (COCO results with RLE masks) and one drawn picture an image."""
+
+    images: tyro.conf.Positional[tuple[str, ...]]
+    """Image files, folders (searched to the bottom) and globs."""
+    model: Path
+    """Model file."""
+    out: Path
+    """Folder for predictions.json and the pictures."""
+    draw: Flag = True
+    """Write only predictions.json."""
+    min_score: float = 0.5
+    """Objects with a lower score are not drawn."""
+    strict: Flag = False
+    """Stop at a broken image instead of skipping it."""
+    json: Flag = False
+    """Print the summary as one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli import fail
+        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.structures.image_file import image_files
+
+        files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
+        from maskrcnn.predict import load, predict_files
+
+        summary = predict_files(
+            load(self.model),
+            files,
+            self.out,
+            draw=self.draw,
+            min_score=self.min_score,
+            strict=self.strict,
+            track=partial(track, description="predict"),
+        )
+        if self.json:
+            print_json(asdict(summary))
+        else:
+            lines = [f"{summary.objects} objects in {summary.images} images: {summary.results}"]
+            if summary.pictures:
+                lines.append(f"pictures: {summary.pictures}")
+            if summary.skipped:
+                lines.append(f"{len(summary.skipped)} images skipped, see above")
+            console(stderr=False).print("\n".join(lines))
+        if summary.images == 0:
+            return fail(f"none of the {len(files)} images could be read; the reasons stand above")
+        return 0
+
+
+def parse(argv: Sequence[str]) -> Predict:
+    return tyro.cli(Predict, prog="maskrcnn predict", args=argv)

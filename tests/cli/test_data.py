@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two images with one square each, as COCO JSON beside a folder `images`."""
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "images" / name)
+    square = {"category_id": 7, "iscrowd": 0, "area": 64, "bbox": [4, 4, 8, 8]}
+    polygon = [[4, 4, 12, 4, 12, 12, 4, 12]]
+    content = {
+        "images": [{"id": i, "file_name": f"{n}.png", "height": 20, "width": 30} for i, n in ((1, "a"), (2, "b"))],
+        "annotations": [{"id": i, "image_id": i, "segmentation": polygon, **square} for i in (1, 2)],
+        "categories": [{"id": 7, "name": "square"}],
+    }
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_check_counts(command, small):
+    ran = command("data", "check", small, "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out) == {
+        "images": 2,
+        "objects": 2,
+        "categories": {"square": 2},
+        "problems": [],
+        "usable": True,
+    }
+
+
+def test_check_names_a_broken_image(command, small):
+    broken = small.parent / "images" / "b.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    ran = command("data", "check", small, "--json")
+    assert ran.code == 0
+    problems = json.loads(ran.out)["problems"]
+    assert len(problems) == 1
+    assert "b.png" in problems[0]
+    assert command("data", "check", small, "--strict").code == 2
+
+
+def test_check_names_an_image_of_another_size(command, small):
+    Image.new("RGB", (31, 20)).save(small.parent / "images" / "b.png")
+    ran = command("data", "check", small, "--json")
+    problems = json.loads(ran.out)["problems"]
+    assert len(problems) == 1
+    assert "30" in problems[0]
+    assert "31" in problems[0]
+
+
+@pytest.mark.parametrize("content", [None, "", "[1, 2", '{"images": []}', "[]"])
+def test_an_unusable_json_is_one_line(command, tmp_path, content):
+    file = tmp_path / "bad.json"
+    if content is not None:
+        file.write_text(content)
+    ran = command("data", "check", file)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: ")
+    assert "bad.json" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_show_draws_pictures(command, small, tmp_path):
+    ran = command("data", "show", small, "--out", tmp_path / "look", "--limit", "1")
+    assert ran.code == 0
+    (picture,) = (tmp_path / "look").iterdir()
+    with Image.open(picture) as image:
+        assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 1

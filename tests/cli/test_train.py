@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from maskrcnn.cli import train
+from maskrcnn.config import Config
+from maskrcnn.presets import PRESETS, preset
+
+BASE = ["--data", "d.json", "--out", "runs/x"]
+
+
+def test_flags_default_to_the_preset():
+    for name in PRESETS:
+        assert train.parse([*BASE, "--preset", name]).config == preset(name)
+    assert train.parse(BASE).config == preset(train.DEFAULT_PRESET)
+    assert train.parse([*BASE, "--preset=mask_rcnn_tiny"]).config == preset("mask_rcnn_tiny")
+
+
+def test_flags_change_single_fields_of_the_preset():
+    flags = (
+        "--train.steps 500 --image.scale 1.5 --model.detect.max-detections 200 --augment.crop 256 320 "
+        "--model.mask-head.convs 2 --train.optimizer adamw --augment.quarter-turns --train.clip-norm None"
+    )
+    config = train.parse([*BASE, *flags.split()]).config
+    expected = preset(train.DEFAULT_PRESET)
+    assert config.model.mask_head is not None
+    assert config == dataclasses.replace(
+        expected,
+        model=dataclasses.replace(
+            expected.model,
+            detect=dataclasses.replace(expected.model.detect, max_detections=200),
+            mask_head=dataclasses.replace(expected.model.mask_head, convs=2),
+        ),
+        image=dataclasses.replace(expected.image, scale=1.5),
+        augment=dataclasses.replace(expected.augment, crop=(256, 320), quarter_turns=True),
+        train=dataclasses.replace(expected.train, steps=500, optimizer="adamw", clip_norm=None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("8 16 32 64 128", ((8.0,), (16.0,), (32.0,), (64.0,), (128.0,))),
+        ("8,12 16,24 32,48 64,96 128,192.5", ((8, 12), (16, 24), (32, 48), (64, 96), (128, 192.5))),
+    ],
+)
+def test_anchor_sizes_of_each_level(text, sizes):
+    assert train.parse([*BASE, "--model.anchors.sizes", *text.split()]).config.model.anchors.sizes == sizes
+
+
+def leaves(value: object, path: str = "") -> list[str]:
+    if not dataclasses.is_dataclass(value):
+        return [path]
+    return [
+        leaf
+        for field in dataclasses.fields(value)
+        for leaf in leaves(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
+    ]
+
+
+def test_every_field_of_the_config_is_a_flag(command):
+    text = command("train", "--help").out
+    from_the_data = {"categories"}
+    flags = {"--" + leaf.replace("_", "-") for leaf in leaves(Config()) if leaf not in from_the_data}
+    assert len(flags) > 60
+    assert [flag for flag in sorted(flags) if flag not in text] == []
+
+
+def test_an_unknown_preset_names_the_nearest(command):
+    ran = command("train", *BASE, "--preset", "mask_rcnn_R50_FPN")
+    assert ran.code == 2
+    assert ran.err.startswith("error: unknown preset 'mask_rcnn_R50_FPN'; nearest: mask_rcnn_R_50_FPN")
+    assert ran.err.count("\n") == 1
+
+
+def test_an_impossible_setting_is_refused_with_its_reason(command):
+    ran = command("train", *BASE, "--train.steps", "-1")
+    assert ran.code == 2
+    assert "train.steps must be positive, found -1" in " ".join(ran.err.split())
+
+
+def test_a_flag_with_a_slip_names_the_nearest(command):
+    ran = command("train", *BASE, "--train.stepss", "9")
+    assert ran.code == 2
+    assert "--train.steps" in ran.err
+
+
+def test_the_command_that_resumes_is_the_same_with_resume():
+    argv = ["--data", "my data.json", "--out", "runs/x"]
+    assert train.resume_command(argv) == "maskrcnn train --data 'my data.json' --out runs/x --resume"
+    assert train.parse(argv).argv == tuple(argv)
+    assert train.resume_command([*argv, "--resume"]) == train.resume_command(argv)

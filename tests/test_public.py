@@ -1,0 +1,80 @@
+"""The promises to people who import the package or type its command."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+import maskrcnn
+from maskrcnn.config import config_from_dict, config_to_dict
+from maskrcnn.presets import PRESETS, preset
+
+HEAVY = ["torch", "torchvision", "numpy", "PIL", "pydantic", "rich", "matplotlib", "supervision", "hotcoco", "tyro"]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_public_names():
+    assert set(maskrcnn.__all__) == {"Config", "MaskRCNNError", "__version__", "evaluate", "load", "presets", "train"}
+    assert set(maskrcnn.__all__) <= set(dir(maskrcnn))
+
+
+@pytest.mark.parametrize("name", ["Config", "MaskRCNNError", "evaluate", "load", "train"])
+def test_public_names_resolve(name):
+    assert getattr(maskrcnn, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        maskrcnn.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import maskrcnn", "from maskrcnn import presets, Config", "from maskrcnn import cli; cli.main(['--help'])"],
+)
+def test_importing_is_light(statement):
+    code = f"{statement}\nimport sys, json\nprint(json.dumps([m for m in {HEAVY} if m in sys.modules]))"
+    assert json.loads(python(code).splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_the_model_file(name):
+    config = preset(name)
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+def seconds(args: list[str]) -> float:
+    """Median wall time of three runs."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *args], capture_output=True, check=False)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "--version",
+        "trian",
+        "train --data d.json --out o --preset nonsense",
+        "train --data d.json --out o --no-such-flag 1",
+        "train --out o",
+        "evaluate --data d.json",
+        "predict",
+        "data chekc d.json",
+    ],
+)
+def test_commands_answer_within_half_a_second(command):
+    start_up = seconds(["-c", "pass"])  # of the bare interpreter: shows how busy the machine is just now
+    assert seconds(["-m", "maskrcnn", *command.split()]) < 0.5 + 2 * start_up
