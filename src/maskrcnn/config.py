@@ -61,7 +61,7 @@ class ImageConfig:
         if self.fixed_size is not None:
             _require(
                 all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),
-                f"image.fixed_size must be positive multiples of image.divisor ({self.divisor}), found {self.fixed_size}",
+                f"image.fixed_size must be positive multiples of image.divisor {self.divisor}, found {self.fixed_size}",
             )
 
 
@@ -100,9 +100,7 @@ class ResNetConfig:
     frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
 
     def __post_init__(self) -> None:
-        _require(
-            0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}"
-        )
+        _require(0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}")
         _require(self.width > 0, f"backbone.width must be positive, found {self.width}")
 
 

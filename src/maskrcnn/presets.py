@@ -52,9 +52,7 @@ def mask_rcnn_tiny() -> Config:
             backbone=ResNetConfig(depth=10, width=24, norm="batch_norm", frozen_stages=0),
             fpn_channels=64,
             anchors=AnchorConfig(sizes=((12.0,), (24.0,), (48.0,), (96.0,), (160.0,))),
-            rpn=RPNConfig(
-                samples=128, pre_nms_train=300, pre_nms_test=300, post_nms_train=200, post_nms_test=200
-            ),
+            rpn=RPNConfig(samples=128, pre_nms_train=300, pre_nms_test=300, post_nms_train=200, post_nms_test=200),
             box_head=BoxHeadConfig(samples=64, hidden=256),
             mask_head=MaskHeadConfig(convs=2, channels=64, samples=16),
         ),

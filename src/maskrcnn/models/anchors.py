@@ -64,9 +64,7 @@ class Anchors:
 
     def _level(self, cell: Tensor, grid: tuple[int, int], stride: int, padded_hw: tuple[int, int]) -> Tensor:
         step_y, step_x = (
-            (stride, stride)
-            if self.stride_rule == "constant"
-            else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
+            (stride, stride) if self.stride_rule == "constant" else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
         )
         y = torch.arange(grid[0], device=cell.device, dtype=torch.float32) * step_y
         x = torch.arange(grid[1], device=cell.device, dtype=torch.float32) * step_x

@@ -23,8 +23,8 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleList([nn.Conv2d(c, channels, 1) for c in in_channels])
         self.output = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels])
         for conv in (*self.lateral, *self.output):
-            nn.init.kaiming_uniform_(conv.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """[C2..C5] -> [P2, P3, P4, P5, P6], each (B, channels, h, w)."""

@@ -22,8 +22,8 @@ class MaskHead(nn.Module):
         self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
         self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
         for conv in (*self.convs, self.upsample):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
 
@@ -46,5 +46,7 @@ class MaskHead(nn.Module):
         weight = self.predictor.weight[labels].flatten(1)  # (R, C)
         assert self.predictor.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (R, M * M, C)
-        logits = torch.baddbmm(self.predictor.bias[labels][:, None, None].to(x.dtype), pixels, weight[..., None].to(x.dtype))
+        logits = torch.baddbmm(
+            self.predictor.bias[labels][:, None, None].to(x.dtype), pixels, weight[..., None].to(x.dtype)
+        )
         return logits.view(len(x), x.shape[2], x.shape[3]).float()

@@ -96,9 +96,7 @@ class RoIHeads(nn.Module):
         return losses
 
     @torch.no_grad()
-    def sample_rois(
-        self, proposals: Proposals, targets: Targets, generator: torch.Generator | None = None
-    ) -> RoIs:
+    def sample_rois(self, proposals: Proposals, targets: Targets, generator: torch.Generator | None = None) -> RoIs:
         """Proposals and the ground truth itself, matched and drawn at one positive to three negatives."""
         config = self.box_config
         boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)
@@ -113,9 +111,9 @@ class RoIHeads(nn.Module):
         )
         real = torch.cat([proposals.valid, targets.valid], dim=1)
         drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction, generator)
-        slot = matched.gather(1, drawn.index)
+        slot = matched.gather(1, drawn.chosen)
         labels = torch.where(drawn.positive, targets.labels.gather(1, slot), self.box_head.num_classes)
-        drawn_boxes = boxes.gather(1, drawn.index[..., None].expand(-1, -1, 4))
+        drawn_boxes = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
         return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid)
 
     def box_losses(self, features: Sequence[Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
@@ -144,7 +142,8 @@ class RoIHeads(nn.Module):
         config, bank = self.mask_config, targets.masks
         assert self.mask_head is not None and self.mask_pooler is not None and config is not None
         assert bank is not None, "targets carry no masks"
-        index, used = _mask_slots(rois.positive, config.samples, generator)
+        has_mask = (bank.sizes_hw > 0).all(-1).gather(1, rois.slot)
+        index, used = _mask_slots(rois.positive & has_mask, config.samples, generator)
         boxes, image_index = _flatten(rois.boxes)
         boxes, image_index = boxes[index], image_index[index]
         slot = image_index * targets.boxes.shape[1] + rois.slot.flatten()[index]
@@ -184,7 +183,9 @@ class RoIHeads(nn.Module):
         probs = torch.sigmoid(self.mask_head(pooled, found.labels.flatten()[slots]))
         side = probs.shape[-1]
         masks = probs.new_zeros((len(boxes), side, side)).index_copy_(0, slots, probs)
-        return Detections(found.boxes, found.scores, found.labels, found.valid, masks.view(*found.labels.shape, side, side))
+        return Detections(
+            found.boxes, found.scores, found.labels, found.valid, masks.view(*found.labels.shape, side, side)
+        )
 
     def select(
         self, logits: Tensor, deltas: Tensor, proposals: Proposals, sizes_hw: Tensor, settings: DetectConfig
@@ -212,9 +213,7 @@ class RoIHeads(nn.Module):
         valid = (scores > 0) & (sides >= settings.min_size).all(-1) & (sides > 0).all(-1)
         keep = nms(boxes, valid, settings.nms_iou, labels)
         best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, most), dim=1)
-        return Detections(
-            boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0
-        )
+        return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)
 
 
 def _flatten(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,9 +223,7 @@ def _flatten(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes.flatten(0, 1), image_index
 
 
-def _mask_slots(
-    positive: Tensor, samples: int, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def _mask_slots(positive: Tensor, samples: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Which of the B * S RoIs the mask branch reads, and which of those count: (R,) int64 and (R,) bool.
 
     Slots are pooled over the batch. Where shapes must be static (a device, compilation) there are always

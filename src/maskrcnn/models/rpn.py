@@ -117,12 +117,12 @@ class RPN(nn.Module):
                 best_is_positive=True,
             )
             drawn = sample(label, config.samples, config.positive_fraction, generator)
-            box = targets.boxes.gather(1, matched.gather(1, drawn.index)[..., None].expand(-1, -1, 4))
+            box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
             # Slots without an object encode their own anchor: finite, and never counted.
-            anchor = anchors[drawn.index]
+            anchor = anchors[drawn.chosen]
             goal = box_ops.encode(torch.where(drawn.positive[..., None], box, anchor), anchor, config.box_weights)
-        drawn_logits = logits.gather(1, drawn.index)
-        drawn_deltas = deltas.gather(1, drawn.index[..., None].expand(-1, -1, 4))
+        drawn_logits = logits.gather(1, drawn.chosen)
+        drawn_deltas = deltas.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
         class_loss = F.binary_cross_entropy_with_logits(
             drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
         )

@@ -17,9 +17,9 @@ CROWD_COVER = 0.7
 
 
 class Sample(NamedTuple):
-    """Candidates drawn for the loss: `index` (B, S) int64, `positive` and `valid` (B, S) bool."""
+    """Candidates drawn for the loss: their numbers `chosen` (B, S) int64, `positive` and `valid` (B, S) bool."""
 
-    index: Tensor
+    chosen: Tensor
     positive: Tensor
     valid: Tensor
 

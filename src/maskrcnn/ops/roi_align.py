@@ -69,7 +69,7 @@ def roi_align(
         per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
         shape = torch.tensor(per_level, device=boxes.device)
         starts = torch.cumsum(shape[:, 0], 0) - shape[:, 0]
-        cells, height, width = shape[level].unbind(-1)
+        height, width = shape[level, 1:].unbind(-1)
         stride = torch.tensor([float(s) for s in strides], device=boxes.device)[level]
         roi = boxes / stride[:, None]
         rows, row_weights = _axis_taps(roi[:, 1], roi[:, 3], height, output_size, sampling_ratio, aligned)
@@ -86,9 +86,7 @@ def roi_align(
     return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
 
 
-def _axis_taps(
-    low: Tensor, high: Tensor, cells: Tensor, bins: int, ratio: int, aligned: bool
-) -> tuple[Tensor, Tensor]:
+def _axis_taps(low: Tensor, high: Tensor, cells: Tensor, bins: int, ratio: int, aligned: bool) -> tuple[Tensor, Tensor]:
     """The cells that one axis of each RoI reads, and their weights.
 
     Args:

@@ -21,7 +21,8 @@ class MaskBank:
     Attributes:
         pixels: (T,) uint8 of 0 and 1, the crops one after another, each row by row.
         offsets: (B, G) int64, where each crop starts in `pixels`.
-        sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots.
+        sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots and for objects without a mask,
+            which take no part in the mask loss.
         origins_xy: (B, G, 2) int64, the original pixel of each crop's top left corner.
         to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y).
         image_hw: (B, 2) int64, size of each original image.

@@ -55,9 +55,7 @@ def save_checkpoint(
         ) from error
 
 
-def load_checkpoint(
-    out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config
-) -> Progress:
+def load_checkpoint(out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
     """Continues from `out/last.ckpt`.
 
     Raises:
@@ -81,7 +79,9 @@ def load_checkpoint(
 def _difference(stored: Config, config: Config) -> str:
     def flat(value: Any, path: str) -> dict[str, Any]:
         if isinstance(value, dict):
-            return {k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()}
+            return {
+                k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()
+            }
         return {path: value}
 
     old, new = flat(config_to_dict(stored), ""), flat(config_to_dict(config), "")

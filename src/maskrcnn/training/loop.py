@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,10 @@ def train(
                 count = (step - 1) % LOG_EVERY + 1
                 rate = count / (time.monotonic() - window)
                 row = {name: value / count for name, value in sums.items()}
-                row |= {"lr": learning_rate(step - 1, config.train), "images_per_second": rate * config.train.batch_size}
+                row |= {
+                    "lr": learning_rate(step - 1, config.train),
+                    "images_per_second": rate * config.train.batch_size,
+                }
                 metrics.write({"step": step, **row})
                 bar.losses(step, row, (config.train.steps - step) / rate)
                 sums, window = {}, time.monotonic()
@@ -247,10 +250,8 @@ def _interrupts() -> Iterator[list[int]]:
             signal.signal(kind, handler)
 
     previous = {}
-    try:
+    with suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
         previous = {kind: signal.signal(kind, first) for kind in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        pass
     try:
         yield received
     finally:

@@ -53,7 +53,7 @@ def load_backbone(backbone: ResNet, source: Path | str) -> str:
     renamed = {}
     for name, value in state.items():
         if not DROPPED.search(name):
-            renamed[torchvision_to_ours(name)] = value.to(torch.float32) if isinstance(value, Tensor) else value
+            renamed[torchvision_to_ours(name)] = value.to(torch.float32)
     for name in expected:
         if name.endswith(".num_batches_tracked"):
             renamed[name] = expected[name]
@@ -72,7 +72,7 @@ def _named(name: str) -> Mapping[str, Tensor]:
     from torchvision.models import get_model_weights, get_weight
 
     try:
-        weights = get_weight(name) if "." in name else get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+        weights = get_weight(name) if "." in name else get_model_weights(name).DEFAULT
     except (ValueError, AttributeError, KeyError):
         raise WeightsError(
             f"{name!r} is neither a file nor the name of torchvision weights; "

@@ -54,7 +54,9 @@ def open_model(path: Path | str) -> tuple[MaskRCNN, Config, dict[str, Any]]:
         header = json.loads(metadata[METADATA_KEY])
         version, stored = header["format"], header["config"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: the header of the model file cannot be read ({error}); get the file again") from None
+        raise WeightsError(
+            f"{path}: the header of the model file cannot be read ({error}); get the file again"
+        ) from None
     if version > FORMAT:
         raise WeightsError(f"{path}: model file format {version}, this version reads up to {FORMAT}; upgrade maskrcnn")
     try:

@@ -1,0 +1,431 @@
+"""COCO JSON as flat arrays: images, annotations and categories, checked once when the file is read.
+
+Annotations stay in a few numpy arrays and one buffer of bytes, so that loader processes share their memory
+however many there are. Raw ids live here and in `evaluation`; everywhere else labels are 0-based.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.config import Category
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.ops.polygons import polygon_area, polygons_to_crop
+from maskrcnn.ops.rle import crop_to_rle
+from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.image_file import read_image
+from maskrcnn.structures.masks import RLE, Masks
+
+_NONE, _RLE, _POLYGONS = 0, 1, 2  # how a segmentation is stored
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set.
+
+    Attributes:
+        image_id: as in the JSON.
+        path: of the image file.
+        height, width: pixels, as the JSON says.
+        first, count: its annotations' place in the data set's arrays.
+    """
+
+    image_id: int | str
+    path: Path
+    height: int
+    width: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of one image, N of them, in original pixels.
+
+    Attributes:
+        ids: (N,) object, as in the JSON.
+        boxes: (N, 4) float32 x1 y1 x2 y2.
+        labels: (N,) int64, 0-based.
+        crowd: (N,) bool.
+        has_mask: (N,) bool.
+    """
+
+    ids: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    has_mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class CocoDataset:
+    """A data set read by `load_coco`.
+
+    Attributes:
+        path: the JSON file.
+        records: its images.
+        categories: sorted by id; a label is a position in it.
+        problems: what was skipped, one sentence each.
+    """
+
+    path: Path
+    records: tuple[Record, ...]
+    categories: tuple[Category, ...]
+    problems: tuple[str, ...]
+    _ids: np.ndarray = field(repr=False)
+    _boxes: np.ndarray = field(repr=False)
+    _labels: np.ndarray = field(repr=False)
+    _crowd: np.ndarray = field(repr=False)
+    _kinds: np.ndarray = field(repr=False)  # (T,) uint8
+    _spans: np.ndarray = field(repr=False)  # (T, 2) int64, start and end in `_blob`
+    _blob: np.ndarray = field(repr=False)  # uint8: RLE strings, and polygons as _pack_polygons writes them
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def subset(self, indices: Sequence[int]) -> CocoDataset:
+        """The same data set with only some of its images."""
+        return replace(self, records=tuple(self.records[i] for i in indices))
+
+    def annotations(self, index: int) -> Annotations:
+        """The annotations of image number `index`."""
+        record = self.records[index]
+        rows = slice(record.first, record.first + record.count)
+        return Annotations(
+            self._ids[rows], self._boxes[rows], self._labels[rows], self._crowd[rows], self._kinds[rows] != _NONE
+        )
+
+    def crop(self, index: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """The mask of annotation `number` of an image: (h, w) uint8 bitmap of its tight box and the original pixel
+        (x, y) of its top left corner; a filled box where there is no mask."""
+        record = self.records[index]
+        row = record.first + number
+        size = (record.height, record.width)
+        content = self._blob[self._spans[row, 0] : self._spans[row, 1]]
+        if self._kinds[row] == _RLE:
+            return RLE(size, content.tobytes()).crop()
+        if self._kinds[row] == _POLYGONS:
+            return polygons_to_crop(_unpack_polygons(content), size)
+        x1, y1, x2, y2 = _pixel_box(self._boxes[row], size)
+        return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (x1, y1)
+
+    def rle(self, index: int, number: int) -> RLE:
+        """The mask of annotation `number` of an image as run lengths."""
+        record = self.records[index]
+        row = record.first + number
+        size = (record.height, record.width)
+        if self._kinds[row] == _RLE:
+            return RLE(size, self._blob[self._spans[row, 0] : self._spans[row, 1]].tobytes())
+        return RLE(size, crop_to_rle(*self.crop(index, number), size))
+
+    def instances(self, index: int) -> Instances:
+        """The objects of an image without its crowd regions, with score 1: for drawing."""
+        record, annotations = self.records[index], self.annotations(index)
+        objects = np.flatnonzero(~annotations.crowd)
+        labels = annotations.labels[objects]
+        return Instances(
+            image_hw=(record.height, record.width),
+            boxes=annotations.boxes[objects],
+            scores=np.ones(len(objects), dtype=np.float32),
+            labels=labels,
+            masks=Masks([self.rle(index, int(i)) for i in objects], (record.height, record.width)),
+            names=tuple(self.categories[label].name for label in labels),
+        )
+
+    def read(self, index: int) -> np.ndarray:
+        """The (H, W, 3) uint8 image number `index`.
+
+        Raises:
+            ImageError: the file cannot be read, or its size is not the record's.
+        """
+        record = self.records[index]
+        image = read_image(record.path)
+        if image.shape[:2] != (record.height, record.width):
+            raise ImageError(
+                f"{record.path}: expected {record.width} x {record.height} pixels as {self.path.name} says of image "
+                f"{record.image_id}, found {image.shape[1]} x {image.shape[0]}; correct the JSON or the file"
+            )
+        return image
+
+
+def find_json(path: Path) -> Path:
+    """The COCO JSON that a path means: the file itself, or the one of a folder.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    if not path.is_dir():
+        return path
+    found = [path / "annotations.json"] if (path / "annotations.json").is_file() else sorted(path.glob("*.json"))
+    if len(found) != 1:
+        listed = ", ".join(p.name for p in found[:5]) or "none"
+        raise DataError(f"{path}: expected one COCO JSON in the folder, found {listed}; name the file itself")
+    return found[0]
+
+
+def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = False) -> CocoDataset:
+    """Reads a COCO JSON and checks every annotation.
+
+    Segmentations may be polygons of several parts, compressed or uncompressed RLE, or missing. Boxes that are
+    missing are derived from the masks. A broken annotation or image entry is skipped and listed in `problems`.
+
+    Args:
+        path: the JSON, or a folder that holds one.
+        images: folder of the images; by default the folder named like the JSON, else `images` beside it, else
+            the JSON's own folder.
+        strict: refuse the file at its first broken entry.
+
+    Raises:
+        DataError: the file cannot be used at all, or `strict` and something in it is broken.
+    """
+    path = find_json(Path(path))
+    content = _read_json(path)
+    categories, label_of = _read_categories(path, content["categories"])
+    problems = _Problems(strict)
+    folder = images or _image_folder(path)
+    entries = _read_images(path, content["images"], folder, problems)
+    rows: dict[Any, list[tuple[Any, ...]]] = {image_id: [] for image_id in entries}
+    seen: set[Any] = set()
+    for annotation in content["annotations"]:
+        try:
+            image_id, row = _read_annotation(path, annotation, entries, label_of, seen)
+        except DataError as error:
+            problems.add(str(error))
+        else:
+            rows[image_id].append(row)
+    return _flatten(path, entries, rows, categories, tuple(problems.found))
+
+
+class _Problems:
+    """Collects what is skipped; raises at once when strict."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.found: list[str] = []
+
+    def add(self, message: str) -> None:
+        if self.strict:
+            raise DataError(message)
+        self.found.append(message)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, expected a COCO JSON") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON ({error}); the file may be truncated") from None
+    lacking = ["images", "annotations", "categories"]
+    if isinstance(content, dict):
+        lacking = [key for key in lacking if not isinstance(content.get(key), list)]
+    if lacking:
+        found = f"keys {', '.join(list(content)[:6])}" if isinstance(content, dict) else type(content).__name__
+        raise DataError(
+            f"{path}: expected COCO JSON, an object with lists images, annotations and categories, found {found}"
+        )
+    if not content["images"]:
+        raise DataError(f"{path}: the data set is empty, expected at least one entry in images")
+    if not content["categories"]:
+        raise DataError(f"{path}: no categories, expected at least one with id and name")
+    return content
+
+
+def _read_categories(path: Path, entries: list[Any]) -> tuple[tuple[Category, ...], dict[int, int]]:
+    found: dict[int, Category] = {}
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not _is_int(entry.get("id")) or not isinstance(entry.get("name"), str):
+            raise DataError(f"{path}: expected categories with an integer id and a name, found {_short(entry)}")
+        if entry["id"] in found:
+            raise DataError(f"{path}: two categories have id {entry['id']}: give each its own")
+        found[entry["id"]] = Category(entry["id"], entry["name"])
+    categories = tuple(found[number] for number in sorted(found))
+    return categories, {category.id: label for label, category in enumerate(categories)}
+
+
+def _image_folder(path: Path) -> Path:
+    for folder in (path.with_suffix(""), path.parent / "images"):
+        if folder.is_dir():
+            return folder
+    return path.parent
+
+
+def _read_images(path: Path, entries: list[Any], folder: Path, problems: _Problems) -> dict[Any, tuple[Path, int, int]]:
+    found: dict[Any, tuple[Path, int, int]] = {}
+    for entry in entries:
+        image_id = entry.get("id") if isinstance(entry, Mapping) else None
+        if not _is_id(image_id) or not isinstance(entry.get("file_name"), str):
+            problems.add(f"{path}: expected images with id and file_name, found {_short(entry)}")
+            continue
+        size = entry.get("height"), entry.get("width")
+        if not all(_is_int(side) and side > 0 for side in size):
+            problems.add(f"{path}: image {image_id}: expected a positive integer height and width, found {size}")
+            continue
+        if image_id in found:
+            raise DataError(f"{path}: two images have id {image_id}: annotations cannot be told apart")
+        found[image_id] = (folder / entry["file_name"], *size)
+    if not found:
+        raise DataError(f"{path}: none of the {len(entries)} image entries can be used; first: {problems.found[0]}")
+    return found
+
+
+def _read_annotation(
+    path: Path,
+    annotation: Any,
+    images: Mapping[Any, tuple[Path, int, int]],
+    label_of: Mapping[int, int],
+    seen: set[Any],
+) -> tuple[Any, tuple[Any, ...]]:
+    """The image id, and (id, box, label, crowd, kind, bytes) of one annotation; DataError when it is broken."""
+    if not isinstance(annotation, Mapping):
+        raise DataError(f"{path}: expected annotations as objects, found {_short(annotation)}")
+    number, image_id = annotation.get("id"), annotation.get("image_id")
+    where = f"{path}: annotation {number} of image {image_id}"
+    if not _is_id(number) or number in seen:
+        raise DataError(f"{where}: expected an id of its own, found {'it twice' if _is_id(number) else number!r}")
+    seen.add(number)
+    if not _is_id(image_id) or image_id not in images:
+        raise DataError(f"{where}: no image has this id")
+    category = annotation.get("category_id")
+    if not _is_int(category) or category not in label_of:
+        raise DataError(f"{where}: no category has id {category!r}")
+    _, height, width = images[image_id]
+    kind, content, crop = _read_segmentation(where, annotation.get("segmentation"), (height, width))
+    crowd = bool(annotation.get("iscrowd", 0))
+    box = annotation.get("bbox")
+    if box is None and crop is None:
+        raise DataError(f"{where}: expected a segmentation or a bbox, found neither")
+    if box is None:
+        assert crop is not None
+        (h, w), (x0, y0) = crop[0].shape, crop[1]
+        edges = (float(x0), float(y0), float(x0 + w), float(y0 + h))
+    else:
+        edges = _read_box(where, box, (height, width))
+    return image_id, (number, edges, label_of[category], crowd, kind, content)
+
+
+def _read_box(where: str, box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+    if not numbers or not all(math.isfinite(v) for v in box):
+        raise DataError(f"{where}: expected bbox as four finite numbers x, y, width, height, found {_short(box)}")
+    x, y, w, h = box
+    edges = (max(0.0, float(x)), max(0.0, float(y)), min(float(size[1]), float(x + w)), min(float(size[0]), float(y + h)))
+    if edges[2] <= edges[0] or edges[3] <= edges[1]:
+        raise DataError(f"{where}: bbox {box} has no area inside the image of {size[1]} x {size[0]} pixels")
+    return edges
+
+
+def _read_segmentation(
+    where: str, segmentation: Any, size: tuple[int, int]
+) -> tuple[int, bytes, tuple[np.ndarray, tuple[int, int]] | None]:
+    """How it is stored, its bytes, and its crop where that was needed to check it."""
+    if segmentation is None or segmentation == []:
+        return _NONE, b"", None
+    if isinstance(segmentation, Mapping):
+        try:
+            rle = RLE.from_coco(segmentation)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        if rle.size != size:
+            raise DataError(
+                f"{where}: the RLE is of an image of height, width {rle.size}, its image has {size}; correct either"
+            )
+        if rle.area == 0:
+            raise DataError(f"{where}: the RLE has no area")
+        return _RLE, rle.counts, rle.crop()
+    parts = _read_polygons(where, segmentation)
+    crop = polygons_to_crop(parts, size)
+    if not crop[0].any():
+        raise DataError(f"{where}: the polygon covers no pixel of the image")
+    return _POLYGONS, _pack_polygons(parts), crop
+
+
+def _read_polygons(where: str, segmentation: Any) -> list[np.ndarray]:
+    if not isinstance(segmentation, list):
+        raise DataError(f"{where}: expected polygons or RLE, found {_short(segmentation)}")
+    parts = []
+    for part in segmentation:
+        if not isinstance(part, list | tuple) or not all(isinstance(v, int | float) for v in part):
+            raise DataError(f"{where}: expected polygons as lists of numbers x, y, x, y, ..., found {_short(part)}")
+        if len(part) < 6 or len(part) % 2:
+            raise DataError(f"{where}: expected polygons of at least 3 points, found {len(part)} numbers")
+        points = np.asarray(part, dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise DataError(f"{where}: the polygon has a coordinate that is not a finite number")
+        parts.append(points)
+    if sum(abs(polygon_area(points)) for points in parts) == 0:
+        raise DataError(f"{where}: the polygon has no area")
+    return parts
+
+
+def _pack_polygons(parts: Sequence[np.ndarray]) -> bytes:
+    """How many parts, the points of each, then all points, as float64."""
+    head = np.array([len(parts), *(len(part) for part in parts)], dtype=np.float64)
+    return head.tobytes() + b"".join(part.tobytes() for part in parts)
+
+
+def _unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
+    values = np.frombuffer(content.tobytes(), dtype=np.float64)
+    count = int(values[0])
+    sizes = values[1 : count + 1].astype(np.int64)
+    points = values[count + 1 :].reshape(-1, 2)
+    return np.split(points, np.cumsum(sizes)[:-1])
+
+
+def _flatten(
+    path: Path,
+    entries: Mapping[Any, tuple[Path, int, int]],
+    rows: Mapping[Any, list[tuple[Any, ...]]],
+    categories: tuple[Category, ...],
+    problems: tuple[str, ...],
+) -> CocoDataset:
+    records, everything = [], []
+    for image_id, (file, height, width) in entries.items():
+        own = rows[image_id]
+        records.append(Record(image_id, file, height, width, len(everything), len(own)))
+        everything.extend(own)
+    ids = np.empty(len(everything), dtype=object)
+    ids[:] = [row[0] for row in everything]
+    sizes = np.array([len(row[5]) for row in everything], dtype=np.int64)
+    ends = np.cumsum(sizes)
+    return CocoDataset(
+        path=path,
+        records=tuple(records),
+        categories=categories,
+        problems=problems,
+        _ids=ids,
+        _boxes=np.array([row[1] for row in everything], dtype=np.float32).reshape(-1, 4),
+        _labels=np.array([row[2] for row in everything], dtype=np.int64),
+        _crowd=np.array([row[3] for row in everything], dtype=np.bool_),
+        _kinds=np.array([row[4] for row in everything], dtype=np.uint8),
+        _spans=np.stack([ends - sizes, ends], axis=1),
+        _blob=np.frombuffer(b"".join(row[5] for row in everything), dtype=np.uint8),
+    )
+
+
+def _pixel_box(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The pixels that a box touches, at least one."""
+    x1, y1 = min(int(box[0]), size[1] - 1), min(int(box[1]), size[0] - 1)
+    return x1, y1, max(x1 + 1, math.ceil(box[2])), max(y1 + 1, math.ceil(box[3]))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return _is_int(value) or isinstance(value, str)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,163 @@
+"""Batches for training and images for evaluation, decoded ahead of their use.
+
+Legend: B images, G ground-truth slots an image, T bytes of all mask crops of the batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from maskrcnn.config import Config
+from maskrcnn.data.coco import CocoDataset, Record
+from maskrcnn.data.samplers import GroupedBatchSampler
+from maskrcnn.data.transforms import Sample, training_sample
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.structures.images import ImageBatch, pad_size, stack_images
+from maskrcnn.structures.targets import MaskBank, Targets
+
+TRIES = 20  # broken images in a row, after which something larger is wrong
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images, what is to be found on them, and which files they are (for messages)."""
+
+    images: ImageBatch
+    targets: Targets
+    image_ids: tuple[int | str, ...]
+    paths: tuple[str, ...]
+
+
+class TrainingData(Dataset[Sample]):
+    """Samples by (epoch, index); all random draws come from the seed and that pair, whichever process makes them."""
+
+    def __init__(self, dataset: CocoDataset, config: Config, strict: bool) -> None:
+        self.dataset = dataset
+        self.config = config
+        self.strict = strict
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        rng = np.random.default_rng((self.config.train.seed, epoch, index))
+        for _ in range(TRIES):
+            try:
+                return training_sample(self.dataset, index, self.config.image, self.config.augment, rng)
+            except ImageError as error:
+                if self.strict:
+                    raise
+                print(f"skipped: {error}", file=sys.stderr)
+                index = int(rng.integers(len(self.dataset)))
+        raise DataError(f"{self.dataset.path}: {TRIES} images in a row cannot be read; is the image folder right?")
+
+
+def training_batches(
+    dataset: CocoDataset, config: Config, *, start_step: int = 0, strict: bool = False
+) -> Iterator[Batch]:
+    """Endless batches of `config.train.batch_size` augmented images.
+
+    Batch number n is the same whatever the number of worker processes and wherever the run was resumed.
+
+    Args:
+        start_step: batches to skip, without loading them.
+        strict: raise on an image that cannot be read, instead of reporting it and drawing another.
+
+    Raises:
+        ImageError: with `strict`.
+        DataError: many images in a row cannot be read.
+    """
+    landscape = np.array([record.width >= record.height for record in dataset.records])
+    augment = config.augment
+    if augment.crop or config.image.fixed_size:
+        landscape[:] = True  # every batch has the same size
+    sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
+    size = pad_size(*augment.crop, config.image.divisor) if augment.crop else config.image.fixed_size
+    loader = DataLoader(
+        TrainingData(dataset, config, strict),
+        batch_sampler=sampler,
+        num_workers=config.train.workers,
+        collate_fn=_Collate(config.image.divisor, size),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
+    )
+    return iter(loader)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    divisor: int
+    size: tuple[int, int] | None
+
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        return collate(samples, self.divisor, self.size)
+
+
+def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | None = None) -> Batch:
+    """Pads images to one size and ground truth to one number of slots; all mask crops go into one buffer.
+
+    Args:
+        divisor, size: as `stack_images` takes them.
+    """
+    images = stack_images([sample.image for sample in samples], divisor, size)
+    slots = max(1, *(len(sample.boxes) for sample in samples)) if samples else 1
+    shape = (len(samples), slots)
+    boxes = np.zeros((*shape, 4), dtype=np.float32)
+    labels = np.full(shape, -1, dtype=np.int64)
+    valid, crowd = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
+    sizes, origins = np.zeros((*shape, 2), dtype=np.int64), np.zeros((*shape, 2), dtype=np.int64)
+    bitmaps: list[np.ndarray] = []
+    for i, sample in enumerate(samples):
+        n = len(sample.boxes)
+        boxes[i, :n], labels[i, :n], crowd[i, :n] = sample.boxes, sample.labels, sample.crowd
+        valid[i, :n] = ~sample.crowd
+        for j, (bitmap, origin) in enumerate(sample.crops):
+            sizes[i, j], origins[i, j] = bitmap.shape, origin
+            bitmaps.append(bitmap.reshape(-1))
+    areas = sizes.prod(axis=-1).reshape(-1)
+    # A byte in front: samples that miss every crop read it, also when the batch has none.
+    offsets = (1 + np.cumsum(areas) - areas).reshape(shape)
+    bank = MaskBank(
+        pixels=torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.uint8), *bitmaps])),
+        offsets=torch.from_numpy(offsets),
+        sizes_hw=torch.from_numpy(sizes),
+        origins_xy=torch.from_numpy(origins),
+        to_original=torch.from_numpy(np.stack([sample.to_original for sample in samples])),
+        image_hw=torch.tensor([sample.image_hw for sample in samples]),
+    )
+    targets = Targets(
+        torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid), torch.from_numpy(crowd), bank
+    )
+    return Batch(
+        images, targets, tuple(sample.image_id for sample in samples), tuple(sample.path for sample in samples)
+    )
+
+
+def evaluation_images(
+    dataset: CocoDataset, *, strict: bool = False, ahead: int = 4
+) -> Iterator[tuple[Record, np.ndarray]]:
+    """Every image in order as (H, W, 3) uint8, decoded `ahead` of its use by a thread.
+
+    Raises:
+        ImageError: with `strict`, an image that cannot be read; otherwise it is reported and skipped.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting = deque((i, pool.submit(dataset.read, i)) for i in range(min(ahead, len(dataset))))
+        while waiting:
+            index, future = waiting.popleft()
+            if index + ahead < len(dataset):
+                waiting.append((index + ahead, pool.submit(dataset.read, index + ahead)))
+            try:
+                image = future.result()
+            except ImageError as error:
+                if strict:
+                    raise
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
+            yield dataset.records[index], image

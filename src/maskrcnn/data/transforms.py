@@ -1,0 +1,180 @@
+"""From a record to a training sample: geometry as one matrix, one resampling, then colour.
+
+Legend: N objects of the sample.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.config import AugmentConfig, ImageConfig
+from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.geometry import (
+    horizontal_flip,
+    quarter_turn,
+    scaling,
+    transform_boxes,
+    translation,
+    vertical_flip,
+    visible_box,
+    warp_image,
+)
+from maskrcnn.ops.resize import network_size
+
+SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible part is thinner are left out
+OBJECT_IN_CROP = 0.5  # share of crops that are placed so as to show a chosen object
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training image. Boxes are in pixels of `image`, mask crops in pixels of the original file.
+
+    Attributes:
+        image: (3, h, w) uint8.
+        boxes: (N, 4) float32.
+        labels: (N,) int64, -1 for crowd regions.
+        crowd: (N,) bool.
+        crops: N pairs of (h, w) uint8 bitmap and (x, y) of its top left corner; the bitmap is (0, 0) without a mask.
+        to_original: (2, 3) float32, network-input (x, y, 1) to original pixels.
+        image_hw: size of the original.
+    """
+
+    image: Tensor
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    crops: list[tuple[np.ndarray, tuple[int, int]]]
+    to_original: np.ndarray
+    image_hw: tuple[int, int]
+    image_id: int | str
+    path: str
+
+
+def training_sample(
+    dataset: CocoDataset, index: int, image_config: ImageConfig, augment: AugmentConfig, rng: np.random.Generator
+) -> Sample:
+    """Reads image number `index` and changes it as `augment` says, with the draws of `rng`.
+
+    Raises:
+        ImageError: the file cannot be read or has another size than its record.
+    """
+    image = dataset.read(index)
+    record, annotations = dataset.records[index], dataset.annotations(index)
+    crops = [
+        dataset.crop(index, i) if has_mask else (np.zeros((0, 0), dtype=np.uint8), (0, 0))
+        for i, has_mask in enumerate(annotations.has_mask)
+    ]
+    size = image.shape[0], image.shape[1]
+    matrix, out_hw = draw_matrix(size, annotations.boxes[~annotations.crowd], image_config, augment, rng)
+    pixels = torch.from_numpy(warp_image(image, matrix, out_hw)).permute(2, 0, 1)
+    inverse = np.linalg.inv(matrix)
+    boxes = visible_boxes(annotations.boxes, crops, matrix, inverse, size, out_hw)
+    keep = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1))
+    return Sample(
+        image=jitter_colour(pixels, augment, rng),
+        boxes=boxes[keep].astype(np.float32),
+        labels=np.where(annotations.crowd, -1, annotations.labels)[keep],
+        crowd=annotations.crowd[keep],
+        crops=[crops[i] for i in keep],
+        to_original=inverse[:2].astype(np.float32),
+        image_hw=size,
+        image_id=record.image_id,
+        path=str(record.path),
+    )
+
+
+def draw_matrix(
+    size_hw: tuple[int, int],
+    boxes: np.ndarray,
+    image_config: ImageConfig,
+    augment: AugmentConfig,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The matrix from original to network-input pixels, and the height and width of the result.
+
+    Args:
+        size_hw: of the original.
+        boxes: (N, 4) objects in original pixels; half of all crops show a random one of them.
+    """
+    height, width = network_size(
+        *size_hw,
+        short_side=image_config.short_side,
+        long_side=image_config.long_side,
+        scale=image_config.scale,
+        fixed_size=image_config.fixed_size,
+        rounding=image_config.rounding,
+    )
+    low, high = augment.scale_jitter
+    factor = math.exp(rng.uniform(math.log(low), math.log(high)))
+    height, width = max(1, round(height * factor)), max(1, round(width * factor))
+    matrix = scaling(width / size_hw[1], height / size_hw[0])
+    turns = int(rng.integers(4)) if augment.quarter_turns else 0
+
+    window = augment.crop or image_config.fixed_size or (height, width)
+    if turns % 2:
+        window = window[1], window[0]
+    out_h, out_w = min(height, window[0]), min(width, window[1])
+    target = None
+    if (out_h, out_w) != (height, width) and len(boxes) and rng.random() < OBJECT_IN_CROP:
+        x1, y1, x2, y2 = transform_boxes(boxes[rng.integers(len(boxes))][None].astype(np.float64), matrix)[0]
+        target = (x1 + x2) / 2, (y1 + y2) / 2
+    left = _window_start(width, out_w, target[0] if target else None, rng)
+    top = _window_start(height, out_h, target[1] if target else None, rng)
+    matrix = translation(-left, -top) @ matrix
+
+    if rng.random() < augment.flip_horizontal:
+        matrix = horizontal_flip(out_w) @ matrix
+    if rng.random() < augment.flip_vertical:
+        matrix = vertical_flip(out_h) @ matrix
+    for _ in range(turns):
+        matrix = quarter_turn(out_h) @ matrix
+        out_h, out_w = out_w, out_h
+    return matrix, (out_h, out_w)
+
+
+def visible_boxes(
+    boxes: np.ndarray,
+    crops: list[tuple[np.ndarray, tuple[int, int]]],
+    matrix: np.ndarray,
+    inverse: np.ndarray,
+    size_hw: tuple[int, int],
+    out_hw: tuple[int, int],
+) -> np.ndarray:
+    """(N, 4) float64 boxes in network-input pixels, clipped to the output; those that are cut by it shrink to what
+    is seen of their mask, and are empty where nothing is."""
+    frame = np.array([0.0, 0.0, out_hw[1], out_hw[0]])
+    window = transform_boxes(frame[None], inverse)[0]
+    window = np.clip(window, 0, [size_hw[1], size_hw[0], size_hw[1], size_hw[0]])
+    result = np.zeros((len(boxes), 4))
+    for i, (box, (bitmap, origin)) in enumerate(zip(boxes.astype(np.float64), crops, strict=True)):
+        inside = (box[:2] >= window[:2] - 1e-6).all() and (box[2:] <= window[2:] + 1e-6).all()
+        seen = box if inside or bitmap.size == 0 else visible_box(bitmap, origin, window)
+        if seen is not None:
+            result[i] = np.clip(transform_boxes(seen[None], matrix)[0], frame[[0, 1, 0, 1]], frame[[2, 3, 2, 3]])
+    return result
+
+
+def jitter_colour(image: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    """Random brightness, contrast, saturation and hue of a (3, h, w) uint8 image."""
+    from torchvision.transforms.v2 import functional as tf
+
+    for name in ("brightness", "contrast", "saturation"):
+        strength = getattr(augment, name)
+        if strength:
+            image = getattr(tf, f"adjust_{name}")(image, float(rng.uniform(1 - strength, 1 + strength)))
+    if augment.hue:
+        image = tf.adjust_hue(image, float(rng.uniform(-augment.hue, augment.hue)))
+    return image
+
+
+def _window_start(length: int, window: int, target: float | None, rng: np.random.Generator) -> int:
+    """Where a window begins on one axis, uniformly among the places that show `target`."""
+    low, high = 0, length - window
+    if target is not None:
+        low, high = max(low, math.ceil(target - window)), min(high, math.floor(target))
+    return int(rng.integers(low, max(low, high) + 1))

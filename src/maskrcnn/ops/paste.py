@@ -1,0 +1,185 @@
+"""From M x M mask probabilities in a box to run lengths of the whole image, without an image in between.
+
+Both coordinate rules sample the mask bilinearly at a grid of pixels, with zeros around it. Down one column of
+pixels that is a piecewise linear profile with M + 2 knots, so the rows at or above the threshold follow from
+where the profile crosses it: the cost is M + 2 numbers a column, whatever the height of the box.
+
+Legend: N masks, M side of a mask, C pixel columns of a few masks, X crossings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from maskrcnn.ops.rle import encode_many, runs_from_spans
+
+# Profile values worked on at once: 2 MB an array of float32, which a processor's cache holds.
+_CHUNK_VALUES = 1 << 19
+_FAR = 1e9  # pixels; boxes beyond it are clipped before they become integers
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of N pastes sample their masks; the first column is for x, the second for y.
+
+    Attributes:
+        origin, scale: (N, 2) float64. Pixel i samples at (i + 0.5 - origin) * scale + offset, where whole numbers
+            0..M-1 are the mask's rows or columns.
+        offset: of the rule.
+        first, stop: (N, 2) int64, the pixels that may be set, inside the image; stop >= first.
+        inclusive: whether a probability equal to the threshold is inside.
+    """
+
+    origin: np.ndarray
+    scale: np.ndarray
+    offset: float
+    first: np.ndarray
+    stop: np.ndarray
+    inclusive: bool
+
+
+def paste_to_runs(
+    probs: np.ndarray,
+    boxes: np.ndarray,
+    image_hw: tuple[int, int],
+    threshold: float = 0.5,
+    rule: Literal["pixel_centres", "expanded_box"] = "pixel_centres",
+) -> list[bytes]:
+    """Pastes masks into their boxes and returns COCO compressed strings of the whole image.
+
+    Args:
+        probs: (N, M, M) float32 in 0..1, first axis of a mask is y.
+        boxes: (N, 4) float32 x1 y1 x2 y2, pixels of the image; may reach out of it.
+        image_hw: size of the image.
+        threshold: in 0..1, both excluded.
+        rule: `pixel_centres` stretches the mask over the float box, samples it at pixel centres and keeps what is
+            at or above the threshold (Detectron2, MMDetection); `expanded_box` pads the mask by one cell, expands
+            the box alike, truncates it to whole pixels, resizes the mask to it and keeps what is above the
+            threshold (Detectron, torchvision).
+
+    Returns:
+        N strings; a box that is not finite, or under `pixel_centres` without width or height, gives an empty mask.
+
+    Raises:
+        ValueError: the threshold is out of range.
+    """
+    if not 0 < threshold < 1:  # at 0 the endless surroundings of the mask would be inside
+        raise ValueError(f"expected a mask threshold above 0 and below 1, found {threshold}")
+    threshold = float(np.float32(threshold))  # the number that float32 probabilities are compared with
+    boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    number, side = len(boxes), probs.shape[-1]
+    make_grid = pixel_centres if rule == "pixel_centres" else expanded_box
+    grid = make_grid(boxes, side, image_hw)
+    # Columns become rows, so that the profile down a pixel column is contiguous.
+    padded = np.zeros((number, side + 2, side + 2), dtype=np.float32)
+    padded[:, 1:-1, 1:-1] = np.nan_to_num(np.asarray(probs, dtype=np.float32).transpose(0, 2, 1))
+    widths = grid.stop[:, 0] - grid.first[:, 0]
+    fits = max(_CHUNK_VALUES // (side + 2), 1)
+    result: list[bytes] = []
+    start = 0
+    before = np.concatenate([[0], np.cumsum(widths)])
+    while start < number:
+        stop = max(start + 1, int(np.searchsorted(before, before[start] + fits, side="right")) - 1)
+        chosen = slice(start, stop)
+        starts, ends, owners = _spans(padded[chosen], _part(grid, chosen), image_hw[0], threshold)
+        runs, sizes = runs_from_spans(starts, ends, owners, stop - start, image_hw[0] * image_hw[1])
+        result.extend(encode_many(runs, sizes))
+        start = stop
+    return result
+
+
+def pixel_centres(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
+    """The grid of Detectron2's rule: the mask stretched over the float box, sampled at pixel centres."""
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
+    image = np.array(image_hw[::-1])
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: not finite, sorted out here
+        length = high - low
+        good = (np.isfinite(length) & (length > 0)).all(axis=1, keepdims=True)
+    low, length = np.where(good, low, 0), np.where(good, length, 1)
+    reach = length / (2 * side)  # with zeros around it the mask fades out over half a cell outside the box
+    first = np.clip(np.floor(low - reach), 0, image).astype(np.int64)
+    stop = np.clip(np.ceil(low + length + reach), 0, image).astype(np.int64)
+    stop = np.where(good, np.maximum(stop, first), first)
+    return Grid(low, side / length, -0.5, first, stop, inclusive=True)
+
+
+def expanded_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
+    """The grid of Detectron's and torchvision's rule: box and mask grow by a cell all round, the box becomes whole."""
+    good = np.isfinite(boxes).all(axis=1, keepdims=True)
+    boxes = np.where(good, np.clip(boxes, -_FAR, _FAR), np.float32(0))
+    # In float32, as the rule's authors do: other digits truncate to other pixels.
+    half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)
+    centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
+    low, high = np.trunc(centre - half).astype(np.int64), np.trunc(centre + half).astype(np.int64) + 1
+    length = np.maximum(high - low, 1)
+    image = np.array(image_hw[::-1])
+    first = np.clip(low, 0, image)
+    stop = np.where(good, np.maximum(np.clip(high, 0, image), first), first)
+    # The padded mask's first cell is number -1 here. Resizing repeats the outermost cells, which are zeros.
+    return Grid(low.astype(np.float64), (side + 2) / length, -1.5, first, stop, inclusive=False)
+
+
+def _part(grid: Grid, chosen: slice) -> Grid:
+    return Grid(
+        grid.origin[chosen],
+        grid.scale[chosen],
+        grid.offset,
+        grid.first[chosen],
+        grid.stop[chosen],
+        grid.inclusive,
+    )
+
+
+def _spans(
+    padded: np.ndarray, grid: Grid, height: int, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of rows at or above the threshold in every pixel column of N masks.
+
+    Args:
+        padded: (N, M + 2, M + 2) float32, masks with zeros around them, first axis of a mask is x.
+        height: of the image.
+
+    Returns:
+        starts, ends, owners: (K,) int64, flat pixel numbers x * height + y and the mask of each span.
+    """
+    side = padded.shape[1] - 2
+    widths = grid.stop[:, 0] - grid.first[:, 0]
+    owner = np.repeat(np.arange(len(widths)), widths)  # (C,)
+    x = np.arange(len(owner)) + np.repeat(grid.first[:, 0] - (np.cumsum(widths) - widths), widths)
+    at = (x + 0.5 - grid.origin[owner, 0]) * grid.scale[owner, 0] + grid.offset
+    at = np.clip(at, -1, side) + 1  # in cells of the padded mask
+    cell = np.minimum(at.astype(np.int64), side)
+    profile = _lerp(padded[owner, cell], padded[owner, cell + 1], (at - cell).astype(np.float32)[:, None])
+
+    inside = profile >= threshold if grid.inclusive else profile > threshold
+    # Both ends of a profile are outside: crossings come in pairs, up and down.
+    column, knot = np.nonzero(inside[:, 1:] != inside[:, :-1])
+    above, below = profile[column, knot].astype(np.float64), profile[column, knot + 1].astype(np.float64)
+    who = owner[column]
+    crossing = knot - 1 + (threshold - above) / (below - above)  # mask rows
+    row = (crossing - grid.offset) / grid.scale[who, 1] + grid.origin[who, 1] - 0.5  # pixel rows
+    # A pixel exactly on the crossing is inside where the threshold is.
+    if grid.inclusive:
+        up, down = np.ceil(row[0::2]), np.floor(row[1::2]) + 1
+    else:
+        up, down = np.floor(row[0::2]) + 1, np.ceil(row[1::2])
+    who, column = who[0::2], column[0::2]
+    first, stop = grid.first[who, 1], grid.stop[who, 1]
+    up, down = np.clip(up, first, stop).astype(np.int64), np.clip(down, first, stop).astype(np.int64)
+    # Two crossings so near to each other that rounding swaps them must not make spans overlap.
+    same = column[1:] == column[:-1]
+    up[1:] = np.where(same, np.maximum(up[1:], down[:-1]), up[1:])
+    full = np.flatnonzero(up < down)
+    left = x[column[full]] * height
+    return left + up[full], left + down[full], who[full]
+
+
+def _lerp(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """low * (1 - weight) + high * weight, reusing the memory of `high`."""
+    high -= low
+    high *= weight
+    high += low
+    return high
