@@ -71,7 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return fail(unknown_command(name))
+    use_small_machines_whole()
     return exit_code_of(lambda: import_module(f"maskrcnn.cli.{name}").parse(rest).run())
+
+
+def use_small_machines_whole() -> None:
+    """Lets torch use every processor of a small machine.
+
+    By default it takes one thread a physical core, and virtual machines often show two processors as one core:
+    a training step on such a machine took 2.5 s with one thread and 1.5 s with two. torch reads the variable
+    when it is imported.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores <= 4:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 def exit_code_of(run: Callable[[], int]) -> int:

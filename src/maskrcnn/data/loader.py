@@ -5,6 +5,7 @@ Legend: B images, G ground-truth slots an image, T bytes of all mask crops of th
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -84,10 +85,17 @@ def training_batches(
         batch_sampler=sampler,
         num_workers=config.train.workers,
         collate_fn=_Collate(config.image.divisor, size),
+        worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
     )
     return iter(loader)
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the training process decides what it means."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)

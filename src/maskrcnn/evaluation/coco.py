@@ -1,46 +1,43 @@
 """COCO average precision and recall of detection results against annotations, for masks and boxes.
 
-Matching and accumulation are hotcoco's. What is ours: every input is checked before it gets there, ids of any kind
-are renumbered, and each figure says what it was computed with.
+Matching and accumulation, crowd regions included, are hotcoco's.
 
-Legend of hotcoco's arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A areas (all, small, medium,
-large: up to 32^2, up to 96^2 and above, in pixels of the image), M limits of detections an image.
+Legend of its arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A areas (all, small, medium and large:
+below 32^2, below 96^2, and from there on, in pixels of the image), M limits of detections an image.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hotcoco import COCO, COCOeval
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.masks import RLE
+from maskrcnn.evaluation.inputs import Entry, GroundTruth, read_ground_truth, read_results
 
 Figures = dict[str, float | None]
-_AREAS = {"s": 1, "m": 2, "l": 3}
+
 _STANDARD = 100  # detections an image, the limit of the COCO benchmark
-_PRINTED = ("AP", "AP50", "AP75")
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one evaluation, fractions of 1. None: there was no object to find.
+    """The figures of one evaluation, fractions of 1. None: there was nothing to find.
 
     Attributes:
         masks: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; None when there were no masks to
-            compare. All use `max_detections` an image, but AR1, AR10 and AR100 never more than their number; with a
-            larger limit N there is ARN too.
+            compare. The best `max_detections` of an image count, for AR1, AR10 and AR100 at most the best 1, 10 and
+            100 of them; with a limit N above 100 there is ARN too.
         boxes: the same for boxes.
-        per_class: name of the class -> "masks" (None without masks) and "boxes", the AP of that class.
+        per_class: name of the class -> its AP for "masks" and "boxes".
         images, objects, detections: how many were compared; crowd regions are no objects.
-        max_detections: the best so many detections of an image count.
-        skipped: annotations that could not be used, each with the reason.
+        max_detections: the limit.
+        skipped: annotations and images that could not be used, each with the reason.
     """
 
     masks: Figures | None
@@ -54,16 +51,15 @@ class Report:
 
     @property
     def score(self) -> float:
-        """The one figure to compare models by: mask AP, box AP without masks, -1 when it is undefined."""
+        """The one figure to compare models by: mask AP, or box AP without masks; -1 when it is undefined."""
         ap = (self.boxes if self.masks is None else self.masks)["AP"]
         return -1.0 if ap is None else ap
 
     def line(self) -> str:
         """One line to read and copy: `mask AP 0.531  AP50 0.834  AP75 0.571   box AP ...`."""
-        kinds = (("mask", self.masks), ("box", self.boxes))
         return "   ".join(
-            f"{kind} " + "  ".join(f"{name} {figure_text(figures[name])}" for name in _PRINTED)
-            for kind, figures in kinds
+            f"{kind} " + "  ".join(f"{name} {digits(figures[name])}" for name in ("AP", "AP50", "AP75"))
+            for kind, figures in (("mask", self.masks), ("box", self.boxes))
             if figures is not None
         )
 
@@ -85,9 +81,9 @@ class Report:
         return json.dumps(self.to_dict(), allow_nan=False)
 
 
-def figure_text(value: float | None) -> str:
+def digits(figure: float | None) -> str:
     """A figure to the three digits that COCO prints; a dash when it is undefined."""
-    return "-" if value is None else f"{value:.3f}"
+    return "-" if figure is None else f"{figure:.3f}"
 
 
 def evaluate_results(
@@ -99,38 +95,37 @@ def evaluate_results(
 ) -> Report:
     """Compares COCO results with COCO annotations.
 
-    Masks are compared when the results carry `segmentation` (run lengths) and the annotations do; boxes always,
-    taken from the masks where there is no `bbox`. The area of a found mask is its own, not its box's. Images
-    without results count. Annotations that cannot be used are left out and named in `Report.skipped`.
+    Masks are compared when every result carries a `segmentation` and the annotations do; boxes always, those of the
+    masks where there is no `bbox`. The area of a found mask is its own, not its box's. Images without results
+    count. Annotations that cannot be used are left out and named in `Report.skipped`.
 
     Args:
         ground_truth: a COCO JSON file, or its content.
-        results: a COCO results file, or its content: a list of objects with image_id, category_id, score and
-            bbox (x, y, width, height in pixels) or segmentation or both. Ids are those of the ground truth.
+        results: a COCO results file, or its content: a list of objects with image_id, category_id, score, and bbox
+            (x, y, width, height in pixels) or segmentation (run lengths) or both.
         max_detections: the best so many of an image count, for AP and for AR.
         image_ids: only these images of the ground truth; all by default.
 
     Raises:
-        DataError: a file cannot be read, is not COCO, or a result cannot be used; names the file and the entry.
+        DataError: a file cannot be read or is not COCO, or a result cannot be used; names the file and the entry.
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
-    content, name = _read(ground_truth, "ground truth")
-    truth = _Truth.read(content, name)
-    entries, name = _read(results, "results")
-    found = _read_results(entries, name, truth)
-    chosen = truth.choose(image_ids)
-    found = [entry for entry in found if entry["image_id"] in chosen]
+    truth = read_ground_truth(ground_truth)
+    found = read_results(results, truth)
+    if image_ids is not None:
+        truth = truth.only(image_ids)
+        images = set(truth.images.values())
+        found = [entry for entry in found if entry.image in images]
 
-    with_masks = truth.has_masks and all("segmentation" in entry for entry in found)
+    boxes, boxes_by_class = _figures(truth, truth.entries, found, "bbox", max_detections)
+    masks: Figures | None = None
+    masks_by_class: list[float | None] = [None] * len(truth.names)
     skipped = list(truth.skipped)
-    masks, masks_by_class = None, [None] * len(truth.names)
-    if with_masks:
-        annotations = [a for a in truth.annotations if "segmentation" in a]
-        skipped += [f"{a['where']} has no mask, left out of the mask figures"
-                    for a in truth.annotations if "segmentation" not in a]
-        masks, masks_by_class = _figures(truth, annotations, found, chosen, "segm", max_detections)
-    boxes, boxes_by_class = _figures(truth, truth.annotations, found, chosen, "bbox", max_detections)
+    masked = [entry for entry in truth.entries if entry.mask is not None]
+    if (masked or not truth.entries) and all(entry.mask is not None for entry in found):
+        masks, masks_by_class = _figures(truth, masked, found, "segm", max_detections)
+        skipped += [f"{e.where}: no segmentation, counts for boxes only" for e in truth.entries if e.mask is None]
     return Report(
         masks=masks,
         boxes=boxes,
@@ -138,9 +133,68 @@ def evaluate_results(
             name: {"masks": of_masks, "boxes": of_boxes}
             for name, of_masks, of_boxes in zip(truth.names, masks_by_class, boxes_by_class, strict=True)
         },
-        images=len(chosen),
-        objects=sum(a["image_id"] in chosen and not a["iscrowd"] for a in truth.annotations),
+        images=len(truth.images),
+        objects=sum(not entry.crowd for entry in truth.entries),
         detections=len(found),
         max_detections=max_detections,
         skipped=tuple(skipped),
     )
+
+
+def _figures(
+    truth: GroundTruth,
+    annotations: Sequence[Entry],
+    found: Sequence[Entry],
+    kind: Literal["segm", "bbox"],
+    max_detections: int,
+) -> tuple[Figures, list[float | None]]:
+    """The figures over all classes, and the AP of each class."""
+    limits = sorted({min(limit, max_detections) for limit in (1, 10, _STANDARD, max_detections)})
+    dataset = COCO(
+        {
+            # hotcoco wants integers from 0 for ids, and from 1 for annotations: 0 means "not matched" in the protocol.
+            "images": [
+                {"id": i, "height": truth.sizes[i][0], "width": truth.sizes[i][1]} for i in truth.images.values()
+            ],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(truth.names)],
+            "annotations": [
+                {**_to_coco(entry, kind), "id": i, "area": entry.area, "iscrowd": int(entry.crowd)}
+                for i, entry in enumerate(annotations, start=1)
+            ],
+        }
+    )
+    evaluator = COCOeval(dataset, dataset.load_res([{**_to_coco(e, kind), "score": e.score} for e in found]), kind)
+    evaluator.params.max_dets = limits
+    evaluator.evaluate()
+    evaluator.accumulate()
+    sums = evaluator.eval
+    assert sums is not None
+    precision, recall = sums["precision"], sums["recall"]  # (T, R, K, A, M), (T, K, A, M)
+    areas = {"s": 1, "m": 2, "l": 3}
+    figures = {
+        "AP": _mean(precision[:, :, :, 0, -1]),
+        "AP50": _mean(precision[0, :, :, 0, -1]),
+        "AP75": _mean(precision[5, :, :, 0, -1]),
+        **{f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in areas.items()},
+        **{
+            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, max_detections))])
+            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, max_detections)})
+        },
+        **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
+    }
+    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(truth.names))]
+
+
+def _to_coco(entry: Entry, kind: Literal["segm", "bbox"]) -> dict[str, Any]:
+    """Only what is compared: with a box beside the mask, the area of a result would be the box's."""
+    ids = {"image_id": entry.image, "category_id": entry.label}
+    if kind == "bbox":
+        return {**ids, "bbox": list(entry.box)}
+    assert entry.mask is not None
+    return {**ids, "segmentation": entry.mask.to_coco()}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Of the entries that are defined: -1 stands for nothing to find."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else None

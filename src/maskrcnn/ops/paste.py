@@ -133,9 +133,7 @@ def _part(grid: Grid, chosen: slice) -> Grid:
     )
 
 
-def _spans(
-    padded: np.ndarray, grid: Grid, height: int, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spans(padded: np.ndarray, grid: Grid, height: int, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs of rows at or above the threshold in every pixel column of N masks.
 
     Args:

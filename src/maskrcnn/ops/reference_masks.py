@@ -1,4 +1,4 @@
-"""The slow, readable twins of `ops.paste`, `ops.rle` and `ops.polygons`: whole images in float64, one mask at a time.
+"""The slow, readable twins of `ops.paste` and `ops.rle`: whole images in float64, one mask at a time.
 
 For tests and for reading; each function says the rule that its fast twin obeys.
 """

@@ -9,6 +9,8 @@ Legend: K spans, R runs, N masks.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from maskrcnn.errors import DataError
@@ -47,9 +49,9 @@ def encode_many(runs: np.ndarray, sizes: np.ndarray) -> list[bytes]:
         chosen = np.flatnonzero(lengths > place)
         bits = (deltas[chosen] >> (5 * place)) & 31
         text[(ends - lengths)[chosen] + place] = _FIRST + bits + _MORE * (lengths[chosen] > place + 1)
-    stops = np.concatenate([[0], ends])[np.cumsum(sizes)]
+    cuts = np.concatenate([[0], ends])[np.concatenate([[0], np.cumsum(sizes)])].tolist()
     joined = text.tobytes()
-    return [joined[start:stop] for start, stop in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True)]
+    return [joined[start:stop] for start, stop in pairwise(cuts)]
 
 
 def decode_runs(counts: bytes) -> np.ndarray:

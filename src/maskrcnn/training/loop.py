@@ -25,7 +25,6 @@ from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_c
 from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
-from maskrcnn.visualise import curves
 from maskrcnn.weights.initialise import initialise
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -129,6 +128,8 @@ def train(
         if interrupted and step < config.train.steps:
             run.save()
     if (out / METRICS).stat().st_size:
+        from maskrcnn.visualise import curves  # matplotlib takes a while to import
+
         curves(out / METRICS, out / "curves.png")
     return Summary(
         out=out,

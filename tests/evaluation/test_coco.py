@@ -1,0 +1,363 @@
+"""COCO figures: the published numbers, limits, subsets, and refusal of what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrcnn.errors import DataError
+from maskrcnn.evaluation.coco import evaluate_results
+from maskrcnn.structures.masks import RLE
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SIZE = (60, 80)
+
+
+def square(x: int, y: int, side: int) -> dict[str, Any]:
+    bitmap = np.zeros(SIZE, dtype=bool)
+    bitmap[y : y + side, x : x + side] = True
+    return RLE.from_dense(bitmap).to_coco()
+
+
+def truth(squares: dict[int, list[tuple[int, int, int]]]) -> dict[str, Any]:
+    """Images 1.. with squares (x, y, side) of class 7; class 3 has no object."""
+    content: dict[str, Any] = {
+        "images": [{"id": i, "height": SIZE[0], "width": SIZE[1], "file_name": f"{i}.png"} for i in squares],
+        "categories": [{"id": 7, "name": "square"}, {"id": 3, "name": "other"}],
+        "annotations": [],
+    }
+    for image_id, found in squares.items():
+        for x, y, side in found:
+            number = len(content["annotations"]) + 1
+            content["annotations"].append(
+                {
+                    "id": number,
+                    "image_id": image_id,
+                    "category_id": 7,
+                    "bbox": [x, y, side, side],
+                    "area": side * side,
+                    "iscrowd": 0,
+                    "segmentation": square(x, y, side),
+                }
+            )
+    return content
+
+
+def perfect(content: dict[str, Any], score: float = 0.9) -> list[dict[str, Any]]:
+    keys = ("image_id", "category_id", "bbox", "segmentation")
+    return [{**{key: a[key] for key in keys}, "score": score} for a in content["annotations"]]
+
+
+GRID = [(x, y, 6) for y in range(0, 60, 10) for x in range(0, 80, 10)]  # 48 squares that do not touch
+ONE = truth({1: [(10, 10, 20)], 2: []})
+
+
+@pytest.mark.parametrize(("kind", "key"), [("segm", "masks"), ("bbox", "boxes")])
+def test_published_numbers_of_the_fake_results(shared: Path, kind: str, key: str) -> None:
+    folder = shared / "data" / "cocoeval"
+    section = (folder / "val2014_fake_eval_res.txt").read_text().split(f"type={kind}")[1].split("type=")[0]
+    printed = re.findall(r"= (-?\d\.\d{3})$", section, flags=re.MULTILINE)
+    assert len(printed) == 12
+    report = evaluate_results(
+        folder / "instances_val2014_100.json", folder / f"instances_val2014_fake{kind}100_results.json"
+    )
+    figures = report.to_dict()[key]
+    assert {name: f"{figures[name]:.3f}" for name in NAMES} == dict(zip(NAMES, printed, strict=True))
+    assert (report.images, report.detections, report.skipped) == (100, 734, ())
+    if kind == "bbox":
+        assert report.masks is None
+
+
+def test_perfect_results() -> None:
+    report = evaluate_results(ONE, perfect(ONE))
+    assert report.masks is not None
+    for figures in (report.masks, report.boxes):
+        assert tuple(figures) == NAMES
+        assert figures["AP"] == pytest.approx(1)
+        assert figures["APs"] == pytest.approx(1)
+        assert figures["APl"] is None, "no large object: undefined, not 0 and not -1"
+    assert report.per_class == {
+        "square": {"masks": pytest.approx(1), "boxes": pytest.approx(1)},
+        "other": {"masks": None, "boxes": None},
+    }
+    assert (report.images, report.objects, report.detections) == (2, 1, 1)
+    assert report.score == pytest.approx(1)
+    assert json.loads(report.to_json()) == report.to_dict()
+
+
+def test_images_without_results_count() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)]})
+    assert evaluate_results(content, perfect(content)[:1]).boxes["AR100"] == pytest.approx(0.5)
+
+
+def test_no_results_at_all_is_zero() -> None:
+    report = evaluate_results(ONE, [])
+    assert report.masks is not None
+    assert report.masks["AP"] == report.boxes["AP"] == report.score == 0
+
+
+def test_no_objects_at_all_is_undefined() -> None:
+    report = evaluate_results(truth({1: [], 2: []}), perfect(ONE))
+    assert report.masks is not None
+    assert report.masks["AP"] is report.boxes["AP"] is None
+    assert report.score == -1
+    assert "NaN" not in report.to_json()
+
+
+def test_results_with_boxes_only_give_no_mask_figures() -> None:
+    results = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in perfect(ONE)]
+    report = evaluate_results(ONE, results)
+    assert report.masks is None
+    assert report.boxes["AP"] == report.score == pytest.approx(1)
+    assert report.to_dict()["masks"] is None
+
+
+def test_boxes_come_from_masks_where_they_are_missing() -> None:
+    results = [{key: value for key, value in entry.items() if key != "bbox"} for entry in perfect(ONE)]
+    content = truth({1: [(10, 10, 20)]})
+    del content["annotations"][0]["bbox"], content["annotations"][0]["area"], content["annotations"][0]["iscrowd"]
+    report = evaluate_results(content, results)
+    assert report.boxes["AP"] == pytest.approx(1)
+    assert report.boxes["APs"] == pytest.approx(1), "the area, 400 pixels, comes from the mask too"
+
+
+def test_area_of_a_found_mask_is_its_own_not_that_of_its_box() -> None:
+    # A thin L whose box is medium: unmatched, it is a false positive among the small objects only.
+    bitmap = np.zeros(SIZE, dtype=bool)
+    bitmap[5:55, 5:7] = bitmap[53:55, 5:55] = True
+    wrong = {"image_id": 1, "category_id": 7, "score": 0.95, "bbox": [5, 5, 50, 50]}
+    wrong["segmentation"] = RLE.from_dense(bitmap).to_coco()
+    content = truth({1: [(60, 10, 10), (20, 8, 40)]})
+    report = evaluate_results(content, [wrong, *perfect(content)])
+    assert report.masks is not None
+    assert report.masks["APm"] == pytest.approx(1)
+    assert report.masks["APs"] == pytest.approx(0.5)
+
+
+def test_limit_of_detections_holds_for_precision_and_recall() -> None:
+    content = truth({1: [*GRID]})
+    results = perfect(content)
+    assert evaluate_results(content, results, max_detections=48).boxes["AP"] == pytest.approx(1)
+    limited = evaluate_results(content, results, max_detections=12)
+    assert limited.masks is not None
+    for figures in (limited.masks, limited.boxes):
+        assert figures["AR1"] == pytest.approx(1 / 48)
+        assert figures["AR10"] == pytest.approx(10 / 48)
+        assert figures["AR100"] == pytest.approx(12 / 48)
+        assert figures["AP"] == pytest.approx(26 / 101), "the recall points 0, 0.01, ..., 0.25"
+        assert tuple(figures) == NAMES
+
+
+def test_limit_above_100_holds_for_precision_and_recall() -> None:
+    content = truth({1: [(x, y, 4) for y in range(0, 60, 5) for x in range(0, 80, 5)]})  # 192 squares
+    report = evaluate_results(content, perfect(content), max_detections=200)
+    assert report.boxes["AP"] == pytest.approx(1)
+    assert report.boxes["AR100"] == pytest.approx(100 / 192), "AR100 stays what its name says"
+    assert report.boxes["AR200"] == report.boxes["ARs"] == pytest.approx(1)
+    standard = evaluate_results(content, perfect(content))
+    assert standard.boxes["ARs"] == standard.boxes["AR100"] == pytest.approx(100 / 192)
+    assert "AR200" not in standard.boxes
+
+
+def test_limit_below_one_is_refused() -> None:
+    with pytest.raises(DataError, match=r"expected 1 or more detections an image, found 0"):
+        evaluate_results(ONE, [], max_detections=0)
+
+
+def test_detections_inside_a_crowd_region_are_ignored() -> None:
+    content = truth({1: [(0, 0, 10), (20, 0, 50)]})
+    results = perfect(content)[:1]
+    inside = {
+        "image_id": 1,
+        "category_id": 7,
+        "score": 0.99,
+        "bbox": [25, 5, 20, 20],
+        "segmentation": square(25, 5, 20),
+    }
+    plain = evaluate_results(content, [*results, inside])
+    content["annotations"][1]["iscrowd"] = 1
+    crowd = evaluate_results(content, [*results, inside])
+    assert plain.masks is not None
+    assert crowd.masks is not None
+    assert plain.masks["AP"] is not None
+    assert plain.masks["AP"] < 0.5
+    assert crowd.masks["AP"] == crowd.boxes["AP"] == pytest.approx(1)
+    assert crowd.objects == 1
+
+
+def test_only_some_images() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)], 3: [(0, 0, 9)]})
+    results = perfect(content)[:1]
+    assert evaluate_results(content, results, image_ids=[1]).boxes["AP"] == pytest.approx(1)
+    rest = evaluate_results(content, results, image_ids=[2, 3])
+    assert (rest.boxes["AP"], rest.images, rest.objects, rest.detections) == (0, 2, 2, 0)
+    with pytest.raises(DataError, match=r"expected ids of its images, found 9 in image_ids"):
+        evaluate_results(content, results, image_ids=[1, 9])
+
+
+@given(st.permutations([0, -5, 2**40, "a", "7"]), st.permutations([0, "x", 99]))
+def test_ids_of_any_kind(image_ids: list[Any], category_ids: list[Any]) -> None:
+    content = truth({i: [(10 * i, 10, 8), (10 * i, 30, 8)] for i in range(5)})
+    content["categories"] = [{"id": number, "name": "same"} for number in category_ids]
+    for image in content["images"]:
+        image["id"] = image_ids[image["id"]]
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["id"] = i  # 0 is an id like any other
+        annotation["image_id"] = image_ids[annotation["image_id"]]
+        annotation["category_id"] = category_ids[i % 3]
+    report = evaluate_results(content, perfect(content))
+    assert report.masks is not None
+    assert report.masks["AP"] == pytest.approx(1)
+    assert len(report.per_class) == 3, "classes of one name stay apart"
+
+
+def test_files_and_contents_give_the_same(tmp_path: Path) -> None:
+    data, results = tmp_path / "val.json", tmp_path / "found.json"
+    data.write_text(json.dumps(ONE))
+    results.write_text(json.dumps(perfect(ONE)))
+    assert evaluate_results(str(data), results) == evaluate_results(ONE, perfect(ONE))
+
+
+BROKEN_RESULTS: list[tuple[Any, str]] = [
+    ({"image_id": 99}, r"entry 1: image_id 99 is not the id of an image"),
+    ({"image_id": True}, r"entry 1: image_id True is not the id"),
+    ({"image_id": [1]}, r"entry 1: image_id \[1\] is not the id"),
+    ({"category_id": 4}, r"entry 1: category_id 4 is not the id of a category in .*, which has 7 square, 3 other"),
+    ({"score": "high"}, r"entry 1: expected score as a finite number, found 'high'"),
+    ({"score": float("nan")}, r"entry 1: expected score as a finite number, found nan"),
+    ({"bbox": [1, 2, 3]}, r"entry 1: expected bbox as x, y, width, height in pixels, found \[1, 2, 3\]"),
+    ({"bbox": [1, 2, -3, 4]}, r"entry 1: expected bbox"),
+    ({"bbox": [1, 2, float("inf"), 4]}, r"entry 1: expected bbox"),
+    ({"bbox": None, "segmentation": None}, r"entry 1: expected bbox or segmentation, found neither"),
+    ({"segmentation": [[0, 0, 9, 0, 9, 9]]}, r"entry 1: expected segmentation as run lengths"),
+    ({"segmentation": {"size": [60, 80], "counts": "b@!"}}, r"entry 1: run-length string"),
+    ({"segmentation": {"size": [60, 80], "counts": [5, 5]}}, r"entry 1: expected runs that sum to 60 \* 80"),
+    ({"segmentation": {"size": [80, 60], "counts": [4800]}}, r"entry 1: the mask is of height, width \(80, 60\)"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN_RESULTS)
+def test_broken_results_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    results = perfect(ONE) * 2
+    results[1] = {**results[1], **change}
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(results))
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate_results(ONE, path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "score"])
+def test_results_without_a_key_are_refused(key: str) -> None:
+    results = perfect(ONE)
+    del results[0][key]
+    with pytest.raises(DataError, match=rf"results: entry 0: has no {key}, found keys"):
+        evaluate_results(ONE, results)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file, expected a COCO results JSON"),
+        ("", "not JSON"),
+        ('[{"image_id": 1', "not JSON .* may be truncated"),
+        ("[" * 100_000, "not JSON"),
+        ("{}", "expected COCO results, a list of objects .*, found an object"),
+        ("3", "found a value of type int"),
+        ('"text"', "found a value of type str"),
+        ("[3]", "entry 0: expected an object, found 3"),
+        (b"\xff\xfe[]\x00", "not JSON"),
+    ],
+)
+def test_unreadable_results_are_refused(text: str | bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    if text is not None:
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate_results(ONE, path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
+        evaluate_results(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [], "expected COCO JSON, an object with lists .* found a value of type list"),
+        (lambda c: {"a": 1}, "found keys a"),
+        (lambda c: {**c, "annotations": {}}, "expected COCO JSON"),
+        (lambda c: {**c, "images": c["images"] * 2}, r"images\[2\]: two images have id 1"),
+        (lambda c: {**c, "categories": [{"id": 7}]}, r"categories\[0\]: expected an id of its own and a name"),
+        (lambda c: {**c, "categories": [3]}, r"categories\[0\]: expected an id"),
+    ],
+)
+def test_ground_truth_that_is_not_coco_is_refused(change: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate_results(change(ONE), [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 99}, "image_id 99 is not the id of an image"),
+        ({"category_id": None}, "category_id None is not the id"),
+        ({"segmentation": {"size": [10, 10], "counts": [100]}}, r"the mask is of height, width \(10, 10\)"),
+        ({"segmentation": {"size": [60, 80], "counts": [4800]}}, "the mask covers no pixel"),
+        ({"segmentation": [[1, 1, 5, 5]]}, "3 or more"),
+        ({"segmentation": [[1, 1, 5, 5, 9]]}, "lists of numbers x, y"),
+        ({"segmentation": [[1, 1, 5, 5, float("nan"), 9]]}, "finite"),
+        ({"bbox": "wide"}, "expected bbox"),
+        ({"bbox": [3, 3, 0, 5]}, "has no area"),
+    ],
+)
+def test_broken_annotations_are_left_out_and_named(change: dict[str, Any], message: str) -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)]})
+    results = perfect(content)
+    content["annotations"][1].update(change)
+    report = evaluate_results(content, results[:1])
+    assert report.boxes["AP"] == pytest.approx(1)
+    assert report.objects == 1
+    assert len(report.skipped) == 1
+    assert re.search(rf"annotations\[1\] \(id 2\): .*{message}", report.skipped[0])
+
+
+def test_an_annotation_id_given_twice_counts_once() -> None:
+    content = truth({1: [(10, 10, 20)]})
+    content["annotations"] *= 2
+    report = evaluate_results(content, perfect(ONE))
+    assert (report.objects, report.boxes["AP"]) == (1, pytest.approx(1))
+    assert "found it twice" in report.skipped[0]
+
+
+def test_images_without_a_size_are_left_out_and_named() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)], 3: []})
+    results = perfect(content)[:1]
+    del content["images"][1]["width"]
+    report = evaluate_results(content, results)
+    assert (report.images, report.objects, report.boxes["AP"]) == (2, 1, pytest.approx(1))
+    assert "images[1]: expected an id and a positive integer height and width" in report.skipped[0]
+    assert "image_id 2 is not the id of an image" in report.skipped[1]
+
+
+def test_annotations_without_masks_count_for_boxes_only() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)]})
+    results = perfect(content)
+    content["annotations"][1]["segmentation"] = []
+    report = evaluate_results(content, results[:1])
+    assert report.masks is not None
+    assert report.masks["AR100"] == pytest.approx(1)
+    assert report.boxes["AR100"] == pytest.approx(0.5)
+    assert "no segmentation, counts for boxes only" in report.skipped[0]
+    del content["annotations"][0]["segmentation"]
+    assert evaluate_results(content, results).masks is None
