@@ -208,6 +208,9 @@ class DetectConfig:
 
     def __post_init__(self) -> None:
         _require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
+        _require(0 < self.mask_threshold < 1, f"detect.mask_threshold must lie in 0..1, found {self.mask_threshold}")
+        for name in ("score_threshold", "nms_iou"):
+            _require(0 <= getattr(self, name) <= 1, f"detect.{name} must lie in 0..1, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def postprocess(
                 config.model.detect.mask_threshold,
                 config.model.mask_head.paste,
             )
-            masks = Masks([RLE(size, c) for c in counts])
+            masks = Masks([RLE(size, c) for c in counts], size)
         labels = detections.labels[i].cpu()[valid].numpy()
         result.append(
             Instances(

@@ -318,7 +318,12 @@ def _read_box(where: str, box: Any, size: tuple[int, int]) -> tuple[float, float
     if not numbers or not all(math.isfinite(v) for v in box):
         raise DataError(f"{where}: expected bbox as four finite numbers x, y, width, height, found {_short(box)}")
     x, y, w, h = box
-    edges = (max(0.0, float(x)), max(0.0, float(y)), min(float(size[1]), float(x + w)), min(float(size[0]), float(y + h)))
+    edges = (
+        max(0.0, float(x)),
+        max(0.0, float(y)),
+        min(float(size[1]), float(x + w)),
+        min(float(size[0]), float(y + h)),
+    )
     if edges[2] <= edges[0] or edges[3] <= edges[1]:
         raise DataError(f"{where}: bbox {box} has no area inside the image of {size[1]} x {size[0]} pixels")
     return edges
