@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
-
-if TYPE_CHECKING:
-    from maskrcnn.data.coco import Record
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -34,13 +31,18 @@ class Check:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
         from maskrcnn.data.coco import load_coco
+        from maskrcnn.errors import ImageError
 
         dataset = load_coco(self.json_file, self.images)
         problems = list(dataset.problems)
-        problems += [text for record in track(dataset.records, "images") if (text := image_problem(record))]
         objects: Counter[str] = Counter()
-        for record in dataset.records:
-            objects.update(dataset.categories[label].name for label in record.annotations.labels if label >= 0)
+        for index in track(range(len(dataset)), "images"):
+            try:
+                dataset.read(index)
+            except ImageError as error:
+                problems.append(str(error))
+            annotations = dataset.annotations(index)
+            objects.update(dataset.categories[label].name for label in annotations.labels[~annotations.crowd])
         usable = bool(dataset.records) and bool(objects)
         if self.json:
             print_json(
@@ -74,23 +76,6 @@ class Check:
         return 0
 
 
-def image_problem(record: Record) -> str | None:
-    """Why the image of a record cannot be used, or None."""
-    from maskrcnn.errors import ImageError
-    from maskrcnn.structures.image_file import read_image
-
-    try:
-        height, width = read_image(record.path).shape[:2]
-    except ImageError as error:
-        return str(error)
-    if (height, width) == (record.height, record.width):
-        return None
-    return (
-        f"{record.path}: expected {record.width} x {record.height} pixels as the JSON says of image "
-        f"{record.image_id}, found {width} x {height}; correct the JSON"
-    )
-
-
 @dataclass(frozen=True)
 class Show:
     """Draw the first annotated images of a data set into a folder."""
@@ -108,16 +93,15 @@ class Show:
         from PIL import Image
 
         from maskrcnn.cli.output import console, track
-        from maskrcnn.data.coco import load_coco, truth
+        from maskrcnn.data.coco import load_coco
         from maskrcnn.structures.atomic import atomic_write
-        from maskrcnn.structures.image_file import read_image
         from maskrcnn.visualise import draw
 
         dataset = load_coco(self.json_file, self.images)
-        shown = [record for record in dataset.records if len(record.annotations.labels)][: self.limit]
-        for record in track(shown, "draw"):
-            with atomic_write(self.out / f"{record.path.stem}.png") as temporary:
-                Image.fromarray(draw(read_image(record.path), truth(dataset, record))).save(temporary, format="PNG")
+        shown = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
+        for index in track(shown, "draw"):
+            with atomic_write(self.out / f"{index:06d}_{dataset.records[index].path.stem}.png") as temporary:
+                Image.fromarray(draw(dataset.read(index), dataset.instances(index))).save(temporary, format="PNG")
         console(stderr=False).print(f"{len(shown)} pictures in {self.out}")
         return 0
 

@@ -85,14 +85,14 @@ def draw_sheet(model: Predictor, data: Path, path: Path, rows: int = 8) -> None:
     """Truth beside prediction for the first images of a data set, as one PNG."""
     from PIL import Image
 
-    from maskrcnn.data.coco import load_coco, truth
+    from maskrcnn.data.coco import load_coco
     from maskrcnn.structures.atomic import atomic_write
-    from maskrcnn.structures.image_file import read_image
     from maskrcnn.visualise import contact_sheet
 
     dataset = load_coco(data)
-    images = [read_image(record.path) for record in dataset.records[:rows]]
-    truths = [truth(dataset, record) for record in dataset.records[:rows]]
+    shown = range(min(rows, len(dataset)))
+    images = [dataset.read(index) for index in shown]
+    truths = [dataset.instances(index) for index in shown]
     sheet = contact_sheet(list(zip(images, truths, model.predict(images), strict=True)))
     with atomic_write(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")

@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.ops.polygons import polygon_area, polygons_to_crop
+from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.masks import RLE, Masks
 
 _NONE, _RLE, _POLYGONS = 0, 1, 2  # how a segmentation is stored
+
+_Edges = tuple[float, float, float, float]
+
+
+class _Row(NamedTuple):
+    """One annotation on its way into the arrays."""
+
+    id: int | str
+    edges: _Edges
+    label: int
+    crowd: bool
+    kind: int
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -105,15 +118,10 @@ class CocoDataset:
     def crop(self, index: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The mask of annotation `number` of an image: (h, w) uint8 bitmap of its tight box and the original pixel
         (x, y) of its top left corner; a filled box where there is no mask."""
+        if self.annotations(index).has_mask[number]:
+            return self.rle(index, number).crop()
         record = self.records[index]
-        row = record.first + number
-        size = (record.height, record.width)
-        content = self._blob[self._spans[row, 0] : self._spans[row, 1]]
-        if self._kinds[row] == _RLE:
-            return RLE(size, content.tobytes()).crop()
-        if self._kinds[row] == _POLYGONS:
-            return polygons_to_crop(_unpack_polygons(content), size)
-        x1, y1, x2, y2 = _pixel_box(self._boxes[row], size)
+        x1, y1, x2, y2 = _pixel_box(self._boxes[record.first + number], (record.height, record.width))
         return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (x1, y1)
 
     def rle(self, index: int, number: int) -> RLE:
@@ -121,8 +129,11 @@ class CocoDataset:
         record = self.records[index]
         row = record.first + number
         size = (record.height, record.width)
+        content = self._blob[self._spans[row, 0] : self._spans[row, 1]]
         if self._kinds[row] == _RLE:
-            return RLE(size, self._blob[self._spans[row, 0] : self._spans[row, 1]].tobytes())
+            return RLE(size, content.tobytes())
+        if self._kinds[row] == _POLYGONS:
+            return RLE(size, polygons_to_rle(_unpack_polygons(content), size))
         return RLE(size, crop_to_rle(*self.crop(index, number), size))
 
     def instances(self, index: int) -> Instances:
@@ -191,7 +202,7 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
     problems = _Problems(strict)
     folder = images or _image_folder(path)
     entries = _read_images(path, content["images"], folder, problems)
-    rows: dict[Any, list[tuple[Any, ...]]] = {image_id: [] for image_id in entries}
+    rows: dict[Any, list[_Row]] = {image_id: [] for image_id in entries}
     seen: set[Any] = set()
     for annotation in content["annotations"]:
         try:
@@ -284,14 +295,14 @@ def _read_annotation(
     images: Mapping[Any, tuple[Path, int, int]],
     label_of: Mapping[int, int],
     seen: set[Any],
-) -> tuple[Any, tuple[Any, ...]]:
-    """The image id, and (id, box, label, crowd, kind, bytes) of one annotation; DataError when it is broken."""
+) -> tuple[Any, _Row]:
+    """The image id and content of one annotation; DataError when it is broken."""
     if not isinstance(annotation, Mapping):
         raise DataError(f"{path}: expected annotations as objects, found {_short(annotation)}")
     number, image_id = annotation.get("id"), annotation.get("image_id")
     where = f"{path}: annotation {number} of image {image_id}"
     if not _is_id(number) or number in seen:
-        raise DataError(f"{where}: expected an id of its own, found {'it twice' if _is_id(number) else number!r}")
+        raise DataError(f"{where}: expected an id of its own, found {'it twice' if _is_id(number) else repr(number)}")
     seen.add(number)
     if not _is_id(image_id) or image_id not in images:
         raise DataError(f"{where}: no image has this id")
@@ -299,21 +310,20 @@ def _read_annotation(
     if not _is_int(category) or category not in label_of:
         raise DataError(f"{where}: no category has id {category!r}")
     _, height, width = images[image_id]
-    kind, content, crop = _read_segmentation(where, annotation.get("segmentation"), (height, width))
-    crowd = bool(annotation.get("iscrowd", 0))
+    kind, content, mask_box = _read_segmentation(where, annotation.get("segmentation"), (height, width))
     box = annotation.get("bbox")
-    if box is None and crop is None:
-        raise DataError(f"{where}: expected a segmentation or a bbox, found neither")
-    if box is None:
-        assert crop is not None
-        (h, w), (x0, y0) = crop[0].shape, crop[1]
-        edges = (float(x0), float(y0), float(x0 + w), float(y0 + h))
-    else:
+    if box is not None:
         edges = _read_box(where, box, (height, width))
-    return image_id, (number, edges, label_of[category], crowd, kind, content)
+    elif mask_box is not None:
+        edges = mask_box()
+        if edges[2] <= edges[0]:
+            raise DataError(f"{where}: the segmentation covers no pixel of its image")
+    else:
+        raise DataError(f"{where}: expected a segmentation or a bbox, found neither")
+    return image_id, _Row(number, edges, label_of[category], bool(annotation.get("iscrowd", 0)), kind, content)
 
 
-def _read_box(where: str, box: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def _read_box(where: str, box: Any, size: tuple[int, int]) -> _Edges:
     numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
     if not numbers or not all(math.isfinite(v) for v in box):
         raise DataError(f"{where}: expected bbox as four finite numbers x, y, width, height, found {_short(box)}")
@@ -331,8 +341,8 @@ def _read_box(where: str, box: Any, size: tuple[int, int]) -> tuple[float, float
 
 def _read_segmentation(
     where: str, segmentation: Any, size: tuple[int, int]
-) -> tuple[int, bytes, tuple[np.ndarray, tuple[int, int]] | None]:
-    """How it is stored, its bytes, and its crop where that was needed to check it."""
+) -> tuple[int, bytes, Callable[[], _Edges] | None]:
+    """How it is stored, its bytes, and a function that gives its tight box."""
     if segmentation is None or segmentation == []:
         return _NONE, b"", None
     if isinstance(segmentation, Mapping):
@@ -346,12 +356,14 @@ def _read_segmentation(
             )
         if rle.area == 0:
             raise DataError(f"{where}: the RLE has no area")
-        return _RLE, rle.counts, rle.crop()
+        return _RLE, rle.counts, lambda: _tight_box(rle)
     parts = _read_polygons(where, segmentation)
-    crop = polygons_to_crop(parts, size)
-    if not crop[0].any():
-        raise DataError(f"{where}: the polygon covers no pixel of the image")
-    return _POLYGONS, _pack_polygons(parts), crop
+    return _POLYGONS, _pack_polygons(parts), lambda: _tight_box(RLE(size, polygons_to_rle(parts, size)))
+
+
+def _tight_box(rle: RLE) -> _Edges:
+    x1, y1, x2, y2 = (float(edge) for edge in rle.box)
+    return x1, y1, x2, y2
 
 
 def _read_polygons(where: str, segmentation: Any) -> list[np.ndarray]:
@@ -359,15 +371,18 @@ def _read_polygons(where: str, segmentation: Any) -> list[np.ndarray]:
         raise DataError(f"{where}: expected polygons or RLE, found {_short(segmentation)}")
     parts = []
     for part in segmentation:
-        if not isinstance(part, list | tuple) or not all(isinstance(v, int | float) for v in part):
+        try:
+            points = np.asarray(part, dtype=np.float64)
+        except (TypeError, ValueError):
+            points = np.zeros((0, 0))
+        if points.ndim != 1:
             raise DataError(f"{where}: expected polygons as lists of numbers x, y, x, y, ..., found {_short(part)}")
-        if len(part) < 6 or len(part) % 2:
-            raise DataError(f"{where}: expected polygons of at least 3 points, found {len(part)} numbers")
-        points = np.asarray(part, dtype=np.float64).reshape(-1, 2)
+        if len(points) < 6 or len(points) % 2:
+            raise DataError(f"{where}: expected polygons of at least 3 points, found {len(points)} numbers")
         if not np.isfinite(points).all():
             raise DataError(f"{where}: the polygon has a coordinate that is not a finite number")
-        parts.append(points)
-    if sum(abs(polygon_area(points)) for points in parts) == 0:
+        parts.append(points.reshape(-1, 2))
+    if sum(polygon_area(points) for points in parts) == 0:
         raise DataError(f"{where}: the polygon has no area")
     return parts
 
@@ -389,18 +404,19 @@ def _unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
 def _flatten(
     path: Path,
     entries: Mapping[Any, tuple[Path, int, int]],
-    rows: Mapping[Any, list[tuple[Any, ...]]],
+    rows: Mapping[Any, list[_Row]],
     categories: tuple[Category, ...],
     problems: tuple[str, ...],
 ) -> CocoDataset:
-    records, everything = [], []
+    records: list[Record] = []
+    everything: list[_Row] = []
     for image_id, (file, height, width) in entries.items():
         own = rows[image_id]
         records.append(Record(image_id, file, height, width, len(everything), len(own)))
         everything.extend(own)
     ids = np.empty(len(everything), dtype=object)
-    ids[:] = [row[0] for row in everything]
-    sizes = np.array([len(row[5]) for row in everything], dtype=np.int64)
+    ids[:] = [row.id for row in everything]
+    sizes = np.array([len(row.content) for row in everything], dtype=np.int64)
     ends = np.cumsum(sizes)
     return CocoDataset(
         path=path,
@@ -408,12 +424,12 @@ def _flatten(
         categories=categories,
         problems=problems,
         _ids=ids,
-        _boxes=np.array([row[1] for row in everything], dtype=np.float32).reshape(-1, 4),
-        _labels=np.array([row[2] for row in everything], dtype=np.int64),
-        _crowd=np.array([row[3] for row in everything], dtype=np.bool_),
-        _kinds=np.array([row[4] for row in everything], dtype=np.uint8),
+        _boxes=np.array([row.edges for row in everything], dtype=np.float32).reshape(-1, 4),
+        _labels=np.array([row.label for row in everything], dtype=np.int64),
+        _crowd=np.array([row.crowd for row in everything], dtype=np.bool_),
+        _kinds=np.array([row.kind for row in everything], dtype=np.uint8),
         _spans=np.stack([ends - sizes, ends], axis=1),
-        _blob=np.frombuffer(b"".join(row[5] for row in everything), dtype=np.uint8),
+        _blob=np.frombuffer(b"".join(row.content for row in everything), dtype=np.uint8),
     )
 
 
@@ -423,11 +439,11 @@ def _pixel_box(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, i
     return x1, y1, max(x1 + 1, math.ceil(box[2])), max(y1 + 1, math.ceil(box[3]))
 
 
-def _is_int(value: Any) -> bool:
+def _is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int | str]:
     return _is_int(value) or isinstance(value, str)
 
 

@@ -101,7 +101,7 @@ def visible_box(bitmap: np.ndarray, origin_xy: tuple[int, int], window: np.ndarr
     low = np.maximum(np.floor(window[:2]).astype(int) - (x0, y0), 0)
     high = np.maximum(np.ceil(window[2:]).astype(int) - (x0, y0), 0)
     part = bitmap[low[1] : high[1], low[0] : high[0]]
-    rows, columns = part.any(axis=1).nonzero()[0], part.any(axis=0).nonzero()[0]
+    rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     if len(rows) == 0:
         return None
     start = np.array([x0, y0]) + low

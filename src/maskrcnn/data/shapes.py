@@ -108,7 +108,7 @@ def draw_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[d
     owners = _owners(shapes, size)
     shapes = [s for i, s in enumerate(shapes) if np.count_nonzero(owners == i) >= _VISIBLE * s.full_area]
     owners = _owners(shapes, size)  # what was taken away hides nothing
-    image = _texture((size, size), _colour(rng), 45.0, rng)
+    image = _texture((size, size), _colour(rng, most_saturation=0.5), 40.0, rng)
     ground = image.mean(axis=(0, 1))
     for shape in shapes:
         part = image[shape.window]
@@ -192,10 +192,12 @@ def _turned(points: np.ndarray, angle: float) -> np.ndarray:
     return points @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _colour(rng: np.random.Generator, apart_from: np.ndarray | None = None) -> np.ndarray:
+def _colour(
+    rng: np.random.Generator, apart_from: np.ndarray | None = None, most_saturation: float = 0.85
+) -> np.ndarray:
     """(3,) float RGB 0..255 of any hue, neither black nor white; at some distance from another colour."""
     while True:
-        hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.1, 0.85), rng.uniform(0.3, 0.95)
+        hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.1, most_saturation), rng.uniform(0.3, 0.95)
         wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
         colour = 255 * value * (1 - saturation + saturation * wheel)
         if apart_from is None or np.linalg.norm(colour - apart_from) >= _CONTRAST:

@@ -27,7 +27,8 @@ def sample_bitmaps(
     at = points_xy - 0.5  # a pixel's value stands at its centre
     last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
     inside = ((at >= -1) & (at <= last + 1)).all(-1)
-    at = torch.minimum(at.clamp(min=0), last)
+    # Coordinates that are not numbers, of a network that diverges, must not become positions.
+    at = torch.minimum(at.where(inside[..., None], 0.0).clamp(min=0), last)
     first = at.floor()
     x_fraction, y_fraction = (at - first).unbind(-1)
     x0, y0 = (first.to(torch.int64) - origins_xy[:, None]).unbind(-1)

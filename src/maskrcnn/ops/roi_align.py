@@ -105,7 +105,8 @@ def _axis_taps(low: Tensor, high: Tensor, cells: Tensor, bins: int, ratio: int, 
     last = (cells - 1).to(at.dtype)[:, None]
     # Samples more than one cell outside count as zero; those nearer are moved to the border (torchvision, Detectron2).
     inside = (at >= -1.0) & (at <= last + 1.0)
-    at = torch.minimum(at.clamp(min=0.0), last)
+    # Coordinates that are not numbers, of a network that diverges, must not become positions.
+    at = torch.minimum(at.where(inside, 0.0).clamp(min=0.0), last)
     first = at.floor()
     fraction = at - first
     second = torch.minimum(first + 1, last)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict
 from maskrcnn.errors import TrainingError, WeightsError
@@ -45,12 +48,18 @@ def save_checkpoint(
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
+    with writing(out / NAME), atomic_write(out / NAME) as temporary:
+        torch.save(state, temporary)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what torch and safetensors raise when a disk is full into a TrainingError that says how to go on."""
     try:
-        with atomic_write(out / NAME) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingError(
-            f"{out / NAME}: cannot write the checkpoint ({error}); what was written before is untouched: "
+            f"{path}: cannot write ({str(error).splitlines()[0]}); what was written before is untouched: "
             "free some space and go on with --resume"
         ) from error
 

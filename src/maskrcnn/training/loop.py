@@ -21,7 +21,7 @@ from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor
-from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
@@ -216,7 +216,9 @@ class _Run:
         provenance: dict[str, Any] = {"initial_weights": self.origin, "step": self.step}
         if report is not None:
             provenance["validation"] = report.to_dict()
-        Predictor(self.network, self.config, provenance).save(self.out / "model.safetensors")
+        path = self.out / "model.safetensors"
+        with writing(path):
+            Predictor(self.network, self.config, provenance).save(path)
 
 
 def _read_data(

@@ -1,0 +1,256 @@
+"""The training loop: it repeats, resumes, stops with a reason, and leaves files that can be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import maskrcnn
+from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
+from maskrcnn.models.build import build_model
+from maskrcnn.predict import Predictor
+from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
+from maskrcnn.training.loop import train
+from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
+from maskrcnn.weights.model_file import open_model
+from small_data import small_config, write_small
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("data"), "train", 6)
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return open_model(path)[0].state_dict()
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k.startswith("loss")} for row in rows(out)]
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights_of(a), weights_of(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(data: Path, tmp_path: Path) -> None:
+    config = small_config()
+    for name in ("a", "b"):
+        torch.manual_seed(hash(name) % 1000)  # whatever happened before must not matter
+        summary = train(config, data, val=data, out=tmp_path / name)
+        assert summary.finished
+        assert summary.steps == 6
+        assert summary.report is not None
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+    assert {"loss", "loss_rpn_class", "loss_rpn_box", "loss_class", "loss_box", "loss_mask"} <= rows(tmp_path / "a")[
+        0
+    ].keys()
+    assert same_weights(tmp_path / "a" / "model.safetensors", tmp_path / "b" / "model.safetensors")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "model.safetensors",
+        NAME,
+        "metrics.jsonl",
+        "curves.png",
+    }
+    other = train(replace(config, train=replace(config.train, seed=1)), data, out=tmp_path / "c")
+    assert not same_weights(tmp_path / "a" / "model.safetensors", other.model)
+
+
+def test_worker_processes_change_nothing(data: Path, tmp_path: Path) -> None:
+    train(small_config(steps=3, workers=0), data, out=tmp_path / "a")
+    train(small_config(steps=3, workers=2), data, out=tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    whole = train(small_config(), data, out=tmp_path / "whole")
+
+    class StopError(Exception):
+        pass
+
+    # A crash after the checkpoint of step 4: the batches end there.
+    import maskrcnn.training.loop as loop
+
+    original = loop.training_batches
+
+    def four_batches(*args, **kwargs):  # type: ignore[no-untyped-def]
+        batches = original(*args, **kwargs)
+        for _ in range(5):
+            yield next(batches)
+        raise StopError
+
+    loop.training_batches = four_batches
+    try:
+        with pytest.raises(StopError):
+            train(small_config(), data, out=tmp_path / "broken")
+    finally:
+        loop.training_batches = original
+    resumed = train(small_config(), data, out=tmp_path / "broken", resume=True)
+    assert resumed.finished
+    assert same_weights(whole.model, resumed.model)
+    assert [row["step"] for row in rows(tmp_path / "broken")] == [6]
+
+
+def test_ctrl_c_saves_and_the_resumed_run_equals_the_whole(data: Path, tmp_path: Path) -> None:
+    config = small_config(steps=30, checkpoint_every=1000)
+    whole = train(config, data, out=tmp_path / "whole")
+    out = tmp_path / "stopped"
+
+    def interrupt() -> None:
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    stopped = train(config, data, out=out)
+    assert not stopped.finished
+    assert 0 < stopped.steps < 30
+    assert stopped.checkpoint.exists()
+    assert same_weights(train(config, data, out=out, resume=True).model, whole.model)
+
+
+def test_ctrl_c_on_the_command_line_prints_the_command_that_resumes(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "maskrcnn", "train", "--data", str(data), "--preset", "mask_rcnn_tiny"]
+    command += ["--out", str(out), "--train.steps", "500", "--train.batch-size", "1", "--train.workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 20/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "--resume" in rest
+    assert "Traceback" not in rest
+    assert (out / NAME).exists()
+
+
+def test_a_loss_that_is_not_finite_stops_names_it_and_leaves_the_last_good_checkpoint(
+    data: Path, tmp_path: Path
+) -> None:
+    config = small_config(steps=40, learning_rate=1e30, warmup_steps=0, clip_norm=None, optimizer="sgd")
+    config = replace(config, train=replace(config.train, checkpoint_every=1))
+    with pytest.raises(TrainingError, match=r"loss_\w+ is (nan|inf).* on images \d, \d; lower --train.learning-rate"):
+        train(config, data, out=tmp_path / "run")
+    assert (tmp_path / "run" / NAME).exists()
+
+
+def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(small_config(), data, out=tmp_path / "none", resume=True)
+    train(small_config(steps=1), data, out=tmp_path / "run")
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(small_config(steps=1), data, out=tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"train.learning_rate was 0.001 and is 0.5"):
+        train(small_config(steps=1, learning_rate=0.5), data, out=tmp_path / "run", resume=True)
+    (tmp_path / "run" / NAME).write_bytes(b"half a file")
+    with pytest.raises(TrainingError, match="not a checkpoint"):
+        train(small_config(steps=1), data, out=tmp_path / "run", resume=True)
+    with pytest.raises(WeightsError, match="neither a file nor the name"):
+        train(small_config(), data, out=tmp_path / "x", weights="resnet51")
+    content = json.loads(data.read_text())
+    content["categories"][0]["name"] = "green"
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"red \(id 7\).*green \(id 7\)"):
+        train(small_config(), data, val=other, out=tmp_path / "y")
+
+
+def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_small(tmp_path, "train", 3)
+    (tmp_path / "train" / "1.png").write_bytes(b"")
+    assert train(small_config(steps=4), data, out=tmp_path / "run").finished
+    assert "1.png: expected an image, found an empty file" in capfd.readouterr().err
+    with pytest.raises(ImageError, match="empty file"):
+        train(small_config(steps=4), data, out=tmp_path / "strict", strict=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
+    config = small_config()
+    network = build_model(config)
+    optimiser = build_optimiser(network, config.train)
+    save_checkpoint(tmp_path, network, optimiser, config, Progress(2))
+    Predictor(network, config).save(tmp_path / "model.safetensors")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    # A limit on the size of files fails the write in the same place as a full disk does.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* go on with --resume"):
+            save_checkpoint(tmp_path, network, optimiser, config, Progress(4))
+        with (
+            pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
+            writing(tmp_path / "model.safetensors"),
+        ):
+            Predictor(network, config).save(tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert load_checkpoint(tmp_path, network, optimiser, config) == Progress(2)
+
+
+def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
+    step = small_config(steps=100, warmup_steps=10, schedule="step", drops=(0.5, 0.9), learning_rate=1.0).train
+    assert learning_rate(0, step) == pytest.approx(0.001)
+    assert learning_rate(5, step) == pytest.approx(0.5005)
+    assert [learning_rate(i, step) for i in (10, 49, 50, 89, 90)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    cosine = replace(step, schedule="cosine")
+    assert learning_rate(10, cosine) == pytest.approx(1.0)
+    assert learning_rate(55, cosine) == pytest.approx(0.5)
+    assert learning_rate(99, cosine) < 0.001
+
+
+def test_vectors_are_not_decayed() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    for name in ("sgd", "adamw"):
+        groups = build_optimiser(network, small_config(optimizer=name).train).param_groups
+        decayed = {id(p) for group in groups if group["weight_decay"] > 0 for p in group["params"]}
+        assert decayed == {id(network[0].weight)}
+
+
+def test_bf16_trains(data: Path, tmp_path: Path) -> None:
+    train(small_config(steps=3, precision="bf16"), data, out=tmp_path / "bf16")
+    train(small_config(steps=3, precision="fp32"), data, out=tmp_path / "fp32")
+    low, high = losses(tmp_path / "bf16")[0], losses(tmp_path / "fp32")[0]
+    assert low != high
+    assert low["loss"] == pytest.approx(high["loss"], rel=0.05)
+    assert resolve_precision("bf16", torch.device("cpu")) == torch.bfloat16
+
+
+@pytest.mark.slow
+def test_a_small_model_learns_the_rectangles(tmp_path: Path) -> None:
+    data, val = write_small(tmp_path, "train", 40), write_small(tmp_path, "val", 10, seed=1)
+    config = small_config(steps=300, batch_size=4, warmup_steps=20, learning_rate=3e-3)
+    summary = train(config, data, val=val, out=tmp_path / "run")
+    assert summary.report is not None
+    assert summary.report.score > 0.6
+    model = maskrcnn.load(summary.model)
+    found = model.predict([tmp_path / "val" / "0.png"])[0]
+    assert len(found) >= 1
+    assert found.masks is not None
+    assert found.masks.dense().shape == (len(found), 64, 80)
+    assert (np.diff(found.scores) <= 0).all()
+    assert set(found.names) <= {"red", "blue"}
+    again = maskrcnn.evaluate(model, val)
+    assert again.score == pytest.approx(summary.report.score, abs=1e-6)
