@@ -46,7 +46,8 @@ _PALETTE: tuple[Colour, ...] = (
 )
 _INK, _PAPER = (24, 24, 27), (255, 255, 255)
 _FILL, _OUTLINE = 0.4, 0.95  # opacities of a mask
-_MOST_LABELLED = 0.2  # of the picture may lie under labels; beyond that, objects smaller than theirs have none
+# Of the picture may lie under labels, with and without names; beyond that, objects not twice their size have none.
+_MOST_LABELLED, _MOST_SCORED = 0.15, 0.04
 _TILE = (320, 800)  # pixels of a contact sheet's images: the short side at least, the long side at most
 _TRUTH_SIMILAR = 0.3  # box IoU from which a found object takes the colour of an annotated one
 
@@ -137,7 +138,7 @@ def contact_sheet(
         x = gap + column * (pair_width + 2 * gap)
         for picture, start, text in (
             (left, x, f"truth: {_objects(annotated)}"),
-            (right, x + wide + between, f"found: {_objects(number)}"),
+            (right, x + left.width + between, f"found: {_objects(number)}"),
         ):
             pen.text((start, y + caption // 2), text, fill=_INK, font=font, anchor="lm")
             sheet.paste(picture, (start, y + caption))
@@ -260,9 +261,10 @@ def _draw_labels(
     ascent, descent = font.getmetrics()
     # With one class and many objects the name says nothing new.
     named = len(paint) <= 12 or len({int(instances.labels[i]) for i in paint}) > 1
+    budget = _MOST_LABELLED if named else _MOST_SCORED
     texts = {i: text for i in paint if (text := _text(instances, i, named))}
     sizes = {i: (round(font.getlength(text)) + 2 * pad, ascent + descent + pad // 2) for i, text in texts.items()}
-    if sum(w * h for w, h in sizes.values()) > _MOST_LABELLED * canvas.width * canvas.height:
+    if sum(w * h for w, h in sizes.values()) > budget * canvas.width * canvas.height:
         room = {i: (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1]) for i in texts}
         texts = {i: text for i, text in texts.items() if sizes[i][0] * sizes[i][1] < 0.5 * room[i]}
     placed = np.zeros((0, 4))
@@ -276,10 +278,12 @@ def _draw_labels(
 
 
 def _spot(box: np.ndarray, size: tuple[int, int], placed: np.ndarray, canvas_wh: tuple[int, int]) -> np.ndarray:
-    """(4,) where a label goes: above its box, inside it, or below, the first place that is free."""
+    """(4,) where a label goes: above its box, inside it, below, the first place that is free."""
     (w, h), (x1, y1, x2, y2) = size, box.round()
-    middle = ((x1 + x2 - w) // 2, (y1 + y2 - h) // 2)
-    corners = np.array([(x1, y1 - h), (x1, y1), (x2 - w, y1 - h), (x2 - w, y1), (x1, y2 - h), (x1, y2), middle])
+    inside = [(x1, y1), (x2 - w, y1), (x1, y2 - h), ((x1 + x2 - w) // 2, (y1 + y2 - h) // 2)]
+    corners = np.array(
+        [(x1, y1 - h), inside[0], (x2 - w, y1 - h), *inside[1:], (x1, y2), (x1, y2 + h), (x1, y1 - 2 * h)]
+    )
     corners = np.clip(corners, 0, np.maximum(0, np.array(canvas_wh) - size))
     spots = np.concatenate([corners, corners + size], axis=1)
     low = np.maximum(spots[:, None, :2], placed[None, :, :2])

@@ -92,6 +92,20 @@ def test_perfect_results() -> None:
     assert json.loads(report.to_json()) == report.to_dict()
 
 
+def test_thresholds_of_overlap() -> None:
+    # 20 x 20 found as 20 x 13: an IoU of 0.65 counts at 0.50, 0.55, 0.60 and 0.65.
+    results = [{"image_id": 1, "category_id": 7, "score": 0.9, "bbox": [10, 10, 20, 13]}]
+    boxes = evaluate_results(ONE, results).boxes
+    assert (boxes["AP50"], boxes["AP75"]) == (pytest.approx(1), 0)
+    assert (boxes["AP"], boxes["AR1"]) == (pytest.approx(0.4), pytest.approx(0.4))
+    close = evaluate_results(ONE, [{**results[0], "bbox": [10, 10, 20, 15]}]).boxes
+    assert close["AP75"] == pytest.approx(1)
+    assert close["AP"] == pytest.approx(0.6)
+    low = evaluate_results(ONE, [{**results[0], "bbox": [10, 10, 20, 10]}]).boxes
+    assert low["AP50"] == pytest.approx(1)
+    assert low["AP"] == pytest.approx(0.1)
+
+
 def test_images_without_results_count() -> None:
     content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)]})
     assert evaluate_results(content, perfect(content)[:1]).boxes["AR100"] == pytest.approx(0.5)

@@ -131,14 +131,14 @@ def test_ctrl_c_on_the_command_line_prints_the_command_that_resumes(data: Path, 
     out = tmp_path / "run"
     command = [sys.executable, "-m", "maskrcnn", "train", "--data", str(data), "--preset", "mask_rcnn_tiny"]
     command += ["--out", str(out), "--train.steps", "500", "--train.batch-size", "1", "--train.workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("step 20/"):
-            break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
-    rest = process.stderr.read()
-    assert process.wait(60) == 130
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 20/"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
     assert "--resume" in rest
     assert "Traceback" not in rest
     assert (out / NAME).exists()

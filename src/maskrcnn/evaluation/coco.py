@@ -152,7 +152,7 @@ def _figures(
     limits = sorted({min(limit, max_detections) for limit in (1, 10, _STANDARD, max_detections)})
     dataset = COCO(
         {
-            # hotcoco wants integers from 0 for ids, and from 1 for annotations: 0 means "not matched" in the protocol.
+            # Positions serve as ids: hotcoco takes no text and no negative numbers.
             "images": [
                 {"id": i, "height": truth.sizes[i][0], "width": truth.sizes[i][1]} for i in truth.images.values()
             ],

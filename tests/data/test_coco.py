@@ -1,0 +1,226 @@
+"""COCO JSON: what is read, what is derived, and what each kind of bad input is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hotcoco
+import numpy as np
+import pytest
+
+from maskrcnn.config import Category
+from maskrcnn.data.coco import load_coco
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.structures.masks import RLE
+from small_data import small_coco, write_small
+
+
+def write(folder: Path, content: Any) -> Path:
+    path = folder / "train.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_images_annotations_and_categories(tmp_path: Path) -> None:
+    content, images = small_coco(3)
+    path = write_small(tmp_path, "train", 3)
+    dataset = load_coco(path)
+    assert len(dataset) == 3
+    assert dataset.problems == ()
+    assert dataset.categories == (Category(3, "blue"), Category(7, "red"))
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(dataset.read(i), image)
+        own = [a for a in content["annotations"] if a["image_id"] == i + 1]
+        found = dataset.annotations(i)
+        np.testing.assert_array_equal(found.boxes[:, :2], [a["bbox"][:2] for a in own])
+        np.testing.assert_array_equal(found.boxes[:, 2:] - found.boxes[:, :2], [a["bbox"][2:] for a in own])
+        assert [dataset.categories[label].id for label in found.labels] == [a["category_id"] for a in own]
+        assert found.ids.tolist() == [a["id"] for a in own]
+        truth = dataset.instances(i)
+        assert truth.masks is not None
+        assert truth.masks.areas().tolist() == [a["area"] for a in own]
+        np.testing.assert_array_equal(truth.masks.boxes(), found.boxes)
+    assert [record.image_id for record in dataset.subset([2, 0]).records] == [3, 1]
+    assert dataset.subset([2]).annotations(0).ids.tolist() == dataset.annotations(2).ids.tolist()
+
+
+def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_path: Path) -> None:
+    content, _ = small_coco(1)
+    content["images"][0].update(height=40, width=50)
+    parts = [[5, 5, 15, 5, 15, 20], [20.5, 8, 30, 8, 30, 25, 22, 30]]
+    rle = hotcoco.mask.merge(hotcoco.mask.frPyObjects(parts, 40, 50))
+    dense = hotcoco.mask.decode(rle)
+    flat = dense.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    counts = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]
+    kinds: list[Any] = [parts, {"size": [40, 50], "counts": runs}, {"size": [40, 50], "counts": counts}]
+    content["annotations"] = [
+        {"id": i, "image_id": 1, "category_id": 7, "segmentation": kind} for i, kind in enumerate(kinds)
+    ]
+    dataset = load_coco(write(tmp_path, content))
+    assert dataset.problems == ()
+    for i in range(3):
+        np.testing.assert_array_equal(dataset.rle(0, i).dense(), dense.astype(bool))
+        bitmap, (x, y) = dataset.crop(0, i)
+        np.testing.assert_array_equal(bitmap, dense[y : y + bitmap.shape[0], x : x + bitmap.shape[1]])
+        assert bitmap.sum() == dense.sum()
+    # The boxes were missing: they are the masks' own.
+    np.testing.assert_array_equal(dataset.annotations(0).boxes, [RLE((40, 50), dataset.rle(0, 0).counts).box] * 3)
+
+
+def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> None:
+    content, _ = small_coco(2)
+    content["annotations"] = [
+        {"id": "a", "image_id": 1, "category_id": 3, "bbox": [2, 3, 10, 5]},
+        {"id": "b", "image_id": 1, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 80, 64], "segmentation": []},
+    ]
+    dataset = load_coco(write(tmp_path, content))
+    found = dataset.annotations(0)
+    assert found.crowd.tolist() == [False, True]
+    assert found.has_mask.tolist() == [False, False]
+    assert len(dataset.annotations(1).labels) == 0
+    bitmap, origin = dataset.crop(0, 0)
+    assert (bitmap.shape, origin, int(bitmap.sum())) == ((5, 10), (2, 3), 50)
+    assert len(dataset.instances(0)) == 1
+    content["images"][0]["id"] = content["annotations"][0]["image_id"] = "street"
+    content["annotations"].pop()
+    assert load_coco(write(tmp_path, content)).records[0].image_id == "street"
+
+
+def test_folders(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 1)
+    assert load_coco(tmp_path).path == path
+    (tmp_path / "val.json").write_text(path.read_text())
+    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found train.json, val.json"):
+        load_coco(tmp_path)
+    (tmp_path / "annotations.json").write_text(path.read_text())
+    assert load_coco(tmp_path).path.name == "annotations.json"
+    (tmp_path / "train").rename(tmp_path / "images")
+    assert load_coco(path).read(0).shape == (64, 80, 3)
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    assert load_coco(path, tmp_path / "elsewhere").read(0).shape == (64, 80, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "not JSON"),
+        ('{"images": [', "not JSON"),
+        ("[1, 2]", "expected COCO JSON, .* found list"),
+        ('{"hello": 1}', "expected COCO JSON, .* found keys hello"),
+        ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "the data set is empty"),
+    ],
+)
+def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        load_coco(write(tmp_path, content))
+    assert "train.json" in str(caught.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none.json: no such file"):
+        load_coco(tmp_path / "none.json")
+    with pytest.raises(DataError, match="found none"):
+        load_coco(tmp_path)
+
+
+def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(content: dict[str, Any]) -> None:
+        content["annotations"][0][key] = value
+
+    return apply
+
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "unknown image": (change("image_id", 99), r"annotation 1 of image 99: no image has this id"),
+    "unknown category": (change("category_id", 4), r"annotation 1 of image 1: no category has id 4"),
+    "no category": (change("category_id", None), r"no category has id None"),
+    "id twice": (change("id", 2), r"annotation 2 of image \d: expected an id of its own"),
+    "two points": (change("segmentation", [[1, 1, 5, 5]]), r"at least 3 points, found 4 numbers"),
+    "odd numbers": (change("segmentation", [[1, 1, 5, 5, 9, 9, 3]]), r"at least 3 points, found 7 numbers"),
+    "not numbers": (change("segmentation", [["a", "b"]]), r"expected polygons as lists of numbers"),
+    "no list": (change("segmentation", "mask"), r"expected polygons or RLE"),
+    "nan": (change("segmentation", [[1, 1, float("nan"), 5, 9, 9]]), r"not a finite number"),
+    "no area": (change("segmentation", [[1, 1, 5, 5, 9, 9]]), r"the polygon has no area"),
+    "rle size": (change("segmentation", {"size": [10, 10], "counts": [0, 100]}), r"RLE is of an image of .*\(10, 10\)"),
+    "rle sum": (change("segmentation", {"size": [64, 80], "counts": [0, 100]}), r"5120 pixels .* found 100"),
+    "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the RLE has no area"),
+    "rle string": (change("segmentation", {"size": [64, 80], "counts": "\x7f"}), r"run-length string"),
+    "box numbers": (change("bbox", [1, 2, 3]), r"expected bbox as four finite numbers"),
+    "box nan": (change("bbox", [1, 2, 3, float("inf")]), r"expected bbox as four finite numbers"),
+    "box outside": (change("bbox", [200, 2, 3, 3]), r"no area inside the image of 80 x 64"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_annotation_is_skipped_and_named_or_refused(tmp_path: Path, name: str) -> None:
+    content, _ = small_coco(2)
+    total = len(content["annotations"])
+    breaks, words = BROKEN[name]
+    breaks(content)
+    path = write(tmp_path, content)
+    dataset = load_coco(path)
+    assert len(dataset.problems) == 1
+    assert sum(record.count for record in dataset.records) == total - 1
+    with pytest.raises(DataError, match=words) as caught:
+        load_coco(path, strict=True)
+    assert str(caught.value) == dataset.problems[0]
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
+    content, _ = small_coco(2)
+    good = copy.deepcopy(content)
+    content["images"][0].pop("file_name")
+    content["annotations"] = []
+    dataset = load_coco(write(tmp_path, content))
+    assert len(dataset) == 1
+    assert "expected images with id and file_name" in dataset.problems[0]
+    content["images"][1]["height"] = 0
+    with pytest.raises(DataError, match="none of the 2 image entries can be used"):
+        load_coco(write(tmp_path, content))
+    content = copy.deepcopy(good)
+    content["images"][1]["id"] = 1
+    with pytest.raises(DataError, match="two images have id 1"):
+        load_coco(write(tmp_path, content))
+    for categories, words in (([], "no categories"), ([{"id": 1}], "integer id and a name")):
+        with pytest.raises(DataError, match=words):
+            load_coco(write(tmp_path, dict(good, categories=categories)))
+    with pytest.raises(DataError, match="two categories have id 7"):
+        load_coco(write(tmp_path, dict(good, categories=good["categories"][:1] * 2)))
+
+
+def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 1)
+    content = json.loads(path.read_text())
+    content["images"][0]["height"] = 63
+    content["annotations"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(ImageError, match=r"expected 80 x 63 pixels as train.json says of image 1, found 80 x 64"):
+        load_coco(path).read(0)
+
+
+def test_real_data_is_read_whole(shared: Path) -> None:
+    for name, images, objects in (("nuclei/val", 74, 3123), ("coco/train", 150, 1293), ("person/val", 40, 137)):
+        dataset = load_coco(shared / "data" / f"{name}.json")
+        assert len(dataset) == images
+        assert dataset.problems == ()
+        assert sum(record.count for record in dataset.records) == objects
+
+
+def test_real_masks_equal_hotcoco(shared: Path) -> None:
+    path = shared / "data" / "coco" / "val.json"
+    content = json.loads(path.read_text())
+    dataset = load_coco(path)
+    by_id = {annotation["id"]: annotation for annotation in content["annotations"]}
+    for i, record in enumerate(dataset.records[:20]):
+        for j, number in enumerate(dataset.annotations(i).ids):
+            rle = hotcoco.mask.frPyObjects(by_id[number]["segmentation"], record.height, record.width)
+            dense = hotcoco.mask.decode(hotcoco.mask.merge(rle) if isinstance(rle, list) else rle)
+            np.testing.assert_array_equal(dataset.rle(i, j).dense(), dense.astype(bool))

@@ -1,0 +1,205 @@
+"""Samples and batches: targets that fit their pixels, the same whatever the workers, resumable anywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.config import AugmentConfig, Config, ImageConfig
+from maskrcnn.data.coco import load_coco
+from maskrcnn.data.loader import Batch, collate, evaluation_images, training_batches
+from maskrcnn.data.samplers import GroupedBatchSampler
+from maskrcnn.data.transforms import training_sample
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.ops.mask_targets import mask_targets
+from small_data import COLOURS, small_coco, small_config, write_small
+
+EVERYTHING = AugmentConfig(
+    scale_jitter=(0.5, 3.0), crop=(64, 64), flip_vertical=0.5, quarter_turns=True, brightness=0.1
+)
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    assert a.targets.masks is not None
+    assert b.targets.masks is not None
+    pairs = [(a.images.pixels, b.images.pixels), (a.targets.boxes, b.targets.boxes)]
+    pairs += [
+        (a.targets.masks.pixels, b.targets.masks.pixels),
+        (a.targets.masks.to_original, b.targets.masks.to_original),
+    ]
+    return a.image_ids == b.image_ids and all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("data"), "train", 7)
+
+
+def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
+    return replace(small_config(batch_size=3, **train), augment=augment)
+
+
+def test_targets_fit_the_pixels_that_are_seen(data: Path) -> None:
+    """Objects have a colour of their own: it must be where boxes and masks say, after any augmentation."""
+    dataset = load_coco(data)
+    names = [category.name for category in dataset.categories]
+    checked = 0
+    for seed in range(60):
+        index = seed % len(dataset)
+        sample = training_sample(
+            dataset,
+            index,
+            ImageConfig(short_side=64, long_side=96),
+            replace(EVERYTHING, brightness=0.0),
+            np.random.default_rng(seed),
+        )
+        batch = collate([sample], 32)
+        bank = batch.targets.masks
+        assert bank is not None
+        h, w = sample.image.shape[1:]
+        image = sample.image.permute(1, 2, 0).numpy().astype(int)
+        side = max(h, w)
+        for j, box in enumerate(sample.boxes):
+            assert (box >= 0).all()
+            assert box[2] <= w
+            assert box[3] <= h
+            colour = np.array(COLOURS[names[sample.labels[j]]])
+            frame = torch.tensor([[0.0, 0.0, side, side]])
+            crops = (
+                bank.pixels,
+                bank.offsets[0, j : j + 1],
+                bank.sizes_hw[0, j : j + 1],
+                bank.origins_xy[0, j : j + 1],
+            )
+            mask = mask_targets(frame, bank.to_original[:1], crops, bank.image_hw[:1], size=side, sampling_ratio=1)[
+                0, :h, :w
+            ].numpy()
+            # Away from its edge, where resampling mixes it with the ground, the object has its pure colour.
+            core = tuple(slice(*np.ceil([low + 2, high - 2]).astype(int)) for low, high in (box[1::2], box[::2]))
+            assert np.abs(image[core] - colour).max(initial=0) <= 2
+            assert (mask[core] > 0.99).all()
+            painted = np.argwhere(mask >= 0.5)
+            if len(painted) and (box[2:] - box[:2] > 4).all():
+                tight = [*painted.min(axis=0)[::-1], *(painted.max(axis=0)[::-1] + 1)]
+                assert np.abs(np.array(tight) - box).max() <= 1.5, (seed, j)
+                checked += 1
+    assert checked > 40
+
+
+def test_crops_have_one_size_and_objects_that_vanish_are_dropped(data: Path) -> None:
+    for batch in islice(training_batches(load_coco(data), config()), 8):
+        assert batch.images.pixels.shape == (3, 3, 64, 64)
+        assert batch.images.pixels.dtype == torch.uint8
+        sides = batch.targets.boxes[..., 2:] - batch.targets.boxes[..., :2]
+        assert (sides[batch.targets.valid] >= 1).all()
+        assert (sides[~batch.targets.valid] == 0).all()
+        assert (batch.targets.labels[batch.targets.valid] >= 0).all()
+        assert (batch.targets.labels[~batch.targets.valid] == -1).all()
+
+
+def test_fixed_size_and_large_scale_jitter(data: Path) -> None:
+    fixed = replace(config(AugmentConfig(scale_jitter=(0.1, 2.0))), image=ImageConfig(fixed_size=(64, 96)))
+    sizes = set()
+    for batch in islice(training_batches(load_coco(data), fixed), 10):
+        assert batch.images.pixels.shape == (3, 3, 64, 96)
+        sizes |= {tuple(size) for size in batch.images.sizes_hw.tolist()}
+    assert min(h for h, _ in sizes) < 20
+    assert max(h for h, _ in sizes) == 64
+
+
+def test_multi_scale_draws_sizes_between_the_bounds(data: Path) -> None:
+    batches = training_batches(load_coco(data), config(AugmentConfig(scale_jitter=(0.5, 1.0))))
+    shorts = [int(size.min()) for batch in islice(batches, 20) for size in batch.images.sizes_hw]
+    assert min(shorts) < 40
+    assert max(shorts) <= 64
+    assert max(shorts) > 56
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) -> None:
+    dataset = load_coco(data)
+    alone = list(islice(training_batches(dataset, config(workers=0)), 6))
+    for workers in (1, 2):
+        assert all(map(equal, alone, islice(training_batches(dataset, config(workers=workers)), 6)))
+    assert all(map(equal, alone[4:], islice(training_batches(dataset, config(workers=0), start_step=4), 2)))
+    other = list(islice(training_batches(dataset, config(workers=0, seed=1)), 6))
+    assert not any(map(equal, alone, other))
+
+
+def test_loading_leaves_the_global_generators_alone(data: Path) -> None:
+    torch.manual_seed(3)
+    np.random.seed(3)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(3)
+    np.random.seed(3)
+    next(training_batches(load_coco(data), config(workers=0)))
+    assert (torch.rand(1), np.random.rand()) == expected
+
+
+def test_every_image_comes_once_an_epoch_and_batches_keep_to_one_orientation() -> None:
+    landscape = np.array([True] * 8 + [False] * 4)
+    sampler = iter(GroupedBatchSampler(landscape, batch_size=2, seed=0))
+    epochs: list[list[int]] = []
+    for _ in range(3):
+        batches = [next(sampler) for _ in range(6)]
+        assert all(len({bool(landscape[index]) for _, index in batch}) == 1 for batch in batches)
+        epochs.append([index for batch in batches for _, index in batch])
+    assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_images_left_over_are_not_lost() -> None:
+    sampler = iter(GroupedBatchSampler(np.array([True] * 5), batch_size=2, seed=0))
+    drawn = [key for _ in range(5) for key in next(sampler)]
+    assert sorted(drawn) == sorted((epoch, index) for epoch in range(2) for index in range(5))
+
+
+def test_crowds_and_objects_without_masks(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 1)
+    content, _ = small_coco(1)
+    content["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [10, 10, 20, 20]},
+        {"id": 2, "image_id": 1, "category_id": 7, "bbox": [40, 10, 20, 20], "iscrowd": 1},
+    ]
+    path.write_text(json.dumps(content))
+    plain = config(AugmentConfig(flip_horizontal=0.0), workers=0)
+    plain = replace(plain, image=ImageConfig(short_side=64, long_side=96), train=replace(plain.train, batch_size=1))
+    targets = next(training_batches(load_coco(path), plain)).targets
+    assert targets.valid.tolist() == [[True, False]]
+    assert targets.crowd.tolist() == [[False, True]]
+    assert targets.labels.tolist() == [[0, -1]]
+    assert targets.boxes[0].tolist() == [[10, 10, 30, 30], [40, 10, 60, 30]]
+    assert targets.masks is not None
+    assert targets.masks.sizes_hw.tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_a_batch_of_images_without_objects(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 2)
+    content, _ = small_coco(2)
+    path.write_text(json.dumps(dict(content, annotations=[])))
+    batch = next(training_batches(load_coco(path), config(workers=0)))
+    assert batch.targets.boxes.shape == (3, 1, 4)
+    assert not batch.targets.valid.any()
+
+
+def test_broken_files_are_reported_and_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_small(tmp_path, "train", 3)
+    (tmp_path / "train" / "1.png").write_bytes(b"broken")
+    dataset = load_coco(path)
+    ids = {i for batch in islice(training_batches(dataset, config(workers=0)), 4) for i in batch.image_ids}
+    assert ids == {1, 3}
+    assert "skipped: " in capsys.readouterr().err
+    with pytest.raises(ImageError, match=r"1\.png"):
+        list(islice(training_batches(dataset, config(workers=0), strict=True), 4))
+    assert [record.image_id for record, _ in evaluation_images(dataset)] == [1, 3]
+    with pytest.raises(ImageError, match=r"1\.png"):
+        list(evaluation_images(dataset, strict=True))
+    for i in (0, 2):
+        (tmp_path / "train" / f"{i}.png").unlink()
+    with pytest.raises(DataError, match="images in a row cannot be read"):
+        next(training_batches(dataset, config(workers=0)))

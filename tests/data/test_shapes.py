@@ -1,0 +1,166 @@
+"""The generated data set: ordinary files whose annotations say what is seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from maskrcnn.data.coco import load_coco
+from maskrcnn.data.shapes import CLASSES, draw_shapes, write_shapes
+from maskrcnn.errors import DataError
+from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.structures.masks import RLE
+
+Drawn = tuple[np.ndarray, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Drawn]:
+    return [draw_shapes(160, np.random.default_rng(i)) for i in range(150)]
+
+
+def mask_of(annotation: dict[str, Any], size: int = 160) -> RLE:
+    segmentation = annotation["segmentation"]
+    if isinstance(segmentation, dict):
+        return RLE.from_coco(segmentation)
+    parts = [np.array(part).reshape(-1, 2) for part in segmentation]
+    return RLE((size, size), polygons_to_rle(parts, (size, size)))
+
+
+def test_files_are_a_data_set_without_problems(tmp_path: Path) -> None:
+    path = write_shapes(tmp_path, "val", 12, size=96)
+    assert path == tmp_path / "val.json"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["val", "val.json"]
+    dataset = load_coco(path, strict=True)
+    assert len(dataset) == 12
+    assert tuple(category.name for category in dataset.categories) == CLASSES
+    for i in range(12):
+        assert dataset.read(i).shape == (96, 96, 3)
+        found = dataset.instances(i)
+        assert found.masks is not None
+        np.testing.assert_array_equal(found.masks.boxes(), found.boxes)
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    first = write_shapes(tmp_path / "a", "train", 3, seed=7)
+    second = write_shapes(tmp_path / "b", "train", 3, seed=7)
+    assert first.read_bytes() == second.read_bytes()
+    for i in (1, 2, 3):
+        files = [(folder / "train" / f"{i:06d}.png").read_bytes() for folder in (first.parent, second.parent)]
+        assert files[0] == files[1]
+
+
+def test_more_images_do_not_change_the_first(tmp_path: Path) -> None:
+    def image(folder: str, split: str, count: int, seed: int) -> bytes:
+        return (write_shapes(tmp_path / folder, split, count, seed=seed).with_suffix("") / "000002.png").read_bytes()
+
+    one = image("a", "train", 2, 0)
+    assert one == image("b", "train", 4, 0)
+    assert one != image("c", "train", 2, 1)
+    assert one != image("d", "val", 2, 0), "training and validation images differ"
+
+
+def test_json_is_written_last(tmp_path: Path) -> None:
+    path = write_shapes(tmp_path, "train", 2)
+    target = tmp_path / "train" / "000002.png"
+    target.unlink()
+    target.mkdir()  # the second image cannot be written
+    with pytest.raises(OSError, match="000002"):
+        write_shapes(tmp_path, "train", 3)
+    assert not path.exists(), "an unfinished data set has no JSON"
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 160), (3, 8)])
+def test_impossible_sizes_are_refused(tmp_path: Path, count: int, size: int) -> None:
+    with pytest.raises(DataError, match="expected 1 or more images of 32 or more pixels"):
+        write_shapes(tmp_path, "train", count, size=size)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.sampled_from([32, 100, 160, 257]))
+def test_masks_do_not_overlap_and_boxes_are_tight(seed: int, size: int) -> None:
+    image, objects = draw_shapes(size, np.random.default_rng(seed))
+    assert image.shape == (size, size, 3)
+    assert image.dtype == np.uint8
+    covered = np.zeros((size, size), dtype=int)
+    for annotation in objects:
+        mask = mask_of(annotation, size)
+        x, y, w, h = annotation["bbox"]
+        assert mask.box.tolist() == [x, y, x + w, y + h]
+        assert mask.area == annotation["area"] > 0
+        if isinstance(annotation["segmentation"], dict):
+            covered += mask.dense()
+    assert covered.max(initial=0) <= 1, "a mask is the visible part"
+
+
+def test_both_kinds_of_masks_and_polygons_only_of_whole_shapes(drawn: list[Drawn]) -> None:
+    both = {"polygon": 0, "rle": 0}
+    overlap, polygons = 0, 0
+    for _, objects in drawn:
+        seen = np.zeros((160, 160), dtype=bool)
+        for annotation in objects:
+            if isinstance(annotation["segmentation"], dict):
+                both["rle"] += 1
+                seen |= mask_of(annotation).dense()
+        for annotation in objects:
+            if isinstance(annotation["segmentation"], list):
+                both["polygon"] += 1
+                mask = mask_of(annotation)
+                overlap += int((mask.dense() & seen).sum())
+                polygons += mask.area
+    assert both["polygon"] > 50
+    assert both["rle"] > 50
+    assert overlap < 0.01 * polygons, "of whole shapes next to nothing belongs to others"
+
+
+def test_what_there_is(drawn: list[Drawn]) -> None:
+    counts = [len(objects) for _, objects in drawn]
+    assert min(counts) == 0
+    assert 6 <= max(counts) <= 8
+    assert sum(count == 0 for count in counts) < 25
+    labels = np.bincount([a["category_id"] for _, objects in drawn for a in objects], minlength=6)
+    assert labels[0] == 0
+    assert labels[1:].min() > 0.6 * labels[1:].mean(), "all classes, about as often"
+
+
+def test_masks_lie_on_the_shapes(drawn: list[Drawn]) -> None:
+    """Inside a mask the picture differs from the ground around it."""
+    contrasts = []
+    for image, objects in drawn:
+        ground = np.ones((160, 160), dtype=bool)
+        masks = [mask_of(annotation).dense() for annotation in objects]
+        for mask in masks:
+            ground &= ~mask
+        if ground.mean() < 0.3:
+            continue
+        for mask in masks:
+            shifted = np.roll(mask, 25, axis=(0, 1)) & ground  # the same outline where nothing lies
+            if shifted.sum() > 30:
+                contrasts.append(np.linalg.norm(image[mask].mean(axis=0) - image[ground].mean(axis=0)))
+    assert len(contrasts) > 100
+    assert np.median(contrasts) > 60
+    assert np.quantile(contrasts, 0.02) > 20
+
+
+def test_colour_does_not_give_away_the_class(drawn: list[Drawn]) -> None:
+    colours: dict[int, list[np.ndarray]] = {}
+    for image, objects in drawn:
+        for annotation in objects:
+            colours.setdefault(annotation["category_id"], []).append(image[mask_of(annotation).dense()].mean(axis=0))
+    means = np.array([np.mean(found, axis=0) for found in colours.values()])
+    spread = np.concatenate([np.array(found) for found in colours.values()]).std(axis=0)
+    assert (means.std(axis=0) < 0.3 * spread).all()
+
+
+def test_png_files(tmp_path: Path) -> None:
+    path = write_shapes(tmp_path, "train", 1, size=64)
+    entry = json.loads(path.read_text())["images"][0]
+    with Image.open(path.with_suffix("") / entry["file_name"]) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (64, 64))
