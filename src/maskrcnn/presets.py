@@ -45,7 +45,7 @@ def mask_rcnn_R_18_FPN() -> Config:
 
 
 def mask_rcnn_tiny() -> Config:
-    """A Mask R-CNN of 0.9 M parameters for images of about 160 pixels, trained from scratch in minutes on 2 cores."""
+    """A Mask R-CNN of 1.9 M parameters for images of about 160 pixels, trained from scratch in minutes on 2 cores."""
     return Config(
         model=ModelConfig(
             num_classes=5,
@@ -59,10 +59,10 @@ def mask_rcnn_tiny() -> Config:
         image=ImageConfig(short_side=160, long_side=224),
         augment=AugmentConfig(scale_jitter=(0.9, 1.1), flip_vertical=0.5, quarter_turns=True),
         train=TrainConfig(
-            steps=1500,
+            steps=1100,
             batch_size=8,
             optimizer="adamw",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             weight_decay=0.05,
             warmup_steps=50,
             schedule="cosine",

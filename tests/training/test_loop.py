@@ -157,9 +157,9 @@ def test_a_loss_that_is_not_finite_stops_names_it_and_leaves_the_last_good_check
 def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(small_config(), data, out=tmp_path / "none", resume=True)
-    train(small_config(steps=1), data, out=tmp_path / "run")
+    train(small_config(steps=1, learning_rate=0.001), data, out=tmp_path / "run")
     with pytest.raises(TrainingError, match="already holds a run"):
-        train(small_config(steps=1), data, out=tmp_path / "run")
+        train(small_config(steps=1, learning_rate=0.001), data, out=tmp_path / "run")
     with pytest.raises(TrainingError, match=r"train.learning_rate was 0.001 and is 0.5"):
         train(small_config(steps=1, learning_rate=0.5), data, out=tmp_path / "run", resume=True)
     (tmp_path / "run" / NAME).write_bytes(b"half a file")

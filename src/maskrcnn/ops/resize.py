@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,20 +28,13 @@ def network_size(
             `long_side` (paper section 3.1).
         scale: the same factor for every image instead, still capped by `long_side`.
         fixed_size: (height, width) to fit inside instead.
-        rounding: `round` half up, as Detectron2 does; `floor` of a product in single precision, as
-            torchvision does (`_resize_image_and_masks`), which is why 480 pixels can become 799.
+        rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
+            side and the scale can fall just below the whole number and lose a pixel.
     """
     if fixed_size is not None:
         factor = min(fixed_size[0] / height, fixed_size[1] / width)
     elif scale is not None:
         factor = min(scale, long_side / max(height, width))
-    elif rounding == "floor":
-        factor = float(
-            min(
-                np.float32(short_side) / np.float32(min(height, width)),
-                np.float32(long_side) / np.float32(max(height, width)),
-            )
-        )
     else:
         factor = min(short_side / min(height, width), long_side / max(height, width))
     shift = 0.5 if rounding == "round" else 0.0

@@ -1,0 +1,208 @@
+"""The slow, readable twins of the kernels: float64, plain loops over boxes, bins and pixels.
+
+Here is what each operation means; the fast versions are tested against it. Boxes are continuous edges
+x1 y1 x2 y2 and pixel i covers [i, i + 1), so its centre lies at i + 0.5.
+`ops.reference_masks` holds the twins of mask pasting and run lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskrcnn.ops.boxes import MAX_LOG_SCALE
+from maskrcnn.ops.matching import CROWD_COVER
+
+Box = Sequence[float]
+
+
+def area(box: Box) -> float:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
+
+
+def intersection(a: Box, b: Box) -> float:
+    """The area that two boxes share."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union, 0 for two empty boxes."""
+    shared = intersection(a, b)
+    union = area(a) + area(b) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
+    """How far the centre moves, in anchor sides, and how the sides grow, as logarithms; each times its weight."""
+    anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    t_x = ((box[0] + box[2]) / 2 - (anchor[0] + anchor[2]) / 2) / anchor_w
+    t_y = ((box[1] + box[3]) / 2 - (anchor[1] + anchor[3]) / 2) / anchor_h
+    t_w = math.log((box[2] - box[0]) / anchor_w)
+    t_h = math.log((box[3] - box[1]) / anchor_h)
+    return t_x * weights[0], t_y * weights[1], t_w * weights[2], t_h * weights[3]
+
+
+def decode(delta: Sequence[float], anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
+    """The box that `encode` came from; no side grows by more than a factor of 62.5."""
+    anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
+    x = (anchor[0] + anchor[2]) / 2 + delta[0] / weights[0] * anchor_w
+    y = (anchor[1] + anchor[3]) / 2 + delta[1] / weights[1] * anchor_h
+    w = anchor_w * math.exp(min(delta[2] / weights[2], MAX_LOG_SCALE))
+    h = anchor_h * math.exp(min(delta[3] / weights[3], MAX_LOG_SCALE))
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+
+
+def nms(boxes: Sequence[Box], iou_threshold: float, labels: Sequence[int] | None = None) -> list[int]:
+    """Numbers of the boxes that no better survivor (of the same label) overlaps by more than the threshold.
+
+    Args:
+        boxes: best first.
+    """
+    kept: list[int] = []
+    for i, box in enumerate(boxes):
+        rivals = [j for j in kept if labels is None or labels[j] == labels[i]]
+        if all(iou(boxes[j], box) <= iou_threshold for j in rivals):
+            kept.append(i)
+    return kept
+
+
+def bilinear(cells: np.ndarray, y: float, x: float) -> np.ndarray:
+    """The value between the four cells around (y, x), where whole numbers are cells.
+
+    A point up to one cell outside counts as on the border; further out everything is zero.
+
+    Args:
+        cells: (h, w, ...) float64.
+    """
+    height, width = cells.shape[:2]
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return np.zeros(cells.shape[2:])
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = math.floor(y), math.floor(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    fy, fx = y - top, x - left
+    upper = cells[top, left] * (1 - fx) + cells[top, right] * fx
+    lower = cells[bottom, left] * (1 - fx) + cells[bottom, right] * fx
+    return np.asarray(upper * (1 - fy) + lower * fy)
+
+
+def roi_align(
+    features: Sequence[np.ndarray],
+    boxes: Sequence[Box],
+    image_index: Sequence[int],
+    level: Sequence[int],
+    *,
+    strides: Sequence[float],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> np.ndarray:
+    """Each bin of a RoI is the mean of sampling_ratio x sampling_ratio points spread evenly over it.
+
+    Args:
+        features: one (B, C, h, w) array a level.
+        boxes: R RoIs in network-input pixels, of image `image_index` and to be read from `level`.
+        aligned: cell i lies at i + 0.5, as pixels do; False is the older rule: at i, and RoIs at least one cell wide.
+
+    Returns:
+        (R, C, output_size, output_size).
+    """
+    result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
+    half = 0.5 if aligned else 0.0
+    for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        cells = features[k][image].transpose(1, 2, 0)
+        x1, y1, x2, y2 = (edge / strides[k] - half for edge in box)
+        width, height = x2 - x1, y2 - y1
+        if not aligned:
+            width, height = max(width, 1.0), max(height, 1.0)
+        for row in range(output_size):
+            for column in range(output_size):
+                for i in range(sampling_ratio):
+                    for j in range(sampling_ratio):
+                        y = y1 + (row + (i + 0.5) / sampling_ratio) * height / output_size
+                        x = x1 + (column + (j + 0.5) / sampling_ratio) * width / output_size
+                        result[r, :, row, column] += bilinear(cells, y, x) / sampling_ratio**2
+    return result
+
+
+def mask_target(
+    bitmap: np.ndarray,
+    box: Box,
+    to_original: np.ndarray,
+    *,
+    size: int,
+    sampling_ratio: int,
+    aligned: bool,
+    threshold: float | None = None,
+) -> np.ndarray:
+    """What the mask branch should say of one RoI: the share of each of its cells that the object covers.
+
+    Args:
+        bitmap: (H, W) of the whole original image, 0 and 1.
+        box: of the RoI, network-input pixels.
+        to_original: (2, 3), network-input (x, y, 1) to original pixels.
+        size: cells a side.
+        sampling_ratio: points a cell and axis; 0: one a network-input pixel, rounded up.
+        aligned: False puts the points half a pixel further and makes RoIs at least one pixel wide.
+        threshold: None keeps the shares.
+
+    Returns:
+        (size, size).
+    """
+    x1, y1, x2, y2 = box
+    width, height = x2 - x1, y2 - y1
+    if not aligned:
+        x1, y1, width, height = x1 + 0.5, y1 + 0.5, max(width, 1.0), max(height, 1.0)
+    points_x = sampling_ratio or max(math.ceil(width / size), 1)
+    points_y = sampling_ratio or max(math.ceil(height / size), 1)
+    target = np.zeros((size, size))
+    for row in range(size):
+        for column in range(size):
+            for i in range(points_y):
+                for j in range(points_x):
+                    y = y1 + (row + (i + 0.5) / points_y) * height / size
+                    x = x1 + (column + (j + 0.5) / points_x) * width / size
+                    at_x, at_y = to_original @ [x, y, 1.0]
+                    target[row, column] += bilinear(bitmap, at_y - 0.5, at_x - 0.5) / (points_x * points_y)
+    return target if threshold is None else (target >= threshold).astype(np.float64)
+
+
+def match(
+    candidates: Sequence[Box],
+    boxes: Sequence[Box],
+    valid: Sequence[bool],
+    crowd: Sequence[bool],
+    *,
+    positive_iou: float,
+    negative_iou: float,
+    best_is_positive: bool,
+) -> tuple[list[int], list[int]]:
+    """Which candidates of one image are positive (1), negative (0) or left out (-1), and the object each overlaps
+    most (0 where there is none).
+
+    Args:
+        boxes: ground truth, of which `valid` are objects and `crowd` regions to ignore.
+    """
+    objects = [g for g in range(len(boxes)) if valid[g]]
+    overlaps = {g: [iou(boxes[g], candidate) for candidate in candidates] for g in objects}
+    labels, matched = [], []
+    for n, candidate in enumerate(candidates):
+        own = max(objects, key=lambda g: overlaps[g][n], default=None)
+        overlap = overlaps[own][n] if own is not None else -1.0
+        best = any(overlaps[g][n] == max(overlaps[g]) > 0 for g in objects)
+        if overlap >= positive_iou or (best_is_positive and best):
+            label = 1
+        elif overlap >= negative_iou:
+            label = -1
+        else:
+            regions = [boxes[g] for g in range(len(boxes)) if crowd[g]]
+            inside = any(intersection(region, candidate) > CROWD_COVER * area(candidate) for region in regions)
+            label = -1 if inside else 0
+        labels.append(label)
+        matched.append(own or 0)
+    return labels, matched

@@ -1,0 +1,200 @@
+"""Mask targets read from cropped bitmaps, against the dense bitmap, torchvision and the slow twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
+
+from maskrcnn.ops import reference
+from maskrcnn.ops.mask_targets import mask_targets, sample_bitmaps
+
+HW = (40, 56)  # height, width
+IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+FLIP_X = np.array([[-1.0, 0.0, HW[1]], [0.0, 1.0, 0.0]])
+FLIP_Y = np.array([[1.0, 0.0, 0.0], [0.0, -1.0, HW[0]]])
+TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, HW[0]]])  # network (x, y) to original (y, height - x)
+HALF = np.array([[0.5, 0.0, 3.0], [0.0, 0.5, -2.0]])  # the network sees twice the size, shifted
+DOUBLE = np.array([[1.9, 0.0, 0.0], [0.0, 2.1, 0.0]])
+
+
+def blobs(count: int, seed: int = 0) -> np.ndarray:
+    """(count, H, W) uint8: ellipses, some cut by the border, each with a hole; the first fills the image."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: HW[0], : HW[1]]
+    masks = []
+    for i in range(count):
+        cy, cx = rng.uniform(0, HW[0]), rng.uniform(0, HW[1])
+        ry, rx = rng.uniform(4, 20, 2)
+        radius = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2
+        mask = (radius < 1) & (radius > 0.05)
+        masks.append(np.ones_like(mask) if i == 0 else mask)
+    return np.stack(masks).astype(np.uint8)
+
+
+def bank(masks: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The flat buffer of crops of the tight boxes; between two crops lie ones that nobody may read."""
+    pixels, offsets, sizes, origins = [np.ones(3, dtype=np.uint8)], [], [], []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        crop = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        offsets.append(sum(part.size for part in pixels))
+        sizes.append(crop.shape)
+        origins.append((columns[0], rows[0]))
+        pixels += [crop.ravel(), np.ones(7, dtype=np.uint8)]
+    return (
+        torch.from_numpy(np.concatenate(pixels)),
+        torch.tensor(offsets),
+        torch.tensor(sizes),
+        torch.tensor(np.array(origins)),
+    )
+
+
+def targets_of(masks: np.ndarray, boxes: np.ndarray, matrix: np.ndarray, **options: object) -> np.ndarray:
+    count = len(masks)
+    return mask_targets(
+        torch.from_numpy(boxes.astype(np.float32)),
+        torch.from_numpy(matrix.astype(np.float32)).expand(count, 2, 3),
+        bank(masks),
+        torch.tensor(HW).expand(count, 2),
+        **options,  # type: ignore[arg-type]
+    ).numpy()
+
+
+def boxes_near(masks: np.ndarray, seed: int, reach: float = 6) -> np.ndarray:
+    """(N, 4) float64 RoIs around the objects, inside the image."""
+    rng = np.random.default_rng(seed)
+    boxes = []
+    for mask in masks:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + rng.uniform(-reach, reach, 4)
+        low = np.clip(box[:2], 0, [HW[1] - 2, HW[0] - 2])
+        boxes.append([*low, *np.clip(box[2:], low + 0.3, [HW[1], HW[0]])])
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize("size", [7, 28])
+def test_torchvisions_rule_is_torchvisions_result(size: int) -> None:
+    masks = blobs(30)
+    boxes = boxes_near(masks, 1)
+    boxes[0] = [0, 0, HW[1], HW[0]]
+    boxes[1] = [0, 3, 0.4, 3.2]  # thinner than a pixel
+    found = targets_of(masks, boxes, IDENTITY, size=size, sampling_ratio=0, aligned=False)
+    rois = torch.from_numpy(boxes.astype(np.float32))
+    expected = project_masks_on_boxes(torch.from_numpy(masks), rois, torch.arange(30), size).numpy()
+    touching = masks[:, [0, -1], :].any((1, 2)) | masks[:, :, [0, -1]].any((1, 2))
+    assert touching.sum() > 5  # objects cut by the border are among them
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_an_object_on_the_border_is_whole_up_to_it() -> None:
+    """Without the border rule the outermost half pixel would fade into the outside."""
+    masks = np.ones((1, *HW), dtype=np.uint8)
+    full = np.array([[0.0, 0.0, HW[1], HW[0]]])
+    for options in ({"sampling_ratio": 0, "aligned": False}, {"sampling_ratio": 2, "aligned": True}):
+        assert (targets_of(masks, full, IDENTITY, size=28, **options) == 1).all()
+    inner = masks.copy()
+    inner[:, 0] = 0
+    assert targets_of(inner, full, IDENTITY, size=28)[0, 0].max() < 1
+
+
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([IDENTITY, FLIP_X, FLIP_Y, TURN, HALF, DOUBLE]),
+    st.integers(0, 2),
+    st.booleans(),
+    st.sampled_from([None, 0.5]),
+)
+def test_equal_to_the_twin(
+    seed: int, matrix: np.ndarray, sampling_ratio: int, aligned: bool, threshold: float | None
+) -> None:
+    masks = blobs(3, seed % 50)[1:]
+    full = np.concatenate([matrix, [[0.0, 0.0, 1.0]]])
+    corners = boxes_near(masks, seed).reshape(-1, 2, 2) @ np.linalg.inv(full)[:2, :2].T + np.linalg.inv(full)[:2, 2]
+    boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
+    found = targets_of(masks, boxes, matrix, size=5, sampling_ratio=sampling_ratio, aligned=aligned, threshold=None)
+    for target, mask, box in zip(found, masks, boxes, strict=True):
+        expected = reference.mask_target(
+            mask.astype(np.float64), box.tolist(), matrix, size=5, sampling_ratio=sampling_ratio, aligned=aligned
+        )
+        np.testing.assert_allclose(target, expected, atol=2e-4)
+        assert target.min() >= 0
+        assert target.max() <= 1 + 1e-6
+    if threshold is not None:
+        binary = targets_of(
+            masks, boxes, matrix, size=5, sampling_ratio=sampling_ratio, aligned=aligned, threshold=threshold
+        )
+        np.testing.assert_array_equal(binary, (found >= threshold).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "warp"),
+    [
+        (FLIP_X, lambda m: m[:, :, ::-1]),
+        (FLIP_Y, lambda m: m[:, ::-1]),
+        (TURN, lambda m: m[:, ::-1].transpose(0, 2, 1)),
+    ],
+    ids=["horizontal flip", "vertical flip", "quarter turn"],
+)
+def test_flips_and_turns_are_those_of_the_dense_mask(matrix: np.ndarray, warp: object) -> None:
+    masks = blobs(12)
+    warped = np.ascontiguousarray(warp(masks))  # type: ignore[operator]
+    side = min(warped.shape[1:])
+    boxes = np.random.default_rng(2).uniform(0, side / 2, (12, 4))
+    boxes[:, 2:] += side / 2
+    found = targets_of(masks, boxes, matrix, size=14)
+    expected = [
+        reference.mask_target(
+            mask.astype(np.float64), box.astype(np.float32).tolist(), IDENTITY, size=14, sampling_ratio=2, aligned=True
+        )
+        for mask, box in zip(warped, boxes, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def test_enlarged_by_a_whole_factor_is_the_enlarged_dense_mask() -> None:
+    """Targets from original pixels against those from a mask resized first: equal but for the blur between pixels."""
+    masks = blobs(12)
+    enlarged = masks.repeat(4, axis=1).repeat(4, axis=2)
+    boxes = boxes_near(masks, 4) * 4
+    quarter = np.array([[0.25, 0.0, 0.0], [0.0, 0.25, 0.0]])
+    found = targets_of(masks, boxes, quarter, size=14, threshold=0.5)
+    rois = torch.from_numpy(boxes.astype(np.float32))
+    dense = project_masks_on_boxes(torch.from_numpy(enlarged), rois, torch.arange(12), 14).numpy()
+    large = (boxes[:, 2:] - boxes[:, :2]).min(1) > 20
+    assert (found[large] == (dense[large] >= 0.5)).mean() > 0.97
+
+
+def test_points_outside_the_crop_and_the_image_are_background() -> None:
+    masks = np.zeros((1, *HW), dtype=np.uint8)
+    masks[0, 10:20, 10:20] = 1
+    points = torch.tensor([[[10.5, 10.5], [19.5, 19.5], [9.5, 12.0], [10.0, 12.0], [20.0, 12.0], [60.0, 12.0]]])
+    found = sample_bitmaps(*bank(masks), points, torch.tensor([HW]))
+    assert found.tolist() == [[1.0, 1.0, 0.0, 0.5, 0.5, 0.0]]
+    far = torch.tensor([[[float("nan"), 12.0], [float("inf"), 12.0], [3e38, -3e38], [-1e9, 12.0]]])
+    assert sample_bitmaps(*bank(masks), far, torch.tensor([HW])).tolist() == [[0.0] * 4]
+
+
+def test_adaptive_samples_do_not_depend_on_the_other_rois() -> None:
+    masks = blobs(6)
+    boxes = boxes_near(masks, 5)
+    together = targets_of(masks, boxes, IDENTITY, size=3, sampling_ratio=0)
+    alone = [targets_of(masks[i : i + 1], boxes[i : i + 1], IDENTITY, size=3, sampling_ratio=0)[0] for i in range(6)]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_no_rois() -> None:
+    empty = torch.zeros(0, 2, dtype=torch.int64)
+    crops = (torch.zeros(5, dtype=torch.uint8), empty[:, 0], empty, empty)
+    assert mask_targets(torch.zeros(0, 4), torch.zeros(0, 2, 3), crops, empty, size=28).shape == (0, 28, 28)
+
+
+def test_autocast_does_not_round_targets() -> None:
+    masks = blobs(4)
+    exact = targets_of(masks, boxes_near(masks, 6), IDENTITY, size=14)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = targets_of(masks, boxes_near(masks, 6), IDENTITY, size=14)
+    np.testing.assert_array_equal(found, exact)

@@ -1,0 +1,176 @@
+"""Matching candidates with ground truth, and drawing the sample of the loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
+
+from maskrcnn.ops import reference
+from maskrcnn.ops.matching import match, sample
+
+# Whole numbers: overlaps are exact fractions, so ties and thresholds mean the same in float32 and float64.
+edge = st.integers(0, 10)
+side = st.integers(1, 10)
+box = st.builds(lambda x, y, w, h: [float(x), float(y), float(x + w), float(y + h)], edge, edge, side, side)
+kind = st.sampled_from(["object", "crowd", "empty"])
+image = st.tuples(st.lists(box, min_size=1, max_size=12), st.lists(st.tuples(box, kind), max_size=5))
+thresholds = st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.5, 0.4)])
+
+
+@given(st.lists(image, min_size=1, max_size=3), thresholds, st.booleans())
+def test_equal_to_the_twin(
+    images: list[tuple[list[list[float]], list[tuple[list[float], str]]]],
+    iou: tuple[float, float],
+    best_is_positive: bool,
+) -> None:
+    count = min(len(candidates) for candidates, _ in images)
+    slots = max(1, *(len(truth) for _, truth in images))
+    candidates = torch.tensor([found[:count] for found, _ in images])
+    boxes = torch.zeros(len(images), slots, 4)
+    valid, crowd = torch.zeros(2, len(images), slots, dtype=torch.bool)
+    for i, (_, truth) in enumerate(images):
+        for j, (edges, what) in enumerate(truth):
+            if what != "empty":
+                boxes[i, j] = torch.tensor(edges)
+            valid[i, j], crowd[i, j] = what == "object", what == "crowd"
+    options = {"positive_iou": iou[0], "negative_iou": iou[1], "best_is_positive": best_is_positive}
+    label, matched = match(candidates, boxes, valid, crowd, **options)
+    for i in range(len(images)):
+        expected = reference.match(
+            candidates[i].tolist(), boxes[i].tolist(), valid[i].tolist(), crowd[i].tolist(), **options
+        )
+        assert label[i].tolist() == expected[0]
+        assert matched[i].tolist() == expected[1]
+
+
+def test_equal_to_torchvision_where_every_image_has_objects() -> None:
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(300, 2, generator=generator) * 80
+    boxes = torch.cat([corner, corner + 5 + 30 * torch.rand(300, 2, generator=generator)], dim=1)
+    truth, candidates = boxes[:6], boxes[6:]
+    theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(box_iou(truth, candidates))
+    everything = torch.ones(1, 6, dtype=torch.bool)
+    label, matched = match(
+        candidates[None],
+        truth[None],
+        everything,
+        ~everything,
+        positive_iou=0.7,
+        negative_iou=0.3,
+        best_is_positive=True,
+    )
+    assert label[0].eq(1).tolist() == (theirs >= 0).tolist()
+    assert label[0].eq(0).tolist() == (theirs == Matcher.BELOW_LOW_THRESHOLD).tolist()
+    assert matched[0][theirs >= 0].tolist() == theirs[theirs >= 0].tolist()
+    assert set(label[0].tolist()) == {-1, 0, 1}
+
+
+def plain_match(
+    candidates: list[list[float]],
+    truth: list[list[float]],
+    valid: list[bool],
+    crowd: list[bool],
+    best: bool = True,
+    iou: tuple[float, float] = (0.7, 0.3),
+) -> list[int]:
+    label, _ = match(
+        torch.tensor([candidates]),
+        torch.tensor([truth]).reshape(1, -1, 4),
+        torch.tensor([valid], dtype=torch.bool),
+        torch.tensor([crowd], dtype=torch.bool),
+        positive_iou=iou[0],
+        negative_iou=iou[1],
+        best_is_positive=best,
+    )
+    return label[0].tolist()
+
+
+CELL, HALF, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]
+
+
+def test_an_image_without_objects_is_all_negative() -> None:
+    assert plain_match([CELL, FAR], [[0.0] * 4], [False], [False]) == [0, 0]
+
+
+def test_the_best_candidate_of_an_object_is_positive_however_little_it_overlaps() -> None:
+    assert plain_match([HALF, FAR], [CELL], [True], [False]) == [1, 0]
+    assert plain_match([HALF, FAR], [CELL], [True], [False], best=False) == [-1, 0]
+    # Ties all count; an object that nothing touches makes nothing positive.
+    assert plain_match([HALF, HALF], [CELL], [True], [False]) == [1, 1]
+    assert plain_match([HALF, CELL], [FAR], [True], [False]) == [0, 0]
+
+
+def test_candidates_inside_a_crowd_are_left_out_but_objects_in_it_are_learned() -> None:
+    crowd = [0.0, 0.0, 20.0, 20.0]
+    small = [2.0, 2.0, 5.0, 5.0]
+    straddling = [15.0, 0.0, 25.0, 10.0]  # half inside: still a negative
+    assert plain_match([small, straddling, FAR], [crowd, FAR], [False, True], [True, False]) == [-1, 0, 1]
+    assert plain_match([small, FAR], [crowd, small], [False, True], [True, False]) == [1, 0]
+
+
+def test_thresholds_belong_to_the_upper_side() -> None:
+    seven = [0.0, 0.0, 7.0, 10.0]  # IoU 0.7 with CELL
+    assert plain_match([seven], [CELL], [True], [False], best=False) == [1]
+    three = [0.0, 0.0, 3.0, 10.0]
+    assert plain_match([three], [CELL], [True], [False], best=False) == [-1]
+
+
+labels = st.lists(st.sampled_from([1, 0, -1]), min_size=1, max_size=30)
+
+
+@given(labels, labels, st.integers(1, 40), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 99))
+def test_sample_draws_each_at_most_once_and_fills_with_negatives(
+    first: list[int], second: list[int], count: int, fraction: float, seed: int
+) -> None:
+    width = min(len(first), len(second))
+    label = torch.tensor([first[:width], second[:width]])
+    drawn = sample(label, count, fraction, torch.Generator().manual_seed(seed))
+    size = min(count, width)
+    assert drawn.chosen.shape == drawn.positive.shape == drawn.valid.shape == (2, size)
+    assert drawn.chosen.min() >= 0
+    assert drawn.chosen.max() < width
+    for i in range(2):
+        chosen = drawn.chosen[i][drawn.valid[i]].tolist()
+        assert len(chosen) == len(set(chosen))
+        truth = [bool(label[i, n] == 1) for n in chosen]
+        assert truth == drawn.positive[i][drawn.valid[i]].tolist()
+        assert all(label[i, n] >= 0 for n in chosen)
+        assert bool((drawn.valid[i] | ~drawn.positive[i]).all())
+        positives, negatives = int((label[i] == 1).sum()), int((label[i] == 0).sum())
+        taken = min(positives, int(size * fraction))
+        assert sum(truth) == taken
+        assert len(chosen) - taken == min(negatives, size - taken)
+
+
+def test_sample_is_uniform() -> None:
+    draws = 4000
+    label = torch.tensor([1] * 8 + [0] * 12 + [-1] * 4).repeat(draws, 1)
+    drawn = sample(label, 10, 0.4, torch.Generator().manual_seed(0))
+    counts = torch.bincount(drawn.chosen[drawn.valid], minlength=24).double()
+    for part, size, taken in ((slice(0, 8), 8, 4), (slice(8, 20), 12, 6)):
+        expected = draws * taken / size
+        sigma = (draws * taken / size * (1 - taken / size)) ** 0.5
+        assert ((counts[part] - expected).abs() < 5 * sigma).all(), counts[part]
+    assert not counts[20:].any()
+    # Pairs too: two of the positives together as often as 4 of 8 without replacement says.
+    both = ((drawn.chosen == 0) & drawn.valid).any(1) & ((drawn.chosen == 1) & drawn.valid).any(1)
+    chance = 4 / 8 * 3 / 7
+    assert abs(float(both.double().mean()) - chance) < 5 * (chance * (1 - chance) / draws) ** 0.5
+
+
+def test_sample_repeats_with_its_seed_only() -> None:
+    label = torch.randint(-1, 2, (2, 500), generator=torch.Generator().manual_seed(1))
+    a, b, c = (sample(label, 64, 0.5, torch.Generator().manual_seed(seed)) for seed in (2, 2, 3))
+    assert torch.equal(a.chosen, b.chosen)
+    assert not torch.equal(a.chosen, c.chosen)
+
+
+@pytest.mark.parametrize("value", [1, 0, -1])
+def test_sample_of_one_kind_only(value: int) -> None:
+    drawn = sample(torch.full((1, 20), value), 8, 0.5)
+    assert drawn.positive.sum() == (4 if value == 1 else 0)
+    assert drawn.valid.sum() == {1: 4, 0: 8, -1: 0}[value]

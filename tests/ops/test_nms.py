@@ -1,0 +1,84 @@
+"""Suppression of lists of boxes, against the slow twin and torchvision's kernels."""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrcnn.ops import reference
+from maskrcnn.ops.nms import nms
+
+# Whole numbers: overlaps are exact in float32 where they are compared with the threshold.
+edge = st.integers(0, 12)
+side = st.integers(1, 8)
+box = st.builds(lambda x, y, w, h: [float(x), float(y), float(x + w), float(y + h)], edge, edge, side, side)
+
+
+def clustered(seed: int, lists: int, count: int) -> torch.Tensor:
+    """(lists, count, 4) boxes in a few heaps, so that many overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randint(0, 5, (lists, count, 2), generator=generator) * 60.0
+    centre = centre + torch.randn(lists, count, 2, generator=generator) * 6
+    half = 15 + 10 * torch.rand(lists, count, 2, generator=generator)
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+@given(
+    st.lists(st.tuples(box, st.booleans(), st.integers(0, 2)), min_size=1, max_size=12),
+    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
+    st.booleans(),
+)
+def test_equal_to_the_twin(items: list[tuple[list[float], bool, int]], threshold: float, with_labels: bool) -> None:
+    boxes, valid, labels = (list(part) for part in zip(*items, strict=True))
+    keep = nms(torch.tensor([boxes]), torch.tensor([valid]), threshold, torch.tensor([labels]) if with_labels else None)
+    real = [i for i in range(len(items)) if valid[i]]
+    kept = reference.nms([boxes[i] for i in real], threshold, [labels[i] for i in real] if with_labels else None)
+    assert keep[0].nonzero()[:, 0].tolist() == [real[i] for i in kept]
+
+
+def test_every_list_is_torchvisions_nms() -> None:
+    boxes = clustered(0, 3, 200)
+    valid = torch.rand(3, 200, generator=torch.Generator().manual_seed(1)) > 0.2
+    keep = nms(boxes, valid, 0.5)
+    assert 0 < keep.sum() < valid.sum()
+    for row_boxes, row_valid, row_keep in zip(boxes, valid, keep, strict=True):
+        index = row_valid.nonzero()[:, 0]
+        scores = torch.linspace(1, 0, len(index))
+        expected = index[torchvision.ops.nms(row_boxes[index], scores, 0.5)]
+        assert row_keep.nonzero()[:, 0].tolist() == expected.tolist()
+
+
+def test_labels_are_torchvisions_batched_nms() -> None:
+    boxes = clustered(2, 2, 300)
+    labels = torch.randint(0, 80, (2, 300), generator=torch.Generator().manual_seed(3))
+    labels[:, ::2] = labels[:, ::2] % 3
+    keep = nms(boxes, torch.ones(2, 300, dtype=torch.bool), 0.5, labels)
+    scores = torch.linspace(1, 0, 300)
+    for i in range(2):
+        expected = torchvision.ops.batched_nms(boxes[i], scores, labels[i], 0.5)
+        assert keep[i].nonzero()[:, 0].tolist() == expected.tolist()
+
+
+def test_classes_far_from_zero_keep_their_precision() -> None:
+    # Moved apart in float32, boxes of class 1000 at 4000 pixels would lose their fractions.
+    near = torch.tensor([[4000.0, 4000.0, 4001.0, 4001.0], [4000.0, 4000.48, 4001.0, 4001.48]])  # IoU 0.351
+    for label in (0, 1000):
+        labels = torch.full((1, 2), label)
+        assert nms(near[None], torch.ones(1, 2, dtype=torch.bool), 0.36, labels).all()
+        assert not nms(near[None], torch.ones(1, 2, dtype=torch.bool), 0.34, labels).all()
+
+
+def test_nothing_valid_and_nothing_at_all() -> None:
+    boxes = clustered(4, 2, 5)
+    assert not nms(boxes, torch.zeros(2, 5, dtype=torch.bool), 0.5).any()
+    labels = torch.zeros(2, 5, dtype=torch.int64)
+    assert not nms(boxes, torch.zeros(2, 5, dtype=torch.bool), 0.5, labels).any()
+    assert nms(boxes[:, :0], torch.zeros(2, 0, dtype=torch.bool), 0.5).shape == (2, 0)
+
+
+def test_equal_overlap_survives() -> None:
+    boxes = torch.tensor([[[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]]])  # IoU exactly 0.5
+    assert nms(boxes, torch.ones(1, 2, dtype=torch.bool), 0.5).tolist() == [[True, True]]
+    assert nms(boxes, torch.ones(1, 2, dtype=torch.bool), 0.49).tolist() == [[True, False]]

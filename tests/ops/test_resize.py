@@ -1,0 +1,110 @@
+"""Sizes of resized images and the two resampling kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from maskrcnn.ops.resize import network_size, resize_image
+
+heights = st.integers(1, 3000)
+
+
+def image(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Noise over a slope: shows aliasing and shifts."""
+    rng = np.random.default_rng(seed)
+    slope = np.linspace(0, 155, height)[:, None, None] * np.linspace(1, 0.3, width)[None, :, None]
+    return torch.from_numpy((slope + rng.integers(0, 100, (height, width, 3))).astype(np.uint8)).permute(2, 0, 1)
+
+
+@given(st.integers(20, 900), st.integers(20, 900), st.sampled_from([(800, 1333), (320, 533), (100, 400), (600, 600)]))
+def test_floor_is_torchvisions_size(height: int, width: int, sides: tuple[int, int]) -> None:
+    transform = GeneralizedRCNNTransform(sides[0], sides[1], [0.0], [1.0]).eval()
+    resized, _ = transform.resize(torch.zeros(1, height, width))
+    found = network_size(height, width, short_side=sides[0], long_side=sides[1], rounding="floor")
+    assert found == tuple(resized.shape[1:])
+
+
+@given(heights, heights, st.sampled_from([(800, 1333), (160, 224)]))
+def test_round_is_half_up_of_the_exact_product(height: int, width: int, sides: tuple[int, int]) -> None:
+    found = network_size(height, width, short_side=sides[0], long_side=sides[1])
+    # Detectron2's ResizeShortestEdge in its own order: short side first, then the cap.
+    scale = sides[0] / min(height, width)
+    new_h, new_w = (sides[0], scale * width) if height < width else (scale * height, sides[0])
+    if max(new_h, new_w) > sides[1]:
+        factor = sides[1] / max(new_h, new_w)
+        new_h, new_w = new_h * factor, new_w * factor
+    expected = max(1, int(new_h + 0.5)), max(1, int(new_w + 0.5))
+    # Its products are taken in another order: where one lies on a half, the last digit may decide.
+    for a, b, exact in zip(found, expected, (new_h, new_w), strict=True):
+        assert a == b or (abs(a - b) == 1 and abs(exact % 1 - 0.5) < 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((480, 640), (800, 1067)), ((640, 480), (1067, 800)), ((427, 640), (800, 1199)), ((100, 1000), (133, 1333))],
+)
+def test_sizes_of_the_paper(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert network_size(*size, short_side=800, long_side=1333) == expected
+
+
+@given(heights, heights, st.floats(0.01, 8))
+def test_a_scale_is_the_same_for_all_and_capped(height: int, width: int, scale: float) -> None:
+    found = network_size(height, width, short_side=800, long_side=1333, scale=scale)
+    assert max(found) <= 1333
+    assert min(found) >= 1
+    if max(height, width) * scale <= 1333:
+        assert found == (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+
+
+@given(heights, heights, st.sampled_from(["round", "floor"]))
+def test_a_fixed_size_holds_the_image_and_one_side_fills_it(height: int, width: int, rounding: str) -> None:
+    found = network_size(height, width, short_side=800, long_side=1333, fixed_size=(256, 512), rounding=rounding)  # type: ignore[arg-type]
+    assert found[0] <= 256
+    assert found[1] <= 512
+    assert found[0] >= 255 or found[1] >= 511
+
+
+@pytest.mark.parametrize("size", [(20, 31), (64, 40), (97, 150), (51, 77)])
+def test_antialias_is_pils_within_a_grey_level(size: tuple[int, int]) -> None:
+    source = image(60, 90)
+    found = resize_image(source, size, "antialias")
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, *size)
+    pil = Image.fromarray(source.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BILINEAR)
+    difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(pil).astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_antialias_does_not_alias() -> None:
+    stripes = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255
+    small = resize_image(stripes, (10, 10), "antialias").float()
+    assert (small - 127.5).abs().max() < 20
+    assert resize_image(stripes, (40, 40), "antialias").equal(stripes)
+
+
+@pytest.mark.parametrize("size", [(20, 31), (97, 150), (60, 90)])
+def test_bilinear_is_interpolate_in_float(size: tuple[int, int]) -> None:
+    source = image(60, 90)
+    found = resize_image(source, size, "bilinear")
+    assert found.dtype == torch.float32
+    expected = F.interpolate(source[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+    assert torch.equal(found, expected)
+    assert found.max() <= 255
+
+
+@pytest.mark.parametrize("kernel", ["antialias", "bilinear"])
+def test_a_view_in_another_order_gives_the_same(kernel: str) -> None:
+    """Images come as (H, W, 3) arrays seen as (3, H, W)."""
+    view = image(30, 50)
+    assert not view.is_contiguous()
+    a = resize_image(view, (45, 33), kernel)  # type: ignore[arg-type]
+    b = resize_image(view.contiguous(), (45, 33), kernel)  # type: ignore[arg-type]
+    assert (a.float() - b.float()).abs().max() <= 1

@@ -1,0 +1,184 @@
+"""torchvision's Mask R-CNN with random weights that find many objects, and the same weights in our network."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from maskrcnn.config import (
+    AnchorConfig,
+    BoxHeadConfig,
+    Config,
+    DetectConfig,
+    ImageConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    ResNetConfig,
+    RoIAlignConfig,
+    RPNConfig,
+)
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.weights.imagenet import torchvision_to_ours
+
+CLASSES = 91  # with the background, which is class 0 there
+EVERYTHING = 10**6  # a sample size that leaves nothing out, so that nothing is random
+
+RENAMES = (
+    (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral.\1."),
+    (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.output.\1."),
+    (r"^rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+    (r"^rpn\.head\.cls_logits\.", "rpn.head.objectness."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn.head.deltas."),
+    (r"^roi_heads\.box_head\.fc6\.", "roi_heads.box_head.fc1."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_heads.box_head.fc2."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.box_head.class_logits."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.box_head.deltas."),
+    (r"^roi_heads\.mask_head\.(\d)\.0\.", r"roi_heads.mask_head.convs.\1."),
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_heads.mask_head.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_heads.mask_head.predictor."),
+)
+
+
+def our_name(name: str) -> str:
+    """The name of one of torchvision's parameters in our network."""
+    if name.startswith("backbone.body."):
+        return "backbone." + torchvision_to_ours(name.removeprefix("backbone.body."))
+    for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def our_layout(name: str, value: Tensor) -> Tensor:
+    """One of torchvision's tensors (or its gradient) as our network stores it."""
+    if name == "roi_heads.box_head.fc6.weight":  # columns (channel, row, column) to (row, column, channel)
+        return value.view(len(value), 256, 7, 7).permute(0, 2, 3, 1).reshape(len(value), -1)
+    if name.startswith("roi_heads.box_predictor.cls_score."):  # the background moves to the end
+        return torch.cat([value[1:], value[:1]])
+    if name.startswith("roi_heads.box_predictor.bbox_pred."):  # four rows of a background that has no box
+        return value[4:]
+    if name.startswith("roi_heads.mask_predictor.mask_fcn_logits."):
+        return value[1:]
+    return value
+
+
+def torchvisions_rules(short_side: int, long_side: int, **model: Any) -> Config:
+    """The config in which our network follows torchvision wherever the two differ by default."""
+    return Config(
+        model=ModelConfig(
+            num_classes=CLASSES - 1,
+            backbone=ResNetConfig(norm="frozen_batch_norm", norm_eps=1e-5),
+            anchors=AnchorConfig(rounded=True, stride="grid"),
+            rpn=RPNConfig(
+                min_size=1e-3, samples=EVERYTHING, positive_fraction=1.0, pre_nms_train=500, post_nms_train=150
+            ),
+            roi_align=RoIAlignConfig(aligned=False),
+            box_head=BoxHeadConfig(samples=EVERYTHING, positive_fraction=1.0),
+            mask_head=MaskHeadConfig(
+                samples=EVERYTHING, target_sampling_ratio=0, target_aligned=False, paste="expanded_box"
+            ),
+            detect=DetectConfig(min_size=1e-2),
+            **model,
+        ),
+        image=ImageConfig(
+            short_side=short_side,
+            long_side=long_side,
+            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+            kernel="bilinear",
+            rounding="floor",
+        ),
+    )
+
+
+def torchvision_model(short_side: int, long_side: int, images: list[Tensor], seed: int = 0) -> nn.Module:
+    """torchvision's network in evaluation mode, sampling everything when it trains.
+
+    Random weights alone find nothing, or the same everywhere. So each layer is scaled by what it says of
+    `images`: norms get their statistics (then off by a random factor), predictions a fixed spread.
+    """
+    torch.manual_seed(seed)
+    model = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=CLASSES,
+        min_size=short_side,
+        max_size=long_side,
+        rpn_batch_size_per_image=EVERYTHING,
+        rpn_positive_fraction=1.0,
+        rpn_pre_nms_top_n_train=500,
+        rpn_post_nms_top_n_train=150,
+        box_batch_size_per_image=EVERYTHING,
+        box_positive_fraction=1.0,
+    ).eval()
+    spread = {
+        "rpn.head.conv.0.0": 1.0,
+        "rpn.head.cls_logits": 2.0,
+        "rpn.head.bbox_pred": 0.3,
+        "roi_heads.box_head.fc6": 1.0,
+        "roi_heads.box_head.fc7": 1.0,
+        "roi_heads.box_predictor.cls_score": 3.0,
+        "roi_heads.box_predictor.bbox_pred": 0.7,
+        **{f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)},
+        "roi_heads.mask_predictor.conv5_mask": 1.0,
+        "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
+    }
+    hooks = []
+    for name, module in model.named_modules():
+        if name in spread:
+            hooks.append(module.register_forward_hook(_Spread(spread[name])))
+        elif isinstance(module, nn.BatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(_statistics))
+    with torch.no_grad():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def copy_weights(model: nn.Module, config: Config) -> MaskRCNN:
+    """Our network, in evaluation mode, with the weights of torchvision's."""
+    network = build_model(config)
+    state = {
+        our_name(name): our_layout(name, value)
+        for name, value in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Gives a norm roughly the statistics of what it sees, and affine parameters that are not 1 and 0."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    x = inputs[0]
+    norm.running_mean = x.mean((0, 2, 3)) + 0.1 * torch.randn(x.shape[1])
+    norm.running_var = x.var((0, 2, 3)) * (0.7 + 0.6 * torch.rand(x.shape[1])) + 1e-3
+    norm.weight.data.uniform_(0.6, 1.2)
+    norm.bias.data.uniform_(-0.2, 0.2)
+
+
+class _Spread:
+    """Scales a layer so that what it says has mean 0 and a given deviation; done once, at its first call."""
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+        self.done = False
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if self.done:
+            return None
+        self.done = True
+        assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        channels = output.movedim(1, -1).flatten(0, -2)
+        mean = channels.mean(0)
+        scale = self.deviation / (channels - mean).std()
+        shift = 0.3 * self.deviation * torch.randn(len(mean)) - mean * scale
+        layer.weight.data *= scale
+        assert layer.bias is not None
+        layer.bias.data = layer.bias.data * scale + shift
+        return output * scale + shift.view(1, -1, *[1] * (output.ndim - 2))
