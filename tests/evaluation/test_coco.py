@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import evaluate_results
+from maskrcnn.evaluation.report import table
 from maskrcnn.structures.masks import RLE
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -375,3 +376,19 @@ def test_annotations_without_masks_count_for_boxes_only() -> None:
     assert "no segmentation, counts for boxes only" in report.skipped[0]
     del content["annotations"][0]["segmentation"]
     assert evaluate_results(content, results).masks is None
+
+
+def test_groups_are_judged_like_data_sets_of_their_own() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)], 3: [(5, 5, 12)]})
+    for image, light in zip(content["images"], ("day", "night", "day"), strict=True):
+        image["light"] = light
+    results = perfect(content)[:2]
+    report = evaluate_results(content, results, group_by="light")
+    assert list(report.groups) == ["day", "night"]
+    assert [report.groups[name].objects for name in ("day", "night")] == [2, 1]
+    for name, ids in (("day", [1, 3]), ("night", [2])):
+        assert report.groups[name] == evaluate_results(content, results, image_ids=ids)
+    assert report.to_dict()["groups"]["night"]["boxes"]["AP"] == pytest.approx(1)
+    assert "AP of group" in str(table(report))
+    with pytest.raises(DataError, match=r"image 1 has no field 'weather' to group by, found .*light"):
+        evaluate_results(content, results, group_by="weather")

@@ -29,6 +29,8 @@ class Evaluate:
     """With --model: also write its predictions as COCO results JSON."""
     limit: int | None = None
     """With --model: evaluate only the first so many images."""
+    group_by: str | None = None
+    """A field of the images in --data, for example `modality`: also AP for each of its values."""
     strict: Flag = False
     """With --model: refuse broken images and annotations instead of skipping them."""
     json: Flag = False
@@ -47,12 +49,19 @@ class Evaluate:
                 results_out=self.results_out,
                 limit=self.limit,
                 strict=self.strict,
+                group_by=self.group_by,
                 track=lambda items, total: track(items, "evaluate", total),
             )
         elif self.results is not None and self.model is None:
+            from maskrcnn.data.coco import find_json
             from maskrcnn.evaluation.coco import evaluate_results
 
-            report = evaluate_results(self.data, self.results, max_detections=self.max_detections or 100)
+            report = evaluate_results(
+                find_json(self.data),
+                self.results,
+                max_detections=self.max_detections or 100,
+                group_by=self.group_by,
+            )
         else:
             found = "both" if self.model else "neither"
             raise ConfigError(f"evaluate needs either --model or --results, found {found}")

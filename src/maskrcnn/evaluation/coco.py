@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Report:
         images, objects, detections: how many were compared; crowd regions are no objects.
         max_detections: the limit.
         skipped: annotations and images that could not be used, each with the reason.
+        groups: the same for each group of images, when groups were asked for.
     """
 
     masks: Figures | None
@@ -48,6 +49,7 @@ class Report:
     detections: int
     max_detections: int
     skipped: tuple[str, ...] = ()
+    groups: dict[str, Report] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
@@ -74,6 +76,7 @@ class Report:
             "detections": self.detections,
             "max_detections": self.max_detections,
             "skipped": list(self.skipped),
+            "groups": {name: report.to_dict() for name, report in self.groups.items()},
         }
 
     def to_json(self) -> str:
@@ -92,6 +95,7 @@ def evaluate_results(
     *,
     max_detections: int = _STANDARD,
     image_ids: Collection[Any] | None = None,
+    group_by: str | None = None,
 ) -> Report:
     """Compares COCO results with COCO annotations.
 
@@ -105,9 +109,11 @@ def evaluate_results(
             (x, y, width, height in pixels) or segmentation (run lengths) or both.
         max_detections: the best so many of an image count, for AP and for AR.
         image_ids: only these images of the ground truth; all by default.
+        group_by: a field of the ground truth's images, for example `modality`: also the figures of each of its values.
 
     Raises:
-        DataError: a file cannot be read or is not COCO, or a result cannot be used; names the file and the entry.
+        DataError: a file cannot be read or is not COCO, a result cannot be used, or an image lacks the field
+            `group_by`; names the file and the entry.
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
@@ -115,9 +121,17 @@ def evaluate_results(
     found = read_results(results, truth)
     if image_ids is not None:
         truth = truth.only(image_ids)
-        images = set(truth.images.values())
-        found = [entry for entry in found if entry.image in images]
+    report = _compare(truth, found, max_detections)
+    if group_by is None:
+        return report
+    groups = {name: _compare(truth.only(ids), found, max_detections) for name, ids in truth.groups(group_by).items()}
+    return replace(report, groups=groups)
 
+
+def _compare(truth: GroundTruth, found: Sequence[Entry], max_detections: int) -> Report:
+    """The report on the images of `truth`; results on others do not count."""
+    images = set(truth.images.values())
+    found = [entry for entry in found if entry.image in images]
     boxes, boxes_by_class = _figures(truth, truth.entries, found, "bbox", max_detections)
     masks: Figures | None = None
     masks_by_class: list[float | None] = [None] * len(truth.names)

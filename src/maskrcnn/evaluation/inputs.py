@@ -59,6 +59,7 @@ class GroundTruth:
         names: of the labels, each different.
         entries: the annotations.
         skipped: other images and annotations, and why.
+        records: image id -> its entry in the file.
     """
 
     source: str
@@ -68,6 +69,21 @@ class GroundTruth:
     names: tuple[str, ...]
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
+    records: dict[Any, Mapping[str, Any]]
+
+    def groups(self, key: str) -> dict[str, list[Any]]:
+        """The ids of the images by their value of a field, sorted by it.
+
+        Raises:
+            DataError: an image has no such field.
+        """
+        found: dict[str, list[Any]] = {}
+        for number in self.images:
+            if key not in self.records[number]:
+                known = ", ".join(self.records[number])
+                raise DataError(f"{self.source}: image {number!r} has no field {key!r} to group by, found {known}")
+            found.setdefault(str(self.records[number][key]), []).append(number)
+        return dict(sorted(found.items()))
 
     def only(self, image_ids: Collection[Any]) -> GroundTruth:
         """The same with the annotations of these images alone; positions stay.
@@ -96,6 +112,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
         raise DataError(f"{name}: expected COCO JSON, an object with lists {', '.join(keys)}, found {found}")
     skipped: list[str] = []
     images: dict[Any, int] = {}
+    records: dict[Any, Mapping[str, Any]] = {}
     sizes: list[tuple[int, int]] = []
     for i, image in enumerate(content["images"]):
         number, size = _get(image, "id"), (_get(image, "height"), _get(image, "width"))
@@ -107,6 +124,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
         if number in images:
             raise DataError(f"{name}: images[{i}]: two images have id {number}: annotations cannot be told apart")
         images[number] = len(sizes)
+        records[number] = image
         sizes.append(size)
     categories: dict[Any, int] = {}
     names: list[str] = []
@@ -116,7 +134,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
             raise DataError(f"{name}: categories[{i}]: expected an id of its own and a name, found {_short(category)}")
         categories[number] = i
         names.append(f"{word} (id {number})" if word in names else word)
-    truth = GroundTruth(name, images, tuple(sizes), categories, tuple(names), (), ())
+    truth = GroundTruth(name, images, tuple(sizes), categories, tuple(names), (), (), records)
     entries = []
     seen: set[Any] = set()
     for i, annotation in enumerate(content["annotations"]):

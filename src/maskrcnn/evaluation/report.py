@@ -17,11 +17,18 @@ def table(report: Report) -> Text:
     kinds = [(kind, f) for kind, f in (("masks", report.masks), ("boxes", report.boxes)) if f is not None]
     lines = ["      " + "".join(f"{name:>6}" for name in report.boxes)]
     lines += [f"{kind:6}" + "".join(f"{digits(figures[name]):>6}" for name in report.boxes) for kind, figures in kinds]
-    if 1 < len(report.per_class) <= _CLASSES_SHOWN:
-        width = max(len(name) for name in ("AP of class", *report.per_class))
-        lines += ["", f"{'AP of class':{width}}" + "".join(f"{kind:>7}" for kind, _ in kinds)]
-        for name, figures in report.per_class.items():
-            lines.append(f"{name:{width}}" + "".join(f"{digits(figures[kind]):>7}" for kind, _ in kinds))
+    of_groups = {
+        name: {"masks": (group.masks or {}).get("AP"), "boxes": group.boxes["AP"]}
+        for name, group in report.groups.items()
+    }
+    of_classes = report.per_class if 1 < len(report.per_class) <= _CLASSES_SHOWN else {}
+    for title, rows in (("AP of class", of_classes), ("AP of group", of_groups)):
+        if not rows:
+            continue
+        width = max(len(name) for name in (title, *rows))
+        lines += ["", f"{title:{width}}" + "".join(f"{kind:>7}" for kind, _ in kinds)]
+        for name, by_kind in rows.items():
+            lines.append(f"{name:{width}}" + "".join(f"{digits(by_kind[kind]):>7}" for kind, _ in kinds))
     lines += [
         "",
         f"{report.images} images, {report.objects} objects, {report.detections} detections, "

@@ -24,6 +24,7 @@ def evaluate(
     results_out: Path | None = None,
     limit: int | None = None,
     strict: bool = False,
+    group_by: str | None = None,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
     """Predicts every image of a data set and compares with its annotations (COCO AP and AR, masks and boxes).
@@ -35,6 +36,7 @@ def evaluate(
         results_out: also writes the COCO results there.
         limit: only the first so many images.
         strict: refuse a data set with broken annotations instead of skipping them.
+        group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
         track: wraps the images with their count, for a progress bar.
 
     Raises:
@@ -61,6 +63,7 @@ def evaluate(
         results,
         max_detections=predictor.config.model.detect.max_detections,
         image_ids=image_ids,
+        group_by=group_by,
     )
 
 
