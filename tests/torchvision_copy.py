@@ -26,7 +26,7 @@ from maskrcnn.weights.imagenet import torchvision_to_ours
 
 CLASSES = 91  # with the background, which is class 0 there
 EVERYTHING = 10**6  # a sample size that leaves nothing out, so that nothing is random
-TRAIN_PROPOSALS = 100  # an image
+TRAIN_PROPOSALS = 50  # an image
 
 RENAMES = (
     (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral.\1."),
@@ -66,7 +66,7 @@ def our_layout(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def torchvisions_rules(short_side: int, long_side: int, proposals: int) -> Config:
+def torchvisions_rules(short_side: int, long_side: int, proposals: int, detections: int) -> Config:
     """The config in which our network follows torchvision wherever the two differ by default."""
     return Config(
         model=ModelConfig(
@@ -86,7 +86,7 @@ def torchvisions_rules(short_side: int, long_side: int, proposals: int) -> Confi
             mask_head=MaskHeadConfig(
                 samples=EVERYTHING, target_sampling_ratio=0, target_aligned=False, paste="expanded_box"
             ),
-            detect=DetectConfig(min_size=1e-2),
+            detect=DetectConfig(min_size=1e-2, max_detections=detections),
         ),
         image=ImageConfig(
             short_side=short_side,
@@ -99,7 +99,9 @@ def torchvisions_rules(short_side: int, long_side: int, proposals: int) -> Confi
     )
 
 
-def torchvision_model(short_side: int, long_side: int, proposals: int, images: list[Tensor]) -> nn.Module:
+def torchvision_model(
+    short_side: int, long_side: int, proposals: int, detections: int, images: list[Tensor]
+) -> nn.Module:
     """torchvision's network in evaluation mode, sampling everything when it trains.
 
     Random weights alone find nothing, or the same everywhere. So each layer is scaled by what it says of
@@ -117,6 +119,7 @@ def torchvision_model(short_side: int, long_side: int, proposals: int, images: l
         rpn_pre_nms_top_n_train=500,
         rpn_post_nms_top_n_train=TRAIN_PROPOSALS,
         rpn_post_nms_top_n_test=proposals,
+        box_detections_per_img=detections,
         box_batch_size_per_image=EVERYTHING,
         box_positive_fraction=1.0,
     ).eval()

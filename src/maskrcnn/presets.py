@@ -57,9 +57,9 @@ def mask_rcnn_tiny() -> Config:
             mask_head=MaskHeadConfig(convs=2, channels=64, samples=16),
         ),
         image=ImageConfig(short_side=160, long_side=224),
-        augment=AugmentConfig(scale_jitter=(0.9, 1.1), flip_vertical=0.5, quarter_turns=True),
+        augment=AugmentConfig(scale_jitter=(0.85, 1.15), crop=(160, 160), flip_vertical=0.5, quarter_turns=True),
         train=TrainConfig(
-            steps=1100,
+            steps=1000,
             batch_size=8,
             optimizer="adamw",
             learning_rate=2e-3,

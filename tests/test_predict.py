@@ -1,0 +1,182 @@
+"""From image files to instances, results and pictures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import hotcoco
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import maskrcnn
+from maskrcnn.config import Category, ImageConfig
+from maskrcnn.errors import ImageError
+from maskrcnn.models.build import build_model
+from maskrcnn.predict import Predictor, postprocess, predict_files, preprocess, to_coco_results
+from maskrcnn.structures.detections import Detections
+from small_data import small_config, write_small
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Random weights with a low threshold: many detections of no meaning, which is enough here."""
+    torch.manual_seed(0)
+    config = small_config()
+    model = replace(config.model, num_classes=2, detect=replace(config.model.detect, score_threshold=0.01))
+    config = replace(config, model=model, categories=(Category(3, "blue"), Category(7, "red")))
+    return Predictor(build_model(config).eval(), config)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_paths_pil_images_and_arrays_give_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    image = picture(50, 70)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    found = predictor.predict([str(tmp_path / "a.png"), tmp_path / "a.png", Image.fromarray(image), image])
+    assert len(found[0]) > 0
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0].boxes, other.boxes)
+        assert found[0].masks == other.masks
+
+
+def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> None:
+    for height, width in ((31, 200), (200, 31), (64, 64)):
+        found = predictor.predict([picture(height, width)])[0]
+        assert found.image_hw == (height, width)
+        assert found.boxes.dtype == np.float32
+        assert (found.boxes[:, :2] >= 0).all()
+        assert (found.boxes[:, 2:] <= [width, height]).all()
+        assert found.boxes[:, 2:].max() > 0.5 * max(height, width)
+        assert (np.diff(found.scores) <= 0).all()
+        assert found.names == tuple(("blue", "red")[label] for label in found.labels)
+        assert found.keypoints is None
+        assert found.masks is not None
+        assert found.masks.dense().shape == (len(found), height, width)
+
+
+def test_batches_give_what_single_images_give(predictor: Predictor) -> None:
+    images = [picture(60, 80, seed) for seed in range(3)]
+    single, batched = predictor.predict(images), predictor.predict(images, batch_size=3)
+    for one, other in zip(single, batched, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_fewer_detections_are_the_best_ones(predictor: Predictor) -> None:
+    image = picture(64, 80)
+    many, few = predictor.predict([image])[0], predictor.with_detections(3).predict([image])[0]
+    assert len(many) > 3
+    np.testing.assert_array_equal(few.scores, many.scores[:3])
+
+
+def test_nothing_found(predictor: Predictor) -> None:
+    detect = replace(predictor.config.model.detect, score_threshold=1.0)
+    strict = replace(predictor, config=replace(predictor.config, model=replace(predictor.config.model, detect=detect)))
+    found = strict.predict([picture(40, 50)])[0]
+    assert len(found) == 0
+    assert found.masks is not None
+    assert found.masks.dense().shape == (0, 40, 50)
+    assert to_coco_results(found, 1, strict.config) == []
+
+
+def test_saved_and_loaded_it_predicts_the_same(predictor: Predictor, tmp_path: Path) -> None:
+    predictor.save(tmp_path / "m.safetensors")
+    again = maskrcnn.load(tmp_path / "m.safetensors")
+    assert again.config == predictor.config
+    image = picture(64, 80)
+    one, other = predictor.predict([image])[0], again.predict([image])[0]
+    np.testing.assert_array_equal(one.boxes, other.boxes)
+    np.testing.assert_array_equal(one.scores, other.scores)
+    assert one.masks == other.masks
+
+
+def test_results_are_coco_results(predictor: Predictor) -> None:
+    found = predictor.predict([picture(64, 80)])[0]
+    assert found.masks is not None
+    results = json.loads(json.dumps(to_coco_results(found, 5, predictor.config)))
+    assert len(results) == len(found)
+    for i, entry in enumerate(results):
+        assert entry["image_id"] == 5
+        assert entry["category_id"] == (3, 7)[found.labels[i]]
+        x, y, w, h = entry["bbox"]
+        np.testing.assert_allclose([x, y, x + w, y + h], found.boxes[i], atol=2e-3)
+        np.testing.assert_array_equal(hotcoco.mask.decode(entry["segmentation"]), found.masks[i].dense())
+
+
+def test_fixed_size_input() -> None:
+    batch = preprocess([picture(30, 60), picture(100, 20)], ImageConfig(fixed_size=(64, 96)))
+    assert batch.pixels.shape == (2, 3, 64, 96)
+    assert batch.sizes_hw.tolist() == [[48, 96], [64, 13]]
+
+
+def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_small(tmp_path, "images", 2)
+    files = sorted((tmp_path / "images").iterdir())
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    summary = predict_files(predictor, [files[0], tmp_path / "bad.png", files[1]], tmp_path / "out", min_score=0.0)
+    assert (summary.images, len(summary.skipped)) == (2, 1)
+    assert "skipped: " in capsys.readouterr().err
+    results = json.loads(summary.results.read_text())
+    assert {entry["image_id"] for entry in results} == {1, 3}
+    assert {entry["file_name"] for entry in results} == {str(files[0]), str(files[1])}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "000001_0.png",
+        "000003_1.png",
+        "predictions.json",
+    ]
+    with Image.open(tmp_path / "out" / "000001_0.png") as drawn:
+        assert drawn.size[0] >= 80
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        predict_files(predictor, [files[0], tmp_path / "bad.png"], tmp_path / "strict", draw=False, strict=True)
+    assert json.loads((tmp_path / "strict" / "predictions.json").read_text()), "what was found before is kept"
+
+
+def test_300_detections_on_12_megapixels_cost_megabytes() -> None:
+    """In a process of its own, because memory that a process has once used does not come back."""
+    program = """
+import resource
+import torch
+from maskrcnn.predict import postprocess, to_coco_results
+from maskrcnn.presets import preset
+from maskrcnn.structures.detections import Detections
+torch.manual_seed(0)
+corner = torch.rand(1, 300, 2) * torch.tensor([600.0, 400.0])
+boxes = torch.cat([corner, corner + 60 + 600 * torch.rand(1, 300, 2)], dim=-1)
+probs = torch.nn.functional.interpolate(torch.rand(300, 1, 5, 5), size=(28, 28), mode="bilinear")[None, :, 0]
+scores, labels, valid = torch.rand(1, 300), torch.zeros(1, 300, dtype=torch.int64), torch.ones(1, 300, dtype=bool)
+found = Detections(boxes, scores, labels, valid, probs)
+config = preset("mask_rcnn_R_50_FPN")
+small = Detections(boxes[:, :1], scores[:, :1], labels[:, :1], valid[:, :1], probs[:, :1])
+postprocess(small, torch.tensor([[800, 1067]]), [(60, 80)], config, ())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+instances = postprocess(found, torch.tensor([[800, 1067]]), [(3000, 4000)], config, ())[0]
+results = to_coco_results(instances, 1, config)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(results) == 300 and sum(instances.masks.areas() > 0) > 250
+print((after - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 300
+
+
+def test_detections_keep_their_place_when_brought_back(predictor: Predictor) -> None:
+    boxes = torch.tensor([[[10.0, 20.0, 30.0, 40.0], [0.0, 0.0, 0.0, 0.0]]])
+    probs = torch.ones(1, 2, 28, 28)
+    found = Detections(boxes, torch.tensor([[0.9, 0.0]]), torch.tensor([[1, 0]]), torch.tensor([[True, False]]), probs)
+    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
+    assert instances.boxes.tolist() == [[40.0, 40.0, 120.0, 80.0]]
+    assert instances.names == ("red",)
+    assert instances.masks is not None
+    dense = instances.masks.dense()[0]
+    assert dense[40:80, 40:120].all()
+    assert dense.sum() == 40 * 80
