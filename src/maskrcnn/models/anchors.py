@@ -53,14 +53,17 @@ class Anchors:
             padded_hw: size of the batch in pixels.
         """
         key = (tuple(grids), padded_hw, device)
-        if key not in self._cache:
+        if key in self._cache:
+            return self._cache[key]
+        levels = [
+            self._level(cell.to(device), grid, stride, padded_hw)
+            for cell, grid, stride in zip(self.cells, grids, strides, strict=True)
+        ]
+        if type(levels[0]) is Tensor:  # not the stand-ins of a tracer, which no later call could use
             if len(self._cache) >= 64:  # many shapes pass by in multi-scale training
                 self._cache.clear()
-            self._cache[key] = [
-                self._level(cell.to(device), grid, stride, padded_hw)
-                for cell, grid, stride in zip(self.cells, grids, strides, strict=True)
-            ]
-        return self._cache[key]
+            self._cache[key] = levels
+        return levels
 
     def _level(self, cell: Tensor, grid: tuple[int, int], stride: int, padded_hw: tuple[int, int]) -> Tensor:
         step_y, step_x = (
