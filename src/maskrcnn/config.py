@@ -7,7 +7,7 @@ model came from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -304,7 +304,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(Config).validate_python(dict(data))
+        config = TypeAdapter(Config).validate_python(dict(data))
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
@@ -312,3 +312,18 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
             f"config field {path or '(root)'}: {first['msg']}, found {first['input']!r}; "
             "was the file written by a newer version?"
         ) from None
+    unknown = next(_unknown_fields(data, config_to_dict(config)), None)
+    _require(
+        unknown is None, f"config field {unknown}: there is no such field; was the file written by a newer version?"
+    )
+    return config
+
+
+def _unknown_fields(given: Any, known: Any, path: str = "") -> Iterator[str]:
+    """The paths of all keys in `given` that `known` has not."""
+    if isinstance(given, Mapping) and isinstance(known, Mapping):
+        for key, value in given.items():
+            if key in known:
+                yield from _unknown_fields(value, known[key], f"{path}{key}.")
+            else:
+                yield f"{path}{key}"

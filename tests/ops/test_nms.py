@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torchvision
 from hypothesis import given
@@ -61,13 +62,21 @@ def test_labels_are_torchvisions_batched_nms() -> None:
         assert keep[i].nonzero()[:, 0].tolist() == expected.tolist()
 
 
-def test_classes_far_from_zero_keep_their_precision() -> None:
-    # Moved apart in float32, boxes of class 1000 at 4000 pixels would lose their fractions.
-    near = torch.tensor([[4000.0, 4000.0, 4001.0, 4001.0], [4000.0, 4000.48, 4001.0, 4001.48]])  # IoU 0.351
+def test_classes_far_apart_keep_their_precision() -> None:
+    # Moved apart in float32, boxes of class 1000 in an image of 4000 pixels would lose their fractions.
+    origin, box = [0.0, 0.0, 1.0, 1.0], [4000.0, 4000.0, 4001.0, 4001.0]
+    lower = [4000.0, 4000.48, 4001.0, 4001.48]  # IoU 0.351
     for label in (0, 1000):
-        labels = torch.full((1, 2), label)
-        assert nms(near[None], torch.ones(1, 2, dtype=torch.bool), 0.36, labels).all()
-        assert not nms(near[None], torch.ones(1, 2, dtype=torch.bool), 0.34, labels).all()
+        boxes, labels = torch.tensor([[origin, box, lower]]), torch.full((1, 3), label)
+        assert nms(boxes, torch.ones(1, 3, dtype=torch.bool), 0.36, labels).tolist() == [[True, True, True]]
+        assert nms(boxes, torch.ones(1, 3, dtype=torch.bool), 0.34, labels).tolist() == [[True, True, False]]
+
+
+@pytest.mark.parametrize("gap", range(0, 44, 2))
+def test_labels_never_meet_wherever_their_boxes_lie(gap: int) -> None:
+    ends = torch.tensor([[[0.0, 0.0, 20.0, 20.0], [gap, gap, gap + 20.0, gap + 20.0]]])
+    for labels in ([[1, 0]], [[0, 1]], [[2, 0]]):
+        assert nms(ends, torch.ones(1, 2, dtype=torch.bool), 0.1, torch.tensor(labels)).all()
 
 
 def test_nothing_valid_and_nothing_at_all() -> None:

@@ -180,6 +180,15 @@ def test_level_is_torchvisions(width: float, height: float) -> None:
     assert level_of(boxes, 4, 4, 224.0).tolist() == LevelMapper(2, 5)([boxes]).tolist()
 
 
+def test_level_just_under_a_power_of_two_is_torchvisions() -> None:
+    for side in (112.0, 224.0, 448.0):
+        below = torch.tensor(side) - torch.arange(40) * 1e-5
+        boxes = torch.stack([torch.zeros(40), torch.zeros(40), below, below], dim=1)
+        levels = level_of(boxes, 4, 4, 224.0).tolist()
+        assert levels == LevelMapper(2, 5)([boxes]).tolist()
+        assert len(set(levels)) == 2
+
+
 def test_level_is_equation_1_of_fpn() -> None:
     sides = [1.0, 55.9, 56.0, 111.9, 112.0, 223.9, 224.0, 447.9, 448.0, 895.0, 5000.0]
     boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides])

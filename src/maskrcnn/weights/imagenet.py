@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor
@@ -44,7 +47,7 @@ def load_backbone(backbone: ResNet, source: Path | str) -> str:
     """
     path = Path(source)
     if path.suffix == ".safetensors":
-        state: Mapping[str, Tensor] = read_safetensors(path)[0]
+        state: Mapping[Any, Any] = read_safetensors(path)[0]
     elif path.exists() or path.suffix in (".pth", ".pt"):
         state = read_torch(path)
     else:
@@ -52,6 +55,11 @@ def load_backbone(backbone: ResNet, source: Path | str) -> str:
     expected = backbone.state_dict()
     renamed = {}
     for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                f"{source}: expected a dictionary of tensors by name, as torchvision's resnet state_dict(), "
+                f"found {name!r}: {type(value).__name__}"
+            )
         if not DROPPED.search(name):
             renamed[torchvision_to_ours(name)] = value.to(torch.float32)
     for name in expected:
@@ -68,7 +76,7 @@ def torchvision_to_ours(name: str) -> str:
     return name
 
 
-def _named(name: str) -> Mapping[str, Tensor]:
+def _named(name: str) -> Mapping[str, Any]:
     from torchvision.models import get_model_weights, get_weight
 
     try:
@@ -78,10 +86,16 @@ def _named(name: str) -> Mapping[str, Tensor]:
             f"{name!r} is neither a file nor the name of torchvision weights; "
             "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
         ) from None
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise WeightsError(
-            f"cannot download {name} from {weights.url} ({error}); download that file on a machine with a network "
-            "and give its path instead"
-        ) from None
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    file = folder / PurePosixPath(urlparse(weights.url).path).name
+    if not file.exists():
+        hash_prefix = re.search(r"-([a-f0-9]+)\.", file.name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix[1] if hash_prefix else None)
+        except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
+            raise WeightsError(
+                f"cannot download {name} from {weights.url} ({error}); download that file on a machine with a "
+                "network and give its path instead"
+            ) from None
+    return read_torch(file)

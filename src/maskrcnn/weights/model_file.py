@@ -52,8 +52,8 @@ def open_model(path: Path | str) -> tuple[MaskRCNN, Config, dict[str, Any]]:
         )
     try:
         header = json.loads(metadata[METADATA_KEY])
-        version, stored = header["format"], header["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        version, stored = int(header["format"]), dict(header["config"])
+    except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: the header of the model file cannot be read ({error}); get the file again"
         ) from None

@@ -1,0 +1,105 @@
+"""ResNet, its norms and the pyramid: shapes, values, and what is not trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from maskrcnn.models.fpn import FPN
+from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm, Norm
+from maskrcnn.models.resnet import ResNet
+
+
+def resnet(depth: int = 10, norm: Norm = "frozen_batch_norm", frozen_stages: int = 2) -> ResNet:
+    return ResNet(depth=depth, width=8, norm=norm, eps=1e-5, frozen_stages=frozen_stages)
+
+
+@pytest.mark.parametrize("depth", [10, 18, 34, 50, 101])
+def test_shapes(depth: int) -> None:
+    backbone = resnet(depth).eval()
+    expansion = 1 if depth < 50 else 4
+    assert backbone.channels == [8 * expansion, 16 * expansion, 32 * expansion, 64 * expansion]
+    with torch.no_grad():
+        features = backbone(torch.zeros(2, 3, 64, 96))
+    assert [tuple(f.shape) for f in features] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("frozen", range(6))
+def test_frozen_stages_get_no_gradient(frozen: int) -> None:
+    backbone = resnet(norm="batch_norm", frozen_stages=frozen).train()
+    if frozen < 5:
+        sum(f.mean() for f in backbone(torch.rand(2, 3, 64, 64))).backward()  # type: ignore[union-attr]
+    stages = backbone.stages()
+    assert len(stages) == 5
+    for number, stage in enumerate(stages, start=1):
+        for parameter in stage.parameters():
+            assert parameter.requires_grad == (number > frozen)
+            assert (parameter.grad is not None) == (number > frozen)
+
+
+def buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.named_buffers()}
+
+
+def test_frozen_norms_never_change() -> None:
+    backbone = resnet(frozen_stages=0).train()
+    before = buffers(backbone)
+    assert not any("norm" in name for name, _ in backbone.named_parameters())
+    optimiser = torch.optim.SGD(backbone.parameters(), lr=1.0)
+    sum(f.square().mean() for f in backbone(torch.rand(2, 3, 64, 64))).backward()  # type: ignore[union-attr]
+    optimiser.step()
+    after = buffers(backbone)
+    assert len(before) > 0
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_batch_norms_of_frozen_stages_keep_still_and_the_others_learn() -> None:
+    backbone = resnet(norm="batch_norm", frozen_stages=2).train()
+    before = buffers(backbone)
+    backbone(torch.rand(2, 3, 64, 64))
+    for name, value in buffers(backbone).items():
+        assert torch.equal(before[name], value) == name.startswith(("stem.", "res2.")), name
+
+
+def test_frozen_norm_is_batch_norm_in_evaluation() -> None:
+    torch.manual_seed(0)
+    reference = ConvNorm(3, 5, 3, stride=2, norm="batch_norm", eps=1e-3).eval()
+    assert isinstance(reference.norm, nn.BatchNorm2d)
+    for value in (reference.norm.weight.data, reference.norm.bias.data, reference.norm.running_mean):
+        value.normal_()
+    reference.norm.running_var.uniform_(0.01, 2)
+    folded = ConvNorm(3, 5, 3, stride=2, norm="frozen_batch_norm", eps=1e-3)
+    folded.load_state_dict({k: v for k, v in reference.state_dict().items() if "num_batches" not in k})
+    image = torch.randn(2, 3, 9, 9)
+    a, b = folded(image), reference(image)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    torch.testing.assert_close(folded.conv.weight.grad, reference.conv.weight.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_a_fresh_frozen_norm_changes_nothing() -> None:
+    scale, shift = FrozenBatchNorm(4, eps=1e-5).scale_and_shift()
+    torch.testing.assert_close(scale, torch.ones(4))
+    torch.testing.assert_close(shift, torch.zeros(4))
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 160)])
+def test_pyramid_shapes(size: tuple[int, int]) -> None:
+    maps = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in zip((8, 16, 32, 64), (4, 8, 16, 32), strict=True)]
+    pyramid = FPN((8, 16, 32, 64), 24)(maps)
+    sizes = [(size[0] // s, size[1] // s) for s in (4, 8, 16, 32)]
+    sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    assert [tuple(level.shape) for level in pyramid] == [(2, 24, *hw) for hw in sizes]
+    assert torch.equal(pyramid[4], pyramid[3][:, :, ::2, ::2])
+    assert FPN.strides == (4, 8, 16, 32, 64)
+
+
+def test_every_level_hears_of_the_coarsest() -> None:
+    maps = [torch.rand(1, 4, 32 // 2**i, 32 // 2**i, requires_grad=True) for i in range(4)]
+    pyramid = FPN((4, 4, 4, 4), 6)(maps)
+    (gradient,) = torch.autograd.grad(pyramid[0].sum(), [maps[3]])
+    assert gradient.any()

@@ -1,0 +1,248 @@
+"""The network as a whole: losses, detections, and what must not change them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from maskrcnn.config import Config, DetectConfig
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.presets import PRESETS, preset
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from small_network import Objects, batch_of, lively_network, network_config, sample_of
+
+LOSSES = ["loss_rpn_class", "loss_rpn_box", "loss_class", "loss_box", "loss_mask"]
+TWO: Objects = [(1, (10, 10, 40, 40)), (0, (50, 20, 90, 60))]
+SETTINGS = DetectConfig(score_threshold=0.02)
+
+
+@pytest.fixture(scope="module")
+def network() -> MaskRCNN:
+    return lively_network(network_config())
+
+
+def gradients(network: MaskRCNN, losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor | None]:
+    network.zero_grad()
+    torch.stack(list(losses.values())).sum().backward()
+    return {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+
+
+CASES = {
+    "objects in every image": [sample_of(64, 96, TWO), sample_of(60, 70, TWO[:1], seed=1)],
+    "one image without objects": [sample_of(64, 96, TWO), sample_of(60, 70, [], seed=1)],
+    "no object in the batch": [sample_of(64, 96, []), sample_of(60, 70, [], seed=1)],
+    "crowds only": [sample_of(64, 96, [(-1, (0, 0, 96, 64))]), sample_of(60, 70, [(-1, (5, 5, 30, 30))], seed=1)],
+    "objects without masks": [sample_of(64, 96, TWO, with_masks=False)],
+    "an object of one pixel": [sample_of(64, 96, [(0, (95, 63, 96, 64))])],
+    "one image": [sample_of(33, 95, [(0, (0, 0, 95, 33))])],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_five_finite_losses_reach_every_parameter(network: MaskRCNN, case: str) -> None:
+    batch = batch_of(*CASES[case])
+    losses = network.train()(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    assert list(losses) == LOSSES
+    for name, loss in losses.items():
+        assert loss.shape == ()
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss), name
+    for name, gradient in gradients(network, losses).items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+    if case in ("no object in the batch", "crowds only"):
+        assert losses["loss_rpn_box"] == losses["loss_box"] == losses["loss_mask"] == 0
+    if case == "objects without masks":
+        assert losses["loss_mask"] == 0
+        assert losses["loss_box"] > 0
+
+
+def test_losses_repeat_with_their_generator(network: MaskRCNN) -> None:
+    batch = batch_of(*CASES["objects in every image"])
+    a, b, c = (network.train()(batch.images, batch.targets, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a[name], b[name]) for name in LOSSES)
+    assert any(not torch.equal(a[name], c[name]) for name in LOSSES)
+
+
+def test_a_step_against_the_gradient_lowers_the_loss() -> None:
+    network = build_model(network_config()).train()
+    batch = batch_of(*CASES["objects in every image"])
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    totals = []
+    for _ in range(12):
+        losses = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+        gradients(network, losses)
+        optimiser.step()
+        totals.append(sum(loss.item() for loss in losses.values()))
+    assert totals[-1] < 0.8 * totals[0]
+
+
+def test_detections_are_sorted_padded_and_inside(network: MaskRCNN) -> None:
+    images = batch_of(*CASES["one image without objects"]).images
+    found = network.eval().detect(images, SETTINGS)
+    count = found.valid.shape[1]
+    assert count <= SETTINGS.max_detections
+    assert found.boxes.shape == (2, count, 4)
+    assert found.mask_probs is not None
+    assert found.mask_probs.shape == (2, count, 28, 28)
+    assert found.valid.any(1).all()
+    assert ((found.mask_probs >= 0) & (found.mask_probs <= 1)).all()
+    for boxes, scores, labels, valid, size in zip(
+        found.boxes, found.scores, found.labels, found.valid, images.sizes_hw.tolist(), strict=True
+    ):
+        assert (scores[:-1] >= scores[1:]).all()
+        assert (scores[valid] > SETTINGS.score_threshold).all()
+        assert not scores[~valid].any()
+        assert ((labels >= 0) & (labels < 2)).all() or network.roi_heads.box_head.num_classes > 2
+        assert (boxes[valid][:, 2] <= size[1]).all()
+        assert (boxes[valid][:, 3] <= size[0]).all()
+
+
+def test_detect_leaves_no_gradient_and_no_trace(network: MaskRCNN) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = network.eval().detect(batch_of(*CASES["one image"]).images, SETTINGS)
+    assert not found.scores.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_nothing_above_the_threshold(network: MaskRCNN) -> None:
+    images = batch_of(*CASES["objects in every image"]).images
+    found = network.eval().detect(images, replace(SETTINGS, score_threshold=1.0))
+    assert not found.valid.any()
+    assert not found.scores.any()
+    assert found.mask_probs is not None
+    assert not found.mask_probs.any()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_the_best_are_kept(network: MaskRCNN, most: int) -> None:
+    images = batch_of(*CASES["objects in every image"]).images
+    everything = network.eval().detect(images, SETTINGS)
+    found = network.detect(images, replace(SETTINGS, max_detections=most))
+    assert found.scores.shape == (2, most)
+    torch.testing.assert_close(found.scores, everything.scores[:, :most])
+    torch.testing.assert_close(found.boxes, everything.boxes[:, :most])
+
+
+def of_one(found: Detections, i: int) -> Detections:
+    keep = found.valid[i]
+    assert found.mask_probs is not None
+    return Detections(
+        found.boxes[i][keep], found.scores[i][keep], found.labels[i][keep], keep, found.mask_probs[i][keep]
+    )
+
+
+def test_an_image_does_not_depend_on_the_others_in_its_batch(network: MaskRCNN) -> None:
+    """On the same canvas: around it, zeros pass through layers with biases, as in every Mask R-CNN."""
+    network.eval()
+    batch = batch_of(*CASES["objects in every image"], sample_of(40, 90, TWO[:1], seed=5)).images
+    together = network.detect(batch, SETTINGS)
+    for i in range(3):
+        alone = network.detect(ImageBatch(batch.pixels[i : i + 1], batch.sizes_hw[i : i + 1]), SETTINGS)
+        a, b = of_one(together, i), of_one(alone, 0)
+        assert len(a.scores) > 3
+        assert torch.equal(a.labels, b.labels)
+        torch.testing.assert_close(a.boxes, b.boxes, rtol=0, atol=1e-2)
+        torch.testing.assert_close(a.scores, b.scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(a.mask_probs, b.mask_probs, rtol=0, atol=1e-3)
+
+
+def test_what_lies_in_the_padding_does_not_matter(network: MaskRCNN) -> None:
+    network.eval()
+    clean = batch_of(sample_of(40, 70, TWO[:1])).images
+    dirty = ImageBatch(clean.pixels.clone(), clean.sizes_hw)
+    dirty.pixels[:, :, 40:] = 200
+    dirty.pixels[:, :, :, 70:] = 100
+    a, b = network.detect(clean, SETTINGS), network.detect(dirty, SETTINGS)
+    assert torch.equal(a.boxes, b.boxes)
+    assert torch.equal(a.scores, b.scores)
+
+
+def test_uint8_and_float_images_are_the_same(network: MaskRCNN) -> None:
+    network.eval()
+    images = batch_of(*CASES["one image"]).images
+    a, b = network.normalise(images), network.normalise(ImageBatch(images.pixels.float(), images.sizes_hw))
+    assert torch.equal(a, b)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    expected = (images.pixels[0, :, 3, 4].float() - mean) / std
+    torch.testing.assert_close(a[0, :, 3, 4], expected)
+    assert not a[:, :, 33:].any()
+
+
+def test_inference_mode_and_fake_tensors_leave_nothing_behind() -> None:
+    """Anchors are kept between calls: those made in a special mode must not turn up in ordinary ones."""
+    network = lively_network(network_config())
+    batch = batch_of(*CASES["objects in every image"])
+    with torch.inference_mode():
+        network.eval().detect(batch.images, SETTINGS)
+    gradients(network, network.train()(batch.images, batch.targets))
+
+    other = lively_network(network_config())
+    images = batch_of(sample_of(96, 96, TWO)).images
+    grids = [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        other.rpn.anchors(grids, other.rpn.strides, (96, 96), torch.device("cpu"))
+    found = other.eval().detect(images, SETTINGS)
+    assert type(found.boxes) is torch.Tensor
+    assert found.valid.any()
+
+
+def test_faster_rcnn_is_the_network_without_masks() -> None:
+    network = lively_network(network_config(mask_head=None))
+    batch = batch_of(*CASES["objects in every image"])
+    assert list(network.train()(batch.images, batch.targets)) == LOSSES[:4]
+    found = network.eval().detect(batch.images, SETTINGS)
+    assert found.valid.any()
+    assert found.mask_probs is None
+
+
+@pytest.mark.parametrize("classes", [1, 3, 300])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_any_number_of_classes(classes: int, agnostic: bool) -> None:
+    base = network_config().model
+    assert base.mask_head is not None
+    config = network_config(
+        num_classes=classes,
+        box_head=replace(base.box_head, class_agnostic=agnostic),
+        mask_head=replace(base.mask_head, class_agnostic=agnostic),
+    )
+    network = lively_network(config)
+    batch = batch_of(sample_of(64, 96, [(classes - 1, (10, 10, 40, 40))]))
+    losses = network.train()(batch.images, batch.targets)
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(g is not None for g in gradients(network, losses).values())
+    found = network.eval().detect(batch.images, replace(SETTINGS, score_threshold=0.5 / (classes + 1)))
+    assert found.valid.any()
+    assert found.labels.max() < classes
+
+
+def test_bfloat16_losses_are_near() -> None:
+    network = build_model(network_config()).train()
+    batch = batch_of(*CASES["objects in every image"])
+    exact = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    for name in LOSSES:
+        assert found[name].dtype == torch.float32
+        assert found[name].item() == pytest.approx(exact[name].item(), rel=0.1, abs=0.02), name
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "101" in name else ()) for name in PRESETS]
+)
+def test_every_preset_builds_with_the_parameters_it_promises(name: str) -> None:
+    config: Config = preset(name)
+    network = build_model(config)
+    assert network.training
+    millions = sum(p.numel() for p in network.parameters()) / 1e6
+    promised = re.search(r"([\d.]+) M parameters", PRESETS[name].__doc__ or "")
+    if promised:
+        assert millions == pytest.approx(float(promised[1]), abs=0.0501)
+    weight = network.neck.output[0].weight  # type: ignore[union-attr,index]
+    assert weight.is_contiguous(memory_format=torch.channels_last)

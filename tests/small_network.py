@@ -1,0 +1,66 @@
+"""Small networks and batches for the tests of the model: made in memory, in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn.config import Config, DetectConfig
+from maskrcnn.data.loader import Batch, collate
+from maskrcnn.data.transforms import Sample
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from small_data import small_config
+
+Objects = list[tuple[int, tuple[int, int, int, int]]]  # label (-1 is a crowd) and box
+
+
+def network_config(**model: Any) -> Config:
+    """The smallest config, with fields of its `ModelConfig` replaced."""
+    base = small_config()
+    settings: dict[str, Any] = {"detect": DetectConfig(score_threshold=0.02), **model}
+    return replace(base, model=replace(base.model, **settings))
+
+
+def lively_network(config: Config, seed: int = 0) -> MaskRCNN:
+    """Random weights whose predictions spread over boxes and classes; fresh ones say the same of everything."""
+    torch.manual_seed(seed)
+    network = build_model(config)
+    heads = network.rpn.head.objectness, network.rpn.head.deltas, network.roi_heads.box_head.deltas
+    with torch.no_grad():
+        for layer in heads:
+            layer.weight *= 10
+        network.roi_heads.box_head.class_logits.weight *= 100
+        if network.roi_heads.mask_head is not None:
+            network.roi_heads.mask_head.predictor.weight *= 1000
+    return network
+
+
+def sample_of(height: int, width: int, objects: Objects, *, seed: int = 0, with_masks: bool = True) -> Sample:
+    """A noisy image with rectangles; a mask fills its box but for one corner."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 60, (3, height, width), dtype=np.uint8)
+    crops: list[tuple[np.ndarray, tuple[int, int]]] = []
+    for label, (x1, y1, x2, y2) in objects:
+        image[:, y1:y2, x1:x2] = rng.integers(60, 256, (3, 1, 1), dtype=np.uint8)
+        bitmap = np.ones((y2 - y1, x2 - x1), dtype=np.uint8)
+        bitmap[: (y2 - y1) // 2, : (x2 - x1) // 2] = 0
+        crops.append((bitmap, (x1, y1)) if with_masks and label >= 0 else (np.zeros((0, 0), dtype=np.uint8), (0, 0)))
+    return Sample(
+        image=torch.from_numpy(image),
+        boxes=np.array([box for _, box in objects], dtype=np.float32).reshape(-1, 4),
+        labels=np.array([label for label, _ in objects], dtype=np.int64),
+        crowd=np.array([label < 0 for label, _ in objects], dtype=bool),
+        crops=crops,
+        to_original=np.eye(3, dtype=np.float32)[:2],
+        image_hw=(height, width),
+        image_id=seed,
+        path=f"{seed}.png",
+    )
+
+
+def batch_of(*samples: Sample) -> Batch:
+    return collate(samples, 32)

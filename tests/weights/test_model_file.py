@@ -1,0 +1,186 @@
+"""The model file: everything comes back bit for bit, and every file that is not one says so in a line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from maskrcnn.config import Category, Config, DetectConfig
+from maskrcnn.errors import WeightsError
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.weights.model_file import FORMAT, METADATA_KEY, open_model, read_torch, save_model
+from small_network import batch_of, lively_network, network_config, sample_of
+
+CONFIG = replace(network_config(num_classes=2), categories=(Category(7, "red"), Category(3, "blue")))
+PROVENANCE = {"version": "0.1.0", "steps": 12, "data": {"path": "træ.json"}, "results": [0.5, None]}
+
+
+@pytest.fixture(scope="module")
+def network() -> MaskRCNN:
+    return lively_network(CONFIG).eval()
+
+
+@pytest.fixture
+def path(network: MaskRCNN, tmp_path: Path) -> Path:
+    save_model(tmp_path / "model.safetensors", network, CONFIG, PROVENANCE)
+    return tmp_path / "model.safetensors"
+
+
+def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> Path:
+    """The same file after `change` of its tensors and header."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()[METADATA_KEY])
+    change(tensors, header)
+    save_file(tensors, path, metadata={METADATA_KEY: json.dumps(header)})
+    return path
+
+
+def refused(path: Path, expected: str) -> None:
+    with pytest.raises(WeightsError, match=expected) as caught:
+        open_model(path)
+    assert "\n" not in str(caught.value)
+    assert path.name in str(caught.value)
+
+
+def test_round_trip_is_equal_bit_for_bit(network: MaskRCNN, path: Path) -> None:
+    found, config, provenance = open_model(path)
+    assert config == CONFIG
+    assert provenance == PROVENANCE
+    assert not found.training
+    before, after = network.state_dict(), found.state_dict()
+    assert list(before) == list(after)
+    for name, value in before.items():
+        assert value.dtype == after[name].dtype
+        assert torch.equal(value, after[name]), name
+    images = batch_of(sample_of(64, 96, [(0, (10, 10, 40, 40))])).images
+    a, b = network.detect(images, DetectConfig()), found.detect(images, DetectConfig())
+    assert torch.equal(a.boxes, b.boxes)
+    assert torch.equal(a.scores, b.scores)
+
+
+def test_one_file_and_nothing_beside_it(path: Path) -> None:
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    again = path.with_name("again.safetensors")
+    save_model(again, *open_model(path))
+    with safe_open(path, framework="pt") as a, safe_open(again, framework="pt") as b:
+        assert json.loads(a.metadata()[METADATA_KEY]) == json.loads(b.metadata()[METADATA_KEY])
+
+
+def test_a_failed_save_leaves_the_old_file(network: MaskRCNN, path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        save_model(path, network, CONFIG, {"no JSON": object()})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_settings_of_every_kind_come_back(tmp_path: Path) -> None:
+    base = network_config().model
+    config = replace(
+        network_config(
+            mask_head=None,
+            box_head=replace(base.box_head, class_agnostic=True),
+            anchors=replace(base.anchors, rounded=True, stride="grid"),
+            roi_align=replace(base.roi_align, aligned=False),
+        ),
+        image=replace(network_config().image, kernel="bilinear", rounding="floor", fixed_size=(64, 96)),
+    )
+    save_model(tmp_path / "m.safetensors", lively_network(config), config, {})
+    found, found_config, _ = open_model(tmp_path / "m.safetensors")
+    assert found_config == config
+    assert isinstance(found_config.image.fixed_size, tuple)
+    assert found.roi_heads.mask_head is None
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "none.safetensors", "no such file")
+    refused(tmp_path, "is a folder")
+
+
+def test_empty(tmp_path: Path) -> None:
+    (tmp_path / "m.safetensors").touch()
+    refused(tmp_path / "m.safetensors", "the file is empty")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.5, 0.999])
+def test_truncated(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: max(1, int(len(content) * share))])
+    refused(path, "truncated or of another kind")
+
+
+def test_foreign_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(pickle.dumps({"model": list(range(1000))}))
+    refused(path, "of another kind")
+    torch.save({"a": torch.zeros(3)}, path)
+    refused(path, "of another kind")
+    path.write_text("not weights\nat all\n" * 50)
+    refused(path, "of another kind")
+
+
+def test_safetensors_of_something_else(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / "m.safetensors", metadata={"format": "pt"})
+    refused(tmp_path / "m.safetensors", "without its header")
+    save_file({"a": torch.zeros(3)}, tmp_path / "m.safetensors")
+    refused(tmp_path / "m.safetensors", "without its header")
+
+
+@pytest.mark.parametrize(
+    "header", ["", "{", "[]", "3", "{}", '{"format": 1}', '{"format": "x", "config": {}}', '{"format": 1, "config": 3}']
+)
+def test_a_broken_header(tmp_path: Path, header: str) -> None:
+    save_file({"a": torch.zeros(3)}, tmp_path / "m.safetensors", metadata={METADATA_KEY: header})
+    refused(tmp_path / "m.safetensors", "header")
+
+
+def test_a_newer_format(path: Path) -> None:
+    refused(rewritten(path, lambda _, header: header.update(format=FORMAT + 1)), "upgrade maskrcnn")
+
+
+def test_a_config_field_of_a_newer_version(path: Path) -> None:
+    refused(rewritten(path, lambda _, header: header["config"]["model"].update(surprise=1)), r"surprise.*newer version")
+
+
+def test_a_config_that_cannot_work(path: Path) -> None:
+    refused(rewritten(path, lambda _, header: header["config"]["model"].update(num_classes=0)), "num_classes")
+
+
+def test_tensors_that_do_not_fit_are_named(path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+        del tensors["neck.lateral.0.weight"]
+        tensors["stranger"] = torch.zeros(2)
+        tensors["rpn.head.objectness.bias"] = torch.zeros(7)
+
+    refused(
+        rewritten(path, spoil), r"1 missing: neck\.lateral\.0\.weight.*1 surplus: stranger.*objectness\.bias is \(7,\)"
+    )
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("this code must not run",)
+
+
+def test_a_pickle_with_code_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a": Dangerous()}, tmp_path / "m.pth")
+    with pytest.raises(WeightsError, match="not a file of plain tensors") as caught:
+        read_torch(tmp_path / "m.pth")
+    assert "\n" not in str(caught.value)
+    assert "must not run" not in capsys.readouterr().out
+
+
+def test_config_is_the_one_that_was_given(path: Path) -> None:
+    config: Config = open_model(path)[1]
+    assert [category.name for category in config.categories] == ["red", "blue"]
+    assert [category.id for category in config.categories] == [7, 3]
