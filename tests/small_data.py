@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from maskrcnn.config import AnchorConfig, AugmentConfig, BoxHeadConfig, Config, ImageConfig, MaskHeadConfig
+from maskrcnn.config import AnchorConfig, AugmentConfig, BoxHeadConfig, Category, Config, ImageConfig, MaskHeadConfig
+from maskrcnn.models.build import build_model
+from maskrcnn.predict import Predictor
 from maskrcnn.presets import preset
 
 COLOURS = {"red": (200, 40, 40), "blue": (40, 60, 210)}
@@ -58,6 +61,15 @@ def write_small(folder: Path, split: str, count: int, seed: int = 0) -> Path:
     path = folder / f"{split}.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def random_predictor() -> Predictor:
+    """Random weights with a low threshold: many detections of no meaning."""
+    torch.manual_seed(0)
+    config = small_config()
+    model = replace(config.model, num_classes=2, detect=replace(config.model.detect, score_threshold=0.01))
+    config = replace(config, model=model, categories=(Category(3, "blue"), Category(7, "red")))
+    return Predictor(build_model(config).eval(), config)
 
 
 def small_config(**train: Any) -> Config:

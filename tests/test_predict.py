@@ -15,22 +15,16 @@ import torch
 from PIL import Image
 
 import maskrcnn
-from maskrcnn.config import Category, ImageConfig
+from maskrcnn.config import ImageConfig
 from maskrcnn.errors import ImageError
-from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
-from small_data import small_config, write_small
+from small_data import random_predictor, write_small
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    """Random weights with a low threshold: many detections of no meaning, which is enough here."""
-    torch.manual_seed(0)
-    config = small_config()
-    model = replace(config.model, num_classes=2, detect=replace(config.model.detect, score_threshold=0.01))
-    config = replace(config, model=model, categories=(Category(3, "blue"), Category(7, "red")))
-    return Predictor(build_model(config).eval(), config)
+    return random_predictor()
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

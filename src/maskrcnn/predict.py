@@ -28,6 +28,8 @@ from maskrcnn.structures.images import ImageBatch, stack_images
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.weights.model_file import open_model, save_model
 
+LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
+
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -245,5 +247,6 @@ def predict_files(
 def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
     from maskrcnn.visualise import draw
 
+    enlarge = max(1, LEGIBLE // max(image.shape[:2]))
     with atomic_write(path) as temporary:
-        Image.fromarray(draw(image, found, min_score=min_score)).save(temporary, format="PNG")
+        Image.fromarray(draw(image, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")

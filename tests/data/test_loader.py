@@ -191,12 +191,15 @@ def test_broken_files_are_reported_and_replaced(tmp_path: Path, capsys: pytest.C
     path = write_small(tmp_path, "train", 3)
     (tmp_path / "train" / "1.png").write_bytes(b"broken")
     dataset = load_coco(path)
-    ids = {i for batch in islice(training_batches(dataset, config(workers=0)), 4) for i in batch.image_ids}
-    assert ids == {1, 3}
-    assert "skipped: " in capsys.readouterr().err
+    batches = list(islice(training_batches(dataset, config(workers=0)), 4))
+    assert {i for batch in batches for i in batch.image_ids} == {1, 3}
+    assert {message for batch in batches for message in batch.skipped} == {
+        f"{tmp_path / 'train' / '1.png'}: expected an image, found a file of another kind"
+    }
     with pytest.raises(ImageError, match=r"1\.png"):
         list(islice(training_batches(dataset, config(workers=0), strict=True), 4))
     assert [record.image_id for record, _ in evaluation_images(dataset)] == [1, 3]
+    assert "skipped: " in capsys.readouterr().err
     with pytest.raises(ImageError, match=r"1\.png"):
         list(evaluation_images(dataset, strict=True))
     for i in (0, 2):

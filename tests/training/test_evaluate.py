@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from maskrcnn.config import Category
 from maskrcnn.errors import DataError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
-from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor
 from maskrcnn.training.evaluate import evaluate
-from small_data import small_config, write_small
+from small_data import random_predictor, write_small
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    torch.manual_seed(0)
-    config = small_config()
-    model = replace(config.model, num_classes=2, detect=replace(config.model.detect, score_threshold=0.01))
-    config = replace(config, model=model, categories=(Category(3, "blue"), Category(7, "red")))
-    return Predictor(build_model(config).eval(), config)
+    return random_predictor()
 
 
 def test_a_model_file_a_predictor_and_its_written_results_agree(predictor: Predictor, tmp_path: Path) -> None:

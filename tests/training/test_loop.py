@@ -178,8 +178,17 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
 def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = write_small(tmp_path, "train", 3)
     (tmp_path / "train" / "1.png").write_bytes(b"")
-    assert train(small_config(steps=4), data, out=tmp_path / "run").finished
-    assert "1.png: expected an image, found an empty file" in capfd.readouterr().err
+    content = json.loads(data.read_text())
+    content["annotations"][0]["bbox"] = [1, 2]
+    data.write_text(json.dumps(content))
+    summary = train(small_config(steps=4), data, out=tmp_path / "run")
+    assert summary.finished
+    assert len(summary.skipped) == 2
+    said = capfd.readouterr().err
+    assert said.count("1.png: expected an image, found an empty file") == 1
+    assert "1 broken entries are left out, first: " in said
+    content["annotations"].pop(0)
+    data.write_text(json.dumps(content))
     with pytest.raises(ImageError, match="empty file"):
         train(small_config(steps=4), data, out=tmp_path / "strict", strict=True)
 

@@ -68,6 +68,7 @@ class Train:
                     "steps": summary.steps,
                     "seconds": summary.seconds,
                     "finished": summary.finished,
+                    "skipped": summary.skipped,
                     **figures,
                 }
             )
@@ -76,6 +77,8 @@ class Train:
             if summary.report:
                 say(summary.report.line())
             say(f"{summary.steps} steps in {summary.seconds:.0f} s, model {summary.model}")
+            if summary.skipped:
+                say(f"{len(summary.skipped)} broken entries were left out; maskrcnn data check names them")
         if not summary.finished:
             print(f"interrupted; to go on: {resume_command(self.argv)}", file=sys.stderr)
             return 130

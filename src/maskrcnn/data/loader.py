@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,12 +29,16 @@ TRIES = 20  # broken images in a row, after which something larger is wrong
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, what is to be found on them, and which files they are (for messages)."""
+    """Images, what is to be found on them, and which they are (for messages).
+
+    Attributes:
+        skipped: images that were drawn and could not be read, and why; others stand in their place.
+    """
 
     images: ImageBatch
     targets: Targets
     image_ids: tuple[int | str, ...]
-    paths: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 class TrainingData(Dataset[Sample]):
@@ -48,13 +52,15 @@ class TrainingData(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         rng = np.random.default_rng((self.config.train.seed, epoch, index))
+        skipped: list[str] = []
         for _ in range(TRIES):
             try:
-                return training_sample(self.dataset, index, self.config.image, self.config.augment, rng)
+                sample = training_sample(self.dataset, index, self.config.image, self.config.augment, rng)
+                return replace(sample, skipped=tuple(skipped))
             except ImageError as error:
                 if self.strict:
                     raise
-                print(f"skipped: {error}", file=sys.stderr)
+                skipped.append(str(error))
                 index = int(rng.integers(len(self.dataset)))
         raise DataError(f"{self.dataset.path}: {TRIES} images in a row cannot be read; is the image folder right?")
 
@@ -68,7 +74,7 @@ def training_batches(
 
     Args:
         start_step: batches to skip, without loading them.
-        strict: raise on an image that cannot be read, instead of reporting it and drawing another.
+        strict: raise on an image that cannot be read, instead of naming it in `Batch.skipped` and drawing another.
 
     Raises:
         ImageError: with `strict`.
@@ -142,9 +148,8 @@ def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | Non
     targets = Targets(
         torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid), torch.from_numpy(crowd), bank
     )
-    return Batch(
-        images, targets, tuple(sample.image_id for sample in samples), tuple(sample.path for sample in samples)
-    )
+    skipped = tuple(message for sample in samples for message in sample.skipped)
+    return Batch(images, targets, tuple(sample.image_id for sample in samples), skipped)
 
 
 def evaluation_images(

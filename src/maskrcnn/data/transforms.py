@@ -42,6 +42,8 @@ class Sample:
         crops: N pairs of (h, w) uint8 bitmap and (x, y) of its top left corner; the bitmap is (0, 0) without a mask.
         to_original: (2, 3) float32, network-input (x, y, 1) to original pixels.
         image_hw: size of the original.
+        image_id: as in the data set.
+        skipped: images that were drawn first and could not be read, and why.
     """
 
     image: Tensor
@@ -52,7 +54,7 @@ class Sample:
     to_original: np.ndarray
     image_hw: tuple[int, int]
     image_id: int | str
-    path: str
+    skipped: tuple[str, ...] = ()
 
 
 def training_sample(
@@ -84,7 +86,6 @@ def training_sample(
         to_original=inverse[:2].astype(np.float32),
         image_hw=size,
         image_id=record.image_id,
-        path=str(record.path),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from maskrcnn.config import Config
@@ -38,6 +39,7 @@ class Summary:
         model: the model file, of the best validation AP, or of the last step without validation data.
         checkpoint: the resumable state of the last step.
         report: figures of the last evaluation, None without validation data.
+        skipped: broken annotations and images of the training data that were left out, and why.
         finished: False when the run was interrupted; `--resume` continues it.
     """
 
@@ -47,6 +49,7 @@ class Summary:
     steps: int
     seconds: float
     report: Report | None
+    skipped: tuple[str, ...]
     finished: bool
 
 
@@ -97,12 +100,21 @@ def train(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
             f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
         )
+        skipped = dict.fromkeys(dataset.problems)
+        if skipped:
+            bar.say(f"{len(skipped)} broken entries are left out, first: {dataset.problems[0]}")
+            bar.say(f"all of them: maskrcnn data check {dataset.path}")
         sums: dict[str, float] = {}
         window = time.monotonic()
         step = progress.step
         network.train()
         while step < config.train.steps and not interrupted:
-            losses = train_step(network, optimiser, next(batches), config, step, device, dtype)
+            batch = next(batches)
+            for message in batch.skipped:
+                if message not in skipped:
+                    skipped[message] = None
+                    bar.say(f"skipped: {message}")
+            losses = train_step(network, optimiser, batch, config, step, device, dtype)
             step += 1
             run.step = step
             bar.step(step)
@@ -119,7 +131,7 @@ def train(
                 bar.losses(step, row, (config.train.steps - step) / rate)
                 sums, window = {}, time.monotonic()
             if validation and _due(step, config.train.evaluate_every, config.train.steps):
-                report = run.evaluate()
+                report = run.evaluate(bar)
                 metrics.write({"step": step, **report.to_dict()})
                 bar.say(f"step {step}: {report.line()}")
                 window = time.monotonic()
@@ -138,6 +150,7 @@ def train(
         steps=step,
         seconds=time.monotonic() - began,
         report=run.report,
+        skipped=tuple(skipped),
         finished=step >= config.train.steps,
     )
 
@@ -156,7 +169,9 @@ def train_step(
     Raises:
         TrainingError: a loss is not finite; the weights have not been changed by this step.
     """
-    generator = torch.Generator(device).manual_seed(hash((config.train.seed, step)) & 0x7FFF_FFFF_FFFF_FFFF)
+    # One generator a step, from the seed and the step alone: a resumed run draws what the whole run would have.
+    seed = int(np.random.SeedSequence((config.train.seed, step)).generate_state(1, np.uint64)[0] >> 1)
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         losses = network(batch.images.to(device), batch.targets.to(device), generator)
     total = torch.stack(list(losses.values())).sum()
@@ -193,12 +208,12 @@ class _Run:
     step: int = 0
     report: Report | None = None
 
-    def evaluate(self) -> Report:
+    def evaluate(self, bar: TrainingBar) -> Report:
         """Figures of the present weights; the model file is replaced when they are the best so far."""
         self.network.eval()
         predictor = Predictor(self.network, self.config)
         assert self.validation is not None
-        report = evaluate(predictor, self.validation)
+        report = evaluate(predictor, self.validation, track=bar.track)
         self.network.train()
         self.report = report
         if self.progress.best is None or report.score > self.progress.best:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 METRICS = "metrics.jsonl"
+
+T = TypeVar("T")
 
 
 class TrainingBar:
@@ -21,7 +23,7 @@ class TrainingBar:
         self.console = Console(stderr=True)
         self.total = total
         self._bar = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -53,6 +55,14 @@ class TrainingBar:
         if not self.console.is_terminal:
             minutes, seconds = divmod(int(seconds_left), 60)
             self.console.print(f"step {step}/{self.total} {text} left {minutes}:{seconds:02d}", soft_wrap=True)
+
+    def track(self, items: Iterable[T], total: int) -> Iterator[T]:
+        """The items, with a second bar below the first."""
+        task = self._bar.add_task("evaluating", total=total)
+        for count, item in enumerate(items, start=1):
+            yield item
+            self._bar.update(task, completed=count)
+        self._bar.remove_task(task)
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, highlight=False)
