@@ -58,7 +58,6 @@ def sample_of(height: int, width: int, objects: Objects, *, seed: int = 0, with_
         to_original=np.eye(3, dtype=np.float32)[:2],
         image_hw=(height, width),
         image_id=seed,
-        path=f"{seed}.png",
     )
 
 

@@ -120,7 +120,6 @@ def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sampl
         to_original=np.eye(3, dtype=np.float32)[:2],
         image_hw=(image.shape[1], image.shape[2]),
         image_id=record.image_id,
-        path=str(record.path),
     )
     target = {
         "boxes": torch.from_numpy(sample.boxes),
