@@ -1,4 +1,4 @@
-"""Every command and example of the README runs, on small data and with few steps."""
+"""Every command and example of the README and the guide runs, on small data and with few steps."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from small_data import write_small
 
 README = Path(__file__).parents[1] / "README.md"
+GUIDE = README.parent / "docs" / "getting-started.md"
 
 # The README's run is a real one: hours of training from weights that are downloaded. Here it is the same command,
 # shortened to seconds.
@@ -31,8 +32,12 @@ def short(config): return replace(config, train=replace(config.train, steps=2, w
 """
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def commands_of(text: str) -> list[str]:
+    return [line for line in shortened(text).splitlines() if line.startswith("maskrcnn ")]
 
 
 def shortened(text: str) -> str:
@@ -41,32 +46,36 @@ def shortened(text: str) -> str:
     return text
 
 
+def run(words: list[str], folder: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+
+
 @pytest.mark.slow
 def test_commands_and_python_run_as_written(tmp_path: Path) -> None:
     write_small(tmp_path, "train", 4)
     write_small(tmp_path, "val", 2, seed=1)
-    (tmp_path / "photos").mkdir()
-    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.jpg")
-    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "street.jpg")
-    own_data = next(block for block in blocks("") if "data check" in block)
-    commands = [line for line in shortened(own_data).splitlines() if line.startswith("maskrcnn ")]
+    for image in ("photos/a.jpg", "more/b.png", "street.jpg"):
+        (tmp_path / image).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / image)
+    commands = commands_of(next(block for block in blocks(README, "") if "data check" in block))
     assert [command.split()[1] for command in commands] == ["data", "data", "train", "evaluate", "predict"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     for command in commands:
-        words = [sys.executable, "-m", *shlex.split(command)]
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        run(["-m", *shlex.split(command)], tmp_path)
     for produced in ("runs/look", "runs/x/model.safetensors", "runs/x/curves.png", "runs/x/pictures/predictions.json"):
         assert (tmp_path / produced).exists(), produced
-    (example,) = blocks("python")
-    done = subprocess.run(
-        [sys.executable, "-c", SHORT + shortened(example)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+
+    judge = ["-m", "maskrcnn", "evaluate", "--model", "runs/x/model.safetensors", "--data", "val.json"]
+    run([*judge, "--results-out", "any_detector.json"], tmp_path)  # the guide judges these
+    of_guide = [command for block in blocks(GUIDE, "") for command in commands_of(block)]
+    assert len(of_guide) >= 6
+    for command in of_guide:
+        if command not in commands:
+            run(["-m", *shlex.split(command)], tmp_path)
+
+    (example,) = blocks(README, "python")
+    run(["-c", SHORT + shortened(example)], tmp_path)
 
 
 def test_files_that_the_documents_name_exist() -> None:

@@ -6,13 +6,14 @@ import re
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
 from maskrcnn.config import (
     AnchorConfig,
     BoxHeadConfig,
     Config,
     DetectConfig,
+    HeadNorm,
     ImageConfig,
     MaskHeadConfig,
     ModelConfig,
@@ -29,33 +30,42 @@ EVERYTHING = 10**6  # a sample size that leaves nothing out, so that nothing is 
 TRAIN_PROPOSALS = 50  # an image
 
 RENAMES = (
-    (r"^backbone\.fpn\.inner_blocks\.(\d)\.0\.", r"neck.lateral.\1."),
-    (r"^backbone\.fpn\.layer_blocks\.(\d)\.0\.", r"neck.output.\1."),
-    (r"^rpn\.head\.conv\.0\.0\.", "rpn.head.conv."),
+    (r"^backbone\.fpn\.inner_blocks\.", "neck.lateral."),
+    (r"^backbone\.fpn\.layer_blocks\.", "neck.output."),
+    (r"^rpn\.head\.conv\.(\d)\.0\.", r"rpn.head.convs.\1."),
     (r"^rpn\.head\.cls_logits\.", "rpn.head.objectness."),
     (r"^rpn\.head\.bbox_pred\.", "rpn.head.deltas."),
-    (r"^roi_heads\.box_head\.fc6\.", "roi_heads.box_head.fc1."),
-    (r"^roi_heads\.box_head\.fc7\.", "roi_heads.box_head.fc2."),
+    (r"^roi_heads\.box_head\.(fc6|5)\.", "roi_heads.box_head.layers.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_heads.box_head.layers.1."),
+    (r"^roi_heads\.box_head\.(\d)\.", r"roi_heads.box_head.convs.\1."),
     (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.box_head.class_logits."),
     (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.box_head.deltas."),
-    (r"^roi_heads\.mask_head\.(\d)\.0\.", r"roi_heads.mask_head.convs.\1."),
+    (r"^roi_heads\.mask_head\.(\d)\.", r"roi_heads.mask_head.convs.\1."),
     (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_heads.mask_head.upsample."),
     (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_heads.mask_head.predictor."),
 )
 
 
-def our_name(name: str) -> str:
-    """The name of one of torchvision's parameters in our network."""
+# A convolution of the pyramid or of a branch and its norm: V1 has no norm, and ours then no module around the two.
+NORMED = re.compile(r"^(neck\.(?:lateral|output)\.\d|roi_heads\.(?:box|mask)_head\.convs\.\d)\.([01])\.")
+
+
+def our_name(name: str, version: int) -> str:
+    """The name of one of torchvision's parameters in our network; `version` of its Mask R-CNN is 1 or 2."""
     if name.startswith("backbone.body."):
         return "backbone." + torchvision_to_ours(name.removeprefix("backbone.body."))
     for pattern, replacement in RENAMES:
         name = re.sub(pattern, replacement, name)
-    return name
+    parts = {"0": ".conv." if version == 2 else ".", "1": ".norm."}
+    return NORMED.sub(lambda found: found[1] + parts[found[2]], name)
 
 
 def our_layout(name: str, value: Tensor) -> Tensor:
     """One of torchvision's tensors (or its gradient) as our network stores it."""
-    if name == "roi_heads.box_head.fc6.weight":  # columns (channel, row, column) to (row, column, channel)
+    if name in (
+        "roi_heads.box_head.fc6.weight",
+        "roi_heads.box_head.5.weight",
+    ):  # columns (channel, row, column) to (row, column, channel)
         return value.view(len(value), 256, 7, 7).permute(0, 2, 3, 1).reshape(len(value), -1)
     if name.startswith("roi_heads.box_predictor.cls_score."):  # the background moves to the end
         return torch.cat([value[1:], value[:1]])
@@ -66,14 +76,17 @@ def our_layout(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def torchvisions_rules(short_side: int, long_side: int, proposals: int, detections: int) -> Config:
+def torchvisions_rules(version: int, short_side: int, long_side: int, proposals: int, detections: int) -> Config:
     """The config in which our network follows torchvision wherever the two differ by default."""
+    norm: HeadNorm = "batch_norm" if version == 2 else "none"
     return Config(
         model=ModelConfig(
             num_classes=CLASSES - 1,
-            backbone=ResNetConfig(norm="frozen_batch_norm", norm_eps=1e-5),
+            backbone=ResNetConfig(norm="frozen_batch_norm" if version == 1 else "batch_norm", norm_eps=1e-5),
+            fpn_norm=norm,
             anchors=AnchorConfig(rounded=True, stride="grid"),
             rpn=RPNConfig(
+                convs=version,
                 min_size=1e-3,
                 samples=EVERYTHING,
                 positive_fraction=1.0,
@@ -82,9 +95,19 @@ def torchvisions_rules(short_side: int, long_side: int, proposals: int, detectio
                 post_nms_test=proposals,
             ),
             roi_align=RoIAlignConfig(aligned=False),
-            box_head=BoxHeadConfig(samples=EVERYTHING, positive_fraction=1.0),
+            box_head=BoxHeadConfig(
+                samples=EVERYTHING,
+                positive_fraction=1.0,
+                convs=4 if version == 2 else 0,
+                layers=1 if version == 2 else 2,
+                norm=norm,
+            ),
             mask_head=MaskHeadConfig(
-                samples=EVERYTHING, target_sampling_ratio=0, target_aligned=False, paste="expanded_box"
+                norm=norm,
+                samples=EVERYTHING,
+                target_sampling_ratio=0,
+                target_aligned=False,
+                paste="expanded_box",
             ),
             detect=DetectConfig(min_size=1e-2, max_detections=detections),
         ),
@@ -100,7 +123,7 @@ def torchvisions_rules(short_side: int, long_side: int, proposals: int, detectio
 
 
 def torchvision_model(
-    short_side: int, long_side: int, proposals: int, detections: int, images: list[Tensor]
+    version: int, short_side: int, long_side: int, proposals: int, detections: int, images: list[Tensor]
 ) -> nn.Module:
     """torchvision's network in evaluation mode, sampling everything when it trains.
 
@@ -108,7 +131,8 @@ def torchvision_model(
     `images`: norms get their statistics (then off by a random factor), predictions a fixed spread.
     """
     torch.manual_seed(0)
-    model = maskrcnn_resnet50_fpn(
+    build = maskrcnn_resnet50_fpn if version == 1 else maskrcnn_resnet50_fpn_v2
+    model = build(
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES,
@@ -125,13 +149,15 @@ def torchvision_model(
     ).eval()
     spread = {
         "rpn.head.conv.0.0": 1.0,
+        "rpn.head.conv.1.0": 1.0,
         "rpn.head.cls_logits": 2.0,
         "rpn.head.bbox_pred": 0.3,
         "roi_heads.box_head.fc6": 1.0,
         "roi_heads.box_head.fc7": 1.0,
         "roi_heads.box_predictor.cls_score": 3.0,
         "roi_heads.box_predictor.bbox_pred": 0.7,
-        **{f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)},
+        "roi_heads.box_head.5": 1.0,
+        **({f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)} if version == 1 else {}),
         "roi_heads.mask_predictor.conv5_mask": 1.0,
         "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
     }
@@ -151,14 +177,13 @@ def torchvision_model(
     return model
 
 
-def copy_weights(model: nn.Module, config: Config) -> MaskRCNN:
+def copy_weights(model: nn.Module, version: int, config: Config) -> MaskRCNN:
     """Our network, in evaluation mode, with the weights of torchvision's."""
     network = build_model(config)
-    state = {
-        our_name(name): our_layout(name, value)
-        for name, value in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    state = {our_name(name, version): our_layout(name, value) for name, value in model.state_dict().items()}
+    counters = {name for name in state if name.endswith("num_batches_tracked")}
+    if version == 1:  # a frozen norm counts nothing
+        state = {name: value for name, value in state.items() if name not in counters}
     network.load_state_dict(state)
     return network.eval()
 

@@ -13,10 +13,24 @@ from typing import Any, Literal
 
 from maskrcnn.errors import ConfigError
 
+Norm = Literal["frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm"]
+HeadNorm = Literal["none", "batch_norm", "sync_batch_norm", "group_norm"]
+NORM_GROUPS = 32  # of group norm (Wu & He 2018)
+# smooth_l1: on the four offsets (Girshick 2015). giou: on the decoded box (Rezatofighi et al. 2019).
+BoxLoss = Literal["smooth_l1", "giou"]
+
 
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise ConfigError(message)
+
+
+def _require_groups(what: str, channels: int, setting: str, norm: str) -> None:
+    _require(
+        norm != "group_norm" or channels % NORM_GROUPS == 0,
+        f"{setting} group_norm works on {NORM_GROUPS} groups of channels: {what} must be a multiple of {NORM_GROUPS}, "
+        f"found {channels}; change it or choose another norm",
+    )
 
 
 @dataclass(frozen=True)
@@ -93,15 +107,31 @@ class AugmentConfig:
 class ResNetConfig:
     """The backbone (He et al. 2016). Stage numbers are the literature's: stem 1, res2..res5 2..5."""
 
-    depth: Literal[10, 18, 34, 50, 101] = 50  # 10: one basic block a stage, for tests and the demo
+    depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
     width: int = 64  # channels of the stem; 64 in the literature
-    norm: Literal["frozen_batch_norm", "batch_norm"] = "frozen_batch_norm"
+    # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
+    groups: int = 1  # 32x8d: 32
+    bottleneck_width: int | None = None  # 32x8d: 256; None: `width`
+    stride_in_1x1: bool = False  # of a bottleneck: the original ResNet's place; torchvision has it in the 3x3
+    norm: Norm = "frozen_batch_norm"
     norm_eps: float = 1e-5
     frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
 
     def __post_init__(self) -> None:
         _require(0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}")
         _require(self.width > 0, f"backbone.width must be positive, found {self.width}")
+        _require(
+            self.depth >= 50 or (self.groups == 1 and self.bottleneck_width is None and not self.stride_in_1x1),
+            "backbone.groups, bottleneck_width and stride_in_1x1 belong to bottleneck blocks: "
+            f"leave them alone or set backbone.depth to 50 or more, found {self.depth}",
+        )
+        inner = self.width if self.bottleneck_width is None else self.bottleneck_width
+        _require(
+            self.groups > 0 and inner > 0 and inner % self.groups == 0,
+            f"backbone.groups must divide backbone.bottleneck_width, found {self.groups} groups of {inner} channels",
+        )
+        for name, channels in (("width", self.width), ("bottleneck_width", inner)):
+            _require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
 
 
 @dataclass(frozen=True)
@@ -133,6 +163,7 @@ class AnchorConfig:
 class RPNConfig:
     """Region proposal network (paper section 3, Ren et al. 2015; figures as in FPN)."""
 
+    convs: int = 1  # 3x3 convolutions before the predictions
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     samples: int = 256  # anchors an image in the loss
@@ -144,9 +175,11 @@ class RPNConfig:
     nms_iou: float = 0.7
     min_size: float = 0.0  # proposals with a shorter side are dropped
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
 
     def __post_init__(self) -> None:
+        _require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")
         _require(
             0 <= self.negative_iou <= self.positive_iou <= 1,
             f"rpn needs 0 <= negative_iou <= positive_iou <= 1, found {self.negative_iou} and {self.positive_iou}",
@@ -165,16 +198,34 @@ class RoIAlignConfig:
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Second stage: sampling of RoIs, classification and box regression."""
+    """Second stage: sampling of RoIs, classification and box regression.
+
+    The branch is two fully connected layers (FPN paper), or `convs` 3x3 convolutions with a norm and then
+    `layers` fully connected ones: four and one in the group-norm paper and in torchvision's V2.
+    """
 
     positive_iou: float = 0.5
     samples: int = 512  # RoIs an image in the loss
     positive_fraction: float = 0.25
     resolution: int = 7
+    convs: int = 0
+    conv_channels: int = 256
+    norm: HeadNorm = "none"  # of the convolutions
+    layers: int = 2
     hidden: int = 1024
     class_agnostic: bool = False
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+
+    def __post_init__(self) -> None:
+        _require(self.layers > 0, f"box_head.layers must be positive, found {self.layers}")
+        _require(
+            self.norm == "none" or self.convs > 0,
+            f"box_head.norm {self.norm} is of the convolutions, and box_head.convs is {self.convs}: "
+            "set box_head.convs 4 or box_head.norm none",
+        )
+        _require_groups("box_head.conv_channels", self.conv_channels, "box_head.norm", self.norm)
 
 
 @dataclass(frozen=True)
@@ -184,6 +235,7 @@ class MaskHeadConfig:
     resolution: int = 14
     convs: int = 4
     channels: int = 256
+    norm: HeadNorm = "none"
     samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
     class_agnostic: bool = False
     # Targets are sampled from the box-cropped bitmaps as RoIAlign does: 0 samples adaptively, like
@@ -194,6 +246,9 @@ class MaskHeadConfig:
     # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).
     # expanded_box: pad by one cell, truncate the box, resize (Detectron, torchvision).
     paste: Literal["pixel_centres", "expanded_box"] = "pixel_centres"
+
+    def __post_init__(self) -> None:
+        _require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
 
 
 @dataclass(frozen=True)
@@ -220,6 +275,7 @@ class ModelConfig:
     num_classes: int = 80
     backbone: ResNetConfig = field(default_factory=ResNetConfig)
     fpn_channels: int = 256
+    fpn_norm: HeadNorm = "none"
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
     roi_align: RoIAlignConfig = field(default_factory=RoIAlignConfig)
@@ -229,6 +285,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
+        _require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
         _require(
             len(self.anchors.sizes) == 5,
             f"model.anchors.sizes needs one tuple for each FPN level P2..P6, found {len(self.anchors.sizes)}",

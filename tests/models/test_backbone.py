@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+from maskrcnn.config import Norm, ResNetConfig
 from maskrcnn.models.fpn import FPN
-from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm, Norm
+from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
 from maskrcnn.models.resnet import ResNet
 
 
 def resnet(depth: int = 10, norm: Norm = "frozen_batch_norm", frozen_stages: int = 2) -> ResNet:
-    return ResNet(depth=depth, width=8, norm=norm, eps=1e-5, frozen_stages=frozen_stages)
+    width = 32 if norm == "group_norm" else 8
+    return ResNet(ResNetConfig(depth=depth, width=width, norm=norm, frozen_stages=frozen_stages))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("depth", [10, 18, 34, 50, 101])
+@pytest.mark.parametrize("depth", [10, 18, 34, 50, 101, 152])
 def test_shapes(depth: int) -> None:
     backbone = resnet(depth).eval()
     expansion = 1 if depth < 50 else 4
@@ -85,6 +87,35 @@ def test_a_fresh_frozen_norm_changes_nothing() -> None:
     scale, shift = FrozenBatchNorm(4, eps=1e-5).scale_and_shift()
     torch.testing.assert_close(scale, torch.ones(4))
     torch.testing.assert_close(shift, torch.zeros(4))
+
+
+def test_group_norm_does_not_look_at_other_images() -> None:
+    torch.manual_seed(0)
+    backbone = resnet(norm="group_norm", frozen_stages=0).train()
+    assert sum(isinstance(module, nn.GroupNorm) for module in backbone.modules()) == 1 + 4 * 2 + 3
+    images = torch.rand(2, 3, 64, 64)
+    together, alone = backbone(images), backbone(images[:1])
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[:1], b, rtol=1e-4, atol=1e-5)
+
+
+def test_synchronised_batch_norm_of_one_process_is_batch_norm() -> None:
+    plain, synchronised = resnet(norm="batch_norm"), resnet(norm="sync_batch_norm")
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synchronised.modules()) == 12
+    synchronised.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    for backbone in (plain, synchronised):
+        backbone.train()
+    assert all(torch.equal(a, b) for a, b in zip(plain(images), synchronised(images), strict=True))
+
+
+@pytest.mark.parametrize("in_1x1", [False, True])
+def test_the_stride_of_a_bottleneck(in_1x1: bool) -> None:
+    backbone = ResNet(ResNetConfig(depth=50, width=8, stride_in_1x1=in_1x1))
+    block = backbone.get_submodule("res3")[0]  # type: ignore[index]
+    assert block.conv1.conv.stride == ((2, 2) if in_1x1 else (1, 1))
+    assert block.conv2.conv.stride == ((1, 1) if in_1x1 else (2, 2))
+    assert backbone(torch.zeros(1, 3, 64, 64))[-1].shape[-2:] == (2, 2)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (96, 160)])

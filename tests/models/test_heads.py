@@ -21,7 +21,7 @@ def test_rpn_orders_rows_columns_anchors() -> None:
     logits, deltas = head(feature)
     assert logits.shape == (2, 5 * 6 * 3)
     assert deltas.shape == (2, 5 * 6 * 3, 4)
-    x = torch.relu(head.conv(feature))
+    x = torch.relu(head.convs[0](feature))
     raw, raw_deltas = head.objectness(x), head.deltas(x)
     y, x_, a = 3, 2, 1
     number = (y * 6 + x_) * 3 + a
@@ -51,11 +51,11 @@ def test_proposals_have_one_shape_are_inside_and_best_first() -> None:
 
 
 def test_box_head_reads_rows_columns_channels() -> None:
-    head = BoxHead(channels=4, resolution=3, hidden=8, num_classes=5, class_agnostic=False)
+    head = BoxHead(channels=4, num_classes=5, config=BoxHeadConfig(resolution=3, hidden=8))
     features = torch.rand(6, 4, 3, 3)
     logits, deltas = head(features.contiguous(memory_format=torch.channels_last))
     flat = features.permute(0, 2, 3, 1).reshape(6, -1)
-    hidden = torch.relu(head.fc2(torch.relu(head.fc1(flat))))
+    hidden = torch.relu(head.layers[1](torch.relu(head.layers[0](flat))))
     torch.testing.assert_close(logits, head.class_logits(hidden))
     torch.testing.assert_close(deltas, head.deltas(hidden).view(6, 5, 4))
     labels = torch.tensor([0, 4, 2, 1, 3, 0])

@@ -6,20 +6,48 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskrcnn.models.losses import box_loss, mean_over
+from maskrcnn.config import BoxHeadConfig, RPNConfig
+from maskrcnn.models.losses import box_loss, mean_over, smooth_l1
+from maskrcnn.ops.boxes import encode, generalised_iou
 
 
 @pytest.mark.parametrize("beta", [0.0, 1 / 9, 1.0])
-def test_box_loss_is_smooth_l1(beta: float) -> None:
+def test_smooth_l1(beta: float) -> None:
     predicted, target = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     expected = torch.zeros(5)
     for i in range(5):
         for x in (predicted[i] - target[i]).abs().tolist():
             expected[i] += 0.5 * x * x / beta if x < beta else x - 0.5 * beta
-    torch.testing.assert_close(box_loss(predicted, target, beta), expected)
+    torch.testing.assert_close(smooth_l1(predicted, target, beta), expected)
     torch.testing.assert_close(
-        box_loss(predicted, target, beta).sum(), F.smooth_l1_loss(predicted, target, beta=beta, reduction="sum")
+        smooth_l1(predicted, target, beta).sum(), F.smooth_l1_loss(predicted, target, beta=beta, reduction="sum")
     )
+
+
+@pytest.mark.parametrize("config", [RPNConfig(), BoxHeadConfig(smooth_l1_beta=0)])
+def test_smooth_l1_is_of_the_offsets(config: RPNConfig | BoxHeadConfig) -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [5, 5, 25, 45]])
+    boxes = torch.tensor([[1.0, 2, 12, 9], [6, 1, 20, 50]])
+    right = encode(boxes, anchors, config.box_weights)
+    assert box_loss(right, anchors, boxes, config).tolist() == [0, 0]
+    shifted = box_loss(right + torch.tensor([2.0, 0, 0, 0]), anchors, boxes, config)
+    torch.testing.assert_close(shifted, torch.full((2,), 2 - 0.5 * config.smooth_l1_beta))
+
+
+@pytest.mark.parametrize("config", [RPNConfig(box_loss="giou"), BoxHeadConfig(box_loss="giou")])
+def test_giou_is_of_the_decoded_box_and_leads_to_it(config: RPNConfig | BoxHeadConfig) -> None:
+    anchors = torch.tensor([[0.0, 0, 10, 10], [5, 5, 25, 45]])
+    boxes = torch.tensor([[30.0, 40, 52, 49], [6, 1, 20, 50]])  # the first far away from its anchor
+    deltas = torch.zeros(2, 4, requires_grad=True)
+    torch.testing.assert_close(box_loss(deltas, anchors, boxes, config), 1 - generalised_iou(anchors, boxes))
+    right = encode(boxes, anchors, config.box_weights)
+    torch.testing.assert_close(box_loss(right, anchors, boxes, config), torch.zeros(2), atol=1e-5, rtol=0)
+    optimiser = torch.optim.Adam([deltas], lr=0.2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        box_loss(deltas, anchors, boxes, config).sum().backward()
+        optimiser.step()
+    assert (box_loss(deltas, anchors, boxes, config) < 0.05).all()
 
 
 def test_mean_over_counts_what_is_set() -> None:

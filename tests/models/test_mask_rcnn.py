@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.models import WeightsEnum
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, MaskRCNN_ResNet50_FPN_Weights
 
-from maskrcnn.config import Config, DetectConfig
+from maskrcnn.config import BoxHeadConfig, DetectConfig, MaskHeadConfig, ResNetConfig
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.presets import PRESETS, preset
@@ -233,16 +236,83 @@ def test_bfloat16_losses_are_near() -> None:
         assert found[name].item() == pytest.approx(exact[name].item(), rel=0.1, abs=0.02), name
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "101" in name else ()) for name in PRESETS]
-)
-def test_every_preset_builds_with_the_parameters_it_promises(name: str) -> None:
-    config: Config = preset(name)
-    network = build_model(config)
-    assert network.training
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_the_parameters_it_promises(name: str) -> None:
+    with torch.device("meta"):
+        network = build_model(preset(name))
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     promised = re.search(r"([\d.]+) M parameters", PRESETS[name].__doc__ or "")
     if promised:
         assert millions == pytest.approx(float(promised[1]), abs=0.0501)
-    weight = network.neck.output[0].weight  # type: ignore[union-attr,index]
-    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("mask_rcnn_R_50_FPN", MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("mask_rcnn_R_50_FPN_V2", MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1),
+    ],
+)
+def test_parameters_are_as_many_as_torchvision_publishes(name: str, published: WeightsEnum) -> None:
+    config = preset(name)
+    with torch.device("meta"):
+        network = build_model(replace(config, model=replace(config.model, num_classes=90)))
+    background = 4 * (1024 + 1) + (256 + 1)  # rows of a class that has neither box nor mask
+    assert sum(p.numel() for p in network.parameters()) + background == published.meta["num_params"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if re.search("_(101|152)_", name) else ()) for name in PRESETS],
+)
+def test_every_preset_trains_and_detects(name: str) -> None:
+    config = preset(name)
+    torch.manual_seed(0)
+    network = build_model(config)
+    assert network.training
+    kernels = [m.weight for m in network.neck.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert len(kernels) == 4
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+    batch = batch_of(*CASES["objects in every image"])
+    losses = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    for parameter, gradient in gradients(network, losses).items():
+        assert gradient is not None, parameter
+        assert torch.isfinite(gradient).all(), parameter
+    found = network.eval().detect(batch.images, replace(config.model.detect, score_threshold=0.0, max_detections=5))
+    assert found.boxes.shape == (2, 5, 4)
+    assert found.valid.all()
+    assert torch.isfinite(found.mask_probs).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_on_decoded_boxes_stay_finite(case: str) -> None:
+    base = network_config().model
+    giou = network_config(rpn=replace(base.rpn, box_loss="giou"), box_head=replace(base.box_head, box_loss="giou"))
+    network = lively_network(giou).train()
+    batch = batch_of(*CASES[case])
+    losses = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    for name, gradient in gradients(network, losses).items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+    assert 0 <= losses["loss_box"] <= 2
+
+
+NORMED: dict[str, Any] = {
+    "backbone": ResNetConfig(depth=10, width=32, norm="batch_norm", frozen_stages=0),
+    "fpn_norm": "batch_norm",
+    "box_head": BoxHeadConfig(convs=2, conv_channels=32, layers=1, hidden=64, samples=32, norm="batch_norm"),
+    "mask_head": MaskHeadConfig(convs=2, channels=32, samples=8, norm="batch_norm"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_norms_in_the_heads_stay_finite(case: str) -> None:
+    """Also where the mask branch has nothing to read, and so nothing to take statistics of."""
+    network = build_model(network_config(**NORMED))
+    batch = batch_of(*CASES[case])
+    losses = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    for name, gradient in gradients(network, losses).items():
+        assert gradient is not None, name
+        assert torch.isfinite(gradient).all(), name
+    for name, value in network.named_buffers():
+        assert torch.isfinite(value).all(), name

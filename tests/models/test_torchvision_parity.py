@@ -31,6 +31,7 @@ class Pair:
     theirs: nn.Module
     ours: MaskRCNN
     config: Config
+    version: int
 
 
 def images_of(shared: Path) -> list[np.ndarray]:
@@ -41,15 +42,16 @@ def as_float(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-def make_pair(shared: Path, short_side: int, long_side: int, proposals: int, detections: int) -> Pair:
-    theirs = torchvision_model(short_side, long_side, proposals, detections, [as_float(images_of(shared)[0])])
-    config = torchvisions_rules(short_side, long_side, proposals, detections)
-    return Pair(theirs, copy_weights(theirs, config), config)
+def make_pair(shared: Path, version: int, *sizes: int) -> Pair:
+    """`sizes` are the short side, the long side, and the numbers of proposals and detections."""
+    theirs = torchvision_model(version, *sizes, images=[as_float(images_of(shared)[0])])
+    config = torchvisions_rules(version, *sizes)
+    return Pair(theirs, copy_weights(theirs, version, config), config, version)
 
 
-@pytest.fixture(scope="module")
-def small(shared: Path) -> Pair:
-    return make_pair(shared, 224, 373, 200, 40)
+@pytest.fixture(scope="module", params=[1, 2], ids=["v1", "v2"])
+def small(shared: Path, request: pytest.FixtureRequest) -> Pair:
+    return make_pair(shared, request.param, 224, 373, 200, 40)
 
 
 def assert_same_detections(pair: Pair, images: list[np.ndarray]) -> None:
@@ -88,7 +90,7 @@ def test_detections(small: Pair, shared: Path) -> None:
 
 @pytest.mark.slow
 def test_detections_at_full_size(shared: Path) -> None:
-    assert_same_detections(make_pair(shared, 800, 1333, 1000, 100), images_of(shared))
+    assert_same_detections(make_pair(shared, 1, 800, 1333, 1000, 100), images_of(shared))
 
 
 def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sample, dict[str, torch.Tensor]]:
@@ -140,10 +142,12 @@ def test_losses_and_gradients(small: Pair, shared: Path) -> None:
     batch = collate(samples, small.config.image.divisor)
 
     theirs, ours = small.theirs, small.ours
-    theirs.train()
-    theirs.backbone.body.eval()  # norms that do not change, as ours
     theirs.transform._skip_resize = True
-    ours.train()
+    for network in (theirs, ours):
+        network.train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()  # statistics that do not change, as frozen norms have
     try:
         expected = theirs([sample.image.float() / 255 for sample in samples], their_targets)
         found = ours(batch.images, batch.targets)
@@ -168,7 +172,8 @@ def test_losses_and_gradients(small: Pair, shared: Path) -> None:
     gradients = dict(ours.named_parameters())
     compared = 0
     for name, parameter in theirs.named_parameters():
-        ours_gradient = gradients[our_name(name)].grad if our_name(name) in gradients else None
+        our = our_name(name, small.version)
+        ours_gradient = gradients[our].grad if our in gradients else None
         if ours_gradient is None:  # norms and the frozen stages
             assert name.startswith("backbone.body.")
             continue

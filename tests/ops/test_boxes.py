@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, generalized_box_iou
 
 from maskrcnn.ops import boxes as ops
 from maskrcnn.ops import reference
@@ -45,6 +45,20 @@ def test_iou_is_torchvisions_and_takes_leading_dimensions() -> None:
     found = ops.pairwise_iou(a, b)
     for i in range(2):
         assert torch.allclose(found[i], box_iou(a[i], b[i]), atol=1e-6)
+
+
+@given(boxes, boxes)
+def test_generalised_iou_is_the_twins(a: list[float], b: list[float]) -> None:
+    first, second = torch.tensor(a), torch.tensor(b)
+    found = ops.generalised_iou(first, second).item()
+    assert -1 - 1e-5 <= found <= ops.pairwise_iou(first[None], second[None]).item() + 1e-5
+    np.testing.assert_allclose(found, reference.generalised_iou(first.tolist(), second.tolist()), atol=1e-4)
+    assert abs(ops.generalised_iou(first, first).item() - 1) < 1e-5
+
+
+def test_generalised_iou_is_torchvisions() -> None:
+    a, b = random_boxes(0, 30), random_boxes(1, 30)
+    torch.testing.assert_close(ops.generalised_iou(a, b), generalized_box_iou(a, b).diagonal())
 
 
 def test_iou_of_empty_boxes_is_zero() -> None:

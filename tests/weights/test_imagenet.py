@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import ResNet18_Weights, resnet18, resnet50
+from torchvision.models import ResNet18_Weights, get_model, resnet18
 from torchvision.models._utils import IntermediateLayerGetter
 
 from maskrcnn.config import Category, ResNetConfig
@@ -44,7 +44,7 @@ def lively(model: nn.Module) -> nn.Module:
 
 
 def backbone(depth: int, norm: Norm = "frozen_batch_norm") -> ResNet:
-    return ResNet(depth=depth, width=64, norm=norm, eps=1e-5, frozen_stages=2).eval()
+    return ResNet(ResNetConfig(depth=depth, norm=norm)).eval()  # type: ignore[arg-type]
 
 
 def assert_same_features(ours: ResNet, theirs: nn.Module) -> None:
@@ -75,11 +75,25 @@ def test_features_are_torchvisions(small: nn.Module, tmp_path: Path, suffix: str
     assert_same_features(ours, small)
 
 
-def test_features_of_bottlenecks_are_torchvisions(tmp_path: Path) -> None:
-    theirs = lively(resnet50(weights=None))
-    torch.save(theirs.state_dict(), tmp_path / "r50.pth")
-    ours = backbone(50)
-    load_backbone(ours, tmp_path / "r50.pth")
+BOTTLENECKS = {
+    "resnet50": ResNetConfig(depth=50),
+    "resnet152": ResNetConfig(depth=152),
+    "resnext50_32x4d": ResNetConfig(depth=50, groups=32, bottleneck_width=128),
+    "resnext101_32x8d": ResNetConfig(depth=101, groups=32, bottleneck_width=256),
+    "resnext101_64x4d": ResNetConfig(depth=101, groups=64, bottleneck_width=256),
+    "wide_resnet50_2": ResNetConfig(depth=50, bottleneck_width=128),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if config.depth > 50 else ()) for name, config in BOTTLENECKS.items()],
+)
+def test_features_of_bottlenecks_are_torchvisions(name: str, tmp_path: Path) -> None:
+    theirs = lively(get_model(name, weights=None))
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    ours = ResNet(BOTTLENECKS[name]).eval()
+    load_backbone(ours, tmp_path / "weights.pth")
     assert_same_features(ours, theirs)
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images: predictions.json and drawn pictures",
     "data": "check or show a data set",
+    "presets": "the named configurations and what each costs",
 }
 
 # Conditions of the machine, not defects of ours: worth one line instead of a traceback.

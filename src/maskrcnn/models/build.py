@@ -20,14 +20,8 @@ def build_model(config: Config) -> MaskRCNN:
     model, image = config.model, config.image
     classes, channels = model.num_classes, model.fpn_channels
 
-    backbone = ResNet(
-        depth=model.backbone.depth,
-        width=model.backbone.width,
-        norm=model.backbone.norm,
-        eps=model.backbone.norm_eps,
-        frozen_stages=model.backbone.frozen_stages,
-    )
-    neck = FPN(backbone.channels, channels)
+    backbone = ResNet(model.backbone)
+    neck = FPN(backbone.channels, channels, model.fpn_norm)
     anchors = Anchors(
         model.anchors.sizes,
         model.anchors.ratios,
@@ -39,11 +33,11 @@ def build_model(config: Config) -> MaskRCNN:
     roi_levels = neck.strides[:-1]  # P6 serves the RPN only
     box = model.box_head
     box_pooler = RoIPooler(roi_levels, box.resolution, model.roi_align)
-    box_head = BoxHead(channels, box.resolution, box.hidden, classes, box.class_agnostic)
+    box_head = BoxHead(channels, classes, box)
     mask_pooler, mask_head, mask = None, None, model.mask_head
     if mask is not None:
         mask_pooler = RoIPooler(roi_levels, mask.resolution, model.roi_align)
-        mask_head = MaskHead(channels, mask.convs, mask.channels, classes, mask.class_agnostic)
+        mask_head = MaskHead(channels, mask.convs, mask.channels, classes, mask.class_agnostic, mask.norm)
     roi_heads = RoIHeads(box_pooler, box_head, box, mask_pooler, mask_head, mask)
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.config import HeadNorm
+from maskrcnn.models.norm import head_conv
+
 
 class FPN(nn.Module):
     """1x1 lateral convolutions, nearest upsampling, sum, and a 3x3 convolution on every level.
@@ -14,17 +17,18 @@ class FPN(nn.Module):
     Args:
         in_channels: of C2..C5.
         channels: of every level of the pyramid.
+        norm: of every convolution; none follows it with a ReLU.
     """
 
     strides = (4, 8, 16, 32, 64)
 
-    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+    def __init__(self, in_channels: Sequence[int], channels: int, norm: HeadNorm = "none") -> None:
         super().__init__()
-        self.lateral = nn.ModuleList([nn.Conv2d(c, channels, 1) for c in in_channels])
-        self.output = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels])
-        for conv in (*self.lateral, *self.output):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+        self.lateral = nn.ModuleList([head_conv(c, channels, 1, norm) for c in in_channels])
+        self.output = nn.ModuleList([head_conv(channels, channels, 3, norm) for _ in in_channels])
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """[C2..C5] -> [P2, P3, P4, P5, P6], each (B, channels, h, w)."""

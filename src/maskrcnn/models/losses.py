@@ -5,8 +5,24 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskrcnn.config import BoxHeadConfig, RPNConfig
+from maskrcnn.ops import boxes as box_ops
 
-def box_loss(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
+
+def box_loss(deltas: Tensor, anchors: Tensor, boxes: Tensor, config: RPNConfig | BoxHeadConfig) -> Tensor:
+    """The regression loss of each box that a stage chose, all (..., 4) -> (...).
+
+    Args:
+        deltas: predicted offsets.
+        anchors: what they move: anchors or proposals, with positive sides.
+        boxes: where they should lead, with positive sides.
+    """
+    if config.box_loss == "giou":
+        return 1 - box_ops.generalised_iou(box_ops.decode(deltas, anchors, config.box_weights), boxes)
+    return smooth_l1(deltas, box_ops.encode(boxes, anchors, config.box_weights), config.smooth_l1_beta)
+
+
+def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     """Smooth L1 over the last dimension (Girshick 2015, equation 3), (..., 4) -> (...).
 
     Args:

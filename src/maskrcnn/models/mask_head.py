@@ -9,21 +9,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskrcnn.config import HeadNorm
+from maskrcnn.models.norm import head_conv
+
 
 class MaskHead(nn.Module):
     """3x3 convolutions, a 2x2 transposed convolution of stride 2, and one 1x1 mask a class."""
 
-    def __init__(self, in_channels: int, convs: int, channels: int, num_classes: int, class_agnostic: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        convs: int,
+        channels: int,
+        num_classes: int,
+        class_agnostic: bool,
+        norm: HeadNorm = "none",
+    ) -> None:
         super().__init__()
         self.class_agnostic = class_agnostic
         self.convs = nn.ModuleList(
-            [nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1) for i in range(convs)]
+            [head_conv(in_channels if i == 0 else channels, channels, 3, norm) for i in range(convs)]
         )
         self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
         self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
-        for conv in (*self.convs, self.upsample):
-            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
+        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.upsample.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["frozen_batch_norm", "batch_norm"]
+from maskrcnn.config import NORM_GROUPS, HeadNorm, Norm
 
 
 class FrozenBatchNorm(nn.Module):
@@ -38,21 +36,50 @@ class ConvNorm(nn.Module):
     passes over the activations; autograd scales the weight's gradient accordingly."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, norm: Norm, eps: float
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        norm: Norm,
+        eps: float,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
         )
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        self.norm: FrozenBatchNorm | nn.BatchNorm2d = (
-            FrozenBatchNorm(out_channels, eps) if norm == "frozen_batch_norm" else nn.BatchNorm2d(out_channels, eps)
-        )
+        self.norm = norm_layer(norm, out_channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         if isinstance(self.norm, FrozenBatchNorm):
             scale, shift = self.norm.scale_and_shift()
             weight = self.conv.weight * scale[:, None, None, None]
-            return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding)
+            return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding, groups=self.conv.groups)
         return self.norm(self.conv(x))
+
+
+def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Module:
+    """The norm of that name. Synchronised batch norm is the plain one wherever one process trains alone."""
+    match norm:
+        case "frozen_batch_norm":
+            return FrozenBatchNorm(channels, eps)
+        case "batch_norm":
+            return nn.BatchNorm2d(channels, eps)
+        case "sync_batch_norm":
+            return nn.SyncBatchNorm(channels, eps)
+        case "group_norm":
+            return nn.GroupNorm(NORM_GROUPS, channels, eps)
+
+
+def head_conv(in_channels: int, out_channels: int, kernel_size: int, norm: HeadNorm) -> nn.Module:
+    """A convolution of the neck or a head: with a bias, or with a norm in its place."""
+    if norm == "none":
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        return conv
+    return ConvNorm(in_channels, out_channels, kernel_size, norm=norm, eps=1e-5)

@@ -117,22 +117,18 @@ class RoIHeads(nn.Module):
         return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid)
 
     def box_losses(self, features: Sequence[Tensor], rois: RoIs, targets: Targets) -> dict[str, Tensor]:
-        """Cross-entropy over K+1 classes and smooth L1 of the true class's offsets, both per sampled RoI."""
+        """Cross-entropy over K+1 classes and the box loss of the true class's offsets, both per sampled RoI."""
         config = self.box_config
         boxes, image_index = _flatten(rois.boxes)
         logits, deltas = self.box_head(self.box_pooler(features, boxes, image_index))
         labels, positive, valid = rois.labels.flatten(), rois.positive.flatten(), rois.valid.flatten()
         object_boxes = targets.boxes.gather(1, rois.slot[..., None].expand(-1, -1, 4)).flatten(0, 1)
-        # Slots without an object encode a unit box: finite, and never counted.
+        # Slots without an object aim from a unit box at itself: finite, and never counted.
         unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-        goal = box_ops.encode(
-            torch.where(positive[:, None], object_boxes, unit),
-            torch.where(positive[:, None], boxes, unit),
-            config.box_weights,
-        )
+        goal, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
         own = self.box_head.deltas_of(deltas, labels.clamp(max=self.box_head.num_classes - 1))
         class_loss = F.cross_entropy(logits, labels, reduction="none")
-        regression = box_loss(own, goal, config.smooth_l1_beta) * positive
+        regression = box_loss(own, start, goal, config) * positive
         return {"loss_class": mean_over(class_loss, valid), "loss_box": mean_over(regression, valid)}
 
     def mask_loss(

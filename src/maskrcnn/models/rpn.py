@@ -37,20 +37,22 @@ class RPNOutput(NamedTuple):
 
 
 class RPNHead(nn.Module):
-    """A 3x3 convolution, then 1x1 for objectness and for offsets, shared by all levels."""
+    """3x3 convolutions (one in the paper), then 1x1 for objectness and for offsets, shared by all levels."""
 
-    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+    def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs)])
         self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
         self.deltas = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
-        for conv in (self.conv, self.objectness, self.deltas):
+        for conv in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(conv.bias)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> logits (B, h*w*A) and deltas (B, h*w*A, 4), ordered (y, x, anchor), float32."""
-        x = F.relu_(self.conv(feature))
+        x = feature
+        for conv in self.convs:
+            x = F.relu_(conv(x))
         logits = self.objectness(x).permute(0, 2, 3, 1).flatten(1).float()
         deltas = self.deltas(x).permute(0, 2, 3, 1).float()
         return logits, deltas.reshape(logits.shape[0], logits.shape[1], 4)
@@ -69,7 +71,7 @@ class RPN(nn.Module):
         self.config = config
         self.strides = tuple(strides)
         self.anchors = anchors
-        self.head = RPNHead(channels, len(anchors.cells[0]))
+        self.head = RPNHead(channels, len(anchors.cells[0]), config.convs)
 
     def forward(self, features: Sequence[Tensor], padded_hw: tuple[int, int]) -> RPNOutput:
         """Every level passes through the head separately."""
@@ -102,7 +104,7 @@ class RPN(nn.Module):
     def losses(
         self, output: RPNOutput, targets: Targets, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Binary cross-entropy on the sampled anchors and smooth L1 on the positive ones, both per sampled anchor."""
+        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor."""
         config = self.config
         logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
         with torch.no_grad():
@@ -118,15 +120,15 @@ class RPN(nn.Module):
             )
             drawn = sample(label, config.samples, config.positive_fraction, generator)
             box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
-            # Slots without an object encode their own anchor: finite, and never counted.
+            # Slots without an object aim at their own anchor: finite, and never counted.
             anchor = anchors[drawn.chosen]
-            goal = box_ops.encode(torch.where(drawn.positive[..., None], box, anchor), anchor, config.box_weights)
+            goal = torch.where(drawn.positive[..., None], box, anchor)
         drawn_logits = logits.gather(1, drawn.chosen)
         drawn_deltas = deltas.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
         class_loss = F.binary_cross_entropy_with_logits(
             drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
         )
-        regression = box_loss(drawn_deltas, goal, config.smooth_l1_beta) * drawn.positive
+        regression = box_loss(drawn_deltas, anchor, goal, config) * drawn.positive
         return {
             "loss_rpn_class": mean_over(class_loss, drawn.valid),
             "loss_rpn_box": mean_over(regression, drawn.valid),

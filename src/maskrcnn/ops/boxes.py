@@ -35,6 +35,17 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     return shared.div_(union.clamp_(min=1e-9))
 
 
+def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU less the share of the enclosing box that neither covers (Rezatofighi et al. 2019): (..., 4) twice -> (...).
+
+    From -1, far apart, to 1, equal; it has a gradient also where boxes do not touch.
+    """
+    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    union = area(a) + area(b) - shared
+    enclosing = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
+    return shared / union.clamp(min=1e-9) - (enclosing - union) / enclosing.clamp(min=1e-9)
+
+
 def clip(boxes: Tensor, sizes_hw: Tensor) -> Tensor:
     """Clips (B, N, 4) boxes to images of (B, 2) height and width."""
     height, width = sizes_hw.to(boxes.dtype).unbind(-1)

@@ -37,6 +37,13 @@ def iou(a: Box, b: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
+def generalised_iou(a: Box, b: Box) -> float:
+    """IoU, less the part of the smallest box around both that belongs to neither."""
+    around = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
+    union = area(a) + area(b) - intersection(a, b)
+    return iou(a, b) - (area(around) - union) / area(around)
+
+
 def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
     """How far the centre moves, in anchor sides, and how the sides grow, as logarithms; each times its weight."""
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]

@@ -1,0 +1,50 @@
+"""`maskrcnn presets`: the named configurations and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from maskrcnn.presets import PRESETS, preset
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Presets:
+    """Named configurations: parameters, arithmetic of one 800x1333 image (a multiply-add is 2 FLOPs), and use."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Only these; default: all."""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console, print_json, track
+
+        chosen = {name: preset(name) for name in self.names or PRESETS}
+
+        from maskrcnn.models.cost import cost
+
+        costs = {name: cost(config) for name, config in track(chosen.items(), "count", len(chosen))}
+        texts = {name: " ".join((PRESETS[name].__doc__ or "").split()) for name in chosen}
+        if self.json:
+            print_json(
+                {name: {**costs[name]._asdict(), "flops": costs[name].flops, "use": texts[name]} for name in chosen}
+            )
+            return 0
+        width = max(map(len, chosen))
+        lines = [f"{'preset':<{width}}  parameters   GFLOPs"]
+        lines += [
+            f"{name:<{width}}  {costs[name].parameters / 1e6:8.1f} M  {costs[name].flops / 1e9:7.0f}  {texts[name]}"
+            for name in chosen
+        ]
+        console(stderr=False).print("\n".join(lines), markup=False)
+        return 0
+
+
+def parse(argv: Sequence[str]) -> Presets:
+    return tyro.cli(Presets, prog="maskrcnn presets", args=argv)

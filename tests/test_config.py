@@ -1,0 +1,92 @@
+"""Settings that cannot work are refused when they are built, with what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from maskrcnn.config import (
+    AnchorConfig,
+    AugmentConfig,
+    BoxHeadConfig,
+    Category,
+    Config,
+    DetectConfig,
+    ImageConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    ResNetConfig,
+    RPNConfig,
+    TrainConfig,
+    config_from_dict,
+    config_to_dict,
+)
+from maskrcnn.errors import ConfigError
+
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "long side below the short": (lambda: ImageConfig(short_side=800, long_side=600), "short_side .*800.*600"),
+    "two rules for the size": (lambda: ImageConfig(scale=2.0, fixed_size=(64, 64)), "scale and image.fixed_size"),
+    "a size that is not padded": (lambda: ImageConfig(fixed_size=(100, 64)), r"multiples of image.divisor 32.*100"),
+    "jitter upside down": (lambda: AugmentConfig(scale_jitter=(1.2, 0.8)), "low <= high"),
+    "no probability": (lambda: AugmentConfig(flip_horizontal=50), "flip_horizontal is a probability, found 50"),
+    "a stage that is not there": (lambda: ResNetConfig(frozen_stages=6), "frozen_stages must lie in 0..5, found 6"),
+    "groups without bottlenecks": (lambda: ResNetConfig(depth=18, groups=32), "groups.*bottleneck.*depth to 50.*18"),
+    "a stride in no 1x1": (lambda: ResNetConfig(depth=34, stride_in_1x1=True), "stride_in_1x1.*depth to 50"),
+    "groups that do not divide": (
+        lambda: ResNetConfig(groups=32, bottleneck_width=100),
+        "groups must divide backbone.bottleneck_width, found 32 groups of 100",
+    ),
+    "group norm on few channels": (
+        lambda: ResNetConfig(width=24, norm="group_norm"),
+        "backbone.norm group_norm .*backbone.width must be a multiple of 32, found 24",
+    ),
+    "group norm in the pyramid": (lambda: ModelConfig(fpn_channels=48, fpn_norm="group_norm"), "fpn_channels .*48"),
+    "group norm in the box branch": (
+        lambda: BoxHeadConfig(convs=4, conv_channels=80, norm="group_norm"),
+        "box_head.norm group_norm .*box_head.conv_channels .*80",
+    ),
+    "group norm in the mask branch": (lambda: MaskHeadConfig(channels=40, norm="group_norm"), "mask_head.channels"),
+    "a norm of no convolution": (lambda: BoxHeadConfig(norm="batch_norm"), "box_head.convs is 0: set box_head.convs 4"),
+    "no layer": (lambda: BoxHeadConfig(layers=0), "box_head.layers must be positive"),
+    "no convolution in the RPN": (lambda: RPNConfig(convs=0), "rpn.convs must be positive"),
+    "thresholds crossed": (lambda: RPNConfig(positive_iou=0.3, negative_iou=0.7), "negative_iou <= positive_iou"),
+    "a level without anchors": (lambda: AnchorConfig(sizes=((32.0,), ())), "as many sizes on every level"),
+    "too few levels": (
+        lambda: ModelConfig(anchors=AnchorConfig(sizes=((32.0,), (64.0,)))),
+        r"each FPN level P2\.\.P6, found 2",
+    ),
+    "detections of none": (lambda: DetectConfig(max_detections=0), "max_detections must be positive"),
+    "a mask threshold of 1": (lambda: DetectConfig(mask_threshold=1), "mask_threshold"),
+    "no steps": (lambda: TrainConfig(steps=0), "train.steps must be positive"),
+    "a drop after the end": (lambda: TrainConfig(drops=(8, 11)), "fractions of train.steps"),
+    "other classes than the data": (lambda: Config(categories=(Category(1, "cat"),)), "1 entries.*num_classes is 80"),
+    "a divisor below the stride": (lambda: Config(image=ImageConfig(divisor=16)), "multiple of 32"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused(case: str) -> None:
+    build, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+def test_a_config_survives_as_plain_types_and_fills_in_what_is_missing() -> None:
+    config = replace(Config(), train=TrainConfig(steps=7), model=ModelConfig(mask_head=None))
+    assert config_from_dict(config_to_dict(config)) == config
+    assert config_from_dict({"train": {"steps": 7}}) == replace(Config(), train=TrainConfig(steps=7))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such field"),
+        ({"model": {"backbone": {"depth": 51}}}, r"model\.backbone\.depth.*51"),
+        ({"train": {"steps": "many"}}, r"train\.steps.*'many'"),
+    ],
+)
+def test_a_stored_config_of_another_kind(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config_from_dict(data)
