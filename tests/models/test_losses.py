@@ -42,12 +42,9 @@ def test_giou_is_of_the_decoded_box_and_leads_to_it(config: RPNConfig | BoxHeadC
     torch.testing.assert_close(box_loss(deltas, anchors, boxes, config), 1 - generalised_iou(anchors, boxes))
     right = encode(boxes, anchors, config.box_weights)
     torch.testing.assert_close(box_loss(right, anchors, boxes, config), torch.zeros(2), atol=1e-5, rtol=0)
-    optimiser = torch.optim.Adam([deltas], lr=0.2)
-    for _ in range(300):
-        optimiser.zero_grad()
-        box_loss(deltas, anchors, boxes, config).sum().backward()
-        optimiser.step()
-    assert (box_loss(deltas, anchors, boxes, config) < 0.05).all()
+    loss = box_loss(deltas, anchors, boxes, config)
+    (downhill,) = torch.autograd.grad(loss.sum(), deltas)
+    assert (box_loss(deltas - 0.01 * downhill, anchors, boxes, config) < loss).all()
 
 
 def test_mean_over_counts_what_is_set() -> None:

@@ -130,7 +130,8 @@ def test_the_best_are_kept(network: MaskRCNN, most: int) -> None:
     found = network.detect(images, replace(SETTINGS, max_detections=most))
     assert found.scores.shape == (2, most)
     torch.testing.assert_close(found.scores, everything.scores[:, :most])
-    torch.testing.assert_close(found.boxes, everything.boxes[:, :most])
+    same = (found.boxes[:, :, None] == everything.boxes[:, None]).all(-1)  # not by rank: equal scores may change places
+    assert same.any(-1).all()
 
 
 def of_one(found: Detections, i: int) -> Detections:
