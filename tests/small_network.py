@@ -29,13 +29,12 @@ def lively_network(config: Config, seed: int = 0) -> MaskRCNN:
     """Random weights whose predictions spread over boxes and classes; fresh ones say the same of everything."""
     torch.manual_seed(seed)
     network = build_model(config)
-    heads = network.rpn.head.objectness, network.rpn.head.deltas, network.roi_heads.box_head.deltas
+    scale = {"objectness": 10, "deltas": 10, "class_logits": 100, "predictor": 1000}
     with torch.no_grad():
-        for layer in heads:
-            layer.weight *= 10
-        network.roi_heads.box_head.class_logits.weight *= 100
-        if network.roi_heads.mask_head is not None:
-            network.roi_heads.mask_head.predictor.weight *= 1000
+        for name, module in network.named_modules():
+            module_name = name.rpartition(".")[2]
+            if module_name in scale and not name.startswith("roi_heads.keypoint."):
+                module.weight *= scale[module_name]  # type: ignore[operator]
     return network
 
 

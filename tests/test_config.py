@@ -15,15 +15,21 @@ from maskrcnn.config import (
     Config,
     DetectConfig,
     ImageConfig,
+    KeypointHeadConfig,
     MaskHeadConfig,
     ModelConfig,
+    PointRendConfig,
     ResNetConfig,
+    RoIConfig,
     RPNConfig,
+    TimmConfig,
     TrainConfig,
     config_from_dict,
     config_to_dict,
 )
 from maskrcnn.errors import ConfigError
+
+ONE_LEVEL = AnchorConfig(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "long side below the short": (lambda: ImageConfig(short_side=800, long_side=600), "short_side .*800.*600"),
@@ -49,14 +55,56 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "group norm in the mask branch": (lambda: MaskHeadConfig(channels=40, norm="group_norm"), "mask_head.channels"),
     "a norm of no convolution": (lambda: BoxHeadConfig(norm="batch_norm"), "box_head.convs is 0: set box_head.convs 4"),
-    "no layer": (lambda: BoxHeadConfig(layers=0), "box_head.layers must be positive"),
+    "fewer than no layers": (lambda: BoxHeadConfig(layers=-1), "box_head.layers must not be negative, found -1"),
+    "stages of a cascade without weights": (
+        lambda: BoxHeadConfig(class_agnostic=True, cascade_ious=(0.6, 0.7)),
+        "cascade_ious and box_head.cascade_weights .*found 2 and 0",
+    ),
+    "a cascade of class-specific boxes": (
+        lambda: BoxHeadConfig(cascade_ious=(0.6,), cascade_weights=((20.0, 20.0, 10.0, 10.0),)),
+        "cascade_ious needs box_head.class_agnostic",
+    ),
+    "softmax over one class": (
+        lambda: MaskHeadConfig(loss="softmax", class_agnostic=True),
+        "mask_head.loss softmax .* mask_head.class_agnostic",
+    ),
+    "a norm without convolutions": (
+        lambda: MaskHeadConfig(kind="mlp", norm="batch_norm"),
+        "mask_head.norm batch_norm .*mask_head.kind is mlp",
+    ),
+    "PointRend with another head": (
+        lambda: MaskHeadConfig(kind="mlp", point_rend=PointRendConfig()),
+        "mask_head.point_rend .*mask_head.kind fcn.* found mlp",
+    ),
+    "PointRend on whole RoIs": (
+        lambda: ModelConfig(neck="c4", anchors=ONE_LEVEL, mask_head=MaskHeadConfig(point_rend=PointRendConfig())),
+        "mask_head.point_rend .*model.neck c4",
+    ),
+    "more than all points": (lambda: PointRendConfig(important=1.5), "important is a share, found 1.5"),
+    "fewer points than chosen": (lambda: PointRendConfig(oversample=0.5), "oversample must be at least 1"),
+    "no keypoint": (lambda: KeypointHeadConfig(num_keypoints=0), "num_keypoints must be positive"),
+    "an average RoIPool": (lambda: RoIConfig(op="pool"), "rois.op pool .*rois.reduce max, found average"),
+    "less than no samples": (lambda: RoIConfig(sampling_ratio=-1), "sampling_ratio must not be negative"),
+    "C4 with the anchors of a pyramid": (
+        lambda: ModelConfig(neck="c4"),
+        r"model.neck c4 has one level.*model.anchors.sizes is of 5",
+    ),
+    "a pyramid with the anchors of C4": (
+        lambda: ModelConfig(anchors=ONE_LEVEL),
+        r"model.neck fpn has the levels P2\.\.P6.*model.anchors.sizes is of 1",
+    ),
+    "stages of a timm backbone": (
+        lambda: ModelConfig(neck="dc5", anchors=ONE_LEVEL, backbone=TimmConfig("convnext_tiny")),
+        "model.neck dc5 .*ResNet: choose model.neck fpn",
+    ),
+    "deformable basic blocks": (
+        lambda: ResNetConfig(depth=18, deformable_stages=(3,)),
+        "deformable_stages belong to bottleneck.*18",
+    ),
+    "a deformable stem": (lambda: ResNetConfig(deformable_stages=(1,)), r"deformable_stages .*2\.\.5, found \(1,\)"),
     "no convolution in the RPN": (lambda: RPNConfig(convs=0), "rpn.convs must be positive"),
     "thresholds crossed": (lambda: RPNConfig(positive_iou=0.3, negative_iou=0.7), "negative_iou <= positive_iou"),
     "a level without anchors": (lambda: AnchorConfig(sizes=((32.0,), ())), "as many sizes on every level"),
-    "too few levels": (
-        lambda: ModelConfig(anchors=AnchorConfig(sizes=((32.0,), (64.0,)))),
-        r"each FPN level P2\.\.P6, found 2",
-    ),
     "detections of none": (lambda: DetectConfig(max_detections=0), "max_detections must be positive"),
     "a mask threshold of 1": (lambda: DetectConfig(mask_threshold=1), "mask_threshold"),
     "no steps": (lambda: TrainConfig(steps=0), "train.steps must be positive"),
@@ -76,6 +124,10 @@ def test_what_cannot_work_is_refused(case: str) -> None:
 def test_a_config_survives_as_plain_types_and_fills_in_what_is_missing() -> None:
     config = replace(Config(), train=TrainConfig(steps=7), model=ModelConfig(mask_head=None))
     assert config_from_dict(config_to_dict(config)) == config
+    timm = replace(
+        Config(), model=ModelConfig(backbone=TimmConfig("convnext_tiny"), keypoint_head=KeypointHeadConfig())
+    )
+    assert config_from_dict(config_to_dict(timm)) == timm
     assert config_from_dict({"train": {"steps": 7}}) == replace(Config(), train=TrainConfig(steps=7))
 
 
@@ -83,7 +135,7 @@ def test_a_config_survives_as_plain_types_and_fills_in_what_is_missing() -> None
     ("data", "message"),
     [
         ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such field"),
-        ({"model": {"backbone": {"depth": 51}}}, r"model\.backbone\.depth.*51"),
+        ({"model": {"backbone": {"depth": 51}}}, r"model\.backbone\..*depth.*51"),
         ({"train": {"steps": "many"}}, r"train\.steps.*'many'"),
     ],
 )

@@ -18,7 +18,7 @@ from maskrcnn.config import (
     MaskHeadConfig,
     ModelConfig,
     ResNetConfig,
-    RoIAlignConfig,
+    RoIConfig,
     RPNConfig,
 )
 from maskrcnn.models.build import build_model
@@ -35,19 +35,19 @@ RENAMES = (
     (r"^rpn\.head\.conv\.(\d)\.0\.", r"rpn.head.convs.\1."),
     (r"^rpn\.head\.cls_logits\.", "rpn.head.objectness."),
     (r"^rpn\.head\.bbox_pred\.", "rpn.head.deltas."),
-    (r"^roi_heads\.box_head\.(fc6|5)\.", "roi_heads.box_head.layers.0."),
-    (r"^roi_heads\.box_head\.fc7\.", "roi_heads.box_head.layers.1."),
-    (r"^roi_heads\.box_head\.(\d)\.", r"roi_heads.box_head.convs.\1."),
-    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.box_head.class_logits."),
-    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.box_head.deltas."),
-    (r"^roi_heads\.mask_head\.(\d)\.", r"roi_heads.mask_head.convs.\1."),
-    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_heads.mask_head.upsample."),
-    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_heads.mask_head.predictor."),
+    (r"^roi_heads\.box_head\.(fc6|5)\.", "roi_heads.box.head.layers.0."),
+    (r"^roi_heads\.box_head\.fc7\.", "roi_heads.box.head.layers.1."),
+    (r"^roi_heads\.box_head\.(\d)\.", r"roi_heads.box.head.convs.\1."),
+    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_heads.box.head.class_logits."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_heads.box.head.deltas."),
+    (r"^roi_heads\.mask_head\.(\d)\.", r"roi_heads.mask.head.convs.\1."),
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_heads.mask.head.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_heads.mask.head.predictor."),
 )
 
 
 # A convolution of the pyramid or of a branch and its norm: V1 has no norm, and ours then no module around the two.
-NORMED = re.compile(r"^(neck\.(?:lateral|output)\.\d|roi_heads\.(?:box|mask)_head\.convs\.\d)\.([01])\.")
+NORMED = re.compile(r"^(neck\.(?:lateral|output)\.\d|roi_heads\.(?:box|mask)\.head\.convs\.\d)\.([01])\.")
 
 
 def our_name(name: str, version: int) -> str:
@@ -94,7 +94,7 @@ def torchvisions_rules(version: int, short_side: int, long_side: int, proposals:
                 post_nms_train=TRAIN_PROPOSALS,
                 post_nms_test=proposals,
             ),
-            roi_align=RoIAlignConfig(aligned=False),
+            rois=RoIConfig(aligned=False),
             box_head=BoxHeadConfig(
                 samples=EVERYTHING,
                 positive_fraction=1.0,

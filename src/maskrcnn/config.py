@@ -116,14 +116,21 @@ class ResNetConfig:
     norm: Norm = "frozen_batch_norm"
     norm_eps: float = 1e-5
     frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
+    deformable_stages: tuple[int, ...] = ()  # stages whose 3x3 convolutions are deformable: 3 4 5 (Dai et al. 2017)
+    deformable_modulated: bool = False  # with a learned weight for each sample (Zhu et al. 2019)
 
     def __post_init__(self) -> None:
         _require(0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}")
         _require(self.width > 0, f"backbone.width must be positive, found {self.width}")
+        plain = self.groups == 1 and self.bottleneck_width is None and not self.stride_in_1x1
         _require(
-            self.depth >= 50 or (self.groups == 1 and self.bottleneck_width is None and not self.stride_in_1x1),
-            "backbone.groups, bottleneck_width and stride_in_1x1 belong to bottleneck blocks: "
+            self.depth >= 50 or (plain and not self.deformable_stages),
+            "backbone.groups, bottleneck_width, stride_in_1x1 and deformable_stages belong to bottleneck blocks: "
             f"leave them alone or set backbone.depth to 50 or more, found {self.depth}",
+        )
+        _require(
+            all(2 <= stage <= 5 for stage in self.deformable_stages),
+            f"backbone.deformable_stages are numbers of stages, 2..5, found {self.deformable_stages}",
         )
         inner = self.width if self.bottleneck_width is None else self.bottleneck_width
         _require(
@@ -132,6 +139,14 @@ class ResNetConfig:
         )
         for name, channels in (("width", self.width), ("bottleneck_width", inner)):
             _require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """A backbone of the timm library that gives features at strides 4, 8, 16 and 32."""
+
+    name: str  # as in timm.list_models(): convnext_tiny
+    frozen: bool = False  # nothing of it is trained
 
 
 @dataclass(frozen=True)
@@ -187,13 +202,22 @@ class RPNConfig:
 
 
 @dataclass(frozen=True)
-class RoIAlignConfig:
-    """RoIAlign (paper section 3). `aligned` subtracts the half pixel between centres and edges."""
+class RoIConfig:
+    """From a box to features of one size (paper section 3)."""
 
-    sampling_ratio: int = 2  # samples a bin and axis
+    op: Literal["align", "pool", "warp"] = "align"  # RoIAlign; RoIPool and RoIWarp for the paper's ablation
+    reduce: Literal["average", "max"] = "average"  # over the samples of a bin; RoIPool takes the maximum anyway
+    sampling_ratio: int = 2  # samples a bin and axis; 0: as many as the bin has cells (Detectron2)
     aligned: bool = True
     canonical_level: int = 4  # k0 of FPN equation 1
     canonical_size: float = 224.0
+
+    def __post_init__(self) -> None:
+        _require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
+        _require(
+            self.op != "pool" or self.reduce == "max",
+            f"rois.op pool takes the maximum of the cells of a bin: set rois.reduce max, found {self.reduce}",
+        )
 
 
 @dataclass(frozen=True)
@@ -201,7 +225,10 @@ class BoxHeadConfig:
     """Second stage: sampling of RoIs, classification and box regression.
 
     The branch is two fully connected layers (FPN paper), or `convs` 3x3 convolutions with a norm and then
-    `layers` fully connected ones: four and one in the group-norm paper and in torchvision's V2.
+    `layers` fully connected ones: four and one in the group-norm paper and in torchvision's V2. No layers at all
+    means the mean over the RoI, as after res5 with C4.
+
+    Cascade R-CNN has further stages, each trained with its own overlap and weights on the boxes of the one before.
     """
 
     positive_iou: float = 0.5
@@ -217,9 +244,20 @@ class BoxHeadConfig:
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+    cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
+    cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
 
     def __post_init__(self) -> None:
-        _require(self.layers > 0, f"box_head.layers must be positive, found {self.layers}")
+        _require(self.layers >= 0, f"box_head.layers must not be negative, found {self.layers}")
+        _require(
+            len(self.cascade_ious) == len(self.cascade_weights),
+            "box_head.cascade_ious and box_head.cascade_weights need one entry for each stage after the first, "
+            f"found {len(self.cascade_ious)} and {len(self.cascade_weights)}",
+        )
+        _require(
+            not self.cascade_ious or self.class_agnostic,
+            "box_head.cascade_ious needs box_head.class_agnostic: a stage moves a box before its class is known",
+        )
         _require(
             self.norm == "none" or self.convs > 0,
             f"box_head.norm {self.norm} is of the convolutions, and box_head.convs is {self.convs}: "
@@ -229,13 +267,35 @@ class BoxHeadConfig:
 
 
 @dataclass(frozen=True)
+class PointRendConfig:
+    """PointRend (Kirillov et al. 2020): the mask head is coarse, and an MLP refines it at chosen points."""
+
+    layers: int = 3
+    channels: int = 256
+    train_points: int = 196  # a RoI
+    oversample: float = 3.0  # random points drawn for each one that is chosen
+    important: float = 0.75  # share chosen for being uncertain; the others stay random
+    subdivision_steps: int = 5  # doublings from the coarse mask
+    subdivision_points: int = 784  # cells computed anew after each
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.important <= 1, f"point_rend.important is a share, found {self.important}")
+        _require(self.oversample >= 1, f"point_rend.oversample must be at least 1, found {self.oversample}")
+
+
+@dataclass(frozen=True)
 class MaskHeadConfig:
-    """Mask branch. Output side is twice `resolution`."""
+    """Mask branch: convolutions and masks of twice `resolution`, or one of the other forms that are chosen here."""
 
     resolution: int = 14
+    kind: Literal["fcn", "mlp"] = "fcn"  # mlp: the paper's table 2e
     convs: int = 4
     channels: int = 256
     norm: HeadNorm = "none"
+    layers: int = 2  # fully connected ones of `mlp` and of PointRend's coarse head
+    hidden: int = 1024  # their width
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"  # softmax: classes compete for each pixel, the paper's table 2b
+    point_rend: PointRendConfig | None = None
     samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
     class_agnostic: bool = False
     # Targets are sampled from the box-cropped bitmaps as RoIAlign does: 0 samples adaptively, like
@@ -249,6 +309,36 @@ class MaskHeadConfig:
 
     def __post_init__(self) -> None:
         _require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
+        _require(
+            self.loss == "sigmoid" or not self.class_agnostic,
+            "mask_head.loss softmax lets classes compete, and mask_head.class_agnostic leaves one: "
+            "set mask_head.loss sigmoid or mask_head.class_agnostic False",
+        )
+        _require(
+            self.kind == "fcn" or self.norm == "none",
+            f"mask_head.norm {self.norm} is of convolutions, and mask_head.kind is mlp: set mask_head.norm none",
+        )
+        _require(
+            self.point_rend is None or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none"),
+            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid and norm none, "
+            f"found {self.kind}, {self.loss} and {self.norm}",
+        )
+
+
+@dataclass(frozen=True)
+class KeypointHeadConfig:
+    """Keypoint branch (paper section 5). Its maps have four times `resolution`."""
+
+    num_keypoints: int = 17
+    resolution: int = 14
+    convs: int = 8
+    channels: int = 512
+    samples: int = 128  # most positive RoIs an image in the loss, drawn at random beyond that
+    # probability: of the point in a softmax over the map (Detectron2). logit: as it is (torchvision).
+    score: Literal["probability", "logit"] = "probability"
+
+    def __post_init__(self) -> None:
+        _require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")
 
 
 @dataclass(frozen=True)
@@ -270,25 +360,43 @@ class DetectConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. `mask_head=None` is Faster R-CNN."""
+    """The network. `mask_head=None` is Faster R-CNN, with `keypoint_head` Keypoint R-CNN.
+
+    RPN and RoIs read the pyramid (fpn), or one map of the backbone: res4, with res5 in the head (c4), res5 at
+    stride 32 (c5), or res5 dilated, at stride 16 (dc5).
+    """
 
     num_classes: int = 80
-    backbone: ResNetConfig = field(default_factory=ResNetConfig)
+    backbone: ResNetConfig | TimmConfig = field(default_factory=ResNetConfig)
+    neck: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
     fpn_channels: int = 256
     fpn_norm: HeadNorm = "none"
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
-    roi_align: RoIAlignConfig = field(default_factory=RoIAlignConfig)
+    rois: RoIConfig = field(default_factory=RoIConfig)
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask_head: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
+    keypoint_head: KeypointHeadConfig | None = None
     detect: DetectConfig = field(default_factory=DetectConfig)
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
         _require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
+        levels = 5 if self.neck == "fpn" else 1
+        have = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, a size on each"}
         _require(
-            len(self.anchors.sizes) == 5,
-            f"model.anchors.sizes needs one tuple for each FPN level P2..P6, found {len(self.anchors.sizes)}",
+            len(self.anchors.sizes) == levels,
+            f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes is of {len(self.anchors.sizes)}: "
+            "change one of the two",
+        )
+        _require(
+            self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,
+            "mask_head.point_rend reads features at points, and model.neck c4 keeps res5 for whole RoIs: "
+            "choose model.neck fpn or leave mask_head.point_rend None",
+        )
+        _require(
+            self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),
+            f"model.neck {self.neck} is made of the stages of a ResNet: choose model.neck fpn for a timm backbone",
         )
 
 
@@ -340,10 +448,9 @@ class Config:
             not self.categories or len(self.categories) == self.model.num_classes,
             f"config.categories has {len(self.categories)} entries, model.num_classes is {self.model.num_classes}",
         )
-        top = 4 * 2 ** (len(self.model.anchors.sizes) - 2)  # stride of the coarsest backbone stage
         _require(
-            self.image.divisor % top == 0,
-            f"image.divisor must be a multiple of {top}, the backbone's coarsest stride, found {self.image.divisor}",
+            self.model.neck != "fpn" or self.image.divisor % 32 == 0,
+            f"image.divisor must be a multiple of 32, the top stride of model.neck fpn, found {self.image.divisor}",
         )
 
 

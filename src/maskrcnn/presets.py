@@ -17,13 +17,18 @@ from maskrcnn.config import (
     Config,
     HeadNorm,
     ImageConfig,
+    KeypointHeadConfig,
     MaskHeadConfig,
     ModelConfig,
+    PointRendConfig,
     ResNetConfig,
     RPNConfig,
+    TimmConfig,
     TrainConfig,
 )
 from maskrcnn.errors import ConfigError
+
+SIZES_ON_ONE_LEVEL = (32.0, 64.0, 128.0, 256.0, 512.0)  # anchors of C4 and DC5
 
 
 def mask_rcnn_R_50_FPN() -> Config:
@@ -81,6 +86,95 @@ def mask_rcnn_R_50_FPN_V2() -> Config:
     return replace(base, model=replace(base.model, rpn=replace(base.model.rpn, convs=2)))
 
 
+def mask_rcnn_R_50_FPN_dconv_c3_c5() -> Config:
+    """ResNet-50-FPN with deformable convolutions in res3..res5 (Dai et al. 2017): 44.9 M parameters."""
+    return _with_backbone(deformable_stages=(3, 4, 5))
+
+
+def mask_rcnn_ConvNeXt_T_FPN() -> Config:
+    """ConvNeXt-Tiny-FPN (Liu et al. 2022), by timm: 48.1 M parameters, trained with AdamW."""
+    base = mask_rcnn_R_50_FPN()
+    train = replace(base.train, optimizer="adamw", learning_rate=1e-4, weight_decay=0.05, warmup_steps=1000)
+    return replace(base, model=replace(base.model, backbone=TimmConfig("convnext_tiny")), train=train)
+
+
+def mask_rcnn_R_50_C4() -> Config:
+    """ResNet-50-C4, the paper's ablation model: 35.9 M parameters, res5 on each RoI and so slower than FPN."""
+    return _with_c4(mask_rcnn_R_50_FPN())
+
+
+def mask_rcnn_R_101_C4() -> Config:
+    """ResNet-101-C4: 54.8 M parameters, otherwise as mask_rcnn_R_50_C4."""
+    return _with_c4(mask_rcnn_R_101_FPN())
+
+
+def mask_rcnn_X_50_32x4d_C4() -> Config:
+    """ResNeXt-50-C4 of 32 groups of 4 channels: 35.4 M parameters, otherwise as mask_rcnn_R_50_C4."""
+    return _with_c4(mask_rcnn_X_50_32x4d_FPN())
+
+
+def mask_rcnn_X_101_32x8d_C4() -> Config:
+    """ResNeXt-101-C4 of 32 groups of 8 channels: 99.0 M parameters, otherwise as mask_rcnn_R_50_C4."""
+    return _with_c4(mask_rcnn_X_101_32x8d_FPN())
+
+
+def mask_rcnn_R_50_DC5() -> Config:
+    """ResNet-50 with a dilated res5 and no pyramid: 172.4 M parameters."""
+    return _with_dc5(mask_rcnn_R_50_FPN())
+
+
+def mask_rcnn_R_101_DC5() -> Config:
+    """ResNet-101 with a dilated res5 and no pyramid: 191.3 M parameters."""
+    return _with_dc5(mask_rcnn_R_101_FPN())
+
+
+def cascade_mask_rcnn_R_50_FPN() -> Config:
+    """Cascade Mask R-CNN (Cai & Vasconcelos 2018), three box stages: 72.0 M parameters."""
+    base = mask_rcnn_R_50_FPN()
+    box_head = replace(
+        base.model.box_head,
+        class_agnostic=True,
+        cascade_ious=(0.6, 0.7),
+        cascade_weights=((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+    )
+    rpn = replace(base.model.rpn, post_nms_train=2000)
+    return replace(base, model=replace(base.model, box_head=box_head, rpn=rpn))
+
+
+def pointrend_rcnn_R_50_FPN() -> Config:
+    """PointRend (Kirillov et al. 2020), masks of 224 x 224 with sharp borders: 60.2 M parameters."""
+    base = mask_rcnn_R_50_FPN()
+    mask_head = MaskHeadConfig(point_rend=PointRendConfig())
+    return replace(base, model=replace(base.model, mask_head=mask_head))
+
+
+def faster_rcnn_R_50_FPN() -> Config:
+    """Faster R-CNN with ResNet-50-FPN, boxes alone: 41.7 M parameters."""
+    base = mask_rcnn_R_50_FPN()
+    return replace(base, model=replace(base.model, mask_head=None))
+
+
+def faster_rcnn_R_50_C4() -> Config:
+    """Faster R-CNN with ResNet-50-C4, boxes alone: 33.8 M parameters."""
+    base = mask_rcnn_R_50_C4()
+    return replace(base, model=replace(base.model, mask_head=None))
+
+
+def keypoint_rcnn_R_50_FPN() -> Config:
+    """Keypoint R-CNN with ResNet-50-FPN, persons with 17 keypoints each: 59.1 M parameters."""
+    return _with_keypoints(mask_rcnn_R_50_FPN())
+
+
+def keypoint_rcnn_R_101_FPN() -> Config:
+    """Keypoint R-CNN with ResNet-101-FPN: 78.1 M parameters, otherwise as keypoint_rcnn_R_50_FPN."""
+    return _with_keypoints(mask_rcnn_R_101_FPN())
+
+
+def keypoint_rcnn_X_101_32x8d_FPN() -> Config:
+    """Keypoint R-CNN with ResNeXt-101-FPN: 122.2 M parameters, otherwise as keypoint_rcnn_R_50_FPN."""
+    return _with_keypoints(mask_rcnn_X_101_32x8d_FPN())
+
+
 def mask_rcnn_tiny() -> Config:
     """A Mask R-CNN of 1.9 M parameters for images of about 160 pixels, trained from scratch in minutes on 2 cores."""
     return Config(
@@ -125,6 +219,32 @@ def _with_normalised_heads(base: Config, norm: HeadNorm) -> Config:
     return replace(base, model=replace(model, fpn_norm=norm, box_head=box_head, mask_head=mask_head))
 
 
+def _with_c4(base: Config) -> Config:
+    """RPN and RoIs on res4, res5 in the head: figures of the paper and of Detectron2's C4 models."""
+    model = base.model
+    assert model.mask_head is not None
+    rpn = replace(model.rpn, pre_nms_train=12000, pre_nms_test=6000, post_nms_train=2000)
+    box_head = replace(model.box_head, resolution=14, layers=0, samples=64)
+    mask_head = replace(model.mask_head, convs=0)
+    anchors = AnchorConfig(sizes=(SIZES_ON_ONE_LEVEL,))
+    model = replace(model, neck="c4", anchors=anchors, rpn=rpn, box_head=box_head, mask_head=mask_head)
+    return replace(base, model=model)
+
+
+def _with_dc5(base: Config) -> Config:
+    """RPN and RoIs on a dilated res5: figures of Detectron2's DC5 models."""
+    rpn = replace(base.model.rpn, pre_nms_train=12000, pre_nms_test=6000, post_nms_train=2000)
+    anchors = AnchorConfig(sizes=(SIZES_ON_ONE_LEVEL,))
+    return replace(base, model=replace(base.model, neck="dc5", anchors=anchors, rpn=rpn))
+
+
+def _with_keypoints(base: Config) -> Config:
+    """The keypoint branch in place of the mask branch, for persons alone: figures of Detectron2's keypoint models."""
+    rpn = replace(base.model.rpn, post_nms_train=1500)
+    keypoint_head = KeypointHeadConfig()
+    return replace(base, model=replace(base.model, num_classes=1, rpn=rpn, mask_head=None, keypoint_head=keypoint_head))
+
+
 PRESETS: dict[str, Callable[[], Config]] = {
     function.__name__: function
     for function in (
@@ -138,6 +258,21 @@ PRESETS: dict[str, Callable[[], Config]] = {
         mask_rcnn_X_101_64x4d_FPN,
         mask_rcnn_R_50_FPN_GN,
         mask_rcnn_R_50_FPN_V2,
+        mask_rcnn_R_50_FPN_dconv_c3_c5,
+        mask_rcnn_ConvNeXt_T_FPN,
+        mask_rcnn_R_50_C4,
+        mask_rcnn_R_101_C4,
+        mask_rcnn_X_50_32x4d_C4,
+        mask_rcnn_X_101_32x8d_C4,
+        mask_rcnn_R_50_DC5,
+        mask_rcnn_R_101_DC5,
+        cascade_mask_rcnn_R_50_FPN,
+        pointrend_rcnn_R_50_FPN,
+        faster_rcnn_R_50_FPN,
+        faster_rcnn_R_50_C4,
+        keypoint_rcnn_R_50_FPN,
+        keypoint_rcnn_R_101_FPN,
+        keypoint_rcnn_X_101_32x8d_FPN,
         mask_rcnn_tiny,
     )
 }

@@ -84,9 +84,10 @@ def test_frozen_norm_is_batch_norm_in_evaluation() -> None:
 
 
 def test_a_fresh_frozen_norm_changes_nothing() -> None:
-    scale, shift = FrozenBatchNorm(4, eps=1e-5).scale_and_shift()
-    torch.testing.assert_close(scale, torch.ones(4))
-    torch.testing.assert_close(shift, torch.zeros(4))
+    weight = torch.randn(4, 3, 2, 2)
+    folded, bias = FrozenBatchNorm(4, eps=1e-5).fold(weight)
+    torch.testing.assert_close(folded, weight)
+    torch.testing.assert_close(bias, torch.zeros(4))
 
 
 def test_group_norm_does_not_look_at_other_images() -> None:

@@ -41,6 +41,30 @@ def test_stages_are_counted_apart(config: Config) -> None:
     assert faster[1:4] == cost(config)[1:4]
 
 
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("mask_rcnn_R_50_FPN_dconv_c3_c5", "mask_rcnn_R_50_FPN"),
+        ("cascade_mask_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN"),
+        ("pointrend_rcnn_R_50_FPN", "mask_rcnn_R_50_FPN"),
+        ("keypoint_rcnn_R_50_FPN", "faster_rcnn_R_50_FPN"),
+        ("mask_rcnn_R_50_C4", "faster_rcnn_R_50_C4"),
+    ],
+)
+def test_a_part_more_costs_more_there_and_nowhere_else(name: str, plain: str) -> None:
+    found, base = cost(preset(name))._asdict(), cost(preset(plain))._asdict()
+    dearer = {
+        "mask_rcnn_R_50_FPN_dconv_c3_c5": {"backbone"},  # the convolutions that find the offsets
+        "cascade_mask_rcnn_R_50_FPN": {"box_head"},
+        "pointrend_rcnn_R_50_FPN": {"mask_head"},
+        "keypoint_rcnn_R_50_FPN": {"keypoint_head"},
+        "mask_rcnn_R_50_C4": {"mask_head"},
+    }[name]
+    found["box_head"] += {"keypoint_rcnn_R_50_FPN": 2 * 1000 * 1024 * 5 * 79}.get(name, 0)  # 79 classes fewer
+    assert {part for part in found if part != "parameters" and found[part] > base[part]} == dearer
+    assert {part for part in found if found[part] < base[part]} <= {"parameters"}
+
+
 def test_arithmetic_follows_the_size(config: Config) -> None:
     small, large = cost(config, (320, 320)), cost(config, (640, 640))
     assert large.backbone == 4 * small.backbone

@@ -10,7 +10,7 @@ import torch
 from maskrcnn.config import BoxHeadConfig, DetectConfig, MaskHeadConfig
 from maskrcnn.models.box_head import BoxHead
 from maskrcnn.models.mask_head import MaskHead
-from maskrcnn.models.roi_heads import _mask_slots
+from maskrcnn.models.rois import positive_slots, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNHead
 from small_network import batch_of, lively_network, network_config, sample_of
 
@@ -51,26 +51,24 @@ def test_proposals_have_one_shape_are_inside_and_best_first() -> None:
 
 
 def test_box_head_reads_rows_columns_channels() -> None:
-    head = BoxHead(channels=4, num_classes=5, config=BoxHeadConfig(resolution=3, hidden=8))
+    head = BoxHead(4, 3, 5, BoxHeadConfig(resolution=3, hidden=8))
     features = torch.rand(6, 4, 3, 3)
     logits, deltas = head(features.contiguous(memory_format=torch.channels_last))
     flat = features.permute(0, 2, 3, 1).reshape(6, -1)
     hidden = torch.relu(head.layers[1](torch.relu(head.layers[0](flat))))
     torch.testing.assert_close(logits, head.class_logits(hidden))
     torch.testing.assert_close(deltas, head.deltas(hidden).view(6, 5, 4))
-    labels = torch.tensor([0, 4, 2, 1, 3, 0])
-    assert torch.equal(head.deltas_of(deltas, labels), torch.stack([deltas[i, k] for i, k in enumerate(labels)]))
 
 
 @pytest.mark.parametrize("convs", [0, 1, 4])
 def test_mask_head_computes_the_asked_class_only_and_right(convs: int) -> None:
     torch.manual_seed(0)
-    head = MaskHead(in_channels=6, convs=convs, channels=8, num_classes=5, class_agnostic=False)
+    head = MaskHead(6, 5, MaskHeadConfig(convs=convs, channels=8))
     head.predictor.weight.data.normal_()
     assert head.predictor.bias is not None
     head.predictor.bias.data.normal_()
     features, labels = torch.rand(4, 6, 7, 7), torch.tensor([0, 4, 2, 2])
-    found = head(features, labels)
+    found = head.of_labels(features, labels)
     assert found.shape == (4, 14, 14)
     x = features
     for conv in head.convs:
@@ -78,7 +76,7 @@ def test_mask_head_computes_the_asked_class_only_and_right(convs: int) -> None:
     every_class = head.predictor(torch.relu(head.upsample(x)))
     expected = torch.stack([every_class[i, k] for i, k in enumerate(labels)])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert head(features[:0], labels[:0]).shape == (0, 14, 14)
+    assert head.of_labels(features[:0], labels[:0]).shape == (0, 14, 14)
 
 
 def test_class_agnostic_heads_are_specific_ones_with_equal_rows() -> None:
@@ -89,7 +87,7 @@ def test_class_agnostic_heads_are_specific_ones_with_equal_rows() -> None:
     agnostic = lively_network(network_config(**agnostic_heads))
     state = specific.state_dict()
     for name, value in state.items():
-        if name.startswith(("roi_heads.box_head.deltas.", "roi_heads.mask_head.predictor.")):
+        if name.startswith(("roi_heads.box.head.deltas.", "roi_heads.mask.head.predictor.")):
             rows = 4 if "deltas" in name else 1
             state[name] = value[:rows].repeat(len(value) // rows, *[1] * (value.ndim - 1))
     specific.load_state_dict(state)
@@ -108,12 +106,13 @@ def test_class_agnostic_heads_are_specific_ones_with_equal_rows() -> None:
 def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> None:
     network = lively_network(network_config())
     batch = batch_of(sample_of(64, 96, [(1, (10, 10, 40, 40)), (0, (50, 20, 90, 60))]), sample_of(64, 96, []))
-    count = network.roi_heads.box_config.samples
+    count = network.roi_heads.box.config.samples
     proposals = Proposals(torch.rand(2, 100, 2).repeat(1, 1, 2) * 30, torch.ones(2, 100, dtype=torch.bool))
     proposals.boxes[..., 2:] += 5
-    rois = network.roi_heads.sample_rois(proposals, batch.targets, torch.Generator().manual_seed(0))
+    box = network.roi_heads.box
+    rois = sample_rois(proposals, batch.targets, box.config, box.num_classes, torch.Generator().manual_seed(0))
     assert rois.boxes.shape == (2, count, 4)
-    background = network.roi_heads.box_head.num_classes
+    background = network.roi_heads.box.num_classes
     assert (rois.labels[~rois.positive] == background).all()
     assert not rois.positive[1].any()  # no objects there
     for slot, (label, box) in enumerate([(1, (10, 10, 40, 40)), (0, (50, 20, 90, 60))]):
@@ -124,15 +123,15 @@ def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> Non
         assert (rois.slot[0][same] == slot).all()
 
 
-def test_mask_slots_are_positives_drawn_up_to_the_limit() -> None:
+def testpositive_slots_are_positives_drawn_up_to_the_limit() -> None:
     positive = torch.zeros(2, 40, dtype=torch.bool)
     positive[0, 5:25] = True
-    index, used = _mask_slots(positive, 64, None)
+    index, used = positive_slots(positive, 64, None)
     assert used.all()
     assert sorted(index.tolist()) == list(range(5, 25))
-    index, used = _mask_slots(positive, 4, torch.Generator().manual_seed(0))
+    index, used = positive_slots(positive, 4, torch.Generator().manual_seed(0))
     assert len(set(index.tolist())) == 8  # slots are pooled over the two images
     assert positive.flatten()[index].all()
-    other, _ = _mask_slots(positive, 4, torch.Generator().manual_seed(1))
+    other, _ = positive_slots(positive, 4, torch.Generator().manual_seed(1))
     assert set(other.tolist()) != set(index.tolist())
-    assert len(_mask_slots(torch.zeros_like(positive), 4, None)[0]) == 0
+    assert len(positive_slots(torch.zeros_like(positive), 4, None)[0]) == 0

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models import WeightsEnum
-from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection import (
+    FasterRCNN_ResNet50_FPN_Weights,
+    KeypointRCNN_ResNet50_FPN_Weights,
+    MaskRCNN_ResNet50_FPN_V2_Weights,
+    MaskRCNN_ResNet50_FPN_Weights,
+)
 
 from maskrcnn.config import BoxHeadConfig, DetectConfig, MaskHeadConfig, ResNetConfig
 from maskrcnn.models.build import build_model
@@ -103,7 +108,7 @@ def test_detections_are_sorted_padded_and_inside(network: MaskRCNN) -> None:
         assert (scores[:-1] >= scores[1:]).all()
         assert (scores[valid] > SETTINGS.score_threshold).all()
         assert not scores[~valid].any()
-        assert ((labels >= 0) & (labels < 2)).all() or network.roi_heads.box_head.num_classes > 2
+        assert ((labels >= 0) & (labels < 2)).all() or network.roi_heads.box.num_classes > 2
         assert (boxes[valid][:, 2] <= size[1]).all()
         assert (boxes[valid][:, 3] <= size[0]).all()
 
@@ -249,44 +254,58 @@ def test_every_preset_has_the_parameters_it_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "published"),
+    ("name", "classes", "published"),
     [
-        ("mask_rcnn_R_50_FPN", MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
-        ("mask_rcnn_R_50_FPN_V2", MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1),
+        ("mask_rcnn_R_50_FPN", 90, MaskRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("mask_rcnn_R_50_FPN_V2", 90, MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1),
+        ("faster_rcnn_R_50_FPN", 90, FasterRCNN_ResNet50_FPN_Weights.COCO_V1),
+        ("keypoint_rcnn_R_50_FPN", 1, KeypointRCNN_ResNet50_FPN_Weights.COCO_V1),
     ],
 )
-def test_parameters_are_as_many_as_torchvision_publishes(name: str, published: WeightsEnum) -> None:
+def test_parameters_are_as_many_as_torchvision_publishes(name: str, classes: int, published: WeightsEnum) -> None:
     config = preset(name)
     with torch.device("meta"):
-        network = build_model(replace(config, model=replace(config.model, num_classes=90)))
-    background = 4 * (1024 + 1) + (256 + 1)  # rows of a class that has neither box nor mask
+        network = build_model(replace(config, model=replace(config.model, num_classes=classes)))
+    # Rows of a class that has neither box nor mask.
+    background = 4 * (1024 + 1) + (256 + 1 if config.model.mask_head else 0)
     assert sum(p.numel() for p in network.parameters()) + background == published.meta["num_params"]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if re.search("_(101|152)_", name) else ()) for name in PRESETS],
+    [
+        pytest.param(name, marks=() if re.search("tiny|R_18|mask_rcnn_R_50_FPN$", name) else pytest.mark.slow)
+        for name in PRESETS
+    ],
 )
 def test_every_preset_trains_and_detects(name: str) -> None:
     config = preset(name)
+    few = replace(config.model.rpn, post_nms_train=60, post_nms_test=60)  # RoIs: their number is no matter here
+    config = replace(config, model=replace(config.model, rpn=few, box_head=replace(config.model.box_head, samples=16)))
     torch.manual_seed(0)
     network = build_model(config)
     for block in network.backbone.modules():  # so that 50 blocks of random weights do not explode
         if isinstance(block, Bottleneck):
             torch.nn.init.constant_(block.conv3.norm.weight, 0.2)
     assert network.training
-    kernels = [m.weight for m in network.neck.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert len(kernels) == 4
+    kernels = [m.weight for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert kernels
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
-    batch = batch_of(*CASES["objects in every image"])
-    losses = network(batch.images, batch.targets, torch.Generator().manual_seed(0))
+    batch = batch_of(sample_of(64, 96, [(0, box) for _, box in TWO]), sample_of(60, 70, [(0, TWO[0][1])], seed=1))
+    points = torch.tensor([20.0, 20.0, 2.0]).expand(2, 2, 17, 3)
+    losses = network(batch.images, replace(batch.targets, keypoints=points), torch.Generator().manual_seed(0))
     for parameter, gradient in gradients(network, losses).items():
         assert gradient is not None, parameter
         assert torch.isfinite(gradient).all(), parameter
     found = network.eval().detect(batch.images, replace(config.model.detect, score_threshold=0.0, max_detections=5))
     assert found.boxes.shape == (2, 5, 4)
     assert found.valid.all()
-    assert torch.isfinite(found.mask_probs).all()  # type: ignore[arg-type]
+    for found_part, head in (
+        (found.mask_probs, config.model.mask_head),
+        (found.keypoints, config.model.keypoint_head),
+    ):
+        assert (found_part is None) == (head is None)
+        assert found_part is None or torch.isfinite(found_part).all()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -91,7 +91,7 @@ def test_settings_of_every_kind_come_back(tmp_path: Path) -> None:
             mask_head=None,
             box_head=replace(base.box_head, class_agnostic=True),
             anchors=replace(base.anchors, rounded=True, stride="grid"),
-            roi_align=replace(base.roi_align, aligned=False),
+            rois=replace(base.rois, aligned=False),
         ),
         image=replace(network_config().image, kernel="bilinear", rounding="floor", fixed_size=(64, 96)),
     )
@@ -99,7 +99,7 @@ def test_settings_of_every_kind_come_back(tmp_path: Path) -> None:
     found, found_config, _ = open_model(tmp_path / "m.safetensors")
     assert found_config == config
     assert isinstance(found_config.image.fixed_size, tuple)
-    assert found.roi_heads.mask_head is None
+    assert found.roi_heads.mask is None
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:

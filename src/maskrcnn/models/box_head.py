@@ -1,26 +1,40 @@
 """Box branch: what each RoI holds, and where exactly (Fast R-CNN with the two layers of FPN).
 
-Legend: R RoIs, K classes, C channels, O side of the RoI feature.
+Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all images, K classes, C channels,
+O side of the RoI feature, D detections an image.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.config import BoxHeadConfig
+from maskrcnn.config import BoxHeadConfig, DetectConfig
+from maskrcnn.models.losses import box_loss, mean_over
 from maskrcnn.models.norm import head_conv
+from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
+from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops import boxes as box_ops
+from maskrcnn.ops.nms import nms
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.targets import Targets
 
 
 class BoxHead(nn.Module):
-    """Convolutions if asked for, fully connected layers, then K+1 class scores (background last) and box offsets.
+    """Convolutions if asked for, fully connected layers or (with none) the mean over the RoI, then K+1 class
+    scores, background last, and box offsets.
 
     The first fully connected layer reads its input in (row, column, channel) order, in which RoIAlign writes
     it, so that nothing is copied; a checkpoint that stores (channel, row, column) is permuted once when imported.
+
+    Args:
+        channels, resolution: of the RoI features.
     """
 
-    def __init__(self, channels: int, num_classes: int, config: BoxHeadConfig) -> None:
+    def __init__(self, channels: int, resolution: int, num_classes: int, config: BoxHeadConfig) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.class_agnostic = config.class_agnostic
@@ -28,11 +42,12 @@ class BoxHead(nn.Module):
         self.convs = nn.ModuleList(
             [head_conv(channels if i == 0 else wide, wide, 3, config.norm) for i in range(config.convs)]
         )
-        read = config.resolution**2 * (wide if config.convs else channels)
-        layers = [nn.Linear(read if i == 0 else hidden, hidden) for i in range(config.layers)]
+        read = wide if config.convs else channels
+        layers = [nn.Linear(resolution**2 * read if i == 0 else hidden, hidden) for i in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        self.class_logits = nn.Linear(hidden, num_classes + 1)
-        self.deltas = nn.Linear(hidden, 4 if config.class_agnostic else 4 * num_classes)
+        told = hidden if layers else read
+        self.class_logits = nn.Linear(told, num_classes + 1)
+        self.deltas = nn.Linear(told, 4 if config.class_agnostic else 4 * num_classes)
         for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.class_logits.weight, std=0.01)
@@ -45,14 +60,94 @@ class BoxHead(nn.Module):
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
-        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = x.permute(0, 2, 3, 1).flatten(1) if self.layers else x.mean(dim=(2, 3))
         for layer in self.layers:
             x = F.relu_(layer(x))
         deltas = self.deltas(x).float()
         return self.class_logits(x).float(), deltas.view(len(deltas), -1, 4)
 
-    def deltas_of(self, deltas: Tensor, labels: Tensor) -> Tensor:
-        """The offsets of each RoI's class: (R, K or 1, 4) and (R,) labels in 0..K-1 -> (R, 4)."""
-        if self.class_agnostic:
-            return deltas[:, 0]
-        return torch.gather(deltas, 1, labels[:, None, None].expand(-1, 1, 4))[:, 0]
+
+class BoxBranch(nn.Module):
+    """The box head on every proposal, its losses, and the choice of detections."""
+
+    def __init__(self, head: BoxHead, config: BoxHeadConfig) -> None:
+        super().__init__()
+        self.head = head
+        self.num_classes = head.num_classes
+        self.config = config
+
+    def losses(
+        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, sizes_hw: Tensor
+    ) -> dict[str, Tensor]:
+        """`loss_class` and `loss_box` of the sampled RoIs."""
+        boxes, image_index = flatten_boxes(rois.boxes)
+        logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
+        return box_losses(logits, deltas, rois, targets, self.config)
+
+    def detect(
+        self,
+        features: Sequence[Tensor],
+        pooler: RoIPooler,
+        proposals: Proposals,
+        sizes_hw: Tensor,
+        settings: DetectConfig,
+    ) -> Detections:
+        """The best D of all proposals and classes, without masks."""
+        boxes, image_index = flatten_boxes(proposals.boxes)
+        logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
+        return select(logits.softmax(-1), deltas, proposals, self.config.box_weights, sizes_hw, settings)
+
+
+def box_losses(
+    logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig
+) -> dict[str, Tensor]:
+    """Cross-entropy over K+1 classes and the box loss of the true class's offsets, both per sampled RoI.
+
+    Args:
+        logits: (B * S, K + 1); deltas: (B * S, K or 1, 4).
+    """
+    boxes, labels = rois.boxes.flatten(0, 1), rois.labels.flatten()
+    positive, valid = rois.positive.flatten(), rois.valid.flatten()
+    object_boxes = targets.boxes.gather(1, rois.slot[..., None].expand(-1, -1, 4)).flatten(0, 1)
+    # Slots without an object aim from a unit box at itself: finite, and never counted.
+    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    goal, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
+    row = labels.clamp(max=deltas.shape[1] - 1)  # of the background anything; agnostic offsets have one row
+    own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
+    class_loss = F.cross_entropy(logits, labels, reduction="none")
+    regression = box_loss(own, start, goal, config) * positive
+    return {"loss_class": mean_over(class_loss, valid), "loss_box": mean_over(regression, valid)}
+
+
+def select(
+    probs: Tensor,
+    deltas: Tensor,
+    proposals: Proposals,
+    box_weights: tuple[float, float, float, float],
+    sizes_hw: Tensor,
+    settings: DetectConfig,
+) -> Detections:
+    """Scores and offsets of every proposal and class -> suppression per class -> the best D detections an image.
+
+    Args:
+        probs: (B * P, K + 1), background last; deltas: (B * P, K or 1, 4).
+        sizes_hw: (B, 2) true sizes of the images, to which boxes are clipped.
+    """
+    classes, rows = probs.shape[1] - 1, deltas.shape[1]
+    images, count = proposals.valid.shape
+    scores = probs[:, :-1].reshape(images, count * classes)
+    scores = scores * proposals.valid.repeat_interleave(classes, dim=1)
+    passing = scores > settings.score_threshold
+    # Only candidates above the threshold are decoded: as many slots as the fullest image needs.
+    most = max(int(passing.sum(1).max()), 1)
+    scores, index = scores.where(passing, 0.0).topk(most, dim=1)
+    proposal, labels = index // classes, index % classes
+    anchors = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
+    flat = (proposal + torch.arange(images, device=index.device)[:, None] * count) * rows + labels.clamp(max=rows - 1)
+    boxes = box_ops.decode(deltas.flatten(0, 1)[flat], anchors, box_weights)
+    boxes = box_ops.clip(boxes, sizes_hw)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    valid = (scores > 0) & (sides >= settings.min_size).all(-1) & (sides > 0).all(-1)
+    keep = nms(boxes, valid, settings.nms_iou, labels)
+    best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, most), dim=1)
+    return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)

@@ -3,42 +3,94 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, ModelConfig, TimmConfig
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.box_head import BoxBranch, BoxHead
+from maskrcnn.models.cascade import CascadeBranch
 from maskrcnn.models.fpn import FPN
-from maskrcnn.models.mask_head import MaskHead
+from maskrcnn.models.keypoint_head import KeypointBranch, KeypointHead
+from maskrcnn.models.mask_head import MaskBranch, MaskHead, MLPMaskHead
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.resnet import ResNet
-from maskrcnn.models.roi_heads import RoIHeads, RoIPooler
+from maskrcnn.models.point_rend import CoarseMaskHead, PointHead, PointRendBranch
+from maskrcnn.models.resnet import ResNet, res_stage, stage_channels
+from maskrcnn.models.roi_heads import RoIHeads
+from maskrcnn.models.rois import RoIPooler
 from maskrcnn.models.rpn import RPN
+from maskrcnn.models.single_level import SingleLevel
+from maskrcnn.models.timm_backbone import TimmBackbone
 
 
 def build_model(config: Config) -> MaskRCNN:
-    """A network with random weights (torch's global generator), channels-last, in training mode."""
-    model, image = config.model, config.image
-    classes, channels = model.num_classes, model.fpn_channels
+    """A network with random weights (torch's global generator), channels-last, in training mode.
 
-    backbone = ResNet(model.backbone)
-    neck = FPN(backbone.channels, channels, model.fpn_norm)
+    Raises:
+        ConfigError, MissingPackageError: of a timm backbone that cannot be had.
+    """
+    model, image = config.model, config.image
+
+    backbone = build_backbone(model)
+    if model.neck == "fpn":
+        neck: nn.Module = FPN(backbone.channels, model.fpn_channels, model.fpn_norm)
+        channels, strides = model.fpn_channels, [*backbone.strides, 64]
+        roi_strides = backbone.strides  # P6 serves the RPN only
+    else:
+        neck = SingleLevel()
+        channels, strides = backbone.channels[-1], backbone.strides[-1:]
+        roi_strides = strides
     anchors = Anchors(
         model.anchors.sizes,
         model.anchors.ratios,
         rounded=model.anchors.rounded,
         stride_rule=model.anchors.stride,
     )
-    rpn = RPN(channels, neck.strides, anchors, model.rpn)
-
-    roi_levels = neck.strides[:-1]  # P6 serves the RPN only
-    box = model.box_head
-    box_pooler = RoIPooler(roi_levels, box.resolution, model.roi_align)
-    box_head = BoxHead(channels, classes, box)
-    mask_pooler, mask_head, mask = None, None, model.mask_head
-    if mask is not None:
-        mask_pooler = RoIPooler(roi_levels, mask.resolution, model.roi_align)
-        mask_head = MaskHead(channels, mask.convs, mask.channels, classes, mask.class_agnostic, mask.norm)
-    roi_heads = RoIHeads(box_pooler, box_head, box, mask_pooler, mask_head, mask)
+    rpn = RPN(channels, strides, anchors, model.rpn)
+    roi_heads = build_roi_heads(model, channels, roi_strides)
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)
     return network.to(memory_format=torch.channels_last)
+
+
+def build_backbone(model: ModelConfig) -> ResNet | TimmBackbone:
+    if isinstance(model.backbone, TimmConfig):
+        return TimmBackbone(model.backbone)
+    return ResNet(model.backbone, last_stage=4 if model.neck == "c4" else 5, dilated=model.neck == "dc5")
+
+
+def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> RoIHeads:
+    """
+    Args:
+        channels, strides: of the maps that RoIs read.
+    """
+    classes, box, mask, keypoint = model.num_classes, model.box_head, model.mask_head, model.keypoint_head
+
+    shared_head: nn.Module = nn.Identity()
+    shrink = 1
+    if model.neck == "c4":
+        assert not isinstance(model.backbone, TimmConfig)
+        shared_head, shrink = res_stage(5, model.backbone), 2
+        channels = stage_channels(model.backbone)[-1]
+    pooler = RoIPooler(strides, model.rois, shared_head)
+
+    box_heads = [
+        BoxHead(channels, -(-box.resolution // shrink), classes, box) for _ in range(1 + len(box.cascade_ious))
+    ]
+    box_branch = CascadeBranch(box_heads, box) if box.cascade_ious else BoxBranch(box_heads[0], box)
+
+    mask_branch: MaskBranch | PointRendBranch | None = None
+    if mask is not None:
+        masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")
+        if mask.point_rend is not None:
+            coarse, points = CoarseMaskHead(channels, masks, mask), PointHead(channels, masks, mask.point_rend)
+            mask_branch = PointRendBranch(coarse, points, classes, strides[0], mask)
+        elif mask.kind == "mlp":
+            mask_branch = MaskBranch(MLPMaskHead(channels, -(-mask.resolution // shrink), masks, mask), classes, mask)
+        else:
+            mask_branch = MaskBranch(MaskHead(channels, masks, mask), classes, mask)
+
+    keypoint_branch = None
+    if keypoint is not None:
+        side = 4 * -(-keypoint.resolution // shrink)
+        keypoint_branch = KeypointBranch(KeypointHead(channels, keypoint), side, keypoint)
+    return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch)

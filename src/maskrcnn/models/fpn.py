@@ -15,7 +15,7 @@ class FPN(nn.Module):
     """1x1 lateral convolutions, nearest upsampling, sum, and a 3x3 convolution on every level.
 
     Args:
-        in_channels: of C2..C5.
+        in_channels: of C2..C5, at strides 4, 8, 16 and 32.
         channels: of every level of the pyramid.
         norm: of every convolution; none follows it with a ReLU.
     """

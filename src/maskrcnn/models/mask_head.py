@@ -1,58 +1,57 @@
-"""Mask branch: a small fully convolutional network on each RoI (paper section 3, figure 4 right).
+"""Mask branch: a small network on each RoI, fully convolutional or (for the ablation) an MLP.
 
-Legend: R RoIs, K classes, C channels, O side of the RoI feature, M = 2 * O side of the mask.
+Paper section 3, figure 4 right. Legend: R RoIs, K classes, C channels, O side of the RoI feature, M side of the mask.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.config import HeadNorm
+from maskrcnn.config import MaskHeadConfig
+from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import head_conv
+from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
+from maskrcnn.ops.mask_targets import mask_targets
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.targets import Targets
 
 
 class MaskHead(nn.Module):
-    """3x3 convolutions, a 2x2 transposed convolution of stride 2, and one 1x1 mask a class."""
+    """3x3 convolutions, a 2x2 transposed convolution of stride 2, and one 1x1 mask a class: M = 2 * O."""
 
-    def __init__(
-        self,
-        in_channels: int,
-        convs: int,
-        channels: int,
-        num_classes: int,
-        class_agnostic: bool,
-        norm: HeadNorm = "none",
-    ) -> None:
+    def __init__(self, in_channels: int, masks: int, config: MaskHeadConfig) -> None:
         super().__init__()
-        self.class_agnostic = class_agnostic
+        convs, channels = config.convs, config.channels
         self.convs = nn.ModuleList(
-            [head_conv(in_channels if i == 0 else channels, channels, 3, norm) for i in range(convs)]
+            [head_conv(in_channels if i == 0 else channels, channels, 3, config.norm) for i in range(convs)]
         )
         self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
-        self.predictor = nn.Conv2d(channels, 1 if class_agnostic else num_classes, 1)
+        self.predictor = nn.Conv2d(channels, masks, 1)
         nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.upsample.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
 
-    def forward(self, roi_features: Tensor, labels: Tensor) -> Tensor:
-        """Mask logits of one class a RoI: masks do not compete across classes, so no other is computed.
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> logits (R, K, M, M) float32."""
+        return self.predictor(self.hidden(roi_features)).float()
+
+    def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
+        """The logits of one class a RoI: where masks do not compete, no other is computed.
 
         Args:
             roi_features: (R, C, O, O).
-            labels: (R,) int64 in 0..K-1, the true class in training and the detected one after it.
+            labels: (R,) int64 in 0..K-1.
 
         Returns:
             (R, M, M) float32.
         """
-        x = roi_features
-        for conv in self.convs:
-            x = F.relu_(conv(x))
-        x = F.relu_(self.upsample(x))
-        if self.class_agnostic:
-            return self.predictor(x)[:, 0].float()
+        x = self.hidden(roi_features)
         weight = self.predictor.weight[labels].flatten(1)  # (R, C)
         assert self.predictor.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (R, M * M, C)
@@ -60,3 +59,148 @@ class MaskHead(nn.Module):
             self.predictor.bias[labels][:, None, None].to(x.dtype), pixels, weight[..., None].to(x.dtype)
         )
         return logits.view(len(x), x.shape[2], x.shape[3]).float()
+
+    def hidden(self, roi_features: Tensor) -> Tensor:
+        x = roi_features
+        for conv in self.convs:
+            x = F.relu_(conv(x))
+        return F.relu_(self.upsample(x))
+
+
+class MLPMaskHead(nn.Module):
+    """Fully connected layers to one M x M mask a class: the alternative of the paper's table 2e."""
+
+    def __init__(self, in_channels: int, resolution: int, masks: int, config: MaskHeadConfig) -> None:
+        super().__init__()
+        self.masks, self.side = masks, 2 * resolution
+        read = in_channels * resolution**2
+        self.layers = nn.ModuleList(
+            [nn.Linear(read if i == 0 else config.hidden, config.hidden) for i in range(config.layers)]
+        )
+        self.predictor = nn.Linear(config.hidden, masks * self.side**2)
+        for layer in self.layers:
+            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> logits (R, K, M, M) float32."""
+        return self.predictor(self.hidden(roi_features)).view(-1, self.masks, self.side, self.side).float()
+
+    def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
+        """The logits of one class a RoI, (R, M, M) float32; as `MaskHead.of_labels`."""
+        x = self.hidden(roi_features)
+        weight = self.predictor.weight.view(self.masks, -1, x.shape[1])[labels].to(x.dtype)
+        bias = self.predictor.bias.view(self.masks, -1)[labels].to(x.dtype)
+        return torch.baddbmm(bias[..., None], weight, x[..., None]).view(-1, self.side, self.side).float()
+
+    def hidden(self, roi_features: Tensor) -> Tensor:
+        x = roi_features.permute(0, 2, 3, 1).flatten(1)
+        for layer in self.layers:
+            x = F.relu_(layer(x))
+        return x
+
+
+class MaskBranch(nn.Module):
+    """The mask head on positives (training) or on the detections (prediction), its targets and its loss."""
+
+    def __init__(self, head: MaskHead | MLPMaskHead, num_classes: int, config: MaskHeadConfig) -> None:
+        super().__init__()
+        self.head = head
+        self.num_classes = num_classes
+        self.config = config
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        pooler: RoIPooler,
+        rois: RoIs,
+        targets: Targets,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss_mask`: per pixel, on the mask of the true class alone, over positive RoIs (paper section 3)."""
+        index, used = mask_slots(rois, targets, self.config, generator)
+        boxes, image_index = flatten_boxes(rois.boxes)
+        labels = rois.labels.flatten()[index].clamp(max=self.num_classes - 1)
+        pooled = pooler(features, boxes[index], image_index[index], self.config.resolution)
+        if self.config.loss == "softmax":
+            logits = self.head(pooled)
+            goal = mask_goal(rois, index, targets, self.config, logits.shape[-1]) >= 0.5
+            classes = torch.where(goal, labels[:, None, None], self.num_classes)  # the last one is "not this object"
+            per_pixel = F.cross_entropy(logits, classes, reduction="none")
+        else:
+            logits = self._own(pooled, labels)
+            goal = mask_goal(rois, index, targets, self.config, logits.shape[-1])
+            per_pixel = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
+        return {"loss_mask": mean_over(per_pixel.mean(dim=(1, 2)), used)}
+
+    def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
+        """The same detections with the mask of each one's class."""
+        boxes, image_index = flatten_boxes(found.boxes)
+        slots = found.valid.flatten().nonzero()[:, 0]
+        labels = found.labels.flatten()[slots]
+        pooled = pooler(features, boxes[slots], image_index[slots], self.config.resolution)
+        if self.config.loss == "softmax":
+            logits = self.head(pooled)
+            own = logits.gather(1, labels[:, None, None, None].expand(-1, 1, *logits.shape[2:]))
+            others = logits.scatter(1, labels[:, None, None, None].expand_as(own), -torch.inf)
+            probs = torch.sigmoid(own - others.amax(1, keepdim=True))[:, 0]  # 0.5 is where the class begins to win
+        else:
+            probs = torch.sigmoid(self._own(pooled, labels))
+        return with_masks(found, slots, probs)
+
+    def _own(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        if self.config.class_agnostic:
+            return self.head(pooled)[:, 0]
+        return self.head.of_labels(pooled, labels)
+
+
+def mask_slots(
+    rois: RoIs, targets: Targets, config: MaskHeadConfig, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """`positive_slots` of the RoIs whose object has a mask."""
+    bank = targets.masks
+    assert bank is not None, "targets carry no masks"
+    has_mask = (bank.sizes_hw > 0).all(-1).gather(1, rois.slot)
+    return positive_slots(rois.positive & has_mask, config.samples, generator)
+
+
+def mask_crops(
+    rois: RoIs, index: Tensor, targets: Targets
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """Where the masks of the RoIs number `index` (R,) of B * S lie: the crops as `sample_bitmaps` takes them, the
+    matrices (R, 2, 3) to original pixels, and the original sizes (R, 2)."""
+    bank = targets.masks
+    assert bank is not None, "targets carry no masks"
+    image_index = index // rois.labels.shape[1]
+    slot = image_index * targets.boxes.shape[1] + rois.slot.flatten()[index]
+    crops = (
+        bank.pixels,
+        bank.offsets.flatten()[slot],
+        bank.sizes_hw.flatten(0, 1)[slot],
+        bank.origins_xy.flatten(0, 1)[slot],
+    )
+    return crops, bank.to_original[image_index], bank.image_hw[image_index]
+
+
+def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfig, side: int) -> Tensor:
+    """What the masks of the RoIs number `index` (R,) of B * S should be: (R, side, side) float32 in 0..1."""
+    crops, to_original, image_hw = mask_crops(rois, index, targets)
+    return mask_targets(
+        rois.boxes.flatten(0, 1)[index],
+        to_original,
+        crops,
+        image_hw,
+        size=side,
+        sampling_ratio=config.target_sampling_ratio,
+        aligned=config.target_aligned,
+        threshold=config.target_threshold,
+    )
+
+
+def with_masks(found: Detections, slots: Tensor, probs: Tensor) -> Detections:
+    """The detections with (R, M, M) probabilities in the given slots of B * D, zeros in the others."""
+    side = probs.shape[-1]
+    masks = probs.new_zeros((found.valid.numel(), side, side)).index_copy_(0, slots, probs)
+    return replace(found, mask_probs=masks.view(*found.valid.shape, side, side))

@@ -18,7 +18,7 @@ class MaskRCNN(nn.Module):
 
     Args:
         backbone: (B, 3, H, W) -> [C2..C5].
-        neck: [C2..C5] -> [P2..P6].
+        neck: [C2..C5] -> [P2..P6], or to one of them.
         mean, std: RGB in 0..255.
     """
 
@@ -54,7 +54,7 @@ class MaskRCNN(nn.Module):
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
         losses = self.rpn.losses(rpn_output, targets, generator)
-        return losses | self.roi_heads.losses(features, proposals, targets, generator)
+        return losses | self.roi_heads.losses(features, proposals, targets, images.sizes_hw, generator)
 
     @torch.no_grad()
     def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
@@ -65,7 +65,7 @@ class MaskRCNN(nn.Module):
         return self.roi_heads.detect(features, proposals, images.sizes_hw, settings)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
-        """[P2, P3, P4, P5, P6], each (B, C, h, w)."""
+        """What RPN and RoIs read: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""
         return self.neck(self.backbone(self.normalise(images)))
 
     def normalise(self, images: ImageBatch) -> Tensor:

@@ -25,10 +25,10 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """(C,) and (C,) float32."""
+    def fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight (C, ...) and bias (C,) of a convolution that norms its own output, from a weight without a bias."""
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
+        return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 
 
 class ConvNorm(nn.Module):
@@ -42,13 +42,21 @@ class ConvNorm(nn.Module):
         kernel_size: int,
         *,
         stride: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         norm: Norm,
         eps: float,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, groups=groups, bias=False
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2 * dilation,
+            dilation=dilation,
+            groups=groups,
+            bias=False,
         )
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.norm = norm_layer(norm, out_channels, eps)
@@ -56,9 +64,9 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         if isinstance(self.norm, FrozenBatchNorm):
-            scale, shift = self.norm.scale_and_shift()
-            weight = self.conv.weight * scale[:, None, None, None]
-            return F.conv2d(x, weight, shift, self.conv.stride, self.conv.padding, groups=self.conv.groups)
+            weight, bias = self.norm.fold(self.conv.weight)
+            conv = self.conv
+            return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
         return self.norm(self.conv(x))
 
 

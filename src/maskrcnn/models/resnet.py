@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import ResNetConfig
+from maskrcnn.models.deform_conv import DeformConvNorm
 from maskrcnn.models.norm import ConvNorm
 
 BLOCKS = {
@@ -23,16 +24,19 @@ class BasicBlock(nn.Module):
 
     Args:
         in_channels, out_channels: of the block.
-        stage: 0 for res2 up to 3 for res5.
+        stage: 2 for res2 up to 5 for res5.
+        dilation: of the 3x3 convolutions.
     """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, out_channels: int, stage: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stage: int, stride: int, dilation: int, config: ResNetConfig
+    ) -> None:
         super().__init__()
         norm, eps = config.norm, config.norm_eps
-        self.conv1 = ConvNorm(in_channels, out_channels, 3, stride=stride, norm=norm, eps=eps)
-        self.conv2 = ConvNorm(out_channels, out_channels, 3, norm=norm, eps=eps)
+        self.conv1 = ConvNorm(in_channels, out_channels, 3, stride=stride, dilation=dilation, norm=norm, eps=eps)
+        self.conv2 = ConvNorm(out_channels, out_channels, 3, dilation=dilation, norm=norm, eps=eps)
         self.shortcut = _shortcut(in_channels, out_channels, stride, config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,13 +52,22 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, out_channels: int, stage: int, stride: int, config: ResNetConfig) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stage: int, stride: int, dilation: int, config: ResNetConfig
+    ) -> None:
         super().__init__()
         norm, eps = config.norm, config.norm_eps
-        inner = (config.bottleneck_width or config.width) * 2**stage
+        inner = (config.bottleneck_width or config.width) * 2 ** (stage - 2)
         first, second = (stride, 1) if config.stride_in_1x1 else (1, stride)
         self.conv1 = ConvNorm(in_channels, inner, 1, stride=first, norm=norm, eps=eps)
-        self.conv2 = ConvNorm(inner, inner, 3, stride=second, groups=config.groups, norm=norm, eps=eps)
+        self.conv2: nn.Module
+        if stage in config.deformable_stages:
+            modulated = config.deformable_modulated
+            self.conv2 = DeformConvNorm(inner, second, dilation, config.groups, modulated=modulated, norm=norm, eps=eps)
+        else:
+            self.conv2 = ConvNorm(
+                inner, inner, 3, stride=second, dilation=dilation, groups=config.groups, norm=norm, eps=eps
+            )
         self.conv3 = ConvNorm(inner, out_channels, 1, norm=norm, eps=eps)
         self.shortcut = _shortcut(in_channels, out_channels, stride, config)
 
@@ -69,30 +82,51 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetCo
     return ConvNorm(in_channels, out_channels, 1, stride=stride, norm=config.norm, eps=config.norm_eps)
 
 
+def stage_channels(config: ResNetConfig) -> list[int]:
+    """Channels of res2..res5."""
+    expansion = 1 if config.depth < 50 else Bottleneck.expansion
+    return [config.width * 2**i * expansion for i in range(4)]
+
+
+def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.Sequential:
+    """The blocks of one stage, 2 for res2 up to 5 for res5.
+
+    Args:
+        dilated: keep the resolution of the stage before, and see as far by dilation 2 (DC5).
+    """
+    block = BasicBlock if config.depth < 50 else Bottleneck
+    channels = stage_channels(config)[stage - 2]
+    before = config.width if stage == 2 else stage_channels(config)[stage - 3]
+    stride = 1 if stage == 2 or dilated else 2
+    dilation = 2 if dilated else 1
+    first = block(before, channels, stage, stride, dilation, config)
+    others = [block(channels, channels, stage, 1, dilation, config) for _ in range(BLOCKS[config.depth][stage - 2] - 1)]
+    return nn.Sequential(first, *others)
+
+
 class ResNet(nn.Module):
-    """Stem and four stages. The stem (1) and stages up to `config.frozen_stages` are not trained, and their
-    norms keep still."""
+    """Stem and stages. The stem (1) and stages up to `config.frozen_stages` are not trained, and their norms keep
+    still.
 
-    strides = (4, 8, 16, 32)
+    Args:
+        last_stage: 5, or 4 where res5 belongs to the head (C4).
+        dilated: res5 keeps the resolution of res4 (DC5).
+    """
 
-    def __init__(self, config: ResNetConfig) -> None:
+    def __init__(self, config: ResNetConfig, *, last_stage: int = 5, dilated: bool = False) -> None:
         super().__init__()
-        block = BasicBlock if config.depth < 50 else Bottleneck
         self.frozen_stages = config.frozen_stages
         self.stem = ConvNorm(3, config.width, 7, stride=2, norm=config.norm, eps=config.norm_eps)
-        self.channels = [config.width * 2**i * block.expansion for i in range(4)]
-        before = config.width
-        for i, (count, channels) in enumerate(zip(BLOCKS[config.depth], self.channels, strict=True)):
-            first = block(before, channels, i, 1 if i == 0 else 2, config)
-            others = [block(channels, channels, i, 1, config) for _ in range(count - 1)]
-            self.add_module(f"res{i + 2}", nn.Sequential(first, *others))
-            before = channels
-        for stage in self.stages()[: self.frozen_stages]:
-            stage.requires_grad_(False)
+        self.channels = stage_channels(config)[: last_stage - 1]
+        self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
+        for stage in range(2, last_stage + 1):
+            self.add_module(f"res{stage}", res_stage(stage, config, dilated=dilated and stage == 5))
+        for part in self.stages()[: self.frozen_stages]:
+            part.requires_grad_(False)
 
     def stages(self) -> list[nn.Module]:
-        """Stem, res2, res3, res4, res5."""
-        return [self.stem, *(self.get_submodule(f"res{i}") for i in range(2, 6))]
+        """Stem, res2, res3, ..."""
+        return [self.stem, *(self.get_submodule(f"res{i + 2}") for i in range(len(self.channels)))]
 
     def train(self, mode: bool = True) -> ResNet:
         super().train(mode)
@@ -101,7 +135,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> [C2, C3, C4, C5], each (B, C, H / stride, W / stride)."""
+        """(B, 3, H, W) normalised pixels -> [C2, C3, ...], each (B, C, H / stride, W / stride)."""
         x = F.max_pool2d(F.relu_(self.stem(pixels)), kernel_size=3, stride=2, padding=1)
         features = []
         for stage in self.stages()[1:]:

@@ -23,6 +23,7 @@ class Detections:
         labels: (B, D) int64, 0-based.
         valid: (B, D) bool.
         mask_probs: (B, D, M, M) float32 probability of the detected class over the box, or None.
+        keypoints: (B, D, K, 3) float32 x, y in network-input pixels and score, or None.
     """
 
     boxes: Tensor
@@ -30,6 +31,7 @@ class Detections:
     labels: Tensor
     valid: Tensor
     mask_probs: Tensor | None = None
+    keypoints: Tensor | None = None
 
 
 @dataclass(frozen=True)

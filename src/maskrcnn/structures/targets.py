@@ -46,6 +46,8 @@ class Targets:
         valid: (B, G) bool, an object to learn.
         crowd: (B, G) bool, a region to ignore: candidates lying mostly inside are neither positive nor negative.
         masks: the bitmaps, None when masks are not trained.
+        keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility (0 not labelled, 1 hidden,
+            2 visible), None when the data have none.
     """
 
     boxes: Tensor
@@ -53,6 +55,7 @@ class Targets:
     valid: Tensor
     crowd: Tensor
     masks: MaskBank | None = None
+    keypoints: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Targets:
         def move(value: object) -> object:
@@ -67,4 +70,5 @@ class Targets:
             self.valid.to(device, non_blocking=True),
             self.crowd.to(device, non_blocking=True),
             masks,
+            None if self.keypoints is None else self.keypoints.to(device, non_blocking=True),
         )

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.models.resnet import ResNet
+from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.model_file import fill, read_safetensors, read_torch
 
 # torchvision's name -> ours, applied in order
@@ -33,10 +33,11 @@ RENAMES = (
 DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
 
 
-def load_backbone(backbone: ResNet, source: Path | str) -> str:
+def load_backbone(backbone: nn.Module, source: Path | str) -> str:
     """Fills a backbone from a .pth or .safetensors file, or from torchvision's weight list by name.
 
     Args:
+        backbone: a ResNet, or its stem and stages under their names.
         source: a path, or a name such as `resnet50` (its default weights) or `ResNet50_Weights.IMAGENET1K_V1`.
 
     Returns:
@@ -67,6 +68,38 @@ def load_backbone(backbone: ResNet, source: Path | str) -> str:
             renamed[name] = expected[name]
     fill(backbone, renamed, str(source))
     return f"backbone from {path.name}"
+
+
+def load_timm(backbone: TimmBackbone, source: Path | str) -> str:
+    """Fills a timm backbone from a file of timm's whole model, or with `timm` from timm's own weight list.
+
+    Returns:
+        Where the weights came from, in words.
+
+    Raises:
+        WeightsError: no such file, the network cannot be reached, or the file does not fit.
+    """
+    import timm
+
+    overlay = None
+    if str(source) != "timm":
+        path = Path(source)
+        state = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+        whole: Any = timm.create_model(backbone.name)
+        classifier = f"{whole.default_cfg['classifier']}."
+        missing = [name for name in whole.state_dict() if name not in state and not name.startswith(classifier)]
+        if missing:  # which timm itself would leave at random
+            raise WeightsError(
+                f"{source}: {missing[0]} and {len(missing) - 1} more tensors of timm's {backbone.name} are missing; "
+                f"give a file of its whole model, or `timm` to download it"
+            )
+        overlay = {"file": str(path)}
+    try:
+        filled = timm.create_model(backbone.name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # timm raises whatever its parts do
+        raise WeightsError(f"{source} does not fill timm's {backbone.name}: {error}") from None
+    backbone.net.load_state_dict(filled.state_dict())
+    return f"backbone from {Path(source).name}"
 
 
 def torchvision_to_ours(name: str) -> str:

@@ -1,0 +1,128 @@
+"""Regions of interest: which of them take part in the loss, and their features.
+
+Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all images, C channels, O side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.config import BoxHeadConfig, RoIConfig
+from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops.matching import match, sample
+from maskrcnn.ops.roi_align import level_of, roi_align
+from maskrcnn.structures.targets import Targets
+
+
+class RoIs(NamedTuple):
+    """RoIs of the loss: boxes (B, S, 4), labels (B, S) with K for background, the ground-truth slot each
+    stands for (B, S), and which are positive and valid (B, S)."""
+
+    boxes: Tensor
+    labels: Tensor
+    slot: Tensor
+    positive: Tensor
+    valid: Tensor
+
+
+@torch.no_grad()
+def sample_rois(
+    proposals: Proposals,
+    targets: Targets,
+    config: BoxHeadConfig,
+    background: int,
+    generator: torch.Generator | None = None,
+) -> RoIs:
+    """Proposals and the ground truth itself, matched and drawn, one positive to three negatives (paper section 3.1)."""
+    boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)
+    label, matched = _match(boxes, targets, config.positive_iou)
+    real = torch.cat([proposals.valid, targets.valid], dim=1)
+    drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction, generator)
+    slot = matched.gather(1, drawn.chosen)
+    labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
+    drawn_boxes = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
+    return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid)
+
+
+@torch.no_grad()
+def rematch(boxes: Tensor, rois: RoIs, targets: Targets, positive_iou: float, background: int) -> RoIs:
+    """The same RoIs after a stage moved them to `boxes` (B, S, 4): matched anew, none drawn (Cascade R-CNN).
+
+    Boxes without an area, which a stage may produce at the border, drop out.
+    """
+    label, slot = _match(boxes, targets, positive_iou)
+    valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    positive = valid & (label == 1)
+    labels = torch.where(positive, targets.labels.gather(1, slot), background)
+    return RoIs(boxes, labels, slot, positive, valid)
+
+
+def _match(boxes: Tensor, targets: Targets, positive_iou: float) -> tuple[Tensor, Tensor]:
+    """Both (B, S): positive at the threshold, negative below it; and the object each overlaps most."""
+    return match(
+        boxes,
+        targets.boxes,
+        targets.valid,
+        targets.crowd,
+        positive_iou=positive_iou,
+        negative_iou=positive_iou,
+        best_is_positive=False,
+    )
+
+
+def flatten_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, P, 4) -> (B * P, 4) and the image each belongs to, (B * P,) int64."""
+    images, count = boxes.shape[:2]
+    image_index = torch.arange(images, device=boxes.device).repeat_interleave(count, output_size=images * count)
+    return boxes.flatten(0, 1), image_index
+
+
+def positive_slots(positive: Tensor, samples: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Which of the B * S RoIs the mask or keypoint branch reads, and which of those count: (R,) int64 and (R,) bool.
+
+    Slots are pooled over the batch. Where shapes must be static (a device, compilation) there are always
+    `samples` an image; on a CPU only the filled ones are computed.
+    """
+    count = min(positive.shape[0] * samples, positive.numel())
+    keys = torch.rand(positive.numel(), device=positive.device, generator=generator)
+    keys, index = keys.where(positive.flatten(), -1.0).topk(count)
+    used = keys >= 0
+    if positive.is_cuda or torch.compiler.is_compiling():
+        return index, used
+    return index[used], used[used]
+
+
+class RoIPooler(nn.Module):
+    """RoIAlign on the level that suits each box's size, then what all branches share: res5 with C4, else nothing.
+
+    Args:
+        strides: of the levels that RoIs read.
+        shared_head: (R, C, O, O) -> (R, C', O', O').
+    """
+
+    def __init__(self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.config = config
+        self.shared_head = shared_head
+
+    def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
+        """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
+        used = features[: len(self.strides)]
+        level = level_of(boxes, len(used), self.config.canonical_level, self.config.canonical_size)
+        return self.shared_head(
+            roi_align(
+                used,
+                boxes,
+                image_index,
+                level,
+                strides=self.strides,
+                output_size=output_size,
+                sampling_ratio=self.config.sampling_ratio,
+                aligned=self.config.aligned,
+            )
+        )
