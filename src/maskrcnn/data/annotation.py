@@ -15,11 +15,10 @@ import numpy as np
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
-from maskrcnn.structures.keypoints import PIXEL_CENTRE
+from maskrcnn.structures.keypoints import PIXEL_CENTRE, read_labelled
 from maskrcnn.structures.masks import RLE
 
 NO_MASK, RUN_LENGTHS, POLYGONS = 0, 1, 2  # how a segmentation is stored
-_FAR = 1e9  # pixels; no keypoint lies there
 
 _Edges = tuple[float, float, float, float]
 
@@ -89,28 +88,13 @@ def read_annotation(
 
 
 def _read_keypoints(where: str, annotation: Mapping[str, Any], category: Category) -> np.ndarray:
-    """(K, 3) float32 x, y, visibility; all zeros where nothing is labelled."""
-    count = len(category.keypoints)
-    given = annotation.get("keypoints")
-    if not given or annotation.get("num_keypoints") == 0:
-        return np.zeros((count, 3), dtype=np.float32)
-    if not isinstance(given, list) or len(given) != 3 * count:
-        found = f"{len(given)} values" if isinstance(given, list) else short(given)
-        raise DataError(
-            f"{where}: expected keypoints as {3 * count} numbers, x, y and visibility of each of the {count} that "
-            f"category {category.name} names, found {found}"
-        )
-    if not all(isinstance(value, int | float) and abs(value) < _FAR for value in given):
-        raise DataError(f"{where}: expected keypoints as finite numbers, found {short(given)}")
-    points = np.array(given, dtype=np.float32).reshape(count, 3)
-    if not np.isin(points[:, 2], (0, 1, 2)).all():
-        raise DataError(
-            f"{where}: expected every third number of keypoints as a visibility, 0 not labelled, 1 hidden or 2 "
-            f"visible, found {points[:, 2].tolist()}"
-        )
-    points[:, :2] += PIXEL_CENTRE
-    points[points[:, 2] == 0] = 0
-    return points
+    """(K, 3) float32 x, y, visibility in the continuous frame; all zeros where nothing is labelled."""
+    try:
+        points = read_labelled(annotation, len(category.keypoints))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    points[points[:, 2] > 0, :2] += PIXEL_CENTRE
+    return points.astype(np.float32)
 
 
 def _read_box(where: str, box: Any, size: tuple[int, int]) -> _Edges:

@@ -34,6 +34,7 @@ from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
+from maskrcnn.structures.keypoints import keypoint_names
 from maskrcnn.structures.masks import RLE, Masks
 
 
@@ -287,9 +288,7 @@ def _read_categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
 
 def _read_skeleton(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
     """The names of the keypoints and the limbs, which COCO counts from 1, as pairs of positions from 0."""
-    names, limbs = entry.get("keypoints") or [], entry.get("skeleton") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"category {entry['name']}: expected keypoints as a list of names, found {short(names)}")
+    names, limbs = keypoint_names(entry), entry.get("skeleton") or []
     if not isinstance(limbs, list) or not all(
         isinstance(limb, list) and len(limb) == 2 and all(is_int(end) and 1 <= end <= len(names) for end in limb)
         for limb in limbs
@@ -298,7 +297,7 @@ def _read_skeleton(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tup
             f"category {entry['name']}: expected skeleton as pairs of keypoints numbered 1..{len(names)}, "
             f"found {short(limbs)}"
         )
-    return tuple(names), tuple((start - 1, end - 1) for start, end in limbs)
+    return names, tuple((start - 1, end - 1) for start, end in limbs)
 
 
 def _image_folder(path: Path) -> Path:
