@@ -186,6 +186,13 @@ def test_keypoints_lie_on_their_spots_after_any_augmentation(tmp_path: Path) -> 
         mirrored = bool(np.linalg.det(sample.to_original[:, :2]) < 0)
         spots = mirrored_spots if mirrored else SPOTS.astype(int)
         gone += int((sample.keypoints[..., 2] == 0).sum())
+        given = dataset.keypoints(seed % 6)
+        assert given is not None
+        there = np.linalg.solve(
+            sample.to_original[:, :2], (given[..., :2] - sample.to_original[:, 2])[..., None].astype(np.float64)
+        )[..., 0]
+        inside = ((there >= 0) & (there <= sample.image.shape[:0:-1])).all(axis=-1) & (given[..., 2] > 0)
+        assert (sample.keypoints[..., 2] > 0).sum() == inside.sum(), "no object that is seen loses its keypoints"
         for person in sample.keypoints:
             for (x, y, v), colour in zip(person, spots, strict=True):
                 # Closer to the border than a spot's half width, resampling mixes it with the ground.

@@ -136,33 +136,8 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
         images[number] = len(sizes)
         records[number] = image
         sizes.append(size)
-    categories: dict[Any, int] = {}
-    names: list[str] = []
-    keypoints: list[tuple[str, ...]] = []
-    sigmas: list[tuple[float, ...]] = []
-    for i, category in enumerate(content["categories"]):
-        number, word = _get(category, "id"), _get(category, "name")
-        if not _is_id(number) or number in categories or not isinstance(word, str):
-            raise DataError(f"{name}: categories[{i}]: expected an id of its own and a name, found {_short(category)}")
-        categories[number] = i
-        names.append(f"{word} (id {number})" if word in names else word)
-        try:
-            keypoints.append(keypoint_names(category))
-            sigmas.append(oks_sigmas(category, keypoints[-1]))
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-    truth = GroundTruth(
-        source=name,
-        images=images,
-        sizes=tuple(sizes),
-        categories=categories,
-        names=tuple(names),
-        keypoints=tuple(keypoints),
-        sigmas=tuple(sigmas),
-        entries=(),
-        skipped=(),
-        records=records,
-    )
+    labels, names, keypoints, sigmas = _read_categories(content["categories"], name)
+    truth = GroundTruth(name, images, tuple(sizes), labels, names, keypoints, sigmas, (), (), records)
     entries = []
     seen: set[Any] = set()
     for i, annotation in enumerate(content["annotations"]):
@@ -176,6 +151,30 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
         except DataError as error:
             skipped.append(str(error))
     return replace(truth, entries=tuple(entries), skipped=tuple(skipped))
+
+
+def _read_categories(
+    entries: Sequence[Any], source: str
+) -> tuple[dict[Any, int], tuple[str, ...], tuple[tuple[str, ...], ...], tuple[tuple[float, ...], ...]]:
+    """`categories`, `names`, `keypoints` and `sigmas` of a GroundTruth."""
+    labels: dict[Any, int] = {}
+    names: list[str] = []
+    keypoints: list[tuple[str, ...]] = []
+    sigmas: list[tuple[float, ...]] = []
+    for i, category in enumerate(entries):
+        number, word = _get(category, "id"), _get(category, "name")
+        if not _is_id(number) or number in labels or not isinstance(word, str):
+            raise DataError(
+                f"{source}: categories[{i}]: expected an id of its own and a name, found {_short(category)}"
+            )
+        labels[number] = i
+        names.append(f"{word} (id {number})" if word in names else word)
+        try:
+            keypoints.append(keypoint_names(category))
+            sigmas.append(oks_sigmas(category, keypoints[-1]))
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
+    return labels, tuple(names), tuple(keypoints), tuple(sigmas)
 
 
 def read_results(source: Path | str | Sequence[Mapping[str, Any]], truth: GroundTruth) -> list[Entry]:

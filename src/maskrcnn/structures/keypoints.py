@@ -43,8 +43,8 @@ def read_keypoints(values: Any, count: int) -> np.ndarray:
     Raises:
         DataError: there are more or fewer, or one of them is not a finite number.
     """
-    if not isinstance(values, list) or len(values) != 3 * count:
-        found = f"{len(values)} values" if isinstance(values, list) else _short(values)
+    if not isinstance(values, list | tuple) or len(values) != 3 * count:
+        found = f"{len(values)} values" if isinstance(values, list | tuple) else _short(values)
         raise DataError(
             f"expected keypoints as {3 * count} numbers, three for each of the {count} that the category names, "
             f"found {found}"
