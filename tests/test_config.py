@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -110,6 +111,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no steps": (lambda: TrainConfig(steps=0), "train.steps must be positive"),
     "a drop after the end": (lambda: TrainConfig(drops=(8, 11)), "fractions of train.steps"),
     "other classes than the data": (lambda: Config(categories=(Category(1, "cat"),)), "1 entries.*num_classes is 80"),
+    "two keypoints of one name": (lambda: Category(1, "dog", ("ear", "ear")), "category dog: .*own, found ear, ear"),
+    "a limb to nowhere": (
+        lambda: Category(1, "dog", ("ear", "tail"), ((0, 2),)),
+        r"category dog: skeleton joins positions 0\.\.1 of its 2 keypoints, found \(\(0, 2\),\)",
+    ),
     "a divisor below the stride": (lambda: Config(image=ImageConfig(divisor=16)), "multiple of 32"),
 }
 
@@ -129,6 +135,14 @@ def test_a_config_survives_as_plain_types_and_fills_in_what_is_missing() -> None
     )
     assert config_from_dict(config_to_dict(timm)) == timm
     assert config_from_dict({"train": {"steps": 7}}) == replace(Config(), train=TrainConfig(steps=7))
+
+
+def test_keypoints_of_categories_survive_json_and_old_files_have_none() -> None:
+    categories = (Category(4, "person", ("nose", "left_eye", "right_eye"), ((0, 1), (0, 2))), Category(9, "ball"))
+    config = Config(model=ModelConfig(num_classes=2), categories=categories)
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+    old = {"model": {"num_classes": 1}, "categories": [{"id": 9, "name": "ball"}]}
+    assert config_from_dict(old).categories == (Category(9, "ball", (), ()),)
 
 
 @pytest.mark.parametrize(

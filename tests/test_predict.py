@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import maskrcnn
-from maskrcnn.config import ImageConfig
+from maskrcnn.config import Category, ImageConfig
 from maskrcnn.errors import ImageError
 from maskrcnn.predict import Predictor, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
@@ -174,3 +174,24 @@ def test_detections_keep_their_place_when_brought_back(predictor: Predictor) -> 
     dense = instances.masks.dense()[0]
     assert dense[40:80, 40:120].all()
     assert dense.sum() == 40 * 80
+
+
+def test_keypoints_are_brought_back_and_written_as_indices_of_pixels(predictor: Predictor) -> None:
+    boxes = torch.tensor([[[10.0, 20.0, 30.0, 40.0], [50.0, 10.0, 60.0, 20.0], [0.0, 0.0, 0.0, 0.0]]])
+    points = torch.tensor([[[12.0, 22.0, 0.7], [30.0, 40.0, 0.2]], [[50.5, 10.5, 0.9], [60.0, 12.0, 0.1]]])
+    points = torch.cat([points, torch.zeros(1, 2, 3)])[None]
+    scores, valid = torch.tensor([[0.9, 0.8, 0.0]]), torch.tensor([[True, True, False]])
+    found = Detections(boxes, scores, torch.tensor([[1, 0, 0]]), valid, keypoints=points)
+    categories = (Category(3, "blue"), Category(7, "red", ("left", "right"), ((0, 1),)))
+    config = replace(predictor.config, categories=categories)
+    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], config, ("blue", "red"))[0]
+    assert instances.keypoints is not None
+    assert instances.keypoints.dtype == np.float32
+    expected = [[[48, 44, 0.7], [120, 80, 0.2]], [[202, 21, 0.9], [240, 24, 0.1]]]
+    np.testing.assert_allclose(instances.keypoints, expected, rtol=1e-6)
+    assert instances.categories == categories
+    first, second = json.loads(json.dumps(to_coco_results(instances, 1, config)))
+    np.testing.assert_allclose(first["keypoints"], [47.5, 43.5, 0.7, 119.5, 79.5, 0.2], rtol=1e-6)
+    assert "keypoints" not in second, "its category has none"
+    nameless = replace(predictor.config, categories=())
+    assert [len(entry["keypoints"]) for entry in to_coco_results(instances, 1, nameless)] == [6, 6]

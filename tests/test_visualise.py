@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.masks import RLE, Masks
-from maskrcnn.visualise import contact_sheet, curves, draw
+from maskrcnn.visualise import contact_sheet, draw
 
 NAMES = ("circle", "star", "ring")
 
@@ -219,40 +218,60 @@ def test_contact_sheet_shrinks_large_images_and_takes_empty_ones() -> None:
         contact_sheet([])
 
 
-def metrics(path: Path, *, evaluations: bool = True) -> Path:
-    lines: list[dict[str, object]] = []
-    for step in range(20, 401, 20):
-        lines.append({"step": step, "loss": 40 / step, "loss_class": 20 / step, "loss_mask": 20 / step, "lr": 0.01})
-        if evaluations and step % 200 == 0:
-            figures = {"AP": step / 1000, "AP50": None if step == 200 else 0.7}
-            lines.append({"step": step, "masks": None if step == 200 else figures, "boxes": figures})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
+ORANGE, BLUE, WHITE = (255, 159, 28), (0, 187, 249), (250, 250, 250)
+BODY = Category(1, "circle", ("head", "left_hand", "right_hand", "left_foot"), ((0, 1), (0, 2), (1, 2), (1, 3)))
+JOINTS = [[100, 80, 0.9], [60, 120, 0.9], [140, 120, 0.9], [60, 150, 0.9]]
 
 
-@pytest.mark.parametrize("evaluations", [True, False])
-def test_curves_draw_a_picture(tmp_path: Path, evaluations: bool) -> None:
-    path = metrics(tmp_path / "metrics.jsonl", evaluations=evaluations)
-    with path.open("a") as file:
-        file.write('{"step": 420, "los')  # killed while writing
-    curves(path, tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.format == "PNG"
-        assert picture.size[1] >= 500
-        assert (picture.size[0] > 1000) == evaluations
-        assert len(picture.convert("RGB").getcolors(1 << 20)) > 50  # type: ignore[arg-type]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
+def posed(points: list[list[float]], *, label: int = 0, categories: tuple[Category, ...] = (BODY,)) -> Instances:
+    found = rectangles([(40, 60, 160, 160)], [label], [1.0], masks=False)
+    keypoints = np.array([points], dtype=np.float32)
+    return replace(found, names=(), keypoints=keypoints, categories=categories)
 
 
-def test_curves_of_one_step(tmp_path: Path) -> None:
-    (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": 2.0, "loss_box": 1.0}\n')
-    curves(tmp_path / "m.jsonl", tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+def colour_at(picture: np.ndarray, x: float, y: float) -> tuple[int, ...]:
+    return tuple(picture[int(y), int(x)].tolist())
 
 
-def test_curves_of_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl: expected the metrics of a run, cannot be read"):
-        curves(tmp_path / "none.jsonl", tmp_path / "curves.png")
-    (tmp_path / "empty.jsonl").write_text('{"step": 3, "masks": {}, "boxes": {}}\n\n')
-    with pytest.raises(DataError, match="expected lines with step and loss, found none among 1"):
-        curves(tmp_path / "empty.jsonl", tmp_path / "curves.png")
+def test_limbs_join_their_keypoints_in_the_colour_of_their_side() -> None:
+    for enlarge in (1, 3):
+        picture = draw(grey(), posed(JOINTS), enlarge=enlarge)
+        for (x, y, _), colour in zip(JOINTS, (WHITE, ORANGE, BLUE, ORANGE), strict=True):
+            assert colour_at(picture, x * enlarge, y * enlarge) == colour
+        middles = {(80, 100): ORANGE, (120, 100): BLUE, (100, 120): WHITE, (60, 135): ORANGE}
+        for (x, y), colour in middles.items():
+            assert colour_at(picture, x * enlarge, y * enlarge) == colour
+    assert colour_at(draw(grey(), posed(JOINTS)), 100, 135) == (128, 128, 128), "no limb joins the feet"
+
+
+def test_a_keypoint_is_drawn_around_its_place() -> None:
+    points = [[100.5, 80.5, 1.0]] + [[0.0, 0.0, 0.0]] * 3
+    changed = (draw(grey(), posed(points)) != 128).any(axis=2)
+    rows, columns = np.nonzero(changed[65:155, 45:155])
+    assert (rows.mean() + 65, columns.mean() + 45) == (80, 100), "the centre of pixel 100, 80"
+
+
+def test_keypoints_of_low_score_and_limbs_to_them_are_left_out() -> None:
+    points = [list(point) for point in JOINTS]
+    points[1][2] = 0.04
+    picture = draw(grey(), posed(points))
+    for x, y in ((60, 120), (80, 100), (100, 120), (60, 135)):
+        assert colour_at(picture, x, y) == (128, 128, 128)
+    assert colour_at(picture, 120, 100) == BLUE
+    assert colour_at(draw(grey(), posed(points), min_keypoint_score=0.01), 80, 100) == ORANGE
+    nothing = draw(grey(), posed([[x, y, 0.0] for x, y, _ in JOINTS]))
+    assert np.array_equal(nothing, draw(grey(), replace(posed(JOINTS), keypoints=None)))
+
+
+def test_keypoints_without_categories_are_points_and_of_classes_without_any_nothing() -> None:
+    unknown = draw(grey(), posed(JOINTS, categories=()))
+    assert colour_at(unknown, 60, 120) == WHITE
+    assert colour_at(unknown, 80, 100) == (128, 128, 128)
+    other = draw(grey(), posed(JOINTS, label=1, categories=(BODY, Category(2, "star"))))
+    assert colour_at(other, 60, 120) == (128, 128, 128)
+
+
+def test_contact_sheet_draws_keypoints_at_both_sides() -> None:
+    sheet = contact_sheet([(grey(), posed(JOINTS), posed(JOINTS))])
+    is_blue = np.flatnonzero((sheet == BLUE).all(axis=2).any(axis=0))
+    assert is_blue.min() < sheet.shape[1] // 2 < is_blue.max()

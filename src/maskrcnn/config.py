@@ -39,6 +39,19 @@ class Category:
 
     id: int
     name: str
+    keypoints: tuple[str, ...] = ()  # their names; a class without keypoints has none
+    skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
+
+    def __post_init__(self) -> None:
+        _require(
+            len(set(self.keypoints)) == len(self.keypoints),
+            f"category {self.name}: expected keypoints with names of their own, found {', '.join(self.keypoints)}",
+        )
+        _require(
+            all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
+            f"category {self.name}: skeleton joins positions 0..{len(self.keypoints) - 1} of its "
+            f"{len(self.keypoints)} keypoints, found {self.skeleton}",
+        )
 
 
 @dataclass(frozen=True)

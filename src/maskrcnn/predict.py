@@ -1,6 +1,6 @@
 """From images to instances: preprocessing, the network, and masks as run lengths.
 
-Legend: B images, N instances of one image.
+Legend: B images, N instances of one image, D detection slots an image, K keypoints.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Detections, Instances
 from maskrcnn.structures.image_file import as_rgb, read_image
 from maskrcnn.structures.images import ImageBatch, stack_images
+from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.weights.model_file import open_model, save_model
 
@@ -138,6 +139,7 @@ def postprocess(
     limits = original.flip(-1).repeat(1, 2)[:, None]
     boxes = torch.minimum(boxes.clamp(min=0), limits)
     probs = None if detections.mask_probs is None else detections.mask_probs.cpu()
+    keypoints = _keypoints_in_original(detections, ratio)
     result = []
     for i, (valid, size) in enumerate(zip(detections.valid.cpu(), original_hw, strict=True)):
         masks = None
@@ -159,14 +161,26 @@ def postprocess(
                 labels=labels,
                 masks=masks,
                 names=tuple(names[label] for label in labels) if names else (),
+                keypoints=None if keypoints is None else keypoints[i][valid].numpy(),
+                categories=config.categories,
             )
         )
     return result
 
 
+def _keypoints_in_original(detections: Detections, ratio: torch.Tensor) -> torch.Tensor | None:
+    """(B, D, K, 3) on the CPU, x and y in original pixels; `ratio` is (B, 2), height and width."""
+    if detections.keypoints is None:
+        return None
+    factors = torch.cat([ratio.flip(-1), torch.ones(len(ratio), 1)], dim=-1)
+    return detections.keypoints.cpu() * factors[:, None, None]
+
+
 def to_coco_results(instances: Instances, image_id: int | str, config: Config) -> list[dict[str, Any]]:
-    """COCO results of one image: image_id, category_id, bbox (x, y, width, height), score, segmentation (RLE)."""
+    """COCO results of one image: image_id, category_id, bbox (x, y, width, height), score, segmentation (RLE) and
+    keypoints (x, y, score of each in a row, x and y as COCO's indices of pixels) of categories that name some."""
     ids = [category.id for category in config.categories] or list(range(1, config.model.num_classes + 1))
+    pointed = [bool(category.keypoints) for category in config.categories] or [True] * config.model.num_classes
     results = []
     for i in range(len(instances)):
         x1, y1, x2, y2 = (round(float(edge), 3) for edge in instances.boxes[i])
@@ -178,6 +192,9 @@ def to_coco_results(instances: Instances, image_id: int | str, config: Config) -
         }
         if instances.masks is not None:
             entry["segmentation"] = instances.masks[i].to_coco()
+        if instances.keypoints is not None and pointed[int(instances.labels[i])]:
+            points = instances.keypoints[i].astype(np.float64) - (PIXEL_CENTRE, PIXEL_CENTRE, 0)
+            entry["keypoints"] = points.round(4).reshape(-1).tolist()
         results.append(entry)
     return results
 

@@ -1,36 +1,34 @@
-"""Pictures: objects drawn on their image, truth beside prediction, and the curves of a run.
+"""Pictures: objects drawn on their image, and truth beside prediction.
 
 Pillow draws everything, masks each inside its own crop. supervision would take image-sized masks (3.6 GB for 300
 objects on 12 megapixels) and, without OpenCV, 8 s for 300 boxes.
 
-Legend: H, W of the image, N objects drawn, E the enlargement of a picture.
+Legend: H, W of the image, N objects drawn, K keypoints, E the enlargement of a picture.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.keypoints import Side, side
 from maskrcnn.structures.masks import RLE
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 ColourBy = Literal["auto", "class", "instance"]
 
 # Neighbours in the list differ in hue and in lightness; all of them show on dark and on light images.
-_PALETTE: tuple[Colour, ...] = (
+PALETTE: tuple[Colour, ...] = (
     (255, 77, 109),
     (46, 196, 182),
     (255, 183, 3),
@@ -44,11 +42,14 @@ _PALETTE: tuple[Colour, ...] = (
     (199, 125, 255),
     (214, 64, 36),
 )
+_SIDES: dict[Side, Colour] = {"left": (255, 159, 28), "right": (0, 187, 249), "middle": (250, 250, 250)}
 _INK, _PAPER = (24, 24, 27), (255, 255, 255)
 _FILL, _OUTLINE = 0.4, 0.95  # opacities of a mask
 # Of the picture may lie under labels, with and without names; beyond that, objects not twice their size have none.
 _MOST_LABELLED, _MOST_SCORED = 0.15, 0.04
 _TILE = (320, 800)  # pixels of a contact sheet's images: the short side at least, the long side at most
+# Peaks of a keypoint's heat map are low where many places seem likely: what Detectron2 draws.
+KEYPOINT_SCORE = 0.05
 _TRUTH_SIMILAR = 0.3  # box IoU from which a found object takes the colour of an annotated one
 
 
@@ -57,15 +58,20 @@ def draw(
     instances: Instances,
     *,
     min_score: float = 0.5,
+    min_keypoint_score: float = KEYPOINT_SCORE,
     enlarge: int = 1,
     colour_by: ColourBy = "auto",
 ) -> np.ndarray:
-    """Masks, boxes, names and scores on a copy of an image.
+    """Masks, boxes, keypoints with their limbs, names and scores on a copy of an image.
+
+    Limbs are orange at the left of the body, blue at its right and white between the sides, as the names of the
+    keypoints tell; without `instances.categories` there are only points.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         instances: objects of that image; scores of 1, the ground truth, are not written out.
         min_score: objects below it are left out.
+        min_keypoint_score: keypoints of a lower score, or visibility, are left out.
         enlarge: whole factor E of the picture, so that labels on small images can be read.
         colour_by: `auto` is by instance where all objects are of one class, so that touching ones can be told
             apart, else by class.
@@ -79,7 +85,7 @@ def draw(
     shown = np.flatnonzero(np.asarray(instances.scores) >= min_score)
     by_class = colour_by == "class" or (colour_by == "auto" and len(np.unique(instances.labels[shown])) > 1)
     colours = np.asarray(instances.labels) if by_class else np.arange(len(instances))
-    return np.array(_draw(image, instances, shown, colours, enlarge))
+    return np.array(_draw(image, instances, shown, colours, enlarge, min_keypoint_score=min_keypoint_score))
 
 
 def contact_sheet(
@@ -147,43 +153,6 @@ def contact_sheet(
     return np.array(sheet)
 
 
-def curves(metrics: Path, out: Path) -> None:
-    """The losses, the learning rate and the validation AP of a run as a PNG.
-
-    Args:
-        metrics: the run's JSON lines. A line cut off, the last one of a killed run, is passed over.
-        out: the picture.
-
-    Raises:
-        DataError: the file cannot be read or holds no training step.
-    """
-    import matplotlib.style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    lines = _read_lines(metrics)
-    steps = [line for line in lines if "loss" in line]
-    if not steps:
-        raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(lines)}")
-    evaluations = [line for line in lines if "boxes" in line]
-    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
-    with matplotlib.style.context(["default", style]):
-        figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)  # no window, whatever the user's settings
-        grid = figure.add_gridspec(2, 2 if evaluations else 1, height_ratios=(3, 1))
-        losses = figure.add_subplot(grid[0, 0])
-        _plot_losses(losses, steps)
-        rate = figure.add_subplot(grid[1, 0], sharex=losses)
-        rates = [line for line in steps if line.get("lr") is not None]
-        rate.plot([line["step"] for line in rates], [line["lr"] for line in rates], color="#6b7280")
-        rate.set(xlabel="step", ylabel="learning rate")
-        rate.set_ylim(bottom=0)
-        if evaluations:
-            _plot_scores(figure.add_subplot(grid[:, 1]), evaluations)
-        with atomic_write(out) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-
-
 def _draw(
     image: np.ndarray,
     instances: Instances,
@@ -191,6 +160,7 @@ def _draw(
     colours: np.ndarray,
     enlarge: int,
     shrink: float = 1.0,
+    min_keypoint_score: float = KEYPOINT_SCORE,
 ) -> Image.Image:
     """Draws the objects `shown`, positions in `instances`.
 
@@ -210,7 +180,7 @@ def _draw(
     if len(shown) == 0:
         return canvas
     thickness = max(1, round(min(canvas.size) / 400), round(shrink))
-    paint = {int(i): _PALETTE[int(colours[i]) % len(_PALETTE)] for i in shown}
+    paint = {int(i): PALETTE[int(colours[i]) % len(PALETTE)] for i in shown}
     if instances.masks is not None:
         areas = {i: instances.masks[i].area for i in paint}
         for i in sorted(paint, key=areas.__getitem__, reverse=True):  # small objects on top of large ones
@@ -221,6 +191,9 @@ def _draw(
         x1, y1, x2, y2 = boxes[i].round().astype(int).tolist()
         edges = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # pillow's far corner is the last pixel inside
         pen.rectangle(edges, outline=paint[i], width=thickness)
+    if instances.keypoints is not None:
+        for i in reversed(paint):  # the best on top
+            _draw_skeleton(pen, instances, i, min_keypoint_score, enlarge, thickness)
     _draw_labels(canvas, boxes, instances, paint, _font(round(max(11 * shrink, min(40, min(canvas.size) / 40)))))
     return canvas
 
@@ -244,6 +217,33 @@ def _blend(canvas: Image.Image, mask: RLE, colour: Colour, width: int, enlarge: 
         inner = core
     alpha = bitmap * np.uint8(255 * _OUTLINE) - inner * np.uint8(255 * _OUTLINE - 255 * _FILL)
     canvas.paste(colour, (x * enlarge, y * enlarge), Image.fromarray(alpha))
+
+
+def _draw_skeleton(
+    pen: ImageDraw.ImageDraw, instances: Instances, index: int, min_score: float, enlarge: int, thickness: int
+) -> None:
+    """The keypoints of one object and the limbs between them."""
+    assert instances.keypoints is not None
+    keypoints = np.asarray(instances.keypoints[index], dtype=np.float64)
+    category = instances.categories[int(instances.labels[index])] if instances.categories else None
+    if category is not None and not category.keypoints:
+        return
+    seen = (keypoints[:, 2] >= min_score).tolist()
+    places = [(x, y) for x, y in (keypoints[:, :2] * enlarge - 0.5).tolist()]  # pillow's 0 is the centre of pixel 0
+    sides: list[Side] = ["middle"] * len(places)
+    limbs: list[tuple[int, int]] = []
+    if category is not None:
+        sides = [side(name) for name in category.keypoints]
+        limbs = [(a, b) for a, b in category.skeleton if seen[a] and seen[b]]
+    for a, b in limbs:  # under all others: a dark rim, which shows on any ground
+        pen.line((places[a], places[b]), fill=_INK, width=3 * thickness + 2)
+    for a, b in limbs:
+        of_one_side = sides[a] if sides[b] in (sides[a], "middle") else sides[b] if sides[a] == "middle" else "middle"
+        pen.line((places[a], places[b]), fill=_SIDES[of_one_side], width=3 * thickness)
+    radius = 2 * thickness + 1
+    for (x, y), own, drawn in zip(places, sides, seen, strict=True):
+        if drawn:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_SIDES[own], outline=_INK)
 
 
 def _draw_labels(
@@ -323,69 +323,3 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     from PIL import ImageFont
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: expected the metrics of a run, cannot be read ({error.strerror})") from None
-    lines = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "step" in entry:
-            lines.append(entry)
-    return lines
-
-
-def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
-    """Every loss: as measured, faint, and smoothed."""
-    names = ["loss", *dict.fromkeys(name for line in steps for name in line if name.startswith("loss_"))]
-    colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in _PALETTE)]
-    for name, colour in zip(names, colours, strict=False):
-        rows = [line for line in steps if line.get(name) is not None]
-        x, values = [line["step"] for line in rows], np.array([line[name] for line in rows], dtype=np.float64)
-        smooth = _smoothed(values, span=len(values) // 25)
-        label = "sum" if name == "loss" else name.removeprefix("loss_").replace("_", " ")
-        axes.plot(x, values, color=colour, alpha=0.22, linewidth=0.8)
-        axes.plot(
-            x,
-            smooth,
-            color=colour,
-            linewidth=1.6,
-            label=f"{label}  {smooth[-1]:.3f}",
-            marker="." if len(x) == 1 else "",
-        )
-    axes.set(title="Training losses")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=9, ncols=2)
-    axes.tick_params(labelbottom=False)
-
-
-def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
-    kinds = [("masks", "#ff4d6d"), ("boxes", "#4361ee")]
-    for kind, colour in kinds:
-        for name, dashes in (("AP", "-"), ("AP50", ":")):
-            rows = [
-                (line["step"], line[kind][name]) for line in evaluations if (line.get(kind) or {}).get(name) is not None
-            ]
-            if not rows:
-                continue
-            x, y = zip(*rows, strict=True)
-            label = f"{kind.removesuffix('s').replace('boxe', 'box')} {name}  {y[-1]:.3f}"
-            axes.plot(x, y, dashes, color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
-    axes.set(title="Validation", xlabel="step", ylim=(0, 1))
-    axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize=9)
-
-
-def _smoothed(values: np.ndarray, span: int) -> np.ndarray:
-    """The mean of each value and up to `span` neighbours at either side."""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    starts, ends = np.maximum(0, places - span), np.minimum(len(values), places + span + 1)
-    smooth: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
-    return smooth

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from small_people import write_people
+
 
 @pytest.fixture
 def small(tmp_path):
@@ -32,6 +34,7 @@ def test_check_counts(command, small):
         "images": 2,
         "objects": 2,
         "categories": {"square": 2},
+        "keypoints": {},
         "problems": [],
         "usable": True,
     }
@@ -75,3 +78,22 @@ def test_show_draws_pictures(command, small, tmp_path):
     (picture,) = (tmp_path / "look").iterdir()
     with Image.open(picture) as image:
         assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 1
+
+
+def test_keypoints_are_counted_and_shown(command, tmp_path):
+    file = write_people(tmp_path / "people", "train", 2)
+    content = json.loads(file.read_text())
+    content["annotations"][0]["num_keypoints"] = 0
+    content["annotations"][1]["iscrowd"] = 1
+    file.write_text(json.dumps(content))
+    labelled = sum(annotation["num_keypoints"] for annotation in content["annotations"][2:])
+    ran = command("data", "check", file, "--json")
+    assert json.loads(ran.out)["keypoints"] == {"person": {"labelled": labelled, "objects": 2}}
+    assert f"keypoints of person: {labelled} labelled, on 2 objects" in command("data", "check", file).out
+    assert command("data", "show", file, "--out", tmp_path / "with").code == 0
+    for annotation in content["annotations"]:
+        annotation["keypoints"] = []
+    file.write_text(json.dumps(content))
+    assert command("data", "show", file, "--out", tmp_path / "without").code == 0
+    pictures = [np.asarray(Image.open(tmp_path / kind / "000001_1.png")) for kind in ("with", "without")]
+    assert not np.array_equal(*pictures)

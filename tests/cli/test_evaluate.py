@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+
+from small_people import people_coco
+
 
 def test_a_model_or_results_but_not_both(command):
     neither = command("evaluate", "--data", "d.json")
@@ -15,3 +19,23 @@ def test_a_missing_model_file_is_one_line(command):
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error: no/such.safetensors")
     assert ran.err.count("\n") == 1
+
+
+def test_keypoint_results_of_any_detector(command, tmp_path):
+    content, _ = people_coco(2)
+    data, results = tmp_path / "val.json", tmp_path / "found.json"
+    data.write_text(json.dumps(content))
+    keys = ("image_id", "category_id", "keypoints")
+    results.write_text(json.dumps([{**{key: a[key] for key in keys}, "score": 0.9} for a in content["annotations"]]))
+    ran = command("evaluate", "--data", data, "--results", results, "--json")
+    report = json.loads(ran.out)
+    assert (ran.code, report["masks"], report["boxes"]) == (0, None, None)
+    assert list(report["keypoints"]) == ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
+    assert round(report["keypoints"]["AP"], 6) == 1
+    assert "keypoints 1.000 1.000 1.000" in command("evaluate", "--data", data, "--results", results).out
+    for category in content["categories"]:
+        category.pop("keypoints")
+    data.write_text(json.dumps(content))
+    ran = command("evaluate", "--data", data, "--results", results)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "has keypoints, but the category person" in ran.err

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+from maskrcnn.config import Category, DetectConfig
+from maskrcnn.data.coco import CocoDataset, load_coco
 from maskrcnn.errors import DataError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.predict import Predictor
-from maskrcnn.training.evaluate import evaluate
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from maskrcnn.training.evaluate import check_categories, evaluate
 from small_data import random_predictor, write_small
+from small_people import KEYPOINTS, write_people
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +56,72 @@ def test_other_categories_are_refused(predictor: Predictor, tmp_path: Path) -> N
         evaluate(predictor, data)
     with pytest.raises(WeightsError, match="no such file"):
         evaluate(tmp_path / "none.safetensors", data)
+
+
+class Seer(nn.Module):
+    """In the place of a network: finds what is annotated on one image after the other, in network-input pixels."""
+
+    def __init__(self, dataset: CocoDataset) -> None:
+        super().__init__()
+        self.pixel_mean = torch.zeros(1)
+        self.dataset = dataset
+        self.seen = 0
+
+    def detect(self, images: ImageBatch, config: DetectConfig) -> Detections:
+        record, annotations = self.dataset.records[self.seen], self.dataset.annotations(self.seen)
+        keypoints = self.dataset.keypoints(self.seen)
+        assert keypoints is not None
+        self.seen += 1
+        factor = images.sizes_hw[0].flip(0) / torch.tensor([record.width, record.height])
+        points = torch.from_numpy(keypoints) * torch.cat([factor, torch.ones(1)])
+        boxes = torch.from_numpy(annotations.boxes) * factor.repeat(2)
+        count = len(boxes)
+        labels, valid = torch.from_numpy(annotations.labels), torch.ones(1, count, dtype=torch.bool)
+        return Detections(boxes[None], torch.full((1, count), 0.9), labels[None], valid, keypoints=points[None])
+
+
+def seer(predictor: Predictor, data: Path) -> Predictor:
+    dataset = load_coco(data)
+    model = replace(predictor.config.model, num_classes=1)
+    image = replace(predictor.config.image, short_side=100, long_side=200)
+    config = replace(predictor.config, model=model, image=image, categories=dataset.categories)
+    return Predictor(Seer(dataset), config)  # type: ignore[arg-type]
+
+
+def test_keypoints_of_a_model_are_judged_in_the_frame_of_the_file(predictor: Predictor, tmp_path: Path) -> None:
+    data = write_people(tmp_path, "val", 3)
+    content = json.loads(data.read_text())
+    # A spread so small that half a pixel, the step between the frames, would be far off.
+    content["categories"][0]["sigmas"] = [0.001] * 5
+    data.write_text(json.dumps(content))
+    report = evaluate(seer(predictor, data), data, results_out=tmp_path / "results.json")
+    assert report.keypoints is not None
+    assert report.keypoints["AP"] == report.keypoints["AR"] == report.score == pytest.approx(1)
+    assert report.boxes is not None
+    assert report.boxes["AP"] == pytest.approx(1)
+    assert report.masks is None
+    assert evaluate_results(data, tmp_path / "results.json") == report
+    results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
+    for entry in results:
+        entry["keypoints"] = [value + 0.5 * (i % 3 < 2) for i, value in enumerate(entry["keypoints"])]
+    shifted = evaluate_results(data, results)
+    assert shifted.keypoints is not None
+    assert shifted.keypoints["AP"] == 0
+
+
+def test_keypoints_of_a_model_on_data_without_any(predictor: Predictor, tmp_path: Path) -> None:
+    data = write_people(tmp_path, "val", 1)
+    model = seer(predictor, data)
+    content = json.loads(data.read_text())
+    del content["categories"][0]["keypoints"], content["categories"][0]["skeleton"]
+    data.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"has keypoints, but the category person of .*val\.json names none"):
+        evaluate(model, data)
+
+
+def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:
+    dataset = load_coco(write_people(tmp_path, "val", 1))
+    for same in (KEYPOINTS, ()):
+        check_categories((Category(4, "person", same),), dataset)
+    with pytest.raises(DataError, match=r"of person the model knows the keypoints right_foot, .* has nose, left_hand"):
+        check_categories((Category(4, "person", KEYPOINTS[::-1]),), dataset)

@@ -20,7 +20,10 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.model_file import FORMAT, METADATA_KEY, open_model, read_torch, save_model
 from small_network import batch_of, lively_network, network_config, sample_of
 
-CONFIG = replace(network_config(num_classes=2), categories=(Category(7, "red"), Category(3, "blue")))
+CONFIG = replace(
+    network_config(num_classes=2),
+    categories=(Category(7, "red", ("left_end", "right_end"), ((0, 1),)), Category(3, "blue")),
+)
 PROVENANCE = {"version": "0.1.0", "steps": 12, "data": {"path": "træ.json"}, "results": [0.5, None]}
 
 
@@ -184,3 +187,10 @@ def test_config_is_the_one_that_was_given(path: Path) -> None:
     config: Config = open_model(path)[1]
     assert [category.name for category in config.categories] == ["red", "blue"]
     assert [category.id for category in config.categories] == [7, 3]
+
+
+def test_a_file_from_before_categories_had_keypoints(path: Path) -> None:
+    def older(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+        header["config"]["categories"] = [{"id": 7, "name": "red"}, {"id": 3, "name": "blue"}]
+
+    assert open_model(rewritten(path, older))[1].categories == (Category(7, "red"), Category(3, "blue"))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from maskrcnn.data.coco import CocoDataset
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -43,6 +46,7 @@ class Check:
                 problems.append(str(error))
             annotations = dataset.annotations(index)
             objects.update(dataset.categories[label].name for label in annotations.labels[~annotations.crowd])
+        keypoints = _keypoints(dataset)
         usable = bool(dataset.records) and bool(objects)
         if self.json:
             print_json(
@@ -50,6 +54,7 @@ class Check:
                     "images": len(dataset.records),
                     "objects": objects.total(),
                     "categories": {category.name: objects[category.name] for category in dataset.categories},
+                    "keypoints": keypoints,
                     "problems": problems,
                     "usable": usable,
                 }
@@ -58,6 +63,8 @@ class Check:
         say(f"{dataset.path}: {len(dataset.records)} images, {objects.total()} objects")
         for category in dataset.categories:
             say(f"  {category.name} (id {category.id}): {objects[category.name]} objects")
+        for name, count in keypoints.items():
+            say(f"  keypoints of {name}: {count['labelled']} labelled, on {count['objects']} objects")
         for problem in problems:
             say(f"  problem: {problem}", markup=False)
         never = [category.name for category in dataset.categories if not objects[category.name]]
@@ -76,9 +83,25 @@ class Check:
         return 0
 
 
+def _keypoints(dataset: CocoDataset) -> dict[str, dict[str, int]]:
+    """For each category that names keypoints, how many are labelled, and on how many objects."""
+    found = {category.name: {"labelled": 0, "objects": 0} for category in dataset.categories if category.keypoints}
+    for index in range(len(dataset)):
+        annotations, keypoints = dataset.annotations(index), dataset.keypoints(index)
+        if keypoints is None:
+            break
+        counts = (keypoints[..., 2] > 0).sum(axis=1) * ~annotations.crowd
+        for label, count in zip(annotations.labels, counts.tolist(), strict=True):
+            if count:
+                of_category = found[dataset.categories[label].name]
+                of_category["labelled"] += count
+                of_category["objects"] += 1
+    return found
+
+
 @dataclass(frozen=True)
 class Show:
-    """Draw the first annotated images of a data set into a folder."""
+    """Draw the first annotated images of a data set, masks, boxes and keypoints, into a folder."""
 
     json_file: tyro.conf.Positional[Path]
     """COCO JSON, or a folder that holds one."""

@@ -2,41 +2,40 @@
 
 Annotations stay in a few numpy arrays and one buffer of bytes, so that loader processes share their memory
 however many there are. Raw ids live here and in `evaluation`; everywhere else labels are 0-based.
+
+Legend: N annotations of one image, T of the data set, K keypoints.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from maskrcnn.config import Category
-from maskrcnn.errors import DataError, ImageError
-from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
+from maskrcnn.data.annotation import (
+    NO_MASK,
+    POLYGONS,
+    RUN_LENGTHS,
+    Row,
+    is_id,
+    is_int,
+    read_annotation,
+    short,
+    unpack_polygons,
+)
+from maskrcnn.errors import ConfigError, DataError, ImageError
+from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
+from maskrcnn.structures.keypoints import keypoint_names
 from maskrcnn.structures.masks import RLE, Masks
-
-_NONE, _RLE, _POLYGONS = 0, 1, 2  # how a segmentation is stored
-
-_Edges = tuple[float, float, float, float]
-
-
-class _Row(NamedTuple):
-    """One annotation on its way into the arrays."""
-
-    id: int | str
-    edges: _Edges
-    label: int
-    crowd: bool
-    kind: int
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ class CocoDataset:
     _crowd: np.ndarray = field(repr=False)
     _kinds: np.ndarray = field(repr=False)  # (T,) uint8
     _spans: np.ndarray = field(repr=False)  # (T, 2) int64, start and end in `_blob`
-    _blob: np.ndarray = field(repr=False)  # uint8: RLE strings, and polygons as _pack_polygons writes them
+    _blob: np.ndarray = field(repr=False)  # uint8: RLE strings, and polygons as `annotation.py` packs them
+    _keypoints: np.ndarray | None = field(repr=False)  # (T, K, 3) float32
 
     def __len__(self) -> int:
         return len(self.records)
@@ -112,8 +112,14 @@ class CocoDataset:
         record = self.records[index]
         rows = slice(record.first, record.first + record.count)
         return Annotations(
-            self._ids[rows], self._boxes[rows], self._labels[rows], self._crowd[rows], self._kinds[rows] != _NONE
+            self._ids[rows], self._boxes[rows], self._labels[rows], self._crowd[rows], self._kinds[rows] != NO_MASK
         )
+
+    def keypoints(self, index: int) -> np.ndarray | None:
+        """(N, K, 3) float32 x, y, visibility (0 not labelled, 1 hidden, 2 visible) of the annotations of an image, in
+        continuous original pixels; zeros where nothing is labelled. None when no category names keypoints."""
+        record = self.records[index]
+        return None if self._keypoints is None else self._keypoints[record.first : record.first + record.count]
 
     def crop(self, index: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The mask of annotation `number` of an image: (h, w) uint8 bitmap of its tight box and the original pixel
@@ -130,10 +136,10 @@ class CocoDataset:
         row = record.first + number
         size = (record.height, record.width)
         content = self._blob[self._spans[row, 0] : self._spans[row, 1]]
-        if self._kinds[row] == _RLE:
+        if self._kinds[row] == RUN_LENGTHS:
             return RLE(size, content.tobytes())
-        if self._kinds[row] == _POLYGONS:
-            return RLE(size, polygons_to_rle(_unpack_polygons(content), size))
+        if self._kinds[row] == POLYGONS:
+            return RLE(size, polygons_to_rle(unpack_polygons(content), size))
         return RLE(size, crop_to_rle(*self.crop(index, number), size))
 
     def instances(self, index: int) -> Instances:
@@ -141,6 +147,7 @@ class CocoDataset:
         record, annotations = self.records[index], self.annotations(index)
         objects = np.flatnonzero(~annotations.crowd)
         labels = annotations.labels[objects]
+        keypoints = self.keypoints(index)
         return Instances(
             image_hw=(record.height, record.width),
             boxes=annotations.boxes[objects],
@@ -148,6 +155,8 @@ class CocoDataset:
             labels=labels,
             masks=Masks([self.rle(index, int(i)) for i in objects], (record.height, record.width)),
             names=tuple(self.categories[label].name for label in labels),
+            keypoints=None if keypoints is None else keypoints[objects],
+            categories=self.categories,
         )
 
     def read(self, index: int) -> np.ndarray:
@@ -185,7 +194,8 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
     """Reads a COCO JSON and checks every annotation.
 
     Segmentations may be polygons of several parts, compressed or uncompressed RLE, or missing. Boxes that are
-    missing are derived from the masks. A broken annotation or image entry is skipped and listed in `problems`.
+    missing are derived from the masks. Keypoints are read where the category of an annotation names some, half a
+    pixel added (`PIXEL_CENTRE`). A broken annotation or image entry is skipped and listed in `problems`.
 
     Args:
         path: the JSON, or a folder that holds one.
@@ -198,15 +208,16 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
     """
     path = find_json(Path(path))
     content = _read_json(path)
-    categories, label_of = _read_categories(path, content["categories"])
+    categories = _read_categories(path, content["categories"])
+    category_of = {category.id: (label, category) for label, category in enumerate(categories)}
     problems = _Problems(strict)
     folder = images or _image_folder(path)
     entries = _read_images(path, content["images"], folder, problems)
-    rows: dict[Any, list[_Row]] = {image_id: [] for image_id in entries}
+    rows: dict[Any, list[Row]] = {image_id: [] for image_id in entries}
     seen: set[Any] = set()
     for annotation in content["annotations"]:
         try:
-            image_id, row = _read_annotation(path, annotation, entries, label_of, seen)
+            image_id, row = read_annotation(path, annotation, entries, category_of, seen)
         except DataError as error:
             problems.add(str(error))
         else:
@@ -251,16 +262,42 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_categories(path: Path, entries: list[Any]) -> tuple[tuple[Category, ...], dict[int, int]]:
+def _read_categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
+    """Sorted by id."""
     found: dict[int, Category] = {}
     for entry in entries:
-        if not isinstance(entry, Mapping) or not _is_int(entry.get("id")) or not isinstance(entry.get("name"), str):
-            raise DataError(f"{path}: expected categories with an integer id and a name, found {_short(entry)}")
+        if not isinstance(entry, Mapping) or not is_int(entry.get("id")) or not isinstance(entry.get("name"), str):
+            raise DataError(f"{path}: expected categories with an integer id and a name, found {short(entry)}")
         if entry["id"] in found:
             raise DataError(f"{path}: two categories have id {entry['id']}: give each its own")
-        found[entry["id"]] = Category(entry["id"], entry["name"])
+        try:
+            names, skeleton = _read_skeleton(entry)
+            found[entry["id"]] = Category(entry["id"], entry["name"], names, skeleton)
+        except (ConfigError, DataError) as error:
+            raise DataError(f"{path}: {error}") from None
     categories = tuple(found[number] for number in sorted(found))
-    return categories, {category.id: label for label, category in enumerate(categories)}
+    counts = {len(category.keypoints): category.name for category in categories if category.keypoints}
+    if len(counts) > 1:
+        listed = " and ".join(f"{count} of {name}" for count, name in counts.items())
+        raise DataError(
+            f"{path}: expected as many keypoints in every category that has some, found {listed}; the network gives "
+            "every class the same number"
+        )
+    return categories
+
+
+def _read_skeleton(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
+    """The names of the keypoints and the limbs, which COCO counts from 1, as pairs of positions from 0."""
+    names, limbs = keypoint_names(entry), entry.get("skeleton") or []
+    if not isinstance(limbs, list) or not all(
+        isinstance(limb, list) and len(limb) == 2 and all(is_int(end) and 1 <= end <= len(names) for end in limb)
+        for limb in limbs
+    ):
+        raise DataError(
+            f"category {entry['name']}: expected skeleton as pairs of keypoints numbered 1..{len(names)}, "
+            f"found {short(limbs)}"
+        )
+    return names, tuple((start - 1, end - 1) for start, end in limbs)
 
 
 def _image_folder(path: Path) -> Path:
@@ -274,11 +311,11 @@ def _read_images(path: Path, entries: list[Any], folder: Path, problems: _Proble
     found: dict[Any, tuple[Path, int, int]] = {}
     for entry in entries:
         image_id = entry.get("id") if isinstance(entry, Mapping) else None
-        if not _is_id(image_id) or not isinstance(entry.get("file_name"), str):
-            problems.add(f"{path}: expected images with id and file_name, found {_short(entry)}")
+        if not is_id(image_id) or not isinstance(entry.get("file_name"), str):
+            problems.add(f"{path}: expected images with id and file_name, found {short(entry)}")
             continue
         size = entry.get("height"), entry.get("width")
-        if not all(_is_int(side) and side > 0 for side in size):
+        if not all(is_int(side) and side > 0 for side in size):
             problems.add(f"{path}: image {image_id}: expected a positive integer height and width, found {size}")
             continue
         if image_id in found:
@@ -289,127 +326,15 @@ def _read_images(path: Path, entries: list[Any], folder: Path, problems: _Proble
     return found
 
 
-def _read_annotation(
-    path: Path,
-    annotation: Any,
-    images: Mapping[Any, tuple[Path, int, int]],
-    label_of: Mapping[int, int],
-    seen: set[Any],
-) -> tuple[Any, _Row]:
-    """The image id and content of one annotation; DataError when it is broken."""
-    if not isinstance(annotation, Mapping):
-        raise DataError(f"{path}: expected annotations as objects, found {_short(annotation)}")
-    number, image_id = annotation.get("id"), annotation.get("image_id")
-    where = f"{path}: annotation {number} of image {image_id}"
-    if not _is_id(number) or number in seen:
-        raise DataError(f"{where}: expected an id of its own, found {'it twice' if _is_id(number) else repr(number)}")
-    seen.add(number)
-    if not _is_id(image_id) or image_id not in images:
-        raise DataError(f"{where}: no image has this id")
-    category = annotation.get("category_id")
-    if not _is_int(category) or category not in label_of:
-        raise DataError(f"{where}: no category has id {category!r}")
-    _, height, width = images[image_id]
-    kind, content, mask_box = _read_segmentation(where, annotation.get("segmentation"), (height, width))
-    box = annotation.get("bbox")
-    if box is not None:
-        edges = _read_box(where, box, (height, width))
-    elif mask_box is not None:
-        edges = mask_box()
-        if edges[2] <= edges[0]:
-            raise DataError(f"{where}: the segmentation covers no pixel of its image")
-    else:
-        raise DataError(f"{where}: expected a segmentation or a bbox, found neither")
-    return image_id, _Row(number, edges, label_of[category], bool(annotation.get("iscrowd", 0)), kind, content)
-
-
-def _read_box(where: str, box: Any, size: tuple[int, int]) -> _Edges:
-    numbers = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
-    if not numbers or not all(math.isfinite(v) for v in box):
-        raise DataError(f"{where}: expected bbox as four finite numbers x, y, width, height, found {_short(box)}")
-    x, y, w, h = box
-    edges = (
-        max(0.0, float(x)),
-        max(0.0, float(y)),
-        min(float(size[1]), float(x + w)),
-        min(float(size[0]), float(y + h)),
-    )
-    if edges[2] <= edges[0] or edges[3] <= edges[1]:
-        raise DataError(f"{where}: bbox {box} has no area inside the image of {size[1]} x {size[0]} pixels")
-    return edges
-
-
-def _read_segmentation(
-    where: str, segmentation: Any, size: tuple[int, int]
-) -> tuple[int, bytes, Callable[[], _Edges] | None]:
-    """How it is stored, its bytes, and a function that gives its tight box."""
-    if segmentation is None or segmentation == []:
-        return _NONE, b"", None
-    if isinstance(segmentation, Mapping):
-        try:
-            rle = RLE.from_coco(segmentation)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from None
-        if rle.size != size:
-            raise DataError(
-                f"{where}: the RLE is of an image of height, width {rle.size}, its image has {size}; correct either"
-            )
-        if rle.area == 0:
-            raise DataError(f"{where}: the RLE has no area")
-        return _RLE, rle.counts, lambda: _tight_box(rle)
-    parts = _read_polygons(where, segmentation)
-    return _POLYGONS, _pack_polygons(parts), lambda: _tight_box(RLE(size, polygons_to_rle(parts, size)))
-
-
-def _tight_box(rle: RLE) -> _Edges:
-    x1, y1, x2, y2 = (float(edge) for edge in rle.box)
-    return x1, y1, x2, y2
-
-
-def _read_polygons(where: str, segmentation: Any) -> list[np.ndarray]:
-    if not isinstance(segmentation, list):
-        raise DataError(f"{where}: expected polygons or RLE, found {_short(segmentation)}")
-    parts = []
-    for part in segmentation:
-        try:
-            points = np.asarray(part, dtype=np.float64)
-        except (TypeError, ValueError):
-            points = np.zeros((0, 0))
-        if points.ndim != 1:
-            raise DataError(f"{where}: expected polygons as lists of numbers x, y, x, y, ..., found {_short(part)}")
-        if len(points) < 6 or len(points) % 2:
-            raise DataError(f"{where}: expected polygons of at least 3 points, found {len(points)} numbers")
-        if not np.isfinite(points).all():
-            raise DataError(f"{where}: the polygon has a coordinate that is not a finite number")
-        parts.append(points.reshape(-1, 2))
-    if sum(polygon_area(points) for points in parts) == 0:
-        raise DataError(f"{where}: the polygon has no area")
-    return parts
-
-
-def _pack_polygons(parts: Sequence[np.ndarray]) -> bytes:
-    """How many parts, the points of each, then all points, as float64."""
-    head = np.array([len(parts), *(len(part) for part in parts)], dtype=np.float64)
-    return head.tobytes() + b"".join(part.tobytes() for part in parts)
-
-
-def _unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
-    values = np.frombuffer(content.tobytes(), dtype=np.float64)
-    count = int(values[0])
-    sizes = values[1 : count + 1].astype(np.int64)
-    points = values[count + 1 :].reshape(-1, 2)
-    return np.split(points, np.cumsum(sizes)[:-1])
-
-
 def _flatten(
     path: Path,
     entries: Mapping[Any, tuple[Path, int, int]],
-    rows: Mapping[Any, list[_Row]],
+    rows: Mapping[Any, list[Row]],
     categories: tuple[Category, ...],
     problems: tuple[str, ...],
 ) -> CocoDataset:
     records: list[Record] = []
-    everything: list[_Row] = []
+    everything: list[Row] = []
     for image_id, (file, height, width) in entries.items():
         own = rows[image_id]
         records.append(Record(image_id, file, height, width, len(everything), len(own)))
@@ -418,6 +343,9 @@ def _flatten(
     ids[:] = [row.id for row in everything]
     sizes = np.array([len(row.content) for row in everything], dtype=np.int64)
     ends = np.cumsum(sizes)
+    count = max(len(category.keypoints) for category in categories)
+    none = np.zeros((count, 3), dtype=np.float32)  # of an annotation whose category has no keypoints
+    points = [none if row.keypoints is None else row.keypoints for row in everything]
     return CocoDataset(
         path=path,
         records=tuple(records),
@@ -430,6 +358,7 @@ def _flatten(
         _kinds=np.array([row.kind for row in everything], dtype=np.uint8),
         _spans=np.stack([ends - sizes, ends], axis=1),
         _blob=np.frombuffer(b"".join(row.content for row in everything), dtype=np.uint8),
+        _keypoints=np.array(points, dtype=np.float32).reshape(-1, count, 3) if count else None,
     )
 
 
@@ -437,16 +366,3 @@ def _pixel_box(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, i
     """The pixels that a box touches, at least one."""
     x1, y1 = min(int(box[0]), size[1] - 1), min(int(box[1]), size[0] - 1)
     return x1, y1, max(x1 + 1, math.ceil(box[2])), max(y1 + 1, math.ceil(box[3]))
-
-
-def _is_int(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_id(value: Any) -> TypeGuard[int | str]:
-    return _is_int(value) or isinstance(value, str)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

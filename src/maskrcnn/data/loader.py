@@ -1,6 +1,6 @@
 """Batches for training and images for evaluation, decoded ahead of their use.
 
-Legend: B images, G ground-truth slots an image, T bytes of all mask crops of the batch.
+Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mask crops of the batch.
 """
 
 from __future__ import annotations
@@ -146,10 +146,26 @@ def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | Non
         image_hw=torch.tensor([sample.image_hw for sample in samples]),
     )
     targets = Targets(
-        torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(valid), torch.from_numpy(crowd), bank
+        torch.from_numpy(boxes),
+        torch.from_numpy(labels),
+        torch.from_numpy(valid),
+        torch.from_numpy(crowd),
+        bank,
+        _collate_keypoints(samples, slots),
     )
     skipped = tuple(message for sample in samples for message in sample.skipped)
     return Batch(images, targets, tuple(sample.image_id for sample in samples), skipped)
+
+
+def _collate_keypoints(samples: Sequence[Sample], slots: int) -> torch.Tensor | None:
+    """(B, G, K, 3), or None when the data have none."""
+    given = [sample.keypoints for sample in samples if sample.keypoints is not None]
+    if not given:
+        return None
+    padded = np.zeros((len(given), slots, *given[0].shape[1:]), dtype=np.float32)
+    for row, keypoints in zip(padded, given, strict=True):
+        row[: len(keypoints)] = keypoints
+    return torch.from_numpy(padded)
 
 
 def evaluation_images(

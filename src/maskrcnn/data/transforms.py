@@ -1,11 +1,12 @@
 """From a record to a training sample: geometry as one matrix, one resampling, then colour.
 
-Legend: N objects of the sample.
+Legend: N objects of the sample, K keypoints.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +20,14 @@ from maskrcnn.data.geometry import (
     quarter_turn,
     scaling,
     transform_boxes,
+    transform_points,
     translation,
     vertical_flip,
     visible_box,
     warp_image,
 )
 from maskrcnn.ops.resize import network_size
+from maskrcnn.structures.keypoints import flip_pairs
 
 SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible part is thinner are left out
 OBJECT_IN_CROP = 0.5  # share of crops that are placed so as to show a chosen object
@@ -44,6 +47,7 @@ class Sample:
         image_hw: size of the original.
         image_id: as in the data set.
         skipped: images that were drawn first and could not be read, and why.
+        keypoints: (N, K, 3) float32 x, y in pixels of `image` and visibility 0, 1 or 2; None when the data have none.
     """
 
     image: Tensor
@@ -55,6 +59,7 @@ class Sample:
     image_hw: tuple[int, int]
     image_id: int | str
     skipped: tuple[str, ...] = ()
+    keypoints: np.ndarray | None = None
 
 
 def training_sample(
@@ -77,6 +82,10 @@ def training_sample(
     inverse = np.linalg.inv(matrix)
     boxes = visible_boxes(annotations.boxes, crops, matrix, inverse, size, out_hw)
     keep = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1))
+    keypoints = dataset.keypoints(index)
+    if keypoints is not None:
+        named = [dataset.categories[label].keypoints for label in annotations.labels[keep]]
+        keypoints = visible_keypoints(keypoints[keep], named, matrix, out_hw)
     return Sample(
         image=jitter_colour(pixels, augment, rng),
         boxes=boxes[keep].astype(np.float32),
@@ -86,6 +95,7 @@ def training_sample(
         to_original=inverse[:2].astype(np.float32),
         image_hw=size,
         image_id=record.image_id,
+        keypoints=keypoints,
     )
 
 
@@ -157,6 +167,34 @@ def visible_boxes(
         seen = box if inside or bitmap.size == 0 else visible_box(bitmap, origin, window)
         if seen is not None:
             result[i] = np.clip(transform_boxes(seen[None], matrix)[0], frame[[0, 1, 0, 1]], frame[[2, 3, 2, 3]])
+    return result
+
+
+def visible_keypoints(
+    keypoints: np.ndarray, names: Sequence[tuple[str, ...]], matrix: np.ndarray, out_hw: tuple[int, int]
+) -> np.ndarray:
+    """Keypoints in the network input. What the matrix moves out of it is not labelled there.
+
+    A mirrored left hand looks like a right one: where the matrix mirrors, left and right change places.
+
+    Args:
+        keypoints: (N, K, 3) float32 x, y, visibility, original pixels.
+        names: of the K keypoints of each of the N objects; empty for one without keypoints.
+        matrix: original to network-input pixels.
+        out_hw: height and width of the network input.
+
+    Returns:
+        (N, K, 3) float32; zeros where nothing is labelled.
+    """
+    points = transform_points(keypoints[..., :2].astype(np.float64), matrix)
+    seen = (keypoints[..., 2] > 0) & (points >= 0).all(axis=-1) & (points <= out_hw[::-1]).all(axis=-1)
+    result = np.concatenate([points, keypoints[..., 2:]], axis=-1, dtype=np.float32) * seen[..., None]
+    if np.linalg.det(matrix) < 0:
+        order = np.tile(np.arange(keypoints.shape[1]), (len(keypoints), 1))
+        for row, own in zip(order, names, strict=True):
+            for left, right in flip_pairs(own):
+                row[[left, right]] = right, left
+        result = np.take_along_axis(result, order[..., None], axis=1)
     return result
 
 

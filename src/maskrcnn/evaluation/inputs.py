@@ -3,6 +3,8 @@
 A broken annotation or image is left out and named, as in training. A broken result is refused: whoever wrote it
 should know before trusting the figures.
 Images and categories are renumbered from 0, whatever their ids are in the files.
+
+Legend: K keypoints of a category.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.errors import DataError
+from maskrcnn.evaluation.oks import oks_sigmas
 from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.structures.keypoints import keypoint_names, read_keypoints, read_labelled
 from maskrcnn.structures.masks import RLE
 
 Box = tuple[float, float, float, float]
@@ -29,8 +33,9 @@ class Entry:
 
     Attributes:
         image, label: positions in `GroundTruth.sizes` and `GroundTruth.names`.
-        box: x, y, width, height in pixels.
+        box: x, y, width, height in pixels; None for a result of keypoints alone.
         mask: None when there is only a box.
+        keypoints: (K, 3) float64 x, y in COCO's indices of pixels, and visibility or score; None without any.
         area: square pixels, decides whether an annotation is small, medium or large.
         crowd: a region to ignore.
         score: of a result; 1 for an annotation.
@@ -39,8 +44,9 @@ class Entry:
 
     image: int
     label: int
-    box: Box
+    box: Box | None
     mask: RLE | None
+    keypoints: np.ndarray | None
     area: float
     crowd: bool
     score: float
@@ -57,6 +63,8 @@ class GroundTruth:
         sizes: height and width of each image.
         categories: category id -> label.
         names: of the labels, each different.
+        keypoints: the names of each label's keypoints; empty for a label without any.
+        sigmas: their spreads in OKS, as many for each label.
         entries: the annotations.
         skipped: other images and annotations, and why.
         records: image id -> its entry in the file.
@@ -67,6 +75,8 @@ class GroundTruth:
     sizes: tuple[tuple[int, int], ...]
     categories: dict[Any, int]
     names: tuple[str, ...]
+    keypoints: tuple[tuple[str, ...], ...]
+    sigmas: tuple[tuple[float, ...], ...]
     entries: tuple[Entry, ...]
     skipped: tuple[str, ...]
     records: dict[Any, Mapping[str, Any]]
@@ -126,15 +136,8 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
         images[number] = len(sizes)
         records[number] = image
         sizes.append(size)
-    categories: dict[Any, int] = {}
-    names: list[str] = []
-    for i, category in enumerate(content["categories"]):
-        number, word = _get(category, "id"), _get(category, "name")
-        if not _is_id(number) or number in categories or not isinstance(word, str):
-            raise DataError(f"{name}: categories[{i}]: expected an id of its own and a name, found {_short(category)}")
-        categories[number] = i
-        names.append(f"{word} (id {number})" if word in names else word)
-    truth = GroundTruth(name, images, tuple(sizes), categories, tuple(names), (), (), records)
+    labels, names, keypoints, sigmas = _read_categories(content["categories"], name)
+    truth = GroundTruth(name, images, tuple(sizes), labels, names, keypoints, sigmas, (), (), records)
     entries = []
     seen: set[Any] = set()
     for i, annotation in enumerate(content["annotations"]):
@@ -150,6 +153,30 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
     return replace(truth, entries=tuple(entries), skipped=tuple(skipped))
 
 
+def _read_categories(
+    entries: Sequence[Any], source: str
+) -> tuple[dict[Any, int], tuple[str, ...], tuple[tuple[str, ...], ...], tuple[tuple[float, ...], ...]]:
+    """`categories`, `names`, `keypoints` and `sigmas` of a GroundTruth."""
+    labels: dict[Any, int] = {}
+    names: list[str] = []
+    keypoints: list[tuple[str, ...]] = []
+    sigmas: list[tuple[float, ...]] = []
+    for i, category in enumerate(entries):
+        number, word = _get(category, "id"), _get(category, "name")
+        if not _is_id(number) or number in labels or not isinstance(word, str):
+            raise DataError(
+                f"{source}: categories[{i}]: expected an id of its own and a name, found {_short(category)}"
+            )
+        labels[number] = i
+        names.append(f"{word} (id {number})" if word in names else word)
+        try:
+            keypoints.append(keypoint_names(category))
+            sigmas.append(oks_sigmas(category, keypoints[-1]))
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
+    return labels, tuple(names), tuple(keypoints), tuple(sigmas)
+
+
 def read_results(source: Path | str | Sequence[Mapping[str, Any]], truth: GroundTruth) -> list[Entry]:
     """Reads COCO results from a file, or takes its content.
 
@@ -159,8 +186,8 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], truth: Ground
     content, name = _read(source, "results", "a COCO results JSON")
     if not isinstance(content, Sequence) or isinstance(content, str):
         raise DataError(
-            f"{name}: expected COCO results, a list of objects with image_id, category_id, score and bbox or "
-            f"segmentation, found {_kind(content)}"
+            f"{name}: expected COCO results, a list of objects with image_id, category_id, score and bbox, "
+            f"segmentation or keypoints, found {_kind(content)}"
         )
     return [_read_entry(entry, f"{name}: entry {i}", truth, scored=True) for i, entry in enumerate(content)]
 
@@ -182,16 +209,37 @@ def _read_entry(entry: Any, where: str, truth: GroundTruth, *, scored: bool = Fa
         )
     if not _is_number(score):
         raise DataError(f"{where}: expected score as a finite number, found {_short(score)}")
-    image = truth.images[image_id]
+    image, label = truth.images[image_id], truth.categories[category_id]
+    keypoints = _read_keypoints(entry, where, truth, label, scored=scored)
     mask = _read_mask(entry.get("segmentation"), where, truth.sizes[image], polygons=not scored)
-    box = _read_box(entry.get("bbox"), where, mask)
-    if not scored and min(box[2:]) == 0:
+    box = _read_box(entry.get("bbox"), where, mask, needed=not scored or keypoints is None)
+    if not scored and box is not None and min(box[2:]) == 0:
         raise DataError(f"{where}: bbox {_short(entry.get('bbox'))} has no area")
-    area = box[2] * box[3] if mask is None else mask.area
+    area = mask.area if mask is not None else box[2] * box[3] if box is not None else 0
     if not scored and _is_number(entry.get("area")):
         area = entry["area"]  # COCO's own areas are those of the polygons, a little off the pixels
-    label = truth.categories[category_id]
-    return Entry(image, label, box, mask, float(area), bool(entry.get("iscrowd", 0)), float(score), where)
+    crowd = bool(entry.get("iscrowd", 0))
+    return Entry(image, label, box, mask, keypoints, float(area), crowd, float(score), where)
+
+
+def _read_keypoints(
+    entry: Mapping[str, Any], where: str, truth: GroundTruth, label: int, *, scored: bool
+) -> np.ndarray | None:
+    """None for a category without keypoints, and for a result without."""
+    count = len(truth.keypoints[label])
+    if scored and not entry.get("keypoints"):
+        return None
+    if scored and count == 0:
+        raise DataError(
+            f"{where}: has keypoints, but the category {truth.names[label]} of {truth.source} names none; compare with "
+            "annotations that have keypoints, or leave them out of the results"
+        )
+    try:
+        if scored:
+            return read_keypoints(entry["keypoints"], count)
+        return read_labelled(entry, count) if count else None
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _read_mask(segmentation: Any, where: str, image_hw: tuple[int, int], *, polygons: bool) -> RLE | None:
@@ -221,8 +269,10 @@ def _points(part: Any) -> np.ndarray:
     return np.asarray(part, dtype=np.float64).reshape(-1, 2)
 
 
-def _read_box(box: Any, where: str, mask: RLE | None) -> Box:
+def _read_box(box: Any, where: str, mask: RLE | None, *, needed: bool) -> Box | None:
     if box is None or (isinstance(box, list | tuple) and not box):
+        if mask is None and not needed:
+            return None
         if mask is None:
             raise DataError(f"{where}: expected bbox or segmentation, found neither")
         x1, y1, x2, y2 = (float(edge) for edge in mask.box)

@@ -5,35 +5,47 @@ from __future__ import annotations
 from rich.text import Text
 
 from maskrcnn.evaluation.coco import Report, digits
+from maskrcnn.evaluation.oks import DEFAULT_SIGMA
 
 _CLASSES_SHOWN = 30  # more are for --json
 
 
 def table(report: Report) -> Text:
-    """A row each for masks and boxes, the AP of each class where there are several, and what was compared.
+    """A row each for masks, boxes and keypoints, the AP of each class where there are several, and what was compared.
 
     A rich `Text`, so that brackets in names and paths are not taken for markup; `str()` gives the plain text.
     """
-    kinds = [(kind, f) for kind, f in (("masks", report.masks), ("boxes", report.boxes)) if f is not None]
-    lines = ["      " + "".join(f"{name:>6}" for name in report.boxes)]
-    lines += [f"{kind:6}" + "".join(f"{digits(figures[name]):>6}" for name in report.boxes) for kind, figures in kinds]
+    kinds = report.figures
+    lines: list[str] = []
+    for group in (("masks", "boxes"), ("keypoints",)):  # keypoints have other figures
+        rows = {kind: kinds[kind] for kind in group if kind in kinds}
+        if rows:
+            names, width = list(next(iter(rows.values()))), max(6, *map(len, rows))
+            lines += [""] * bool(lines) + [" " * width + "".join(f"{name:>6}" for name in names)]
+            lines += [
+                f"{kind:{width}}" + "".join(f"{digits(f[name]):>6}" for name in names) for kind, f in rows.items()
+            ]
     of_groups = {
-        name: {"masks": (group.masks or {}).get("AP"), "boxes": group.boxes["AP"]}
+        name: {kind: (group.figures.get(kind) or {}).get("AP") for kind in kinds}
         for name, group in report.groups.items()
     }
     of_classes = report.per_class if 1 < len(report.per_class) <= _CLASSES_SHOWN else {}
-    for title, rows in (("AP of class", of_classes), ("AP of group", of_groups)):
-        if not rows:
+    columns = {kind: max(7, len(kind) + 2) for kind in kinds}
+    for title, aps in (("AP of class", of_classes), ("AP of group", of_groups)):
+        if not aps:
             continue
-        width = max(len(name) for name in (title, *rows))
-        lines += ["", f"{title:{width}}" + "".join(f"{kind:>7}" for kind, _ in kinds)]
-        for name, by_kind in rows.items():
-            lines.append(f"{name:{width}}" + "".join(f"{digits(by_kind[kind]):>7}" for kind, _ in kinds))
+        width = max(len(name) for name in (title, *aps))
+        lines += ["", f"{title:{width}}" + "".join(f"{kind:>{column}}" for kind, column in columns.items())]
+        for name, by_kind in aps.items():
+            lines.append(f"{name:{width}}" + "".join(f"{digits(by_kind[kind]):>{w}}" for kind, w in columns.items()))
     lines += [
         "",
         f"{report.images} images, {report.objects} objects, {report.detections} detections, "
         f"at most {report.max_detections} an image",
     ]
+    for name, sigmas in report.oks_sigmas.items():
+        if set(sigmas) == {DEFAULT_SIGMA}:
+            lines.append(f"OKS of {name}: the spread of each keypoint is taken for {DEFAULT_SIGMA}")
     if report.skipped:
         lines.append(f"{len(report.skipped)} entries of the ground truth left out, first: {report.skipped[0]}")
     return Text("\n".join(lines))

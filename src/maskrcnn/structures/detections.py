@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from maskrcnn.config import Category
 from maskrcnn.structures.masks import Masks
 
 
@@ -45,7 +46,8 @@ class Instances:
         labels: (N,) int64, 0-based.
         masks: N run-length masks of the whole image, or None for a model without masks.
         names: the word of each label.
-        keypoints: (N, K, 3) float32 x, y, score, or None.
+        keypoints: (N, K, 3) float32 x, y and score, or None; of ground truth the visibility 0, 1 or 2 as score.
+        categories: of all labels, for the names and limbs of keypoints; empty where they are not known.
     """
 
     image_hw: tuple[int, int]
@@ -55,6 +57,7 @@ class Instances:
     masks: Masks | None
     names: tuple[str, ...] = ()
     keypoints: np.ndarray | None = None
+    categories: tuple[Category, ...] = ()
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -1,6 +1,6 @@
 """Ground truth of a batch, padded to G slots an image; masks stay crops of their boxes in one flat buffer.
 
-Legend: B images, G ground-truth slots an image, T bytes of all mask crops of the batch.
+Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mask crops of the batch.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Targets:
         valid: (B, G) bool, an object to learn.
         crowd: (B, G) bool, a region to ignore: candidates lying mostly inside are neither positive nor negative.
         masks: the bitmaps, None when masks are not trained.
-        keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility (0 not labelled, 1 hidden,
-            2 visible), None when the data have none.
+        keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility 0 (not labelled or not in the
+            image, x and y are zeros), 1 (hidden) or 2 (visible); None when the data have none.
     """
 
     boxes: Tensor
@@ -58,17 +58,14 @@ class Targets:
     keypoints: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Targets:
-        def move(value: object) -> object:
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
 
-        masks = self.masks
-        if masks is not None:
-            masks = MaskBank(*(move(getattr(masks, f.name)) for f in fields(masks)))  # type: ignore[arg-type]
         return Targets(
-            self.boxes.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.valid.to(device, non_blocking=True),
-            self.crowd.to(device, non_blocking=True),
-            masks,
-            None if self.keypoints is None else self.keypoints.to(device, non_blocking=True),
+            move(self.boxes),
+            move(self.labels),
+            move(self.valid),
+            move(self.crowd),
+            None if self.masks is None else MaskBank(*(move(getattr(self.masks, f.name)) for f in fields(MaskBank))),
+            None if self.keypoints is None else move(self.keypoints),
         )

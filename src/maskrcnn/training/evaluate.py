@@ -27,7 +27,8 @@ def evaluate(
     group_by: str | None = None,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
-    """Predicts every image of a data set and compares with its annotations (COCO AP and AR, masks and boxes).
+    """Predicts every image of a data set and compares with its annotations: COCO AP and AR of masks, boxes and
+    keypoints, whichever the model gives.
 
     Args:
         model: a predictor or a model file.
@@ -68,7 +69,10 @@ def evaluate(
 
 
 def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> None:
-    """Raises DataError unless the data set has just the categories that the model was trained on."""
+    """Raises DataError unless the data set has just the categories that the model was trained on.
+
+    Keypoints may be missing at either side; where both name them, they must be the same in the same order.
+    """
     ours = {(category.id, category.name) for category in categories}
     theirs = {(category.id, category.name) for category in dataset.categories}
     if ours != theirs:
@@ -76,6 +80,14 @@ def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> 
             f"{dataset.path}: the model knows {_words(ours - theirs) or 'all of these'} and the data set has "
             f"{_words(theirs - ours) or 'nothing more'} that the other lacks; ids and names must be the same"
         )
+    known = {category.id: category.keypoints for category in categories}
+    for category in dataset.categories:
+        trained = known[category.id]
+        if trained and category.keypoints and trained != category.keypoints:
+            raise DataError(
+                f"{dataset.path}: of {category.name} the model knows the keypoints {', '.join(trained)}, and the data "
+                f"set has {', '.join(category.keypoints)}; names and order must be the same"
+            )
 
 
 def _words(categories: set[tuple[int, str]]) -> str:

@@ -23,6 +23,7 @@ from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
+from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
@@ -140,8 +141,6 @@ def train(
         if interrupted and step < config.train.steps:
             run.save()
     if (out / METRICS).stat().st_size:
-        from maskrcnn.visualise import curves  # matplotlib takes a while to import
-
         curves(out / METRICS, out / "curves.png")
     return Summary(
         out=out,

@@ -1,0 +1,106 @@
+"""Keypoints as COCO files hold them, and what their names tell. Legend: K keypoints of a category."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from maskrcnn.errors import DataError
+
+# COCO files give keypoints as indices of pixels, and the centre of pixel 0 lies at 0.5 in the continuous frame.
+# Added when a file is read and taken off when one is written, as Detectron2 does.
+PIXEL_CENTRE = 0.5
+
+Side = Literal["left", "right", "middle"]
+
+_FAR = 1e9  # pixels; no keypoint lies there
+
+
+def keypoint_names(category: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the keypoints of a category of a COCO file; empty when it has none.
+
+    Raises:
+        DataError: they are not a list of words.
+    """
+    names = category.get("keypoints") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"category {category.get('name')}: expected keypoints as a list of names, found {_short(names)}"
+        )
+    return tuple(names)
+
+
+def read_keypoints(values: Any, count: int) -> np.ndarray:
+    """(K, 3) float64 x, y and the third number of each keypoint, as they stand in a COCO file.
+
+    Args:
+        values: 3 K numbers.
+        count: K.
+
+    Raises:
+        DataError: there are more or fewer, or one of them is not a finite number.
+    """
+    if not isinstance(values, list | tuple) or len(values) != 3 * count:
+        found = f"{len(values)} values" if isinstance(values, list | tuple) else _short(values)
+        raise DataError(
+            f"expected keypoints as {3 * count} numbers, three for each of the {count} that the category names, "
+            f"found {found}"
+        )
+    if not all(isinstance(value, int | float) and abs(value) < _FAR for value in values):
+        raise DataError(f"expected keypoints as finite numbers, found {_short(values)}")
+    return np.array(values, dtype=np.float64).reshape(count, 3)
+
+
+def read_labelled(annotation: Mapping[str, Any], count: int) -> np.ndarray:
+    """(K, 3) float64 x, y, visibility of a COCO annotation, zeros where nothing is labelled.
+
+    Visibility is 0 for not labelled, 1 for hidden and 2 for visible. Without `keypoints`, or with a `num_keypoints`
+    of 0, nothing is.
+
+    Args:
+        count: K.
+
+    Raises:
+        DataError: as `read_keypoints`, or a visibility that is none.
+    """
+    if not annotation.get("keypoints") or annotation.get("num_keypoints") == 0:
+        return np.zeros((count, 3))
+    points = read_keypoints(annotation["keypoints"], count)
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise DataError(
+            "expected every third number of keypoints as a visibility, 0 not labelled, 1 hidden or 2 visible, "
+            f"found {points[:, 2].tolist()}"
+        )
+    points[points[:, 2] == 0] = 0
+    return points
+
+
+def side(name: str) -> Side:
+    """The side of the body that the name of a keypoint tells."""
+    words = name.lower()
+    return "left" if "left" in words else "right" if "right" in words else "middle"
+
+
+@cache
+def _pairs(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    places = {name.lower(): place for place, name in enumerate(names)}
+    partners = ((place, places.get(name.replace("left", "right"))) for name, place in places.items() if "left" in name)
+    return tuple((left, right) for left, right in partners if right is not None)
+
+
+def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Positions (left, right) of the keypoints that change places in a mirrored image.
+
+    Args:
+        names: K names. Two that differ only in the words left and right are a pair: left_eye and right_eye. One
+            without a partner stays where it is.
+    """
+    return _pairs(tuple(names))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

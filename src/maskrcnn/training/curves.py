@@ -1,0 +1,119 @@
+"""The curves of a run: losses, learning rate and validation AP as one picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskrcnn.errors import DataError
+from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.visualise import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def curves(metrics: Path, out: Path) -> None:
+    """The losses, the learning rate and the validation AP of a run as a PNG.
+
+    Args:
+        metrics: the run's JSON lines. A line cut off, the last one of a killed run, is passed over.
+        out: the picture.
+
+    Raises:
+        DataError: the file cannot be read or holds no training step.
+    """
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = _read_lines(metrics)
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(lines)}")
+    evaluations = [line for line in lines if "boxes" in line]
+    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+    with matplotlib.style.context(["default", style]):
+        figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
+        FigureCanvasAgg(figure)  # no window, whatever the user's settings
+        grid = figure.add_gridspec(2, 2 if evaluations else 1, height_ratios=(3, 1))
+        losses = figure.add_subplot(grid[0, 0])
+        _plot_losses(losses, steps)
+        rate = figure.add_subplot(grid[1, 0], sharex=losses)
+        rates = [line for line in steps if line.get("lr") is not None]
+        rate.plot([line["step"] for line in rates], [line["lr"] for line in rates], color="#6b7280")
+        rate.set(xlabel="step", ylabel="learning rate")
+        rate.set_ylim(bottom=0)
+        if evaluations:
+            _plot_scores(figure.add_subplot(grid[:, 1]), evaluations)
+        with atomic_write(out) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: expected the metrics of a run, cannot be read ({error.strerror})") from None
+    lines = []
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "step" in entry:
+            lines.append(entry)
+    return lines
+
+
+def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
+    """Every loss: as measured, faint, and smoothed."""
+    names = ["loss", *dict.fromkeys(name for line in steps for name in line if name.startswith("loss_"))]
+    colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
+    for name, colour in zip(names, colours, strict=False):
+        rows = [line for line in steps if line.get(name) is not None]
+        x, values = [line["step"] for line in rows], np.array([line[name] for line in rows], dtype=np.float64)
+        smooth = _smoothed(values, span=len(values) // 25)
+        label = "sum" if name == "loss" else name.removeprefix("loss_").replace("_", " ")
+        axes.plot(x, values, color=colour, alpha=0.22, linewidth=0.8)
+        axes.plot(
+            x,
+            smooth,
+            color=colour,
+            linewidth=1.6,
+            label=f"{label}  {smooth[-1]:.3f}",
+            marker="." if len(x) == 1 else "",
+        )
+    axes.set(title="Training losses")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=9, ncols=2)
+    axes.tick_params(labelbottom=False)
+
+
+def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
+    kinds = [("masks", "#ff4d6d"), ("boxes", "#4361ee"), ("keypoints", "#2ec4b6")]
+    for kind, colour in kinds:
+        for name, dashes in (("AP", "-"), ("AP50", ":")):
+            rows = [
+                (line["step"], line[kind][name]) for line in evaluations if (line.get(kind) or {}).get(name) is not None
+            ]
+            if not rows:
+                continue
+            x, y = zip(*rows, strict=True)
+            label = f"{kind.removesuffix('s').replace('boxe', 'box')} {name}  {y[-1]:.3f}"
+            axes.plot(x, y, dashes, color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
+    axes.set(title="Validation", xlabel="step", ylim=(0, 1))
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _smoothed(values: np.ndarray, span: int) -> np.ndarray:
+    """The mean of each value and up to `span` neighbours at either side."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    starts, ends = np.maximum(0, places - span), np.minimum(len(values), places + span + 1)
+    smooth: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
+    return smooth
