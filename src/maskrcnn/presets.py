@@ -28,8 +28,6 @@ from maskrcnn.config import (
 )
 from maskrcnn.errors import ConfigError
 
-SIZES_ON_ONE_LEVEL = (32.0, 64.0, 128.0, 256.0, 512.0)  # anchors of C4 and DC5
-
 
 def mask_rcnn_R_50_FPN() -> Config:
     """ResNet-50-FPN, the paper's standard model: 44.3 M parameters, 12 epochs of COCO at 16 images a step."""
@@ -100,32 +98,32 @@ def mask_rcnn_ConvNeXt_T_FPN() -> Config:
 
 def mask_rcnn_R_50_C4() -> Config:
     """ResNet-50-C4, the paper's ablation model: 35.9 M parameters, res5 on each RoI and so slower than FPN."""
-    return _with_c4(mask_rcnn_R_50_FPN())
+    return with_c4(mask_rcnn_R_50_FPN())
 
 
 def mask_rcnn_R_101_C4() -> Config:
     """ResNet-101-C4: 54.8 M parameters, otherwise as mask_rcnn_R_50_C4."""
-    return _with_c4(mask_rcnn_R_101_FPN())
+    return with_c4(mask_rcnn_R_101_FPN())
 
 
 def mask_rcnn_X_50_32x4d_C4() -> Config:
     """ResNeXt-50-C4 of 32 groups of 4 channels: 35.4 M parameters, otherwise as mask_rcnn_R_50_C4."""
-    return _with_c4(mask_rcnn_X_50_32x4d_FPN())
+    return with_c4(mask_rcnn_X_50_32x4d_FPN())
 
 
 def mask_rcnn_X_101_32x8d_C4() -> Config:
     """ResNeXt-101-C4 of 32 groups of 8 channels: 99.0 M parameters, otherwise as mask_rcnn_R_50_C4."""
-    return _with_c4(mask_rcnn_X_101_32x8d_FPN())
+    return with_c4(mask_rcnn_X_101_32x8d_FPN())
 
 
 def mask_rcnn_R_50_DC5() -> Config:
     """ResNet-50 with a dilated res5 and no pyramid: 172.4 M parameters."""
-    return _with_dc5(mask_rcnn_R_50_FPN())
+    return with_dc5(mask_rcnn_R_50_FPN())
 
 
 def mask_rcnn_R_101_DC5() -> Config:
     """ResNet-101 with a dilated res5 and no pyramid: 191.3 M parameters."""
-    return _with_dc5(mask_rcnn_R_101_FPN())
+    return with_dc5(mask_rcnn_R_101_FPN())
 
 
 def cascade_mask_rcnn_R_50_FPN() -> Config:
@@ -219,23 +217,35 @@ def _with_normalised_heads(base: Config, norm: HeadNorm) -> Config:
     return replace(base, model=replace(model, fpn_norm=norm, box_head=box_head, mask_head=mask_head))
 
 
-def _with_c4(base: Config) -> Config:
+def with_c4(base: Config) -> Config:
     """RPN and RoIs on res4, res5 in the head: figures of the paper and of Detectron2's C4 models."""
     model = base.model
-    assert model.mask_head is not None
-    rpn = replace(model.rpn, pre_nms_train=12000, pre_nms_test=6000, post_nms_train=2000)
-    box_head = replace(model.box_head, resolution=14, layers=0, samples=64)
-    mask_head = replace(model.mask_head, convs=0)
-    anchors = AnchorConfig(sizes=(SIZES_ON_ONE_LEVEL,))
-    model = replace(model, neck="c4", anchors=anchors, rpn=rpn, box_head=box_head, mask_head=mask_head)
-    return replace(base, model=model)
+    box_head = replace(model.box_head, resolution=14, layers=0, samples=min(64, model.box_head.samples))
+    mask_head = None if model.mask_head is None else replace(model.mask_head, convs=0)
+    return _on_one_level(base, neck="c4", box_head=box_head, mask_head=mask_head)
 
 
-def _with_dc5(base: Config) -> Config:
+def with_c5(base: Config) -> Config:
+    """RPN and RoIs on res5 at stride 32, for the paper's table 2d."""
+    return _on_one_level(base, neck="c5")
+
+
+def with_dc5(base: Config) -> Config:
     """RPN and RoIs on a dilated res5: figures of Detectron2's DC5 models."""
-    rpn = replace(base.model.rpn, pre_nms_train=12000, pre_nms_test=6000, post_nms_train=2000)
-    anchors = AnchorConfig(sizes=(SIZES_ON_ONE_LEVEL,))
-    return replace(base, model=replace(base.model, neck="dc5", anchors=anchors, rpn=rpn))
+    return _on_one_level(base, neck="dc5")
+
+
+def _on_one_level(base: Config, **changes: Any) -> Config:
+    """All anchor sizes of the base, and several levels' worth of candidates, on one map."""
+    sizes = tuple(size for level in base.model.anchors.sizes for size in level)
+    rpn = replace(
+        base.model.rpn,
+        pre_nms_train=6 * base.model.rpn.pre_nms_train,
+        pre_nms_test=6 * base.model.rpn.pre_nms_test,
+        post_nms_train=2 * base.model.rpn.post_nms_train,
+    )
+    anchors = replace(base.model.anchors, sizes=(sizes,))
+    return replace(base, model=replace(base.model, anchors=anchors, rpn=rpn, **changes))
 
 
 def _with_keypoints(base: Config) -> Config:

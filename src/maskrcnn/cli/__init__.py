@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images: predictions.json and drawn pictures",
     "data": "check or show a data set",
+    "ablate": "the paper's ablations on one's own data, as one table",
     "presets": "the named configurations and what each costs",
 }
 

@@ -90,14 +90,14 @@ def resume_command(argv: Sequence[str]) -> str:
     return shlex.join(["maskrcnn", "train", *argv, *([] if "--resume" in argv else ["--resume"])])
 
 
-def preset_name(argv: Sequence[str]) -> str:
+def preset_name(argv: Sequence[str], default: str = DEFAULT_PRESET) -> str:
     """The value of --preset, read before everything else because it decides the defaults of the other flags."""
     for here, following in zip(argv, [*argv[1:], ""], strict=True):
         if here == "--preset" and following:
             return following
         if here.startswith("--preset="):
             return here.removeprefix("--preset=")
-    return DEFAULT_PRESET
+    return default
 
 
 def parse(argv: Sequence[str]) -> Train:
@@ -115,11 +115,11 @@ def parse(argv: Sequence[str]) -> Train:
         default=Train(data=tyro.MISSING, out=tyro.MISSING, preset=name, argv=tuple(argv), config=preset_config(name)),
         # `mask_head: MaskHeadConfig | None` gives flags, not a subcommand.
         config=(tyro.conf.AvoidSubcommands,),
-        registry=_flag_types(),
+        registry=flag_types(),
     )
 
 
-def _flag_types() -> ConstructorRegistry:
+def flag_types() -> ConstructorRegistry:
     """What tyro does not read by itself: sizes of each pyramid level, `8 16 32 64 128` or `8,12 16,24 ...`."""
     registry = ConstructorRegistry()
 

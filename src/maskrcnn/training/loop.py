@@ -244,11 +244,26 @@ def _read_data(
     if len(dataset) == 0:
         raise DataError(f"{dataset.path}: no images to train on")
     model = replace(config.model, num_classes=len(dataset.categories))
+    if model.keypoint_head is not None:
+        model = replace(model, keypoint_head=replace(model.keypoint_head, num_keypoints=_keypoint_count(dataset)))
     config = replace(config, model=model, categories=dataset.categories)
     validation = load_coco(Path(val), strict=strict) if val is not None else None
     if validation is not None:
         check_categories(config.categories, validation)
+        if model.keypoint_head is not None:
+            _keypoint_count(validation)
     return dataset, validation, config
+
+
+def _keypoint_count(dataset: CocoDataset) -> int:
+    """How many keypoints an object of the data set has, for a model that has model.keypoint_head."""
+    count = max((len(category.keypoints) for category in dataset.categories), default=0)
+    if count == 0:
+        raise DataError(
+            f"{dataset.path}: model.keypoint_head needs keypoints, and no category names any; use annotations with "
+            "keypoints (COCO's person_keypoints_*.json) or a preset without them"
+        )
+    return count
 
 
 def _due(step: int, every: int, last: int) -> bool:
