@@ -46,8 +46,8 @@ def as_float(image: np.ndarray) -> torch.Tensor:
 
 def make_pair(shared: Path, version: Version, *sizes: int) -> Pair:
     """`sizes` are the short side, the long side, and the numbers of proposals and detections."""
-    theirs = torchvision_model(version, *sizes, images=[as_float(images_of(shared)[0])])
     config = torchvisions_rules(version, *sizes)
+    theirs = torchvision_model(version, config, [as_float(images_of(shared)[0])])
     return Pair(theirs, copy_weights(theirs, version, config), config, version)
 
 

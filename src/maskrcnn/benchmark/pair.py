@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.torchvision import Version, our_state, torchvision_config
 
 CLASSES = 91  # of torchvision's COCO models, with the background
+EVERYTHING = 10**6  # a sample size that leaves nothing out
+_OURS, _THEIRS = "ours.pt", "theirs.pt"
 
 # What each layer of `maskrcnn_resnet50_fpn` says of an image gets this standard deviation.
 SPREAD = {
@@ -48,6 +52,11 @@ class Pair:
     def to(self, device: torch.device) -> Pair:
         return Pair(self.theirs.to(device), self.ours.to(device), self.config)
 
+    def store(self, folder: Path) -> None:
+        """Writes the weights of both, for processes in which one of them is alone."""
+        torch.save(self.ours.state_dict(), folder / _OURS)
+        torch.save(self.theirs.state_dict(), folder / _THEIRS)
+
 
 def v1_config(short_side: int, long_side: int, detections: int = 100, score_threshold: float = 0.05) -> Config:
     """torchvision's `maskrcnn_resnet50_fpn` for images of that size."""
@@ -60,18 +69,48 @@ def v1_config(short_side: int, long_side: int, detections: int = 100, score_thre
     )
 
 
+def without_sampling(config: Config, proposals: int = 50) -> Config:
+    """The same network with every anchor and RoI in its losses, so that nothing in them is drawn at random.
+
+    Args:
+        proposals: an image in training; few, because all of them are kept.
+    """
+    model = config.model
+    assert model.mask_head is not None
+    model = replace(
+        model,
+        rpn=replace(model.rpn, samples=EVERYTHING, positive_fraction=1.0, pre_nms_train=500, post_nms_train=proposals),
+        box_head=replace(model.box_head, samples=EVERYTHING, positive_fraction=1.0),
+        mask_head=replace(model.mask_head, samples=EVERYTHING),
+    )
+    return replace(config, model=model)
+
+
+def settings_of_theirs(config: Config) -> dict[str, Any]:
+    """The arguments with which torchvision's constructors follow `config`."""
+    rpn, box, detect = config.model.rpn, config.model.box_head, config.model.detect
+    return {
+        "num_classes": config.model.num_classes + 1,
+        "min_size": config.image.short_side,
+        "max_size": config.image.long_side,
+        "rpn_batch_size_per_image": rpn.samples,
+        "rpn_positive_fraction": rpn.positive_fraction,
+        "rpn_pre_nms_top_n_train": rpn.pre_nms_train,
+        "rpn_pre_nms_top_n_test": rpn.pre_nms_test,
+        "rpn_post_nms_top_n_train": rpn.post_nms_train,
+        "rpn_post_nms_top_n_test": rpn.post_nms_test,
+        "box_batch_size_per_image": box.samples,
+        "box_positive_fraction": box.positive_fraction,
+        "box_detections_per_img": detect.max_detections,
+        "box_score_thresh": detect.score_threshold,
+    }
+
+
 def build_theirs(config: Config) -> nn.Module:
     """torchvision's Mask R-CNN with a ResNet-50 and FPN, as `maskrcnn_resnet50_fpn` builds it around weights: frozen
     norms, and the stem and the first stage not trained."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
-    return TorchvisionMaskRCNN(
-        backbone,
-        CLASSES,
-        min_size=config.image.short_side,
-        max_size=config.image.long_side,
-        box_detections_per_img=config.model.detect.max_detections,
-        box_score_thresh=config.model.detect.score_threshold,
-    ).eval()
+    return TorchvisionMaskRCNN(backbone, **settings_of_theirs(config)).eval()
 
 
 def make_pair(config: Config, images: Sequence[Tensor], seed: int = 0) -> Pair:
@@ -87,6 +126,20 @@ def copy_weights(model: nn.Module, version: Version, config: Config) -> MaskRCNN
     network = build_model(config)
     network.load_state_dict(our_state(model.state_dict(), version))
     return network.eval()
+
+
+def stored_ours(folder: Path, config: Config, device: torch.device) -> MaskRCNN:
+    """Our network of a pair that was stored, in evaluation mode."""
+    network = build_model(config)
+    network.load_state_dict(torch.load(folder / _OURS))
+    return network.eval().to(device)
+
+
+def stored_theirs(folder: Path, config: Config, device: torch.device) -> nn.Module:
+    """torchvision's network of a pair that was stored, in evaluation mode."""
+    model = build_theirs(config)
+    model.load_state_dict(torch.load(folder / _THEIRS))
+    return model.to(device)
 
 
 def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, float]) -> None:
