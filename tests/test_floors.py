@@ -38,6 +38,7 @@ NOT_ALLOWED = {
 }
 # Imported whenever the command starts; torch, pydantic, PIL and the like wait inside functions.
 LIGHT = {"errors", "config", "presets", "cli", "__init__", "__main__"}
+LIGHT_FILES = {"benchmark.settings"}  # of folders that are heavy otherwise: flags
 LIGHT_PACKAGES = {"tyro"}  # 0.1 s, and only in the file of a command that was called
 
 
@@ -87,11 +88,15 @@ def broken_rules(path: Path, source: str) -> list[str]:
                 problems.append(f"{where} imports {name}: floor {FLOORS[unit]} may not see floor {FLOORS[target]}")
             elif any(unit == a and (below + ".").startswith(b + ".") for a, b in NOT_ALLOWED):
                 problems.append(f"{where} imports {name}: {unit} must not know it")
-    if unit in LIGHT:
+    own_name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    if unit in LIGHT or own_name in LIGHT_FILES:
         for node in top_level(tree.body):
             for name in imported(node):
                 parts = name.split(".")
-                heavy_own = parts[0] == "maskrcnn" and parts[1] not in LIGHT | {"__version__"}
+                light_own = parts[0] == "maskrcnn" and (
+                    parts[1] in LIGHT | {"__version__"} or ".".join(parts[1:3]) in LIGHT_FILES
+                )
+                heavy_own = parts[0] == "maskrcnn" and not light_own
                 foreign = parts[0] != "maskrcnn" and parts[0] not in sys.stdlib_module_names | LIGHT_PACKAGES
                 if heavy_own or foreign:
                     problems.append(f"{path.relative_to(PACKAGE)}:{node.lineno} imports {name} at its top: too heavy")
@@ -117,6 +122,8 @@ def test_the_rules_notice_what_they_forbid() -> None:
         ("cli/train.py", "from maskrcnn.utils import x"): "stands on no floor",
         ("cli/train.py", "import torch"): "too heavy",
         ("cli/train.py", "class A:\n    from maskrcnn.training import loop"): "too heavy",
+        ("cli/bench.py", "from maskrcnn.benchmark.predict import bench_predict"): "too heavy",
+        ("benchmark/settings.py", "import torch"): "too heavy",
         ("config.py", "try:\n    import pydantic\nexcept ImportError:\n    pass"): "too heavy",
     }
     for (file, source), expected in cases.items():
@@ -130,6 +137,7 @@ def test_the_rules_allow_what_they_should() -> None:
         "training/loop.py": "from maskrcnn import __version__\nfrom maskrcnn.predict import Predictor",
         "models/rpn.py": "from maskrcnn.models.anchors import anchors\nfrom maskrcnn.ops import boxes",
         "cli/train.py": "import tyro\ndef run():\n    import torch\n    from maskrcnn.training.loop import train",
+        "cli/bench.py": "from maskrcnn.benchmark.settings import Protocol",
         "__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from maskrcnn.predict import load",
     }
     for file, source in cases.items():

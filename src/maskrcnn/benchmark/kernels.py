@@ -13,8 +13,9 @@ import torch
 import torchvision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from maskrcnn.benchmark.measure import Comparison, Protocol, Track, environment, in_turns, no_track
+from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track, open_device
 from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
+from maskrcnn.benchmark.settings import KernelSettings, Protocol
 from maskrcnn.errors import ConfigError
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
@@ -28,39 +29,21 @@ LEVELS = 5  # of suppression
 
 
 @dataclass(frozen=True)
-class KernelSettings:
-    """
-    Attributes:
-        boxes: of RoIAlign, and of each of the five lists of suppression.
-        channels, map_hw: of the feature map.
-        masks, image_hw: instances, and height and width of the image they are pasted into.
-    """
-
-    boxes: int = 1000
-    channels: int = 256
-    map_hw: tuple[int, int] = (200, 272)
-    masks: int = 300
-    image_hw: tuple[int, int] = (3000, 4000)
-
-    def __post_init__(self) -> None:
-        if min(self.boxes, self.channels, self.masks) < 1 or min(*self.map_hw, *self.image_hw) < 8:
-            raise ConfigError(
-                "--boxes, --channels and --masks must be 1 or more, and maps and images 8 or more pixels a side, "
-                f"found {self.boxes}, {self.channels}, {self.masks}, {self.map_hw} and {self.image_hw}"
-            )
-
-
-@dataclass(frozen=True)
 class Case:
     """One piece of work in both ways.
 
     Attributes:
-        difference: of what ours and torchvision's return: values, or the part of the pixels that differs.
+        difference: of what ours and torchvision's return: values, or the part of the boxes or pixels that differs.
+        device: where the work is done.
     """
 
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
     difference: Callable[[Any, Any], float]
+    device: torch.device
+
+
+Make = Callable[[KernelSettings, torch.device], Case]
 
 
 @dataclass(frozen=True)
@@ -121,25 +104,37 @@ def bench_kernels(settings: KernelSettings, protocol: Protocol, track: Track = n
     """
     if protocol.precision != "fp32":
         raise ConfigError(f"kernels are compared in fp32: torchvision has none in {protocol.precision}")
-    device = protocol.open_device()
-    results = []
-    for name, make, tolerance in CASES:
-        case = make(settings, device)
-        difference = case.difference(case.ours(), case.theirs())
-        times = in_turns(
-            lambda number, case=case: case.ours(), lambda number, case=case: case.theirs(), protocol, device, track
-        )
+    device = open_device(protocol.device)
+    results = tuple(
+        _compare(name, make, tolerance, settings, protocol, device, track) for name, make, tolerance in CASES
+    )
+    return KernelReport(settings, environment(device, protocol.precision), results)
+
+
+def _compare(
+    name: str,
+    make: Make,
+    tolerance: float,
+    settings: KernelSettings,
+    protocol: Protocol,
+    device: torch.device,
+    track: Track,
+) -> KernelResult:
+    case = make(settings, device)
+    difference = case.difference(case.ours(), case.theirs())
+    times = in_turns(lambda _: case.ours(), lambda _: case.theirs(), protocol, case.device, track)
+    memory = {}
+    if protocol.memory:
         ours, theirs = (partial(_alone, make, settings, device, side) for side in ("ours", "theirs"))
-        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
-        results.append(KernelResult(name, times, difference, tolerance, memory))
-    return KernelReport(settings, environment(device, protocol.precision), tuple(results))
+        memory = compare_memory(ours, theirs, case.device)
+    return KernelResult(name, times, difference, tolerance, memory)
 
 
 def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: bool = False) -> Case:
     """7x7 bins of two samples an axis on one map, channels-last as our network keeps it and contiguous for
     torchvision; with `backward` the gradient of the map too."""
     generator = torch.Generator().manual_seed(0)
-    height, width = settings.map_hw
+    height, width = settings.map_size
     features = torch.randn(1, settings.channels, height, width, generator=generator).to(device)
     boxes = random_boxes(settings.boxes, (height * STRIDE, width * STRIDE), generator).to(device)
     index = torch.zeros(len(boxes), dtype=torch.int64, device=device)
@@ -156,7 +151,7 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
         pooled = torchvision.ops.roi_align(first, indexed, 7, 1 / STRIDE, 2, aligned=True)
         return torch.autograd.grad(pooled, first, weights)[0] if backward else pooled
 
-    return Case(ours, theirs, lambda a, b: float((a - b).abs().max()))
+    return Case(ours, theirs, lambda a, b: float((a - b).abs().max()), device)
 
 
 def nms_case(settings: KernelSettings, device: torch.device) -> Case:
@@ -171,7 +166,7 @@ def nms_case(settings: KernelSettings, device: torch.device) -> Case:
         kept = torchvision.ops.batched_nms(boxes, scores.flatten(), levels, 0.7)
         return torch.zeros_like(valid).flatten().index_fill_(0, kept, True).view_as(valid)
 
-    return Case(lambda: nms(lists, valid, 0.7), theirs, lambda a, b: float((a != b).double().mean()))
+    return Case(lambda: nms(lists, valid, 0.7), theirs, lambda a, b: float((a != b).double().mean()), device)
 
 
 def masks_case(settings: KernelSettings, device: torch.device) -> Case:
@@ -180,31 +175,31 @@ def masks_case(settings: KernelSettings, device: torch.device) -> Case:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(settings.masks, 1, 5, 5, generator=generator) * 3
     probs = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").sigmoid()
-    boxes, (height, width) = random_boxes(settings.masks, settings.image_hw, generator), settings.image_hw
+    boxes, (height, width) = random_boxes(settings.masks, settings.image_size, generator), settings.image_size
     at_once = max(1, DENSE_BYTES // (2 * 4 * height * width))
 
     def ours() -> list[bytes]:
-        return paste_to_runs(probs[:, 0].numpy(), boxes.numpy(), settings.image_hw, rule="expanded_box")
+        return paste_to_runs(probs[:, 0].numpy(), boxes.numpy(), settings.image_size, rule="expanded_box")
 
     def theirs() -> list[bytes]:
         found: list[bytes] = []
         for some, where in zip(probs.split(at_once), boxes.split(at_once), strict=True):
-            dense = (paste_masks_in_image(some, where, settings.image_hw)[:, 0] > 0.5).numpy()
+            dense = (paste_masks_in_image(some, where, settings.image_size)[:, 0] > 0.5).numpy()
             found.extend(hotcoco.mask.encode(mask)["counts"] for mask in dense)
         return found
 
     def difference(a: list[bytes], b: list[bytes]) -> float:
-        of_a, of_b = ([{"size": list(settings.image_hw), "counts": mask} for mask in side] for side in (a, b))
+        of_a, of_b = ([{"size": list(settings.image_size), "counts": mask} for mask in side] for side in (a, b))
         both = [hotcoco.mask.merge([x, y], intersect=True) for x, y in zip(of_a, of_b, strict=True)]
         either = [hotcoco.mask.merge([x, y], intersect=False) for x, y in zip(of_a, of_b, strict=True)]
         shared, together = (int(np.sum(hotcoco.mask.area(masks))) for masks in (both, either))
         return 1 - shared / max(together, 1)
 
-    return Case(ours, theirs, difference)
+    return Case(ours, theirs, difference, torch.device("cpu"))
 
 
 # Name, what makes it, and the difference allowed.
-CASES: tuple[tuple[str, Callable[[KernelSettings, torch.device], Case], float], ...] = (
+CASES: tuple[tuple[str, Make, float], ...] = (
     ("RoIAlign", roi_align_case, 1e-3),
     ("RoIAlign, forward and backward", partial(roi_align_case, backward=True), 1e-2),
     ("NMS of five levels", nms_case, 1e-3),
@@ -220,7 +215,5 @@ def random_boxes(count: int, image_hw: tuple[int, int], generator: torch.Generat
     return torch.cat([corner, corner + sides], dim=1)
 
 
-def _alone(
-    make: Callable[[KernelSettings, torch.device], Case], settings: KernelSettings, device: torch.device, side: str
-) -> Callable[[], Any]:
+def _alone(make: Make, settings: KernelSettings, device: torch.device, side: str) -> Callable[[], Any]:
     return getattr(make(settings, device), side)

@@ -8,59 +8,37 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from maskrcnn.benchmark.settings import Precision, Protocol
 from maskrcnn.errors import ConfigError
 
-Precision = Literal["fp32", "bf16"]
 Mark = float | torch.cuda.Event  # a moment: of the clock on the wall, or of the device's own queue
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """How often and on what.
+def open_device(name: str | None) -> torch.device:
+    """The device of that name; None is the first GPU if there is one, else the CPU.
 
-    Attributes:
-        rounds: each times both sides once; the side that goes first changes from round to round.
-        warmup: rounds before them that do not count.
-        precision: bf16 runs both sides under autocast.
-        device: as torch names it; None is the first GPU if there is one, else the CPU.
-        memory: also measure the memory of each side, alone.
+    Raises:
+        ConfigError: torch cannot compute there.
     """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device must be cpu or a GPU that works, found {name!r} ({reason})") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device must be cpu or cuda: other devices cannot be timed, found {name!r}")
+    return device
 
-    rounds: int = 10
-    warmup: int = 1
-    precision: Precision = "fp32"
-    device: str | None = None
-    memory: bool = True
 
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"--rounds must be 1 or more, found {self.rounds}")
-        if self.warmup < 0:
-            raise ConfigError(f"--warmup must not be negative, found {self.warmup}")
-
-    def open_device(self) -> torch.device:
-        """
-        Raises:
-            ConfigError: torch cannot compute there.
-        """
-        try:
-            device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without CUDA
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"--device must be cpu or a GPU that works, found {self.device!r} ({reason})") from None
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"--device must be cpu or cuda: other devices cannot be timed, found {self.device!r}")
-        return device
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16")
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskrcnn.benchmark.agreement import Agreement, compare
-from maskrcnn.benchmark.measure import Comparison, Protocol, Track, environment, in_turns, no_track, quartiles
+from maskrcnn.benchmark.measure import (
+    Comparison,
+    Track,
+    autocast,
+    environment,
+    in_turns,
+    no_track,
+    open_device,
+    quartiles,
+)
 from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import Pair, make_pair, stored_ours, stored_theirs, v1_config
+from maskrcnn.benchmark.settings import PredictSettings, Protocol
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
-from maskrcnn.errors import ConfigError
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
@@ -29,41 +38,6 @@ from maskrcnn.structures.image_file import read_image
 T = TypeVar("T")
 _IMAGES = "images.npz"
 MOST_CHECKED = 4  # images of which the detections are compared before the clock runs
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """
-    Attributes:
-        image_hw, images: height and width, and number, of the generated images; unused with files.
-        short_side, long_side: of the network input.
-        batch_size: images that pass through the network together.
-        detections: the most an image.
-        score_threshold: the random weights give about 360 candidates an image above 0.5, as many as trained weights
-            give above 0.05, and the limit of 100 detections is reached.
-    """
-
-    image_hw: tuple[int, int] = (480, 640)
-    images: int = 4
-    short_side: int = 800
-    long_side: int = 1333
-    batch_size: int = 1
-    detections: int = 100
-    score_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "detections"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more, found {getattr(self, name)}")
-        if min(*self.image_hw, self.short_side) < 32:
-            raise ConfigError(
-                f"images need 32 or more pixels a side, found --size {self.image_hw[0]} {self.image_hw[1]} "
-                f"and --short-side {self.short_side}"
-            )
-        self.config()  # raises what it refuses
-
-    def config(self) -> Config:
-        return v1_config(self.short_side, self.long_side, self.detections, self.score_threshold)
 
 
 @dataclass(frozen=True)
@@ -104,14 +78,19 @@ def bench_predict(
         ConfigError: the device does not exist.
         ImageError: a file cannot be read.
     """
-    device, config = protocol.open_device(), settings.config()
+    device, config = open_device(protocol.device), config_of(settings)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
-        files = list(files) or generate_images(Path(folder), settings.images, settings.image_hw)
+        files = list(files) or generate_images(Path(folder), settings.count, settings.size)
         agreement, times, stages = _in_this_process(Path(folder), files, settings, protocol, device, track)
         # Both networks have left this process: memory is measured alone.
         ours, theirs = (partial(side, Path(folder), config, protocol, device) for side in (_ours_alone, _theirs_alone))
         memory = compare_memory(ours, theirs, device) if protocol.memory else {}
     return PredictReport(settings, environment(device, protocol.precision), agreement, times, stages, memory)
+
+
+def config_of(settings: PredictSettings) -> Config:
+    """The rules that both sides follow."""
+    return v1_config(settings.short_side, settings.long_side, settings.detections, settings.score_threshold)
 
 
 def _in_this_process(
@@ -123,7 +102,7 @@ def _in_this_process(
     track: Track,
 ) -> tuple[Agreement, Comparison, dict[str, list[float]]]:
     """Agreement, times and stages; leaves the weights and the first batch in `folder`."""
-    images, config, size = [read_image(file) for file in files], settings.config(), settings.batch_size
+    images, config, size = [read_image(file) for file in files], config_of(settings), settings.batch_size
     pair = make_pair(config, [as_float(images[0])])
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
@@ -132,11 +111,11 @@ def _in_this_process(
     agreement = check(pair, images[:MOST_CHECKED])
 
     def ours(number: int) -> list[Instances]:
-        with protocol.autocast(device):
+        with autocast(protocol.precision, device):
             return predictor.predict_arrays(_batch(images, number, size))
 
     def theirs(number: int) -> list[dict[str, Tensor]]:
-        with protocol.autocast(device):
+        with autocast(protocol.precision, device):
             return predict_theirs(pair.theirs, _batch(images, number, size), device)
 
     times = in_turns(ours, theirs, protocol, device, track)
@@ -191,7 +170,7 @@ def _ours_alone(folder: Path, config: Config, protocol: Protocol, device: torch.
     images, predictor = _stored_images(folder), Predictor(stored_ours(folder, config, device), config)
 
     def call() -> object:
-        with protocol.autocast(device):
+        with autocast(protocol.precision, device):
             return predictor.predict_arrays(images)
 
     return call
@@ -201,7 +180,7 @@ def _theirs_alone(folder: Path, config: Config, protocol: Protocol, device: torc
     images, model = _stored_images(folder), stored_theirs(folder, config, device)
 
     def call() -> object:
-        with protocol.autocast(device):
+        with autocast(protocol.precision, device):
             return predict_theirs(model, images, device)
 
     return call

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.benchmark.measure import Mark, Protocol, Stopwatch, Track
+from maskrcnn.benchmark.measure import Mark, Stopwatch, Track, autocast
+from maskrcnn.benchmark.settings import Protocol
 from maskrcnn.predict import Predictor, postprocess, preprocess
 from maskrcnn.structures.image_file import read_image
 
@@ -53,7 +54,7 @@ def stage_seconds(
         if watch.device.type == "cuda":
             torch.cuda.synchronize(watch.device)
         start = watch.mark()
-        with _marked(parts_of(predictor.network), watch, marks), protocol.autocast(watch.device):
+        with _marked(parts_of(predictor.network), watch, marks), autocast(protocol.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
             batch = preprocess(images, predictor.config.image).to(watch.device)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.benchmark.measure import Comparison, Protocol, Track, environment, in_turns, no_track
+from maskrcnn.benchmark.measure import Comparison, Track, autocast, environment, in_turns, no_track, open_device
 from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import (
     Pair,
@@ -24,12 +24,12 @@ from maskrcnn.benchmark.pair import (
     v1_config,
     without_sampling,
 )
+from maskrcnn.benchmark.settings import Protocol, TrainSettings
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.shapes import write_shapes
 from maskrcnn.data.transforms import Sample, training_sample
-from maskrcnn.errors import ConfigError
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.training.loop import train_step
@@ -44,28 +44,6 @@ LOSSES = {
     "loss_box_reg": "loss_box",
     "loss_mask": "loss_mask",
 }
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """
-    Attributes:
-        batch_size: generated images a step.
-        size: their side in pixels, which is also the network's.
-    """
-
-    batch_size: int = 4
-    size: int = 256
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"--batch-size must be 1 or more, found {self.batch_size}")
-        if self.size < 64 or self.size % 32:
-            raise ConfigError(f"--size must be a multiple of 32 from 64 on, found {self.size}")
-
-    def config(self) -> Config:
-        config = v1_config(self.size, self.size)
-        return replace(config, augment=AugmentConfig(flip_horizontal=0.0))
 
 
 @dataclass(frozen=True)
@@ -121,7 +99,7 @@ def bench_train(settings: TrainSettings, protocol: Protocol, track: Track = no_t
     Raises:
         ConfigError: the device does not exist.
     """
-    device, config = protocol.open_device(), settings.config()
+    device, config = open_device(protocol.device), config_of(settings)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
         data = generate_batch(Path(folder), settings, config)
         losses, times = _in_this_process(Path(folder), data, config, protocol, device, track)
@@ -131,6 +109,11 @@ def bench_train(settings: TrainSettings, protocol: Protocol, track: Track = no_t
         )
         memory = compare_memory(ours, theirs, device) if protocol.memory else {}
     return TrainReport(settings, environment(device, protocol.precision), losses, times, memory)
+
+
+def config_of(settings: TrainSettings) -> Config:
+    """The rules that both sides follow; images are not changed at random."""
+    return replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
 
 
 def _in_this_process(
@@ -167,7 +150,7 @@ def their_steps(
     def step(number: int) -> dict[str, float]:
         images = [image.to(device) for image in data.their_images]
         targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
-        with protocol.autocast(device):
+        with autocast(protocol.precision, device):
             losses = model(images, targets)
         total = torch.stack(list(losses.values())).sum()
         values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
@@ -222,7 +205,7 @@ def _ours_alone(
     folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
 ) -> Callable[[], object]:
     """Our side, from what was left in `folder`, ready for a step."""
-    config = settings.config()
+    config = config_of(settings)
     data = generate_batch(folder, settings, config)
     return partial(our_steps(stored_ours(folder, config, device), data, config, protocol, device), 0)
 
@@ -230,6 +213,6 @@ def _ours_alone(
 def _theirs_alone(
     folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
 ) -> Callable[[], object]:
-    config = settings.config()
+    config = config_of(settings)
     data = generate_batch(folder, settings, config)
     return partial(their_steps(stored_theirs(folder, config, device), data, config, protocol, device), 0)
