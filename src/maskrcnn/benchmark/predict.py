@@ -128,7 +128,7 @@ def check(pair: Pair, images: Sequence[np.ndarray]) -> Agreement:
     device = pair.ours.pixel_mean.device
     predictor = Predictor(pair.ours, pair.config)
     # TF32 convolutions, the default on GPUs, keep 10 bits: they would be compared instead of the networks.
-    exact = torch.backends.cudnn.flags(allow_tf32=False) if device.type == "cuda" else nullcontext()
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
     with exact:
         return compare(
             (predictor.predict_arrays([image])[0], predict_theirs(pair.theirs, [image], device)[0]) for image in images
