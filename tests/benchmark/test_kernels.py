@@ -29,6 +29,7 @@ def test_a_wrong_result_is_noticed() -> None:
     assert gradient.difference(gradient.ours() * 1.1, gradient.theirs()) > CASES[1][2]
     suppress = nms_case(SMALL, CPU)
     assert suppress.difference(~suppress.ours(), suppress.theirs()) > CASES[2][2]
+    assert 0.1 < suppress.ours().double().mean() < 0.8  # many boxes are suppressed, many are not
     masks = masks_case(SMALL, CPU)
     assert masks.difference(masks.ours()[::-1], masks.theirs()) > CASES[3][2]
 

@@ -155,9 +155,13 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
 
 
 def nms_case(settings: KernelSettings, device: torch.device) -> Case:
-    """The RPN's suppression: five levels of boxes, best first, which do not suppress one another."""
+    """The RPN's suppression: five levels of boxes, best first, which do not suppress one another. About fifty boxes
+    lie around each of the same places, as proposals lie around objects."""
     generator = torch.Generator().manual_seed(0)
-    boxes = random_boxes(LEVELS * settings.boxes, (800, 1088), generator).to(device)
+    places = random_boxes(1 + settings.boxes // 50, (800, 1088), generator)
+    boxes = places[torch.randint(len(places), (LEVELS * settings.boxes,), generator=generator)]
+    shift = torch.randn(boxes.shape, generator=generator) * 0.08  # of the side: overlaps on both sides of 0.7
+    boxes = (boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)).to(device)
     scores = torch.rand(LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
     levels = torch.arange(LEVELS, device=device).repeat_interleave(settings.boxes)
     lists, valid = boxes.view(LEVELS, -1, 4), torch.ones_like(scores, dtype=torch.bool)
