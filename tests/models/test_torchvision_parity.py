@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from maskrcnn.benchmark.pair import copy_weights
 from maskrcnn.config import Config
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import collate
@@ -18,7 +19,8 @@ from maskrcnn.data.transforms import Sample
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.image_file import read_image
-from torchvision_copy import copy_weights, our_layout, our_name, torchvision_model, torchvisions_rules
+from maskrcnn.weights.torchvision import Version, our_layout, our_name
+from torchvision_copy import torchvision_model, torchvisions_rules
 
 PREDICTIONS = re.compile(r"cls_logits|bbox_pred|cls_score|mask_fcn_logits")
 LANDSCAPE, PORTRAIT = "000000000139.jpg", "000000000802.jpg"  # 426 x 640 and 640 x 424
@@ -31,7 +33,7 @@ class Pair:
     theirs: nn.Module
     ours: MaskRCNN
     config: Config
-    version: int
+    version: Version
 
 
 def images_of(shared: Path) -> list[np.ndarray]:
@@ -42,10 +44,10 @@ def as_float(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
-def make_pair(shared: Path, version: int, *sizes: int) -> Pair:
+def make_pair(shared: Path, version: Version, *sizes: int) -> Pair:
     """`sizes` are the short side, the long side, and the numbers of proposals and detections."""
-    theirs = torchvision_model(version, *sizes, images=[as_float(images_of(shared)[0])])
     config = torchvisions_rules(version, *sizes)
+    theirs = torchvision_model(version, config, [as_float(images_of(shared)[0])])
     return Pair(theirs, copy_weights(theirs, version, config), config, version)
 
 

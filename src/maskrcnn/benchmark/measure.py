@@ -1,0 +1,171 @@
+"""Two calls timed in turns in one process, and the figures that come of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn.benchmark.settings import Precision, Protocol
+from maskrcnn.errors import ConfigError
+
+Mark = float | torch.cuda.Event  # a moment: of the clock on the wall, or of the device's own queue
+Track = Callable[[Iterable[int], str], Iterable[int]]
+
+
+def open_device(name: str | None) -> torch.device:
+    """The device of that name; None is the first GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: torch cannot compute there.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: this torch was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device must be cpu or a GPU that works, found {name!r} ({reason})") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device must be cpu or cuda: other devices cannot be timed, found {name!r}")
+    return device
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Seconds of both sides, one pair a round."""
+
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is, of the medians."""
+        return float(np.median(self.theirs) / np.median(self.ours))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Quartiles of seconds of each side and of the ratios of the rounds, and the ratio of the medians."""
+        paired = np.array(self.theirs) / np.array(self.ours)
+        return {
+            "ours": quartiles(self.ours),
+            "torchvision": quartiles(self.theirs),
+            "ratio": self.ratio,
+            "ratio_of_rounds": quartiles(paired),
+            "rounds": len(self.ours),
+        }
+
+
+def quartiles(values: Iterable[float]) -> dict[str, float]:
+    """The lower quartile, the median and the upper quartile."""
+    low, middle, high = np.percentile(list(values), [25, 50, 75])
+    return {"q1": float(low), "median": float(middle), "q3": float(high)}
+
+
+def no_track(rounds: Iterable[int], words: str) -> Iterable[int]:
+    """A `Track` that shows nothing."""
+    return rounds
+
+
+class Stopwatch:
+    """Moments of a device and the seconds between them.
+
+    On a GPU a moment is an event in the queue of the work, because the call that starts work returns before it
+    is done; on a CPU it is the clock on the wall.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def mark(self) -> Mark:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def seconds(self, start: Mark, end: Mark) -> float:
+        """Waits on a GPU until `end` has come."""
+        if isinstance(start, float) and isinstance(end, float):
+            return end - start
+        assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
+
+    def time(self, call: Callable[[], object]) -> float:
+        """Seconds of one call, from an idle device until the device is idle again."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        start = self.mark()
+        result = call()
+        seconds = self.seconds(start, self.mark())
+        del result  # freeing it is not part of the work
+        return seconds
+
+
+def in_turns(
+    ours: Callable[[int], object],
+    theirs: Callable[[int], object],
+    protocol: Protocol,
+    device: torch.device,
+    track: Track,
+) -> Comparison:
+    """Times both calls once a round; each is given the round's number.
+
+    Args:
+        track: wraps the numbers of the rounds, for a progress bar with the given words.
+    """
+    watch = Stopwatch(device)
+    times: tuple[list[float], list[float]] = ([], [])
+    calls = (ours, theirs)
+    for number in track(range(protocol.warmup + protocol.rounds), "in turns"):
+        for side in (0, 1) if number % 2 == 0 else (1, 0):  # what drifts or stays in a cache favours neither
+            call = calls[side]
+            seconds = watch.time(lambda call=call, number=number: call(number))  # type: ignore[misc]
+            if number >= protocol.warmup:
+                times[side].append(seconds)
+    return Comparison(tuple(times[0]), tuple(times[1]))
+
+
+def environment(device: torch.device, precision: str) -> dict[str, Any]:
+    """Versions and machine: what a figure of speed means nothing without."""
+    import torchvision
+
+    from maskrcnn import __version__
+
+    on_gpu = device.type == "cuda"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "maskrcnn": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "processor": next(_processor_names(), platform.machine()),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,  # processes, last minute
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "precision": precision,
+    }
+
+
+def _processor_names() -> Iterator[str]:
+    """As the system calls them; Linux tells, elsewhere there are only families."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    yield line.partition(":")[2].strip()
+    except OSError:
+        pass
+    if platform.processor():
+        yield platform.processor()

@@ -1,0 +1,95 @@
+"""The memory that one side needs, alone: on a CPU in a process of its own, on a GPU by the allocator's count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from maskrcnn.errors import MaskRCNNError
+
+# Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
+# set back, and a child begins with the peak of its parent.
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+Prepare = Callable[[], Callable[[], object]]  # makes everything ready and returns the call to be measured
+
+
+class Memory(NamedTuple):
+    """Bytes before the call (on a CPU interpreter, libraries and weights; on a GPU weights and inputs), and the peak
+    of the first call."""
+
+    before: int
+    peak: int
+
+    @property
+    def extra(self) -> int:
+        return self.peak - self.before
+
+
+def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device) -> dict[str, Memory | None]:
+    """What each side needs, one after the other; see `peak_memory`."""
+    return {"ours": peak_memory(ours, device), "torchvision": peak_memory(theirs, device)}
+
+
+def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, int] | None]:
+    return {side: found._asdict() if found else None for side, found in memory.items()}
+
+
+def peak_memory(prepare: Prepare, device: torch.device) -> Memory | None:
+    """Measures the first call of what `prepare` returns.
+
+    Args:
+        prepare: at the top level of a module, or a `partial` of such: it is sent to another process.
+
+    Returns:
+        None where the system does not tell.
+
+    Raises:
+        MaskRCNNError: the process was killed, most likely because memory ran out.
+    """
+    if device.type == "cuda":
+        return _on_gpu(prepare, device)
+    if not _CLEAR.exists():
+        return None
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_here, prepare, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            raise MaskRCNNError(
+                "the process in which memory was measured was killed; most likely memory ran out: "
+                "choose a smaller size, or --no-memory"
+            ) from None
+
+
+def _here(prepare: Prepare, threads: int) -> Memory | None:
+    torch.set_num_threads(threads)
+    call = prepare()
+    try:
+        _CLEAR.write_text("5")
+    except OSError:  # a container may forbid it
+        return None
+    before = _status("VmRSS")
+    call()
+    return Memory(before, _status("VmHWM"))
+
+
+def _status(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _on_gpu(prepare: Prepare, device: torch.device) -> Memory:
+    call = prepare()
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    torch.cuda.synchronize(device)
+    return Memory(before, torch.cuda.max_memory_allocated(device))

@@ -1,0 +1,197 @@
+"""One Mask R-CNN in both packages: torchvision's network with random weights that find many objects, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
+
+from maskrcnn.config import Config
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.weights.torchvision import Version, our_state, torchvision_config
+
+CLASSES = 91  # of torchvision's COCO models, with the background
+EVERYTHING = 10**6  # a sample size that leaves nothing out
+_OURS, _THEIRS = "ours.pt", "theirs.pt"
+
+# What each layer of `maskrcnn_resnet50_fpn` says of an image gets this standard deviation.
+SPREAD = {
+    "rpn.head.conv.0.0": 1.0,
+    "rpn.head.cls_logits": 2.0,
+    "rpn.head.bbox_pred": 0.3,
+    "roi_heads.box_head.fc6": 1.0,
+    "roi_heads.box_head.fc7": 1.0,
+    "roi_heads.box_predictor.cls_score": 3.0,
+    "roi_heads.box_predictor.bbox_pred": 0.7,
+    **{f"roi_heads.mask_head.{i}.0": 1.0 for i in range(4)},
+    "roi_heads.mask_predictor.conv5_mask": 1.0,
+    "roi_heads.mask_predictor.mask_fcn_logits": 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same weights twice, both in evaluation mode.
+
+    Attributes:
+        config: the rules that both follow.
+    """
+
+    theirs: nn.Module
+    ours: MaskRCNN
+    config: Config
+
+    def to(self, device: torch.device) -> Pair:
+        return Pair(self.theirs.to(device), self.ours.to(device), self.config)
+
+    def store(self, folder: Path) -> None:
+        """Writes the weights of both, for processes in which one of them is alone."""
+        torch.save(self.ours.state_dict(), folder / _OURS)
+        torch.save(self.theirs.state_dict(), folder / _THEIRS)
+
+
+def v1_config(short_side: int, long_side: int, detections: int = 100, score_threshold: float = 0.05) -> Config:
+    """torchvision's `maskrcnn_resnet50_fpn` for images of that size."""
+    config = torchvision_config(1, CLASSES - 1)
+    detect = replace(config.model.detect, max_detections=detections, score_threshold=score_threshold)
+    return replace(
+        config,
+        model=replace(config.model, detect=detect),
+        image=replace(config.image, short_side=short_side, long_side=long_side),
+    )
+
+
+def without_sampling(config: Config, proposals: int = 50) -> Config:
+    """The same network with every anchor and RoI in its losses, so that nothing in them is drawn at random.
+
+    Args:
+        proposals: an image in training; few, because all of them are kept.
+    """
+    model = config.model
+    assert model.mask_head is not None
+    model = replace(
+        model,
+        rpn=replace(model.rpn, samples=EVERYTHING, positive_fraction=1.0, pre_nms_train=500, post_nms_train=proposals),
+        box_head=replace(model.box_head, samples=EVERYTHING, positive_fraction=1.0),
+        mask_head=replace(model.mask_head, samples=EVERYTHING),
+    )
+    return replace(config, model=model)
+
+
+def settings_of_theirs(config: Config) -> dict[str, Any]:
+    """The arguments with which torchvision's constructors follow `config`."""
+    rpn, box, detect = config.model.rpn, config.model.box_head, config.model.detect
+    return {
+        "num_classes": config.model.num_classes + 1,
+        "min_size": config.image.short_side,
+        "max_size": config.image.long_side,
+        "rpn_batch_size_per_image": rpn.samples,
+        "rpn_positive_fraction": rpn.positive_fraction,
+        "rpn_pre_nms_top_n_train": rpn.pre_nms_train,
+        "rpn_pre_nms_top_n_test": rpn.pre_nms_test,
+        "rpn_post_nms_top_n_train": rpn.post_nms_train,
+        "rpn_post_nms_top_n_test": rpn.post_nms_test,
+        "box_batch_size_per_image": box.samples,
+        "box_positive_fraction": box.positive_fraction,
+        "box_detections_per_img": detect.max_detections,
+        "box_score_thresh": detect.score_threshold,
+    }
+
+
+def build_theirs(config: Config) -> nn.Module:
+    """torchvision's Mask R-CNN with a ResNet-50 and FPN, as `maskrcnn_resnet50_fpn` builds it around weights: frozen
+    norms, and the stem and the first stage not trained."""
+    backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
+    return TorchvisionMaskRCNN(backbone, **settings_of_theirs(config)).eval()
+
+
+def make_pair(config: Config, images: Sequence[Tensor], seed: int = 0) -> Pair:
+    """Both networks with random weights under which each of `images`, (3, H, W) float32 in 0..1, is full of objects."""
+    torch.manual_seed(seed)
+    theirs = build_theirs(config)
+    enliven(theirs, images, SPREAD)
+    return Pair(theirs, copy_weights(theirs, 1, config), config)
+
+
+def copy_weights(model: nn.Module, version: Version, config: Config) -> MaskRCNN:
+    """Our network, in evaluation mode, with the weights of torchvision's."""
+    network = build_model(config)
+    network.load_state_dict(our_state(model.state_dict(), version))
+    return network.eval()
+
+
+def stored_ours(folder: Path, config: Config, device: torch.device) -> MaskRCNN:
+    """Our network of a pair that was stored, in evaluation mode."""
+    network = build_model(config)
+    network.load_state_dict(torch.load(folder / _OURS))
+    return network.eval().to(device)
+
+
+def stored_theirs(folder: Path, config: Config, device: torch.device) -> nn.Module:
+    """torchvision's network of a pair that was stored, in evaluation mode."""
+    model = build_theirs(config)
+    model.load_state_dict(torch.load(folder / _THEIRS))
+    return model.to(device)
+
+
+def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, float]) -> None:
+    """Changes the random weights of torchvision's network so that it finds many different objects.
+
+    Random weights alone find nothing, or the same everywhere. So each layer is scaled by what it says of
+    `images`: norms get their statistics (then off by a random factor), predictions a fixed spread.
+
+    Args:
+        images: (3, H, W) float32 in 0..1.
+        spread: standard deviation of the output of the named layers.
+    """
+    hooks = []
+    for name, module in model.named_modules():
+        if name in spread:
+            hooks.append(module.register_forward_hook(_Spread(spread[name])))
+        elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
+            hooks.append(module.register_forward_pre_hook(_statistics))
+            # Blocks that change little: random ones that change much would blow up every rounding error.
+            module.weight.data.uniform_(*((0.1, 0.3) if name.endswith(".bn3") else (0.6, 1.2)))
+            module.bias.data.uniform_(-0.2, 0.2)
+    with torch.no_grad():
+        model(list(images))
+    for hook in hooks:
+        hook.remove()
+
+
+def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Gives a norm roughly the statistics of what it sees."""
+    assert isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d)
+    x = inputs[0]
+    norm.running_mean = x.mean((0, 2, 3)) + 0.1 * torch.randn(x.shape[1])
+    norm.running_var = x.var((0, 2, 3)) * (0.7 + 0.6 * torch.rand(x.shape[1])) + 1e-3
+
+
+class _Spread:
+    """Scales a layer so that what it says has mean 0 and a given deviation; done once, at its first call."""
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+        self.done = False
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if self.done:
+            return None
+        self.done = True
+        assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+        channels = output.movedim(1, -1).flatten(0, -2)
+        mean = channels.mean(0)
+        scale = self.deviation / (channels - mean).std()
+        shift = 0.3 * self.deviation * torch.randn(len(mean)) - mean * scale
+        layer.weight.data *= scale
+        assert layer.bias is not None
+        layer.bias.data = layer.bias.data * scale + shift
+        return output * scale + shift.view(1, -1, *[1] * (output.ndim - 2))

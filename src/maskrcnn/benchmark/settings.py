@@ -1,0 +1,115 @@
+"""What the benchmarks can be asked. Imports no torch: these are also the flags of `maskrcnn bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from maskrcnn.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+SMALLEST_SIDE = 32  # pixels: below it the deepest feature map is empty
+
+
+def _require(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How often and on what."""
+
+    rounds: int = 10
+    """Each times both sides once; the side that goes first changes from round to round."""
+    warmup: int = 1
+    """Rounds before them that do not count."""
+    precision: Precision = "fp32"
+    """bf16 runs both sides under autocast."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; default: the first GPU if there is one, else the CPU."""
+    memory: bool = True
+    """Also measure the memory of each side, alone."""
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, f"--rounds must be 1 or more, found {self.rounds}")
+        _require(self.warmup >= 0, f"--warmup must not be negative, found {self.warmup}")
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Images, and what is looked for in them."""
+
+    size: tuple[int, int] = (480, 640)
+    """Height and width of the generated images; unused with --images."""
+    count: int = 4
+    """How many images are generated; unused with --images."""
+    short_side: int = 800
+    """Of the network input."""
+    long_side: int = 1333
+    """Most of the network input."""
+    batch_size: int = 1
+    """Images that pass through the network together."""
+    detections: int = 100
+    """The most an image."""
+    score_threshold: float = 0.5
+    """The random weights give about 360 candidates an image above 0.5: the limit of 100 detections is reached."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size", "detections"):
+            _require(
+                getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {getattr(self, name)}"
+            )
+        _require(
+            min(*self.size, self.short_side) >= SMALLEST_SIDE,
+            f"images need {SMALLEST_SIDE} or more pixels a side, found --size {self.size[0]} {self.size[1]} "
+            f"and --short-side {self.short_side}",
+        )
+        _require(
+            self.short_side <= self.long_side,
+            f"--short-side must not exceed --long-side, found {self.short_side} and {self.long_side}",
+        )
+        _require(0 <= self.score_threshold < 1, f"--score-threshold must lie in 0..1, found {self.score_threshold}")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Images of a step."""
+
+    batch_size: int = 4
+    """Generated images a step."""
+    size: int = 256
+    """Their side in pixels, which is also the network's."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, f"--batch-size must be 1 or more, found {self.batch_size}")
+        _require(
+            self.size >= 2 * SMALLEST_SIDE and self.size % SMALLEST_SIDE == 0,
+            f"--size must be a multiple of {SMALLEST_SIDE} from {2 * SMALLEST_SIDE} on, found {self.size}",
+        )
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """Sizes of the random input."""
+
+    boxes: int = 1000
+    """Of RoIAlign, and of each of the five lists of suppression."""
+    channels: int = 256
+    """Of the feature map."""
+    map_size: tuple[int, int] = (200, 272)
+    """Height and width of the feature map."""
+    masks: int = 300
+    """Instances to encode."""
+    image_size: tuple[int, int] = (3000, 4000)
+    """Height and width of the image they lie in."""
+
+    def __post_init__(self) -> None:
+        for name in ("boxes", "channels", "masks"):
+            _require(getattr(self, name) >= 1, f"--{name} must be 1 or more, found {getattr(self, name)}")
+        for name in ("map_size", "image_size"):
+            height, width = getattr(self, name)
+            _require(
+                min(height, width) >= SMALLEST_SIDE,
+                f"--{name.replace('_', '-')} needs {SMALLEST_SIDE} or more a side, found {height} {width}",
+            )

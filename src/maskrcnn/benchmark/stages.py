@@ -1,0 +1,96 @@
+"""Where the time of a prediction goes: decode, preprocess, backbone, neck, RPN, box head, mask head, postprocess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn.benchmark.measure import Mark, Stopwatch, Track, autocast
+from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.predict import Predictor, postprocess, preprocess
+from maskrcnn.structures.image_file import read_image
+
+Marks = list[tuple[str, Mark, Mark]]
+
+
+def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
+    """Stage, owner and name of every method that `MaskRCNN.detect` comes through; none calls another."""
+    net: Any = network
+    parts = [
+        ("preprocess", net, "normalise"),
+        ("backbone", net.backbone, "forward"),
+        ("neck", net.neck, "forward"),
+        ("RPN head", net.rpn, "forward"),
+        ("proposals", net.rpn, "propose"),
+        ("box head", net.roi_heads.box, "detect"),  # RoIAlign, layers and the choice of detections
+    ]
+    if net.roi_heads.mask is not None:
+        parts.append(("mask head", net.roi_heads.mask, "detect"))
+    if net.roi_heads.keypoint is not None:
+        parts.append(("keypoint head", net.roi_heads.keypoint, "detect"))
+    return parts
+
+
+def stage_seconds(
+    predictor: Predictor, batches: Sequence[Sequence[Path]], protocol: Protocol, track: Track
+) -> dict[str, list[float]]:
+    """Seconds of every stage of predicting a batch of files, a value a round, in the order of the work.
+
+    `other` is what no stage covers. Marks cost microseconds.
+    """
+    watch = Stopwatch(predictor.device)
+    rounds: list[dict[str, float]] = []
+    for number in track(range(protocol.warmup + protocol.rounds), "stages"):
+        files = batches[number % len(batches)]
+        marks: Marks = []
+        if watch.device.type == "cuda":
+            torch.cuda.synchronize(watch.device)
+        start = watch.mark()
+        with _marked(parts_of(predictor.network), watch, marks), autocast(protocol.precision, watch.device):
+            images = [read_image(file) for file in files]
+            decoded = watch.mark()
+            batch = preprocess(images, predictor.config.image).to(watch.device)
+            ready = watch.mark()
+            detections = predictor.network.detect(batch, predictor.config.model.detect)
+            detected = watch.mark()
+            sizes = [(image.shape[0], image.shape[1]) for image in images]
+            postprocess(detections, batch.sizes_hw, sizes, predictor.config, predictor.names)
+        end = watch.mark()
+        marks = [("decode", start, decoded), ("preprocess", decoded, ready), *marks, ("postprocess", detected, end)]
+        if number >= protocol.warmup:
+            rounds.append(_sums(marks, watch, watch.seconds(start, end)))
+    return {stage: [seconds[stage] for seconds in rounds] for stage in rounds[0]}
+
+
+def _sums(marks: Marks, watch: Stopwatch, total: float) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for stage, start, end in marks:
+        sums[stage] = sums.get(stage, 0.0) + watch.seconds(start, end)
+    return sums | {"other": total - float(np.sum(list(sums.values()))), "all": total}
+
+
+@contextmanager
+def _marked(parts: Sequence[tuple[str, Any, str]], watch: Stopwatch, marks: Marks) -> Iterator[None]:
+    """Notes in `marks` the beginning and the end of every call of the given methods while the context lasts."""
+
+    def marking(stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            start = watch.mark()
+            result = method(*args, **kwargs)
+            marks.append((stage, start, watch.mark()))
+            return result
+
+        return call
+
+    for stage, owner, name in parts:
+        setattr(owner, name, marking(stage, getattr(owner, name)))  # of the object: it hides the one of its class
+    try:
+        yield
+    finally:
+        for _, owner, name in parts:
+            delattr(owner, name)

@@ -1,0 +1,218 @@
+"""Training steps, ours beside torchvision's: the same weights, images and optimiser, in turns in one process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.benchmark.measure import Comparison, Track, autocast, environment, in_turns, no_track, open_device
+from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
+from maskrcnn.benchmark.pair import (
+    Pair,
+    build_theirs,
+    make_pair,
+    stored_ours,
+    stored_theirs,
+    v1_config,
+    without_sampling,
+)
+from maskrcnn.benchmark.settings import Protocol, TrainSettings
+from maskrcnn.config import AugmentConfig, Config
+from maskrcnn.data.coco import load_coco
+from maskrcnn.data.loader import Batch, collate
+from maskrcnn.data.shapes import write_shapes
+from maskrcnn.data.transforms import Sample, training_sample
+from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.training.loop import train_step
+from maskrcnn.training.optimiser import build_optimiser, learning_rate
+
+LOSS = 1e-4  # relative
+# torchvision's name -> ours
+LOSSES = {
+    "loss_objectness": "loss_rpn_class",
+    "loss_rpn_box_reg": "loss_rpn_box",
+    "loss_classifier": "loss_class",
+    "loss_box_reg": "loss_box",
+    "loss_mask": "loss_mask",
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The same batch as each side takes it; theirs are (3, H, W) float32 images and dictionaries."""
+
+    ours: Batch
+    their_images: list[Tensor]
+    their_targets: list[dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """
+    Attributes:
+        losses: ours and torchvision's by our name, with nothing drawn at random.
+        times: seconds of a step: forward, backward, update.
+        memory: of `ours` and of `torchvision`; empty where it was not measured.
+    """
+
+    settings: TrainSettings
+    environment: dict[str, Any]
+    losses: dict[str, tuple[float, float]]
+    times: Comparison
+    memory: dict[str, Memory | None]
+
+    @property
+    def agree(self) -> bool:
+        return all(abs(ours - theirs) <= LOSS * abs(theirs) for ours, theirs in self.losses.values())
+
+    def line(self) -> str:
+        verdict = "losses agree" if self.agree else "LOSSES DIFFER"
+        values = ", ".join(f"{name} {ours:.5f} and {theirs:.5f}" for name, (ours, theirs) in self.losses.items())
+        return f"{verdict} (ours and torchvision's, with every sample in them, to {LOSS:g} of the value): {values}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "bench": "train",
+            "environment": self.environment,
+            "settings": asdict(self.settings),
+            "agreement": {
+                "agree": self.agree,
+                **{name: {"ours": ours, "torchvision": theirs} for name, (ours, theirs) in self.losses.items()},
+            },
+            "seconds": self.times.to_dict(),
+            "memory_bytes": memory_to_dict(self.memory),
+        }
+
+
+def bench_train(settings: TrainSettings, protocol: Protocol, track: Track = no_track) -> TrainReport:
+    """Compares training steps on generated images, drawn as the shapes of `maskrcnn demo`.
+
+    Raises:
+        ConfigError: the device does not exist.
+    """
+    device, config = open_device(protocol.device), config_of(settings)
+    with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
+        data = generate_batch(Path(folder), settings, config)
+        losses, times = _in_this_process(Path(folder), data, config, protocol, device, track)
+        # Both networks have left this process: memory is measured alone.
+        ours, theirs = (
+            partial(side, Path(folder), settings, protocol, device) for side in (_ours_alone, _theirs_alone)
+        )
+        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
+    return TrainReport(settings, environment(device, protocol.precision), losses, times, memory)
+
+
+def config_of(settings: TrainSettings) -> Config:
+    """The rules that both sides follow; images are not changed at random."""
+    return replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
+
+
+def _in_this_process(
+    folder: Path, data: Data, config: Config, protocol: Protocol, device: torch.device, track: Track
+) -> tuple[dict[str, tuple[float, float]], Comparison]:
+    """Losses and times; leaves the weights in `folder`."""
+    pair = make_pair(config, data.their_images)
+    pair.store(folder)
+    losses = losses_without_sampling(pair, data)
+    pair = pair.to(device)
+    ours = our_steps(pair.ours, data, config, protocol, device)
+    theirs = their_steps(pair.theirs, data, config, protocol, device)
+    return losses, in_turns(ours, theirs, protocol, device, track)
+
+
+def our_steps(
+    network: MaskRCNN, data: Data, config: Config, protocol: Protocol, device: torch.device
+) -> Callable[[int], object]:
+    """One training step of ours by its number, as `maskrcnn train` takes it."""
+    network.train()
+    optimiser = build_optimiser(network, config.train)
+    dtype = torch.bfloat16 if protocol.precision == "bf16" else torch.float32
+    return lambda step: train_step(network, optimiser, data.ours, config, step, device, dtype)
+
+
+def their_steps(
+    model: nn.Module, data: Data, config: Config, protocol: Protocol, device: torch.device
+) -> Callable[[int], object]:
+    """One training step of torchvision's by its number, with our optimiser and our look at the losses."""
+    model.train()
+    model.transform._skip_resize = True  # type: ignore[union-attr]  # ours gets images of the right size too
+    optimiser = build_optimiser(model, config.train)
+
+    def step(number: int) -> dict[str, float]:
+        images = [image.to(device) for image in data.their_images]
+        targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
+        with autocast(protocol.precision, device):
+            losses = model(images, targets)
+        total = torch.stack(list(losses.values())).sum()
+        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(number, config.train)
+        optimiser.step()
+        return values
+
+    return step
+
+
+@torch.no_grad()
+def losses_without_sampling(pair: Pair, data: Data) -> dict[str, tuple[float, float]]:
+    """Ours and torchvision's by our name, in float32 on the CPU, with few proposals and all samples."""
+    config = without_sampling(pair.config)
+    ours, theirs = build_model(config).train(), build_theirs(config).train()
+    ours.load_state_dict(pair.ours.state_dict())
+    theirs.load_state_dict(pair.theirs.state_dict())
+    theirs.transform._skip_resize = True  # type: ignore[union-attr]
+    found = ours(data.ours.images, data.ours.targets)
+    expected = theirs(data.their_images, data.their_targets)
+    return {ours: (float(found[ours]), float(expected[theirs])) for theirs, ours in LOSSES.items()}
+
+
+def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Data:
+    """The first generated images, read as training reads them, in both forms."""
+    dataset = load_coco(write_shapes(folder, "train", settings.batch_size, size=settings.size))
+    rng = np.random.default_rng(0)
+    samples = [training_sample(dataset, i, config.image, config.augment, rng) for i in range(settings.batch_size)]
+    return Data(
+        collate(samples, config.image.divisor),
+        [sample.image.float() / 255 for sample in samples],
+        [their_target(sample) for sample in samples],
+    )
+
+
+def their_target(sample: Sample) -> dict[str, Tensor]:
+    """torchvision's target: labels that begin after the background, and (N, H, W) uint8 masks."""
+    masks = np.zeros((len(sample.boxes), *sample.image_hw), dtype=np.uint8)
+    for mask, (bitmap, (x, y)) in zip(masks, sample.crops, strict=True):
+        mask[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
+    return {
+        "boxes": torch.from_numpy(sample.boxes),
+        "labels": torch.from_numpy(sample.labels) + 1,
+        "masks": torch.from_numpy(masks),
+    }
+
+
+def _ours_alone(
+    folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
+) -> Callable[[], object]:
+    """Our side, from what was left in `folder`, ready for a step."""
+    config = config_of(settings)
+    data = generate_batch(folder, settings, config)
+    return partial(our_steps(stored_ours(folder, config, device), data, config, protocol, device), 0)
+
+
+def _theirs_alone(
+    folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
+) -> Callable[[], object]:
+    config = config_of(settings)
+    data = generate_batch(folder, settings, config)
+    return partial(their_steps(stored_theirs(folder, config, device), data, config, protocol, device), 0)

@@ -1,0 +1,164 @@
+"""`maskrcnn bench predict|train|kernels`: speed and memory beside torchvision's, in one process, with equal results."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from maskrcnn.benchmark.settings import KernelSettings, PredictSettings, Protocol, TrainSettings
+
+if TYPE_CHECKING:
+    from maskrcnn.benchmark.measure import Comparison
+    from maskrcnn.benchmark.memory import Memory
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+Argv = tyro.conf.Suppress[tuple[str, ...]]
+Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
+
+Row = tuple[str, str, str, str, str]
+COLUMNS: Row = ("", "ms", "quartiles", "share", "memory MB")
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Predict images with the same random weights in both packages: detections, seconds, memory, our stages."""
+
+    images: tuple[str, ...] = ()
+    """Image files, folders (searched to the bottom) and globs; default: generated images."""
+    settings: Annotated[PredictSettings, Flags] = field(default_factory=PredictSettings)
+    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    json: Flag = False
+    """Print one JSON object on stdout."""
+    argv: Argv = ()
+
+    def run(self) -> int:
+        from maskrcnn.structures.image_file import image_files
+
+        files = image_files(self.images)  # before torch: a wrong path is noticed at once
+        from maskrcnn.benchmark.predict import bench_predict
+
+        report = bench_predict(files, self.settings, self.protocol, _track)
+        whole = sum(report.stages["all"])
+        rows = _sides("", report.times, report.memory)
+        rows += [
+            _row(f"  our {stage}", seconds, share=f"{sum(seconds) / whole:.0%}")
+            for stage, seconds in report.stages.items()
+        ]
+        return _finish("predict", self, report, rows, _outcome(report.times))
+
+
+@dataclass(frozen=True)
+class Train:
+    """Training steps of both packages with the same weights, images and optimiser: losses, seconds, memory."""
+
+    settings: Annotated[TrainSettings, Flags] = field(default_factory=TrainSettings)
+    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    json: Flag = False
+    """Print one JSON object on stdout."""
+    argv: Argv = ()
+
+    def run(self) -> int:
+        from maskrcnn.benchmark.train import bench_train
+
+        report = bench_train(self.settings, self.protocol, _track)
+        return _finish("train", self, report, _sides("", report.times, report.memory), _outcome(report.times))
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """RoIAlign, suppression and masks to run lengths in both packages: results, seconds, memory."""
+
+    settings: Annotated[KernelSettings, Flags] = field(default_factory=KernelSettings)
+    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    json: Flag = False
+    """Print one JSON object on stdout."""
+    argv: Argv = ()
+
+    def run(self) -> int:
+        from maskrcnn.benchmark.kernels import bench_kernels
+
+        report = bench_kernels(self.settings, self.protocol, _track)
+        rows = [row for kernel in report.results for row in _sides(f"{kernel.name}: ", kernel.times, kernel.memory)]
+        outcome = ", ".join(f"{kernel.name} x{kernel.times.ratio:.2f}" for kernel in report.results)
+        return _finish("kernels", self, report, rows, outcome)
+
+
+def _finish(name: str, command: Predict | Train | Kernels, report: Any, rows: Sequence[Row], outcome: str) -> int:
+    """Prints the report; 1 when the results differ, because then the speed means nothing."""
+    from rich.table import Table
+
+    from maskrcnn.cli.output import console, print_json
+
+    # One line to copy: what came out, on which versions and machine, and how to repeat it.
+    line = f"{name}: {outcome}; {_machine(report.environment)}; {shlex.join(['maskrcnn', 'bench', *command.argv])}"
+    if command.json:
+        print_json({**report.to_dict(), "line": line})
+    table = Table(*COLUMNS, box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    say = console(stderr=command.json)
+    say.print(table)
+    agreement = report.agreement if isinstance(command, Predict) else report
+    say.print(agreement.line(), markup=False)
+    say.print(line, markup=False)
+    return 0 if agreement.agree else 1
+
+
+def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) -> list[Row]:
+    """A row of each side; memory is what the first call needs above what was there before."""
+    rows = []
+    for side, seconds in (("ours", times.ours), ("torchvision", times.theirs)):
+        found = memory.get(side)
+        rows.append(_row(f"{prefix}{side}", seconds, memory=f"{found.extra / 1e6:.0f}" if found else "-"))
+    return rows
+
+
+def _row(name: str, seconds: Iterable[float], share: str = "", memory: str = "") -> Row:
+    from maskrcnn.benchmark.measure import quartiles
+
+    found = {key: _ms(value) for key, value in quartiles(seconds).items()}
+    return name, found["median"], f"{found['q1']}..{found['q3']}", share, memory
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.0f}" if seconds >= 1 else f"{seconds * 1000:.3g}"
+
+
+def _outcome(times: Comparison) -> str:
+    figures = times.to_dict()
+    ours, theirs, ratios = figures["ours"], figures["torchvision"], figures["ratio_of_rounds"]
+    return (
+        f"ours {ours['median']:.3g} s, torchvision {theirs['median']:.3g} s, ratio {times.ratio:.2f} "
+        f"(quartiles of {figures['rounds']} rounds {ratios['q1']:.2f}..{ratios['q3']:.2f})"
+    )
+
+
+def _machine(found: Mapping[str, Any]) -> str:
+    return (
+        f"maskrcnn {found['maskrcnn']}, torch {found['torch']}, torchvision {found['torchvision']}, "
+        f"Python {found['python']}, {found['processor']}, {found['cores']} cores, {found['threads']} threads, "
+        f"load {found['load']}, {found['device']}, {found['precision']}"
+    )
+
+
+def _track(rounds: Iterable[int], words: str) -> Iterable[int]:
+    from maskrcnn.cli.output import track
+
+    return track(rounds, words)
+
+
+Command = (
+    Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
+    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[Kernels, tyro.conf.subcommand("kernels", prefix_name=False)]
+)
+
+
+def parse(argv: Sequence[str]) -> Predict | Train | Kernels:
+    return replace(tyro.cli(Command, prog="maskrcnn bench", args=argv), argv=tuple(argv))

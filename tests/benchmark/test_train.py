@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.benchmark.settings import Protocol, TrainSettings
+from maskrcnn.benchmark.train import bench_train, config_of, generate_batch
+
+SMALL = TrainSettings(batch_size=3, size=64)
+
+
+def test_both_sides_get_the_same_batch(tmp_path: Path) -> None:
+    data = generate_batch(tmp_path, SMALL, config_of(SMALL))
+    images, targets = data.ours.images, data.ours.targets
+    assert images.pixels.shape == (3, 3, 64, 64)
+    assert targets.masks is not None
+    objects = 0
+    for i, (image, target) in enumerate(zip(data.their_images, data.their_targets, strict=True)):
+        np.testing.assert_allclose(image * 255, images.pixels[i].float(), atol=1e-3)
+        valid = targets.valid[i]
+        assert torch.equal(target["boxes"], targets.boxes[i][valid])
+        assert torch.equal(target["labels"], targets.labels[i][valid] + 1)
+        areas = [int(mask.sum()) for mask in target["masks"]]
+        assert len(areas) == int(valid.sum())
+        for j, area in enumerate(areas):
+            start, (height, width) = int(targets.masks.offsets[i, j]), targets.masks.sizes_hw[i, j].tolist()
+            assert int(targets.masks.pixels[start : start + height * width].sum()) == area > 0
+            x1, y1, x2, y2 = target["boxes"][j].round().int().tolist()
+            assert int(target["masks"][j, y1:y2, x1:x2].sum()) >= 0.95 * area
+            objects += 1
+    assert objects >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_losses_agree_and_steps_are_timed(precision: str) -> None:
+    report = bench_train(SMALL, Protocol(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
+    assert report.agree
+    assert len(report.losses) == 5
+    assert all(ours > 0 for ours, _ in report.losses.values())
+    assert report.times.ratio > 0
+    found = report.to_dict()
+    if precision == "bf16":
+        assert found["memory_bytes"] == {}
+        return
+    for side in ("ours", "torchvision"):
+        memory = found["memory_bytes"][side]
+        assert memory is None or memory["peak"] > memory["before"]
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_on_a_gpu() -> None:
+    report = bench_train(SMALL, Protocol(rounds=2, device="cuda", precision="bf16"))
+    assert report.agree
+    assert report.memory["ours"] is not None

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from maskrcnn.benchmark.settings import KernelSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.cli import bench
+
+SMALL = (
+    *("--boxes", "20", "--channels", "4", "--map-size", "32", "40", "--masks", "6", "--image-size", "120", "160"),
+    *("--rounds", "2", "--no-memory"),
+)
+
+
+def test_flags():
+    words = "predict --images a b/*.jpg --batch-size 2 --precision bf16 --rounds 3 --no-memory"
+    parsed = bench.parse(words.split())
+    assert isinstance(parsed, bench.Predict)
+    assert parsed.images == ("a", "b/*.jpg")
+    assert parsed.settings == PredictSettings(batch_size=2)
+    assert parsed.protocol == Protocol(rounds=3, precision="bf16", memory=False)
+    assert bench.parse(["train", "--size", "128"]).settings == TrainSettings(size=128)
+    assert bench.parse(["kernels"]).settings == KernelSettings()
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ("predict --rounds 0", "--rounds must be 1 or more, found 0"),
+        ("predict --warmup -1", "--warmup must not be negative"),
+        ("predict --batch-size 0", "--batch-size must be 1 or more, found 0"),
+        ("predict --size 20 640", "32 or more pixels a side, found --size 20 640"),
+        ("predict --short-side 900 --long-side 800", "--short-side must not exceed --long-side"),
+        ("predict --score-threshold 1", "--score-threshold must lie in 0..1, found 1.0"),
+        ("predict --images no/such", "no/such"),
+        ("train --size 100", "--size must be a multiple of 32"),
+        ("kernels --masks 0", "--masks must be 1 or more"),
+        ("kernels --map-size 4 4", "--map-size needs 32 or more a side"),
+        ("kernels --precision bf16", "compared in fp32"),
+        ("kernels --device abacus", "--device must be cpu or a GPU that works, found 'abacus'"),
+    ],
+)
+def test_nonsense_is_refused(command, args, text):
+    ran = command("bench", *args.split())
+    assert ran.code == 2
+    assert ran.out == ""
+    assert text in " ".join(ran.err.split())
+
+
+def test_a_table_the_verdict_and_one_line(command):
+    ran = command("bench", "kernels", *SMALL)
+    assert ran.code == 0
+    header, *rows, verdict, line = ran.out.splitlines()
+    assert header.split() == ["ms", "quartiles", "share", "memory", "MB"]
+    assert len(rows) == 8
+    assert {row.split(": ")[1].split()[0] for row in rows} == {"ours", "torchvision"}
+    assert verdict.startswith("results agree")
+    assert "torch 2." in line
+    assert line.endswith("maskrcnn bench kernels " + " ".join(SMALL))
+
+
+def test_json(command):
+    ran = command("bench", "kernels", *SMALL, "--json")
+    found = json.loads(ran.out)
+    assert found["bench"] == "kernels"
+    assert found["settings"]["map_size"] == [32, 40]
+    assert found["kernels"]["RoIAlign"]["seconds"]["rounds"] == 2
+    assert found["line"].startswith("kernels: RoIAlign x")
+    assert "results agree" in ran.err
+
+
+def test_a_difference_ends_with_1(command, monkeypatch):
+    from maskrcnn.benchmark import kernels
+
+    (name, make, _), *_ = kernels.CASES
+    monkeypatch.setattr(kernels, "CASES", ((name, make, 0.0),))  # nothing is allowed to differ by rounding
+    ran = command("bench", "kernels", *SMALL)
+    assert ran.code == 1
+    assert "RESULTS DIFFER" in ran.out
