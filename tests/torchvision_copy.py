@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
+from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
 from maskrcnn.benchmark.pair import CLASSES, SPREAD, enliven, settings_of_theirs, without_sampling
 from maskrcnn.config import Config
@@ -19,9 +19,25 @@ SPREAD_V2 = {
 }
 
 
+SPREAD_KEYPOINT = {
+    **{name: value for name, value in SPREAD.items() if ".mask_" not in name},
+    **{f"roi_heads.keypoint_head.{2 * i}": 1.0 for i in range(8)},
+    "roi_heads.keypoint_predictor.kps_score_lowres": 3.0,
+}
+
+
 def torchvisions_rules(version: Version, short_side: int, long_side: int, proposals: int, detections: int) -> Config:
     """torchvision's config with every sample in the losses."""
-    config = without_sampling(torchvision_config(version, CLASSES - 1))
+    return _sized(torchvision_config(version, CLASSES - 1), short_side, long_side, proposals, detections)
+
+
+def torchvisions_keypoint_rules(short_side: int, long_side: int, proposals: int, detections: int) -> Config:
+    """The same of Keypoint R-CNN, for persons with 17 keypoints."""
+    return _sized(torchvision_config(1, 1, 17), short_side, long_side, proposals, detections)
+
+
+def _sized(config: Config, short_side: int, long_side: int, proposals: int, detections: int) -> Config:
+    config = without_sampling(config)
     model = replace(
         config.model,
         rpn=replace(config.model.rpn, post_nms_test=proposals),
@@ -36,4 +52,12 @@ def torchvision_model(version: Version, config: Config, images: list[Tensor]) ->
     build = maskrcnn_resnet50_fpn if version == 1 else maskrcnn_resnet50_fpn_v2
     model = build(weights=None, weights_backbone=None, **settings_of_theirs(config)).eval()
     enliven(model, images, SPREAD if version == 1 else SPREAD_V2)
+    return model
+
+
+def torchvision_keypoint_model(config: Config, images: list[Tensor]) -> nn.Module:
+    """The same of Keypoint R-CNN."""
+    torch.manual_seed(0)
+    model = keypointrcnn_resnet50_fpn(weights=None, weights_backbone=None, **settings_of_theirs(config)).eval()
+    enliven(model, images, SPREAD_KEYPOINT)
     return model

@@ -76,12 +76,14 @@ def without_sampling(config: Config, proposals: int = 50) -> Config:
         proposals: an image in training; few, because all of them are kept.
     """
     model = config.model
-    assert model.mask_head is not None
+    mask_head = None if model.mask_head is None else replace(model.mask_head, samples=EVERYTHING)
+    keypoint_head = None if model.keypoint_head is None else replace(model.keypoint_head, samples=EVERYTHING)
     model = replace(
         model,
         rpn=replace(model.rpn, samples=EVERYTHING, positive_fraction=1.0, pre_nms_train=500, post_nms_train=proposals),
         box_head=replace(model.box_head, samples=EVERYTHING, positive_fraction=1.0),
-        mask_head=replace(model.mask_head, samples=EVERYTHING),
+        mask_head=mask_head,
+        keypoint_head=keypoint_head,
     )
     return replace(config, model=model)
 

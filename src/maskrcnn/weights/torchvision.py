@@ -1,4 +1,5 @@
-"""torchvision's Mask R-CNN in our names: `maskrcnn_resnet50_fpn` is version 1, `maskrcnn_resnet50_fpn_v2` version 2.
+"""torchvision's Mask R-CNN in our names: `maskrcnn_resnet50_fpn` is version 1, `maskrcnn_resnet50_fpn_v2` version 2,
+and `keypointrcnn_resnet50_fpn` is of version 1.
 
 The source of every rule is torchvision/models/detection (`mask_rcnn.py`, `faster_rcnn.py`, `rpn.py`, `roi_heads.py`).
 """
@@ -19,6 +20,7 @@ from maskrcnn.config import (
     DetectConfig,
     HeadNorm,
     ImageConfig,
+    KeypointHeadConfig,
     MaskHeadConfig,
     ModelConfig,
     ResNetConfig,
@@ -44,6 +46,8 @@ RENAMES = (
     (r"^roi_heads\.mask_head\.(\d)\.", r"roi_heads.mask.head.convs.\1."),
     (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_heads.mask.head.upsample."),
     (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_heads.mask.head.predictor."),
+    (r"^roi_heads\.keypoint_predictor\.kps_score_lowres\.", "roi_heads.keypoint.head.predictor."),
+    *((rf"^roi_heads\.keypoint_head\.{2 * i}\.", f"roi_heads.keypoint.head.convs.{i}.") for i in range(8)),
 )
 # A convolution of the pyramid or of a branch and its norm: V1 has no norm, and ours then no module around the two.
 NORMED = re.compile(r"^(neck\.(?:lateral|output)\.\d|roi_heads\.(?:box|mask)\.head\.convs\.\d)\.([01])\.")
@@ -83,13 +87,19 @@ def our_state(state: Mapping[str, Tensor], version: Version) -> dict[str, Tensor
     }
 
 
-def torchvision_config(version: Version, num_classes: int) -> Config:
+def torchvision_config(version: Version, num_classes: int, num_keypoints: int | None = None) -> Config:
     """The config in which our network follows torchvision wherever the two differ by default.
 
     Args:
         num_classes: without the background, which is class 0 there.
+        num_keypoints: of Keypoint R-CNN, which has no masks; None for Mask R-CNN.
     """
+    mask_head, keypoint_head = None, None
     norm: HeadNorm = "batch_norm" if version == 2 else "none"
+    if num_keypoints is None:
+        mask_head = MaskHeadConfig(norm=norm, target_sampling_ratio=0, target_aligned=False, paste="expanded_box")
+    else:
+        keypoint_head = KeypointHeadConfig(num_keypoints, score="logit")
     return Config(
         model=ModelConfig(
             num_classes=num_classes,
@@ -99,7 +109,8 @@ def torchvision_config(version: Version, num_classes: int) -> Config:
             rpn=RPNConfig(convs=version, min_size=1e-3, post_nms_train=2000),
             rois=RoIConfig(aligned=False),
             box_head=BoxHeadConfig(convs=4 if version == 2 else 0, layers=1 if version == 2 else 2, norm=norm),
-            mask_head=MaskHeadConfig(norm=norm, target_sampling_ratio=0, target_aligned=False, paste="expanded_box"),
+            mask_head=mask_head,
+            keypoint_head=keypoint_head,
             detect=DetectConfig(min_size=1e-2),
         ),
         image=ImageConfig(
