@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.weights.model_file import fill, read_safetensors, read_torch
+from maskrcnn.weights.containers import SUFFIXES
+from maskrcnn.weights.download import fetch
+from maskrcnn.weights.model_file import fill
+from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
 RENAMES = (
@@ -34,7 +33,7 @@ DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
 
 
 def load_backbone(backbone: ResNet, source: Path | str) -> str:
-    """Fills a backbone from a .pth or .safetensors file, or from torchvision's weight list by name.
+    """Fills a backbone from a file of any kind that `read_checkpoint` opens, or from torchvision's weight list by name.
 
     Args:
         source: a path, or a name such as `resnet50` (its default weights) or `ResNet50_Weights.IMAGENET1K_V1`.
@@ -46,22 +45,14 @@ def load_backbone(backbone: ResNet, source: Path | str) -> str:
         WeightsError: no such file or name, the network cannot be reached, or the file does not fit.
     """
     path = Path(source)
-    if path.suffix == ".safetensors":
-        state: Mapping[Any, Any] = read_safetensors(path)[0]
-    elif path.exists() or path.suffix in (".pth", ".pt"):
-        state = read_torch(path)
-    else:
-        state = _named(str(source))
+    is_file = path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
+    checkpoint = read_checkpoint(path if is_file else _named(str(source)))
     expected = backbone.state_dict()
-    renamed = {}
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{source}: expected a dictionary of tensors by name, as torchvision's resnet state_dict(), "
-                f"found {name!r}: {type(value).__name__}"
-            )
-        if not DROPPED.search(name):
-            renamed[torchvision_to_ours(name)] = value.to(torch.float32)
+    renamed = {
+        torchvision_to_ours(name): value.to(torch.float32)
+        for name, value in checkpoint.tensors.items()
+        if not DROPPED.search(name)
+    }
     for name in expected:
         if name.endswith(".num_batches_tracked"):
             renamed[name] = expected[name]
@@ -76,7 +67,8 @@ def torchvision_to_ours(name: str) -> str:
     return name
 
 
-def _named(name: str) -> Mapping[str, Any]:
+def _named(name: str) -> Path:
+    """The file of torchvision's weights of that name: torchvision's own copy of it, or a download."""
     from torchvision.models import get_model_weights, get_weight
 
     try:
@@ -86,16 +78,5 @@ def _named(name: str) -> Mapping[str, Any]:
             f"{name!r} is neither a file nor the name of torchvision weights; "
             "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
         ) from None
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / PurePosixPath(urlparse(weights.url).path).name
-    if not file.exists():
-        hash_prefix = re.search(r"-([a-f0-9]+)\.", file.name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix[1] if hash_prefix else None)
-        except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
-            raise WeightsError(
-                f"cannot download {name} from {weights.url} ({error}); download that file on a machine with a "
-                "network and give its path instead"
-            ) from None
-    return read_torch(file)
+    own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    return own if own.is_file() else fetch(weights.url)
