@@ -136,7 +136,7 @@ def test_files_that_are_no_backbone(small: nn.Module, tmp_path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
     refused(path, "not a whole zip archive .*truncated")
     torch.save([torch.zeros(3)], path)
-    refused(path, "expected a dictionary of tensors, found list")
+    refused(path, "expected a dictionary of tensors by name, found list")
     torch.save({3: torch.zeros(3)}, path)
     refused(path, "tensors by name, found the name 3")
 

@@ -43,8 +43,6 @@ HARMLESS = frozenset(
     {
         "addict.addict.Dict",
         "argparse.Namespace",
-        "builtins.range",
-        "builtins.slice",
         "collections.deque",
         "core.config.AttrDict",
         "datetime.date",
@@ -108,7 +106,7 @@ def array_of(data: Any, dtype: Any, shape: Any, fortran: bool) -> NDArray[Any]:
         data = data.encode("latin1")
     if not isinstance(dtype, np.dtype) or not isinstance(data, bytes | bytearray):
         raise ValueError("an array without its data")
-    if type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+    if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
         raise ValueError(f"an array of shape {shape!r}")
     needed = math.prod(shape) * dtype.itemsize
     if needed != len(data):
