@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import http.server
 import socket
@@ -26,9 +25,6 @@ from maskrcnn.weights.imagenet import load_backbone
 from maskrcnn.weights.initialise import CLASS_LAYERS, initialise
 from maskrcnn.weights.model_file import save_model
 from small_network import lively_network, network_config
-
-# torch.hub leaves its connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -134,17 +130,23 @@ def test_files_that_are_no_backbone(small: nn.Module, tmp_path: Path) -> None:
     refused(tmp_path, "is a folder")
     path = tmp_path / "w.pth"
     path.touch()
-    refused(path, "truncated or of another kind")
+    refused(path, "the file is empty")
     torch.save(small.state_dict(), path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    refused(path, "truncated or of another kind")
+    refused(path, "not a whole zip archive .*truncated")
     torch.save([torch.zeros(3)], path)
-    refused(path, "expected a dictionary of tensors, found list")
-    torch.save({"epoch": 3, "model": small.state_dict()}, path)
-    refused(path, "tensors")
+    refused(path, "expected a dictionary of tensors by name, found list")
     torch.save({3: torch.zeros(3)}, path)
-    refused(path, "tensors")
+    refused(path, "tensors by name, found the name 3")
+
+
+def test_a_training_file_with_the_backbone_in_it(small: nn.Module, tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in small.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth.tar")
+    ours = backbone(18)
+    load_backbone(ours, tmp_path / "w.pth.tar")
+    assert_same_features(ours, small)
 
 
 def test_a_backbone_of_another_depth(small: nn.Module, tmp_path: Path) -> None:
@@ -184,15 +186,15 @@ def server() -> Iterator[Server]:
         yield found
         found.shutdown()
         thread.join()
-    gc.collect()
 
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub keeps its files, nothing in it; and no proxy in between."""
+    """Where downloads go, nothing in it, nor where torch.hub keeps its own; and no proxy in between."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("MASKRCNN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "torch" / "hub" / "checkpoints"
+    return tmp_path / "cache"
 
 
 def point_to(monkeypatch: pytest.MonkeyPatch, port: int, file: str) -> None:
@@ -210,7 +212,7 @@ def test_by_name(
         ours = backbone(18)
         assert name in load_backbone(ours, name)
         assert_same_features(ours, small)
-    assert [found.name for found in empty_cache.iterdir()] == [file]
+    assert len(list(empty_cache.rglob(file))) == 1
 
 
 def test_by_name_without_a_network(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +220,9 @@ def test_by_name_without_a_network(empty_cache: Path, monkeypatch: pytest.Monkey
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     point_to(monkeypatch, port, "resnet18-00000000.pth")
-    message = refused("resnet18", "cannot download resnet18")
+    message = refused("resnet18", "cannot download")
     assert f"http://127.0.0.1:{port}/" in message
-    assert "give its path" in message
+    assert "give the path" in message
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -229,7 +231,7 @@ def test_by_name_from_a_server_that_refuses(
 ) -> None:
     server.status = status
     point_to(monkeypatch, server.server_port, "resnet18-00000000.pth")
-    refused("resnet18", f"cannot download resnet18 .*{status}")
+    refused("resnet18", f"cannot download http.*resnet18.*{status}")
 
 
 def test_by_name_a_download_that_is_not_the_file(
@@ -238,15 +240,23 @@ def test_by_name_a_download_that_is_not_the_file(
     """A captive portal answers everything with a page."""
     server.content = b"<html>please log in</html>"
     point_to(monkeypatch, server.server_port, "resnet18-00000000.pth")
-    refused("resnet18", "cannot download resnet18 .*hash")
-    assert not list(empty_cache.iterdir())
+    refused("resnet18", "what came is not the file: expected a SHA-256 hash of 00000000, found ")
+    assert not list(empty_cache.rglob("*.pth"))
 
 
-def test_by_name_a_broken_file_in_the_cache(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_name_from_the_files_of_torchvision(
+    small: nn.Module, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     point_to(monkeypatch, 1, "resnet18-00000000.pth")
-    empty_cache.mkdir(parents=True)
-    (empty_cache / "resnet18-00000000.pth").write_bytes(b"half a file")
-    refused("resnet18", r"resnet18-00000000\.pth.*truncated or of another kind")
+    own = tmp_path / "torch" / "hub" / "checkpoints" / "resnet18-00000000.pth"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"half a file")
+    refused("resnet18", r"resnet18-00000000\.pth: .*found a text file")
+    torch.save(small.state_dict(), own)
+    ours = backbone(18)
+    load_backbone(ours, "resnet18")
+    assert_same_features(ours, small)
+    assert not empty_cache.exists()
 
 
 RED, BLUE, GREEN = Category(7, "red"), Category(3, "blue"), Category(4, "green")

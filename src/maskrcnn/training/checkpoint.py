@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from maskrcnn.config import Config, config_from_dict, config_to_dict
 from maskrcnn.errors import TrainingError, WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures.atomic import atomic_write
-from maskrcnn.weights.model_file import fill, read_torch
+from maskrcnn.weights.model_file import fill
+from maskrcnn.weights.torch_file import read_torch
 
 NAME = "last.ckpt"
 
@@ -74,14 +76,15 @@ def load_checkpoint(out: Path, network: MaskRCNN, optimiser: torch.optim.Optimiz
     if not path.is_file():
         raise TrainingError(f"{path}: nothing to resume, no such file; start without --resume")
     try:
-        state: dict[str, Any] = read_torch(path)
+        state: Any = read_torch(path)[0]
         stored = config_from_dict(state["config"])
         if stored != config:
             raise TrainingError(f"{path}: {_difference(stored, config)}; resume with the settings the run began with")
         fill(network, state["network"], str(path))
-        optimiser.load_state_dict(state["optimiser"])
+        # A copy: what the optimiser keeps must not lie in the file that the next save replaces.
+        optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         return Progress(state["step"], state["best"])
-    except (KeyError, WeightsError) as error:
+    except (KeyError, TypeError, WeightsError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this run ({error})") from None
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.timm_backbone import TimmBackbone
-from maskrcnn.weights.model_file import fill, read_safetensors, read_torch
+from maskrcnn.weights.containers import SUFFIXES
+from maskrcnn.weights.download import fetch
+from maskrcnn.weights.model_file import fill
+from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
 RENAMES = (
@@ -34,7 +35,7 @@ DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
 
 
 def load_backbone(backbone: nn.Module, source: Path | str) -> str:
-    """Fills a backbone from a .pth or .safetensors file, or from torchvision's weight list by name.
+    """Fills a backbone from a file of any kind that `read_checkpoint` opens, or from torchvision's weight list by name.
 
     Args:
         backbone: a ResNet, or its stem and stages under their names.
@@ -47,22 +48,14 @@ def load_backbone(backbone: nn.Module, source: Path | str) -> str:
         WeightsError: no such file or name, the network cannot be reached, or the file does not fit.
     """
     path = Path(source)
-    if path.suffix == ".safetensors":
-        state: Mapping[Any, Any] = read_safetensors(path)[0]
-    elif path.exists() or path.suffix in (".pth", ".pt"):
-        state = read_torch(path)
-    else:
-        state = _named(str(source))
+    is_file = path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
+    checkpoint = read_checkpoint(path if is_file else _named(str(source)))
     expected = backbone.state_dict()
-    renamed = {}
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                f"{source}: expected a dictionary of tensors by name, as torchvision's resnet state_dict(), "
-                f"found {name!r}: {type(value).__name__}"
-            )
-        if not DROPPED.search(name):
-            renamed[torchvision_to_ours(name)] = value.to(torch.float32)
+    renamed = {
+        torchvision_to_ours(name): value.to(torch.float32)
+        for name, value in checkpoint.tensors.items()
+        if not DROPPED.search(name)
+    }
     for name in expected:
         if name.endswith(".num_batches_tracked"):
             renamed[name] = expected[name]
@@ -83,17 +76,16 @@ def load_timm(backbone: TimmBackbone, source: Path | str) -> str:
 
     overlay = None
     if str(source) != "timm":
-        path = Path(source)
-        state = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
+        state = read_checkpoint(source).tensors
         whole: Any = timm.create_model(backbone.name)
         classifier = f"{whole.default_cfg['classifier']}."
         missing = [name for name in whole.state_dict() if name not in state and not name.startswith(classifier)]
         if missing:  # which timm itself would leave at random
             raise WeightsError(
                 f"{source}: {missing[0]} and {len(missing) - 1} more tensors of timm's {backbone.name} are missing; "
-                f"give a file of its whole model, or `timm` to download it"
+                "give a file of its whole model, or `timm` to download it"
             )
-        overlay = {"file": str(path)}
+        overlay = {"state_dict": state}
     try:
         filled = timm.create_model(backbone.name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # timm raises whatever its parts do
@@ -109,7 +101,8 @@ def torchvision_to_ours(name: str) -> str:
     return name
 
 
-def _named(name: str) -> Mapping[str, Any]:
+def _named(name: str) -> Path:
+    """The file of torchvision's weights of that name: torchvision's own copy of it, or a download."""
     from torchvision.models import get_model_weights, get_weight
 
     try:
@@ -119,16 +112,5 @@ def _named(name: str) -> Mapping[str, Any]:
             f"{name!r} is neither a file nor the name of torchvision weights; "
             "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
         ) from None
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / PurePosixPath(urlparse(weights.url).path).name
-    if not file.exists():
-        hash_prefix = re.search(r"-([a-f0-9]+)\.", file.name)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(file), hash_prefix[1] if hash_prefix else None)
-        except (OSError, HTTPException, RuntimeError) as error:  # RuntimeError: what came has another hash
-            raise WeightsError(
-                f"cannot download {name} from {weights.url} ({error}); download that file on a machine with a "
-                "network and give its path instead"
-            ) from None
-    return read_torch(file)
+    own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
+    return own if own.is_file() else fetch(weights.url)

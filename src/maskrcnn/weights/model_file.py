@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -111,24 +110,3 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str
         raise WeightsError(
             f"{path}: not a whole safetensors file ({reason}); it may be truncated or of another kind"
         ) from None
-
-
-def read_torch(path: Path | str) -> dict[str, Any]:
-    """A dictionary saved by `torch.save`, read without running anything that is in the file.
-
-    Raises:
-        WeightsError: the file is missing, truncated, of another kind, or holds more than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a weights file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for foreign bytes: all mean the same here
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path}: not a file of plain tensors ({reason[:200]}); it may be truncated or of another kind"
-        ) from None
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
-    return content

@@ -1,0 +1,127 @@
+"""Arrays by name from `.npz` and from HDF5 as Keras writes it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.errors import MissingPackageError, WeightsError
+from maskrcnn.weights.pickled_values import RefusedError, array_of, check_dtype, numbers_or_texts
+
+# Compressed weights keep most of their size; more than this is a file made to fill the memory.
+MAX_GROWTH = 30
+FREE_GROWTH = 1 << 26  # bytes
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """The arrays of a `.npz`, compressed or not; those of texts as lists.
+
+    Raises:
+        WeightsError: truncated, an array of Python objects, or far more data than the size of the file allows.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            _check_growth(path, sum(entry.file_size for entry in entries))
+            return {entry.filename.removesuffix(".npy"): _npy(archive, entry) for entry in entries}
+    except RefusedError as refusal:
+        raise WeightsError(f"{path}: refused, it holds {refusal}; save it again from arrays of numbers alone") from None
+    except WeightsError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
+        raise WeightsError(f"{path}: not a whole .npz file ({_line(error)}); get the file again") from None
+
+
+def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{entry.filename} is compressed in another way than numpy does")
+    with archive.open(entry) as packed:
+        file = io.BytesIO(packed.read(entry.file_size))  # with the size: an entry may unpack to more than it claims
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{entry.filename} is of version {version}")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(file)
+    check_dtype(dtype)
+    return numbers_or_texts(array_of(bytearray(file.read()), dtype, shape, fortran))
+
+
+def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays of a Keras file by path, as "group/layer/kernel:0", and the plain attributes of its top.
+
+    What lies below `model_weights`, where `model.save` puts it, is named as `save_weights` does; the state of the
+    optimiser is left out.
+
+    Raises:
+        MissingPackageError: h5py is not installed.
+        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or data that lies outside.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise MissingPackageError(f"{path}: Keras files need h5py: pip install 'maskrcnn[keras]'") from None
+    try:
+        with h5py.File(path, "r") as file:
+            top = file.get("model_weights", file)
+            datasets = _datasets(path, top)
+            if "layer_names" not in top.attrs and not any(":" in name for name in datasets):
+                shown = ", ".join([*file][:3])
+                kind = "the format of Keras 3" if "layers" in file else f"other data ({shown or 'nothing'})"
+                raise WeightsError(
+                    f"{path}: expected the weights of a Keras model, found HDF5 with {kind}; "
+                    "save them with Keras 2: model.save_weights('weights.h5')"
+                )
+            _check_growth(path, sum(dataset.nbytes for dataset in datasets.values()))
+            attributes = {name: _plain(value) for name, value in [*file.attrs.items(), *top.attrs.items()]}
+            return {name: dataset[()] for name, dataset in datasets.items()}, attributes
+    except WeightsError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not a whole HDF5 file ({_line(error)}); get the file again") from None
+
+
+def _datasets(path: Path, top: Any) -> Mapping[str, Any]:
+    """Datasets of numbers by path; links are not followed."""
+    import h5py
+
+    found: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset) or name.startswith("optimizer_weights/"):
+            return
+        if item.external or item.is_virtual:
+            raise WeightsError(f"{path}: refused, {name} takes its data from another file; copy it into this one")
+        if item.dtype.kind in "fiub":
+            found[name] = item
+
+    top.visititems(visit)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as text or a list of texts."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_growth(path: Path, size: int) -> None:
+    limit = FREE_GROWTH + MAX_GROWTH * path.stat().st_size
+    if size > limit:
+        raise WeightsError(
+            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size; "
+            "no file of weights does"
+        )
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,142 @@
+"""Which kind of file holds the weights, told by its content and never by its name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import zipfile
+from pathlib import Path
+from typing import Literal, NoReturn
+
+from maskrcnn.errors import WeightsError
+from maskrcnn.weights.torch_file import LEGACY_MAGIC
+
+Container = Literal["torch", "pickle", "safetensors", "npz", "hdf5"]
+
+EXPECTED = "expected weights: torch (.pth), pickle (.pkl), safetensors, .npz or Keras HDF5 (.h5)"
+SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+UNPACK = "unpack it and give the file inside"
+DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
+# How other files begin, what they are, and what would work instead.
+FOREIGN = (
+    (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
+    (rb"\xff\xd8\xff", "a JPEG image", "images go to `maskrcnn predict`"),
+    (rb"GIF8|BM.{4}\0\0\0\0|II\*\0|MM\0\*|RIFF.{4}WEBP", "an image", "images go to `maskrcnn predict`"),
+    (rb"\x1f\x8b|BZh\d|\xfd7zXZ\0|7z\xbc\xaf|\x28\xb5\x2f\xfd|Rar!", "a compressed file", UNPACK),
+    (rb".{257}ustar", "a tar archive", UNPACK),
+    (rb"%PDF", "a PDF document", "give the file of weights"),
+    (rb"\x93NUMPY", "a single array of numpy", "save all arrays by name with numpy.savez"),
+    (rb"version https://git-lfs", "a pointer of Git LFS and not the file", "run `git lfs pull`"),
+    (rb"(?i)\s*<(!doctype html|html|head)", "a web page", DOWNLOAD),
+    (rb"\s*<\?xml", "an XML file", "give the file of weights"),
+    (rb".{4}TFL3", "a TensorFlow Lite model", "give the checkpoint that it was made from"),
+    (
+        rb"\x08\x01\x12[\x80-\xff]",
+        "a TensorFlow SavedModel",
+        "load it in TensorFlow and save its variables by name with numpy.savez",
+    ),
+    (
+        rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",
+        "an ONNX model",
+        "give the checkpoint that it was exported from",
+    ),
+    (
+        rb"\x0a[\x01-\xff]{1,4}\x0a[\x01-\x7f][\x20-\x7e]",
+        "a frozen graph of TensorFlow (.pb)",
+        "give the checkpoint that it was made from",
+    ),
+)
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\(([dl]p?\d*\n|[]})tlq])|c[\w.]+\n\w+\n|[]}]q\x00")
+_TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of the table in a checkpoint's .index file
+
+
+def container_of(path: Path) -> Container:
+    """The kind of a file of weights.
+
+    Raises:
+        WeightsError: missing, a folder, empty, truncated, or of a kind that holds no weights or holds code; says which.
+    """
+    if not path.is_file():
+        _no_file(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, path.stat().st_size - 8))
+        tail = file.read()
+    if not head:
+        raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
+    if head.startswith(HDF5):
+        return "hdf5"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _zip(path)
+    if head.startswith(LEGACY_MAGIC):
+        return "torch"
+    if head[6:9] == b"\0\0{":  # the length of a header in eight bytes, and the header
+        return "safetensors"
+    if _PICKLE.match(head):
+        return "pickle"
+    if tail == _TENSORFLOW_INDEX or re.search(r"\.data-\d+-of-\d+$", path.name):
+        _foreign(path, "a part of a TensorFlow checkpoint", "save its variables by name with numpy.savez")
+    for pattern, kind, hint in FOREIGN:
+        if re.match(pattern, head, re.DOTALL):
+            _foreign(path, kind, hint)
+    _text_or_unknown(path, head)
+
+
+def _foreign(path: Path, kind: str, hint: str) -> NoReturn:
+    raise WeightsError(f"{path}: {EXPECTED}, found {kind}; {hint}")
+
+
+def _no_file(path: Path) -> NoReturn:
+    if path.is_dir():
+        if (path / "saved_model.pb").exists():
+            _foreign(
+                path,
+                "the folder of a TensorFlow SavedModel",
+                "load it in TensorFlow and save its variables by name with numpy.savez",
+            )
+        files = sorted(found.name for found in path.iterdir() if found.suffix in SUFFIXES)
+        hint = f"; in it are {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}" if files else ""
+        raise WeightsError(f"{path}: is a folder, {EXPECTED}{hint}")
+    beside = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"; did you mean {path.with_name(close[0])}?" if close else f", {EXPECTED}"
+    raise WeightsError(f"{path}: no such file{hint}")
+
+
+def _zip(path: Path) -> Container:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: not a whole zip archive ({error}); it may be truncated: get the file again"
+        ) from None
+    if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
+        _foreign(
+            path, "a TorchScript archive, which holds code", "save the weights: torch.save(model.state_dict(), 'w.pth')"
+        )
+    if any(name.endswith("/data.pkl") for name in names):
+        return "torch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    if "model.weights.h5" in names:
+        _foreign(path, "an archive of Keras 3", "save the weights with Keras 2: model.save_weights('w.h5')")
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    _foreign(path, f"a zip archive of other files ({shown or 'none'})", UNPACK)
+
+
+def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
+    try:
+        text = head[:-3].decode() if len(head) == 4096 else head.decode()  # the cut may divide a character
+    except UnicodeDecodeError:
+        text = "\0"
+    if re.search(r"[\0-\x08\x0e-\x1f]", text):
+        _foreign(path, f"bytes of no known kind ({head[:8].hex(' ')} ...)", "is it the right file, and all of it?")
+    kind = "a text file"
+    if text.lstrip().startswith(("{", "[")):
+        kind = "a JSON file"
+    elif re.match(r"(\s*#.*\n|---\s*\n|\s*\n)*[\w-]+:(\s|$)", text):
+        kind = "a YAML file"
+    _foreign(path, kind, "settings hold no weights: give the checkpoint that belongs to them")

@@ -1,0 +1,269 @@
+"""Files from the web into a cache folder: resumed, checked, whole or not at all, and used offline afterwards."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from maskrcnn import __version__
+from maskrcnn.errors import WeightsError
+
+TIMEOUT = 30.0  # seconds without a byte before a connection counts as broken
+ATTEMPTS = 5  # connections in a row that bring nothing
+BAR_AFTER = 2.0  # seconds; what is faster needs no bar
+BLOCK = 1 << 20  # bytes
+
+# torchvision and MMDetection end the names of their files in the first digits of the SHA-256; a date is none.
+_HASH_IN_NAME = re.compile(r"-(?!20\d{6}\.)([a-f0-9]{8,64})\.")
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def cache_folder() -> Path:
+    """$MASKRCNN_CACHE, else `maskrcnn` in the folder that the platform has for caches."""
+    if chosen := os.environ.get("MASKRCNN_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    elif sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return base.expanduser() / "maskrcnn"
+
+
+def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
+    """The file behind an address, from the cache folder where it lies there already.
+
+    A broken connection is taken up where it broke, also by a later call. Two processes that want the same file wait
+    for each other. Proxies come from the environment, as everywhere.
+
+    Args:
+        url: http or https.
+        size: bytes that the file must have.
+        sha256: hexadecimal digits of its SHA-256, all or the first ones; without it, those in the file's name, as in
+            `resnet50-11ad3fa6.pth`.
+        timeout: seconds without a byte before a connection counts as broken.
+
+    Raises:
+        WeightsError: the address is none, the network or the server refuses, the disk is full, or what came is not
+            the file; says what to do.
+    """
+    if not re.match(r"https?://[\w.\[-]", url):
+        raise WeightsError(f"{url!r}: expected an address that begins with https:// or http://, or a path to a file")
+    name = re.sub(r"[^\w.+=-]", "_", PurePosixPath(unquote(urlsplit(url).path)).name).lstrip(".") or "file"
+    # A folder for each address: model_final.pkl is the name of a hundred files.
+    target = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+    found = _HASH_IN_NAME.search(name)
+    digest = (sha256 or (found[1] if found else "")).lower()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f"{name}.lock")):
+            if target.is_file() and not _difference(target, size, digest):
+                return target
+            part = target.with_name(f"{name}.part")
+            _Download(url, part, size, timeout, can_check=bool(digest)).run()
+            if problem := _difference(part, size, digest):
+                part.unlink()
+                raise WeightsError(
+                    f"{url}: what came is not the file: {problem}; it was removed: try again, and if that does not "
+                    "help, the address holds another file or a proxy answers in its place"
+                )
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())  # on disk before it gets its name
+            os.replace(part, target)
+            return target
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            _disk_full(target.parent, str(error))
+        raise WeightsError(f"cannot write to {target.parent} ({error}); set MASKRCNN_CACHE to another folder") from None
+
+
+def _difference(path: Path, size: int | None, digest: str) -> str:
+    """In which way a file is not the one that was asked for, empty where it is."""
+    if size is not None and path.stat().st_size != size:
+        return f"expected {size} bytes, found {path.stat().st_size}"
+    if not digest:
+        return ""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if found.startswith(digest) else f"expected a SHA-256 hash of {digest}, found {found[: len(digest)]}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the system takes the lock away from a process that dies."""
+    with open(path, "a+b") as file:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while True:
+                try:
+                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+                except OSError:  # after ten seconds: the other one still downloads
+                    continue
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """The next bytes; all that can go wrong becomes a ConnectionError, to be told from trouble with the disk."""
+    try:
+        return response.read1(BLOCK)
+    except OSError as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+def _disk_full(folder: Path, reason: str) -> NoReturn:
+    raise WeightsError(
+        f"the disk of {folder} is full ({reason}); free some space and try again, which goes on where this "
+        "stopped, or set MASKRCNN_CACHE to a folder on another disk"
+    ) from None
+
+
+class _Download:
+    """One file on its way: connections until it is whole."""
+
+    def __init__(self, url: str, part: Path, size: int | None, timeout: float, can_check: bool) -> None:
+        self.url, self.part, self.size, self.timeout = url, part, size, timeout
+        self.state = part.with_name(f"{part.name}.version")  # the server's name for the version that we have a part of
+        # Without a version and without a hash nothing would tell that two halves are of different files.
+        if not self.state.is_file() and not can_check:
+            part.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Fills `part`.
+
+        Raises:
+            WeightsError: the server refuses, cannot be reached, or the connection breaks again and again.
+            OSError: of the disk.
+        """
+        failures, reason = 0, ""
+        while failures < ATTEMPTS:
+            before = self._have()
+            try:
+                if self._connect():
+                    self.state.unlink(missing_ok=True)
+                    return
+                reason = "the connection broke"
+            except HTTPError as error:
+                with error:
+                    if error.code != 416:
+                        self._refused(error)
+                # Nothing lies behind our part: it is the whole file, which the checks will tell, or part of another.
+                if error.headers.get("Content-Range") == f"bytes */{before}":
+                    return
+                self.part.unlink(missing_ok=True)
+                reason = "the file changed"
+            except (URLError, HTTPException, TimeoutError, ConnectionError, UnicodeError) as error:
+                reason = str(getattr(error, "reason", error)) or type(error).__name__
+                if failures == 0 and before == self._have() == 0:
+                    break  # no network: say so at once
+            failures = failures + 1 if self._have() <= before else 0
+            time.sleep(0.1 if failures == 0 else 0.25 * 2**failures)
+        kept = f"{self._have()} bytes are kept, and the next try goes on from there; " if self._have() else ""
+        raise WeightsError(
+            f"cannot download {self.url} ({reason}); {kept}"
+            "without a network, download it on another machine and give the path of the file"
+        )
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def _connect(self) -> bool:
+        """One connection; whether the file is whole after it."""
+        have = self._have()
+        headers = {"User-Agent": f"maskrcnn/{__version__}"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if self.state.is_file():
+                headers["If-Range"] = self.state.read_text()
+        with urlopen(Request(self.url, headers=headers), timeout=self.timeout) as response:
+            if urlsplit(response.url).scheme not in ("http", "https"):
+                raise WeightsError(f"{self.url} leads to {response.url}, expected https:// or http://")
+            begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            goes_on = response.status == 206 and begin is not None and int(begin[1]) == have
+            if response.status == 206 and not goes_on:
+                raise HTTPException("the server sent another part than asked for")
+            length = response.headers.get("Content-Length")
+            total = self.size if length is None else int(length) + (have if goes_on else 0)
+            self._check(total)
+            if not goes_on:
+                version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+                self.state.unlink(missing_ok=True)
+                if version:
+                    self.state.write_text(version)
+            with open(self.part, "ab" if goes_on else "wb") as file:
+                self._copy(response, file, total)
+        return total is None or self._have() >= total
+
+    def _check(self, total: int | None) -> None:
+        """Before the first byte: is it the right size, and is there space?"""
+        if total is None:
+            return
+        if self.size is not None and total != self.size:
+            self.part.unlink(missing_ok=True)
+            raise WeightsError(
+                f"{self.url}: expected a file of {self.size} bytes, the server has one of {total}; "
+                "the address holds another file, or a proxy answers in its place"
+            )
+        needed = total - self._have()
+        free = shutil.disk_usage(self.part.parent).free
+        if needed > free:
+            _disk_full(self.part.parent, f"the file needs {needed} bytes more, {free} are free")
+
+    def _copy(self, response: HTTPResponse, file: BinaryIO, total: int | None) -> None:
+        """The body to the file, with a bar on a terminal."""
+        console = Console(stderr=True)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        task = bar.add_task(self.part.name.removesuffix(".part"), total=total, completed=file.tell())
+        shown_from = time.monotonic() + BAR_AFTER
+        try:
+            while block := _read(response):
+                file.write(block)
+                file.flush()
+                bar.advance(task, len(block))
+                if time.monotonic() > shown_from and not bar.live.is_started:
+                    bar.start()
+        finally:
+            bar.stop()
+
+    def _refused(self, error: HTTPError) -> NoReturn:
+        hints = {
+            401: "the file needs a login: download it in a browser and give its path",
+            403: "the server does not give the file to programs: download it in a browser and give its path",
+            404: "the address is wrong or the file was moved: look for its new address",
+            407: "the proxy needs a login: put user and password into https_proxy",
+            429: "the server is asked too often: try again later",
+        }
+        hint = hints.get(error.code, "the server has a problem: try again later")
+        raise WeightsError(f"cannot download {self.url}: the server answers {error.code} {error.reason}; {hint}")

@@ -1,0 +1,149 @@
+"""Checkpoints of any framework: what file it is, its tensors by name, and the plain data beside them.
+
+Which framework wrote the file, and what the names mean, is not asked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.errors import WeightsError
+from maskrcnn.weights.array_files import read_hdf5, read_npz
+from maskrcnn.weights.containers import Container, container_of
+from maskrcnn.weights.model_file import read_safetensors
+from maskrcnn.weights.torch_file import read_torch
+from maskrcnn.weights.unpickle import unpickle
+
+# Where the frameworks keep the weights in a training file: the first of these that holds tensors is read.
+# model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
+# PySlowFast; network: ours.
+WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
+MAX_EXTRA = 1_000_000  # values in one entry of the plain data
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a file of weights.
+
+    Attributes:
+        container: the kind of file.
+        tensors: by the names of the file, in its order, with its types, on the CPU. `module.` in front of every name
+            (DataParallel) is taken off. Large ones may lie in the file until they are read. Names in HDF5 are paths:
+            "conv1/conv1/kernel:0".
+        extra: the plain data beside the tensors (numbers, texts, lists and dictionaries of them).
+        dropped: what was left out: entries that hold other tensors, such as the optimiser's, and the names of
+            classes that hold settings or logs.
+    """
+
+    container: Container
+    tensors: dict[str, Tensor]
+    extra: dict[str, Any]
+    dropped: tuple[str, ...]
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Opens a file of weights without running anything that is in it.
+
+    Raises:
+        WeightsError: missing, truncated, of another kind, holds code, or holds no tensors by name; says which, and
+            what would work.
+        MissingPackageError: a Keras file, and h5py is not installed.
+    """
+    path = Path(path)
+    container = container_of(path)
+    extra: Mapping[Any, Any] = {}
+    dropped: tuple[str, ...] = ()
+    content: Any
+    if container == "safetensors":
+        content, extra = read_safetensors(path)
+    elif container == "npz":
+        content = read_npz(path)
+    elif container == "hdf5":
+        content, extra = read_hdf5(path)
+    elif container == "torch":
+        content, dropped = read_torch(path)
+    else:
+        content, dropped = unpickle(path.read_bytes(), str(path))
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
+    found, beside = _find_weights(path, content)
+    tensors = {name: _tensor(value) for name, value in found.items() if _is_tensor(value)}
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    beside |= {name: value for name, value in found.items() if not _is_tensor(value)} | dict(extra)
+    plain = {str(name): value for name, value in beside.items() if _is_plain(value)}
+    dropped += tuple(str(name) for name in beside if str(name) not in plain)
+    return Checkpoint(container, tensors, plain, dropped)
+
+
+def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, Any], dict[Any, Any]]:
+    """The dictionary that holds the weights, and all that lies beside it and beside those around it."""
+    beside: dict[Any, Any] = {}
+    for _ in range(4):
+        inner = [key for key in WEIGHTS_KEYS if _holds_tensors(content.get(key))]
+        if not inner and not any(_is_tensor(value) for value in content.values()):
+            inner = [key for key, value in content.items() if _holds_tensors(value)]
+            if len(inner) > 1:
+                break
+        if not inner:
+            break
+        beside |= {key: value for key, value in content.items() if key != inner[0]}
+        content = content[inner[0]]
+    names = [name for name, value in content.items() if _is_tensor(value)]
+    if not names:
+        held = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in list(content.items())[:6])
+        raise WeightsError(
+            f"{path}: expected a dictionary of tensors by name, or one under {', '.join(WEIGHTS_KEYS[:5])}, "
+            f"found {{{held or 'nothing'}}}; save model.state_dict()"
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise WeightsError(f"{path}: expected a dictionary of tensors by name, found the name {name!r}")
+    return content, beside
+
+
+def _holds_tensors(value: Any, depth: int = 2) -> bool:
+    """Whether a dictionary holds tensors, or a dictionary in it under a name of WEIGHTS_KEYS does."""
+    if not isinstance(value, dict):
+        return False
+    inner = depth > 0 and any(_holds_tensors(value.get(key), depth - 1) for key in WEIGHTS_KEYS)
+    return inner or any(_is_tensor(item) for item in value.values())
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _tensor(value: Any) -> Tensor:
+    """A tensor over the same memory, byte-swapped where the file was written on a big-endian machine."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.from_numpy(value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("=")))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it holds only texts, numbers and None, in lists and dictionaries that do not grow without end.
+
+    A list that holds another many times, which holds another many times, is small in the file and endless to whoever
+    prints it.
+    """
+    waiting, count = [value], 1
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+        elif item is not None and not isinstance(item, str | bytes | bool | int | float | complex):
+            return False
+        count += len(item) if isinstance(item, dict | list | tuple | set | frozenset) else 0
+        if count > MAX_EXTRA:
+            return False
+    return True
