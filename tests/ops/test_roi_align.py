@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,85 +13,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops.poolers import LevelMapper
 
+from maskrcnn.errors import ConfigError
 from maskrcnn.ops import reference
-from maskrcnn.ops.roi_align import level_of, roi_align
+from maskrcnn.ops import roi_align as roi_align_module
+from maskrcnn.ops.roi_align import Reduce, level_of, roi_align
+from roi_cases import STRIDES, assert_same_gradients, pyramid, rois, torchvisions, twins, zeros
 
-STRIDES = (4, 8, 16)
-IMAGE = (48, 64)  # height, width
-
-
-def pyramid(
-    channels: int = 3, images: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(images, channels, IMAGE[0] // s, IMAGE[1] // s, generator=generator, dtype=torch.float64).to(dtype)
-        for s in STRIDES
-    ]
+MODES = [{"sampling_ratio": 0}, {"reduce": "max"}, {"sampling_ratio": 0, "reduce": "max"}]
 
 
-def rois(count: int, seed: int = 0, images: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Boxes of every size, many partly and some wholly outside, their image and their level."""
-    rng = np.random.default_rng(seed)
-    size = np.exp(rng.uniform(np.log(0.5), np.log(120), (count, 2)))
-    centre = rng.uniform(-0.3, 1.3, (count, 2)) * IMAGE[::-1]
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1).astype(np.float32)
-    index, level = rng.integers(0, images, count), rng.integers(0, len(STRIDES), count)
-    return torch.from_numpy(boxes), torch.from_numpy(index), torch.from_numpy(level)
-
-
-def torchvisions(
-    features: list[torch.Tensor],
-    boxes: torch.Tensor,
-    image_index: torch.Tensor,
-    level: torch.Tensor,
-    output_size: int,
-    ratio: int,
-    aligned: bool,
-) -> torch.Tensor:
-    result = features[0].new_zeros((len(boxes), features[0].shape[1], output_size, output_size))
-    for k, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
-        chosen = (level == k).nonzero()[:, 0]
-        with_index = torch.cat([image_index[chosen, None].to(boxes.dtype), boxes[chosen]], dim=1).to(feature.dtype)
-        pooled = torchvision.ops.roi_align(feature, with_index, output_size, 1 / stride, ratio, aligned)
-        result = result.index_copy(0, chosen, pooled)
-    return result
-
-
-@pytest.mark.parametrize("ratio", [1, 2, 3])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_forward_and_backward_are_torchvisions(aligned: bool, ratio: int) -> None:
     boxes, index, level = rois(60)
     ours = [f.requires_grad_() for f in pyramid()]
     theirs = [f.requires_grad_() for f in pyramid()]
     found = roi_align(ours, boxes, index, level, strides=STRIDES, output_size=7, sampling_ratio=ratio, aligned=aligned)
-    expected = torchvisions(theirs, boxes, index, level, 7, ratio, aligned)
+    expected = torchvisions(torchvision.ops.roi_align, theirs, boxes, index, level, 7, ratio, aligned)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found == 0).all(dim=(1, 2, 3)).any()  # boxes far outside are among them
-    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    (found * weights).sum().backward()
-    (expected * weights).sum().backward()
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=2e-4)
+    assert_same_gradients(found, ours, expected, theirs)
 
 
-@given(st.integers(0, 10_000), st.booleans(), st.integers(1, 3), st.sampled_from([1, 2, 7]))
-def test_equal_to_the_twin(seed: int, aligned: bool, ratio: int, output_size: int) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.booleans(),
+    st.integers(0, 3),
+    st.sampled_from([1, 2, 7]),
+    st.sampled_from(["average", "max"]),
+)
+def test_equal_to_the_twin(seed: int, aligned: bool, ratio: int, output_size: int, reduce: Reduce) -> None:
     boxes, index, level = rois(3, seed)
-    features = pyramid(2)
-    found = roi_align(
-        features, boxes, index, level, strides=STRIDES, output_size=output_size, sampling_ratio=ratio, aligned=aligned
-    )
-    expected = reference.roi_align(
-        [f.double().numpy() for f in features],
-        boxes.tolist(),
-        index.tolist(),
-        level.tolist(),
-        strides=STRIDES,
-        output_size=output_size,
-        sampling_ratio=ratio,
-        aligned=aligned,
-    )
+    settings = {"output_size": output_size, "sampling_ratio": ratio, "aligned": aligned, "reduce": reduce}
+    found = roi_align(pyramid(2), boxes, index, level, strides=STRIDES, **settings)
+    expected = twins(reference.roi_align, pyramid(2), boxes, index, level, **settings)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
 
@@ -104,7 +60,7 @@ def test_edges_of_the_map() -> None:
         found = roi_align(
             pyramid(), boxes, index, level, strides=STRIDES, output_size=3, sampling_ratio=2, aligned=aligned
         )
-        expected = torchvisions(pyramid(), boxes, index, level, 3, 2, aligned)
+        expected = torchvisions(torchvision.ops.roi_align, pyramid(), boxes, index, level, 3, 2, aligned)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -119,26 +75,112 @@ def test_gradient_check_in_float64(aligned: bool) -> None:
     assert torch.autograd.gradcheck(pool, features)
 
 
-def test_constant_features_stay_constant() -> None:
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_gradient_check_of_other_modes(mode: dict[str, Any]) -> None:
+    boxes, index, level = rois(20, seed=3)
+    features = [f.requires_grad_() for f in pyramid(2, dtype=torch.float64)]
+
+    def pool(*maps: torch.Tensor) -> torch.Tensor:
+        return roi_align(maps, boxes, index, level, strides=STRIDES, output_size=3, **mode)
+
+    assert torch.autograd.gradcheck(pool, features, fast_mode=True)
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES], ids=str)
+def test_constant_features_stay_constant(mode: dict[str, Any]) -> None:
     features = [torch.full_like(f, 3.0) for f in pyramid()]
     boxes = torch.tensor([[5.0, 5.0, 40.0, 30.0], [0.0, 0.0, 64.0, 48.0]])
-    zero = torch.zeros(2, dtype=torch.int64)
-    found = roi_align(features, boxes, zero, zero, strides=STRIDES, output_size=7)
+    found = roi_align(features, boxes, zeros(2), zeros(2), strides=STRIDES, output_size=7, **mode)
     torch.testing.assert_close(found, torch.full_like(found, 3.0))
 
 
-def test_bfloat16_is_near() -> None:
+@given(
+    st.tuples(st.floats(4, 30), st.floats(4, 20), st.floats(0, 30), st.floats(0, 24)),
+    st.integers(0, 3),
+    st.sampled_from([1, 2, 5]),
+)
+def test_samples_of_a_slope(box: tuple[float, float, float, float], ratio: int, output_size: int) -> None:
+    """On a slope the average of a bin is the value at its centre, the maximum that of its last sample."""
+    left, top, width, height = box
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
+    features = [(y + 0.1 * x)[None, None]]
+    boxes = torch.tensor([[left, top, left + width, top + height]])
+    side = torch.tensor([width, height]) / 4 / output_size  # of a bin, cells
+    count = torch.tensor([ratio, ratio]) if ratio else side.ceil().clamp(min=1)
+    first = torch.tensor([left, top]) / 4 - 0.5
+    bins = torch.arange(output_size)[:, None]
+    for reduce, within in (("average", 0.5), ("max", 1 - 0.5 / count)):
+        at = first + (bins + within) * side
+        found = roi_align(
+            features,
+            boxes,
+            zeros(1),
+            zeros(1),
+            strides=[4],
+            output_size=output_size,
+            sampling_ratio=ratio,
+            reduce=reduce,
+        )
+        torch.testing.assert_close(found[0, 0], at[:, 1:] + 0.1 * at[:, 0], rtol=0, atol=1e-4)
+
+
+def test_of_equal_maxima_the_first_has_the_gradient() -> None:
+    features = [torch.zeros(1, 1, 12, 16, requires_grad=True)]
+    boxes = torch.tensor([[0.0, 0.0, 32.0, 16.0]])  # 8 x 4 cells, sampled at 1.5 and 5.5, 0.5 and 2.5
+    roi_align(features, boxes, zeros(1), zeros(1), strides=[4], output_size=1, reduce="max").sum().backward()
+    assert features[0].grad is not None
+    assert features[0].grad.nonzero()[:, 2:].tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert (features[0].grad[0, 0, :2, 1:3] == 0.25).all()
+
+
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_maxima_in_chunks_are_the_same(ratio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes, index, level = rois(30)
+    results = []
+    for chunk in (1 << 26, 1000, 1):
+        monkeypatch.setattr(roi_align_module, "_CHUNK_VALUES", chunk)
+        features = [f.requires_grad_() for f in pyramid()]
+        found = roi_align(
+            features, boxes, index, level, strides=STRIDES, output_size=7, sampling_ratio=ratio, reduce="max"
+        )
+        gradient = torch.autograd.grad(found.square().sum(), features)
+        results.append((found, *gradient))
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
+
+
+@pytest.mark.parametrize("reduce", ["average", "max"])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_roi_far_larger_than_the_map(aligned: bool, reduce: Reduce) -> None:
+    """Adaptive sampling looks only at the samples on the map, and at some of the zeros beside it."""
+    boxes = torch.tensor([[-3000.0, 10.0, 1000.0, 14.0], [4.0, -2000.0, 12.0, 300.0], [70.0, 0.0, 9000.0, 8.0]])
+    settings = {"output_size": 2, "sampling_ratio": 0, "aligned": aligned, "reduce": reduce}
+    found = roi_align(pyramid(2), boxes, zeros(3), zeros(3), strides=STRIDES, **settings)
+    expected = twins(reference.roi_align, pyramid(2), boxes, zeros(3), zeros(3), **settings)
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
+    assert found[:2].any()
+
+
+@pytest.mark.parametrize("mode", [{}, *MODES], ids=str)
+def test_bfloat16_is_near(mode: dict[str, Any]) -> None:
     boxes, index, level = rois(40, seed=5)
-    exact = roi_align(pyramid(), boxes, index, level, strides=STRIDES, output_size=7)
+    exact_maps = [f.requires_grad_() for f in pyramid()]
+    exact = roi_align(exact_maps, boxes, index, level, strides=STRIDES, output_size=7, **mode)
     maps = [f.to(torch.bfloat16).requires_grad_() for f in pyramid()]
-    found = roi_align(maps, boxes, index, level, strides=STRIDES, output_size=7)
+    found = roi_align(maps, boxes, index, level, strides=STRIDES, output_size=7, **mode)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.06)
+    torch.testing.assert_close(found.float(), exact, rtol=0, atol=0.03)
     found.sum().backward()
-    for feature in maps:
+    exact.sum().backward()
+    for feature, exact_feature in zip(maps, exact_maps, strict=True):
         assert feature.grad is not None
+        assert exact_feature.grad is not None
         assert feature.grad.dtype == torch.bfloat16
-        assert torch.isfinite(feature.grad).all()
+        if mode.get("reduce") != "max":  # rounding lets another sample win
+            near = (feature.grad.float() - exact_feature.grad).abs() <= 0.08 * exact_feature.grad.abs().max()
+            assert near.all()
+        # What the bins hand down arrives, whichever sample wins.
+        torch.testing.assert_close(feature.grad.float().sum(), exact_feature.grad.sum(), rtol=0.02, atol=0)
 
 
 def test_output_is_channels_last_whatever_the_input() -> None:
@@ -148,14 +190,17 @@ def test_output_is_channels_last_whatever_the_input() -> None:
         found = roi_align(maps, boxes, index, level, strides=STRIDES, output_size=7)
         assert found.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(
-            found, torchvisions(pyramid(), boxes, index, level, 7, 2, True), rtol=1e-4, atol=1e-4
+            found,
+            torchvisions(torchvision.ops.roi_align, pyramid(), boxes, index, level, 7, 2, True),
+            rtol=1e-4,
+            atol=1e-4,
         )
 
 
-def test_no_boxes_still_reach_the_features() -> None:
+@pytest.mark.parametrize("mode", [{}, *MODES], ids=str)
+def test_no_boxes_still_reach_the_features(mode: dict[str, Any]) -> None:
     features = [f.requires_grad_() for f in pyramid()]
-    none = torch.zeros(0, dtype=torch.int64)
-    found = roi_align(features, torch.zeros(0, 4), none, none, strides=STRIDES, output_size=7)
+    found = roi_align(features, torch.zeros(0, 4), zeros(0), zeros(0), strides=STRIDES, output_size=7, **mode)
     assert found.shape == (0, 3, 7, 7)
     found.sum().backward()
     for feature in features:
@@ -163,15 +208,49 @@ def test_no_boxes_still_reach_the_features() -> None:
         assert not feature.grad.any()
 
 
-def test_boxes_that_are_not_numbers_read_nothing() -> None:
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("mode", [{}, *MODES], ids=str)
+def test_boxes_that_are_not_numbers_read_nothing(mode: dict[str, Any], aligned: bool) -> None:
     """A network that diverges: an index outside the table would crash the process."""
-    bad = [float("nan"), float("inf"), -float("inf"), 3e38]
+    bad = [float("nan"), float("inf"), -float("inf"), 3e38, -3e38]
     boxes = torch.tensor([[v, 0.0, w, 5.0] for v in bad for w in bad])
-    zero = torch.zeros(len(boxes), dtype=torch.int64)
-    found = roi_align(pyramid(), boxes, zero, zero, strides=STRIDES, output_size=2)
-    assert found.shape == (16, 3, 2, 2)
+    features = [f.requires_grad_() for f in pyramid()]
+    found = roi_align(features, boxes, zeros(25), zeros(25), strides=STRIDES, output_size=2, aligned=aligned, **mode)
+    assert found.shape == (25, 3, 2, 2)
+    finite = boxes.isfinite().all(1)
+    assert not found[~finite].any()
+    assert found.isfinite().all()
+    found.sum().backward()
+    assert all(f.grad.isfinite().all() for f in features)
     assert level_of(boxes, 3, 4, 224.0).min() >= 0
     assert level_of(boxes, 3, 4, 224.0).max() <= 2
+
+
+@pytest.mark.parametrize("box", [[8.0, 8.0, 8.0, 8.0], [20.0, 20.0, 10.0, 12.0]])
+def test_adaptive_sampling_of_a_box_without_area_takes_one_sample(box: list[float]) -> None:
+    one = roi_align(
+        pyramid(), torch.tensor([box]), zeros(1), zeros(1), strides=STRIDES, output_size=2, sampling_ratio=1
+    )
+    for reduce in ("average", "max"):
+        found = roi_align(
+            pyramid(),
+            torch.tensor([box]),
+            zeros(1),
+            zeros(1),
+            strides=STRIDES,
+            output_size=2,
+            sampling_ratio=0,
+            reduce=reduce,
+        )
+        torch.testing.assert_close(found, one)
+
+
+def test_settings_that_cannot_work() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+    with pytest.raises(ConfigError, match=r"sampling_ratio 0 \(adaptive\) or more, found -1"):
+        roi_align(pyramid(), boxes, zeros(1), zeros(1), strides=STRIDES, output_size=2, sampling_ratio=-1)
+    with pytest.raises(ConfigError, match="one of average, max, found 'mean'"):
+        roi_align(pyramid(), boxes, zeros(1), zeros(1), strides=STRIDES, output_size=2, reduce="mean")  # type: ignore[arg-type]
 
 
 @given(st.floats(0, 3000, width=32), st.floats(0, 3000, width=32))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -98,6 +99,44 @@ def bilinear(cells: np.ndarray, y: float, x: float) -> np.ndarray:
     return np.asarray(upper * (1 - fy) + lower * fy)
 
 
+def sampled_bins(
+    cells: np.ndarray,
+    corner: tuple[float, float],
+    sides: tuple[float, float],
+    *,
+    output_size: int,
+    sampling_ratio: int,
+    reduce: Literal["average", "max"],
+) -> np.ndarray:
+    """The mean or maximum of the points spread evenly over each bin of a rectangle.
+
+    Args:
+        cells: (h, w, C) float64.
+        corner, sides: x and y, where whole numbers are cells.
+        sampling_ratio: points a bin and axis; 0: one a cell of the bin, rounded up, at least one.
+
+    Returns:
+        (C, output_size, output_size).
+    """
+    bin_w, bin_h = sides[0] / output_size, sides[1] / output_size
+    points_x = sampling_ratio or max(math.ceil(bin_w), 1)
+    points_y = sampling_ratio or max(math.ceil(bin_h), 1)
+    result = np.zeros((cells.shape[2], output_size, output_size))
+    for row in range(output_size):
+        for column in range(output_size):
+            samples = [
+                bilinear(
+                    cells,
+                    corner[1] + (row + (i + 0.5) / points_y) * bin_h,
+                    corner[0] + (column + (j + 0.5) / points_x) * bin_w,
+                )
+                for i in range(points_y)
+                for j in range(points_x)
+            ]
+            result[:, row, column] = np.mean(samples, axis=0) if reduce == "average" else np.max(samples, axis=0)
+    return result
+
+
 def roi_align(
     features: Sequence[np.ndarray],
     boxes: Sequence[Box],
@@ -108,8 +147,9 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     aligned: bool,
+    reduce: Literal["average", "max"] = "average",
 ) -> np.ndarray:
-    """Each bin of a RoI is the mean of sampling_ratio x sampling_ratio points spread evenly over it.
+    """Each bin of a RoI is the mean or maximum of points spread evenly over it (`sampled_bins`).
 
     Args:
         features: one (B, C, h, w) array a level.
@@ -122,18 +162,83 @@ def roi_align(
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     half = 0.5 if aligned else 0.0
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
-        cells = features[k][image].transpose(1, 2, 0)
         x1, y1, x2, y2 = (edge / strides[k] - half for edge in box)
         width, height = x2 - x1, y2 - y1
         if not aligned:
             width, height = max(width, 1.0), max(height, 1.0)
+        result[r] = sampled_bins(
+            features[k][image].transpose(1, 2, 0),
+            (x1, y1),
+            (width, height),
+            output_size=output_size,
+            sampling_ratio=sampling_ratio,
+            reduce=reduce,
+        )
+    return result
+
+
+def whole_cells(box: Box, stride: float) -> tuple[int, int, int, int]:
+    """First column and row of a RoI whose edges are rounded to cells, halves away from zero, and how many of each."""
+    x1, y1, x2, y2 = (int(math.copysign(math.floor(abs(edge / stride) + 0.5), edge)) for edge in box)
+    return x1, y1, max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
+
+
+def roi_pool(
+    features: Sequence[np.ndarray],
+    boxes: Sequence[Box],
+    image_index: Sequence[int],
+    level: Sequence[int],
+    *,
+    strides: Sequence[float],
+    output_size: int,
+) -> np.ndarray:
+    """Each bin of a RoI rounded to cells is the maximum of the cells it touches, 0 where there are none.
+
+    The arguments and the result are `roi_align`'s.
+    """
+    result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
+    for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        cells = features[k][image]
+        left, top, width, height = whole_cells(box, strides[k])
+        # In float32, whose rounding makes the last bin a cell larger for some sizes, in torchvision too.
+        step = np.arange(output_size + 1, dtype=np.float32)
+        x, y = (
+            step * (np.float32(width) / np.float32(output_size)),
+            step * (np.float32(height) / np.float32(output_size)),
+        )
         for row in range(output_size):
+            rows = slice(max(top + math.floor(y[row]), 0), max(top + math.ceil(y[row + 1]), 0))
             for column in range(output_size):
-                for i in range(sampling_ratio):
-                    for j in range(sampling_ratio):
-                        y = y1 + (row + (i + 0.5) / sampling_ratio) * height / output_size
-                        x = x1 + (column + (j + 0.5) / sampling_ratio) * width / output_size
-                        result[r, :, row, column] += bilinear(cells, y, x) / sampling_ratio**2
+                columns = slice(max(left + math.floor(x[column]), 0), max(left + math.ceil(x[column + 1]), 0))
+                inside = cells[:, rows, columns]
+                if inside.size:
+                    result[r, :, row, column] = inside.max(axis=(1, 2))
+    return result
+
+
+def roi_warp(
+    features: Sequence[np.ndarray],
+    boxes: Sequence[Box],
+    image_index: Sequence[int],
+    level: Sequence[int],
+    *,
+    strides: Sequence[float],
+    output_size: int,
+    sampling_ratio: int,
+    reduce: Literal["average", "max"],
+) -> np.ndarray:
+    """`roi_align` on the whole cells of `roi_pool`; cell i lies at i + 0.5. The arguments are `roi_align`'s."""
+    result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
+    for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        left, top, width, height = whole_cells(box, strides[k])
+        result[r] = sampled_bins(
+            features[k][image].transpose(1, 2, 0),
+            (left - 0.5, top - 0.5),
+            (width, height),
+            output_size=output_size,
+            sampling_ratio=sampling_ratio,
+            reduce=reduce,
+        )
     return result
 
 

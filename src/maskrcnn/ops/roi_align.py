@@ -3,18 +3,28 @@
 With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a
 weighted sum of table rows: bilinear weights are products of one weight per axis, so each axis is
 solved once per RoI. Forward and backward are then one `embedding_bag` each, on any device and in
-bfloat16. `ops.reference.roi_align` is the slow twin.
+bfloat16. `ops.reference.roi_align` is the slow twin; `ops.roi_pool` holds RoIPool and RoIWarp.
 
-Legend: B images, C channels, R RoIs, O output side, T taps an axis and bin (two a sample).
+Legend: B images, C channels, R RoIs, O output side, S samples an axis and bin, N cells of all maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from maskrcnn.errors import ConfigError
+
+Reduce = Literal["average", "max"]
+
+# Sample values that `max` holds at once: 256 MB of float32.
+_CHUNK_VALUES = 1 << 26
+_FAR = 1e6  # cells; float32 still tells half cells apart, and sums and products stay finite
 
 
 def level_of(boxes: Tensor, levels: int, canonical_level: int, canonical_size: float, lowest: int = 2) -> Tensor:
@@ -32,6 +42,42 @@ def level_of(boxes: Tensor, levels: int, canonical_level: int, canonical_size: f
     return level.clamp(lowest, lowest + levels - 1).nan_to_num(lowest).to(torch.int64) - lowest
 
 
+@dataclass(frozen=True)
+class RoIs:
+    """R RoIs and the maps they read, with the cells of all levels as one table.
+
+    Attributes:
+        table: (N, C), level by level, image by image, row by row.
+        edges: (R, 4) float32 x1 y1 x2 y2, cells of the RoI's own level, finite.
+        start: (R,) int64, the row of `table` with cell (0, 0) of the RoI's map.
+        height, width: (R,) int64, cells of this map.
+    """
+
+    table: Tensor
+    edges: Tensor
+    start: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def rois_on(
+    features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, level: Tensor, strides: Sequence[float]
+) -> RoIs:
+    """Brings boxes to the cells of their level; the arguments are those of `roi_align`."""
+    channels = features[0].shape[1]
+    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    with torch.no_grad():
+        per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
+        shape = torch.tensor(per_level, device=boxes.device)
+        starts = torch.cumsum(shape[:, 0], 0) - shape[:, 0]
+        height, width = shape[level, 1:].unbind(-1)
+        stride = torch.tensor([float(s) for s in strides], device=boxes.device)[level]
+        edges = boxes / stride[:, None]
+        # Boxes that are not numbers, of a network that diverges, must not become positions: they read nothing.
+        edges = edges.where(edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
+        return RoIs(table, edges, starts[level] + image_index * height * width, height, width)
+
+
 def roi_align(
     features: Sequence[Tensor],
     boxes: Tensor,
@@ -42,75 +88,232 @@ def roi_align(
     output_size: int,
     sampling_ratio: int = 2,
     aligned: bool = True,
+    reduce: Reduce = "average",
 ) -> Tensor:
-    """RoIAlign with average pooling over regularly spaced bilinear samples (paper section 3).
+    """RoIAlign: the average or maximum of regularly spaced bilinear samples in each bin (paper section 3).
 
     Args:
         features: one (B, C, h, w) map a level, channels-last for speed.
-        boxes: (R, 4) float32, network-input pixels; not differentiated.
+        boxes: (R, 4) float32, network-input pixels; not differentiated. A box that is not finite gives zeros.
         image_index: (R,) int64, which image of the batch a box belongs to.
         level: (R,) int64, index into `features`.
         strides: network-input pixels a cell of each level.
         output_size: O.
-        sampling_ratio: samples a bin and axis.
+        sampling_ratio: samples a bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
+            one, as torchvision and Detectron2 do, and waits for the device once to learn the sum of them.
         aligned: continuous coordinates, with cell centres at i + 0.5; False is the older rule without the
             half pixel, in which a RoI is at least one cell wide.
+        reduce: what a bin takes of its samples; of equal maxima the first has the gradient.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
+
+    Raises:
+        ConfigError: `sampling_ratio` is negative or `reduce` unknown.
     """
-    channels = features[0].shape[1]
-    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
-    if len(boxes) == 0:
-        # Connected to the features, so that a step without RoIs still has a gradient (of zero) everywhere.
-        empty = table[:0].reshape(0, output_size, output_size, channels)
-        return empty.permute(0, 3, 1, 2)
-    with torch.no_grad():
-        per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
-        shape = torch.tensor(per_level, device=boxes.device)
-        starts = torch.cumsum(shape[:, 0], 0) - shape[:, 0]
-        height, width = shape[level, 1:].unbind(-1)
-        stride = torch.tensor([float(s) for s in strides], device=boxes.device)[level]
-        roi = boxes / stride[:, None]
-        rows, row_weights = _axis_taps(roi[:, 1], roi[:, 3], height, output_size, sampling_ratio, aligned)
-        columns, column_weights = _axis_taps(roi[:, 0], roi[:, 2], width, output_size, sampling_ratio, aligned)
-        start = starts[level] + image_index * height * width
-        rows = start[:, None, None] + rows * width[:, None, None]
-        # (R, O, 1, T, 1) with (R, 1, O, 1, T) -> one bag of T*T taps a bin
-        index = rows[:, :, None, :, None] + columns[:, None, :, None, :]
-        weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
-        taps = index.shape[-1] * index.shape[-2]
-    pooled = F.embedding_bag(
-        index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps).to(table.dtype)
-    )
-    return pooled.view(len(boxes), output_size, output_size, channels).permute(0, 3, 1, 2)
-
-
-def _axis_taps(low: Tensor, high: Tensor, cells: Tensor, bins: int, ratio: int, aligned: bool) -> tuple[Tensor, Tensor]:
-    """The cells that one axis of each RoI reads, and their weights.
-
-    Args:
-        low, high: (R,) edges of the RoI in cells; cells: (R,) int64 cells of the axis.
-
-    Returns:
-        (R, bins, 2 * ratio) int64 positions in 0..cells-1 and float32 weights, which sum to 1 inside the map.
-    """
+    rois = rois_on(features, boxes, image_index, level, strides)
+    low, high = rois.edges[:, :2], rois.edges[:, 2:]
     if aligned:
         low, high = low - 0.5, high - 0.5
         length = high - low
     else:
         length = (high - low).clamp(min=1.0)
-    steps = (torch.arange(bins * ratio, device=low.device, dtype=low.dtype) + 0.5) / ratio
-    at = low[:, None] + steps * (length / bins)[:, None]  # (R, bins * ratio)
-    last = (cells - 1).to(at.dtype)[:, None]
+    return pool_samples(rois, low, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce)
+
+
+def pool_samples(
+    rois: RoIs, low: Tensor, length: Tensor, *, output_size: int, sampling_ratio: int, reduce: Reduce
+) -> Tensor:
+    """Cuts rectangles into O x O bins, samples these bilinearly and reduces the samples.
+
+    Args:
+        low, length: (R, 2) float32, x and y of the rectangles' corner and their sides, in cells where whole
+            numbers are cell centres.
+        output_size, sampling_ratio, reduce: as `roi_align` takes them.
+
+    Returns:
+        (R, C, O, O), channels-last in memory.
+
+    Raises:
+        ConfigError: as `roi_align` does.
+    """
+    if sampling_ratio < 0:
+        raise ConfigError(f"expected sampling_ratio 0 (adaptive) or more, found {sampling_ratio}")
+    if reduce not in get_args(Reduce):
+        raise ConfigError(f"expected reduce to be one of {', '.join(get_args(Reduce))}, found {reduce!r}")
+    if len(low) == 0:
+        return to_maps(rois.table[:0], 0, output_size)
+    with torch.no_grad():
+        x = _samples(low[:, 0], length[:, 0], rois.width, output_size, sampling_ratio, reduce)
+        y = _samples(low[:, 1], length[:, 1], rois.height, output_size, sampling_ratio, reduce)
+        if reduce == "average" and not sampling_ratio:
+            x, y = _merged(x), _merged(y)
+        rows = replace(y, cells=table_rows(rois, y.cells))
+    if reduce == "max":
+        pooled = torch.cat([_maxima(rois.table, *part) for part in _chunks(rows, x, rois.table.shape[1])])
+    elif sampling_ratio:
+        pooled = _averages(rois.table, rows, x)
+    else:
+        pooled = _adaptive_averages(rois.table, rows, x)
+    return to_maps(pooled, len(low), output_size)
+
+
+def table_rows(rois: RoIs, y: Tensor) -> Tensor:
+    """(R, ...) int64 rows of each RoI's map -> the rows of the table with their first cells."""
+    shape = (-1,) + (1,) * (y.dim() - 1)
+    return rois.start.view(shape) + y * rois.width.view(shape)
+
+
+def to_maps(pooled: Tensor, count: int, output_size: int) -> Tensor:
+    """(R*O*O, C), bin after bin -> (R, C, O, O), channels-last in memory.
+
+    With no RoIs `pooled` is an empty piece of the table, so that the step still has a gradient (of zero) everywhere.
+    """
+    return pooled.view(count, output_size, output_size, pooled.shape[1]).permute(0, 3, 1, 2)
+
+
+def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs of a row and a column in each of the R*O*O bins, bin after bin.
+
+    Args:
+        row_count, column_count: (R, O) int64, how many of its slots each bin uses on an axis; may be 0.
+        row_slots, column_slots: slots there are.
+
+    Returns:
+        (P,) int64 positions of the rows in a table (R, O, row_slots) laid flat, the same of the columns, and
+        (R*O*O,) where the pairs of each bin begin: `embedding_bag`'s offsets.
+    """
+    bins = row_count.shape[1]
+    size = (row_count[:, :, None] * column_count[:, None, :]).flatten()
+    offsets = size.cumsum(0) - size
+    bag = torch.repeat_interleave(size)
+    pair = torch.arange(len(bag), device=bag.device) - offsets[bag]
+    row = bag // bins
+    column = row // bins * bins + bag % bins
+    across = column_count.flatten()[column]
+    return row * row_slots + pair // across, column * column_slots + pair % across, offsets
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What the bins of each RoI read on one axis: up to S samples of K cells each.
+
+    Attributes:
+        cells: (R, O, S, K) int64, inside the map.
+        weights: (R, O, S, K) float32, of each cell in its sample; zeros outside the map and in unused samples.
+        number: (R, O) int64, how many of the S samples are in use, at least one.
+    """
+
+    cells: Tensor
+    weights: Tensor
+    number: Tensor
+
+
+def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, reduce: Reduce) -> _Axis:
+    """The samples on one axis with the two cells around each.
+
+    For "average" the weights of a bin sum to 1 where it lies inside the map, for "max" those of a sample.
+
+    Args:
+        low, length: (R,) start and length of the RoI in cells; cells: (R,) int64 cells of the axis.
+    """
+    low, size = low[:, None], (length / bins)[:, None]
+    step = torch.arange(bins, device=low.device, dtype=low.dtype)
+    if ratio:
+        count, slots = torch.full_like(size, ratio), ratio
+        first, number = torch.zeros_like(size), count.expand(-1, bins)
+    else:
+        count = size.ceil().clamp(min=1)
+        first, number = _near_the_map(low + step * size, size / count, cells[:, None], count)
+        slots = int(number.max())
+    slot = torch.arange(slots, device=low.device, dtype=low.dtype)
+    used = slot < number[..., None]
+    sample = (step * count + first)[..., None] + torch.minimum(slot, number[..., None] - 1)
+    at = low[..., None] + (sample + 0.5) / count[..., None] * size[..., None]  # (R, O, S)
+    last = (cells - 1).to(at.dtype)[:, None, None]
     # Samples more than one cell outside count as zero; those nearer are moved to the border (torchvision, Detectron2).
-    inside = (at >= -1.0) & (at <= last + 1.0)
-    # Coordinates that are not numbers, of a network that diverges, must not become positions.
-    at = torch.minimum(at.where(inside, 0.0).clamp(min=0.0), last)
-    first = at.floor()
-    fraction = at - first
-    second = torch.minimum(first + 1, last)
-    positions = torch.stack([first, second], dim=-1).to(torch.int64)
-    weights = torch.stack([1 - fraction, fraction], dim=-1) * (inside / ratio)[..., None]
-    shape = (len(low), bins, 2 * ratio)
-    return positions.reshape(shape), weights.reshape(shape)
+    inside = (at >= -1.0) & (at <= last + 1.0) & used
+    at = torch.minimum(at.clamp(min=0.0), last)
+    before = at.floor()
+    fraction = at - before
+    after = torch.minimum(before + 1, last)
+    weights = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None]
+    if reduce == "average":
+        weights = weights * (1 / count)[..., None, None]
+    return _Axis(torch.stack([before, after], dim=-1).to(torch.int64), weights, number.to(torch.int64))
+
+
+def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """First sample of each bin to look at and how many: those on the map, and one or two of the zeros on either side.
+
+    Without this a RoI of a million cells, of a network that diverges, would have as many samples.
+
+    Args:
+        low: (R, O) start of the bins; spacing, cells, count: (R, 1), distance of samples, cells of the axis and
+            samples a bin.
+    """
+    spacing = spacing.clamp(min=0.5)  # what it exceeds where a bin has several samples
+    first = (((-1 - low) / spacing - 0.5).floor() - 1).clamp(min=0).minimum(count - 1)
+    stop = (((cells - low) / spacing - 0.5).floor() + 3).minimum(count).maximum(first + 1)
+    return first, stop - first
+
+
+def _merged(axis: _Axis) -> _Axis:
+    """The same sums with each cell once: samples stand less than a cell apart, so neighbours share cells."""
+    first, last = axis.cells[:, :, 0, 0], axis.cells[:, :, -1, -1]
+    number = last - first + 1
+    slots = int(number.max())
+    weights = axis.weights.new_zeros((*number.shape, slots))
+    weights.scatter_add_(2, (axis.cells - first[:, :, None, None]).flatten(2), axis.weights.flatten(2))
+    cells = first[..., None] + torch.arange(slots, device=first.device)
+    return _Axis(cells[..., None], weights[..., None], number)
+
+
+def _averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """One bag of as many taps a bin: (R, O, 1, T, 1) with (R, 1, O, 1, T), T = S * K."""
+    index = rows.cells.flatten(2)[:, :, None, :, None] + columns.cells.flatten(2)[:, None, :, None, :]
+    weights = rows.weights.flatten(2)[:, :, None, :, None] * columns.weights.flatten(2)[:, None, :, None, :]
+    taps = index.shape[-1] * index.shape[-2]
+    return F.embedding_bag(
+        index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps).to(table.dtype)
+    )
+
+
+def _pairs(rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor, Tensor]:
+    """The (P, K*K) table rows and weights of all used samples, bin after bin, and the offsets of the bins."""
+    y, x, offsets = bags(rows.number, columns.number, rows.cells.shape[2], columns.cells.shape[2])
+    taps = rows.cells.shape[3]
+    index = rows.cells.view(-1, taps)[y][:, :, None] + columns.cells.view(-1, taps)[x][:, None, :]
+    weights = rows.weights.view(-1, taps)[y][:, :, None] * columns.weights.view(-1, taps)[x][:, None, :]
+    return index.flatten(1), weights.flatten(1), offsets
+
+
+def _adaptive_averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """One bag a bin, of its own number of cells."""
+    with torch.no_grad():
+        index, weights, offsets = _pairs(rows, columns)
+    return F.embedding_bag(
+        index.flatten(), table, offsets, mode="sum", per_sample_weights=weights.flatten().to(table.dtype)
+    )
+
+
+def _maxima(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+    """One bag of four cells a sample, then one bag of samples a bin."""
+    with torch.no_grad():
+        index, weights, offsets = _pairs(rows, columns)
+    samples = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    return F.embedding_bag(torch.arange(len(samples), device=table.device), samples, offsets, mode="max")
+
+
+def _chunks(rows: _Axis, columns: _Axis, channels: int) -> Iterator[tuple[_Axis, _Axis]]:
+    """Runs of RoIs whose samples fit in memory; the gradient keeps positions only, not sample values."""
+    values = rows.number.sum(1) * columns.number.sum(1) * channels
+    chunk = (values.cumsum(0) - values) // _CHUNK_VALUES
+    start = 0
+    for count in torch.unique_consecutive(chunk, return_counts=True)[1].tolist():
+        part = slice(start, start + count)
+        yield (
+            _Axis(rows.cells[part], rows.weights[part], rows.number[part]),
+            _Axis(columns.cells[part], columns.weights[part], columns.number[part]),
+        )
+        start += count
