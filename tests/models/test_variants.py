@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from maskrcnn.config import (
     ModelConfig,
     PointRendConfig,
     ResNetConfig,
+    RoIConfig,
     TimmConfig,
 )
 from maskrcnn.data.loader import Batch
@@ -27,11 +30,12 @@ from maskrcnn.models.mask_head import MLPMaskHead
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.point_rend import PointRendBranch, _centres
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.models.rois import flatten_boxes, sample_rois
+from maskrcnn.models.rois import RoIPooler, flatten_boxes, sample_rois
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.ops.boxes import clip, decode
 from maskrcnn.ops.roi_align import roi_align
+from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 from maskrcnn.structures.detections import Detections
 from maskrcnn.weights.initialise import initialise
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -63,6 +67,9 @@ VARIANTS = {
         "anchors": ONE_LEVEL,
         "keypoint_head": KeypointHeadConfig(3, convs=1, channels=16),
     },
+    "RoIPool": {"rois": RoIConfig(op="pool", reduce="max")},
+    "RoIWarp": {"neck": "c5", "anchors": ONE_LEVEL, "rois": RoIConfig(op="warp")},
+    "adaptive maxima": {"rois": RoIConfig(sampling_ratio=0, reduce="max")},
     "C5": {"neck": "c5", "anchors": ONE_LEVEL},
     "DC5": {"neck": "dc5", "anchors": ONE_LEVEL},
     "deformable": {"backbone": replace(SMALL_RESNET, deformable_stages=(3, 5))},
@@ -263,6 +270,27 @@ def test_c4_reads_res5_of_each_roi_and_its_mean() -> None:
     names = [name for name in network.state_dict() if ".res5." in name or "shared_head" in name]
     assert names  # one copy of res5, in the head
     assert all(name.startswith("roi_heads.pooler.shared_head.") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (RoIConfig(sampling_ratio=0), partial(roi_align, sampling_ratio=0)),
+        (RoIConfig(aligned=False), partial(roi_align, aligned=False)),
+        (RoIConfig(reduce="max"), partial(roi_align, reduce="max")),
+        (RoIConfig(op="warp", reduce="max", sampling_ratio=3), partial(roi_warp, reduce="max", sampling_ratio=3)),
+        (RoIConfig(op="warp"), roi_warp),
+        (RoIConfig(op="pool", reduce="max"), roi_pool),
+    ],
+)
+def test_the_pooler_is_the_layer_that_the_config_names(config: RoIConfig, expected: Any) -> None:
+    features = [torch.randn(2, 3, 16, 24), torch.randn(2, 3, 8, 12)]
+    boxes = torch.tensor([[10.0, 10, 40, 43], [3, 2, 95, 60], [0, 0, 300, 300]])
+    index = torch.tensor([0, 1, 1])
+    pooler = RoIPooler([4, 8], replace(config, canonical_size=60.0, canonical_level=3), torch.nn.Identity())
+    level = torch.tensor([0, 1, 1])  # sides of 31, 73 and 300 against 60
+    found = expected(features, boxes, index, level, strides=[4, 8], output_size=5)
+    torch.testing.assert_close(pooler(features, boxes, index, 5), found)
 
 
 def test_dilated_res5_keeps_the_resolution_of_res4() -> None:

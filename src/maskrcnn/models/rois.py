@@ -6,7 +6,7 @@ Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from maskrcnn.config import BoxHeadConfig, RoIConfig
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.roi_align import level_of, roi_align
+from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 from maskrcnn.structures.targets import Targets
 
 
@@ -97,7 +98,9 @@ def positive_slots(positive: Tensor, samples: int, generator: torch.Generator | 
 
 
 class RoIPooler(nn.Module):
-    """RoIAlign on the level that suits each box's size, then what all branches share: res5 with C4, else nothing.
+    """RoIAlign, or another RoI layer, on the level that suits each box's size.
+
+    What all branches share follows: res5 with C4, else nothing.
 
     Args:
         strides: of the levels that RoIs read.
@@ -112,17 +115,18 @@ class RoIPooler(nn.Module):
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
         """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
+        config = self.config
         used = features[: len(self.strides)]
-        level = level_of(boxes, len(used), self.config.canonical_level, self.config.canonical_size)
-        return self.shared_head(
-            roi_align(
-                used,
-                boxes,
-                image_index,
-                level,
-                strides=self.strides,
-                output_size=output_size,
-                sampling_ratio=self.config.sampling_ratio,
-                aligned=self.config.aligned,
-            )
-        )
+        level = level_of(boxes, len(used), config.canonical_level, config.canonical_size)
+        args = (used, boxes, image_index, level)
+        sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
+        match config.op:
+            case "align":
+                pooled = roi_align(
+                    *args, strides=self.strides, output_size=output_size, aligned=config.aligned, **sampling
+                )
+            case "warp":
+                pooled = roi_warp(*args, strides=self.strides, output_size=output_size, **sampling)
+            case "pool":
+                pooled = roi_pool(*args, strides=self.strides, output_size=output_size)
+        return self.shared_head(pooled)
