@@ -39,7 +39,7 @@ class FPN(nn.Module):
         ):
             merged = lateral(feature)
             if top_down is not None:
-                merged = merged + F.interpolate(top_down, size=merged.shape[-2:], mode="nearest")
+                merged.add_(F.interpolate(top_down, size=merged.shape[-2:], mode="nearest"))
             top_down = merged
             pyramid.insert(0, output(merged))
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))

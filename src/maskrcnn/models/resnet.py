@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(F.relu_(self.conv1(x)))
-        return F.relu_(y + self.shortcut(x))
+        return F.relu_(y.add_(self.shortcut(x)))
 
 
 class Bottleneck(nn.Module):
@@ -73,7 +73,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv3(F.relu_(self.conv2(F.relu_(self.conv1(x)))))
-        return F.relu_(y + self.shortcut(x))
+        return F.relu_(y.add_(self.shortcut(x)))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetConfig) -> nn.Module:
