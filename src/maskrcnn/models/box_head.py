@@ -43,16 +43,13 @@ class BoxHead(nn.Module):
             [head_conv(channels if i == 0 else wide, wide, 3, config.norm) for i in range(config.convs)]
         )
         read = wide if config.convs else channels
-        layers = [nn.Linear(resolution**2 * read if i == 0 else hidden, hidden) for i in range(config.layers)]
-        self.layers = nn.ModuleList(layers)
-        told = hidden if layers else read
+        self.layers = fully_connected(resolution**2 * read, hidden, config.layers)
+        told = hidden if config.layers else read
         self.class_logits = nn.Linear(told, num_classes + 1)
         self.deltas = nn.Linear(told, 4 if config.class_agnostic else 4 * num_classes)
-        for layer in layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.class_logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
-        for layer in (*layers, self.class_logits, self.deltas):
+        for layer in (self.class_logits, self.deltas):
             nn.init.zeros_(layer.bias)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +62,17 @@ class BoxHead(nn.Module):
             x = F.relu_(layer(x))
         deltas = self.deltas(x).float()
         return self.class_logits(x).float(), deltas.view(len(deltas), -1, 4)
+
+
+def fully_connected(read: int, hidden: int, count: int) -> nn.ModuleList:
+    """`count` layers of `hidden` units, the first of which reads `read` values (Caffe2's XavierFill)."""
+    layers = nn.ModuleList()
+    for i in range(count):
+        layer = nn.Linear(hidden if i else read, hidden)
+        nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.zeros_(layer.bias)
+        layers.append(layer)
+    return layers
 
 
 class BoxBranch(nn.Module):

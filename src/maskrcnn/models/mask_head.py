@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import MaskHeadConfig
+from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import head_conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
@@ -74,13 +75,8 @@ class MLPMaskHead(nn.Module):
         super().__init__()
         self.masks, self.side = masks, 2 * resolution
         read = in_channels * resolution**2
-        self.layers = nn.ModuleList(
-            [nn.Linear(read if i == 0 else config.hidden, config.hidden) for i in range(config.layers)]
-        )
+        self.layers = fully_connected(read, config.hidden, config.layers)
         self.predictor = nn.Linear(config.hidden, masks * self.side**2)
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 

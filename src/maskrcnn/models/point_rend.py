@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import MaskHeadConfig, PointRendConfig
+from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.mask_head import mask_crops, mask_goal, mask_slots, with_masks
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
@@ -31,15 +32,10 @@ class CoarseMaskHead(nn.Module):
         self.masks, self.side = masks, config.resolution // 2
         self.reduce = nn.Conv2d(in_channels, config.channels, 2, stride=2)
         read = config.channels * self.side**2
-        self.layers = nn.ModuleList(
-            [nn.Linear(read if i == 0 else config.hidden, config.hidden) for i in range(config.layers)]
-        )
+        self.layers = fully_connected(read, config.hidden, config.layers)
         self.predictor = nn.Linear(config.hidden, masks * self.side**2)
         nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.reduce.bias)  # type: ignore[arg-type]
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
 
