@@ -100,10 +100,11 @@ def roi_align(
         strides: network-input pixels a cell of each level.
         output_size: O.
         sampling_ratio: samples a bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
-            one, as torchvision and Detectron2 do, and waits for the device once to learn the sum of them.
+            one, as torchvision and Detectron2 do. Bins then differ in size, and so the call waits for the device.
         aligned: continuous coordinates, with cell centres at i + 0.5; False is the older rule without the
             half pixel, in which a RoI is at least one cell wide.
-        reduce: what a bin takes of its samples; of equal maxima the first has the gradient.
+        reduce: what a bin takes of its samples; of equal maxima the first has the gradient. "max" waits for the
+            device too.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -259,7 +260,7 @@ def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) ->
 
 
 def _merged(axis: _Axis) -> _Axis:
-    """The same sums with each cell once: samples stand less than a cell apart, so neighbours share cells."""
+    """The same sums with each cell once: samples stand at most a cell apart, so neighbours share cells."""
     first, last = axis.cells[:, :, 0, 0], axis.cells[:, :, -1, -1]
     number = last - first + 1
     slots = int(number.max())
@@ -290,8 +291,7 @@ def _pairs(rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor, Tensor]:
 
 def _adaptive_averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """One bag a bin, of its own number of cells."""
-    with torch.no_grad():
-        index, weights, offsets = _pairs(rows, columns)
+    index, weights, offsets = _pairs(rows, columns)
     return F.embedding_bag(
         index.flatten(), table, offsets, mode="sum", per_sample_weights=weights.flatten().to(table.dtype)
     )
@@ -299,8 +299,7 @@ def _adaptive_averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
 
 def _maxima(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """One bag of four cells a sample, then one bag of samples a bin."""
-    with torch.no_grad():
-        index, weights, offsets = _pairs(rows, columns)
+    index, weights, offsets = _pairs(rows, columns)
     samples = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
     return F.embedding_bag(torch.arange(len(samples), device=table.device), samples, offsets, mode="max")
 
