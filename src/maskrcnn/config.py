@@ -70,8 +70,9 @@ class ImageConfig:
     divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    # antialias: uint8 in and out, like PIL and Detectron2. bilinear: float, no antialiasing, like torchvision.
-    kernel: Literal["antialias", "bilinear"] = "antialias"
+    # antialias: uint8 in and out, a filter that widens when the image shrinks. pil: the same by PIL, whose rounding
+    # differs in a few values by one grey level (Detectron2). bilinear: float, no antialiasing, like torchvision.
+    kernel: Literal["antialias", "pil", "bilinear"] = "antialias"
     rounding: Literal["round", "floor"] = "round"  # of the resized height and width
 
     def __post_init__(self) -> None:
@@ -121,7 +122,8 @@ class ResNetConfig:
     """The backbone (He et al. 2016). Stage numbers are the literature's: stem 1, res2..res5 2..5."""
 
     depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
-    width: int = 64  # channels of the stem; 64 in the literature
+    width: int = 64  # channels inside res2's blocks; 64 in the literature
+    stem_width: int | None = None  # channels of the stem; None: `width`
     # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
     groups: int = 1  # 32x8d: 32
     bottleneck_width: int | None = None  # 32x8d: 256; None: `width`
@@ -150,7 +152,9 @@ class ResNetConfig:
             self.groups > 0 and inner > 0 and inner % self.groups == 0,
             f"backbone.groups must divide backbone.bottleneck_width, found {self.groups} groups of {inner} channels",
         )
-        for name, channels in (("width", self.width), ("bottleneck_width", inner)):
+        stem = self.width if self.stem_width is None else self.stem_width
+        _require(stem > 0, f"backbone.stem_width must be positive, found {stem}")
+        for name, channels in (("stem_width", stem), ("width", self.width), ("bottleneck_width", inner)):
             _require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
 
 
@@ -171,6 +175,7 @@ class AnchorConfig:
     rounded: bool = False  # torchvision rounds the corners to whole pixels
     # constant: the level's stride. grid: padded size // grid size, as torchvision computes it per batch.
     stride: Literal["constant", "grid"] = "constant"
+    offset: float = 0.0  # centre of the first cell's anchors, in strides: a setting of Detectron2 and MMDetection
 
     def __post_init__(self) -> None:
         _require(
@@ -192,6 +197,7 @@ class RPNConfig:
     """Region proposal network (paper section 3, Ren et al. 2015; figures as in FPN)."""
 
     convs: int = 1  # 3x3 convolutions before the predictions
+    channels: int | None = None  # of these convolutions, a setting of MMDetection and Matterport; None: of the features
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     samples: int = 256  # anchors an image in the loss
@@ -205,9 +211,13 @@ class RPNConfig:
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+    # What the sums of the losses are divided by. drawn: the anchors that were drawn. samples: `samples` an image,
+    # also where fewer could be drawn (Detectron2).
+    normaliser: Literal["drawn", "samples"] = "drawn"
 
     def __post_init__(self) -> None:
         _require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")
+        _require(self.channels is None or self.channels > 0, f"rpn.channels must be positive, found {self.channels}")
         _require(
             0 <= self.negative_iou <= self.positive_iou <= 1,
             f"rpn needs 0 <= negative_iou <= positive_iou <= 1, found {self.negative_iou} and {self.positive_iou}",
@@ -224,6 +234,10 @@ class RoIConfig:
     aligned: bool = True
     canonical_level: int = 4  # k0 of FPN equation 1
     canonical_size: float = 224.0
+    # Added before rounding down, so that exact powers of two keep their level: to the level (torchvision), or to
+    # size / canonical_size, whose logarithm it is (Detectron2 1e-8, MMDetection 1e-6).
+    level_epsilon: float = 1e-6
+    size_epsilon: float = 0.0
 
     def __post_init__(self) -> None:
         _require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
@@ -345,13 +359,23 @@ class KeypointHeadConfig:
     num_keypoints: int = 17
     resolution: int = 14
     convs: int = 8
-    channels: int = 512
+    channels: int | tuple[int, ...] = 512  # of each of them, or a number for each (Detectron2's CONV_DIMS)
     samples: int = 128  # most positive RoIs an image in the loss, drawn at random beyond that
     # probability: of the point in a softmax over the map (Detectron2). logit: as it is (torchvision).
     score: Literal["probability", "logit"] = "probability"
 
     def __post_init__(self) -> None:
         _require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")
+        _require(
+            isinstance(self.channels, int) or len(self.channels) == self.convs,
+            f"keypoint_head.channels needs a number for each of keypoint_head.convs {self.convs}, "
+            f"found {self.channels}",
+        )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each convolution."""
+        return (self.channels,) * self.convs if isinstance(self.channels, int) else self.channels
 
 
 @dataclass(frozen=True)

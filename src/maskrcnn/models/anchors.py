@@ -28,6 +28,7 @@ class Anchors:
         rounded: corners rounded to whole pixels (torchvision).
         stride_rule: `constant` uses the level's stride; `grid` the padded size // the grid size (torchvision),
             which differs where a level's size was rounded.
+        offset: centre of the first cell's anchors, in strides.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class Anchors:
         *,
         rounded: bool,
         stride_rule: Literal["constant", "grid"],
+        offset: float = 0.0,
     ) -> None:
         self.cells = [cell_anchors(level, ratios, rounded=rounded) for level in sizes]
         self.stride_rule = stride_rule
+        self.offset = offset
         self._cache: dict[object, list[Tensor]] = {}
 
     def __call__(
@@ -69,8 +72,8 @@ class Anchors:
         step_y, step_x = (
             (stride, stride) if self.stride_rule == "constant" else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
         )
-        y = torch.arange(grid[0], device=cell.device, dtype=torch.float32) * step_y
-        x = torch.arange(grid[1], device=cell.device, dtype=torch.float32) * step_x
+        y = (torch.arange(grid[0], device=cell.device, dtype=torch.float32) + self.offset) * step_y
+        x = (torch.arange(grid[1], device=cell.device, dtype=torch.float32) + self.offset) * step_x
         y, x = torch.meshgrid(y, x, indexing="ij")
         shift = torch.stack([x, y, x, y], dim=-1)
         return (shift[:, :, None] + cell).reshape(-1, 4)

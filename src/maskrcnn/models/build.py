@@ -44,6 +44,7 @@ def build_model(config: Config) -> MaskRCNN:
         model.anchors.ratios,
         rounded=model.anchors.rounded,
         stride_rule=model.anchors.stride,
+        offset=model.anchors.offset,
     )
     rpn = RPN(channels, strides, anchors, model.rpn)
     roi_heads = build_roi_heads(model, channels, roi_strides)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +26,9 @@ class KeypointHead(nn.Module):
 
     def __init__(self, in_channels: int, config: KeypointHeadConfig) -> None:
         super().__init__()
-        channels = config.channels
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(in_channels if i == 0 else channels, channels, 3, padding=1) for i in range(config.convs)]
-        )
-        read = channels if config.convs else in_channels
-        self.predictor = nn.ConvTranspose2d(read, config.num_keypoints, 4, stride=2, padding=1)
+        widths = (in_channels, *config.widths)
+        self.convs = nn.ModuleList([nn.Conv2d(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
+        self.predictor = nn.ConvTranspose2d(widths[-1], config.num_keypoints, 4, stride=2, padding=1)
         for layer in (*self.convs, self.predictor):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)

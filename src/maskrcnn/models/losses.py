@@ -33,9 +33,12 @@ def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     return F.smooth_l1_loss(predicted, target, beta=beta, reduction="none").sum(-1)
 
 
-def mean_over(values: Tensor, weights: Tensor) -> Tensor:
+def mean_over(values: Tensor, weights: Tensor, divisor: int | None = None) -> Tensor:
     """Sum of values where weights are set, divided by how many are, at least 1. Same shapes -> scalar.
+
+    A `divisor` takes the place of their number.
 
     Values outside are replaced and not multiplied by zero, so that an infinity in an empty slot does no harm.
     """
-    return values.where(weights, 0.0).sum() / weights.sum().clamp(min=1)
+    total = values.where(weights, 0.0).sum()
+    return total / (weights.sum().clamp(min=1) if divisor is None else divisor)

@@ -96,7 +96,7 @@ def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.
     """
     block = BasicBlock if config.depth < 50 else Bottleneck
     channels = stage_channels(config)[stage - 2]
-    before = config.width if stage == 2 else stage_channels(config)[stage - 3]
+    before = (config.stem_width or config.width) if stage == 2 else stage_channels(config)[stage - 3]
     stride = 1 if stage == 2 or dilated else 2
     dilation = 2 if dilated else 1
     first = block(before, channels, stage, stride, dilation, config)
@@ -116,7 +116,7 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig, *, last_stage: int = 5, dilated: bool = False) -> None:
         super().__init__()
         self.frozen_stages = config.frozen_stages
-        self.stem = ConvNorm(3, config.width, 7, stride=2, norm=config.norm, eps=config.norm_eps)
+        self.stem = ConvNorm(3, config.stem_width or config.width, 7, stride=2, norm=config.norm, eps=config.norm_eps)
         self.channels = stage_channels(config)[: last_stage - 1]
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         for stage in range(2, last_stage + 1):

@@ -117,7 +117,14 @@ class RoIPooler(nn.Module):
         """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
         config = self.config
         used = features[: len(self.strides)]
-        level = level_of(boxes, len(used), config.canonical_level, config.canonical_size)
+        level = level_of(
+            boxes,
+            len(used),
+            config.canonical_level,
+            config.canonical_size,
+            level_epsilon=config.level_epsilon,
+            size_epsilon=config.size_epsilon,
+        )
         args = (used, boxes, image_index, level)
         sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
         match config.op:

@@ -37,13 +37,19 @@ class RPNOutput(NamedTuple):
 
 
 class RPNHead(nn.Module):
-    """3x3 convolutions (one in the paper), then 1x1 for objectness and for offsets, shared by all levels."""
+    """3x3 convolutions (one in the paper), then 1x1 for objectness and for offsets, shared by all levels.
 
-    def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1) -> None:
+    Args:
+        channels: of every level.
+        wide: of the convolutions; None: the same.
+    """
+
+    def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, wide: int | None = None) -> None:
         super().__init__()
-        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(convs)])
-        self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
-        self.deltas = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
+        wide = wide or channels
+        self.convs = nn.ModuleList([nn.Conv2d(channels if i == 0 else wide, wide, 3, padding=1) for i in range(convs)])
+        self.objectness = nn.Conv2d(wide, anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(wide, 4 * anchors_per_cell, 1)
         for conv in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
@@ -71,7 +77,7 @@ class RPN(nn.Module):
         self.config = config
         self.strides = tuple(strides)
         self.anchors = anchors
-        self.head = RPNHead(channels, len(anchors.cells[0]), config.convs)
+        self.head = RPNHead(channels, len(anchors.cells[0]), config.convs, config.channels)
 
     def forward(self, features: Sequence[Tensor], padded_hw: tuple[int, int]) -> RPNOutput:
         """Every level passes through the head separately."""
@@ -104,7 +110,8 @@ class RPN(nn.Module):
     def losses(
         self, output: RPNOutput, targets: Targets, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor."""
+        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
+        `config.normaliser` says)."""
         config = self.config
         logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
         with torch.no_grad():
@@ -129,7 +136,8 @@ class RPN(nn.Module):
             drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
         )
         regression = box_loss(drawn_deltas, anchor, goal, config) * drawn.positive
+        divisor = None if config.normaliser == "drawn" else config.samples * len(label)
         return {
-            "loss_rpn_class": mean_over(class_loss, drawn.valid),
-            "loss_rpn_box": mean_over(regression, drawn.valid),
+            "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
+            "loss_rpn_box": mean_over(regression, drawn.valid, divisor),
         }

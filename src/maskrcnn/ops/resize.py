@@ -1,12 +1,14 @@
-"""Sizes of resized images, and the two resampling kernels that the field uses."""
+"""Sizes of resized images, and the resampling kernels that the field uses."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 
@@ -41,15 +43,19 @@ def network_size(
     return max(1, math.floor(height * factor + shift)), max(1, math.floor(width * factor + shift))
 
 
-def resize_image(image: Tensor, size_hw: tuple[int, int], kernel: Literal["antialias", "bilinear"]) -> Tensor:
+def resize_image(image: Tensor, size_hw: tuple[int, int], kernel: Literal["antialias", "pil", "bilinear"]) -> Tensor:
     """Resizes a (3, H, W) uint8 image to (3, *size_hw).
 
-    `antialias` gives uint8 and widens the triangle filter when the image shrinks, as PIL does; `bilinear`
-    gives float32 in 0..255 from the four nearest pixels, as torchvision's detection models do.
+    `antialias` gives uint8 and widens the triangle filter when the image shrinks, as PIL does; `pil` is PIL's own
+    filter to the last grey level (Detectron2); `bilinear` gives float32 in 0..255 from the four nearest pixels, as
+    torchvision's detection models do.
     """
-    batch = image[None]
-    if kernel == "antialias":
-        if tuple(image.shape[1:]) == tuple(size_hw):
-            return image
-        return F.interpolate(batch, size=size_hw, mode="bilinear", antialias=True, align_corners=False)[0]
-    return F.interpolate(batch.to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
+    if kernel == "bilinear":
+        return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
+    if tuple(image.shape[1:]) == tuple(size_hw):
+        return image
+    if kernel == "pil":
+        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+        resized = np.array(picture.resize(size_hw[::-1], Image.Resampling.BILINEAR))
+        return torch.from_numpy(resized).permute(2, 0, 1)
+    return F.interpolate(image[None], size=size_hw, mode="bilinear", antialias=True, align_corners=False)[0]

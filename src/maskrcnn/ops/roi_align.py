@@ -27,18 +27,28 @@ _CHUNK_VALUES = 1 << 26
 _FAR = 1e6  # cells; float32 still tells half cells apart, and sums and products stay finite
 
 
-def level_of(boxes: Tensor, levels: int, canonical_level: int, canonical_size: float, lowest: int = 2) -> Tensor:
+def level_of(
+    boxes: Tensor,
+    levels: int,
+    canonical_level: int,
+    canonical_size: float,
+    lowest: int = 2,
+    *,
+    level_epsilon: float = 1e-6,
+    size_epsilon: float = 0.0,
+) -> Tensor:
     """Pyramid level of each box, k = floor(k0 + log2(sqrt(wh) / 224)) (FPN, equation 1), counted from 0.
 
     Args:
         boxes: (R, 4), network-input pixels.
         levels: how many levels there are; the result is clamped to 0..levels-1.
         lowest: the number of the first level, P2.
+        level_epsilon, size_epsilon: small terms that keep exact powers of two on their level despite rounding, added
+            to k (torchvision's LevelMapper) or to sqrt(wh) / 224 (Detectron2's and MMDetection's).
     """
     wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     size = torch.sqrt(wh[:, 0] * wh[:, 1])
-    # The small term keeps exact powers of two on their level despite rounding (torchvision's LevelMapper).
-    level = torch.floor(canonical_level + torch.log2(size / canonical_size) + 1e-6)
+    level = torch.floor(canonical_level + torch.log2(size / canonical_size + size_epsilon) + level_epsilon)
     return level.clamp(lowest, lowest + levels - 1).nan_to_num(lowest).to(torch.int64) - lowest
 
 
