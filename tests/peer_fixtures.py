@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from maskrcnn.config import Config
+from maskrcnn.data.loader import Batch, collate
+from maskrcnn.data.transforms import Sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops.polygons import polygons_to_crop
+from maskrcnn.predict import preprocess
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.weights.imported import Imported
 
@@ -70,3 +76,42 @@ def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:
     """The largest difference, as a share of the largest expected value."""
     reference = torch.from_numpy(expected)
     return float((found - reference).abs().max() / reference.abs().max())
+
+
+def training_batch(fixture: PeerFixture, config: Config, numbers: Sequence[int]) -> Batch:
+    """The images `numbers` as the peer trained on them: resized as in prediction, not flipped."""
+    return collate([_sample(fixture, config, number) for number in numbers], config.image.divisor)
+
+
+def _sample(fixture: PeerFixture, config: Config, number: int) -> Sample:
+    arrays, image = fixture.expected, fixture.image(number)
+    batch = preprocess([image], config.image)
+    height, width = batch.sizes_hw[0].tolist()
+    size = image.shape[0], image.shape[1]
+    scale = np.array([width / size[1], height / size[0]])
+    keypoints = arrays.get(f"gt{number}_keypoints")
+    if keypoints is not None:
+        keypoints = (keypoints * [*scale, 1] * (keypoints[..., 2:] > 0)).astype(np.float32)
+    objects = fixture.truth[number]["polygons"]
+    return Sample(
+        image=batch.pixels[0, :, :height, :width],
+        boxes=(arrays[f"gt{number}_boxes"] * np.tile(scale, 2)).astype(np.float32),
+        labels=arrays[f"gt{number}_classes"].astype(np.int64),
+        crowd=np.zeros(len(objects), dtype=bool),
+        crops=[polygons_to_crop([np.reshape(part, (-1, 2)) for part in parts], size) for parts in objects],
+        to_original=np.array([[1 / scale[0], 0, 0], [0, 1 / scale[1], 0]], dtype=np.float32),
+        image_hw=size,
+        image_id=number,
+        keypoints=keypoints,
+    )
+
+
+def losses_on(network: MaskRCNN, batch: Batch, proposals: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    """The losses with the peer's own proposals, one (N, 4) array an image: a box that rounding lets through or not
+    would change them by more than what is compared."""
+    features = network.features(batch.images)
+    output = network.rpn(features, batch.images.pixels.shape[-2:])
+    boxes = torch.from_numpy(np.stack(proposals))
+    given = Proposals(boxes, torch.ones(boxes.shape[:2], dtype=torch.bool))
+    losses = network.rpn.losses(output, batch.targets)
+    return losses | network.roi_heads.losses(features, given, batch.targets, batch.images.sizes_hw)

@@ -154,7 +154,7 @@ class ResNetConfig:
         )
         stem = self.width if self.stem_width is None else self.stem_width
         _require(stem > 0, f"backbone.stem_width must be positive, found {stem}")
-        for name, channels in (("stem_width", stem), ("width", self.width), ("bottleneck_width", inner)):
+        for name, channels in (("width", self.width), ("stem_width", stem), ("bottleneck_width", inner)):
             _require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
 
 
@@ -330,6 +330,9 @@ class MaskHeadConfig:
     target_sampling_ratio: int = 2
     target_aligned: bool = True
     target_threshold: float | None = None
+    # Whose pixels the samples lie between. original: the bitmap's. network: those of the network input, each with the
+    # value of the original pixel under it, as if the bitmap were resized with the image (Detectron2).
+    target_pixels: Literal["original", "network"] = "original"
     # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).
     # expanded_box: pad by one cell, truncate the box, resize (Detectron, torchvision).
     paste: Literal["pixel_centres", "expanded_box"] = "pixel_centres"

@@ -32,14 +32,52 @@ def sample_bitmaps(
     first = at.floor()
     x_fraction, y_fraction = (at - first).unbind(-1)
     x0, y0 = (first.to(torch.int64) - origins_xy[:, None]).unbind(-1)
-    height, width = sizes_hw[:, None, 0], sizes_hw[:, None, 1]
     result = torch.zeros_like(x_fraction)
     for y, y_weight in ((y0, 1 - y_fraction), (y0 + 1, y_fraction)):
         for x, x_weight in ((x0, 1 - x_fraction), (x0 + 1, x_fraction)):
-            hit = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-            index = torch.where(hit, offsets[:, None] + y * width + x, 0)
-            result += torch.where(hit, pixels[index].to(result.dtype), 0) * (y_weight * x_weight)
+            result += _look_up(pixels, offsets, sizes_hw, x, y) * (y_weight * x_weight)
     return torch.where(inside, result, 0)
+
+
+def sample_resized(
+    crops: tuple[Tensor, Tensor, Tensor, Tensor], points_xy: Tensor, to_original: Tensor, image_hw: Tensor
+) -> Tensor:
+    """As `sample_bitmaps`, of the bitmaps that nearest-neighbour resizing to the network input would give: bilinear
+    between the pixels of the network input, each of which has the value of the original pixel under its centre.
+
+    Args:
+        crops: pixels, offsets, sizes_hw and origins_xy as `sample_bitmaps` takes them.
+        points_xy: (R, P, 2) float32, continuous network-input pixels.
+        to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
+        image_hw: (R, 2) int64, original size; pixels outside it have the value of the border.
+
+    Returns:
+        (R, P) float32 in 0..1.
+    """
+    pixels, offsets, sizes_hw, origins_xy = crops
+    at = (points_xy - 0.5).nan_to_num(0.0)  # of a network that diverges
+    first = at.floor()
+    fraction = at - first
+    linear, shift = to_original[:, :, :2].transpose(1, 2), to_original[:, None, :, 2]
+    last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
+    result = torch.zeros_like(fraction[..., 0])
+    for dy in (0, 1):
+        for dx in (0, 1):
+            centre = first + torch.tensor([dx + 0.5, dy + 0.5], device=at.device)
+            # Products and sums, as a matrix product would be rounded under autocast.
+            there = (centre[..., None] * linear[:, None]).sum(2) + shift
+            x, y = (torch.minimum(there.floor().clamp(min=0), last).to(torch.int64) - origins_xy[:, None]).unbind(-1)
+            weight = (fraction if dx else 1 - fraction)[..., 0] * (fraction if dy else 1 - fraction)[..., 1]
+            result += _look_up(pixels, offsets, sizes_hw, x, y) * weight
+    return result
+
+
+def _look_up(pixels: Tensor, offsets: Tensor, sizes_hw: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(R, P) float32 values of R crops at (R, P) int64 columns and rows; 0 outside a crop."""
+    height, width = sizes_hw[:, None, 0], sizes_hw[:, None, 1]
+    hit = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    index = torch.where(hit, offsets[:, None] + y * width + x, 0)
+    return torch.where(hit, pixels[index].to(torch.float32), 0)
 
 
 def mask_targets(
@@ -52,6 +90,7 @@ def mask_targets(
     sampling_ratio: int = 2,
     aligned: bool = True,
     threshold: float | None = None,
+    resized: bool = False,
 ) -> Tensor:
     """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
 
@@ -64,6 +103,7 @@ def mask_targets(
         sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
         aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
         threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
+        resized: sample the bitmap as `sample_resized` does, not the original one.
 
     Returns:
         (R, M, M) float32.
@@ -87,13 +127,29 @@ def mask_targets(
     # (R, 2, M * S) positions on each axis
     axis = (start[..., None, None] + (cells[:, None] + within[:, :, None, :]) * cell[..., None, None]).flatten(2)
     x, y = axis[:, 0, None, :], axis[:, 1, :, None]
+    samples = _at_points(x, y, to_original, crops, image_hw, resized=resized).view(-1, size, most, size, most)
+    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
+    targets = (samples * weights[:, 0, None, None, None, :]).sum(4)
+    targets = (targets * weights[:, 1, None, :, None]).sum(2)
+    return targets if threshold is None else (targets >= threshold).to(targets.dtype)
+
+
+def _at_points(
+    x: Tensor,
+    y: Tensor,
+    to_original: Tensor,
+    crops: tuple[Tensor, Tensor, Tensor, Tensor],
+    image_hw: Tensor,
+    *,
+    resized: bool,
+) -> Tensor:
+    """Samples (R, H * W) at the grid of (R, 1, W) columns and (R, H, 1) rows, network-input pixels."""
+    if resized:
+        points = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
+        return sample_resized(crops, points.flatten(1, 2), to_original, image_hw)
     linear, shift = to_original[:, :, :2], to_original[:, :, 2]
     points = torch.stack(
         [linear[:, i, 0, None, None] * x + linear[:, i, 1, None, None] * y + shift[:, i, None, None] for i in (0, 1)],
         dim=-1,
     )
-    samples = sample_bitmaps(*crops, points.flatten(1, 2), image_hw).view(-1, size, most, size, most)
-    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
-    targets = (samples * weights[:, 0, None, None, None, :]).sum(4)
-    targets = (targets * weights[:, 1, None, :, None]).sum(2)
-    return targets if threshold is None else (targets >= threshold).to(targets.dtype)
+    return sample_bitmaps(*crops, points.flatten(1, 2), image_hw)

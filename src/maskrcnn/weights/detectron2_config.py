@@ -227,7 +227,10 @@ def _usual(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
         "losses, overlaps and samples of training are those of Detectron2's own configs",
     ]
     if mean is not None and std is not None:
-        said["MODEL.PIXEL_MEAN"], said["MODEL.PIXEL_STD"] = mean.flatten().tolist(), std.flatten().tolist()
+        # float32 keeps seven digits of what was a decimal number.
+        said["MODEL.PIXEL_MEAN"], said["MODEL.PIXEL_STD"] = (
+            [round(value, 4) for value in values.flatten().tolist()] for values in (mean, std)
+        )
         assumed.append("the input is BGR (INPUT.FORMAT)")
     else:
         assumed.append(pixels.format(said["MODEL.PIXEL_MEAN"], said["MODEL.PIXEL_STD"]))
@@ -467,6 +470,7 @@ def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
         target_sampling_ratio=0,
         target_aligned=True,
         target_threshold=0.5,
+        target_pixels="network",
         paste="pixel_centres",
     )
 
