@@ -188,7 +188,7 @@ def mask_rcnn_tiny() -> Config:
         image=ImageConfig(short_side=160, long_side=224),
         augment=AugmentConfig(scale_jitter=(0.85, 1.15), crop=(160, 160), flip_vertical=0.5, quarter_turns=True),
         train=TrainConfig(
-            steps=800,
+            steps=900,
             batch_size=8,
             optimizer="adamw",
             learning_rate=2e-3,
@@ -197,7 +197,7 @@ def mask_rcnn_tiny() -> Config:
             schedule="cosine",
             clip_norm=5.0,
             evaluate_every=0,
-            checkpoint_every=400,
+            checkpoint_every=450,
         ),
     )
 
