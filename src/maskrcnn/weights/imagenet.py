@@ -30,6 +30,16 @@ RENAMES = (
     (r"\.downsample\.0\.", ".shortcut.conv."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
 )
+# The way back, applied in order
+RENAMES_BACK = (
+    (r"^stem\.conv\.", "conv1."),
+    (r"^stem\.norm\.", "bn1."),
+    *((rf"^res{stage}\.", f"layer{stage - 1}.") for stage in range(2, 6)),
+    (r"\.conv(\d)\.conv\.", r".conv\1."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.shortcut\.conv\.", ".downsample.0."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
+)
 # The classifier and the training counters of batch norm have no place in a backbone.
 DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
 
@@ -97,6 +107,13 @@ def load_timm(backbone: TimmBackbone, source: Path | str) -> str:
 def torchvision_to_ours(name: str) -> str:
     """The name of a torchvision ResNet parameter in our backbone."""
     for pattern, replacement in RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def ours_to_torchvision(name: str) -> str:
+    """The name in torchvision of a parameter of our ResNet."""
+    for pattern, replacement in RENAMES_BACK:
         name = re.sub(pattern, replacement, name)
     return name
 

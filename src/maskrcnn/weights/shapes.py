@@ -1,0 +1,192 @@
+"""The architecture that a set of tensors tells: everything of a `ModelConfig` that shapes and names determine.
+
+The tensors carry our names already; what no shape tells (strides, thresholds, anchors) keeps its default.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, cast
+
+from torch import Tensor
+
+from maskrcnn.config import (
+    BoxHeadConfig,
+    HeadNorm,
+    KeypointHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    Norm,
+    PointRendConfig,
+    ResNetConfig,
+    RPNConfig,
+)
+from maskrcnn.errors import WeightsError
+from maskrcnn.models.resnet import BLOCKS, Bottleneck
+
+Tensors = Mapping[str, Tensor]
+BOX, MASK, KEYPOINT = "roi_heads.box.head", "roi_heads.mask.", "roi_heads.keypoint.head"
+SHARED_HEAD = "roi_heads.pooler.shared_head."  # res5 with C4
+
+
+def model_of(tensors: Tensors) -> ModelConfig:
+    """
+    Args:
+        tensors: by our names; others do no harm.
+
+    Returns:
+        Norms are frozen batch norm where batch norm keeps no count of batches. One level without a pyramid is taken
+        for DC5, whose box branch and mask branch have the sides that are usual.
+
+    Raises:
+        WeightsError: a part that every model has is missing, or the backbone is no ResNet.
+    """
+    neck: Literal["fpn", "c4", "dc5"] = "dc5"
+    if "neck.lateral.0.weight" in tensors or "neck.lateral.0.conv.weight" in tensors:
+        neck = "fpn"
+    elif any(name.startswith(SHARED_HEAD) for name in tensors):
+        neck = "c4"
+    backbone = _backbone(tensors)
+    lateral = _conv(tensors, "neck.lateral.0") if neck == "fpn" else None
+    first_box = BOX if f"{BOX}.class_logits.weight" in tensors else "roi_heads.box.heads.0"
+    features = backbone.width * 4 * 8 if lateral is None else len(lateral)
+    classes = len(_need(tensors, f"{first_box}.class_logits.weight")) - 1
+    return ModelConfig(
+        num_classes=classes,
+        backbone=backbone,
+        neck=neck,
+        fpn_channels=ModelConfig.fpn_channels if lateral is None else len(lateral),
+        fpn_norm=_head_norm(tensors, "neck.lateral.0"),
+        anchors=ModelConfig().anchors if neck == "fpn" else replace(ModelConfig().anchors, sizes=(FIVE_SIZES,)),
+        rpn=_rpn(tensors),
+        box_head=_box_head(tensors, first_box, features, classes, neck),
+        mask_head=_mask_head(tensors, classes),
+        keypoint_head=_keypoint_head(tensors),
+    )
+
+
+FIVE_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
+
+
+def _backbone(tensors: Tensors) -> ResNetConfig:
+    counts = []
+    for stage in range(2, 6):
+        block = re.compile(rf"^(?:backbone\.res{stage}|{re.escape(SHARED_HEAD[:-1]) if stage == 5 else '$'})\.(\d+)\.")
+        numbers = {int(found[1]) for name in tensors if (found := block.match(name))}
+        counts.append(len(numbers))
+    bottleneck = "backbone.res2.0.conv3.conv.weight" in tensors
+    depths = [depth for depth, blocks in BLOCKS.items() if blocks == tuple(counts) and (depth >= 50) == bottleneck]
+    if not depths:
+        raise WeightsError(
+            f"expected a ResNet of depth {', '.join(map(str, BLOCKS))} as the backbone, found "
+            f"{counts} blocks in its four stages"
+        )
+    middle = "backbone.res2.0.conv2"
+    inner = len(_need(tensors, f"{middle}.conv.weight"))
+    out = len(_need(tensors, f"backbone.res2.0.conv{3 if bottleneck else 2}.conv.weight"))
+    width = out // Bottleneck.expansion if bottleneck else out
+    offsets = {
+        int(found[1]): len(value)
+        for name, value in tensors.items()
+        if (found := re.match(r"^backbone\.res(\d)\.\d+\.conv2\.offset\.weight$", name))
+    }
+    return ResNetConfig(
+        depth=cast(Any, depths[0]),
+        width=width,
+        groups=inner // tensors[f"{middle}.conv.weight"].shape[1],
+        bottleneck_width=None if inner == width else inner,
+        norm=_norm(tensors, "backbone.res4.0.conv1"),  # the first stages may be frozen
+        deformable_stages=tuple(sorted(offsets)),
+        deformable_modulated=27 in offsets.values(),
+    )
+
+
+def _rpn(tensors: Tensors) -> RPNConfig:
+    return RPNConfig(convs=_count(tensors, "rpn.head.convs"))
+
+
+def _box_head(tensors: Tensors, head: str, features: int, classes: int, neck: str) -> BoxHeadConfig:
+    convs, layers = _count(tensors, f"{head}.convs"), _count(tensors, f"{head}.layers")
+    conv = _conv(tensors, f"{head}.convs.0") if convs else None
+    resolution = 14 if neck == "c4" else 7
+    if layers:
+        first = tensors[f"{head}.layers.0.weight"]
+        resolution = math.isqrt(first.shape[1] // (features if conv is None else len(conv)))
+    stages = _count(tensors, "roi_heads.box.heads")
+    return BoxHeadConfig(
+        resolution=resolution,
+        convs=convs,
+        conv_channels=BoxHeadConfig.conv_channels if conv is None else len(conv),
+        norm=_head_norm(tensors, f"{head}.convs.0"),
+        layers=layers,
+        hidden=len(first) if layers else BoxHeadConfig.hidden,
+        # With one class a row for it and a row for all are the same.
+        class_agnostic=stages > 0 or (classes > 1 and len(_need(tensors, f"{head}.deltas.weight")) == 4),
+        cascade_ious=tuple(0.5 + 0.1 * i for i in range(1, stages)),
+        cascade_weights=tuple((10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i) for i in range(2, stages + 1)),
+    )
+
+
+def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
+    if not any(name.startswith(MASK) for name in tensors):
+        return None
+    coarse = tensors.get(f"{MASK}coarse_head.reduce.weight")
+    if coarse is not None:
+        point = _need(tensors, f"{MASK}point_head.layers.0.weight")
+        layers = _count(tensors, f"{MASK}coarse_head.layers")
+        masks = len(_need(tensors, f"{MASK}point_head.predictor.weight"))
+        side = math.isqrt(tensors[f"{MASK}coarse_head.layers.0.weight"].shape[1] // len(coarse))
+        return MaskHeadConfig(
+            resolution=2 * side,
+            channels=len(coarse),
+            layers=layers,
+            hidden=len(tensors[f"{MASK}coarse_head.layers.0.weight"]),
+            class_agnostic=classes > 1 and masks == 1,
+            point_rend=PointRendConfig(layers=_count(tensors, f"{MASK}point_head.layers"), channels=len(point)),
+        )
+    return MaskHeadConfig(
+        convs=_count(tensors, f"{MASK}head.convs"),
+        channels=_need(tensors, f"{MASK}head.upsample.weight").shape[1],
+        norm=_head_norm(tensors, f"{MASK}head.convs.0"),
+        class_agnostic=classes > 1 and len(_need(tensors, f"{MASK}head.predictor.weight")) == 1,
+    )
+
+
+def _keypoint_head(tensors: Tensors) -> KeypointHeadConfig | None:
+    predictor = tensors.get(f"{KEYPOINT}.predictor.weight")
+    if predictor is None:
+        return None
+    count = _count(tensors, f"{KEYPOINT}.convs")
+    channels = len(_need(tensors, f"{KEYPOINT}.convs.0.weight"))
+    return KeypointHeadConfig(predictor.shape[1], convs=count, channels=channels)
+
+
+def _norm(tensors: Tensors, conv: str) -> Norm:
+    if f"{conv}.norm.running_mean" not in tensors:
+        return "group_norm"
+    return "batch_norm" if f"{conv}.norm.num_batches_tracked" in tensors else "frozen_batch_norm"
+
+
+def _head_norm(tensors: Tensors, conv: str) -> HeadNorm:
+    if f"{conv}.norm.weight" not in tensors:
+        return "none"
+    return "batch_norm" if f"{conv}.norm.running_mean" in tensors else "group_norm"
+
+
+def _conv(tensors: Tensors, name: str) -> Tensor:
+    """The weight of a convolution that may have a norm."""
+    return tensors[f"{name}.conv.weight"] if f"{name}.conv.weight" in tensors else _need(tensors, f"{name}.weight")
+
+
+def _count(tensors: Tensors, prefix: str) -> int:
+    numbers = {name[len(prefix) + 1 :].partition(".")[0] for name in tensors if name.startswith(f"{prefix}.")}
+    return len(numbers)
+
+
+def _need(tensors: Tensors, name: str) -> Tensor:
+    if name not in tensors:
+        raise WeightsError(f"expected the weights of a Mask R-CNN, with {name} in the names of this package; not found")
+    return tensors[name]
