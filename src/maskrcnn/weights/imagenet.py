@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import nn
@@ -13,8 +12,8 @@ from torch import nn
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.containers import SUFFIXES
-from maskrcnn.weights.download import fetch
 from maskrcnn.weights.model_file import fill
+from maskrcnn.weights.named import downloaded
 from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
@@ -129,5 +128,4 @@ def _named(name: str) -> Path:
             f"{name!r} is neither a file nor the name of torchvision weights; "
             "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
         ) from None
-    own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
-    return own if own.is_file() else fetch(weights.url)
+    return downloaded(weights.url)
