@@ -10,7 +10,7 @@ from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_res
 
 from maskrcnn.benchmark.pair import CLASSES, SPREAD, enliven, settings_of_theirs, without_sampling
 from maskrcnn.config import Config
-from maskrcnn.weights.torchvision import Version, torchvision_config
+from maskrcnn.weights.torchvision_config import Version, torchvision_config
 
 SPREAD_V2 = {
     **{name: value for name, value in SPREAD.items() if ".mask_head." not in name},  # norms spread what these say

@@ -268,6 +268,9 @@ class BoxHeadConfig:
     layers: int = 2
     hidden: int = 1024
     class_agnostic: bool = False
+    # Rows of the classifier, after the background, that take part in the softmax and are never found: torchvision's
+    # 91 rows of COCO hold ten ids that no category has.
+    unused_classes: int = 0
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
@@ -275,7 +278,8 @@ class BoxHeadConfig:
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
 
     def __post_init__(self) -> None:
-        _require(self.layers >= 0, f"box_head.layers must not be negative, found {self.layers}")
+        for name in ("layers", "unused_classes"):
+            _require(getattr(self, name) >= 0, f"box_head.{name} must not be negative, found {getattr(self, name)}")
         _require(
             len(self.cascade_ious) == len(self.cascade_weights),
             "box_head.cascade_ious and box_head.cascade_weights need one entry for each stage after the first, "
@@ -521,6 +525,26 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         unknown is None, f"config field {unknown}: there is no such field; was the file written by a newer version?"
     )
     return config
+
+
+def differing_settings(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Values that differ, by the name of the setting (`image.kernel`): of the first and of the second."""
+
+    def flat(value: Any, path: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {path: value}
+        return {
+            name: leaf
+            for key, item in value.items()
+            for name, leaf in flat(item, f"{path}.{key}" if path else key).items()
+        }
+
+    first, second = flat(config_to_dict(one), ""), flat(config_to_dict(other), "")
+    return {
+        name: (first.get(name), second.get(name))
+        for name in sorted(first.keys() | second.keys())
+        if first.get(name) != second.get(name)
+    }
 
 
 def _unknown_fields(given: Any, known: Any, path: str = "") -> Iterator[str]:

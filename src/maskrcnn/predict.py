@@ -27,7 +27,8 @@ from maskrcnn.structures.image_file import as_rgb, read_image
 from maskrcnn.structures.images import ImageBatch, stack_images
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
-from maskrcnn.weights.model_file import open_model, save_model
+from maskrcnn.weights.model_file import save_model
+from maskrcnn.weights.open import open_weights
 
 LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
 
@@ -89,16 +90,27 @@ class Predictor:
         save_model(path, self.network, self.config, self.provenance)
 
 
-def load(path: Path | str, device: str | torch.device | None = None) -> Predictor:
-    """Opens a model file.
+def load(
+    source: Path | str,
+    device: str | torch.device | None = None,
+    *,
+    config_file: Path | str | None = None,
+    allow_partial: bool = False,
+) -> Predictor:
+    """Opens a model: our model file, or a checkpoint of another framework, which keeps that framework's rules.
 
     Args:
+        source: a file, an address, or a name of `maskrcnn weights list`.
         device: where to run; by default the first GPU if there is one, else the CPU.
+        config_file: of the framework that wrote the checkpoint; without it, shapes and what is usual decide, and
+            `provenance["assumed"]` says what was taken for granted.
+        allow_partial: accept a checkpoint that lacks tensors, which then are random, or holds others.
 
     Raises:
         WeightsError: the file cannot be opened as a model.
+        ConfigError: the config file cannot be followed.
     """
-    network, config, provenance = open_model(path)
+    network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Predictor(network.to(target), config, provenance)
 

@@ -183,12 +183,12 @@ def mask_rcnn_tiny() -> Config:
             anchors=AnchorConfig(sizes=((12.0,), (24.0,), (48.0,), (96.0,), (160.0,))),
             rpn=RPNConfig(samples=128, pre_nms_train=300, pre_nms_test=300, post_nms_train=200, post_nms_test=200),
             box_head=BoxHeadConfig(samples=64, hidden=256),
-            mask_head=MaskHeadConfig(convs=2, channels=64, samples=16),
+            mask_head=MaskHeadConfig(convs=2, channels=64, samples=8),
         ),
         image=ImageConfig(short_side=160, long_side=224),
         augment=AugmentConfig(scale_jitter=(0.85, 1.15), crop=(160, 160), flip_vertical=0.5, quarter_turns=True),
         train=TrainConfig(
-            steps=800,
+            steps=1000,
             batch_size=8,
             optimizer="adamw",
             learning_rate=2e-3,
@@ -197,7 +197,7 @@ def mask_rcnn_tiny() -> Config:
             schedule="cosine",
             clip_norm=5.0,
             evaluate_every=0,
-            checkpoint_every=400,
+            checkpoint_every=500,
         ),
     )
 

@@ -41,7 +41,7 @@ def pair(shared: Path) -> tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]:
     config = torchvisions_keypoint_rules(160, 267, 60, 12)
     theirs = torchvision_keypoint_model(config, [as_float(images[0])])
     ours = build_model(config)
-    ours.load_state_dict(our_state(theirs.state_dict(), 1))
+    ours.load_state_dict(our_state(theirs.state_dict(), config))
     return theirs, ours.eval(), config, images
 
 

@@ -19,7 +19,8 @@ from maskrcnn.data.transforms import Sample
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.image_file import read_image
-from maskrcnn.weights.torchvision import Version, our_layout, our_name
+from maskrcnn.weights.torchvision import our_layout, our_names
+from maskrcnn.weights.torchvision_config import Version
 from torchvision_copy import torchvision_model, torchvisions_rules
 
 PREDICTIONS = re.compile(r"cls_logits|bbox_pred|cls_score|mask_fcn_logits")
@@ -33,7 +34,6 @@ class Pair:
     theirs: nn.Module
     ours: MaskRCNN
     config: Config
-    version: Version
 
 
 def images_of(shared: Path) -> list[np.ndarray]:
@@ -48,7 +48,7 @@ def make_pair(shared: Path, version: Version, *sizes: int) -> Pair:
     """`sizes` are the short side, the long side, and the numbers of proposals and detections."""
     config = torchvisions_rules(version, *sizes)
     theirs = torchvision_model(version, config, [as_float(images_of(shared)[0])])
-    return Pair(theirs, copy_weights(theirs, version, config), config, version)
+    return Pair(theirs, copy_weights(theirs, config), config)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["v1", "v2"])
@@ -171,16 +171,16 @@ def test_losses_and_gradients(small: Pair, shared: Path) -> None:
 
     sum(expected.values()).backward()  # type: ignore[union-attr]
     sum(found.values()).backward()  # type: ignore[union-attr]
-    gradients = dict(ours.named_parameters())
+    gradients, names = dict(ours.named_parameters()), our_names(theirs.state_dict())
     compared = 0
     for name, parameter in theirs.named_parameters():
-        our = our_name(name, small.version)
+        our = names[name]
         ours_gradient = gradients[our].grad if our in gradients else None
         if ours_gradient is None:  # norms and the frozen stages
             assert name.startswith("backbone.body.")
             continue
         assert parameter.grad is not None
-        their_gradient = our_layout(name, parameter.grad)
+        their_gradient = our_layout(our, parameter.grad, small.config)
         # Where rounding decides the sign before a ReLU, a unit's gradient comes or goes: the more of them lie
         # above a layer, the more. The predictions themselves have none.
         tolerance = 1e-4 if PREDICTIONS.search(name) else 3e-2 if name.startswith("backbone.") else 1e-2

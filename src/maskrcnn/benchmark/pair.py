@@ -16,7 +16,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from maskrcnn.config import Config
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights.torchvision import Version, our_state, torchvision_config
+from maskrcnn.weights.torchvision import our_state
+from maskrcnn.weights.torchvision_config import torchvision_config
 
 CLASSES = 91  # of torchvision's COCO models, with the background
 EVERYTHING = 10**6  # a sample size that leaves nothing out
@@ -120,13 +121,13 @@ def make_pair(config: Config, images: Sequence[Tensor], seed: int = 0) -> Pair:
     torch.manual_seed(seed)
     theirs = build_theirs(config)
     enliven(theirs, images, SPREAD)
-    return Pair(theirs, copy_weights(theirs, 1, config), config)
+    return Pair(theirs, copy_weights(theirs, config), config)
 
 
-def copy_weights(model: nn.Module, version: Version, config: Config) -> MaskRCNN:
+def copy_weights(model: nn.Module, config: Config) -> MaskRCNN:
     """Our network, in evaluation mode, with the weights of torchvision's."""
     network = build_model(config)
-    network.load_state_dict(our_state(model.state_dict(), version))
+    network.load_state_dict(our_state(model.state_dict(), config))
     return network.eval()
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images: predictions.json and drawn pictures",
     "data": "check or show a data set",
+    "weights": "inspect, convert and list checkpoints of other frameworks",
     "ablate": "the paper's ablations on one's own data, as one table",
     "bench": "speed and memory beside torchvision's, with equal results",
     "presets": "the named configurations and what each costs",

@@ -19,8 +19,10 @@ class Evaluate:
 
     data: Path
     """Ground truth: COCO JSON, or a folder that holds one."""
-    model: Path | None = None
-    """Model file."""
+    model: str | None = None
+    """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
+    config_file: Path | None = None
+    """With --model: of the framework that wrote the checkpoint."""
     results: Path | None = None
     """COCO results JSON of any detector, instead of --model."""
     max_detections: int | None = None
@@ -37,13 +39,16 @@ class Evaluate:
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, print_json, say_assumptions, track
 
         if self.model is not None and self.results is None:
+            from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
+            model = load(self.model, config_file=self.config_file)
+            say_assumptions(model.provenance, self.model)
             report = evaluate(
-                self.model,
+                model,
                 self.data,
                 max_detections=self.max_detections,
                 results_out=self.results_out,

@@ -27,6 +27,18 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     return rich_track(items, description=description, total=total, console=console(stderr=True))
 
 
+def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
+    """What the import of `source` took for granted, was missing and was left out, a line each, on stderr.
+
+    A model file that was imported once says nothing of it any more.
+    """
+    if provenance.get("imported_from") != source:
+        return
+    for title, name in (("assumed", "assumed"), ("initialised anew", "new"), ("left out", "unused")):
+        for item in provenance[name]:
+            console(stderr=True).print(f"{title}: {item}", markup=False)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout; figures that are undefined (NaN) become null."""
     print(json.dumps(_without_nan(value), default=str, allow_nan=False))

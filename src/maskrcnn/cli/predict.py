@@ -18,10 +18,12 @@ class Predict:
 
     images: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders (searched to the bottom) and globs."""
-    model: Path
-    """Model file."""
+    model: str
+    """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
     out: Path
     """Folder for predictions.json and the pictures."""
+    config_file: Path | None = None
+    """Of the framework that wrote the checkpoint."""
     draw: Flag = True
     """Write only predictions.json."""
     min_score: float = 0.5
@@ -33,14 +35,16 @@ class Predict:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, print_json, say_assumptions, track
         from maskrcnn.structures.image_file import image_files
 
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         from maskrcnn.predict import load, predict_files
 
+        model = load(self.model, config_file=self.config_file)
+        say_assumptions(model.provenance, self.model)
         summary = predict_files(
-            load(self.model),
+            model,
             files,
             self.out,
             draw=self.draw,

@@ -33,7 +33,8 @@ class Train:
     preset: str = DEFAULT_PRESET
     """Where the settings start; the flags below change them one by one."""
     weights: str | None = None
-    """Weights to start from: a model file, ImageNet weights (.pth, .safetensors), or a name in torchvision's list."""
+    """What to start from: a model file, a checkpoint of another framework, an address, a name of `maskrcnn weights
+    list`, or ImageNet weights (a file, or a name in torchvision's list)."""
     resume: Flag = False
     """Go on from the last checkpoint in --out."""
     strict: Flag = False

@@ -25,7 +25,7 @@ from maskrcnn.structures.targets import Targets
 
 class BoxHead(nn.Module):
     """Convolutions if asked for, fully connected layers or (with none) the mean over the RoI, then K+1 class
-    scores, background last, and box offsets.
+    scores, background last (and behind it unused classes), and box offsets.
 
     The first fully connected layer reads its input in (row, column, channel) order, in which RoIAlign writes
     it, so that nothing is copied; a checkpoint that stores (channel, row, column) is permuted once when imported.
@@ -45,7 +45,7 @@ class BoxHead(nn.Module):
         read = wide if config.convs else channels
         self.layers = fully_connected(resolution**2 * read, hidden, config.layers)
         told = hidden if config.layers else read
-        self.class_logits = nn.Linear(told, num_classes + 1)
+        self.class_logits = nn.Linear(told, num_classes + 1 + config.unused_classes)
         self.deltas = nn.Linear(told, 4 if config.class_agnostic else 4 * num_classes)
         nn.init.normal_(self.class_logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
@@ -53,7 +53,8 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, C, O, O) channels-last -> logits (R, K+1) and deltas (R, K, 4), or (R, 1, 4) if agnostic; float32."""
+        """(R, C, O, O) channels-last -> logits (R, K+1, and as many more as classes are unused) and deltas
+        (R, K, 4), or (R, 1, 4) if agnostic; float32."""
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
@@ -103,16 +104,17 @@ class BoxBranch(nn.Module):
         """The best D of all proposals and classes, without masks."""
         boxes, image_index = flatten_boxes(proposals.boxes)
         logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
-        return select(logits.softmax(-1), deltas, proposals, self.config.box_weights, sizes_hw, settings)
+        probs = logits.softmax(-1)[:, : self.num_classes + 1]  # unused classes compete and are never found
+        return select(probs, deltas, proposals, self.config.box_weights, sizes_hw, settings)
 
 
 def box_losses(
     logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig
 ) -> dict[str, Tensor]:
-    """Cross-entropy over K+1 classes and the box loss of the true class's offsets, both per sampled RoI.
+    """Cross-entropy over all classes and the box loss of the true class's offsets, both per sampled RoI.
 
     Args:
-        logits: (B * S, K + 1); deltas: (B * S, K or 1, 4).
+        logits: (B * S, K + 1 and the unused classes); deltas: (B * S, K or 1, 4).
     """
     boxes, labels = rois.boxes.flatten(0, 1), rois.labels.flatten()
     positive, valid = rois.positive.flatten(), rois.valid.flatten()

@@ -70,7 +70,7 @@ class CascadeBranch(nn.Module):
             proposals = Proposals(self._move(deltas, proposals.boxes, stage, sizes_hw), proposals.valid)
         head, stage = last
         logits, deltas = self._run(head, features, pooler, proposals.boxes)
-        mean = torch.stack([*probs, logits.softmax(-1)]).mean(0)
+        mean = torch.stack([*probs, logits.softmax(-1)]).mean(0)[:, : self.num_classes + 1]
         return select(mean, deltas, proposals, stage.box_weights, sizes_hw, settings)
 
     def _run(

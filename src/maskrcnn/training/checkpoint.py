@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from maskrcnn.config import Config, config_from_dict, config_to_dict
+from maskrcnn.config import Config, config_from_dict, config_to_dict, differing_settings
 from maskrcnn.errors import TrainingError, WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures.atomic import atomic_write
@@ -89,14 +89,6 @@ def load_checkpoint(out: Path, network: MaskRCNN, optimiser: torch.optim.Optimiz
 
 
 def _difference(stored: Config, config: Config) -> str:
-    def flat(value: Any, path: str) -> dict[str, Any]:
-        if isinstance(value, dict):
-            return {
-                k: v for key, item in value.items() for k, v in flat(item, f"{path}.{key}" if path else key).items()
-            }
-        return {path: value}
-
-    old, new = flat(config_to_dict(stored), ""), flat(config_to_dict(config), "")
-    changed = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    shown = ", ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in changed[:3])
+    changed = differing_settings(stored, config)
+    shown = ", ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in list(changed.items())[:3])
     return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.coco import CocoDataset, load_coco
 from maskrcnn.data.loader import Batch, training_batches
 from maskrcnn.errors import DataError, TrainingError
@@ -27,7 +27,7 @@ from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
-from maskrcnn.weights.initialise import initialise
+from maskrcnn.weights.initialise import initialise, with_conventions
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
 
@@ -70,7 +70,8 @@ def train(
     Args:
         config: classes and category names are taken from the data set.
         data, val: a COCO JSON, or a folder that holds one.
-        weights: what to begin from: a model file of this package, or ImageNet backbone weights (file or name).
+        weights: what to begin from: any detector that `maskrcnn.load` opens, which brings the model and image settings
+            that `config` leaves at their defaults, or ImageNet backbone weights (file or name).
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
         strict: refuse broken annotations and images instead of skipping them.
         limit: only the first so many training images.
@@ -79,6 +80,10 @@ def train(
         DataError, WeightsError, TrainingError: in one line what cannot be used and what to do.
     """
     out = Path(out)
+    given = config
+    if weights is not None:
+        config = with_conventions(config, weights)
+    brought = [name for name in differing_settings(given, config) if name != "categories"]
     dataset, validation, config = _read_data(config, data, val, strict, limit)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_precision(config.train.precision, device)
@@ -101,6 +106,8 @@ def train(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
             f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
         )
+        if brought:
+            bar.say(f"{len(brought)} settings are those of the weights: {', '.join(brought[:4])}, ...")
         skipped = dict.fromkeys(dataset.problems)
         if skipped:
             bar.say(f"{len(skipped)} broken entries are left out, first: {dataset.problems[0]}")
@@ -244,6 +251,8 @@ def _read_data(
     if len(dataset) == 0:
         raise DataError(f"{dataset.path}: no images to train on")
     model = replace(config.model, num_classes=len(dataset.categories))
+    if dataset.categories != config.categories:
+        model = replace(model, box_head=replace(model.box_head, unused_classes=0))
     if model.keypoint_head is not None:
         model = replace(model, keypoint_head=replace(model.keypoint_head, num_keypoints=_keypoint_count(dataset)))
     config = replace(config, model=model, categories=dataset.categories)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import nn
@@ -13,8 +12,8 @@ from torch import nn
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.containers import SUFFIXES
-from maskrcnn.weights.download import fetch
 from maskrcnn.weights.model_file import fill
+from maskrcnn.weights.named import downloaded
 from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
@@ -29,6 +28,16 @@ RENAMES = (
     (r"\.bn(\d)\.", r".conv\1.norm."),
     (r"\.downsample\.0\.", ".shortcut.conv."),
     (r"\.downsample\.1\.", ".shortcut.norm."),
+)
+# The way back, applied in order
+RENAMES_BACK = (
+    (r"^stem\.conv\.", "conv1."),
+    (r"^stem\.norm\.", "bn1."),
+    *((rf"^res{stage}\.", f"layer{stage - 1}.") for stage in range(2, 6)),
+    (r"\.conv(\d)\.conv\.", r".conv\1."),
+    (r"\.conv(\d)\.norm\.", r".bn\1."),
+    (r"\.shortcut\.conv\.", ".downsample.0."),
+    (r"\.shortcut\.norm\.", ".downsample.1."),
 )
 # The classifier and the training counters of batch norm have no place in a backbone.
 DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
@@ -101,6 +110,13 @@ def torchvision_to_ours(name: str) -> str:
     return name
 
 
+def ours_to_torchvision(name: str) -> str:
+    """The name in torchvision of a parameter of our ResNet."""
+    for pattern, replacement in RENAMES_BACK:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def _named(name: str) -> Path:
     """The file of torchvision's weights of that name: torchvision's own copy of it, or a download."""
     from torchvision.models import get_model_weights, get_weight
@@ -112,5 +128,4 @@ def _named(name: str) -> Path:
             f"{name!r} is neither a file nor the name of torchvision weights; "
             "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
         ) from None
-    own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(weights.url).path).name
-    return own if own.is_file() else fetch(weights.url)
+    return downloaded(weights.url)

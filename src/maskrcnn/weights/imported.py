@@ -30,6 +30,20 @@ class Imported:
     unused: tuple[str, ...]
 
 
+class IncompleteError(WeightsError):
+    """Tensors of the model that the file describes are missing, or of another shape.
+
+    Attributes:
+        config: of the model.
+        state: those that fit, by our names.
+    """
+
+    def __init__(self, message: str, config: Config, state: dict[str, Tensor]) -> None:
+        super().__init__(message)
+        self.config = config
+        self.state = state
+
+
 def complete(config: Config, found: dict[str, Tensor], their_name: Callable[[str], str]) -> dict[str, Tensor]:
     """The tensors that the network of `config` has, float32 and in its order.
 
@@ -40,7 +54,7 @@ def complete(config: Config, found: dict[str, Tensor], their_name: Callable[[str
         their_name: our name -> the name in the file, for the message.
 
     Raises:
-        WeightsError: tensors are missing or of another shape; lists them by the names of the file.
+        IncompleteError: tensors are missing or of another shape; lists them by the names of the file.
     """
     with torch.device("meta"):
         expected = build_model(config).state_dict()
@@ -58,9 +72,16 @@ def complete(config: Config, found: dict[str, Tensor], their_name: Callable[[str
         if names
     ]
     if problems:
-        raise WeightsError(
+        fitting = {
+            name: found[name].to(value.dtype)
+            for name, value in expected.items()
+            if name in found and found[name].shape == value.shape
+        }
+        raise IncompleteError(
             f"the tensors do not make a whole model: {'; '.join(problems)}; "
-            "is the file whole, and is it a Mask R-CNN of this kind?"
+            "is the file whole, and is it a Mask R-CNN of this kind?",
+            config,
+            fitting,
         )
     return {name: found[name].to(value.dtype).contiguous() for name, value in expected.items()}
 

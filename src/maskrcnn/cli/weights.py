@@ -1,0 +1,214 @@
+"""`maskrcnn weights inspect`, `convert` and `list`: models of other frameworks, and published ones by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from maskrcnn.errors import MaskRCNNError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from maskrcnn.config import Config
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+OURS = "maskrcnn"  # the framework of our own model files
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """What a file of weights is, which model it makes, and what was assumed; missing and surplus tensors are listed."""
+
+    file: tyro.conf.Positional[str]
+    """A file, an address, or a name of `maskrcnn weights list`."""
+    config_file: Path | None = None
+    """Of the framework that wrote it."""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli import fail
+        from maskrcnn.cli.output import console, print_json
+        from maskrcnn.config import config_to_dict
+        from maskrcnn.weights.named import local_file
+        from maskrcnn.weights.open import open_weights
+        from maskrcnn.weights.read import read_checkpoint
+
+        path = local_file(self.file)
+        checkpoint = read_checkpoint(path)
+        values = sum(value.numel() for value in checkpoint.tensors.values())
+        facts: dict[str, Any] = {
+            "file": path,
+            "container": checkpoint.container,
+            "tensors": len(checkpoint.tensors),
+            "values": values,
+            "beside": sorted(checkpoint.extra),
+            "dropped": checkpoint.dropped,
+        }
+        config, problem = None, ""
+        try:
+            _, config, provenance = open_weights(path, self.config_file, allow_partial=True)
+            facts |= {"framework": provenance.get("framework", OURS), "model": in_words(config)}
+            facts |= {name: provenance.get(name, []) for name in ("assumed", "new", "unused")}
+        except MaskRCNNError as error:
+            problem = str(error)
+        if self.json:
+            of_model = {} if config is None else {"config": config_to_dict(config)}
+            print_json({**facts, **of_model, "problem": problem or None})
+        else:
+            say = console(stderr=False).print
+            say(f"{path}: {checkpoint.container}, {len(checkpoint.tensors)} tensors, {values / 1e6:.1f} M values")
+            for line in [] if config is None else report(facts, config):
+                say(line, markup=False)
+        return fail(problem) if problem else 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """A checkpoint of another framework as our model file, or a model in the names and layout of another framework."""
+
+    file: tyro.conf.Positional[str]
+    """A file, an address, or a name of `maskrcnn weights list`."""
+    out: tyro.conf.Positional[Path]
+    """The file to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
+    to: str = OURS
+    """Framework to write for: maskrcnn, torchvision."""
+    config_file: Path | None = None
+    """Of the framework that wrote the file."""
+    allow_partial: Flag = False
+    """Go on without tensors that are missing (they become random) or have no place."""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console, print_json, say_assumptions
+        from maskrcnn.weights.model_file import save_model
+        from maskrcnn.weights.open import FRAMEWORKS, name_of, open_weights
+
+        frameworks = {name_of(framework): framework for framework in FRAMEWORKS}
+        if self.to not in (OURS, *frameworks):
+            raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *frameworks))}")
+        if self.to == OURS and self.out.suffix != ".safetensors":
+            raise WeightsError(f"{self.out}: our model file is a .safetensors; name it so, or choose --to")
+        network, config, provenance = open_weights(self.file, self.config_file, allow_partial=self.allow_partial)
+        say_assumptions(provenance, self.file)
+        rules: dict[str, tuple[Any, Any]] = {}
+        if self.to == OURS:
+            save_model(self.out, network, config, provenance)
+        else:
+            state = frameworks[self.to].export_state(config, network.state_dict())
+            rules = other_rules(frameworks[self.to], state, config)
+            write_tensors(self.out, state)
+        for name, (there, here) in rules.items():
+            console(stderr=True).print(
+                f"not in the file: {name} is {here!r}, and {self.to}'s default is {there!r}", markup=False
+            )
+        if self.json:
+            print_json({"out": self.out, "model": in_words(config), "rules": rules, **provenance})
+        else:
+            console(stderr=False).print(f"{in_words(config)}: {self.out}", markup=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class List:
+    """Published models that can be named wherever a file of weights is asked for: AP on COCO val2017, size, licence."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Only names and frameworks that hold all of these: torchvision, keypoint, R_101"""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console, print_json
+        from maskrcnn.weights.named import named_weights
+
+        chosen = [
+            entry
+            for entry in named_weights().values()
+            if all(word.lower() in f"{entry.framework} {entry.name}".lower() for word in self.words)
+        ]
+        if self.json:
+            print_json({entry.name: asdict(entry) for entry in chosen})
+            return 0
+        width = max((len(entry.name) for entry in chosen), default=4)
+        lines = [f"{'name':<{width}}  framework     box  mask  keyp    MB  licence"]
+        for entry in chosen:
+            figures = "  ".join(
+                f"{'-' if value is None else f'{value:.1f}':>4}"
+                for value in (entry.box_ap, entry.mask_ap, entry.keypoint_ap)
+            )
+            size = "-" if entry.megabytes is None else f"{entry.megabytes:.0f}"
+            lines.append(f"{entry.name:<{width}}  {entry.framework:<11}  {figures}  {size:>4}  {entry.licence}")
+        console(stderr=False).print("\n".join(lines), markup=False)
+        return 0
+
+
+def in_words(config: Config) -> str:
+    """The network in one line."""
+    from maskrcnn.config import ResNetConfig
+
+    model = config.model
+    backbone = model.backbone
+    trunk = f"ResNet-{backbone.depth}" if isinstance(backbone, ResNetConfig) else backbone.name
+    if isinstance(backbone, ResNetConfig) and backbone.groups > 1:
+        trunk = f"ResNeXt-{backbone.depth}, {backbone.groups} groups"
+    heads = [f"{len(model.box_head.cascade_ious) + 1} box stages"] if model.box_head.cascade_ious else ["boxes"]
+    heads += ["masks"] if model.mask_head is not None else []
+    heads += [f"{model.keypoint_head.num_keypoints} keypoints"] if model.keypoint_head is not None else []
+    return f"{trunk}, {model.neck}, {model.num_classes} classes, {', '.join(heads)}"
+
+
+def report(facts: dict[str, Any], config: Config) -> list[str]:
+    """Lines about a model: what it is, its settings that are not our defaults, what was assumed and did not fit."""
+    from maskrcnn.config import Config, differing_settings
+
+    lines = [f"{facts['framework']}: {facts['model']}"]
+    names = [category.name for category in config.categories]
+    if names:
+        lines.append(f"categories: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
+    changed = {name: new for name, (_, new) in differing_settings(Config(), config).items()}
+    lines += [
+        f"  {name} {value}" for name, value in changed.items() if name.startswith(("model.", "image.")) and value != ()
+    ]
+    lines += [f"assumed: {sentence}" for sentence in facts["assumed"]]
+    lines += [f"missing: {name} (our name)" for name in facts["new"]]
+    lines += [f"no place in the model: {name}" for name in facts["unused"]]
+    return lines
+
+
+def other_rules(framework: Any, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
+    """Settings of a model that an export cannot hold: what the framework would take for them, and what they are."""
+    from maskrcnn.config import differing_settings
+    from maskrcnn.weights.read import Checkpoint
+
+    usual = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
+    differing = differing_settings(usual, config).items()
+    return {name: pair for name, pair in differing if name.startswith(("model.", "image."))}
+
+
+def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
+    """A file of tensors by name, as torch.save writes it."""
+    import torch
+
+    from maskrcnn.structures.atomic import atomic_write
+
+    with atomic_write(path) as temporary:
+        torch.save(state, temporary)
+
+
+Command = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect", prefix_name=False)]
+    | Annotated[Convert, tyro.conf.subcommand("convert", prefix_name=False)]
+    | Annotated[List, tyro.conf.subcommand("list", prefix_name=False)]
+)
+
+
+def parse(argv: Sequence[str]) -> Inspect | Convert | List:
+    return tyro.cli(Command, prog="maskrcnn weights", args=argv)

@@ -1,0 +1,90 @@
+"""Published models by name: the table `named.csv`, and the file that a source of weights stands for.
+
+Figures are AP on COCO val2017 as published: by torchvision (`meta` of its weights), in Detectron2's MODEL_ZOO.md and in
+the metafiles of MMDetection's configs.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from maskrcnn.errors import WeightsError
+from maskrcnn.weights.containers import SUFFIXES
+from maskrcnn.weights.download import fetch
+
+
+@dataclass(frozen=True)
+class NamedWeights:
+    """One published model. AP in percent, None where the model has no such output or none was published; `megabytes`
+    of the file, None where it is not known."""
+
+    name: str
+    framework: str
+    box_ap: float | None
+    mask_ap: float | None
+    keypoint_ap: float | None
+    megabytes: float | None
+    licence: str
+    url: str
+
+
+@cache
+def named_weights() -> dict[str, NamedWeights]:
+    """All of the table, by name."""
+    with files("maskrcnn.weights").joinpath("named.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        row["name"]: NamedWeights(
+            name=row["name"],
+            framework=row["framework"],
+            box_ap=_number(row["box_ap"]),
+            mask_ap=_number(row["mask_ap"]),
+            keypoint_ap=_number(row["keypoint_ap"]),
+            megabytes=_number(row["megabytes"]),
+            licence=row["licence"],
+            url=row["url"],
+        )
+        for row in rows
+    }
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def is_named(source: Path | str) -> bool:
+    """Whether it is an address or a name of the table."""
+    return str(source).startswith(("http://", "https://")) or str(source) in named_weights()
+
+
+def local_file(source: Path | str) -> Path:
+    """The file that a path, an address or a name of the table stands for, downloaded if need be.
+
+    Raises:
+        WeightsError: a name that is neither in the table nor a file, or the download failed.
+    """
+    path = Path(source)
+    if path.exists():
+        return path
+    if is_named(source):
+        entry = named_weights().get(str(source))
+        return downloaded(str(source) if entry is None else entry.url)
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        return path  # whoever opens it says that it is missing
+    near = difflib.get_close_matches(str(source), named_weights(), n=3, cutoff=0.4)
+    hint = f"nearest: {', '.join(near)}; " if near else ""
+    raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
+
+
+def downloaded(url: str) -> Path:
+    """The file behind an address: torch's own copy of it, or ours."""
+    import torch
+
+    own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name
+    return own if own.is_file() and "download.pytorch.org" in url else fetch(url)
