@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import zipfile
@@ -129,7 +130,7 @@ def _zip(path: Path) -> Container:
 
 def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
     try:
-        text = head[:-3].decode() if len(head) == 4096 else head.decode()  # the cut may divide a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the cut may divide a character
     except UnicodeDecodeError:
         text = "\0"
     if re.search(r"[\0-\x08\x0e-\x1f]", text):
