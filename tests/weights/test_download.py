@@ -366,6 +366,7 @@ def start(url: str, **streams: int) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", FETCH, url], text=True, **streams)  # type: ignore[call-overload,no-any-return]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(server: Server, cache: Path) -> None:
     server.pause = 0.3
     processes = [start(server.url(), stdout=subprocess.PIPE) for _ in range(3)]
@@ -376,6 +377,7 @@ def test_two_processes_at_once(server: Server, cache: Path) -> None:
     assert kept(cache) == ["weights.pth"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_it_has(server: Server, cache: Path) -> None:
     server.pause = 30
     process = start(server.url())
@@ -391,6 +393,7 @@ def test_a_process_that_is_killed_leaves_what_it_has(server: Server, cache: Path
     assert server.asked[1] == "bytes=150000-"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pause", "shown"), [(0.3, True), (0, False)])
 def test_a_bar_on_a_terminal_for_what_takes_long(server: Server, pause: float, shown: bool) -> None:
     server.pause = pause
@@ -409,6 +412,7 @@ def test_a_bar_on_a_terminal_for_what_takes_long(server: Server, pause: float, s
     assert ("/s" in written) == shown
 
 
+@pytest.mark.slow
 def test_no_bar_without_a_terminal(server: Server) -> None:
     server.pause = 0.3
     process = start(server.url(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.weights.torch_file import DTYPES, LEGACY_MAGIC, read_torch
@@ -74,13 +73,13 @@ def test_views_of_one_storage_share_it(tmp_path: Path, zipped: bool) -> None:
 
 @FORMATS
 def test_a_training_file(tmp_path: Path, zipped: bool) -> None:
-    network = resnet18(width_per_group=64)
-    optimiser = torch.optim.AdamW(network.fc.parameters())
-    network.fc(torch.ones(2, 512)).sum().backward()
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimiser = torch.optim.AdamW(network.parameters())
+    network(torch.ones(2, 3, 8, 8)).sum().backward()
     optimiser.step()
     value = {
         "model": network.state_dict(),
-        "parameters": list(network.fc.parameters()),
+        "parameters": list(network.parameters()),
         "buffer": nn.Buffer(torch.ones(2)),
         "optimizer": optimiser.state_dict(),
         "iteration": 7,
@@ -93,6 +92,7 @@ def test_a_training_file(tmp_path: Path, zipped: bool) -> None:
     assert not found["parameters"][0].requires_grad
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 4), max_size=4), st.randoms(use_true_random=False), st.booleans())
 def test_any_layout_is_torch_loads(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], random: Any, zipped: bool
@@ -107,7 +107,7 @@ def test_any_layout_is_torch_loads(
 @FORMATS
 def test_every_cut_is_noticed(tmp_path: Path, zipped: bool) -> None:
     content = save({"w": torch.ones(50), "n": 1}, tmp_path / "w.pth", zipped).read_bytes()
-    for end in range(0, len(content) - 1, 7):
+    for end in range(0, len(content) - 1, 23):
         (tmp_path / "w.pth").write_bytes(content[:end])
         with pytest.raises(WeightsError):
             read_torch(tmp_path / "w.pth")
