@@ -207,6 +207,11 @@ def test_missing_folder_and_empty(tmp_path: Path) -> None:
     refused(tmp_path, "the folder of a TensorFlow SavedModel")
 
 
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that exists and cannot be read")
+def test_a_file_that_cannot_be_read() -> None:
+    refused(Path("/proc/self/mem"), "cannot be read .Input/output error")
+
+
 def image(path: Path, kind: str) -> None:
     Image.new("RGB", (40, 30)).save(path, kind)
 
@@ -331,6 +336,18 @@ def test_bombs(tmp_path: Path) -> None:
         refused(path, expected)
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
         tracemalloc.stop()
+
+
+def test_an_entry_that_unpacks_to_more_than_it_claims(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(100_000_000))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((100_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    refused(path, "not a whole .npz file")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
 
 
 def test_objects_in_npz_are_refused(tmp_path: Path) -> None:

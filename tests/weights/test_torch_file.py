@@ -200,6 +200,19 @@ def test_persistent_ids_that_are_none(tmp_path: Path) -> None:
         refused(with_pickle(path, lambda _, pid=pid: b"\x80\x02" + pid + b"Q."), "cannot be read")
 
 
+def test_storages_that_lie_at_odd_places(tmp_path: Path) -> None:
+    """torch aligns them; an archive that another program packed again does not."""
+    odd = 0
+    for size in range(8):
+        path = save({"w": torch.arange(3.0).double(), "note": "x" * size}, tmp_path / "w.pth")
+        content = with_pickle(path, lambda pickle: pickle).read_bytes()
+        odd += content.index(torch.arange(3.0).double().numpy().tobytes()) % 8 > 0
+        found = read_torch(path)[0]["w"]
+        assert found.tolist() == [0, 1, 2]
+        assert found.data_ptr() % 8 == 0
+    assert odd > 0
+
+
 def test_compressed_archives_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

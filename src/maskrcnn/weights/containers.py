@@ -61,10 +61,13 @@ def container_of(path: Path) -> Container:
     """
     if not path.is_file():
         _no_file(path)
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        file.seek(max(0, path.stat().st_size - 8))
-        tail = file.read()
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+            file.seek(max(0, path.stat().st_size - 8))
+            tail = file.read(8)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from None
     if not head:
         raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
     if head.startswith(HDF5):

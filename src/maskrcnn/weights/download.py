@@ -171,6 +171,7 @@ class _Download:
                         self._refused(error)
                 # Nothing lies behind our part: it is the whole file, which the checks will tell, or part of another.
                 if error.headers.get("Content-Range") == f"bytes */{before}":
+                    self.state.unlink(missing_ok=True)
                     return
                 self.part.unlink(missing_ok=True)
                 reason = "the file changed"
@@ -199,8 +200,6 @@ class _Download:
                 headers["If-Range"] = self.state.read_text()
         # An opener of its own: the one behind urlopen keeps the proxies that it saw first.
         with build_opener().open(Request(self.url, headers=headers), timeout=self.timeout) as response:
-            if urlsplit(response.url).scheme not in ("http", "https"):
-                raise WeightsError(f"{self.url} leads to {response.url}, expected https:// or http://")
             begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             goes_on = response.status == 206 and begin is not None and int(begin[1]) == have
             if response.status == 206 and not goes_on:
