@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import zipfile
@@ -90,6 +91,25 @@ def test_a_training_file(tmp_path: Path, zipped: bool) -> None:
     assert same(value | {"size": (2, 3), "device": "cuda:1"}, found)
     assert type(found["parameters"][0]) is Tensor
     assert not found["parameters"][0].requires_grad
+
+
+@FORMATS
+def test_tensors_with_attributes_come_without_them(tmp_path: Path, zipped: bool) -> None:
+    tensor, parameter = torch.ones(2), nn.Parameter(torch.zeros(3))
+    tensor.note = parameter.note = "x"  # type: ignore[attr-defined]
+    found, _ = read_torch(save({"t": tensor, "p": parameter}, tmp_path / "w.pth", zipped))
+    assert same({"t": tensor, "p": parameter}, found)
+
+
+@FORMATS
+def test_what_torch_refuses_and_is_harmless_is_left_out(tmp_path: Path, zipped: bool) -> None:
+    value = {"args": argparse.Namespace(lr=torch.ones(1)), "model": {"w": torch.ones(2)}}
+    path = save(value, tmp_path / "w.pth", zipped)
+    with pytest.raises(pickle.UnpicklingError, match=r"argparse\.Namespace"):
+        torch.load(path, weights_only=True)
+    found, dropped = read_torch(path)
+    assert same(found, {"model": value["model"]})
+    assert dropped == ("argparse.Namespace",)
 
 
 @settings(max_examples=20)
