@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def people_coco(count: int, seed: int = 0) -> tuple[dict[str, Any], list[np.ndar
     Of every person one keypoint is hidden (visibility 1), and of every second one another is not labelled.
     """
     rng = np.random.default_rng(seed)
-    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [PERSON]}
+    content: dict[str, Any] = {"images": [], "annotations": [], "categories": [deepcopy(PERSON)]}
     images = []
     for i in range(count):
         image = np.full((64, 80, 3), 110, dtype=np.uint8)

@@ -76,5 +76,6 @@ def seconds(args: list[str]) -> float:
     ],
 )
 def test_commands_answer_within_half_a_second(command):
-    start_up = seconds(["-c", "pass"])  # of the bare interpreter: shows how busy the machine is just now
-    assert seconds(["-m", "maskrcnn", *command.split()]) < 0.5 + 2 * start_up
+    # On a quiet machine the bare interpreter takes 12 ms; where it takes longer, so may we.
+    limit = 0.5 * max(1.0, seconds(["-c", "pass"]) / 0.012)
+    assert seconds(["-m", "maskrcnn", *command.split()]) < limit

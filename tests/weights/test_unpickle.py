@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import copyreg
+import itertools
 import os
 import pickle
 import struct
@@ -50,7 +51,9 @@ NUMBERS = [
 arrays = st.sampled_from(NUMBERS).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
 )
-orders = st.sampled_from([np.ascontiguousarray, np.asfortranarray, np.transpose, lambda array: array[..., ::-1]])
+orders = st.sampled_from(
+    [np.ascontiguousarray, np.asfortranarray, np.transpose, lambda a: a[..., ::-1], lambda a: np.moveaxis(a, 0, -1)]
+)
 laid_out = st.tuples(arrays.filter(lambda array: array.ndim > 0), orders).map(lambda pair: pair[1](pair[0]))
 keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.binary(), st.tuples(st.integers(), st.text()))
 leaves = st.one_of(keys, st.floats(), st.complex_numbers(), st.binary().map(bytearray), st.frozensets(keys), laid_out)
@@ -117,6 +120,14 @@ def test_modules_of_numpy_1_and_2(protocol: int, module: str) -> None:
     if protocol < 4:  # names with lengths before them cannot be replaced by others of another length
         data = data.replace(b"numpy._core", module.encode())
     assert same(unpickle(data, "w.pkl")[0]["w"], np.arange(6.0).reshape(2, 3))
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_order_of_axes(protocol: int) -> None:
+    array = np.arange(24.0).reshape(2, 3, 4)
+    for axes in itertools.permutations(range(3)):
+        found = unpickle(pickle.dumps(array.transpose(axes), protocol), "w.pkl")[0]
+        assert np.array_equal(found, array.transpose(axes))
 
 
 PYTHON_2 = [
@@ -535,8 +546,8 @@ BOMBS = {
     "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"abc.",
     "short bytes": b"\x80\x04B" + struct.pack("<I", 1 << 31) + b"abc.",
     "integer": b"\x80\x04\x8b" + struct.pack("<I", 1 << 30) + b"abc.",
-    "memo": b"\x80\x02Nr\xff\xff\xff\x7f.",
-    "memo as text": b"Np2147483647\n.",
+    "memo": b"\x80\x02Nr\x00\x00\x00\x01.",
+    "memo as text": b"Np16777216\n.",
     "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
     "shape": pickle.dumps(np.zeros(7), 2).replace(b"K\x07\x85", b"J\xff\xff\xff\x7f\x85"),
     "shape and nothing": PYTHON_2[0]
@@ -560,6 +571,12 @@ def test_bombs(name: str) -> None:
 @pytest.mark.parametrize("make", [swapped_arrays, encoded_texts])
 def test_bombs_of_what_is_shared(make: Callable[[], bytes]) -> None:
     bomb(make())
+
+
+def test_bombs_are_told_from_damage() -> None:
+    refused(BOMBS["shape"], r"an array of shape \(2147483647,\) and type float64 needs 17179869176 bytes, found 56")
+    refused(BOMBS["deep lists"], f"nested deeper than {MAX_DEPTH}")
+    refused(BOMBS["memo"], "memo entry 16777216 after 0")
 
 
 def test_lists_of_shared_lists_take_no_time() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import zipfile
@@ -60,10 +61,13 @@ def container_of(path: Path) -> Container:
     """
     if not path.is_file():
         _no_file(path)
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        file.seek(max(0, path.stat().st_size - 8))
-        tail = file.read()
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+            file.seek(max(0, path.stat().st_size - 8))
+            tail = file.read(8)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from None
     if not head:
         raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
     if head.startswith(HDF5):
@@ -129,7 +133,7 @@ def _zip(path: Path) -> Container:
 
 def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
     try:
-        text = head[:-3].decode() if len(head) == 4096 else head.decode()  # the cut may divide a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the cut may divide a character
     except UnicodeDecodeError:
         text = "\0"
     if re.search(r"[\0-\x08\x0e-\x1f]", text):

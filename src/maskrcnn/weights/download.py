@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.request import Request, build_opener
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -64,7 +64,7 @@ def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeo
         WeightsError: the address is none, the network or the server refuses, the disk is full, or what came is not
             the file; says what to do.
     """
-    if not re.match(r"https?://[\w.\[-]", url):
+    if not re.match(r"https?://(\[[0-9a-fA-F:.]+\]|[^/\[\]\s]+)", url):
         raise WeightsError(f"{url!r}: expected an address that begins with https:// or http://, or a path to a file")
     name = re.sub(r"[^\w.+=-]", "_", PurePosixPath(unquote(urlsplit(url).path)).name).lstrip(".") or "file"
     # A folder for each address: model_final.pkl is the name of a hundred files.
@@ -171,6 +171,7 @@ class _Download:
                         self._refused(error)
                 # Nothing lies behind our part: it is the whole file, which the checks will tell, or part of another.
                 if error.headers.get("Content-Range") == f"bytes */{before}":
+                    self.state.unlink(missing_ok=True)
                     return
                 self.part.unlink(missing_ok=True)
                 reason = "the file changed"
@@ -179,7 +180,7 @@ class _Download:
                 if failures == 0 and before == self._have() == 0:
                     break  # no network: say so at once
             failures = failures + 1 if self._have() <= before else 0
-            time.sleep(0.1 if failures == 0 else 0.25 * 2**failures)
+            time.sleep(0.1 * 2**failures)
         kept = f"{self._have()} bytes are kept, and the next try goes on from there; " if self._have() else ""
         raise WeightsError(
             f"cannot download {self.url} ({reason}); {kept}"
@@ -197,9 +198,8 @@ class _Download:
             headers["Range"] = f"bytes={have}-"
             if self.state.is_file():
                 headers["If-Range"] = self.state.read_text()
-        with urlopen(Request(self.url, headers=headers), timeout=self.timeout) as response:
-            if urlsplit(response.url).scheme not in ("http", "https"):
-                raise WeightsError(f"{self.url} leads to {response.url}, expected https:// or http://")
+        # An opener of its own: the one behind urlopen keeps the proxies that it saw first.
+        with build_opener().open(Request(self.url, headers=headers), timeout=self.timeout) as response:
             begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             goes_on = response.status == 206 and begin is not None and int(begin[1]) == have
             if response.status == 206 and not goes_on:

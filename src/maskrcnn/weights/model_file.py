@@ -16,6 +16,7 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.weights.containers import container_of
 
 METADATA_KEY = "maskrcnn"
 FORMAT = 1
@@ -98,15 +99,13 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str
         WeightsError: the file is missing, empty, truncated or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a weights file")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path}: the file is empty, expected a safetensors file")
+    if (container := container_of(path)) != "safetensors":
+        raise WeightsError(f"{path}: expected a safetensors file, found one of the kind {container}")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"{path}: not a whole safetensors file ({reason}); it may be truncated or of another kind"
+            f"{path}: not a whole safetensors file ({reason}); it may be truncated: get the file again"
         ) from None

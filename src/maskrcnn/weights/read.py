@@ -25,7 +25,7 @@ from maskrcnn.weights.unpickle import unpickle
 # model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
 # PySlowFast; network: ours.
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
-MAX_EXTRA = 1_000_000  # values in one entry of the plain data
+MAX_EXTRA = 100_000  # values in one entry of the plain data
 
 
 @dataclass(frozen=True)

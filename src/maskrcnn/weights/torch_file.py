@@ -161,7 +161,7 @@ def zip_entries(path: Path) -> dict[str, zipfile.ZipInfo]:
         entries = archive.infolist()
     size = path.stat().st_size
     for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:  # the bit of encryption
             raise WeightsError(
                 f"{path}: {entry.filename} is compressed or encrypted, which torch.save never does; "
                 "read the file with torch where you trust it, and save it again"

@@ -1,0 +1,463 @@
+"""One function opens every kind of checkpoint, and says what a file is that is none."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import sys
+import tarfile
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from maskrcnn.errors import MissingPackageError, WeightsError
+from maskrcnn.weights.read import Checkpoint, read_checkpoint
+
+WEIGHTS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2, dtype=torch.float64)}
+ARRAYS = {name: value.numpy() for name, value in WEIGHTS.items()}
+
+
+def write_hdf5(path: Path, arrays: dict[str, np.ndarray], top: str = "/") -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = np.bytes_("2.15.0")
+        group = file.require_group(top)
+        group.attrs["layer_names"] = [np.bytes_(name.split("/")[0]) for name in arrays]
+        for name, array in arrays.items():
+            group[name] = array
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "torch": lambda path: torch.save(WEIGHTS, path),
+    "torch legacy": lambda path: torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False),
+    "pickle": lambda path: path.write_bytes(pickle.dumps(ARRAYS)),
+    "pickle 0": lambda path: path.write_bytes(pickle.dumps(ARRAYS, 0)),
+    "pickle 1": lambda path: path.write_bytes(pickle.dumps(ARRAYS, 1)),
+    "pickle 2": lambda path: path.write_bytes(pickle.dumps(ARRAYS, 2)),
+    "safetensors": lambda path: save_file(WEIGHTS, path),
+    "npz": lambda path: write_npz(path, np.savez),
+    "npz compressed": lambda path: write_npz(path, np.savez_compressed),
+    "hdf5": lambda path: write_hdf5(path, ARRAYS),
+}
+
+
+def write_npz(path: Path, writer: Callable[..., None]) -> None:
+    with open(path, "wb") as file:
+        writer(file, **ARRAYS)
+
+
+def opened(path: Path, value: Any = None) -> Checkpoint:
+    if value is not None:
+        torch.save(value, path)
+    return read_checkpoint(path)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
+
+
+def refused(path: Path, expected: str) -> str:
+    with pytest.raises(WeightsError, match=expected) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("suffix", [".pth", ".png", ""])
+def test_the_content_tells_the_kind(tmp_path: Path, kind: str, suffix: str) -> None:
+    WRITERS[kind](tmp_path / f"w{suffix}")
+    found = read_checkpoint(tmp_path / f"w{suffix}")
+    assert found.container == kind.split()[0]
+    assert same(found.tensors, WEIGHTS)
+    assert found.dropped == ()
+    for value in found.tensors.values():
+        value += 1  # they can be written, which changes nothing in the file
+    assert same(read_checkpoint(tmp_path / f"w{suffix}").tensors, WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_cut_file_is_noticed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "w"
+    WRITERS[kind](path)
+    content = path.read_bytes()
+    for share in (0.02, 0.1, 0.5, 0.9, 0.99):
+        path.write_bytes(content[: int(len(content) * share)])
+        refused(path, "truncated|not a whole|get the file again|all of it")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_byte_order_and_precision_are_kept(tmp_path: Path, protocol: int) -> None:
+    for dtype in (">f2", ">f4", ">f8", "<f2", ">i8", "u2", "?"):
+        array = np.array([[1, 0, 1], [0, 1, 1]], dtype)
+        expected = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+        assert same(pickled(tmp_path, {"w": array}, protocol).tensors, {"w": expected})
+
+
+def pickled(folder: Path, value: Any, protocol: int = 4) -> Checkpoint:
+    (folder / "w.pkl").write_bytes(pickle.dumps(value, protocol))
+    return read_checkpoint(folder / "w.pkl")
+
+
+# Where the weights are.
+
+
+def test_the_files_of_the_frameworks(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    module = {f"module.{name}": value for name, value in WEIGHTS.items()}
+    optimiser = {"state": {0: {"momentum": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    cases: list[tuple[Any, dict[str, Any], tuple[str, ...]]] = [
+        (WEIGHTS, {}, ()),
+        ({"model": WEIGHTS, "optimizer": optimiser, "iteration": 9}, {"iteration": 9}, ("optimizer",)),
+        (
+            {"meta": {"epoch": 1, "CLASSES": ("a", "b")}, "state_dict": module},
+            {"meta": {"epoch": 1, "CLASSES": ("a", "b")}},
+            (),
+        ),
+        ({"model_state": WEIGHTS, "cfg": "MODEL: 1"}, {"cfg": "MODEL: 1"}, ()),
+        ({"epoch": torch.tensor(3), "model": WEIGHTS}, {}, ("epoch",)),
+        ({"epoch": 3, "ema": {"state_dict": module, "decay": 0.9}}, {"epoch": 3, "decay": 0.9}, ()),
+        ({"epoch": 3, "my_net": WEIGHTS}, {"epoch": 3}, ()),
+        ({**WEIGHTS, "version": 2, "none": None}, {"version": 2, "none": None}, ()),
+    ]
+    for value, extra, dropped in cases:
+        found = opened(path, value)
+        assert same(found.tensors, WEIGHTS)
+        assert found.extra == extra
+        assert found.dropped == dropped
+
+
+def test_the_files_of_detectron_and_detectron2(tmp_path: Path) -> None:
+    found = pickled(tmp_path, {"blobs": ARRAYS, "cfg": "TRAIN: 1"}, 2)
+    assert same(found.tensors, WEIGHTS)
+    assert found.extra == {"cfg": "TRAIN: 1"}
+    found = pickled(tmp_path, {"model": ARRAYS, "__author__": "Detectron2 Model Zoo", "matching_heuristics": True})
+    assert found.extra == {"__author__": "Detectron2 Model Zoo", "matching_heuristics": True}
+
+
+def test_a_prefix_that_not_all_names_have_stays(tmp_path: Path) -> None:
+    value = {"module.a": torch.ones(1), "b": torch.ones(1)}
+    assert same(opened(tmp_path / "w.pth", value).tensors, value)
+
+
+def test_hdf5_below_model_weights(tmp_path: Path) -> None:
+    arrays = {
+        "conv1/conv1/kernel:0": np.ones((3, 3, 2, 4), np.float32),
+        "rpn_model/rpn/bias:0": np.zeros(2, np.float16),
+    }
+    write_hdf5(tmp_path / "w.h5", arrays, "model_weights")
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        file["optimizer_weights/iterations:0"] = 3
+    found = read_checkpoint(tmp_path / "w.h5")
+    assert same(found.tensors, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    assert found.extra == {"keras_version": "2.15.0", "layer_names": ["conv1", "rpn_model"]}
+
+
+def test_safetensors_metadata_is_extra(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "w", metadata={"format": "pt"})
+    assert read_checkpoint(tmp_path / "w").extra == {"format": "pt"}
+
+
+def test_data_that_would_grow_without_end_is_dropped(tmp_path: Path) -> None:
+    level: list[Any] = [1]
+    for _ in range(50):
+        level = [level] * 10
+    assert pickled(tmp_path, {"model": ARRAYS, "log": level}).dropped == ("log",)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([1, 2], "found list"),
+        ("text", "found str"),
+        ({}, "found {nothing}"),
+        ({"epoch": 3}, "found {'epoch': int}"),
+        ({3: np.ones(2)}, "found the name 3"),
+        ({"a": ARRAYS, "b": ARRAYS}, "found {'a': dict, 'b': dict}"),
+        ({"model": {"deep": {"deeper": {}}}}, "found {'model': dict}"),
+    ],
+)
+def test_files_without_tensors_by_name(tmp_path: Path, value: Any, expected: str) -> None:
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(value))
+    refused(tmp_path / "w.pkl", re.escape(expected))
+
+
+# Other files.
+
+
+def test_missing_folder_and_empty(tmp_path: Path) -> None:
+    (tmp_path / "model_final.pkl").touch()
+    refused(tmp_path / "model_fnal.pkl", "no such file; did you mean .*model_final.pkl")
+    refused(tmp_path / "nothing" / "w.pth", "no such file, expected weights")
+    refused(tmp_path, "is a folder, .*; in it are model_final.pkl")
+    refused(tmp_path / "model_final.pkl", "the file is empty")
+    (tmp_path / "saved_model.pb").touch()
+    refused(tmp_path, "the folder of a TensorFlow SavedModel")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that exists and cannot be read")
+def test_a_file_that_cannot_be_read() -> None:
+    refused(Path("/proc/self/mem"), "cannot be read .Input/output error")
+
+
+def image(path: Path, kind: str) -> None:
+    Image.new("RGB", (40, 30)).save(path, kind)
+
+
+def gz(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(__file__)
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__)
+
+
+def zipped(path: Path, **files: str) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/"), content)
+
+
+def write_npy(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.ones(3))
+
+
+def scripted(path: Path) -> None:
+    with torch.jit.optimized_execution(False):
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), path)
+
+
+FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "png": (lambda path: image(path, "PNG"), "found a PNG image; images go to `maskrcnn predict`"),
+    "jpeg": (lambda path: image(path, "JPEG"), "found a JPEG image"),
+    "bmp": (lambda path: image(path, "BMP"), "found an image"),
+    "tiff": (lambda path: image(path, "TIFF"), "found an image"),
+    "webp": (lambda path: image(path, "WEBP"), "found an image"),
+    "text": (lambda path: path.write_text("some words\n" * 1000), "found a text file"),
+    "umlauts": (lambda path: path.write_text("å" * 5000, "utf-8"), "found a text file"),
+    "yaml": (lambda path: path.write_text("# settings\nMODEL:\n  WEIGHTS: x.pkl\n"), "found a YAML file; .*checkpoint"),
+    "json": (lambda path: path.write_text(json.dumps({"a": 1})), "found a JSON file"),
+    "html": (lambda path: path.write_text("\n<!DOCTYPE html><html>"), "found a web page; the download went wrong"),
+    "lfs": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
+    "tar": (tar, "found a tar archive; unpack"),
+    "gz": (gz, "found a compressed file; unpack"),
+    "npy": (lambda path: write_npy(path), "found a single array of numpy"),
+    "bytes": (lambda path: path.write_bytes(bytes(range(256)) * 9), r"bytes of no known kind \(00 01 02"),
+    "saved model": (
+        lambda path: path.write_bytes(b"\x08\x01\x12\x8c\x93\x02" + b"\x0a" * 99),
+        "a TensorFlow SavedModel",
+    ),
+    "frozen graph": (
+        lambda path: path.write_bytes(b"\x0a\x2e\x0a\x05input\x12\x0bPlaceholder" + bytes(99)),
+        "frozen graph",
+    ),
+    "index": (lambda path: path.write_bytes(bytes(99) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"), "TensorFlow checkpoint"),
+    "tflite": (lambda path: path.write_bytes(b"\x20\0\0\0TFL3" + bytes(99)), "a TensorFlow Lite model"),
+    "onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(99)), "found an ONNX model"),
+    "zip": (lambda path: zipped(path, a="1", b__c="2"), r"a zip archive of other files \(a, b/c\)"),
+    "empty zip": (lambda path: zipped(path), r"a zip archive of other files \(none\)"),
+    "keras 3": (lambda path: zipped(path, **{"config.json": "{}", "model.weights.h5": ""}), "an archive of Keras 3"),
+    "torchscript": (scripted, "a TorchScript archive, which holds code; save"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_files_are_named(tmp_path: Path, kind: str) -> None:
+    write, expected = FOREIGN[kind]
+    write(tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", expected)
+
+
+def test_the_data_of_a_tensorflow_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(bytes(1000))
+    refused(tmp_path / "model.ckpt.data-00000-of-00001", "a part of a TensorFlow checkpoint; .*numpy.savez")
+
+
+def test_hdf5_of_other_data(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file["measurement/x"] = np.ones(3)
+    refused(path, r"HDF5 with other data \(measurement\)")
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones(3)
+    refused(path, "the format of Keras 3.*save_weights")
+    with h5py.File(path, "w"):
+        pass
+    refused(path, r"other data \(nothing\)")
+
+
+def test_hdf5_that_reads_other_files(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret!!" * 2)
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("a/kernel:0", (4,), "f4", external=[(str(secret), 0, 16)])
+    refused(path, "refused, a/kernel:0 takes its data from another file")
+    write_hdf5(tmp_path / "other.h5", {"a/kernel:0": np.ones(4, np.float32)})
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((4,), "f4")
+        layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "a/kernel:0", (4,))
+        file.create_virtual_dataset("a/kernel:0", layout)
+    refused(path, "from another file")
+    with h5py.File(path, "w") as file:
+        file["b/kernel:0"] = np.ones(2, np.float32)
+        file["a"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "a")
+    assert list(read_checkpoint(path).tensors) == ["b/kernel:0"]
+
+
+def test_bombs(tmp_path: Path) -> None:
+    bombs = [tmp_path / name for name in ("w.h5", "w.npz", "header.npz")]
+    with h5py.File(bombs[0], "w") as file:
+        file.create_dataset("a/kernel:0", (1 << 40,), "f4", chunks=(1 << 10,))
+    with zipfile.ZipFile(bombs[1], "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(entry, {"descr": "|u1", "fortran_order": False, "shape": (100_000_000,)})
+        for _ in range(100):
+            entry.write(bytes(1_000_000))
+    with zipfile.ZipFile(bombs[2], "w") as archive, archive.open("a.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(entry, {"descr": "<f4", "fortran_order": True, "shape": (1 << 30, 512)})
+    for path, expected in zip(bombs, ["unpack to", "unpack to", "needs 2199023255552 bytes, found 0"], strict=True):
+        tracemalloc.start()
+        refused(path, expected)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+
+
+def test_an_entry_that_unpacks_to_more_than_it_claims(tmp_path: Path) -> None:
+    path = tmp_path / "w.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(100_000_000))
+    content = path.read_bytes()
+    path.write_bytes(content.replace((100_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    refused(path, "not a whole .npz file")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def test_objects_in_npz_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", a=np.array([print, None], object))
+    refused(tmp_path / "w.npz", "refused, it holds an array of Python objects")
+    np.savez(tmp_path / "w.npz", a=np.zeros(2, [("x", "f4")]))
+    refused(tmp_path / "w.npz", "not supported")
+
+
+def test_texts_in_npz_are_extra(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", a=np.ones(2), names=np.array(["x", "yz"]))
+    assert read_checkpoint(tmp_path / "w.npz").extra == {"names": ["x", "yz"]}
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_hdf5(tmp_path / "w.h5", ARRAYS)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'maskrcnn\[keras\]'"):
+        read_checkpoint(tmp_path / "w.h5")
+
+
+# The real files, and the names that each framework gives (CHECKPOINTS.md, section 2).
+
+NAMES = {
+    "detectron2/r50_fpn/model_final.pkl": [
+        "backbone.bottom_up.stem.conv1.weight",
+        "backbone.bottom_up.stem.conv1.norm.running_mean",
+        "backbone.bottom_up.res2.0.shortcut.norm.weight",
+        "backbone.bottom_up.res5.2.conv3.weight",
+        "backbone.fpn_lateral2.weight",
+        "backbone.fpn_output5.bias",
+        "proposal_generator.rpn_head.conv.weight",
+        "proposal_generator.rpn_head.objectness_logits.weight",
+        "proposal_generator.rpn_head.anchor_deltas.bias",
+        "roi_heads.box_head.fc1.weight",
+        "roi_heads.box_predictor.cls_score.weight",
+        "roi_heads.box_predictor.bbox_pred.weight",
+        "roi_heads.mask_head.mask_fcn4.weight",
+        "roi_heads.mask_head.deconv.weight",
+        "roi_heads.mask_head.predictor.weight",
+    ],
+    "detectron2/r50_c4/model_final.pkl": [
+        "backbone.stem.conv1.weight",
+        "backbone.res4.5.conv3.norm.bias",
+        "roi_heads.res5.2.conv3.weight",
+        "roi_heads.mask_head.deconv.weight",
+        "roi_heads.mask_head.predictor.weight",
+    ],
+    "detectron2/cascade_r50_fpn/model_final.pkl": [
+        "roi_heads.box_head.2.fc2.weight",
+        "roi_heads.box_predictor.2.bbox_pred.weight",
+    ],
+    "detectron2/keypoint_r50_fpn/model_final.pth": [
+        "roi_heads.keypoint_head.conv_fcn1.weight",
+        "roi_heads.keypoint_head.score_lowres.weight",
+    ],
+    "mmdet/r50_caffe_fpn/epoch_12.pth": [
+        "backbone.conv1.weight",
+        "backbone.layer1.0.downsample.1.running_var",
+        "neck.lateral_convs.0.conv.weight",
+        "neck.fpn_convs.3.conv.bias",
+        "rpn_head.rpn_conv.weight",
+        "rpn_head.rpn_cls.weight",
+        "rpn_head.rpn_reg.bias",
+        "roi_head.bbox_head.shared_fcs.1.weight",
+        "roi_head.bbox_head.fc_cls.weight",
+        "roi_head.bbox_head.fc_reg.weight",
+        "roi_head.mask_head.convs.3.conv.weight",
+        "roi_head.mask_head.upsample.weight",
+        "roi_head.mask_head.conv_logits.weight",
+    ],
+    "matterport/resnet50/mask_rcnn_fx.h5": [
+        "conv1/conv1/kernel:0",
+        "bn_conv1/bn_conv1/moving_variance:0",
+        "res2a_branch2a/res2a_branch2a/kernel:0",
+        "fpn_c5p5/fpn_c5p5/kernel:0",
+        "rpn_model/rpn_conv_shared/kernel:0",
+        "rpn_model/rpn_class_raw/bias:0",
+        "mrcnn_class_logits/mrcnn_class_logits/kernel:0",
+        "mrcnn_mask_deconv/mrcnn_mask_deconv/kernel:0",
+        "mrcnn_mask/mrcnn_mask/kernel:0",
+    ],
+}
+
+
+@pytest.mark.parametrize("file", NAMES)
+def test_the_real_files_open(shared: Path, file: str) -> None:
+    found = read_checkpoint(shared / "fixtures" / file)
+    assert set(NAMES[file]) - found.tensors.keys() == set()
+    assert all(torch.isfinite(value).all() for value in found.tensors.values())
+    assert found.dropped == ()
+
+
+def test_the_real_files_say_what_they_are(shared: Path) -> None:
+    fixtures = shared / "fixtures"
+    found = read_checkpoint(fixtures / "mmdet/r50_caffe_fpn/epoch_12.pth")
+    assert found.extra["meta"]["epoch"] == 12
+    assert "model = dict(" in found.extra["meta"]["cfg"]
+    found = read_checkpoint(fixtures / "detectron2/r50_fpn/model_final.pkl")
+    assert found.extra == {"__author__": "fixture"}
+    with open(fixtures / "detectron2/r50_fpn/model_final.pkl", "rb") as file:
+        expected = pickle.load(file, encoding="latin1")["model"]
+    assert same(found.tensors, {name: torch.from_numpy(array) for name, array in expected.items()})
+    path = fixtures / "mmdet/r50_caffe_fpn/epoch_12.pth"
+    assert same(read_checkpoint(path).tensors, torch.load(path, weights_only=False)["state_dict"])
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_real_backbones_open(shared: Path, depth: int) -> None:
+    found = read_checkpoint(shared / "weights" / f"resnet{depth}_imagenet.safetensors")
+    assert found.container == "safetensors"
+    assert {"conv1.weight", "bn1.running_mean", "layer4.1.conv2.weight"} <= found.tensors.keys()
+    assert found.extra["layout"] == "torchvision resnet state dict"
