@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -83,8 +84,8 @@ def local_file(source: Path | str) -> Path:
 
 
 def downloaded(url: str) -> Path:
-    """The file behind an address: torch's own copy of it, or ours."""
+    """The file behind an address: torch's own copy of it, where the name holds the hash that tells it, or ours."""
     import torch
 
     own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name
-    return own if own.is_file() and "download.pytorch.org" in url else fetch(url)
+    return own if own.is_file() and re.search(r"-[0-9a-f]{8}\.", own.name) else fetch(url)
