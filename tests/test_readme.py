@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,11 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from maskrcnn.weights.torchvision import export_state
+from maskrcnn.weights.torchvision_config import our_config, with_rules
 from small_data import write_small
+from small_network import lively_network, network_config
 
 README = Path(__file__).parents[1] / "README.md"
+CHECKPOINTS = README.parent / "docs" / "checkpoints.md"
 GUIDE = README.parent / "docs" / "getting-started.md"
 
 # The README's run is a real one: hours of training from weights that are downloaded. Here it is the same command,
@@ -76,6 +82,26 @@ def test_commands_and_python_run_as_written(tmp_path: Path) -> None:
 
     (example,) = blocks(README, "python")
     run(["-c", SHORT + shortened(example)], tmp_path)
+
+
+@pytest.mark.slow
+def test_commands_on_checkpoints_run_as_written(tmp_path: Path) -> None:
+    write_small(tmp_path, "train", 2)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
+    config = with_rules(network_config(num_classes=2).model)
+    torch.save(export_state(config, lively_network(config).state_dict()), tmp_path / "theirs.pth")
+    commands = [command for block in blocks(CHECKPOINTS, "") for command in commands_of(block)]
+    assert len(commands) == 6
+    for command in commands:
+        shorter = (
+            ["--train.steps", "1", "--train.workers", "0", "--image.short-side", "64"] if " train " in command else []
+        )
+        run(["-m", *shlex.split(command), *shorter], tmp_path)
+    for produced in ("runs/theirs/predictions.json", "model.safetensors", "back.pth", "runs/tuned/model.safetensors"):
+        assert (tmp_path / produced).exists(), produced
+    (settings,) = blocks(CHECKPOINTS, "json")
+    assert our_config(config.model, json.loads(settings))[0].image.short_side == 640
 
 
 def test_files_that_the_documents_name_exist() -> None:

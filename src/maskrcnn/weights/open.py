@@ -15,7 +15,7 @@ from maskrcnn.weights import detectron2, torchvision
 from maskrcnn.weights.families import NO_MASK_RCNN, family_of
 from maskrcnn.weights.imported import Imported, IncompleteError, listed
 from maskrcnn.weights.model_file import METADATA_KEY, open_model
-from maskrcnn.weights.named import is_named, local_file
+from maskrcnn.weights.named import is_named, local_file, named_weights
 from maskrcnn.weights.read import Checkpoint, read_checkpoint
 
 # Each has recognise, read_config, import_checkpoint and export_state. The first that recognises a file imports it.
@@ -95,8 +95,11 @@ def holds_detector(source: Path | str) -> bool:
     Raises:
         WeightsError: the file cannot be read, or is of a family that has nothing to do with a Mask R-CNN.
     """
-    if not (Path(source).exists() or is_named(source)):
-        return False
+    if not Path(source).exists():
+        if str(source) in named_weights():
+            return True
+        if not is_named(source):
+            return False
     checkpoint = read_checkpoint(local_file(source))
     if METADATA_KEY in checkpoint.extra or any(framework.recognise(checkpoint.tensors) for framework in FRAMEWORKS):
         return True

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from maskrcnn.config import config_to_dict
+from maskrcnn.weights.model_file import open_model
+from maskrcnn.weights.torchvision import export_state
+from maskrcnn.weights.torchvision_config import with_rules
+from small_network import lively_network, network_config
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A small checkpoint of torchvision with two classes."""
+    config = with_rules(network_config(num_classes=2).model)
+    path = tmp_path_factory.mktemp("weights") / "theirs.pth"
+    torch.save(export_state(config, lively_network(config).state_dict()), path)
+    return path
+
+
+@pytest.fixture
+def partial(file, tmp_path):
+    state = torch.load(file)
+    del state["roi_heads.mask_predictor.mask_fcn_logits.bias"]
+    torch.save(state | {"extra.weight": torch.zeros(1)}, tmp_path / "partial.pth")
+    return tmp_path / "partial.pth"
+
+
+def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
+    ran = command("weights", "inspect", file)
+    assert (ran.code, ran.err) == (0, "")
+    assert "torchvision: ResNet-10, fpn, 2 classes, boxes, masks" in ran.out
+    assert "image.kernel bilinear" in ran.out
+    assert "model.mask_head.paste expanded_box" in ran.out
+    assert "assumed: the 2 classes have no names" in ran.out
+    found = json.loads(command("weights", "inspect", file, "--json").out)
+    assert found["framework"] == "torchvision"
+    assert found["config"]["image"]["rounding"] == "floor"
+    assert found["problem"] is None
+
+
+def test_inspect_lists_missing_and_surplus_tensors(command, partial):
+    ran = command("weights", "inspect", partial)
+    assert ran.code == 0
+    assert "missing: roi_heads.mask.head.predictor.bias" in ran.out
+    assert "no place in the model: extra.weight" in ran.out
+
+
+def test_inspect_of_another_family(command, tmp_path):
+    torch.save({"model.0.conv.weight": torch.zeros(2, 3)}, tmp_path / "yolo.pt")
+    ran = command("weights", "inspect", tmp_path / "yolo.pt")
+    assert ran.code == 2
+    assert "torch, 1 tensors" in ran.out
+    assert "YOLO" in ran.err
+    assert ran.err.count("\n") == 1
+    ran = command("weights", "inspect", tmp_path / "yolo.pt", "--json")
+    assert "YOLO" in json.loads(ran.out)["problem"]
+
+
+def test_convert_and_back_is_the_same_bit_for_bit(command, file, tmp_path):
+    ours, theirs, again = (tmp_path / name for name in ("m.safetensors", "m.pth", "again.safetensors"))
+    ran = command("weights", "convert", file, ours)
+    assert ran.code == 0
+    assert "assumed: " in ran.err
+    ran = command("weights", "convert", ours, theirs, "--to", "torchvision")
+    assert (ran.code, ran.err) == (0, "")  # of our own file nothing is assumed
+    assert command("weights", "convert", theirs, again).code == 0
+    first, second = open_model(ours), open_model(again)
+    assert config_to_dict(first[1]) == config_to_dict(second[1])
+    for name, value in first[0].state_dict().items():
+        assert torch.equal(value, second[0].state_dict()[name]), name
+
+
+def test_convert_names_the_settings_that_an_export_cannot_hold(command, tmp_path):
+    from maskrcnn.weights.model_file import save_model
+
+    config = network_config()
+    save_model(tmp_path / "m.safetensors", lively_network(config), config, {})
+    ran = command("weights", "convert", tmp_path / "m.safetensors", tmp_path / "m.pth", "--to", "torchvision")
+    assert ran.code == 0
+    assert "not in the file: image.kernel is 'antialias', and torchvision's default is 'bilinear'" in ran.err
+
+
+def test_convert_of_a_partial_file(command, partial, tmp_path):
+    ran = command("weights", "convert", partial, tmp_path / "m.safetensors")
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert "mask_fcn_logits.bias" in ran.err
+    assert "extra.weight" in ran.err
+    assert not (tmp_path / "m.safetensors").exists()
+    ran = command("weights", "convert", partial, tmp_path / "m.safetensors", "--allow-partial")
+    assert ran.code == 0
+    assert "initialised anew: roi_heads.mask.head.predictor.bias\n" in ran.err
+    assert "left out: extra.weight\n" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("out", "flags", "expected"),
+    [
+        ("m.pth", (), "our model file is a .safetensors"),
+        ("m.pth", ("--to", "caffe"), "expected one of maskrcnn, torchvision"),
+    ],
+)
+def test_convert_to_what_cannot_be(command, file, tmp_path, out, flags, expected):
+    ran = command("weights", "convert", file, tmp_path / out, *flags)
+    assert ran.code == 2
+    assert expected in ran.err
+
+
+def test_list_and_its_words(command):
+    every = command("weights", "list").out.splitlines()
+    assert len(every) > 60
+    some = command("weights", "list", "torchvision", "mask").out.splitlines()
+    assert [line.split()[0] for line in some[1:]] == ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"]
+    assert "37.9  34.6     -   170  BSD-3-Clause" in some[1]
+    found = json.loads(command("weights", "list", "keypoint", "R_101", "--json").out)
+    assert list(found) == ["keypoint_rcnn_R_101_FPN_3x"]
+    assert found["keypoint_rcnn_R_101_FPN_3x"]["keypoint_ap"] == 66.1
+
+
+def test_predict_takes_a_foreign_file(command, file, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (60, 40), (90, 20, 200)).save(tmp_path / "a.png")
+    (tmp_path / "settings.json").write_text('{"min_size": 64, "max_size": 96}')
+    args = ("predict", tmp_path / "a.png", "--model", file, "--out", tmp_path / "o", "--no-draw")
+    ran = command(*args, "--config-file", tmp_path / "settings.json")
+    assert ran.code == 0
+    assert "assumed: the 2 classes have no names" in ran.err
+    assert (tmp_path / "o" / "predictions.json").exists()

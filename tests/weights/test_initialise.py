@@ -1,0 +1,111 @@
+"""What training takes from a whole detector: tensors, and settings that the own config leaves at the default."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.config import Category, Config, ResNetConfig
+from maskrcnn.presets import preset
+from maskrcnn.training.loop import train
+from maskrcnn.weights.initialise import initialise, with_conventions
+from maskrcnn.weights.model_file import open_model, save_model
+from maskrcnn.weights.torchvision import export_state
+from maskrcnn.weights.torchvision_config import with_rules
+from small_data import write_small
+from small_network import lively_network, network_config
+
+BLUE, RED = Category(3, "blue"), Category(7, "red")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint of torchvision with seven classes."""
+    config = with_rules(network_config(num_classes=7).model)
+    path = tmp_path_factory.mktemp("weights") / "theirs.pth"
+    torch.save(export_state(config, lively_network(config).state_dict()), path)
+    return path
+
+
+def test_rules_of_an_import_are_kept_and_own_changes_too(file: Path) -> None:
+    own = preset("mask_rcnn_R_50_FPN")
+    own = replace(own, image=replace(own.image, short_side=320, long_side=640))
+    found = with_conventions(own, file)
+    assert (found.image.kernel, found.image.rounding) == ("bilinear", "floor")
+    assert (found.image.short_side, found.image.long_side) == (320, 640)
+    assert found.model.anchors.rounded
+    assert not found.model.rois.aligned
+    assert found.model.mask_head is not None
+    assert found.model.mask_head.paste == "expanded_box"
+    assert isinstance(found.model.backbone, ResNetConfig)
+    assert found.model.backbone.depth == 10  # the architecture as well, where nothing else was asked for
+    assert (found.train, found.augment) == (own.train, own.augment)
+    assert found.model.num_classes == 7
+
+
+def test_heads_stay_those_that_were_asked_for(file: Path) -> None:
+    own = preset("faster_rcnn_R_50_FPN")
+    assert with_conventions(own, file).model.mask_head is None
+    keypoints = with_conventions(preset("keypoint_rcnn_R_50_FPN"), file).model
+    assert keypoints.keypoint_head is not None
+    assert keypoints.mask_head is None
+
+
+def test_keypoint_rules_are_kept(tmp_path: Path) -> None:
+    config = with_rules(network_config(num_classes=1, mask_head=None, keypoint_head=small_keypoints()).model)
+    torch.save(export_state(config, lively_network(config).state_dict()), tmp_path / "k.pth")
+    found = with_conventions(preset("keypoint_rcnn_R_50_FPN"), tmp_path / "k.pth").model.keypoint_head
+    assert found is not None
+    assert (found.score, found.channels) == ("logit", 16)
+
+
+def small_keypoints():  # type: ignore[no-untyped-def]
+    head = preset("keypoint_rcnn_R_50_FPN").model.keypoint_head
+    assert head is not None
+    return replace(head, convs=2, channels=16)
+
+
+def test_a_backbone_brings_no_rules(tmp_path: Path) -> None:
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "r.pth")
+    own = preset("mask_rcnn_R_50_FPN")
+    for source in (tmp_path / "r.pth", "resnet50"):
+        assert with_conventions(own, source) is own
+
+
+def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
+    """A class layer of 91 rows is for COCO; other data get one without idle rows, the same data keep it."""
+    data = write_small(tmp_path, "train", 2)
+    base = network_config(num_classes=2)
+    box_head = replace(base.model.box_head, unused_classes=3)
+    for categories, unused in (((BLUE, RED), 3), ((BLUE, Category(7, "pink")), 0)):
+        config = replace(base, model=replace(base.model, box_head=box_head), categories=categories)
+        network = lively_network(config)
+        path = tmp_path / f"{unused}.safetensors"
+        save_model(path, network, config, {})
+        own = replace(base, train=replace(base.train, steps=1, workers=0, batch_size=1))
+        train(own, data, out=tmp_path / f"run{unused}", weights=path)
+        trained, found, provenance = open_model(tmp_path / f"run{unused}" / "model.safetensors")
+        assert found.model.box_head.unused_classes == unused
+        assert ("class layers new" in provenance["initial_weights"]) == (unused == 0)
+        rows = trained.state_dict()["roi_heads.box.head.class_logits.bias"]
+        assert len(rows) == 3 + unused
+
+
+def test_training_on_keeps_the_rules_and_all_but_the_class_layers(file: Path, tmp_path: Path) -> None:
+    data = write_small(tmp_path, "train", 2)
+    own = Config(train=replace(Config().train, steps=1, workers=0, batch_size=1, learning_rate=1e-9))
+    own = replace(own, image=replace(own.image, short_side=64, long_side=96))
+    train(own, data, out=tmp_path / "run", weights=file)
+    network, config, provenance = open_model(tmp_path / "run" / "model.safetensors")
+    assert provenance["initial_weights"] == f"weights of {file}, class layers new"
+    assert config.image.kernel == "bilinear"
+    assert config.model.anchors.stride == "grid"
+    assert [category.name for category in config.categories] == ["blue", "red"]
+    fresh = lively_network(config, seed=5)
+    initialise(fresh, config, file)
+    name = "roi_heads.box.head.layers.0.weight"
+    np.testing.assert_allclose(network.state_dict()[name].numpy(), fresh.state_dict()[name].numpy(), atol=1e-5)

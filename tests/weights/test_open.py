@@ -1,0 +1,208 @@
+"""Any file to a model: what is recognised, what is refused and how, and what is said of missing and surplus tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import maskrcnn
+from maskrcnn.config import Category, Config, differing_settings
+from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.predict import Predictor
+from maskrcnn.weights.families import FAMILIES, family_of
+from maskrcnn.weights.model_file import save_model
+from maskrcnn.weights.open import FRAMEWORKS, framework_of, holds_detector, name_of, open_weights
+from maskrcnn.weights.read import Checkpoint
+from maskrcnn.weights.torchvision import export_state
+from maskrcnn.weights.torchvision_config import with_rules
+from small_network import lively_network, network_config
+
+SETTINGS = {"min_size": 64, "max_size": 96, "categories": ["cat", "dog"], "box_score_thresh": 0.02}
+
+
+def foreign_config() -> Config:
+    """The smallest config with torchvision's rules."""
+    return with_rules(network_config(num_classes=2).model)
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, Tensor]:
+    """A model of torchvision, as small as one of ours."""
+    config = foreign_config()
+    return export_state(config, lively_network(config).state_dict())
+
+
+@pytest.fixture
+def file(theirs: dict[str, Tensor], tmp_path: Path) -> Path:
+    torch.save({"model": theirs, "epoch": 3}, tmp_path / "theirs.pth")  # as torchvision's reference scripts save
+    return tmp_path / "theirs.pth"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    return tmp_path / "settings.json"
+
+
+def replace_samples(part: Any) -> Any:
+    """A part with the number of samples that every file gets, as no file tells it."""
+    return replace(part, samples=type(part)().samples) if hasattr(part, "samples") else part
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+
+
+def test_a_foreign_file_becomes_a_model_with_its_rules_and_origin(file: Path, theirs: dict[str, Tensor]) -> None:
+    network, config, provenance = open_weights(file)
+    assert not network.training
+    expected = foreign_config()
+    assert config.image == expected.image
+    for part in ("num_classes", "backbone", "fpn_channels", "anchors", "rois", "mask_head"):
+        assert getattr(config.model, part) == replace_samples(getattr(expected.model, part)), part
+    assert (provenance["framework"], provenance["imported_from"]) == ("torchvision", str(file))
+    assert any("no names" in sentence for sentence in provenance["assumed"])
+    assert (provenance["new"], provenance["unused"]) == ([], [])
+    exported = export_state(config, network.state_dict())
+    assert exported.keys() == theirs.keys()
+
+
+def test_import_save_load_gives_equal_outputs(file: Path, settings: Path, tmp_path: Path) -> None:
+    model = maskrcnn.load(file, "cpu", config_file=settings)
+    assert model.names == ("cat", "dog")
+    assert model.config.image.short_side == 64
+    before = model.predict([image()])[0]
+    model.save(tmp_path / "ours.safetensors")
+    again = maskrcnn.load(tmp_path / "ours.safetensors", "cpu")
+    assert again.config == model.config
+    assert again.provenance == model.provenance
+    after = again.predict([image()])[0]
+    assert len(before) > 3
+    assert np.array_equal(before.boxes, after.boxes)
+    assert np.array_equal(before.scores, after.scores)
+    assert before.masks is not None
+    assert after.masks is not None
+    assert np.array_equal(before.masks.dense(), after.masks.dense())
+
+
+def test_our_own_file_and_a_foreign_config(settings: Path, tmp_path: Path) -> None:
+    config = network_config(num_classes=2)
+    network = lively_network(config)
+    Predictor(network, config, {"step": 5}).save(tmp_path / "ours.safetensors")
+    found, found_config, provenance = open_weights(tmp_path / "ours.safetensors")
+    assert (found_config, provenance) == (config, {"step": 5})
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.state_dict().items())
+    with pytest.raises(ConfigError, match="holds its own config"):
+        open_weights(tmp_path / "ours.safetensors", settings)
+
+
+def test_missing_and_surplus_tensors_are_listed_together(theirs: dict[str, Tensor], file: Path, tmp_path: Path) -> None:
+    broken = {name: value for name, value in theirs.items() if not name.endswith("cls_score.bias")}
+    broken["roi_heads.box_head.fc7.bias"] = torch.zeros(3)
+    broken["sem_seg_head.weight"] = torch.zeros(1)
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(WeightsError) as caught:
+        open_weights(tmp_path / "broken.pth")
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'broken.pth'}: ")
+    assert "1 missing: roi_heads.box_predictor.cls_score.bias" in message
+    assert "1 of another shape: roi_heads.box_head.fc7.bias is (3,)" in message
+    assert "1 have no place in the model: sem_seg_head.weight" in message
+    assert "--allow-partial" in message
+    assert "\n" not in message
+
+    network, config, provenance = open_weights(tmp_path / "broken.pth", allow_partial=True)
+    assert config.model.num_classes == 2
+    assert sorted(provenance["new"]) == ["roi_heads.box.head.class_logits.bias", "roi_heads.box.head.layers.1.bias"]
+    assert provenance["unused"] == ["sem_seg_head.weight"]
+    complete, _, _ = open_weights(file)
+    given = complete.state_dict()
+    for name, value in network.state_dict().items():
+        assert name in provenance["new"] or torch.equal(value, given[name]), name
+
+
+def test_a_config_file_that_cannot_be_followed(file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    for text, expected in (("[1]", "found list"), ("{", "expected a JSON object"), ('{"box": 1}', "'box' is none of")):
+        bad.write_text(text)
+        with pytest.raises(ConfigError, match=expected):
+            open_weights(file, bad)
+    with pytest.raises(ConfigError, match=r"none\.json: expected a JSON object"):
+        open_weights(file, tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("model.22.cv2.0.0.conv.weight", "YOLO"),
+        ("model.model.0.conv.weight", "YOLO"),
+        ("backbone.backbone.dark2.0.conv.weight", "YOLOX"),
+        ("transformer.encoder.layers.0.linear1.weight", "DETR"),
+        ("class_embed.weight", "DETR"),
+        ("transformer.encoder.layers.0.self_attn.sampling_offsets.weight", "Deformable DETR"),
+        ("image_encoder.blocks.0.attn.qkv.weight", "Segment Anything"),
+        ("mask_decoder.iou_token.weight", "Segment Anything"),
+        ("head.classification_head.conv.0.0.weight", "RetinaNet"),
+        ("head.cls_subnet.0.weight", "RetinaNet"),
+        ("bbox_head.retina_cls.weight", "RetinaNet"),
+        ("head.classification_head.module_list.0.weight", "SSD"),
+        ("head.regression_head.bbox_ctrness.weight", "FCOS"),
+        ("sem_seg_head.predictor.query_feat.weight", "MaskFormer"),
+        ("fc.weight", "classifier"),
+        ("head.fc.weight", "classifier"),
+        ("classifier.1.weight", "classifier"),
+        ("roi_heads.box.predictor.cls_score.weight", "maskrcnn-benchmark"),
+        ("conv_rpn_fpn2_w", "Detectron"),
+        ("rpn.head.objectness.weight", "training checkpoint of this package"),
+    ],
+)
+def test_other_families_are_named_from_their_keys(name: str, family: str, tmp_path: Path) -> None:
+    torch.save({name: torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=rf"w\.pth: expected a model file .*found the weights of.*{family}"
+    ) as caught:
+        maskrcnn.load(tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_family_can_be_found_and_no_importable_file_is_one(theirs: dict[str, Tensor]) -> None:
+    assert len({family for _, family, _ in FAMILIES}) == len(FAMILIES)
+    assert family_of(theirs)[0] not in {family for _, family, advice in FAMILIES if advice}
+    assert family_of(["something.weight"]) == ("", "")
+    with pytest.raises(WeightsError, match=r"w\.pth: .*found tensors named something\.weight"):
+        framework_of(Checkpoint("torch", {"something.weight": torch.zeros(1)}, {}, ()), "w.pth")
+
+
+def test_frameworks_are_modules_with_four_functions() -> None:
+    for framework in FRAMEWORKS:
+        for function in ("recognise", "read_config", "import_checkpoint", "export_state"):
+            assert callable(getattr(framework, function)), (name_of(framework), function)
+
+
+def test_which_sources_hold_a_detector(file: Path, tmp_path: Path) -> None:
+    config = network_config()
+    save_model(tmp_path / "ours.safetensors", lively_network(config), config, {})
+    torch.save({"fc.weight": torch.zeros(2), "layer4.0.conv1.weight": torch.zeros(2)}, tmp_path / "backbone.pth")
+    torch.save({"model.0.conv.weight": torch.zeros(2)}, tmp_path / "yolo.pth")
+    found = {name: holds_detector(tmp_path / name) for name in ("theirs.pth", "ours.safetensors", "backbone.pth")}
+    assert found == {"theirs.pth": True, "ours.safetensors": True, "backbone.pth": False}
+    assert not holds_detector("resnet50")
+    assert holds_detector("maskrcnn_resnet50_fpn")
+    with pytest.raises(WeightsError, match="YOLO"):
+        holds_detector(tmp_path / "yolo.pth")
+
+
+def test_settings_that_differ_are_named_with_both_values() -> None:
+    one = network_config(num_classes=2)
+    other = replace(one, image=replace(one.image, kernel="bilinear"), categories=(Category(1, "a"), Category(2, "b")))
+    assert differing_settings(one, one) == {}
+    found = differing_settings(one, other)
+    assert list(found) == ["categories", "image.kernel"]
+    assert found["image.kernel"] == ("antialias", "bilinear")
