@@ -17,7 +17,8 @@ from torch import Tensor
 from maskrcnn.config import AnchorConfig, Config, ResNetConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import stage_channels
-from maskrcnn.weights.detectron2_config import CELL_ANCHORS, STORED_SETTINGS, our_config, read_config
+from maskrcnn.weights.detectron2_config import our_config
+from maskrcnn.weights.detectron2_settings import CELL_ANCHORS, STORED_SETTINGS, read_config
 from maskrcnn.weights.imported import (
     Imported,
     channels_first_columns,
