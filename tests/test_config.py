@@ -84,6 +84,12 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "more than all points": (lambda: PointRendConfig(important=1.5), "important is a share, found 1.5"),
     "fewer points than chosen": (lambda: PointRendConfig(oversample=0.5), "oversample must be at least 1"),
     "no keypoint": (lambda: KeypointHeadConfig(num_keypoints=0), "num_keypoints must be positive"),
+    "channels of some convolutions": (
+        lambda: KeypointHeadConfig(convs=3, channels=(40, 56)),
+        r"a number for each of keypoint_head.convs 3, found \(40, 56\)",
+    ),
+    "no stem": (lambda: ResNetConfig(stem_width=0), "stem_width must be positive"),
+    "no channels in the RPN": (lambda: RPNConfig(channels=0), "rpn.channels must be positive"),
     "an average RoIPool": (lambda: RoIConfig(op="pool"), "rois.op pool .*rois.reduce max, found average"),
     "less than no samples": (lambda: RoIConfig(sampling_ratio=-1), "sampling_ratio must not be negative"),
     "C4 with the anchors of a pyramid": (

@@ -71,3 +71,15 @@ def test_the_cache_tells_shapes_apart_and_does_not_grow_for_ever() -> None:
     for width in range(1, 200):
         anchors(grids_of(32, 32 * width), STRIDES, (32, 32 * width), CPU)
     assert len(anchors._cache) <= 64
+
+
+def test_offset_moves_the_centres_by_a_share_of_the_stride() -> None:
+    padded = (64, 64)
+    plain, moved = (
+        Anchors(SIZES, RATIOS, rounded=False, stride_rule="constant", offset=offset)(
+            grids_of(*padded), STRIDES, padded, CPU
+        )
+        for offset in (0.0, 0.5)
+    )
+    for before, after, stride in zip(plain, moved, STRIDES, strict=True):
+        torch.testing.assert_close(after, before + stride / 2)

@@ -7,8 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from maskrcnn.config import BoxHeadConfig, DetectConfig, MaskHeadConfig
+from maskrcnn.config import (
+    BoxHeadConfig,
+    DetectConfig,
+    KeypointHeadConfig,
+    MaskHeadConfig,
+    ResNetConfig,
+    RPNConfig,
+)
 from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.rois import positive_slots, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNHead
@@ -135,3 +143,38 @@ def testpositive_slots_are_positives_drawn_up_to_the_limit() -> None:
     other, _ = positive_slots(positive, 4, torch.Generator().manual_seed(1))
     assert set(other.tolist()) != set(index.tolist())
     assert len(positive_slots(torch.zeros_like(positive), 4, None)[0]) == 0
+
+
+def test_rpn_losses_over_the_number_asked_for() -> None:
+    """Detectron2 divides by `samples` an image, also where fewer anchors could be drawn."""
+    config = network_config()
+    batch = batch_of(sample_of(64, 96, [(0, (10, 10, 40, 50))]), sample_of(64, 96, [(1, (30, 5, 90, 60))]))
+    network = build_model(config)
+    network.rpn.config = replace(config.model.rpn, samples=1 << 16)
+    output = network.rpn(network.features(batch.images), batch.images.pixels.shape[-2:])
+    drawn = network.rpn.losses(output, batch.targets)
+    network.rpn.config = replace(network.rpn.config, normaliser="samples")
+    fixed = network.rpn.losses(output, batch.targets)
+    ratios = {(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn}
+    first, second = ratios
+    assert first == pytest.approx(second, rel=1e-4)  # the number of anchors that were drawn
+    assert first == pytest.approx(round(first), rel=1e-4)
+    assert 0 < first < 2 * (1 << 16)
+
+
+def test_widths_of_rpn_stem_and_keypoint_convolutions() -> None:
+    config = network_config(
+        backbone=ResNetConfig(depth=10, width=8, stem_width=12),
+        rpn=RPNConfig(convs=2, channels=20),
+        mask_head=None,
+        keypoint_head=KeypointHeadConfig(3, convs=2, channels=(16, 24)),
+    )
+    network = build_model(config)
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    wide = config.model.fpn_channels
+    assert shapes["backbone.stem.conv.weight"][:2] == (12, 3)
+    assert shapes["backbone.res2.0.conv1.conv.weight"][:2] == (8, 12)
+    assert [shapes[f"rpn.head.convs.{i}.weight"][:2] for i in (0, 1)] == [(20, wide), (20, 20)]
+    assert shapes["rpn.head.deltas.weight"][1] == 20
+    assert [shapes[f"roi_heads.keypoint.head.convs.{i}.weight"][:2] for i in (0, 1)] == [(16, wide), (24, 16)]
+    assert shapes["roi_heads.keypoint.head.predictor.weight"][:2] == (24, 3)

@@ -61,3 +61,8 @@ def test_what_is_not_set_does_no_harm() -> None:
     loss.backward()
     assert values.grad is not None
     assert values.grad.tolist() == [2.0, 0.0, 0.0]
+
+
+def test_mean_over_a_given_number() -> None:
+    values, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([True, True, False])
+    assert mean_over(values, weights, 8).item() == 3 / 8

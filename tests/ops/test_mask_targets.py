@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
+from torchvision.ops import roi_align
 
 from maskrcnn.ops import reference
 from maskrcnn.ops.mask_targets import mask_targets, sample_bitmaps
@@ -198,3 +200,30 @@ def test_autocast_does_not_round_targets() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = targets_of(masks, boxes_near(masks, 6), IDENTITY, size=14)
     np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize("network_hw", [(53, 71), (29, 41), HW])
+def test_resized_is_roi_align_of_the_bitmap_resized_by_nearest_neighbour(network_hw: tuple[int, int]) -> None:
+    """Detectron2's `BitMasks`: resized with the image by PIL, then RoIAlign and the threshold.
+
+    Sides at which no centre falls between two pixels, where PIL decides by the sum of its rounding errors.
+    """
+    masks = blobs(6)
+    scale = np.array([network_hw[1] / HW[1], network_hw[0] / HW[0]])
+    boxes = (boxes_near(masks, seed=5) * np.tile(scale, 2)).astype(np.float32)
+    dense = [Image.fromarray(mask).resize(network_hw[::-1], Image.Resampling.NEAREST) for mask in masks]
+    maps = torch.from_numpy(np.stack([np.array(mask) for mask in dense])).float()[:, None]
+    rois = torch.cat([torch.arange(6)[:, None], torch.from_numpy(boxes)], dim=1)
+    expected = roi_align(maps, rois, (14, 14), 1.0, 0, aligned=True)[:, 0] >= 0.5
+    matrix = np.array([[1 / scale[0], 0, 0], [0, 1 / scale[1], 0]])
+    rule: dict[str, object] = {"size": 14, "sampling_ratio": 0, "threshold": 0.5}
+    found = targets_of(masks, boxes, matrix, resized=True, **rule)
+    assert (found != expected.numpy()).mean() < 1e-3  # averages within rounding of a half
+    if network_hw != HW:
+        assert (targets_of(masks, boxes, matrix, **rule) != expected.numpy()).mean() > 2e-3
+
+
+def test_resized_keeps_still_where_coordinates_are_no_numbers() -> None:
+    boxes = np.full((1, 4), np.nan)
+    found = targets_of(blobs(1), boxes, IDENTITY, size=4, sampling_ratio=2, resized=True)
+    assert np.isfinite(found).all()

@@ -108,3 +108,14 @@ def test_a_view_in_another_order_gives_the_same(kernel: str) -> None:
     a = resize_image(view, (45, 33), kernel)  # type: ignore[arg-type]
     b = resize_image(view.contiguous(), (45, 33), kernel)  # type: ignore[arg-type]
     assert (a.float() - b.float()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(31, 47), (100, 61), (213, 385), (64, 64)])
+def test_pil_is_pil_to_the_grey_level(size: tuple[int, int]) -> None:
+    """Detectron2's resize: PIL's own rounding, in memory of either order."""
+    picture = image(64, 64, seed=3)
+    expected = np.array(Image.fromarray(picture.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BILINEAR))
+    for stored in (picture, picture.contiguous()):
+        found = resize_image(stored, size, "pil")
+        assert found.dtype == torch.uint8
+        assert torch.equal(found.permute(1, 2, 0), torch.from_numpy(expected))

@@ -288,3 +288,22 @@ def test_bins_of_a_box_meet() -> None:
     torch.testing.assert_close(coarse, torch.nn.functional.avg_pool2d(fine, 2), rtol=1e-4, atol=1e-5)
     levels = [level_of(torch.tensor([[0.0, 0.0, s, s]]), 4, 4, 224.0).item() for s in range(1, 1000, 7)]
     assert all(a <= b for a, b in pairwise(levels))
+
+
+@pytest.mark.parametrize(
+    ("rule", "base", "inside"),
+    [
+        # Detectron2: floor(4 + log2(sqrt(area) / 224 + 1e-8)); MMDetection: 2 + floor(log2(sqrt(area) / 56 + 1e-6))
+        ({"canonical_level": 4, "canonical_size": 224.0}, 224.0, 1e-8),
+        ({"canonical_level": 2, "canonical_size": 56.0}, 56.0, 1e-6),
+    ],
+)
+def test_level_with_a_small_term_inside_the_logarithm(rule: dict[str, float], base: float, inside: float) -> None:
+    sides = torch.cat([torch.linspace(1, 1000, 2000), torch.tensor([56.0, 112.0, 224.0, 448.0, 0.0])])
+    boxes = torch.stack([torch.zeros_like(sides), torch.zeros_like(sides), sides, sides], dim=1)
+    exact = torch.log2(sides.double() / base + inside).floor() + rule["canonical_level"]
+    found = level_of(boxes, 4, level_epsilon=0.0, size_epsilon=inside, **rule)  # type: ignore[arg-type]
+    assert torch.equal(found, (exact.clamp(2, 5) - 2).long())
+    near = torch.tensor([[0.0, 0.0, 223.9999, 223.9999]])  # torchvision's term carries it over, Detectron2's does not
+    assert level_of(near, 4, 4, 224.0).item() == 2
+    assert level_of(near, 4, 4, 224.0, level_epsilon=0.0, size_epsilon=1e-8).item() == 1
