@@ -151,9 +151,9 @@ scores, labels, valid = torch.rand(1, 300), torch.zeros(1, 300, dtype=torch.int6
 found = Detections(boxes, scores, labels, valid, probs)
 config = preset("mask_rcnn_R_50_FPN")
 small = Detections(boxes[:, :1], scores[:, :1], labels[:, :1], valid[:, :1], probs[:, :1])
-postprocess(small, torch.tensor([[800, 1067]]), [(60, 80)], config, ())
+postprocess(small, torch.tensor([[0, 0, 1067, 800]]), [(60, 80)], config, ())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-instances = postprocess(found, torch.tensor([[800, 1067]]), [(3000, 4000)], config, ())[0]
+instances = postprocess(found, torch.tensor([[0, 0, 1067, 800]]), [(3000, 4000)], config, ())[0]
 results = to_coco_results(instances, 1, config)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert len(results) == 300 and sum(instances.masks.areas() > 0) > 250
@@ -167,7 +167,7 @@ def test_detections_keep_their_place_when_brought_back(predictor: Predictor) -> 
     boxes = torch.tensor([[[10.0, 20.0, 30.0, 40.0], [0.0, 0.0, 0.0, 0.0]]])
     probs = torch.ones(1, 2, 28, 28)
     found = Detections(boxes, torch.tensor([[0.9, 0.0]]), torch.tensor([[1, 0]]), torch.tensor([[True, False]]), probs)
-    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
     assert instances.boxes.tolist() == [[40.0, 40.0, 120.0, 80.0]]
     assert instances.names == ("red",)
     assert instances.masks is not None
@@ -184,7 +184,7 @@ def test_keypoints_are_brought_back_and_written_as_indices_of_pixels(predictor: 
     found = Detections(boxes, scores, torch.tensor([[1, 0, 0]]), valid, keypoints=points)
     categories = (Category(3, "blue"), Category(7, "red", ("left", "right"), ((0, 1),)))
     config = replace(predictor.config, categories=categories)
-    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], config, ("blue", "red"))[0]
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], config, ("blue", "red"))[0]
     assert instances.keypoints is not None
     assert instances.keypoints.dtype == np.float32
     expected = [[[48, 44, 0.7], [120, 80, 0.2]], [[202, 21, 0.9], [240, 24, 0.1]]]

@@ -196,6 +196,7 @@ def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfi
         sampling_ratio=config.target_sampling_ratio,
         aligned=config.target_aligned,
         threshold=config.target_threshold,
+        corners=config.target_corners,
     )
 
 
