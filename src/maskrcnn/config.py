@@ -18,9 +18,9 @@ HeadNorm = Literal["none", "batch_norm", "sync_batch_norm", "group_norm"]
 NORM_GROUPS = 32  # of group norm (Wu & He 2018)
 # smooth_l1: on the four offsets (Girshick 2015). giou: on the decoded box (Rezatofighi et al. 2019).
 BoxLoss = Literal["smooth_l1", "giou"]
-# Of the box loss. samples: its sum over those drawn (Fast R-CNN). offsets: mean over the four offsets of the positives
+# Of the box loss. drawn: its sum over those drawn (Fast R-CNN). offsets: mean over the four offsets of the positives
 # (Matterport).
-BoxMean = Literal["samples", "offsets"]
+BoxMean = Literal["drawn", "offsets"]
 # Of the enlargement that a prediction may ask for. above: 62.5 times a side (Detectron). none: any (Matterport).
 GrowthBound = Literal["above", "none"]
 
@@ -236,7 +236,7 @@ class RPNConfig:
     growth_bound: GrowthBound = "above"
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
-    loss_box_over: BoxMean = "samples"
+    loss_box_over: BoxMean = "drawn"
 
     def __post_init__(self) -> None:
         _require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")
@@ -294,7 +294,7 @@ class BoxHeadConfig:
     growth_bound: GrowthBound = "above"
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
-    loss_box_over: BoxMean = "samples"
+    loss_box_over: BoxMean = "drawn"
     learn_ground_truth: bool = True  # ground-truth boxes are RoIs of the loss too; Matterport: only proposals are
     cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15

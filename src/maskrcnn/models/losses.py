@@ -28,7 +28,7 @@ def mean_box_loss(losses: Tensor, positive: Tensor, valid: Tensor, over: BoxMean
     """One number from the losses of boxes, each a sum over four offsets; all (B, S) or (R,).
 
     Args:
-        over: `samples` divides by the number of candidates that were drawn, positive or not (Fast R-CNN); `offsets`
+        over: `drawn` divides by the number of candidates that were drawn, positive or not (Fast R-CNN); `offsets`
             takes the mean over the offsets of the positives (Matterport).
     """
     if over == "offsets":

@@ -71,15 +71,6 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copies tensors into a module of exactly the same names and shapes.
 
     Raises:
-        WeightsError: as `check_fit`.
-    """
-    check_fit(module, tensors, source)
-    module.load_state_dict(dict(tensors))
-
-
-def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """
-    Raises:
         WeightsError: names are missing or too many, or a shape differs; lists them.
     """
     expected = module.state_dict()
@@ -97,6 +88,7 @@ def check_fit(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     ]
     if problems:
         raise WeightsError(f"{source}: the tensors do not fit the model: {'; '.join(problems)}")
+    module.load_state_dict(dict(tensors))
 
 
 def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
