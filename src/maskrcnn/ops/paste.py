@@ -114,9 +114,8 @@ def whole_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
     """The grid of Matterport's rule: `pixel_centres` of the rounded box, and nothing outside of that."""
     boxes = boxes.round()
     grid = pixel_centres(boxes, side, image_hw)
-    image = np.array(image_hw[::-1])
     finite = np.nan_to_num(boxes)
-    first = np.clip(finite[:, :2], grid.first, image).astype(np.int64)
+    first = np.clip(finite[:, :2], grid.first, grid.stop).astype(np.int64)
     return replace(grid, first=first, stop=np.clip(finite[:, 2:], first, grid.stop).astype(np.int64))
 
 
