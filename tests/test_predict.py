@@ -111,6 +111,64 @@ def test_fixed_size_input() -> None:
     assert batch.sizes_hw.tolist() == [[48, 96], [64, 13]]
 
 
+@pytest.mark.parametrize(
+    ("letterbox", "input_hw", "window"),
+    [("square", (128, 128), (0, 32, 128, 96)), ("divisor", (64, 128), (0, 0, 128, 64))],
+)
+def test_black_bars_are_image_to_the_network(
+    letterbox: str, input_hw: tuple[int, int], window: tuple[int, ...], predictor: Predictor
+) -> None:
+    """The image stands in the middle, bars are -mean after normalising, and boxes come back without them."""
+    image_config = ImageConfig(short_side=100, long_side=128, letterbox=letterbox, kernel="truncated")  # type: ignore[arg-type]
+    batch = preprocess([picture(30, 60)], image_config)
+    assert batch.pixels.shape[2:] == input_hw
+    assert batch.sizes_hw.tolist() == [list(input_hw)]
+    assert batch.windows.tolist() == [list(window)]
+    x1, y1, x2, y2 = window
+    inside = torch.zeros(input_hw, dtype=torch.bool)
+    inside[y1:y2, x1:x2] = True
+    assert not batch.pixels[0, :, ~inside].any()
+    assert batch.pixels[0, :, inside].float().mean() > 5
+    network = predictor.network
+    bars = network.normalise(batch)[0, :, ~inside]
+    torch.testing.assert_close(bars, (-network.pixel_mean / network.pixel_std)[:, :, 0].expand_as(bars))
+    boxes = torch.tensor([[[x1 + 32.0, y1 + 16.0, x1 + 64.0, y1 + 32.0]]])
+    found = Detections(
+        boxes, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    )
+    instances = postprocess(found, batch.windows, [(30, 60)], predictor.config, ())[0]
+    np.testing.assert_allclose(instances.boxes, [[15, 7.5, 30, 15]])
+
+
+def test_whole_boxes_that_end_at_the_last_pixel(predictor: Predictor) -> None:
+    """Matterport's denormalisation: the last pixel of the input is that of the image, then whole pixels, and boxes
+    that lost their area go."""
+    model = replace(
+        predictor.config.model, last_pixel=True, detect=replace(predictor.config.model.detect, whole_boxes=True)
+    )
+    config = replace(predictor.config, model=model)
+    boxes = torch.tensor([[[0.0, 0.0, 99.0, 49.0], [10.0, 10.0, 20.2, 30.0], [10.0, 10.0, 10.0, 20.0]]])
+    count = boxes.shape[1]
+    found = Detections(
+        boxes,
+        torch.ones(1, count),
+        torch.zeros(1, count, dtype=torch.int64),
+        torch.ones(1, count, dtype=torch.bool),
+    )
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(25, 50)], config, ())[0]
+    expected = np.around(boxes[0].numpy() * [49 / 99, 24 / 49, 49 / 99, 24 / 49] + [0, 0, 1, 1])
+    np.testing.assert_array_equal(instances.boxes, expected)
+    assert instances.boxes[0].tolist() == [0, 0, 50, 25]
+    shifted = postprocess(
+        replace(found, boxes=found.boxes - torch.tensor([0.0, 0, 1.5, 0])),
+        torch.tensor([[0, 0, 100, 50]]),
+        [(25, 50)],
+        config,
+        (),
+    )[0]
+    assert len(shifted) == 2
+
+
 def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

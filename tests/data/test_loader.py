@@ -45,7 +45,16 @@ def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
     return replace(small_config(batch_size=3, **train), augment=augment)
 
 
-def test_targets_fit_the_pixels_that_are_seen(data: Path) -> None:
+@pytest.mark.parametrize(
+    ("image_config", "augment"),
+    [
+        (ImageConfig(short_side=64, long_side=96), EVERYTHING),
+        (ImageConfig(short_side=64, long_side=96, letterbox="square"), replace(EVERYTHING, crop=None)),
+        (ImageConfig(short_side=64, long_side=96, letterbox="divisor"), replace(EVERYTHING, crop=None)),
+    ],
+    ids=["crop", "square", "divisor"],
+)
+def test_targets_fit_the_pixels_that_are_seen(data: Path, image_config: ImageConfig, augment: AugmentConfig) -> None:
     """Objects have a colour of their own: it must be where boxes and masks say, after any augmentation."""
     dataset = load_coco(data)
     names = [category.name for category in dataset.categories]
@@ -55,14 +64,16 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path) -> None:
         sample = training_sample(
             dataset,
             index,
-            ImageConfig(short_side=64, long_side=96),
-            replace(EVERYTHING, brightness=0.0),
+            image_config,
+            replace(augment, brightness=0.0),
             np.random.default_rng(seed),
         )
         batch = collate([sample], 32)
         bank = batch.targets.masks
         assert bank is not None
         h, w = sample.image.shape[1:]
+        if image_config.letterbox == "square":
+            assert (h, w) == (96, 96)
         image = sample.image.permute(1, 2, 0).numpy().astype(int)
         side = max(h, w)
         for j, box in enumerate(sample.boxes):
