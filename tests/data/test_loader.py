@@ -15,7 +15,7 @@ from maskrcnn.config import AugmentConfig, Config, ImageConfig
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import Batch, collate, evaluation_images, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
-from maskrcnn.data.transforms import training_sample
+from maskrcnn.data.transforms import draw_matrix, training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.ops.mask_targets import mask_targets
 from small_data import COLOURS, small_coco, small_config, write_small
@@ -43,6 +43,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
     return replace(small_config(batch_size=3, **train), augment=augment)
+
+
+def test_bars_are_on_both_sides() -> None:
+    config = ImageConfig(short_side=64, long_side=96, letterbox="square")
+    augment = AugmentConfig(flip_horizontal=0.0)
+    matrix, out_hw = draw_matrix((30, 60), np.zeros((0, 4)), config, augment, np.random.default_rng(0))
+    assert out_hw == (96, 96)
+    assert (matrix @ [0, 0, 1])[:2].tolist() == [0, 24]
+    assert (matrix @ [60, 30, 1])[:2].tolist() == [96, 72]
+    cropped = replace(augment, crop=(40, 50))
+    assert draw_matrix((30, 60), np.zeros((0, 4)), config, cropped, np.random.default_rng(0))[1] == (40, 50)
 
 
 @pytest.mark.parametrize(

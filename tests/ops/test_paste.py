@@ -223,7 +223,7 @@ def test_three_hundred_masks_on_twelve_megapixels_cost_megabytes(rule: Rule) -> 
 
 def test_a_mask_above_the_threshold_fills_its_whole_box() -> None:
     probs = np.full((1, 28, 28), 0.6, dtype=np.float32)
-    (counts,) = paste_to_runs(probs, np.array([[10.4, 20.6, 30.0, 40.0]], dtype=np.float32), HW, 0.5, "whole_box")
+    (counts,) = paste_to_runs(probs, np.array([[10.4, 4.6, 70.0, 66.0]], dtype=np.float32), HW, 0.5, "whole_box")
     expected = np.zeros(HW, dtype=bool)
-    expected[21:40, 10:30] = True
+    expected[5:66, 10:70] = True  # larger than the mask, so that its outermost pixels would fade
     np.testing.assert_array_equal(dense(counts), expected)

@@ -145,6 +145,7 @@ def test_half_even_sizes_are_matterports() -> None:
     assert network_size(213, 320, **sides) == (256, 384)  # type: ignore[arg-type]
     assert network_size(431, 247, **sides) == (384, 220)  # type: ignore[arg-type]
     assert network_size(300, 350, **sides) == (300, 350)  # type: ignore[arg-type]
-    # 1.28 * 300.3 is 384.4: it rounds to 384, so the scale stays
-    assert network_size(1000, 1501, short_side=1280, long_side=1921, rounding="half_even") == (1280, 1921)
+    # 1.5 * 667 is 1000.5, which Python rounds to 1000: the scale stays, and 333 becomes 499.5 and not 499.25
+    limits = {"short_side": 1, "long_side": 1000, "min_scale": 1.5, "rounding": "half_even"}
+    assert network_size(333, 667, **limits) == (500, 1000)  # type: ignore[arg-type]
     assert network_size(5, 25, short_side=2, long_side=100, min_scale=0.5, rounding="half_even") == (2, 12)
