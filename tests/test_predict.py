@@ -111,6 +111,64 @@ def test_fixed_size_input() -> None:
     assert batch.sizes_hw.tolist() == [[48, 96], [64, 13]]
 
 
+@pytest.mark.parametrize(
+    ("letterbox", "input_hw", "window"),
+    [("square", (128, 128), (0, 32, 128, 96)), ("divisor", (64, 128), (0, 0, 128, 64))],
+)
+def test_black_bars_are_image_to_the_network(
+    letterbox: str, input_hw: tuple[int, int], window: tuple[int, ...], predictor: Predictor
+) -> None:
+    """The image stands in the middle, bars are -mean after normalising, and boxes come back without them."""
+    image_config = ImageConfig(short_side=100, long_side=128, letterbox=letterbox, kernel="truncated")  # type: ignore[arg-type]
+    batch = preprocess([picture(30, 60)], image_config)
+    assert batch.pixels.shape[2:] == input_hw
+    assert batch.sizes_hw.tolist() == [list(input_hw)]
+    assert batch.windows.tolist() == [list(window)]
+    x1, y1, x2, y2 = window
+    inside = torch.zeros(input_hw, dtype=torch.bool)
+    inside[y1:y2, x1:x2] = True
+    assert not batch.pixels[0, :, ~inside].any()
+    assert batch.pixels[0, :, inside].float().mean() > 5
+    network = predictor.network
+    bars = network.normalise(batch)[0, :, ~inside]
+    torch.testing.assert_close(bars, (-network.pixel_mean / network.pixel_std)[:, :, 0].expand_as(bars))
+    boxes = torch.tensor([[[x1 + 32.0, y1 + 16.0, x1 + 64.0, y1 + 32.0]]])
+    found = Detections(
+        boxes, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    )
+    instances = postprocess(found, batch.windows, [(30, 60)], predictor.config, ())[0]
+    np.testing.assert_allclose(instances.boxes, [[15, 7.5, 30, 15]])
+
+
+def test_whole_boxes_that_end_at_the_last_pixel(predictor: Predictor) -> None:
+    """Matterport's denormalisation: the last pixel of the input is that of the image, then whole pixels, and boxes
+    that lost their area go."""
+    model = replace(
+        predictor.config.model, last_pixel=True, detect=replace(predictor.config.model.detect, whole_boxes=True)
+    )
+    config = replace(predictor.config, model=model)
+    boxes = torch.tensor([[[0.0, 0.0, 99.0, 49.0], [10.0, 10.0, 20.2, 30.0], [10.0, 10.0, 10.0, 20.0]]])
+    count = boxes.shape[1]
+    found = Detections(
+        boxes,
+        torch.ones(1, count),
+        torch.zeros(1, count, dtype=torch.int64),
+        torch.ones(1, count, dtype=torch.bool),
+    )
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(25, 50)], config, ())[0]
+    expected = np.around(boxes[0].numpy() * [49 / 99, 24 / 49, 49 / 99, 24 / 49] + [0, 0, 1, 1])
+    np.testing.assert_array_equal(instances.boxes, expected)
+    assert instances.boxes[0].tolist() == [0, 0, 50, 25]
+    shifted = postprocess(
+        replace(found, boxes=found.boxes - torch.tensor([0.0, 0, 1.5, 0])),
+        torch.tensor([[0, 0, 100, 50]]),
+        [(25, 50)],
+        config,
+        (),
+    )[0]
+    assert len(shifted) == 2
+
+
 def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,9 +209,9 @@ scores, labels, valid = torch.rand(1, 300), torch.zeros(1, 300, dtype=torch.int6
 found = Detections(boxes, scores, labels, valid, probs)
 config = preset("mask_rcnn_R_50_FPN")
 small = Detections(boxes[:, :1], scores[:, :1], labels[:, :1], valid[:, :1], probs[:, :1])
-postprocess(small, torch.tensor([[800, 1067]]), [(60, 80)], config, ())
+postprocess(small, torch.tensor([[0, 0, 1067, 800]]), [(60, 80)], config, ())
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-instances = postprocess(found, torch.tensor([[800, 1067]]), [(3000, 4000)], config, ())[0]
+instances = postprocess(found, torch.tensor([[0, 0, 1067, 800]]), [(3000, 4000)], config, ())[0]
 results = to_coco_results(instances, 1, config)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert len(results) == 300 and sum(instances.masks.areas() > 0) > 250
@@ -167,7 +225,7 @@ def test_detections_keep_their_place_when_brought_back(predictor: Predictor) -> 
     boxes = torch.tensor([[[10.0, 20.0, 30.0, 40.0], [0.0, 0.0, 0.0, 0.0]]])
     probs = torch.ones(1, 2, 28, 28)
     found = Detections(boxes, torch.tensor([[0.9, 0.0]]), torch.tensor([[1, 0]]), torch.tensor([[True, False]]), probs)
-    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
     assert instances.boxes.tolist() == [[40.0, 40.0, 120.0, 80.0]]
     assert instances.names == ("red",)
     assert instances.masks is not None
@@ -184,7 +242,7 @@ def test_keypoints_are_brought_back_and_written_as_indices_of_pixels(predictor: 
     found = Detections(boxes, scores, torch.tensor([[1, 0, 0]]), valid, keypoints=points)
     categories = (Category(3, "blue"), Category(7, "red", ("left", "right"), ((0, 1),)))
     config = replace(predictor.config, categories=categories)
-    instances = postprocess(found, torch.tensor([[50, 100]]), [(100, 400)], config, ("blue", "red"))[0]
+    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], config, ("blue", "red"))[0]
     assert instances.keypoints is not None
     assert instances.keypoints.dtype == np.float32
     expected = [[[48, 44, 0.7], [120, 80, 0.2]], [[202, 21, 0.9], [240, 24, 0.1]]]

@@ -18,6 +18,11 @@ HeadNorm = Literal["none", "batch_norm", "sync_batch_norm", "group_norm"]
 NORM_GROUPS = 32  # of group norm (Wu & He 2018)
 # smooth_l1: on the four offsets (Girshick 2015). giou: on the decoded box (Rezatofighi et al. 2019).
 BoxLoss = Literal["smooth_l1", "giou"]
+# Of the box loss. drawn: its sum over those drawn (Fast R-CNN). offsets: mean over the four offsets of the positives
+# (Matterport).
+BoxMean = Literal["drawn", "offsets"]
+# Of the enlargement that a prediction may ask for. above: 62.5 times a side (Detectron). none: any (Matterport).
+GrowthBound = Literal["above", "none"]
 
 
 def _require(ok: bool, message: str) -> None:
@@ -65,15 +70,21 @@ class ImageConfig:
 
     short_side: int = 800
     long_side: int = 1333
+    min_scale: float = 0.0  # no image is made smaller than this times itself to reach short_side; Matterport: 1
     scale: float | None = None
     fixed_size: tuple[int, int] | None = None  # (height, width)
     divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # Bars that centre the image and that the network sees as black image, as Matterport has them: up to long_side x
+    # long_side, or to the next multiples of `divisor`. none: padding at bottom and right, zero once normalised.
+    letterbox: Literal["none", "square", "divisor"] = "none"
     # antialias: uint8 in and out, a filter that widens when the image shrinks. pil: the same by PIL, whose rounding
     # differs in a few values by one grey level (Detectron2). bilinear: float, no antialiasing, like torchvision.
-    kernel: Literal["antialias", "pil", "bilinear"] = "antialias"
-    rounding: Literal["round", "floor"] = "round"  # of the resized height and width
+    # truncated: uint8 in and out, no antialiasing, black beyond the border, like scikit-image in Matterport.
+    kernel: Literal["antialias", "pil", "bilinear", "truncated"] = "antialias"
+    # Of the resized height and width. half_even: as Python; long_side then caps only what rounds to more (Matterport).
+    rounding: Literal["round", "floor", "half_even"] = "round"
 
     def __post_init__(self) -> None:
         _require(
@@ -86,6 +97,17 @@ class ImageConfig:
             "image.scale and image.fixed_size both set the size of the image: leave one of them None",
         )
         _require(self.divisor > 0, f"image.divisor must be positive, found {self.divisor}")
+        _require(self.min_scale >= 0, f"image.min_scale must not be negative, found {self.min_scale}")
+        _require(
+            self.letterbox == "none" or self.fixed_size is None,
+            "image.letterbox and image.fixed_size both set the size of the network input: set letterbox none or "
+            "fixed_size None",
+        )
+        _require(
+            self.letterbox != "square" or self.long_side % self.divisor == 0,
+            f"image.letterbox square makes every network input long_side x long_side: image.long_side must be a "
+            f"multiple of image.divisor {self.divisor}, found {self.long_side}",
+        )
         if self.fixed_size is not None:
             _require(
                 all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),
@@ -124,6 +146,8 @@ class ResNetConfig:
     depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
     width: int = 64  # channels inside res2's blocks; 64 in the literature
     stem_width: int | None = None  # channels of the stem; None: `width`
+    # Of the stem's max pool. after: at bottom and right only, TensorFlow's SAME on even sizes (Matterport).
+    pool_padding: Literal["around", "after"] = "around"
     # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
     groups: int = 1  # 32x8d: 32
     bottleneck_width: int | None = None  # 32x8d: 256; None: `width`
@@ -202,18 +226,22 @@ class RPNConfig:
     negative_iou: float = 0.3
     samples: int = 256  # anchors an image in the loss
     positive_fraction: float = 0.5
-    pre_nms_train: int = 2000  # a level
+    # together: the best of all levels suppress each other (Matterport). apart: each level by itself, then merged.
+    levels: Literal["apart", "together"] = "apart"
+    pre_nms_train: int = 2000  # a level, or of all levels together
     pre_nms_test: int = 1000
     post_nms_train: int = 1000  # an image, all levels together
     post_nms_test: int = 1000
     nms_iou: float = 0.7
     min_size: float = 0.0  # proposals with a shorter side are dropped
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    growth_bound: GrowthBound = "above"
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
     # What the sums of the losses are divided by. drawn: the anchors that were drawn. samples: `samples` an image,
     # also where fewer could be drawn (Detectron2).
     normaliser: Literal["drawn", "samples"] = "drawn"
+    loss_box_over: BoxMean = "drawn"
 
     def __post_init__(self) -> None:
         _require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")
@@ -228,7 +256,9 @@ class RPNConfig:
 class RoIConfig:
     """From a box to features of one size (paper section 3)."""
 
-    op: Literal["align", "pool", "warp"] = "align"  # RoIAlign; RoIPool and RoIWarp for the paper's ablation
+    # RoIAlign; RoIPool and RoIWarp for the paper's ablation. crop: TensorFlow's crop_and_resize, one sample a bin, the
+    # outer ones on the border of the RoI (Matterport); sampling_ratio, aligned and reduce are then not read.
+    op: Literal["align", "pool", "warp", "crop"] = "align"
     reduce: Literal["average", "max"] = "average"  # over the samples of a bin; RoIPool takes the maximum anyway
     sampling_ratio: int = 2  # samples a bin and axis; 0: as many as the bin has cells (Detectron2)
     aligned: bool = True
@@ -238,6 +268,7 @@ class RoIConfig:
     # size / canonical_size, whose logarithm it is (Detectron2 1e-8, MMDetection 1e-6).
     level_epsilon: float = 1e-6
     size_epsilon: float = 0.0
+    level_rounding: Literal["floor", "round"] = "floor"  # of equation 1; round: to the nearest level (Matterport)
 
     def __post_init__(self) -> None:
         _require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
@@ -272,8 +303,11 @@ class BoxHeadConfig:
     # 91 rows of COCO hold ten ids that no category has.
     unused_classes: int = 0
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    growth_bound: GrowthBound = "above"
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+    loss_box_over: BoxMean = "drawn"
+    learn_ground_truth: bool = True  # ground-truth boxes are RoIs of the loss too; Matterport: only proposals are
     cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
 
@@ -337,9 +371,12 @@ class MaskHeadConfig:
     # Whose pixels the samples lie between. original: the bitmap's. network: those of the network input, each with the
     # value of the original pixel under it, as if the bitmap were resized with the image (Detectron2).
     target_pixels: Literal["original", "network"] = "original"
+    # One sample a cell, the outer ones on the border of the RoI, as rois.op crop reads features (Matterport).
+    target_corners: bool = False
     # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).
     # expanded_box: pad by one cell, truncate the box, resize (Detectron, torchvision).
-    paste: Literal["pixel_centres", "expanded_box"] = "pixel_centres"
+    # whole_box: round the box, resize, nothing outside of it (Matterport).
+    paste: Literal["pixel_centres", "expanded_box", "whole_box"] = "pixel_centres"
 
     def __post_init__(self) -> None:
         _require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
@@ -393,6 +430,8 @@ class DetectConfig:
     nms_iou: float = 0.5
     max_detections: int = 100
     min_size: float = 0.0  # network-input pixels
+    classes: Literal["all", "best"] = "all"  # of a RoI that may be found; best: the most probable one (Matterport)
+    whole_boxes: bool = False  # boxes are rounded to whole pixels of the original image (Matterport)
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -422,6 +461,9 @@ class ModelConfig:
     mask_head: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
     keypoint_head: KeypointHeadConfig | None = None
     detect: DetectConfig = field(default_factory=DetectConfig)
+    # Inside the network x2 y2 of a box are the last pixel and not the edge after it, one less: the rule of Matterport,
+    # whose boxes run from 0 at the first pixel to 1 at the last.
+    last_pixel: bool = False
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
@@ -437,6 +479,12 @@ class ModelConfig:
             self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,
             "mask_head.point_rend reads features at points, and model.neck c4 keeps res5 for whole RoIs: "
             "choose model.neck fpn or leave mask_head.point_rend None",
+        )
+        _require(
+            not self.last_pixel
+            or (self.keypoint_head is None and (self.mask_head is None or self.mask_head.point_rend is None)),
+            "model.keypoint_head and mask_head.point_rend read points between the edges of a box, and model.last_pixel "
+            "has boxes end one pixel earlier: set model.last_pixel False",
         )
         _require(
             self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),

@@ -19,12 +19,13 @@ from PIL import Image
 from maskrcnn.config import Config, ImageConfig
 from maskrcnn.errors import ImageError
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.boxes import clip, shorten, whole_images
 from maskrcnn.ops.paste import paste_to_runs
-from maskrcnn.ops.resize import network_size, resize_image
+from maskrcnn.ops.resize import resize_image
 from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Detections, Instances
 from maskrcnn.structures.image_file import as_rgb, read_image
-from maskrcnn.structures.images import ImageBatch, stack_images
+from maskrcnn.structures.images import ImageBatch, place, stack_images, with_bars
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.weights.model_file import save_model
@@ -84,7 +85,7 @@ class Predictor:
         batch = preprocess(images, self.config.image).to(self.device)
         detections = self.network.detect(batch, self.config.model.detect)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        return postprocess(detections, batch.sizes_hw, sizes, self.config, self.names)
+        return postprocess(detections, batch.windows, sizes, self.config, self.names)
 
     def save(self, path: Path | str) -> None:
         save_model(path, self.network, self.config, self.provenance)
@@ -117,24 +118,19 @@ def load(
 
 def preprocess(images: Sequence[np.ndarray], config: ImageConfig) -> ImageBatch:
     """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch."""
-    resized = []
+    resized, windows = [], []
     for image in images:
-        size = network_size(
-            image.shape[0],
-            image.shape[1],
-            short_side=config.short_side,
-            long_side=config.long_side,
-            scale=config.scale,
-            fixed_size=config.fixed_size,
-            rounding=config.rounding,
-        )
-        resized.append(resize_image(torch.from_numpy(image).permute(2, 0, 1), size, config.kernel))
-    return stack_images(resized, config.divisor, config.fixed_size)
+        placed = place(image.shape[0], image.shape[1], config)
+        pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, config.kernel)
+        resized.append(with_bars(pixels, placed))
+        windows.append(placed.window)
+    batch = stack_images(resized, config.divisor, config.fixed_size)
+    return batch if config.letterbox == "none" else replace(batch, unbarred=torch.tensor(windows))
 
 
 def postprocess(
     detections: Detections,
-    sizes_hw: torch.Tensor,
+    windows: torch.Tensor,
     original_hw: Sequence[tuple[int, int]],
     config: Config,
     names: tuple[str, ...],
@@ -142,50 +138,56 @@ def postprocess(
     """Brings detections back to the pixels of the original images; masks become run lengths here.
 
     Args:
-        sizes_hw: (B, 2) true sizes of the network input.
+        windows: (B, 4) where the images lie in the network input.
         original_hw: height and width of each original image.
     """
     original = torch.tensor(original_hw, dtype=torch.float32)
-    ratio = original / sizes_hw.cpu().to(torch.float32)
-    boxes = detections.boxes.cpu() * ratio.flip(-1).repeat(1, 2)[:, None]
-    limits = original.flip(-1).repeat(1, 2)[:, None]
-    boxes = torch.minimum(boxes.clamp(min=0), limits)
+    origin, end = windows.cpu().to(torch.float32).split(2, dim=-1)
+    # Boxes that end at the last pixel are stretched from the network's last pixel to that of the original.
+    shorter = float(config.model.last_pixel)
+    ratio = (original.flip(-1) - shorter) / (end - origin - shorter)
+    boxes = (detections.boxes.cpu() - origin.repeat(1, 2)[:, None]) * ratio.repeat(1, 2)[:, None]
+    boxes = clip(shorten(boxes, -shorter), whole_images(original))
+    valid = detections.valid.cpu()
+    if config.model.detect.whole_boxes:
+        boxes = boxes.round()
+        valid = valid & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     probs = None if detections.mask_probs is None else detections.mask_probs.cpu()
-    keypoints = _keypoints_in_original(detections, ratio)
+    keypoints = _keypoints_in_original(detections, origin, ratio)
     result = []
-    for i, (valid, size) in enumerate(zip(detections.valid.cpu(), original_hw, strict=True)):
+    for i, (found, size) in enumerate(zip(valid, original_hw, strict=True)):
         masks = None
         if probs is not None and config.model.mask_head is not None:
             counts = paste_to_runs(
-                probs[i][valid].numpy(),
-                boxes[i][valid].numpy(),
+                probs[i][found].numpy(),
+                boxes[i][found].numpy(),
                 size,
                 config.model.detect.mask_threshold,
                 config.model.mask_head.paste,
             )
             masks = Masks([RLE(size, c) for c in counts], size)
-        labels = detections.labels[i].cpu()[valid].numpy()
+        labels = detections.labels[i].cpu()[found].numpy()
         result.append(
             Instances(
                 image_hw=size,
-                boxes=boxes[i][valid].numpy(),
-                scores=detections.scores[i].cpu()[valid].numpy(),
+                boxes=boxes[i][found].numpy(),
+                scores=detections.scores[i].cpu()[found].numpy(),
                 labels=labels,
                 masks=masks,
                 names=tuple(names[label] for label in labels) if names else (),
-                keypoints=None if keypoints is None else keypoints[i][valid].numpy(),
+                keypoints=None if keypoints is None else keypoints[i][found].numpy(),
                 categories=config.categories,
             )
         )
     return result
 
 
-def _keypoints_in_original(detections: Detections, ratio: torch.Tensor) -> torch.Tensor | None:
-    """(B, D, K, 3) on the CPU, x and y in original pixels; `ratio` is (B, 2), height and width."""
+def _keypoints_in_original(detections: Detections, origin: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor | None:
+    """(B, D, K, 3) on the CPU, x and y in original pixels; `origin` and `ratio` are (B, 2), x and y."""
     if detections.keypoints is None:
         return None
-    factors = torch.cat([ratio.flip(-1), torch.ones(len(ratio), 1)], dim=-1)
-    return detections.keypoints.cpu() * factors[:, None, None]
+    points, scores = detections.keypoints.cpu().split([2, 1], dim=-1)
+    return torch.cat([(points - origin[:, None, None]) * ratio[:, None, None], scores], dim=-1)
 
 
 def to_coco_results(instances: Instances, image_id: int | str, config: Config) -> list[dict[str, Any]]:

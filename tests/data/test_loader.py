@@ -15,7 +15,7 @@ from maskrcnn.config import AugmentConfig, Config, ImageConfig
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import Batch, collate, evaluation_images, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
-from maskrcnn.data.transforms import training_sample
+from maskrcnn.data.transforms import draw_matrix, training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.ops.mask_targets import mask_targets
 from small_data import COLOURS, small_coco, small_config, write_small
@@ -45,7 +45,27 @@ def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
     return replace(small_config(batch_size=3, **train), augment=augment)
 
 
-def test_targets_fit_the_pixels_that_are_seen(data: Path) -> None:
+def test_bars_are_on_both_sides() -> None:
+    config = ImageConfig(short_side=64, long_side=96, letterbox="square")
+    augment = AugmentConfig(flip_horizontal=0.0)
+    matrix, out_hw = draw_matrix((30, 60), np.zeros((0, 4)), config, augment, np.random.default_rng(0))
+    assert out_hw == (96, 96)
+    assert (matrix @ [0, 0, 1])[:2].tolist() == [0, 24]
+    assert (matrix @ [60, 30, 1])[:2].tolist() == [96, 72]
+    cropped = replace(augment, crop=(40, 50))
+    assert draw_matrix((30, 60), np.zeros((0, 4)), config, cropped, np.random.default_rng(0))[1] == (40, 50)
+
+
+@pytest.mark.parametrize(
+    ("image_config", "augment"),
+    [
+        (ImageConfig(short_side=64, long_side=96), EVERYTHING),
+        (ImageConfig(short_side=64, long_side=96, letterbox="square"), replace(EVERYTHING, crop=None)),
+        (ImageConfig(short_side=64, long_side=96, letterbox="divisor"), replace(EVERYTHING, crop=None)),
+    ],
+    ids=["crop", "square", "divisor"],
+)
+def test_targets_fit_the_pixels_that_are_seen(data: Path, image_config: ImageConfig, augment: AugmentConfig) -> None:
     """Objects have a colour of their own: it must be where boxes and masks say, after any augmentation."""
     dataset = load_coco(data)
     names = [category.name for category in dataset.categories]
@@ -55,14 +75,16 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path) -> None:
         sample = training_sample(
             dataset,
             index,
-            ImageConfig(short_side=64, long_side=96),
-            replace(EVERYTHING, brightness=0.0),
+            image_config,
+            replace(augment, brightness=0.0),
             np.random.default_rng(seed),
         )
         batch = collate([sample], 32)
         bank = batch.targets.masks
         assert bank is not None
         h, w = sample.image.shape[1:]
+        if image_config.letterbox == "square":
+            assert (h, w) == (96, 96)
         image = sample.image.permute(1, 2, 0).numpy().astype(int)
         side = max(h, w)
         for j, box in enumerate(sample.boxes):

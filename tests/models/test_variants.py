@@ -213,16 +213,16 @@ def test_cascade_averages_scores_and_takes_the_last_boxes() -> None:
     features, _ = found_on(network)
     branch = network.roi_heads.box
     assert isinstance(branch, CascadeBranch)
-    sizes = torch.tensor([[64, 96]])
+    windows = torch.tensor([[0, 0, 96, 64]])
     proposals = Proposals(torch.tensor([[[10.0, 10, 40, 40], [50, 20, 90, 60]]]), torch.ones(1, 2, dtype=torch.bool))
     settings = replace(BASE.detect, score_threshold=0.0, nms_iou=1.0)
     pooler, boxes, probs = network.roi_heads.pooler, proposals.boxes[0], []
     with torch.no_grad():
-        found = branch.detect([f[:1] for f in features], pooler, proposals, sizes, settings)
+        found = branch.detect([f[:1] for f in features], pooler, proposals, windows, settings)
         for head, weights in zip(branch.heads, [(10.0, 10.0, 5.0, 5.0), *CASCADE.cascade_weights], strict=True):
             logits, deltas = head(pooler([f[:1] for f in features], boxes, torch.zeros(2, dtype=torch.int64), 7))
             probs.append(logits.softmax(-1)[:, :-1])
-            boxes = clip(decode(deltas[:, 0], boxes, weights)[None], sizes)[0]
+            boxes = clip(decode(deltas[:, 0], boxes, weights)[None], windows)[0]
     expected = torch.stack(probs).mean(0)
     kept = expected.flatten().sort(descending=True)[0]
     torch.testing.assert_close(found.scores[found.valid], kept[kept > 0])
@@ -249,7 +249,7 @@ def test_later_stages_of_a_cascade_ask_for_more_overlap() -> None:
     drawn = sample_rois(proposals, batch.targets, replace(branch.config, positive_fraction=1.0), branch.num_classes)
     own = (drawn.boxes[0] == proposals.boxes[0]).all(-1)  # the other one is the object itself
     rois = type(drawn)(*(value[:, own] for value in drawn))
-    losses = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.sizes_hw)
+    losses = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.windows)
     assert losses["loss_class"].item() == pytest.approx(20.0, abs=0.01)
 
 

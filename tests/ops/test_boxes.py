@@ -118,10 +118,24 @@ def test_enlargement_is_capped_at_1000_from_16() -> None:
 
 @given(st.lists(boxes, min_size=1, max_size=5), st.integers(1, 500), st.integers(1, 500))
 def test_clip_keeps_boxes_inside_their_image(found: list[list[float]], height: int, width: int) -> None:
-    clipped = ops.clip(torch.tensor([found, found]), torch.tensor([[height, width], [1000, 2000]]))
+    clipped = ops.clip(torch.tensor([found, found]), torch.tensor([[0, 0, width, height], [0, 0, 2000, 1000]]))
     x, y = clipped[0, :, 0::2], clipped[0, :, 1::2]
     assert bool(((x >= 0) & (x <= width)).all())
     assert bool(((y >= 0) & (y <= height)).all())
-    assert torch.equal(ops.clip(clipped[:1], torch.tensor([[height, width]])), clipped[:1])
+    assert torch.equal(ops.clip(clipped[:1], torch.tensor([[0, 0, width, height]])), clipped[:1])
     expected = [[max(x1, 0), max(y1, 0), min(max(x2, 0), 2000), min(max(y2, 0), 1000)] for x1, y1, x2, y2 in found]
     assert torch.allclose(clipped[1], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_growth_without_a_bound() -> None:
+    anchor, delta = [0.0, 0.0, 16.0, 16.0], [0.0, 0.0, 5.0, -50.0]
+    found = ops.decode(torch.tensor(delta), torch.tensor(anchor), RPN_WEIGHTS, "none")
+    np.testing.assert_allclose(found, reference.decode(delta, anchor, RPN_WEIGHTS, "none"), rtol=1e-5, atol=1e-5)
+    assert found[2] - found[0] > 16 * 62.5
+
+
+def test_shorter_boxes_end_earlier() -> None:
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    assert ops.shorten(boxes, 1).tolist() == [[1, 2, 2, 3]]
+    assert ops.shorten(ops.shorten(boxes, 1), -1).equal(boxes)
+    assert ops.whole_images(torch.tensor([[30, 40]])).tolist() == [[0, 0, 40, 30]]

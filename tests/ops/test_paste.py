@@ -14,11 +14,12 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from maskrcnn.ops import paste
 from maskrcnn.ops.paste import paste_to_runs
-from maskrcnn.ops.reference_masks import paste_expanded_box, paste_pixel_centres
+from maskrcnn.ops.reference_masks import paste_expanded_box, paste_pixel_centres, paste_whole_box
 from maskrcnn.ops.rle import area, decode_runs, rle_to_crop
 
-Rule = Literal["pixel_centres", "expanded_box"]
-RULES: tuple[Rule, ...] = ("pixel_centres", "expanded_box")
+Rule = Literal["pixel_centres", "expanded_box", "whole_box"]
+RULES: tuple[Rule, ...] = ("pixel_centres", "expanded_box", "whole_box")
+ORACLES = {"pixel_centres": paste_pixel_centres, "expanded_box": paste_expanded_box, "whole_box": paste_whole_box}
 HW = (70, 90)
 
 
@@ -46,7 +47,7 @@ def boxes_in_and_out(rng: np.random.Generator, number: int) -> np.ndarray:
 def assert_like_oracle(probs: np.ndarray, boxes: np.ndarray, rule: Rule, threshold: float) -> None:
     pasted = paste_to_runs(probs, boxes, HW, threshold, rule)
     assert len(pasted) == len(boxes)
-    oracle = paste_pixel_centres if rule == "pixel_centres" else paste_expanded_box
+    oracle = ORACLES[rule]
     for mask, box, counts in zip(probs, boxes, pasted, strict=True):
         assert decode_runs(counts).sum() == HW[0] * HW[1]
         expected = oracle(mask, box, HW)
@@ -218,3 +219,11 @@ def test_three_hundred_masks_on_twelve_megapixels_cost_megabytes(rule: Rule) -> 
         tracemalloc.stop()
     assert len(pasted) == 300
     assert peak < 60e6  # one mask as an image of float32 alone is 48 MB
+
+
+def test_a_mask_above_the_threshold_fills_its_whole_box() -> None:
+    probs = np.full((1, 28, 28), 0.6, dtype=np.float32)
+    (counts,) = paste_to_runs(probs, np.array([[10.4, 4.6, 70.0, 66.0]], dtype=np.float32), HW, 0.5, "whole_box")
+    expected = np.zeros(HW, dtype=bool)
+    expected[5:66, 10:70] = True  # larger than the mask, so that its outermost pixels would fade
+    np.testing.assert_array_equal(dense(counts), expected)

@@ -119,3 +119,44 @@ def test_pil_is_pil_to_the_grey_level(size: tuple[int, int]) -> None:
         found = resize_image(stored, size, "pil")
         assert found.dtype == torch.uint8
         assert torch.equal(found.permute(1, 2, 0), torch.from_numpy(expected))
+
+
+def truncated(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(3, H, W) uint8 by loops: the four nearest pixels, zeros around the image, fractions cut off."""
+    padded = np.pad(image.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    result = np.zeros((3, *size))
+    for row in range(size[0]):
+        for column in range(size[1]):
+            y = (row + 0.5) * image.shape[1] / size[0] + 0.5
+            x = (column + 0.5) * image.shape[2] / size[1] + 0.5
+            top, left = int(y), int(x)
+            fy, fx = y - top, x - left
+            upper = padded[:, top, left] * (1 - fx) + padded[:, top, left + 1] * fx
+            lower = padded[:, top + 1, left] * (1 - fx) + padded[:, top + 1, left + 1] * fx
+            result[:, row, column] = upper * (1 - fy) + lower * fy
+    return result.clip(image.min())
+
+
+@pytest.mark.parametrize("size", [(17, 23), (9, 11), (13, 7), (1, 1)])
+@pytest.mark.parametrize("least", [0, 90])
+def test_truncated_is_bilinear_with_black_around(size: tuple[int, int], least: int) -> None:
+    """Each grey level is the whole part of what the loops give, whose last bit may differ."""
+    image = torch.from_numpy(np.random.default_rng(0).integers(least, 256, (3, 13, 11), dtype=np.uint8))
+    found = resize_image(image, size, "truncated")
+    assert found.dtype == torch.uint8
+    expected = truncated(image.numpy(), size)
+    assert (found.numpy() <= expected + 1e-9).all()
+    assert (found.numpy() > expected - 1 - 1e-9).all()
+    assert resize_image(image, (13, 11), "truncated").equal(image)
+
+
+def test_half_even_sizes_are_matterports() -> None:
+    """Never smaller to reach the short side; the long side is capped only where it rounds to more."""
+    sides = {"short_side": 256, "long_side": 384, "min_scale": 1.0, "rounding": "half_even"}
+    assert network_size(213, 320, **sides) == (256, 384)  # type: ignore[arg-type]
+    assert network_size(431, 247, **sides) == (384, 220)  # type: ignore[arg-type]
+    assert network_size(300, 350, **sides) == (300, 350)  # type: ignore[arg-type]
+    # 1.5 * 667 is 1000.5, which Python rounds to 1000: the scale stays, and 333 becomes 499.5 and not 499.25
+    limits = {"short_side": 1, "long_side": 1000, "min_scale": 1.5, "rounding": "half_even"}
+    assert network_size(333, 667, **limits) == (500, 1000)  # type: ignore[arg-type]
+    assert network_size(5, 25, short_side=2, long_side=100, min_scale=0.5, rounding="half_even") == (2, 12)

@@ -26,7 +26,7 @@ from maskrcnn.data.geometry import (
     visible_box,
     warp_image,
 )
-from maskrcnn.ops.resize import network_size
+from maskrcnn.structures.images import Placement, place, size_with_bars
 from maskrcnn.structures.keypoints import flip_pairs
 
 SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible part is thinner are left out
@@ -112,21 +112,15 @@ def draw_matrix(
         size_hw: of the original.
         boxes: (N, 4) objects in original pixels; half of all crops show a random one of them.
     """
-    height, width = network_size(
-        *size_hw,
-        short_side=image_config.short_side,
-        long_side=image_config.long_side,
-        scale=image_config.scale,
-        fixed_size=image_config.fixed_size,
-        rounding=image_config.rounding,
-    )
+    height, width = place(*size_hw, image_config).size_hw
     low, high = augment.scale_jitter
     factor = math.exp(rng.uniform(math.log(low), math.log(high)))
     height, width = max(1, round(height * factor)), max(1, round(width * factor))
     matrix = scaling(width / size_hw[1], height / size_hw[0])
     turns = int(rng.integers(4)) if augment.quarter_turns else 0
 
-    window = augment.crop or image_config.fixed_size or (height, width)
+    square = (image_config.long_side, image_config.long_side) if image_config.letterbox == "square" else None
+    window = augment.crop or image_config.fixed_size or square or (height, width)
     if turns % 2:
         window = window[1], window[0]
     out_h, out_w = min(height, window[0]), min(width, window[1])
@@ -145,7 +139,10 @@ def draw_matrix(
     for _ in range(turns):
         matrix = quarter_turn(out_h) @ matrix
         out_h, out_w = out_w, out_h
-    return matrix, (out_h, out_w)
+    if augment.crop:  # bars around a window would show what lies outside of it
+        return matrix, (out_h, out_w)
+    placed = Placement((out_h, out_w), size_with_bars((out_h, out_w), image_config))
+    return translation(*placed.origin_xy) @ matrix, placed.input_hw
 
 
 def visible_boxes(

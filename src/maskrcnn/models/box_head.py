@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import BoxHeadConfig, DetectConfig
-from maskrcnn.models.losses import box_loss, mean_over
+from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
 from maskrcnn.models.norm import head_conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
 from maskrcnn.models.rpn import Proposals
@@ -86,7 +86,7 @@ class BoxBranch(nn.Module):
         self.config = config
 
     def losses(
-        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, sizes_hw: Tensor
+        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, windows: Tensor
     ) -> dict[str, Tensor]:
         """`loss_class` and `loss_box` of the sampled RoIs."""
         boxes, image_index = flatten_boxes(rois.boxes)
@@ -98,14 +98,14 @@ class BoxBranch(nn.Module):
         features: Sequence[Tensor],
         pooler: RoIPooler,
         proposals: Proposals,
-        sizes_hw: Tensor,
+        windows: Tensor,
         settings: DetectConfig,
     ) -> Detections:
         """The best D of all proposals and classes, without masks."""
         boxes, image_index = flatten_boxes(proposals.boxes)
         logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
         probs = logits.softmax(-1)[:, : self.num_classes + 1]  # unused classes compete and are never found
-        return select(probs, deltas, proposals, self.config.box_weights, sizes_hw, settings)
+        return select(probs, deltas, proposals, self.config, windows, settings)
 
 
 def box_losses(
@@ -125,27 +125,30 @@ def box_losses(
     row = labels.clamp(max=deltas.shape[1] - 1)  # of the background anything; agnostic offsets have one row
     own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
     class_loss = F.cross_entropy(logits, labels, reduction="none")
-    regression = box_loss(own, start, goal, config) * positive
-    return {"loss_class": mean_over(class_loss, valid), "loss_box": mean_over(regression, valid)}
+    regression = mean_box_loss(box_loss(own, start, goal, config), positive, valid, config.loss_box_over)
+    return {"loss_class": mean_over(class_loss, valid), "loss_box": regression}
 
 
 def select(
     probs: Tensor,
     deltas: Tensor,
     proposals: Proposals,
-    box_weights: tuple[float, float, float, float],
-    sizes_hw: Tensor,
+    config: BoxHeadConfig,
+    windows: Tensor,
     settings: DetectConfig,
 ) -> Detections:
     """Scores and offsets of every proposal and class -> suppression per class -> the best D detections an image.
 
     Args:
         probs: (B * P, K + 1), background last; deltas: (B * P, K or 1, 4).
-        sizes_hw: (B, 2) true sizes of the images, to which boxes are clipped.
+        windows: (B, 4) where the images lie, to which boxes are clipped.
     """
     classes, rows = probs.shape[1] - 1, deltas.shape[1]
     images, count = proposals.valid.shape
-    scores = probs[:, :-1].reshape(images, count * classes)
+    scores = probs[:, :-1]
+    if settings.classes == "best":
+        scores = scores.where(scores == probs.amax(1, keepdim=True), 0.0)
+    scores = scores.reshape(images, count * classes)
     scores = scores * proposals.valid.repeat_interleave(classes, dim=1)
     passing = scores > settings.score_threshold
     # Only candidates above the threshold are decoded: as many slots as the fullest image needs.
@@ -154,8 +157,8 @@ def select(
     proposal, labels = index // classes, index % classes
     anchors = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
     flat = (proposal + torch.arange(images, device=index.device)[:, None] * count) * rows + labels.clamp(max=rows - 1)
-    boxes = box_ops.decode(deltas.flatten(0, 1)[flat], anchors, box_weights)
-    boxes = box_ops.clip(boxes, sizes_hw)
+    boxes = box_ops.decode(deltas.flatten(0, 1)[flat], anchors, config.box_weights, config.growth_bound)
+    boxes = box_ops.clip(boxes, windows)
     sides = boxes[..., 2:] - boxes[..., :2]
     valid = (scores > 0) & (sides >= settings.min_size).all(-1) & (sides > 0).all(-1)
     keep = nms(boxes, valid, settings.nms_iou, labels)

@@ -46,7 +46,7 @@ def build_model(config: Config) -> MaskRCNN:
         stride_rule=model.anchors.stride,
         offset=model.anchors.offset,
     )
-    rpn = RPN(channels, strides, anchors, model.rpn)
+    rpn = RPN(channels, strides, anchors, model.rpn, shorter=float(model.last_pixel))
     roi_heads = build_roi_heads(model, channels, roi_strides)
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)
@@ -72,7 +72,8 @@ def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> Ro
         assert not isinstance(model.backbone, TimmConfig)
         shared_head, shrink = res_stage(5, model.backbone), 2
         channels = stage_channels(model.backbone)[-1]
-    pooler = RoIPooler(strides, model.rois, shared_head)
+    shorter = float(model.last_pixel)
+    pooler = RoIPooler(strides, model.rois, shared_head, shorter=shorter)
 
     box_heads = [
         BoxHead(channels, -(-box.resolution // shrink), classes, box) for _ in range(1 + len(box.cascade_ious))
@@ -94,4 +95,4 @@ def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> Ro
     if keypoint is not None:
         side = 4 * -(-keypoint.resolution // shrink)
         keypoint_branch = KeypointBranch(KeypointHead(channels, keypoint), side, keypoint)
-    return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch)
+    return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch, shorter)

@@ -40,7 +40,7 @@ class CascadeBranch(nn.Module):
         ]
 
     def losses(
-        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, sizes_hw: Tensor
+        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, windows: Tensor
     ) -> dict[str, Tensor]:
         """`loss_class` and `loss_box` are sums over the stages: each is trained on the RoIs that it receives."""
         total: dict[str, Tensor] = {}
@@ -49,7 +49,7 @@ class CascadeBranch(nn.Module):
             for name, loss in box_losses(logits, deltas, rois, targets, stage).items():
                 total[name] = total.get(name, 0) + loss
             if number < len(self.stages):
-                moved = self._move(deltas, rois.boxes, stage, sizes_hw)
+                moved = self._move(deltas, rois.boxes, stage, windows)
                 rois = rematch(moved, rois, targets, self.stages[number].positive_iou, self.num_classes)
         return total
 
@@ -58,7 +58,7 @@ class CascadeBranch(nn.Module):
         features: Sequence[Tensor],
         pooler: RoIPooler,
         proposals: Proposals,
-        sizes_hw: Tensor,
+        windows: Tensor,
         settings: DetectConfig,
     ) -> Detections:
         """Scores are the mean over the stages, boxes those of the last."""
@@ -67,11 +67,11 @@ class CascadeBranch(nn.Module):
         for head, stage in others:
             logits, deltas = self._run(head, features, pooler, proposals.boxes)
             probs.append(logits.softmax(-1))
-            proposals = Proposals(self._move(deltas, proposals.boxes, stage, sizes_hw), proposals.valid)
+            proposals = Proposals(self._move(deltas, proposals.boxes, stage, windows), proposals.valid)
         head, stage = last
         logits, deltas = self._run(head, features, pooler, proposals.boxes)
         mean = torch.stack([*probs, logits.softmax(-1)]).mean(0)[:, : self.num_classes + 1]
-        return select(mean, deltas, proposals, stage.box_weights, sizes_hw, settings)
+        return select(mean, deltas, proposals, stage, windows, settings)
 
     def _run(
         self, head: nn.Module, features: Sequence[Tensor], pooler: RoIPooler, boxes: Tensor
@@ -87,6 +87,7 @@ class CascadeBranch(nn.Module):
         return logits, deltas
 
     @torch.no_grad()
-    def _move(self, deltas: Tensor, boxes: Tensor, stage: BoxHeadConfig, sizes_hw: Tensor) -> Tensor:
-        """Where a stage leads (B, S, 4) boxes, clipped to the images."""
-        return box_ops.clip(box_ops.decode(deltas[:, 0].view_as(boxes), boxes, stage.box_weights), sizes_hw)
+    def _move(self, deltas: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
+        """Where a stage leads (B, S, 4) boxes, clipped to the (B, 4) windows of the images."""
+        moved = box_ops.decode(deltas[:, 0].view_as(boxes), boxes, stage.box_weights, stage.growth_bound)
+        return box_ops.clip(moved, windows)

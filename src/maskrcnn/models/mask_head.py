@@ -193,6 +193,7 @@ def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfi
         aligned=config.target_aligned,
         threshold=config.target_threshold,
         resized=config.target_pixels == "network",
+        corners=config.target_corners,
     )
 
 

@@ -62,7 +62,7 @@ class MaskRCNN(nn.Module):
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
-        return self.roi_heads.detect(features, proposals, images.sizes_hw, settings)
+        return self.roi_heads.detect(features, proposals, images.windows, settings)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
         """What RPN and RoIs read: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""

@@ -82,6 +82,10 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetCo
     return ConvNorm(in_channels, out_channels, 1, stride=stride, norm=config.norm, eps=config.norm_eps)
 
 
+def stem_channels(config: ResNetConfig) -> int:
+    return config.width if config.stem_width is None else config.stem_width
+
+
 def stage_channels(config: ResNetConfig) -> list[int]:
     """Channels of res2..res5."""
     expansion = 1 if config.depth < 50 else Bottleneck.expansion
@@ -96,7 +100,7 @@ def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.
     """
     block = BasicBlock if config.depth < 50 else Bottleneck
     channels = stage_channels(config)[stage - 2]
-    before = (config.stem_width or config.width) if stage == 2 else stage_channels(config)[stage - 3]
+    before = stem_channels(config) if stage == 2 else stage_channels(config)[stage - 3]
     stride = 1 if stage == 2 or dilated else 2
     dilation = 2 if dilated else 1
     first = block(before, channels, stage, stride, dilation, config)
@@ -116,7 +120,8 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig, *, last_stage: int = 5, dilated: bool = False) -> None:
         super().__init__()
         self.frozen_stages = config.frozen_stages
-        self.stem = ConvNorm(3, config.stem_width or config.width, 7, stride=2, norm=config.norm, eps=config.norm_eps)
+        self.pool_padding = config.pool_padding
+        self.stem = ConvNorm(3, stem_channels(config), 7, stride=2, norm=config.norm, eps=config.norm_eps)
         self.channels = stage_channels(config)[: last_stage - 1]
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         for stage in range(2, last_stage + 1):
@@ -136,7 +141,11 @@ class ResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised pixels -> [C2, C3, ...], each (B, C, H / stride, W / stride)."""
-        x = F.max_pool2d(F.relu_(self.stem(pixels)), kernel_size=3, stride=2, padding=1)
+        x = F.relu_(self.stem(pixels))
+        if self.pool_padding == "after":
+            x = F.max_pool2d(F.pad(x, (0, 1, 0, 1)), kernel_size=3, stride=2)
+        else:
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         features = []
         for stage in self.stages()[1:]:
             x = stage(x)

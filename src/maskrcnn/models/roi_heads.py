@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from maskrcnn.models.mask_head import MaskBranch
 from maskrcnn.models.point_rend import PointRendBranch
 from maskrcnn.models.rois import RoIPooler, sample_rois
 from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops import boxes as box_ops
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
@@ -26,6 +28,8 @@ class RoIHeads(nn.Module):
         pooler: features of a RoI, for all branches.
         box: decides what is found.
         mask, keypoint: add to what is found; None leaves them out.
+        shorter: pixels by which the boxes of proposals and detections end before their edge
+            (`ModelConfig.last_pixel`); those of the targets do not.
     """
 
     def __init__(
@@ -34,8 +38,10 @@ class RoIHeads(nn.Module):
         box: BoxBranch | CascadeBranch,
         mask: MaskBranch | PointRendBranch | None,
         keypoint: KeypointBranch | None,
+        shorter: float = 0.0,
     ) -> None:
         super().__init__()
+        self.shorter = shorter
         self.pooler = pooler
         self.box = box
         self.mask = mask
@@ -49,17 +55,24 @@ class RoIHeads(nn.Module):
         sizes_hw: Tensor,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
+        targets = replace(targets, boxes=box_ops.shorten(targets.boxes, self.shorter))
+        windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
         rois = sample_rois(proposals, targets, self.box.config, self.box.num_classes, generator)
-        losses = self.box.losses(features, self.pooler, rois, targets, sizes_hw)
+        losses = self.box.losses(features, self.pooler, rois, targets, windows)
         for branch in (self.mask, self.keypoint):
             if branch is not None:
                 losses |= branch.losses(features, self.pooler, rois, targets, generator)
         return losses
 
     def detect(
-        self, features: Sequence[Tensor], proposals: Proposals, sizes_hw: Tensor, settings: DetectConfig
+        self, features: Sequence[Tensor], proposals: Proposals, windows: Tensor, settings: DetectConfig
     ) -> Detections:
-        found = self.box.detect(features, self.pooler, proposals, sizes_hw, settings)
+        """
+        Args:
+            windows: (B, 4) where the images lie, network-input pixels.
+        """
+        windows = box_ops.shorten(windows.float(), self.shorter)
+        found = self.box.detect(features, self.pooler, proposals, windows, settings)
         for branch in (self.mask, self.keypoint):
             if branch is not None:
                 found = branch.detect(features, self.pooler, found)

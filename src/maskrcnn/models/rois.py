@@ -5,6 +5,7 @@ Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from maskrcnn.config import BoxHeadConfig, RoIConfig
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.roi_align import level_of, roi_align
+from maskrcnn.ops.roi_crop import roi_crop
 from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 from maskrcnn.structures.targets import Targets
 
@@ -39,9 +41,11 @@ def sample_rois(
     generator: torch.Generator | None = None,
 ) -> RoIs:
     """Proposals and the ground truth itself, matched and drawn, one positive to three negatives (paper section 3.1)."""
-    boxes = torch.cat([proposals.boxes, targets.boxes], dim=1)
+    boxes, real = proposals
+    if config.learn_ground_truth:
+        boxes = torch.cat([boxes, targets.boxes], dim=1)
+        real = torch.cat([real, targets.valid], dim=1)
     label, matched = _match(boxes, targets, config.positive_iou)
-    real = torch.cat([proposals.valid, targets.valid], dim=1)
     drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction, generator)
     slot = matched.gather(1, drawn.chosen)
     labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
@@ -105,23 +109,30 @@ class RoIPooler(nn.Module):
     Args:
         strides: of the levels that RoIs read.
         shared_head: (R, C, O, O) -> (R, C', O', O').
+        shorter: pixels by which boxes end before their edge (`ModelConfig.last_pixel`).
     """
 
-    def __init__(self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module) -> None:
+    def __init__(self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module, shorter: float = 0.0) -> None:
         super().__init__()
         self.strides = tuple(strides)
         self.config = config
         self.shared_head = shared_head
+        self.shorter = shorter
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
         """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
         config = self.config
         used = features[: len(self.strides)]
+        canonical_size = config.canonical_size
+        if self.shorter:  # a box of the whole input counts with the input's size, although it ends a pixel earlier
+            height, width = (side * self.strides[0] for side in used[0].shape[-2:])
+            canonical_size *= math.sqrt((1 - self.shorter / height) * (1 - self.shorter / width))
         level = level_of(
             boxes,
             len(used),
             config.canonical_level,
-            config.canonical_size,
+            canonical_size,
+            rounding=config.level_rounding,
             level_epsilon=config.level_epsilon,
             size_epsilon=config.size_epsilon,
         )
@@ -136,4 +147,6 @@ class RoIPooler(nn.Module):
                 pooled = roi_warp(*args, strides=self.strides, output_size=output_size, **sampling)
             case "pool":
                 pooled = roi_pool(*args, strides=self.strides, output_size=output_size)
+            case "crop":
+                pooled = roi_crop(*args, strides=self.strides, output_size=output_size, shorter=self.shorter)
         return self.shared_head(pooled)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import RPNConfig
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.losses import box_loss, mean_over
+from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.nms import nms
@@ -22,7 +22,10 @@ from maskrcnn.structures.targets import Targets
 
 
 class Proposals(NamedTuple):
-    """Boxes (B, P, 4) in network-input pixels, best first; `valid` (B, P) marks those that are real."""
+    """Boxes (B, P, 4) in network-input pixels, best first; `valid` (B, P) marks those that are real.
+
+    From here to the detections boxes end where `ModelConfig.last_pixel` says.
+    """
 
     boxes: Tensor
     valid: Tensor
@@ -35,21 +38,27 @@ class RPNOutput(NamedTuple):
     deltas: list[Tensor]
     anchors: list[Tensor]
 
+    def together(self) -> RPNOutput:
+        """The same with all levels as one."""
+        return RPNOutput([torch.cat(self.logits, 1)], [torch.cat(self.deltas, 1)], [torch.cat(self.anchors)])
+
 
 class RPNHead(nn.Module):
     """3x3 convolutions (one in the paper), then 1x1 for objectness and for offsets, shared by all levels.
 
     Args:
         channels: of every level.
-        wide: of the convolutions; None: the same.
+        hidden: of the convolutions; None: the same.
     """
 
-    def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, wide: int | None = None) -> None:
+    def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, hidden: int | None = None) -> None:
         super().__init__()
-        wide = wide or channels
-        self.convs = nn.ModuleList([nn.Conv2d(channels if i == 0 else wide, wide, 3, padding=1) for i in range(convs)])
-        self.objectness = nn.Conv2d(wide, anchors_per_cell, 1)
-        self.deltas = nn.Conv2d(wide, 4 * anchors_per_cell, 1)
+        hidden = hidden or channels
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(channels if i == 0 else hidden, hidden, 3, padding=1) for i in range(convs)]
+        )
+        self.objectness = nn.Conv2d(hidden, anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(hidden, 4 * anchors_per_cell, 1)
         for conv in (*self.convs, self.objectness, self.deltas):
             nn.init.normal_(conv.weight, std=0.01)
             nn.init.zeros_(conv.bias)
@@ -70,10 +79,14 @@ class RPN(nn.Module):
     Args:
         channels: of every level.
         strides: of every level.
+        shorter: pixels by which proposals end before their edge (`ModelConfig.last_pixel`).
     """
 
-    def __init__(self, channels: int, strides: Sequence[int], anchors: Anchors, config: RPNConfig) -> None:
+    def __init__(
+        self, channels: int, strides: Sequence[int], anchors: Anchors, config: RPNConfig, shorter: float = 0.0
+    ) -> None:
         super().__init__()
+        self.shorter = shorter
         self.config = config
         self.strides = tuple(strides)
         self.anchors = anchors
@@ -88,15 +101,23 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, output: RPNOutput, sizes_hw: Tensor) -> Proposals:
-        """Best k a level, decode, clip, suppress within the level, then merge the levels by score."""
+        """Best k a level, decode, clip, suppress within the level, then merge the levels by score.
+
+        With `levels` "together" all levels count as one.
+        """
         config = self.config
         before = config.pre_nms_train if self.training else config.pre_nms_test
         after = config.post_nms_train if self.training else config.post_nms_test
+        windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
+        if config.levels == "together":
+            output = output.together()
         level_boxes, level_scores = [], []
         for logits, deltas, anchors in zip(*output, strict=True):
+            anchors = box_ops.shorten(anchors, self.shorter)
             scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
             chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes = box_ops.clip(box_ops.decode(chosen, anchors[index], config.box_weights), sizes_hw)
+            boxes = box_ops.decode(chosen, anchors[index], config.box_weights, config.growth_bound)
+            boxes = box_ops.clip(boxes, windows)
             sides = boxes[..., 2:] - boxes[..., :2]
             keep = nms(boxes, (sides >= config.min_size).all(-1) & (sides > 0).all(-1), config.nms_iou)
             level_boxes.append(boxes)
@@ -113,9 +134,8 @@ class RPN(nn.Module):
         """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
         `config.normaliser` says)."""
         config = self.config
-        logits, deltas = torch.cat(output.logits, dim=1), torch.cat(output.deltas, dim=1)
+        (logits,), (deltas,), (anchors,) = output.together()
         with torch.no_grad():
-            anchors = torch.cat(output.anchors)
             label, matched = match(
                 anchors[None],
                 targets.boxes,
@@ -135,9 +155,9 @@ class RPN(nn.Module):
         class_loss = F.binary_cross_entropy_with_logits(
             drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
         )
-        regression = box_loss(drawn_deltas, anchor, goal, config) * drawn.positive
+        regression = box_loss(drawn_deltas, anchor, goal, config)
         divisor = None if config.normaliser == "drawn" else config.samples * len(label)
         return {
             "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
-            "loss_rpn_box": mean_over(regression, drawn.valid, divisor),
+            "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, config.loss_box_over, divisor),
         }

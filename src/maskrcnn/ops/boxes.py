@@ -7,6 +7,7 @@ dimensions. Legend: N boxes, G ground-truth boxes.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -46,11 +47,21 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-9) - (enclosing - union) / enclosing.clamp(min=1e-9)
 
 
-def clip(boxes: Tensor, sizes_hw: Tensor) -> Tensor:
-    """Clips (B, N, 4) boxes to images of (B, 2) height and width."""
-    height, width = sizes_hw.to(boxes.dtype).unbind(-1)
-    limits = torch.stack([width, height, width, height], dim=-1)[:, None]
-    return torch.minimum(boxes.clamp(min=0), limits)
+def clip(boxes: Tensor, windows: Tensor) -> Tensor:
+    """Clips (B, N, 4) boxes to (B, 4) windows x1 y1 x2 y2."""
+    low, high = windows.to(boxes.dtype)[:, None].split(2, dim=-1)
+    return torch.minimum(torch.maximum(boxes, low.repeat(1, 1, 2)), high.repeat(1, 1, 2))
+
+
+def whole_images(sizes_hw: Tensor) -> Tensor:
+    """The windows (B, 4) of images of (B, 2) height and width that begin at the origin."""
+    wh = sizes_hw.flip(-1)
+    return torch.cat([torch.zeros_like(wh), wh], dim=-1)
+
+
+def shorten(boxes: Tensor, by: float) -> Tensor:
+    """(..., 4) boxes whose x2 and y2 are less by a number of pixels."""
+    return boxes - boxes.new_tensor([0.0, 0.0, by, by]) if by else boxes
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
@@ -67,10 +78,20 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     return offsets * offsets.new_tensor(weights)
 
 
-def decode(deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
-    """The inverse of `encode`; log sizes are capped at `MAX_LOG_SCALE`. Shapes broadcast to (..., 4)."""
+def decode(
+    deltas: Tensor,
+    anchors: Tensor,
+    weights: tuple[float, float, float, float],
+    growth_bound: Literal["above", "none"] = "above",
+) -> Tensor:
+    """The inverse of `encode`. Shapes broadcast to (..., 4).
+
+    Args:
+        growth_bound: `above` caps log sizes at `MAX_LOG_SCALE`; `none` takes them as they are (Matterport).
+    """
     deltas = deltas / deltas.new_tensor(weights)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     centre = deltas[..., :2] * anchor_wh + anchors[..., :2] + 0.5 * anchor_wh
-    half = 0.5 * torch.exp(deltas[..., 2:].clamp(max=MAX_LOG_SCALE)) * anchor_wh
+    growth = deltas[..., 2:] if growth_bound == "none" else deltas[..., 2:].clamp(max=MAX_LOG_SCALE)
+    half = 0.5 * torch.exp(growth) * anchor_wh
     return torch.cat([centre - half, centre + half], dim=-1)

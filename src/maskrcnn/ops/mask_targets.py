@@ -91,6 +91,7 @@ def mask_targets(
     aligned: bool = True,
     threshold: float | None = None,
     resized: bool = False,
+    corners: bool = False,
 ) -> Tensor:
     """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
 
@@ -104,12 +105,17 @@ def mask_targets(
         aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
         threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
         resized: sample the bitmap as `sample_resized` does, not the original one.
+        corners: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and not the
+            space between them (TensorFlow's crop_and_resize); S and `aligned` are not read.
 
     Returns:
         (R, M, M) float32.
     """
     if len(boxes) == 0:
         return boxes.new_zeros((0, size, size))
+    if corners:  # M samples in M - 1 spaces are the centres of M cells of that size, half a cell further out
+        grow = (boxes[:, 2:] - boxes[:, :2]) / (2 * max(size - 1, 1))
+        boxes, sampling_ratio, aligned = torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], 1) + 0.5, 1, True
     start, length = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
     if not aligned:
         start, length = start + 0.5, length.clamp(min=1.0)

@@ -9,7 +9,7 @@ Legend: N masks, M side of a mask, C pixel columns of a few masks, X crossings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -46,7 +46,7 @@ def paste_to_runs(
     boxes: np.ndarray,
     image_hw: tuple[int, int],
     threshold: float = 0.5,
-    rule: Literal["pixel_centres", "expanded_box"] = "pixel_centres",
+    rule: Literal["pixel_centres", "expanded_box", "whole_box"] = "pixel_centres",
 ) -> list[bytes]:
     """Pastes masks into their boxes and returns COCO compressed strings of the whole image.
 
@@ -58,10 +58,12 @@ def paste_to_runs(
         rule: `pixel_centres` stretches the mask over the float box, samples it at pixel centres and keeps what is
             at or above the threshold (Detectron2, MMDetection); `expanded_box` pads the mask by one cell, expands
             the box alike, truncates it to whole pixels, resizes the mask to it and keeps what is above the
-            threshold (Detectron, torchvision).
+            threshold (Detectron, torchvision); `whole_box` rounds the box to whole pixels and sets those inside of it
+            that `pixel_centres` would, all of them where the whole mask is at or above the threshold (Matterport, by
+            scikit-image, which keeps what it resizes within the range of the mask).
 
     Returns:
-        N strings; a box that is not finite, or under `pixel_centres` without width or height, gives an empty mask.
+        N strings; a box that is not finite, or without width or height where it does not grow, gives an empty mask.
 
     Raises:
         ValueError: the threshold is out of range.
@@ -71,11 +73,13 @@ def paste_to_runs(
     threshold = float(np.float32(threshold))  # the number that float32 probabilities are compared with
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     number, side = len(boxes), probs.shape[-1]
-    make_grid = pixel_centres if rule == "pixel_centres" else expanded_box
+    make_grid = {"pixel_centres": pixel_centres, "expanded_box": expanded_box, "whole_box": whole_box}[rule]
     grid = make_grid(boxes, side, image_hw)
     # Columns become rows, so that the profile down a pixel column is contiguous.
     padded = np.zeros((number, side + 2, side + 2), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = np.nan_to_num(np.asarray(probs, dtype=np.float32).transpose(0, 2, 1))
+    if rule == "whole_box":
+        padded[(probs >= threshold).all(axis=(1, 2)), 1:-1, 1:-1] = 4  # a corner pixel reads a quarter of its cell
     widths = grid.stop[:, 0] - grid.first[:, 0]
     fits = max(_CHUNK_VALUES // (side + 2), 1)
     result: list[bytes] = []
@@ -104,6 +108,15 @@ def pixel_centres(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Gr
     stop = np.clip(np.ceil(low + length + reach), 0, image).astype(np.int64)
     stop = np.where(good, np.maximum(stop, first), first)
     return Grid(low, side / length, -0.5, first, stop, inclusive=True)
+
+
+def whole_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
+    """The grid of Matterport's rule: `pixel_centres` of the rounded box, and nothing outside of that."""
+    boxes = boxes.round()
+    grid = pixel_centres(boxes, side, image_hw)
+    finite = np.nan_to_num(boxes)
+    first = np.clip(finite[:, :2], grid.first, grid.stop).astype(np.int64)
+    return replace(grid, first=first, stop=np.clip(finite[:, 2:], first, grid.stop).astype(np.int64))
 
 
 def expanded_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:

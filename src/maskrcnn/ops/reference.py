@@ -55,13 +55,16 @@ def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, floa
     return t_x * weights[0], t_y * weights[1], t_w * weights[2], t_h * weights[3]
 
 
-def decode(delta: Sequence[float], anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
-    """The box that `encode` came from; no side grows by more than a factor of 62.5."""
+def decode(
+    delta: Sequence[float], anchor: Box, weights: Sequence[float], growth_bound: Literal["above", "none"] = "above"
+) -> tuple[float, float, float, float]:
+    """The box that `encode` came from; no side grows by more than a factor of 62.5, if there is a bound."""
+    bound = MAX_LOG_SCALE if growth_bound == "above" else math.inf
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
     x = (anchor[0] + anchor[2]) / 2 + delta[0] / weights[0] * anchor_w
     y = (anchor[1] + anchor[3]) / 2 + delta[1] / weights[1] * anchor_h
-    w = anchor_w * math.exp(min(delta[2] / weights[2], MAX_LOG_SCALE))
-    h = anchor_h * math.exp(min(delta[3] / weights[3], MAX_LOG_SCALE))
+    w = anchor_w * math.exp(min(delta[2] / weights[2], bound))
+    h = anchor_h * math.exp(min(delta[3] / weights[3], bound))
     return x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
@@ -242,6 +245,35 @@ def roi_warp(
     return result
 
 
+def roi_crop(
+    features: Sequence[np.ndarray],
+    boxes: Sequence[Box],
+    image_index: Sequence[int],
+    level: Sequence[int],
+    *,
+    strides: Sequence[float],
+    output_size: int,
+    shorter: float,
+) -> np.ndarray:
+    """Points spread evenly from one corner of the RoI to the other; the centres of a map's outermost cells are the
+    ends of the image. The arguments and the result are `roi_align`'s.
+
+    Args:
+        shorter: by how many pixels boxes and images end before their edge.
+    """
+    result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
+    for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        cells = features[k][image].transpose(1, 2, 0)
+        height, width = cells.shape[:2]
+        x1, x2 = (x * (width - 1) / (width * strides[k] - shorter) for x in (box[0], box[2]))
+        y1, y2 = (y * (height - 1) / (height * strides[k] - shorter) for y in (box[1], box[3]))
+        for row, y in enumerate(np.linspace(y1, y2, output_size)):
+            for column, x in enumerate(np.linspace(x1, x2, output_size)):
+                if -1e-3 <= y <= height - 1 + 1e-3 and -1e-3 <= x <= width - 1 + 1e-3:
+                    result[r, :, row, column] = bilinear(cells, y, x)
+    return result
+
+
 def mask_target(
     bitmap: np.ndarray,
     box: Box,
@@ -251,6 +283,7 @@ def mask_target(
     sampling_ratio: int,
     aligned: bool,
     threshold: float | None = None,
+    corners: bool = False,
 ) -> np.ndarray:
     """What the mask branch should say of one RoI: the share of each of its cells that the object covers.
 
@@ -262,6 +295,7 @@ def mask_target(
         sampling_ratio: points a cell and axis; 0: one a network-input pixel, rounded up.
         aligned: False puts the points half a pixel further and makes RoIs at least one pixel wide.
         threshold: None keeps the shares.
+        corners: one point a cell instead, at pixel centres, from the pixels x1 y1 to the pixels x2 y2.
 
     Returns:
         (size, size).
@@ -273,6 +307,12 @@ def mask_target(
     points_x = sampling_ratio or max(math.ceil(width / size), 1)
     points_y = sampling_ratio or max(math.ceil(height / size), 1)
     target = np.zeros((size, size))
+    if corners:
+        for row, y in enumerate(np.linspace(box[1], box[3], size)):
+            for column, x in enumerate(np.linspace(box[0], box[2], size)):
+                at_x, at_y = to_original @ [x + 0.5, y + 0.5, 1.0]
+                target[row, column] = bilinear(bitmap, at_y - 0.5, at_x - 0.5)
+        return target if threshold is None else (target >= threshold).astype(np.float64)
     for row in range(size):
         for column in range(size):
             for i in range(points_y):

@@ -60,6 +60,19 @@ def paste_expanded_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, i
     return result
 
 
+def paste_whole_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
+    """The (H, W) probabilities of one (M, M) mask resized to its rounded box, between the least and the largest of the
+    mask."""
+    x1, y1, x2, y2 = box = np.asarray(box, dtype=np.float32).round()
+    result = np.zeros(image_hw)
+    if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
+        return result
+    rows = slice(*np.clip([y1, y2], 0, image_hw[0]).astype(int))
+    columns = slice(*np.clip([x1, x2], 0, image_hw[1]).astype(int))
+    result[rows, columns] = paste_pixel_centres(mask, box, image_hw)[rows, columns].clip(mask.min(), mask.max())
+    return result
+
+
 def run_lengths(image: np.ndarray) -> list[int]:
     """COCO's runs of an (H, W) image: down the columns, background first."""
     runs, colour = [0], 0

@@ -18,9 +18,10 @@ def network_size(
     *,
     short_side: int,
     long_side: int,
+    min_scale: float = 0.0,
     scale: float | None = None,
     fixed_size: tuple[int, int] | None = None,
-    rounding: Literal["round", "floor"] = "round",
+    rounding: Literal["round", "floor", "half_even"] = "round",
 ) -> tuple[int, int]:
     """Height and width of an image once resized for the network, before padding; at least 1 pixel each.
 
@@ -28,34 +29,76 @@ def network_size(
         height, width: pixels of the original image.
         short_side, long_side: the short side is brought to `short_side` unless the long one would pass
             `long_side` (paper section 3.1).
+        min_scale: no smaller factor than this brings the short side to `short_side`.
         scale: the same factor for every image instead, still capped by `long_side`.
         fixed_size: (height, width) to fit inside instead.
         rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
-            side and the scale can fall just below the whole number and lose a pixel.
+            side and the scale can fall just below the whole number and lose a pixel; `half_even` as Python and
+            Matterport do, where `long_side` caps only what rounds to more than it.
     """
     if fixed_size is not None:
         factor = min(fixed_size[0] / height, fixed_size[1] / width)
     elif scale is not None:
         factor = min(scale, long_side / max(height, width))
     else:
-        factor = min(short_side / min(height, width), long_side / max(height, width))
+        factor = max(short_side / min(height, width), min_scale)
+        if rounding != "half_even" or round(max(height, width) * factor) > long_side:
+            factor = min(factor, long_side / max(height, width))
+    if rounding == "half_even":
+        return max(1, round(height * factor)), max(1, round(width * factor))
     shift = 0.5 if rounding == "round" else 0.0
     return max(1, math.floor(height * factor + shift)), max(1, math.floor(width * factor + shift))
 
 
-def resize_image(image: Tensor, size_hw: tuple[int, int], kernel: Literal["antialias", "pil", "bilinear"]) -> Tensor:
+def resize_image(
+    image: Tensor, size_hw: tuple[int, int], kernel: Literal["antialias", "pil", "bilinear", "truncated"]
+) -> Tensor:
     """Resizes a (3, H, W) uint8 image to (3, *size_hw).
 
     `antialias` gives uint8 and widens the triangle filter when the image shrinks, as PIL does; `pil` is PIL's own
     filter to the last grey level (Detectron2); `bilinear` gives float32 in 0..255 from the four nearest pixels, as
-    torchvision's detection models do.
+    torchvision's detection models do; `truncated` does that with black beyond the border and cuts the fraction off, as
+    scikit-image's order 1 does in Matterport's model.
     """
     if kernel == "bilinear":
         return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
     if tuple(image.shape[1:]) == tuple(size_hw):
         return image
-    if kernel == "pil":
-        picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-        resized = np.array(picture.resize(size_hw[::-1], Image.Resampling.BILINEAR))
-        return torch.from_numpy(resized).permute(2, 0, 1)
+    match kernel:
+        case "pil":
+            return _by_pil(image, size_hw)
+        case "truncated":
+            return _truncated(image, size_hw)
     return F.interpolate(image[None], size=size_hw, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def _by_pil(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    resized = np.array(picture.resize(size_hw[::-1], Image.Resampling.BILINEAR))
+    return torch.from_numpy(resized).permute(2, 0, 1)
+
+
+def _truncated(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    """Scikit-image's `resize(order=1, mode="constant", preserve_range=True)` without antialiasing, then as uint8.
+
+    Products and sums in the order of scipy's `zoom`: the fraction of a whole number is cut off or not by its last bit.
+    """
+    values = F.pad(image.to(torch.float64), (1, 1, 1, 1))
+    (y, y_weights), (x, x_weights) = (
+        _neighbours(have, want) for have, want in zip(image.shape[1:], size_hw, strict=True)
+    )
+    result = torch.zeros(len(image), *size_hw, dtype=torch.float64)
+    for row, row_weight in enumerate(y_weights):
+        for column, column_weight in enumerate(x_weights):
+            corner = values[:, y + row][:, :, x + column]
+            result += corner.mul_(row_weight[:, None]).mul_(column_weight)
+    return result.clamp(min=float(image.min())).to(torch.uint8)
+
+
+def _neighbours(have: int, want: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The first of the two pixels that each of `want` output pixels reads, counted from one before the image, and the
+    weights of both."""
+    at = (torch.arange(want, dtype=torch.float64) + 0.5) * (have / want) - 0.5
+    first = at.floor()
+    fraction = at - first
+    return first.to(torch.int64) + 1, (1 - fraction, fraction)

@@ -34,6 +34,7 @@ def level_of(
     canonical_size: float,
     lowest: int = 2,
     *,
+    rounding: Literal["floor", "round"] = "floor",
     level_epsilon: float = 1e-6,
     size_epsilon: float = 0.0,
 ) -> Tensor:
@@ -43,12 +44,14 @@ def level_of(
         boxes: (R, 4), network-input pixels.
         levels: how many levels there are; the result is clamped to 0..levels-1.
         lowest: the number of the first level, P2.
-        level_epsilon, size_epsilon: small terms that keep exact powers of two on their level despite rounding, added
-            to k (torchvision's LevelMapper) or to sqrt(wh) / 224 (Detectron2's and MMDetection's).
+        rounding: `floor` of equation 1, or `round` to the nearest level (Matterport).
+        level_epsilon, size_epsilon: small terms that keep exact powers of two on their level despite rounding down,
+            added to k (torchvision's LevelMapper) or to sqrt(wh) / 224 (Detectron2's and MMDetection's).
     """
     wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     size = torch.sqrt(wh[:, 0] * wh[:, 1])
-    level = torch.floor(canonical_level + torch.log2(size / canonical_size + size_epsilon) + level_epsilon)
+    level = canonical_level + torch.log2(size / canonical_size + size_epsilon)
+    level = torch.floor(level + level_epsilon) if rounding == "floor" else torch.round(level)
     return level.clamp(lowest, lowest + levels - 1).nan_to_num(lowest).to(torch.int64) - lowest
 
 
@@ -163,7 +166,7 @@ def pool_samples(
     if reduce == "max":
         pooled = torch.cat([_maxima(rois.table, *part) for part in _chunks(rows, x, rois.table.shape[1])])
     elif sampling_ratio:
-        pooled = _averages(rois.table, rows, x)
+        pooled = averages(rois.table, rows, x)
     else:
         pooled = _adaptive_averages(rois.table, rows, x)
     return to_maps(pooled, len(low), output_size)
@@ -206,7 +209,7 @@ def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: 
 
 
 @dataclass(frozen=True)
-class _Axis:
+class Axis:
     """What the bins of each RoI read on one axis: up to S samples of K cells each.
 
     Attributes:
@@ -220,7 +223,7 @@ class _Axis:
     number: Tensor
 
 
-def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, reduce: Reduce) -> _Axis:
+def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, reduce: Reduce) -> Axis:
     """The samples on one axis with the two cells around each.
 
     For "average" the weights of a bin sum to 1 where it lies inside the map, for "max" those of a sample.
@@ -251,7 +254,7 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
     weights = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None]
     if reduce == "average":
         weights = weights * (1 / count)[..., None, None]
-    return _Axis(torch.stack([before, after], dim=-1).to(torch.int64), weights, number.to(torch.int64))
+    return Axis(torch.stack([before, after], dim=-1).to(torch.int64), weights, number.to(torch.int64))
 
 
 def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,7 +272,7 @@ def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) ->
     return first, stop - first
 
 
-def _merged(axis: _Axis) -> _Axis:
+def _merged(axis: Axis) -> Axis:
     """The same sums with each cell once: samples stand at most a cell apart, so neighbours share cells."""
     first, last = axis.cells[:, :, 0, 0], axis.cells[:, :, -1, -1]
     number = last - first + 1
@@ -277,10 +280,10 @@ def _merged(axis: _Axis) -> _Axis:
     weights = axis.weights.new_zeros((*number.shape, slots))
     weights.scatter_add_(2, (axis.cells - first[:, :, None, None]).flatten(2), axis.weights.flatten(2))
     cells = first[..., None] + torch.arange(slots, device=first.device)
-    return _Axis(cells[..., None], weights[..., None], number)
+    return Axis(cells[..., None], weights[..., None], number)
 
 
-def _averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """One bag of as many taps a bin: (R, O, 1, T, 1) with (R, 1, O, 1, T), T = S * K."""
     index = rows.cells.flatten(2)[:, :, None, :, None] + columns.cells.flatten(2)[:, None, :, None, :]
     weights = rows.weights.flatten(2)[:, :, None, :, None] * columns.weights.flatten(2)[:, None, :, None, :]
@@ -290,7 +293,7 @@ def _averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     )
 
 
-def _pairs(rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor, Tensor]:
+def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
     """The (P, K*K) table rows and weights of all used samples, bin after bin, and the offsets of the bins."""
     y, x, offsets = bags(rows.number, columns.number, rows.cells.shape[2], columns.cells.shape[2])
     taps = rows.cells.shape[3]
@@ -299,7 +302,7 @@ def _pairs(rows: _Axis, columns: _Axis) -> tuple[Tensor, Tensor, Tensor]:
     return index.flatten(1), weights.flatten(1), offsets
 
 
-def _adaptive_averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _adaptive_averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """One bag a bin, of its own number of cells."""
     index, weights, offsets = _pairs(rows, columns)
     return F.embedding_bag(
@@ -307,14 +310,14 @@ def _adaptive_averages(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     )
 
 
-def _maxima(table: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
+def _maxima(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """One bag of four cells a sample, then one bag of samples a bin."""
     index, weights, offsets = _pairs(rows, columns)
     samples = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
     return F.embedding_bag(torch.arange(len(samples), device=table.device), samples, offsets, mode="max")
 
 
-def _chunks(rows: _Axis, columns: _Axis, channels: int) -> Iterator[tuple[_Axis, _Axis]]:
+def _chunks(rows: Axis, columns: Axis, channels: int) -> Iterator[tuple[Axis, Axis]]:
     """Runs of RoIs whose samples fit in memory; the gradient keeps positions only, not sample values."""
     values = rows.number.sum(1) * columns.number.sum(1) * channels
     chunk = (values.cumsum(0) - values) // _CHUNK_VALUES
@@ -322,7 +325,7 @@ def _chunks(rows: _Axis, columns: _Axis, channels: int) -> Iterator[tuple[_Axis,
     for count in torch.unique_consecutive(chunk, return_counts=True)[1].tolist():
         part = slice(start, start + count)
         yield (
-            _Axis(rows.cells[part], rows.weights[part], rows.number[part]),
-            _Axis(columns.cells[part], columns.weights[part], columns.number[part]),
+            Axis(rows.cells[part], rows.weights[part], rows.number[part]),
+            Axis(columns.cells[part], columns.weights[part], columns.number[part]),
         )
         start += count

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from maskrcnn.config import ImageConfig
+from maskrcnn.ops.boxes import whole_images
+from maskrcnn.ops.resize import network_size
 
 
 @dataclass(frozen=True)
@@ -14,17 +19,87 @@ class ImageBatch:
 
     Attributes:
         pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255, zero beyond each image's true size.
-        sizes_hw: (B, 2) int64, true height and width of each image inside the padding.
+        sizes_hw: (B, 2) int64, true height and width of each image inside the padding, with its black bars.
+        unbarred: (B, 4) int64 x1 y1 x2 y2, where the images lie between their black bars; None: there are none.
     """
 
     pixels: Tensor
     sizes_hw: Tensor
+    unbarred: Tensor | None = None
+
+    @property
+    def windows(self) -> Tensor:
+        """(B, 4) int64 x1 y1 x2 y2, where each image itself lies in the batch."""
+        return whole_images(self.sizes_hw) if self.unbarred is None else self.unbarred
 
     def to(self, device: torch.device | str) -> ImageBatch:
-        return ImageBatch(self.pixels.to(device, non_blocking=True), self.sizes_hw.to(device, non_blocking=True))
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return ImageBatch(
+            move(self.pixels), move(self.sizes_hw), None if self.unbarred is None else move(self.unbarred)
+        )
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image comes to lie in its network input.
+
+    Attributes:
+        size_hw: of the image once resized.
+        input_hw: of the network input: the same, or with black bars around.
+    """
+
+    size_hw: tuple[int, int]
+    input_hw: tuple[int, int]
+
+    @property
+    def origin_xy(self) -> tuple[int, int]:
+        """The pixel of the network input at which the image begins; of an odd number of black rows the lower bar has
+        one more."""
+        return (self.input_hw[1] - self.size_hw[1]) // 2, (self.input_hw[0] - self.size_hw[0]) // 2
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """x1 y1 x2 y2 of the image in the network input."""
+        x, y = self.origin_xy
+        return x, y, x + self.size_hw[1], y + self.size_hw[0]
+
+
+def with_bars(image: Tensor, placed: Placement) -> Tensor:
+    """A resized (3, h, w) image between its black bars."""
+    left, top = placed.origin_xy
+    (height, width), (rows, columns) = placed.size_hw, placed.input_hw
+    return F.pad(image, (left, columns - width - left, top, rows - height - top))
+
+
+def place(height: int, width: int, config: ImageConfig) -> Placement:
+    """The size and place that `config` gives to an image of these sides."""
+    size = network_size(
+        height,
+        width,
+        short_side=config.short_side,
+        long_side=config.long_side,
+        min_scale=config.min_scale,
+        scale=config.scale,
+        fixed_size=config.fixed_size,
+        rounding=config.rounding,
+    )
+    return Placement(size, size_with_bars(size, config))
+
+
+def size_with_bars(size_hw: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
+    """Height and width of a resized image with its black bars, before the padding of the batch."""
+    match config.letterbox:
+        case "none":
+            return size_hw
+        case "square":
+            return config.long_side, config.long_side
+        case "divisor":
+            return pad_size(*size_hw, config.divisor)
 
 
 def pad_size(height: int, width: int, divisor: int) -> tuple[int, int]:

@@ -108,3 +108,26 @@ def channels_first_columns(weight: Tensor, channels: int) -> Tensor:
 def other_colours(stem: Tensor) -> Tensor:
     """The first convolution (out, 3, h, w) for BGR instead of RGB input, or the other way round."""
     return stem.flip(1)
+
+
+def background_last(rows: Tensor) -> Tensor:
+    """Class scores (K + 1, ...) with the background first -> with the background last."""
+    return torch.cat([rows[1:], rows[:1]])
+
+
+def background_first(rows: Tensor) -> Tensor:
+    """The inverse of `background_last`."""
+    return torch.cat([rows[-1:], rows[:-1]])
+
+
+def fold_norm(
+    weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor, Tensor, Tensor], eps: float
+) -> tuple[Tensor, Tensor]:
+    """Weight (C, ...) and bias (C,) of a layer that does the work of the batch norm after it, whose statistics rest.
+
+    Args:
+        norm: scale, shift, mean and variance, (C,) each.
+    """
+    gamma, beta, mean, var = norm
+    scale = gamma / torch.sqrt(var + eps)
+    return weight * scale.view(-1, *[1] * (weight.dim() - 1)), beta + (bias - mean) * scale
