@@ -114,11 +114,14 @@ def test_list_and_its_words(command):
     every = command("weights", "list").out.splitlines()
     assert len(every) > 60
     some = command("weights", "list", "torchvision", "mask").out.splitlines()
-    assert [line.split()[0] for line in some[1:]] == ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"]
+    assert [line.split()[0] for line in some[1:]] == [
+        "torchvision/maskrcnn_resnet50_fpn",
+        "torchvision/maskrcnn_resnet50_fpn_v2",
+    ]
     assert "37.9  34.6     -   170  BSD-3-Clause" in some[1]
     found = json.loads(command("weights", "list", "keypoint", "R_101", "--json").out)
-    assert list(found) == ["keypoint_rcnn_R_101_FPN_3x"]
-    assert found["keypoint_rcnn_R_101_FPN_3x"]["keypoint_ap"] == 66.1
+    assert list(found) == ["detectron2/COCO-Keypoints/keypoint_rcnn_R_101_FPN_3x"]
+    assert found["detectron2/COCO-Keypoints/keypoint_rcnn_R_101_FPN_3x"]["keypoint_ap"] == 66.1
 
 
 def test_predict_takes_a_foreign_file(command, file, tmp_path):

@@ -92,6 +92,15 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
     assert load_coco(write(tmp_path, content)).records[0].image_id == "street"
 
 
+def test_cocos_own_folders(tmp_path: Path) -> None:
+    """`annotations/instances_val2017.json` is about the images of `val2017/`."""
+    written = write_small(tmp_path / "flat", "val2017", 1)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "flat" / "val2017").rename(tmp_path / "val2017")
+    path = written.rename(tmp_path / "annotations" / "instances_val2017.json")
+    assert load_coco(path).records[0].path.parent == tmp_path / "val2017"
+
+
 def test_folders(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     assert load_coco(tmp_path).path == path

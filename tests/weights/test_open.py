@@ -194,7 +194,7 @@ def test_which_sources_hold_a_detector(file: Path, tmp_path: Path) -> None:
     found = {name: holds_detector(tmp_path / name) for name in ("theirs.pth", "ours.safetensors", "backbone.pth")}
     assert found == {"theirs.pth": True, "ours.safetensors": True, "backbone.pth": False}
     assert not holds_detector("resnet50")
-    assert holds_detector("maskrcnn_resnet50_fpn")
+    assert holds_detector("torchvision/maskrcnn_resnet50_fpn")
     with pytest.raises(WeightsError, match="YOLO"):
         holds_detector(tmp_path / "yolo.pth")
 

@@ -121,7 +121,7 @@ class List:
     """Published models that can be named wherever a file of weights is asked for: AP on COCO val2017, size, licence."""
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Only names and frameworks that hold all of these: torchvision, keypoint, R_101"""
+    """Only names that hold all of these: torchvision, keypoint, R_101"""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -132,20 +132,20 @@ class List:
         chosen = [
             entry
             for entry in named_weights().values()
-            if all(word.lower() in f"{entry.framework} {entry.name}".lower() for word in self.words)
+            if all(word.lower() in entry.name.lower() for word in self.words)
         ]
         if self.json:
             print_json({entry.name: asdict(entry) for entry in chosen})
             return 0
         width = max((len(entry.name) for entry in chosen), default=4)
-        lines = [f"{'name':<{width}}  framework     box  mask  keyp    MB  licence"]
+        lines = [f"{'name':<{width}}   box  mask  keyp    MB  licence"]
         for entry in chosen:
             figures = "  ".join(
                 f"{'-' if value is None else f'{value:.1f}':>4}"
                 for value in (entry.box_ap, entry.mask_ap, entry.keypoint_ap)
             )
             size = "-" if entry.megabytes is None else f"{entry.megabytes:.0f}"
-            lines.append(f"{entry.name:<{width}}  {entry.framework:<11}  {figures}  {size:>4}  {entry.licence}")
+            lines.append(f"{entry.name:<{width}}  {figures}  {size:>4}  {entry.licence}")
         console(stderr=False).print("\n".join(lines), markup=False)
         return 0
 

@@ -199,8 +199,8 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
 
     Args:
         path: the JSON, or a folder that holds one.
-        images: folder of the images; by default the folder named like the JSON, else `images` beside it, else
-            the JSON's own folder.
+        images: folder of the images; by default the folder named like the JSON, else `images` beside it, else COCO's
+            own (`annotations/instances_val2017.json` and `val2017/`), else the JSON's own folder.
         strict: refuse the file at its first broken entry.
 
     Raises:
@@ -301,7 +301,8 @@ def _read_skeleton(entry: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[tup
 
 
 def _image_folder(path: Path) -> Path:
-    for folder in (path.with_suffix(""), path.parent / "images"):
+    split = path.stem.rpartition("_")[2]
+    for folder in (path.with_suffix(""), path.parent / "images", path.parent.parent / split):
         if folder.is_dir():
             return folder
     return path.parent

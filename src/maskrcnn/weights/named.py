@@ -23,16 +23,25 @@ from maskrcnn.weights.download import fetch
 @dataclass(frozen=True)
 class NamedWeights:
     """One published model. AP in percent, None where the model has no such output or none was published; `megabytes`
-    of the file, None where it is not known."""
+    of the file, None where it is not known.
+
+    The name is `framework/model`, the model as its framework calls it: torchvision's function, the path of Detectron2's
+    config, the file of MMDetection's.
+    """
 
     name: str
-    framework: str
     box_ap: float | None
     mask_ap: float | None
     keypoint_ap: float | None
     megabytes: float | None
     licence: str
     url: str
+
+    @property
+    def evaluate_line(self) -> str:
+        """The command that would confirm its AP, with COCO as it is published in a folder `coco`."""
+        kind = "instances" if self.keypoint_ap is None else "person_keypoints"
+        return f"maskrcnn evaluate --model {self.name} --data coco/annotations/{kind}_val2017.json"
 
 
 @cache
@@ -43,7 +52,6 @@ def named_weights() -> dict[str, NamedWeights]:
     return {
         row["name"]: NamedWeights(
             name=row["name"],
-            framework=row["framework"],
             box_ap=_number(row["box_ap"]),
             mask_ap=_number(row["mask_ap"]),
             keypoint_ap=_number(row["keypoint_ap"]),
@@ -76,9 +84,11 @@ def local_file(source: Path | str) -> Path:
     if is_named(source):
         entry = named_weights().get(str(source))
         return downloaded(str(source) if entry is None else entry.url)
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
+    frameworks = {name.split("/")[0] for name in named_weights()}
+    if path.suffix in SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
         return path  # whoever opens it says that it is missing
-    near = difflib.get_close_matches(str(source), named_weights(), n=3, cutoff=0.4)
+    names = {name.rpartition("/")[2]: name for name in named_weights()}  # the last part is what people remember
+    near = [names[last] for last in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
     hint = f"nearest: {', '.join(near)}; " if near else ""
     raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
 
