@@ -50,14 +50,7 @@ def measured(*pairs: tuple[float, float]) -> Measured:
         (measured((30, 33), (31, 33), (32, 33)), -2, 1, "as in the paper"),
         (measured((30, 33), (36, 33), (33, 33)), 0, 3, "no difference seen"),
         (measured((35, 33), (35, 33)), 2, 0, "opposite"),
-        (
-            measured(
-                (30, 33),
-            ),
-            -3,
-            0,
-            "as in the paper",
-        ),
+        (measured((30, 33)), -3, 0, "one seed"),
     ],
 )
 def test_a_difference_counts_when_it_exceeds_its_spread(

@@ -121,9 +121,12 @@ class Measured:
         return self.row.paper - self.row.reference.paper
 
     def verdict(self) -> str:
-        """Whether the paper's direction shows: a difference counts when it is larger than its spread."""
+        """Whether the paper's direction shows: a difference counts when it is larger than its spread, for which it
+        takes two seeds."""
         if self.row is self.row.reference:
             return "reference"
+        if len(self.ap) == 1:
+            return "one seed"
         if abs(self.difference) <= self.spread:
             return "no difference seen"
         return "as in the paper" if (self.difference > 0) == (self.paper_difference > 0) else "opposite"
