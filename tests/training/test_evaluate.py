@@ -52,7 +52,7 @@ def test_other_categories_are_refused(predictor: Predictor, tmp_path: Path) -> N
     for annotation in content["annotations"]:
         annotation["category_id"] = 3
     data.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"the model knows red \(id 7\) and the data set has red \(id 9\)"):
+    with pytest.raises(DataError, match=r"only the data set has red \(id 9\), and only the model red \(id 7\)"):
         evaluate(predictor, data)
     with pytest.raises(WeightsError, match="no such file"):
         evaluate(tmp_path / "none.safetensors", data)

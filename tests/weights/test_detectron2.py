@@ -321,6 +321,8 @@ def test_settings_become_fields() -> None:
     ("path", "value", "message"),
     [
         ("ROI_HEADS.NUM_CLASSES", 80, "NUM_CLASSES is 80 in the config, and 3 in the file"),
+        ("ROI_HEADS.NAME", "CascadeROIHeads", "'CascadeROIHeads' in the config, and 'StandardROIHeads' in the file"),
+        ("BACKBONE.NAME", "build_resnet_backbone", "and 'a name with fpn' in the file"),
         ("RESNETS.DEPTH", 101, "DEPTH is 101"),
         ("MASK_ON", False, "MASK_ON is False"),
         ("KEYPOINT_ON", True, "KEYPOINT_ON is True"),
@@ -358,6 +360,8 @@ def test_config_files_are_data_with_a_base(tmp_path: Path) -> None:
     [
         ("a: [", "cannot be read"),
         ("- 1", "found list"),
+        ("{}", "expected a config.yaml of Detectron2 with settings under MODEL"),
+        ("NUM_CLASSES: 3", "with settings under MODEL, found NUM_CLASSES"),
         ("model: {_target_: detectron2.modeling.GeneralizedRCNN}", "LazyConfig"),
         ("_BASE_: own.yaml", "_BASE_ should name another file"),
         ("MODEL: !!python/object/apply:os.getcwd []", "cannot be read"),

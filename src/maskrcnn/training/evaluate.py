@@ -77,8 +77,9 @@ def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> 
     theirs = {(category.id, category.name) for category in dataset.categories}
     if ours != theirs:
         raise DataError(
-            f"{dataset.path}: the model knows {_words(ours - theirs) or 'all of these'} and the data set has "
-            f"{_words(theirs - ours) or 'nothing more'} that the other lacks; ids and names must be the same"
+            f"{dataset.path}: only the data set has {_words(theirs - ours) or 'nothing'}, and only the model "
+            f"{_words(ours - theirs) or 'nothing'}; ids and names of the categories must be the same. "
+            "`maskrcnn train --weights` makes a model for these data from the one that you have"
         )
     known = {category.id: category.keypoints for category in categories}
     for category in dataset.categories:

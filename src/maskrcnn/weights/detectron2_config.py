@@ -84,6 +84,13 @@ def _check_fit(model: ModelConfig, given: Mapping[str, Any]) -> None:
     }
     if backbone.norm == "group_norm" or given.get("MODEL.RESNETS.NORM") == "GN":
         known["MODEL.RESNETS.NORM"] = "GN" if backbone.norm == "group_norm" else "batch norm"
+    # Of these names only a part is known from the shapes: whether there are several stages, or a pyramid.
+    for name, part, there, usual_name in (
+        ("MODEL.ROI_HEADS.NAME", "Cascade", bool(model.box_head.cascade_ious), "StandardROIHeads"),
+        ("MODEL.BACKBONE.NAME", "fpn", model.neck == "fpn", "build_resnet_backbone"),
+    ):
+        if name in given and (part in str(given[name])) != there:
+            known[name] = f"a name with {part}" if there else usual_name
     for name, found in known.items():
         if name in given and given[name] != found:
             raise WeightsError(

@@ -102,7 +102,8 @@ def read_config(path: Path | str) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: expected a config.yaml of Detectron2, cannot be read: {str(error).splitlines()[0]}"
         ) from None
-    if not isinstance(content, dict) or not isinstance(content.get("MODEL", {}), dict) or "model" in content:
+    settings = isinstance(content, dict) and ("_BASE_" in content or "MODEL" in content)
+    if not settings or not isinstance(content.get("MODEL", {}), dict):
         raise ConfigError(
             f"{path}: expected a config.yaml of Detectron2 with settings under MODEL, found "
             f"{listed(map(str, content)) if isinstance(content, dict) else type(content).__name__}; "

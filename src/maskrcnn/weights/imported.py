@@ -87,8 +87,8 @@ def complete(config: Config, found: dict[str, Tensor], their_name: Callable[[str
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in one line, the first twenty of them."""
-    names = list(names)
+    """Names in one line, each once and the first twenty of them."""
+    names = list(dict.fromkeys(names))
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
 
 
