@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from maskrcnn.errors import ConfigError
 
-Norm = Literal["frozen_batch_norm", "batch_norm", "sync_batch_norm", "group_norm"]
+# fixed_batch_norm: the statistics stay, weight and bias are trained (MMDetection's norm_eval); frozen: both stay.
+Norm = Literal["frozen_batch_norm", "fixed_batch_norm", "batch_norm", "sync_batch_norm", "group_norm"]
 HeadNorm = Literal["none", "batch_norm", "sync_batch_norm", "group_norm"]
 NORM_GROUPS = 32  # of group norm (Wu & He 2018)
 # smooth_l1: on the four offsets (Girshick 2015). giou: on the decoded box (Rezatofighi et al. 2019).
@@ -21,8 +22,9 @@ BoxLoss = Literal["smooth_l1", "giou"]
 # Of the box loss. drawn: its sum over those drawn (Fast R-CNN). offsets: mean over the four offsets of the positives
 # (Matterport).
 BoxMean = Literal["drawn", "offsets"]
-# Of the enlargement that a prediction may ask for. above: 62.5 times a side (Detectron). none: any (Matterport).
-GrowthBound = Literal["above", "none"]
+# Of the enlargement that a prediction may ask for. above: 62.5 times a side (Detectron). both: nor less than 1/62.5 of
+# it (MMDetection). none: any (Matterport).
+GrowthBound = Literal["above", "both", "none"]
 
 
 def _require(ok: bool, message: str) -> None:
@@ -81,8 +83,9 @@ class ImageConfig:
     letterbox: Literal["none", "square", "divisor"] = "none"
     # antialias: uint8 in and out, a filter that widens when the image shrinks. pil: the same by PIL, whose rounding
     # differs in a few values by one grey level (Detectron2). bilinear: float, no antialiasing, like torchvision.
+    # opencv: uint8 between the four nearest pixels, with OpenCV's rounding (MMDetection).
     # truncated: uint8 in and out, no antialiasing, black beyond the border, like scikit-image in Matterport.
-    kernel: Literal["antialias", "pil", "bilinear", "truncated"] = "antialias"
+    kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
     # Of the resized height and width. half_even: as Python; long_side then caps only what rounds to more (Matterport).
     rounding: Literal["round", "floor", "half_even"] = "round"
 
@@ -224,6 +227,14 @@ class RPNConfig:
     channels: int | None = None  # of these convolutions, a setting of MMDetection and Matterport; None: of the features
     positive_iou: float = 0.7
     negative_iou: float = 0.3
+    best_iou: float = 0.0  # the best anchors of an object are positive too if they overlap it by this (MMDetection 0.3)
+    # What such an anchor aims at. nearest: the object that it overlaps most. own: the one that made it positive, and of
+    # several the last (MMDetection).
+    best_aims: Literal["nearest", "own"] = "nearest"
+    # Anchors left out of the loss: those that reach further than this out of the image (0 in some of MMDetection's
+    # configs), and those of cells beyond the image padded for itself to a multiple of this (MMDetection).
+    allowed_border: float | None = None
+    padded_to: int | None = None
     samples: int = 256  # anchors an image in the loss
     positive_fraction: float = 0.5
     # together: the best of all levels suppress each other (Matterport). apart: each level by itself, then merged.
@@ -290,6 +301,7 @@ class BoxHeadConfig:
     """
 
     positive_iou: float = 0.5
+    best_iou: float | None = None  # as in RPNConfig, of which None makes no use: MMDetection's Mask R-CNN has 0.5
     samples: int = 512  # RoIs an image in the loss
     positive_fraction: float = 0.25
     resolution: int = 7
@@ -369,8 +381,9 @@ class MaskHeadConfig:
     target_aligned: bool = True
     target_threshold: float | None = None
     # Whose pixels the samples lie between. original: the bitmap's. network: those of the network input, each with the
-    # value of the original pixel under it, as if the bitmap were resized with the image (Detectron2).
-    target_pixels: Literal["original", "network"] = "original"
+    # value of the original pixel under its centre, as if the bitmap were resized with the image (Detectron2).
+    # network_corner: under its top left corner, as OpenCV resizes (MMDetection).
+    target_pixels: Literal["original", "network", "network_corner"] = "original"
     # One sample a cell, the outer ones on the border of the RoI, as rois.op crop reads features (Matterport).
     target_corners: bool = False
     # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).

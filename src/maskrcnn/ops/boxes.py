@@ -82,16 +82,19 @@ def decode(
     deltas: Tensor,
     anchors: Tensor,
     weights: tuple[float, float, float, float],
-    growth_bound: Literal["above", "none"] = "above",
+    growth_bound: Literal["above", "both", "none"] = "above",
 ) -> Tensor:
     """The inverse of `encode`. Shapes broadcast to (..., 4).
 
     Args:
-        growth_bound: `above` caps log sizes at `MAX_LOG_SCALE`; `none` takes them as they are (Matterport).
+        growth_bound: `above` caps log sizes at `MAX_LOG_SCALE`; `both` keeps them above its negative too
+            (MMDetection's `delta2bbox`); `none` takes them as they are (Matterport).
     """
     deltas = deltas / deltas.new_tensor(weights)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     centre = deltas[..., :2] * anchor_wh + anchors[..., :2] + 0.5 * anchor_wh
-    growth = deltas[..., 2:] if growth_bound == "none" else deltas[..., 2:].clamp(max=MAX_LOG_SCALE)
+    growth = deltas[..., 2:]
+    if growth_bound != "none":
+        growth = growth.clamp(-MAX_LOG_SCALE if growth_bound == "both" else None, MAX_LOG_SCALE)
     half = 0.5 * torch.exp(growth) * anchor_wh
     return torch.cat([centre - half, centre + half], dim=-1)

@@ -5,7 +5,7 @@ Legend: B images, G ground-truth slots, N candidates an image, S sampled an imag
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,8 @@ def match(
     *,
     positive_iou: float,
     negative_iou: float,
-    best_is_positive: bool,
+    best_iou: float | None,
+    best_aims: Literal["nearest", "own"] = "nearest",
 ) -> tuple[Tensor, Tensor]:
     """Compares candidates with ground truth (Ren et al. 2015, section 3.1.2).
 
@@ -41,19 +42,27 @@ def match(
         boxes: (B, G, 4) ground truth; valid: (B, G) bool objects; crowd: (B, G) bool regions to ignore.
         positive_iou: at least this overlap makes a candidate positive.
         negative_iou: less makes it negative; between the two it is left out.
-        best_is_positive: a candidate that overlaps an object as much as any other does is positive too.
+        best_iou: a candidate that overlaps an object as much as any other does, and by at least this, is positive
+            too; None: it is not.
+        best_aims: what such a candidate stands for, the object that it overlaps most or (`own`) the one that it is
+            the best of, and of several the last (MMDetection's `MaxIoUAssigner`).
 
     Returns:
-        (B, N) int64 of 1 positive, 0 negative, -1 left out; and (B, N) int64, the object it overlaps most.
+        (B, N) int64 of 1 positive, 0 negative, -1 left out; and (B, N) int64, the object it stands for.
     """
     iou = pairwise_iou(boxes, candidates)  # (B, G, N)
     iou.masked_fill_(~valid[..., None], -1.0)
     overlap, matched = iou.max(dim=1)
     positive = overlap >= positive_iou
-    if best_is_positive:
+    if best_iou is not None:
         best = iou.amax(dim=2, keepdim=True)
         # Without the lower bound an object that nothing overlaps would make every candidate positive.
-        positive |= ((iou == best) & (best > 0)).any(dim=1)
+        is_best = (iou == best) & (best > 0) & (best >= best_iou)
+        positive |= is_best.any(dim=1)
+        if best_aims == "own":
+            numbers = torch.arange(1, iou.shape[1] + 1, device=iou.device)[:, None]
+            own = (is_best * numbers).amax(dim=1)
+            matched = torch.where(own > 0, own - 1, matched)
     label = torch.where(positive, 1, torch.where(overlap < negative_iou, 0, -1))
     # On a CPU the look is free; on a device it would wait, so there the mask is always computed.
     if crowd.is_cuda or bool(crowd.any()):

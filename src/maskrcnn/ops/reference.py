@@ -56,15 +56,20 @@ def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, floa
 
 
 def decode(
-    delta: Sequence[float], anchor: Box, weights: Sequence[float], growth_bound: Literal["above", "none"] = "above"
+    delta: Sequence[float],
+    anchor: Box,
+    weights: Sequence[float],
+    growth_bound: Literal["above", "both", "none"] = "above",
 ) -> tuple[float, float, float, float]:
-    """The box that `encode` came from; no side grows by more than a factor of 62.5, if there is a bound."""
-    bound = MAX_LOG_SCALE if growth_bound == "above" else math.inf
+    """The box that `encode` came from; no side grows by more than a factor of 62.5, if there is a bound, nor
+    shrinks by more with `both`."""
+    bound = math.inf if growth_bound == "none" else MAX_LOG_SCALE
+    least = -MAX_LOG_SCALE if growth_bound == "both" else -math.inf
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
     x = (anchor[0] + anchor[2]) / 2 + delta[0] / weights[0] * anchor_w
     y = (anchor[1] + anchor[3]) / 2 + delta[1] / weights[1] * anchor_h
-    w = anchor_w * math.exp(min(delta[2] / weights[2], bound))
-    h = anchor_h * math.exp(min(delta[3] / weights[3], bound))
+    w = anchor_w * math.exp(max(least, min(delta[2] / weights[2], bound)))
+    h = anchor_h * math.exp(max(least, min(delta[3] / weights[3], bound)))
     return x - w / 2, y - h / 2, x + w / 2, y + h / 2
 
 
@@ -332,10 +337,11 @@ def match(
     *,
     positive_iou: float,
     negative_iou: float,
-    best_is_positive: bool,
+    best_iou: float | None,
+    best_aims: str = "nearest",
 ) -> tuple[list[int], list[int]]:
     """Which candidates of one image are positive (1), negative (0) or left out (-1), and the object each overlaps
-    most (0 where there is none).
+    most (0 where there is none), or that it is the best of.
 
     Args:
         boxes: ground truth, of which `valid` are objects and `crowd` regions to ignore.
@@ -346,8 +352,11 @@ def match(
     for n, candidate in enumerate(candidates):
         own = max(objects, key=lambda g: overlaps[g][n], default=None)
         overlap = overlaps[own][n] if own is not None else -1.0
-        best = any(overlaps[g][n] == max(overlaps[g]) > 0 for g in objects)
-        if overlap >= positive_iou or (best_is_positive and best):
+        least = math.inf if best_iou is None else best_iou
+        best = [g for g in objects if overlaps[g][n] == max(overlaps[g]) > 0 and overlaps[g][n] >= least]
+        if best and best_aims == "own":
+            own = best[-1]
+        if overlap >= positive_iou or best:
             label = 1
         elif overlap >= negative_iou:
             label = -1
