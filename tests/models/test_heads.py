@@ -152,9 +152,9 @@ def test_rpn_losses_over_the_number_asked_for() -> None:
     network = build_model(config)
     network.rpn.config = replace(config.model.rpn, samples=1 << 16)
     output = network.rpn(network.features(batch.images), batch.images.pixels.shape[-2:])
-    drawn = network.rpn.losses(output, batch.targets)
+    drawn = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
     network.rpn.config = replace(network.rpn.config, normaliser="samples")
-    fixed = network.rpn.losses(output, batch.targets)
+    fixed = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
     ratios = {(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn}
     first, second = ratios
     assert first == pytest.approx(second, rel=1e-4)  # the number of anchors that were drawn

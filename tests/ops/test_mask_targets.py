@@ -217,7 +217,7 @@ def test_resized_is_roi_align_of_the_bitmap_resized_by_nearest_neighbour(network
     expected = roi_align(maps, rois, (14, 14), 1.0, 0, aligned=True)[:, 0] >= 0.5
     matrix = np.array([[1 / scale[0], 0, 0], [0, 1 / scale[1], 0]])
     rule: dict[str, object] = {"size": 14, "sampling_ratio": 0, "threshold": 0.5}
-    found = targets_of(masks, boxes, matrix, resized=True, **rule)
+    found = targets_of(masks, boxes, matrix, pixels="network", **rule)
     assert (found != expected.numpy()).mean() < 1e-3  # averages within rounding of a half
     if network_hw != HW:
         assert (targets_of(masks, boxes, matrix, **rule) != expected.numpy()).mean() > 2e-3
@@ -225,7 +225,7 @@ def test_resized_is_roi_align_of_the_bitmap_resized_by_nearest_neighbour(network
 
 def test_resized_keeps_still_where_coordinates_are_no_numbers() -> None:
     boxes = np.full((1, 4), np.nan)
-    found = targets_of(blobs(1), boxes, IDENTITY, size=4, sampling_ratio=2, resized=True)
+    found = targets_of(blobs(1), boxes, IDENTITY, size=4, sampling_ratio=2, pixels="network")
     assert np.isfinite(found).all()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 import torch
 from hypothesis import given
@@ -21,11 +23,17 @@ image = st.tuples(st.lists(box, min_size=1, max_size=12), st.lists(st.tuples(box
 thresholds = st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.5, 0.4)])
 
 
-@given(st.lists(image, min_size=1, max_size=3), thresholds, st.booleans())
+@given(
+    st.lists(image, min_size=1, max_size=3),
+    thresholds,
+    st.sampled_from([None, 0.0, 0.3]),
+    st.sampled_from(["nearest", "own"]),
+)
 def test_equal_to_the_twin(
     images: list[tuple[list[list[float]], list[tuple[list[float], str]]]],
     iou: tuple[float, float],
-    best_is_positive: bool,
+    best_iou: float | None,
+    best_aims: Literal["nearest", "own"],
 ) -> None:
     count = min(len(candidates) for candidates, _ in images)
     slots = max(1, *(len(truth) for _, truth in images))
@@ -37,7 +45,12 @@ def test_equal_to_the_twin(
             if what != "empty":
                 boxes[i, j] = torch.tensor(edges)
             valid[i, j], crowd[i, j] = what == "object", what == "crowd"
-    options = {"positive_iou": iou[0], "negative_iou": iou[1], "best_is_positive": best_is_positive}
+    options: dict[str, Any] = {
+        "positive_iou": iou[0],
+        "negative_iou": iou[1],
+        "best_iou": best_iou,
+        "best_aims": best_aims,
+    }
     label, matched = match(candidates, boxes, valid, crowd, **options)
     for i in range(len(images)):
         expected = reference.match(
@@ -61,7 +74,7 @@ def test_equal_to_torchvision_where_every_image_has_objects() -> None:
         ~everything,
         positive_iou=0.7,
         negative_iou=0.3,
-        best_is_positive=True,
+        best_iou=0.0,
     )
     assert label[0].eq(1).tolist() == (theirs >= 0).tolist()
     assert label[0].eq(0).tolist() == (theirs == Matcher.BELOW_LOW_THRESHOLD).tolist()
@@ -84,7 +97,7 @@ def plain_match(
         torch.tensor([crowd], dtype=torch.bool),
         positive_iou=iou[0],
         negative_iou=iou[1],
-        best_is_positive=best,
+        best_iou=0.0 if best else None,
     )
     return label[0].tolist()
 

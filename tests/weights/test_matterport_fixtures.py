@@ -262,7 +262,7 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
     batch = training_batch(peer, tag)
     network.rpn.config = replace(model.rpn, samples=40_000)
     features = network.features(batch.images)
-    losses = network.rpn.losses(network.rpn(features, (384, 384)), batch.targets)
+    losses = network.rpn.losses(network.rpn(features, (384, 384)), batch.targets, batch.images.sizes_hw)
     network.rpn.config = model.rpn
 
     boxes = shorten(batch.targets.boxes, 1)

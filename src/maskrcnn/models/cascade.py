@@ -50,7 +50,7 @@ class CascadeBranch(nn.Module):
                 total[name] = total.get(name, 0) + loss
             if number < len(self.stages):
                 moved = self._move(deltas, rois.boxes, stage, windows)
-                rois = rematch(moved, rois, targets, self.stages[number].positive_iou, self.num_classes)
+                rois = rematch(moved, rois, targets, self.stages[number], self.num_classes)
         return total
 
     def detect(

@@ -192,7 +192,7 @@ def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfi
         sampling_ratio=config.target_sampling_ratio,
         aligned=config.target_aligned,
         threshold=config.target_threshold,
-        resized=config.target_pixels == "network",
+        pixels=config.target_pixels,
         corners=config.target_corners,
     )
 

@@ -10,18 +10,26 @@ from maskrcnn.config import NORM_GROUPS, HeadNorm, Norm
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics and affine parameters never change: y = x * scale + shift, per channel."""
+    """Batch norm whose statistics never change: y = x * scale + shift, per channel.
+
+    Args:
+        trained: weight and bias are parameters.
+    """
 
     weight: Tensor
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, eps: float) -> None:
+    def __init__(self, channels: int, eps: float, *, trained: bool = False) -> None:
         super().__init__()
         self.eps = eps
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
+        weight, bias = torch.ones(channels), torch.zeros(channels)
+        if trained:
+            self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+        else:
+            self.register_buffer("weight", weight)
+            self.register_buffer("bias", bias)
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels) - eps)
 
@@ -75,6 +83,8 @@ def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Mo
     match norm:
         case "frozen_batch_norm":
             return FrozenBatchNorm(channels, eps)
+        case "fixed_batch_norm":
+            return FrozenBatchNorm(channels, eps, trained=True)
         case "batch_norm":
             return nn.BatchNorm2d(channels, eps)
         case "sync_batch_norm":

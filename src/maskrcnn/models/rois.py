@@ -45,7 +45,7 @@ def sample_rois(
     if config.learn_ground_truth:
         boxes = torch.cat([boxes, targets.boxes], dim=1)
         real = torch.cat([real, targets.valid], dim=1)
-    label, matched = _match(boxes, targets, config.positive_iou)
+    label, matched = _match(boxes, targets, config)
     drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction, generator)
     slot = matched.gather(1, drawn.chosen)
     labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
@@ -54,28 +54,29 @@ def sample_rois(
 
 
 @torch.no_grad()
-def rematch(boxes: Tensor, rois: RoIs, targets: Targets, positive_iou: float, background: int) -> RoIs:
+def rematch(boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, background: int) -> RoIs:
     """The same RoIs after a stage moved them to `boxes` (B, S, 4): matched anew, none drawn (Cascade R-CNN).
 
     Boxes without an area, which a stage may produce at the border, drop out.
     """
-    label, slot = _match(boxes, targets, positive_iou)
+    label, slot = _match(boxes, targets, config)
     valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     positive = valid & (label == 1)
     labels = torch.where(positive, targets.labels.gather(1, slot), background)
     return RoIs(boxes, labels, slot, positive, valid)
 
 
-def _match(boxes: Tensor, targets: Targets, positive_iou: float) -> tuple[Tensor, Tensor]:
-    """Both (B, S): positive at the threshold, negative below it; and the object each overlaps most."""
+def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig) -> tuple[Tensor, Tensor]:
+    """Both (B, S): positive at the threshold, negative below it; and the object each stands for."""
     return match(
         boxes,
         targets.boxes,
         targets.valid,
         targets.crowd,
-        positive_iou=positive_iou,
-        negative_iou=positive_iou,
-        best_is_positive=False,
+        positive_iou=config.positive_iou,
+        negative_iou=config.positive_iou,
+        best_iou=config.best_iou,
+        best_aims="own",
     )
 
 

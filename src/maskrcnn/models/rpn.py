@@ -129,7 +129,7 @@ class RPN(nn.Module):
         return Proposals(boxes * valid[..., None], valid)
 
     def losses(
-        self, output: RPNOutput, targets: Targets, generator: torch.Generator | None = None
+        self, output: RPNOutput, targets: Targets, sizes_hw: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
         `config.normaliser` says)."""
@@ -143,7 +143,9 @@ class RPN(nn.Module):
                 targets.crowd,
                 positive_iou=config.positive_iou,
                 negative_iou=config.negative_iou,
-                best_is_positive=True,
+                best_iou=config.best_iou,
+                best_aims=config.best_aims,
+                left_out=self._left_out(output.anchors, sizes_hw),
             )
             drawn = sample(label, config.samples, config.positive_fraction, generator)
             box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
@@ -161,3 +163,21 @@ class RPN(nn.Module):
             "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
             "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, config.loss_box_over, divisor),
         }
+
+    def _left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
+        """(B, N) bool, the anchors (n, 4) of all levels that take no part in the loss; None: all take part."""
+        config, result = self.config, None
+        if config.allowed_border is not None:
+            edges = torch.cat(list(anchors))
+            far = sizes_hw.flip(-1)[:, None] + config.allowed_border  # (B, 1, 2)
+            result = (edges[:, :2] < -config.allowed_border).any(-1) | (edges[:, 2:] >= far).any(-1)
+        if config.padded_to is not None:
+            beyond = []
+            for level, stride in zip(anchors, self.strides, strict=True):
+                # The cell that an anchor stands in; its centre is that of two rounded edges.
+                cell = ((level[:, :2] + level[:, 2:]) / (2 * stride) + 1e-3).floor()
+                cells = (sizes_hw.flip(-1) / config.padded_to).ceil() * config.padded_to / stride
+                beyond.append((cell >= cells.ceil()[:, None]).any(-1))
+            padding = torch.cat(beyond, dim=1)
+            result = padding if result is None else result | padding
+        return result

@@ -5,6 +5,8 @@ Legend: R RoIs, M target side, S samples a cell and axis.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,12 @@ def sample_bitmaps(
 
 
 def sample_resized(
-    crops: tuple[Tensor, Tensor, Tensor, Tensor], points_xy: Tensor, to_original: Tensor, image_hw: Tensor
+    crops: tuple[Tensor, Tensor, Tensor, Tensor],
+    points_xy: Tensor,
+    to_original: Tensor,
+    image_hw: Tensor,
+    *,
+    corner: bool = False,
 ) -> Tensor:
     """As `sample_bitmaps`, of the bitmaps that nearest-neighbour resizing to the network input would give: bilinear
     between the pixels of the network input, each of which has the value of the original pixel under its centre.
@@ -50,6 +57,8 @@ def sample_resized(
         points_xy: (R, P, 2) float32, continuous network-input pixels.
         to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
         image_hw: (R, 2) int64, original size; pixels outside it have the value of the border.
+        corner: each pixel has the value of the original pixel under its top left corner in the original image, as
+            OpenCV's INTER_NEAREST gives it (MMDetection).
 
     Returns:
         (R, P) float32 in 0..1.
@@ -59,6 +68,8 @@ def sample_resized(
     first = at.floor()
     fraction = at - first
     linear, shift = to_original[:, :, :2].transpose(1, 2), to_original[:, None, :, 2]
+    if corner:  # from the centre back, whichever way the image was flipped; what is whole may be rounded below it
+        shift = shift - linear.abs().sum(1)[:, None] / 2 + 1e-4
     last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
     result = torch.zeros_like(fraction[..., 0])
     for dy in (0, 1):
@@ -90,7 +101,7 @@ def mask_targets(
     sampling_ratio: int = 2,
     aligned: bool = True,
     threshold: float | None = None,
-    resized: bool = False,
+    pixels: Literal["original", "network", "network_corner"] = "original",
     corners: bool = False,
 ) -> Tensor:
     """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
@@ -104,7 +115,7 @@ def mask_targets(
         sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
         aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
         threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
-        resized: sample the bitmap as `sample_resized` does, not the original one.
+        pixels: `network` and `network_corner` sample the bitmap as `sample_resized` does, not the original one.
         corners: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and not the
             space between them (TensorFlow's crop_and_resize); S and `aligned` are not read.
 
@@ -133,7 +144,7 @@ def mask_targets(
     # (R, 2, M * S) positions on each axis
     axis = (start[..., None, None] + (cells[:, None] + within[:, :, None, :]) * cell[..., None, None]).flatten(2)
     x, y = axis[:, 0, None, :], axis[:, 1, :, None]
-    samples = _at_points(x, y, to_original, crops, image_hw, resized=resized).view(-1, size, most, size, most)
+    samples = _at_points(x, y, to_original, crops, image_hw, pixels).view(-1, size, most, size, most)
     # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
     targets = (samples * weights[:, 0, None, None, None, :]).sum(4)
     targets = (targets * weights[:, 1, None, :, None]).sum(2)
@@ -146,13 +157,12 @@ def _at_points(
     to_original: Tensor,
     crops: tuple[Tensor, Tensor, Tensor, Tensor],
     image_hw: Tensor,
-    *,
-    resized: bool,
+    pixels: Literal["original", "network", "network_corner"],
 ) -> Tensor:
     """Samples (R, H * W) at the grid of (R, 1, W) columns and (R, H, 1) rows, network-input pixels."""
-    if resized:
+    if pixels != "original":
         points = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
-        return sample_resized(crops, points.flatten(1, 2), to_original, image_hw)
+        return sample_resized(crops, points.flatten(1, 2), to_original, image_hw, corner=pixels == "network_corner")
     linear, shift = to_original[:, :, :2], to_original[:, :, 2]
     points = torch.stack(
         [linear[:, i, 0, None, None] * x + linear[:, i, 1, None, None] * y + shift[:, i, None, None] for i in (0, 1)],

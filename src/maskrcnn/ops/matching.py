@@ -34,6 +34,7 @@ def match(
     negative_iou: float,
     best_iou: float | None,
     best_aims: Literal["nearest", "own"] = "nearest",
+    left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compares candidates with ground truth (Ren et al. 2015, section 3.1.2).
 
@@ -46,12 +47,15 @@ def match(
             too; None: it is not.
         best_aims: what such a candidate stands for, the object that it overlaps most or (`own`) the one that it is
             the best of, and of several the last (MMDetection's `MaxIoUAssigner`).
+        left_out: (B, N) bool, candidates that are not compared with anything.
 
     Returns:
         (B, N) int64 of 1 positive, 0 negative, -1 left out; and (B, N) int64, the object it stands for.
     """
     iou = pairwise_iou(boxes, candidates)  # (B, G, N)
     iou.masked_fill_(~valid[..., None], -1.0)
+    if left_out is not None:
+        iou.masked_fill_(left_out[:, None], -1.0)
     overlap, matched = iou.max(dim=1)
     positive = overlap >= positive_iou
     if best_iou is not None:
@@ -69,6 +73,8 @@ def match(
         cover = intersection(boxes, candidates) / area(candidates).clamp(min=1e-9)[:, None]
         ignored = ((cover > CROWD_COVER) & crowd[..., None]).any(dim=1)
         label = torch.where(ignored & (label == 0), -1, label)
+    if left_out is not None:
+        label = label.masked_fill(left_out, -1)
     return label, matched
 
 

@@ -115,9 +115,7 @@ def _opencv(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
     # is rounded twice.
     values = image.to(torch.int32)
     rows = values[:, :, left] * left_weight + values[:, :, right] * right_weight >> 4
-    upper, lower = (
-        rows[:, at] * weight[:, None] >> 16 for at, weight in ((top, top_weight), (bottom, bottom_weight))
-    )
+    upper, lower = (rows[:, at] * weight[:, None] >> 16 for at, weight in ((top, top_weight), (bottom, bottom_weight)))
     return (upper + lower + 2 >> 2).to(torch.uint8)
 
 

@@ -34,7 +34,9 @@ def read_config(path: Path | str) -> dict[str, Any]:
     """
     settings = _read(Path(path), ())
     if not isinstance(settings.get("model"), Mapping):
-        raise ConfigError(f"{path}: expected a config of MMDetection with a model, found {listed(settings) or 'nothing'}")
+        raise ConfigError(
+            f"{path}: expected a config of MMDetection with a model, found {listed(settings) or 'nothing'}"
+        )
     return settings
 
 
@@ -170,7 +172,9 @@ def _value(node: ast.expr, scope: Mapping[str, Any], where: str) -> Any:
         case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
             pair = of(left), of(right)
             numbers = all(isinstance(side, int | float) for side in pair)
-            lists = isinstance(op, ast.Add) and type(pair[0]) is type(pair[1]) and isinstance(pair[0], list | tuple | str)
+            lists = (
+                isinstance(op, ast.Add) and type(pair[0]) is type(pair[1]) and isinstance(pair[0], list | tuple | str)
+            )
             if numbers or lists:
                 try:
                     return ARITHMETIC[type(op)](*pair)
