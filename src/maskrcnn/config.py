@@ -227,7 +227,8 @@ class RPNConfig:
     channels: int | None = None  # of these convolutions, a setting of MMDetection and Matterport; None: of the features
     positive_iou: float = 0.7
     negative_iou: float = 0.3
-    best_iou: float = 0.0  # the best anchors of an object are positive too if they overlap it by this (MMDetection 0.3)
+    # The best anchors of an object are positive too if they overlap it by this (MMDetection 0.3); None: they are not.
+    best_iou: float | None = 0.0
     # What such an anchor aims at. nearest: the object that it overlaps most. own: the one that made it positive, and of
     # several the last (MMDetection).
     best_aims: Literal["nearest", "own"] = "nearest"
@@ -322,6 +323,13 @@ class BoxHeadConfig:
     learn_ground_truth: bool = True  # ground-truth boxes are RoIs of the loss too; Matterport: only proposals are
     cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
+    # Of the cascade, where Detectron2 (first) and MMDetection differ: the weight of each stage's losses, none being 1
+    # (MMDetection 1 0.5 0.25); what the scores are the mean of; whether later stages learn from all RoIs of the first,
+    # or draw anew from those and the ground truth; and how the gradients of the stages meet in the features.
+    cascade_loss_weights: tuple[float, ...] = ()
+    cascade_scores: Literal["probabilities", "logits"] = "probabilities"
+    cascade_draws: Literal["once", "each"] = "once"
+    cascade_gradient: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
         for name in ("layers", "unused_classes"):
@@ -332,8 +340,9 @@ class BoxHeadConfig:
             f"found {len(self.cascade_ious)} and {len(self.cascade_weights)}",
         )
         _require(
-            not self.cascade_ious or self.class_agnostic,
-            "box_head.cascade_ious needs box_head.class_agnostic: a stage moves a box before its class is known",
+            len(self.cascade_loss_weights) in (0, len(self.cascade_ious) + 1),
+            "box_head.cascade_loss_weights needs a number for each stage, one more than box_head.cascade_ious, "
+            f"found {len(self.cascade_loss_weights)} and {len(self.cascade_ious)}",
         )
         _require(
             self.norm == "none" or self.convs > 0,
@@ -373,6 +382,7 @@ class MaskHeadConfig:
     hidden: int = 1024  # their width
     loss: Literal["sigmoid", "softmax"] = "sigmoid"  # softmax: classes compete for each pixel, the paper's table 2b
     point_rend: PointRendConfig | None = None
+    cascade: bool = False  # a head for each stage of boxes, whose probabilities are averaged (MMDetection)
     samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
     class_agnostic: bool = False
     # Targets are sampled from the box-cropped bitmaps as RoIAlign does: 0 samples adaptively, like
@@ -403,9 +413,10 @@ class MaskHeadConfig:
             f"mask_head.norm {self.norm} is of convolutions, and mask_head.kind is mlp: set mask_head.norm none",
         )
         _require(
-            self.point_rend is None or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none"),
-            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid and norm none, "
-            f"found {self.kind}, {self.loss} and {self.norm}",
+            self.point_rend is None
+            or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none" and not self.cascade),
+            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid, norm none and cascade "
+            f"False, found {self.kind}, {self.loss}, {self.norm} and {self.cascade}",
         )
 
 
@@ -487,6 +498,11 @@ class ModelConfig:
             len(self.anchors.sizes) == levels,
             f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes is of {len(self.anchors.sizes)}: "
             "change one of the two",
+        )
+        _require(
+            self.mask_head is None or not self.mask_head.cascade or bool(self.box_head.cascade_ious),
+            "mask_head.cascade gives every stage of boxes a mask head: set box_head.cascade_ious, or "
+            "mask_head.cascade False",
         )
         _require(
             self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,

@@ -249,7 +249,7 @@ def test_later_stages_of_a_cascade_ask_for_more_overlap() -> None:
     drawn = sample_rois(proposals, batch.targets, replace(branch.config, positive_fraction=1.0), branch.num_classes)
     own = (drawn.boxes[0] == proposals.boxes[0]).all(-1)  # the other one is the object itself
     rois = type(drawn)(*(value[:, own] for value in drawn))
-    losses = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.windows)
+    losses, _ = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.windows)
     assert losses["loss_class"].item() == pytest.approx(20.0, abs=0.01)
 
 

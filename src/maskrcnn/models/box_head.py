@@ -86,12 +86,18 @@ class BoxBranch(nn.Module):
         self.config = config
 
     def losses(
-        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, windows: Tensor
-    ) -> dict[str, Tensor]:
-        """`loss_class` and `loss_box` of the sampled RoIs."""
+        self,
+        features: Sequence[Tensor],
+        pooler: RoIPooler,
+        rois: RoIs,
+        targets: Targets,
+        windows: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[dict[str, Tensor], list[RoIs]]:
+        """`loss_class` and `loss_box` of the sampled RoIs, and the RoIs of each stage: here these alone."""
         boxes, image_index = flatten_boxes(rois.boxes)
         logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
-        return box_losses(logits, deltas, rois, targets, self.config)
+        return box_losses(logits, deltas, rois, targets, self.config), [rois]
 
     def detect(
         self,

@@ -8,7 +8,7 @@ from torch import nn
 from maskrcnn.config import Config, ModelConfig, TimmConfig
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.box_head import BoxBranch, BoxHead
-from maskrcnn.models.cascade import CascadeBranch
+from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
 from maskrcnn.models.fpn import FPN
 from maskrcnn.models.keypoint_head import KeypointBranch, KeypointHead
 from maskrcnn.models.mask_head import MaskBranch, MaskHead, MLPMaskHead
@@ -80,16 +80,21 @@ def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> Ro
     ]
     box_branch = CascadeBranch(box_heads, box) if box.cascade_ious else BoxBranch(box_heads[0], box)
 
-    mask_branch: MaskBranch | PointRendBranch | None = None
+    mask_branch: MaskBranch | CascadeMaskBranch | PointRendBranch | None = None
     if mask is not None:
         masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")
         if mask.point_rend is not None:
             coarse, points = CoarseMaskHead(channels, masks, mask), PointHead(channels, masks, mask.point_rend)
             mask_branch = PointRendBranch(coarse, points, classes, strides[0], mask)
-        elif mask.kind == "mlp":
-            mask_branch = MaskBranch(MLPMaskHead(channels, -(-mask.resolution // shrink), masks, mask), classes, mask)
         else:
-            mask_branch = MaskBranch(MaskHead(channels, masks, mask), classes, mask)
+            mask_heads: list[MaskHead | MLPMaskHead] = [
+                MLPMaskHead(channels, -(-mask.resolution // shrink), masks, mask)
+                if mask.kind == "mlp"
+                else MaskHead(channels, masks, mask)
+                for _ in (box_heads if mask.cascade else box_heads[:1])
+            ]
+            branches = [MaskBranch(head, classes, mask) for head in mask_heads]
+            mask_branch = CascadeMaskBranch(branches, box) if mask.cascade else branches[0]
 
     keypoint_branch = None
     if keypoint is not None:

@@ -1,5 +1,6 @@
 """Cascade R-CNN (Cai & Vasconcelos 2018): box heads one after another, each on the boxes of the one before and
-trained at a higher overlap. Numbers and rules as in Detectron2's `cascade_rcnn.py`.
+trained at a higher overlap. Rules as in Detectron2's `cascade_rcnn.py`, and with the settings of `BoxHeadConfig` as in
+MMDetection's `cascade_roi_head.py`, which has a mask head for each stage too.
 
 Legend: B images, P proposals an image, S sampled RoIs an image, C channels, O side of the RoI feature.
 """
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from maskrcnn.config import BoxHeadConfig, DetectConfig
 from maskrcnn.models.box_head import BoxHead, box_losses, select
-from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, rematch
+from maskrcnn.models.mask_head import MaskBranch
+from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, rematch, sample_rois
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.structures.detections import Detections
@@ -25,7 +27,7 @@ class CascadeBranch(nn.Module):
     """Takes the place of `BoxBranch`.
 
     Args:
-        heads: one a stage, class-agnostic in their boxes.
+        heads: one a stage. Where boxes depend on the class, a stage moves a box as its likeliest class says.
         config: of the first stage, with the thresholds and weights of the later ones.
     """
 
@@ -40,18 +42,36 @@ class CascadeBranch(nn.Module):
         ]
 
     def losses(
-        self, features: Sequence[Tensor], pooler: RoIPooler, rois: RoIs, targets: Targets, windows: Tensor
-    ) -> dict[str, Tensor]:
-        """`loss_class` and `loss_box` are sums over the stages: each is trained on the RoIs that it receives."""
+        self,
+        features: Sequence[Tensor],
+        pooler: RoIPooler,
+        rois: RoIs,
+        targets: Targets,
+        windows: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[dict[str, Tensor], list[RoIs]]:
+        """`loss_class` and `loss_box` are sums over the stages: each is trained on the RoIs that it receives, which are
+        given back too."""
         total: dict[str, Tensor] = {}
+        received = [rois]
         for number, (head, stage) in enumerate(zip(self.heads, self.stages, strict=True), start=1):
+            rois = received[-1]
             logits, deltas = self._run(head, features, pooler, rois.boxes)
             for name, loss in box_losses(logits, deltas, rois, targets, stage).items():
-                total[name] = total.get(name, 0) + loss
+                total[name] = total.get(name, 0) + stage_weight(self.config, number - 1) * loss
             if number < len(self.stages):
-                moved = self._move(deltas, rois.boxes, stage, windows)
-                rois = rematch(moved, rois, targets, self.stages[number], self.num_classes)
-        return total
+                labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._likeliest(logits))
+                moved = self._move(deltas, labels, rois.boxes, stage, windows)
+                received.append(self._next(moved, rois, targets, self.stages[number], generator))
+        return total, received
+
+    def _next(
+        self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig, generator: torch.Generator | None
+    ) -> RoIs:
+        """The RoIs of a stage from where the one before led those that it received."""
+        if stage.cascade_draws == "once":
+            return rematch(moved, rois, targets, stage, self.num_classes)
+        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, self.num_classes, generator)
 
     def detect(
         self,
@@ -63,31 +83,75 @@ class CascadeBranch(nn.Module):
     ) -> Detections:
         """Scores are the mean over the stages, boxes those of the last."""
         *others, last = zip(self.heads, self.stages, strict=True)
-        probs = []
+        all_logits = []
         for head, stage in others:
             logits, deltas = self._run(head, features, pooler, proposals.boxes)
-            probs.append(logits.softmax(-1))
-            proposals = Proposals(self._move(deltas, proposals.boxes, stage, windows), proposals.valid)
+            all_logits.append(logits)
+            moved = self._move(deltas, self._likeliest(logits), proposals.boxes, stage, windows)
+            proposals = Proposals(moved, proposals.valid)
         head, stage = last
         logits, deltas = self._run(head, features, pooler, proposals.boxes)
-        mean = torch.stack([*probs, logits.softmax(-1)]).mean(0)[:, : self.num_classes + 1]
-        return select(mean, deltas, proposals, stage, windows, settings)
+        stacked = torch.stack([*all_logits, logits])
+        by_logits = self.config.cascade_scores == "logits"
+        mean = stacked.mean(0).softmax(-1) if by_logits else stacked.softmax(-1).mean(0)
+        return select(mean[:, : self.num_classes + 1], deltas, proposals, stage, windows, settings)
+
+    def _likeliest(self, logits: Tensor) -> Tensor:
+        """(R,) int64, the class of each RoI, never the background."""
+        return logits[:, : self.num_classes].argmax(1)
 
     def _run(
         self, head: nn.Module, features: Sequence[Tensor], pooler: RoIPooler, boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits and offsets of (B, S, 4) boxes. Each stage sends 1 / stages of its gradient into the features, so that
-        they see one head's worth in all."""
+        """Logits and offsets of (B, S, 4) boxes. With `cascade_gradient` mean each stage sends 1 / stages of its gradient
+        into the features, so that they see one head's worth in all."""
         flat, image_index = flatten_boxes(boxes)
         pooled = pooler(features, flat, image_index, self.config.resolution)
-        if pooled.requires_grad:
+        if pooled.requires_grad and self.config.cascade_gradient == "mean":
             share = 1 / len(self.stages)
             pooled = pooled * share + pooled.detach() * (1 - share)
         logits, deltas = head(pooled)
         return logits, deltas
 
     @torch.no_grad()
-    def _move(self, deltas: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
-        """Where a stage leads (B, S, 4) boxes, clipped to the (B, 4) windows of the images."""
-        moved = box_ops.decode(deltas[:, 0].view_as(boxes), boxes, stage.box_weights, stage.growth_bound)
-        return box_ops.clip(moved, windows)
+    def _move(self, deltas: Tensor, labels: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
+        """Where a stage leads (B, S, 4) boxes of the classes `labels` (B * S,), clipped to the (B, 4) windows of the
+        images."""
+        row = labels.clamp(max=deltas.shape[1] - 1)  # agnostic offsets have one row
+        own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4)).view_as(boxes)
+        return box_ops.clip(box_ops.decode(own, boxes, stage.box_weights, stage.growth_bound), windows)
+
+
+class CascadeMaskBranch(nn.Module):
+    """A mask branch for each stage of boxes, in the place of one `MaskBranch` (MMDetection)."""
+
+    def __init__(self, stages: Sequence[MaskBranch], box: BoxHeadConfig) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.config = stages[0].config
+        self.box = box
+
+    def losses(
+        self,
+        features: Sequence[Tensor],
+        pooler: RoIPooler,
+        stages: Sequence[RoIs],
+        targets: Targets,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """`loss_mask`, the sum over the stages, each on the RoIs that its box head was trained on."""
+        total: dict[str, Tensor] = {}
+        for number, (branch, rois) in enumerate(zip(self.stages, stages, strict=True)):
+            for name, loss in branch.losses(features, pooler, rois, targets, generator).items():
+                total[name] = total.get(name, 0) + stage_weight(self.box, number) * loss
+        return total
+
+    def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
+        """The same detections with masks, the mean of the probabilities of all stages."""
+        probs = [branch.detect(features, pooler, found).mask_probs for branch in self.stages]
+        return replace(found, mask_probs=torch.stack(probs).mean(0))
+
+
+def stage_weight(box: BoxHeadConfig, number: int) -> float:
+    """Of the losses of the stage with that number, from 0."""
+    return box.cascade_loss_weights[number] if box.cascade_loss_weights else 1.0

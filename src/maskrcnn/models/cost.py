@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from maskrcnn.config import Config
 from maskrcnn.models.box_head import BoxBranch
 from maskrcnn.models.build import build_model
+from maskrcnn.models.cascade import CascadeMaskBranch
 from maskrcnn.models.point_rend import PointRendBranch
 from maskrcnn.models.roi_heads import RoIHeads
 
@@ -85,7 +86,9 @@ def _run_mask(heads: RoIHeads, detections: int, channels: int) -> None:
         side, steps = mask.first_grid()
         points = side**2 + steps * mask.points.subdivision_points
         mask.point_head(torch.empty(detections, channels, points), torch.empty(detections, coarse.shape[1], points))
-    elif mask.config.loss == "softmax" or mask.config.class_agnostic:
-        mask.head(features)
-    else:
-        mask.head.of_labels(features, torch.empty(detections, dtype=torch.int64))
+        return
+    for head in [branch.head for branch in mask.stages] if isinstance(mask, CascadeMaskBranch) else [mask.head]:
+        if mask.config.loss == "softmax" or mask.config.class_agnostic:
+            head(features)
+        else:
+            head.of_labels(features, torch.empty(detections, dtype=torch.int64))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import DetectConfig
 from maskrcnn.models.box_head import BoxBranch
-from maskrcnn.models.cascade import CascadeBranch
+from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
 from maskrcnn.models.keypoint_head import KeypointBranch
 from maskrcnn.models.mask_head import MaskBranch
 from maskrcnn.models.point_rend import PointRendBranch
@@ -36,7 +36,7 @@ class RoIHeads(nn.Module):
         self,
         pooler: RoIPooler,
         box: BoxBranch | CascadeBranch,
-        mask: MaskBranch | PointRendBranch | None,
+        mask: MaskBranch | CascadeMaskBranch | PointRendBranch | None,
         keypoint: KeypointBranch | None,
         shorter: float = 0.0,
     ) -> None:
@@ -58,10 +58,13 @@ class RoIHeads(nn.Module):
         targets = replace(targets, boxes=box_ops.shorten(targets.boxes, self.shorter))
         windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
         rois = sample_rois(proposals, targets, self.box.config, self.box.num_classes, generator)
-        losses = self.box.losses(features, self.pooler, rois, targets, windows)
-        for branch in (self.mask, self.keypoint):
-            if branch is not None:
-                losses |= branch.losses(features, self.pooler, rois, targets, generator)
+        losses, stages = self.box.losses(features, self.pooler, rois, targets, windows, generator)
+        if isinstance(self.mask, CascadeMaskBranch):
+            losses |= self.mask.losses(features, self.pooler, stages, targets, generator)
+        elif self.mask is not None:
+            losses |= self.mask.losses(features, self.pooler, rois, targets, generator)
+        if self.keypoint is not None:
+            losses |= self.keypoint.losses(features, self.pooler, rois, targets, generator)
         return losses
 
     def detect(

@@ -23,13 +23,14 @@ from maskrcnn.structures.targets import Targets
 
 class RoIs(NamedTuple):
     """RoIs of the loss: boxes (B, S, 4), labels (B, S) with K for background, the ground-truth slot each
-    stands for (B, S), and which are positive and valid (B, S)."""
+    stands for (B, S), which are positive and valid (B, S), and which are the ground truth itself (B, S)."""
 
     boxes: Tensor
     labels: Tensor
     slot: Tensor
     positive: Tensor
     valid: Tensor
+    truth: Tensor
 
 
 @torch.no_grad()
@@ -50,7 +51,8 @@ def sample_rois(
     slot = matched.gather(1, drawn.chosen)
     labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
     drawn_boxes = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
-    return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid)
+    truth = drawn.chosen >= proposals.boxes.shape[1]
+    return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid, truth)
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def rematch(boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, 
     valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     positive = valid & (label == 1)
     labels = torch.where(positive, targets.labels.gather(1, slot), background)
-    return RoIs(boxes, labels, slot, positive, valid)
+    return RoIs(boxes, labels, slot, positive, valid, rois.truth)
 
 
 def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -54,6 +54,29 @@ def setting(settings: Any, path: str, default: Any = None) -> Any:
     for name in path.split("."):
         settings = settings.get(name) if isinstance(settings, Mapping) else None
     return default if settings is None else settings
+
+
+def stages(settings: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
+    """A part that Cascade R-CNN has one of for each stage, and others once; empty where it is missing."""
+    found = setting(settings, path, [])
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def steps(settings: Mapping[str, Any], which: str) -> list[Mapping[str, Any]]:
+    """The steps that an image passes through, `which` "train" or "test"; those that others contain stand for them."""
+    paths = (f"{which}_pipeline", f"{which}_dataloader.dataset.pipeline", f"data.{which}.pipeline")
+    return _flat(next((found for path in paths if (found := setting(settings, path))), []))
+
+
+def _flat(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    result = []
+    for step in pipeline:
+        inner = _flat(step.get("transforms", ()))
+        if step.get("type") == "MultiScaleFlipAug" and "img_scale" in step:  # MMDetection 2 gives the size here
+            sizes = {"img_scale": step["img_scale"]}
+            inner = [{**part, **sizes} if part.get("type") == "Resize" else part for part in inner]
+        result += inner or [step]
+    return result
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def _box_head(tensors: Tensors, head: str, features: int, classes: int, neck: st
         layers=layers,
         hidden=len(first) if layers else BoxHeadConfig.hidden,
         # With one class a row for it and a row for all are the same.
-        class_agnostic=stages > 0 or (classes > 1 and len(_need(tensors, f"{head}.deltas.weight")) == 4),
+        class_agnostic=(classes > 1 or stages > 0) and len(_need(tensors, f"{head}.deltas.weight")) == 4,
         cascade_ious=tuple(0.5 + 0.1 * i for i in range(1, stages)),
         cascade_weights=tuple((10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i) for i in range(2, stages + 1)),
     )
@@ -151,11 +151,14 @@ def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
             class_agnostic=classes > 1 and masks == 1,
             point_rend=PointRendConfig(layers=_count(tensors, f"{MASK}point_head.layers"), channels=len(point)),
         )
+    cascade = any(name.startswith(f"{MASK}stages.") for name in tensors)
+    head = f"{MASK}stages.0.head" if cascade else f"{MASK}head"
     return MaskHeadConfig(
-        convs=_count(tensors, f"{MASK}head.convs"),
-        channels=_need(tensors, f"{MASK}head.upsample.weight").shape[1],
-        norm=_head_norm(tensors, f"{MASK}head.convs.0"),
-        class_agnostic=classes > 1 and len(_need(tensors, f"{MASK}head.predictor.weight")) == 1,
+        convs=_count(tensors, f"{head}.convs"),
+        channels=_need(tensors, f"{head}.upsample.weight").shape[1],
+        norm=_head_norm(tensors, f"{head}.convs.0"),
+        class_agnostic=classes > 1 and len(_need(tensors, f"{head}.predictor.weight")) == 1,
+        cascade=cascade,
     )
 
 

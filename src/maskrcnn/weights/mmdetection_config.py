@@ -1,0 +1,393 @@
+"""A config of ours from MMDetection's settings and the shapes of the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from maskrcnn.config import (
+    AnchorConfig,
+    AugmentConfig,
+    BoxHeadConfig,
+    Category,
+    Config,
+    DetectConfig,
+    HeadNorm,
+    ImageConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    Norm,
+    ResNetConfig,
+    RoIConfig,
+    RPNConfig,
+)
+from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.weights.coco_categories import COCO
+from maskrcnn.weights.mmdetection_settings import parse_config, setting, stages, steps
+from maskrcnn.weights.mmdetection_usual import check_supported, training_differs, usual
+
+BOX_LOSSES = {"L1Loss": 0.0, "SmoothL1Loss": 1.0}  # and where the parabola ends, if `beta` is silent
+
+
+def our_config(
+    model: ModelConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> tuple[Config, bool, tuple[str, ...]]:
+    """The config of a model of which the shapes are known.
+
+    Args:
+        model: what the shapes tell.
+        tensors: by our names, in MMDetection's layout.
+        extra: the plain data of the file: `meta` holds the names of the classes, and mostly the config.
+        settings: what `mmdetection_settings.read_config` gives, or None.
+
+    Returns:
+        The config, whether the network of the file reads BGR, and what was assumed.
+
+    Raises:
+        ConfigError: a setting asks for what this package has not, or cannot be read.
+        WeightsError: a setting does not fit the shapes.
+    """
+    meta = extra.get("meta")
+    assumed: tuple[str, ...] = ()
+    if settings is None:
+        settings, assumed = _held(meta)
+    if settings is None:
+        said, guessed = usual(model, tensors)
+        assumed += guessed
+    else:
+        said = _whole_model(settings)
+        check_supported(said)
+        _check_fit(model, said)
+        assumed += training_differs(said)
+    try:
+        image, bgr, sentence = _image(model, said)
+        config = Config(
+            model=_model(model, said), image=image, augment=_augment(said, image), categories=_categories(meta, model)
+        )
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"a setting of the config has a value of another kind than MMDetection's: {error}") from None
+    return config, bgr, assumed + sentence
+
+
+def _whole_model(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """MMDetection 2 had `train_cfg` and `test_cfg` beside the model, where 3 has settings of its loops."""
+    beside = {
+        name: settings[name]
+        for name in ("train_cfg", "test_cfg")
+        if setting(settings, f"{name}.rpn") is not None and setting(settings, f"model.{name}") is None
+    }
+    return {**settings, "model": {**settings["model"], **beside}} if beside else settings
+
+
+def _held(meta: Any) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The config that a file of training holds as text, MMDetection 3 as `cfg` and 2 as `config`."""
+    text = setting(meta, "cfg") or setting(meta, "config")
+    if not isinstance(text, str):
+        return None, ()
+    try:
+        held = parse_config(text, "the config in the file")
+    except ConfigError as error:
+        return None, (f"the config that the file holds is not followed: {error}",)
+    return (held, ()) if isinstance(held.get("model"), Mapping) else (None, ())
+
+
+def _categories(meta: Any, model: ModelConfig) -> tuple[Category, ...]:
+    """Of the names that the file holds; those of COCO get its ids."""
+    data = setting(meta, "dataset_meta", {})
+    names = setting(meta, "CLASSES") or setting(data, "classes") or setting(data, "CLASSES") or ()
+    if isinstance(names, str):
+        names = (names,)
+    if len(names) != model.num_classes or not all(isinstance(name, str) for name in names):
+        return ()
+    if tuple(names) == tuple(category.name for category in COCO):
+        return COCO
+    return tuple(Category(number, name) for number, name in enumerate(names, start=1))
+
+
+def _check_fit(model: ModelConfig, said: Mapping[str, Any]) -> None:
+    """Whether a config is of this file: what it says and the shapes know as well must be the same."""
+    backbone = model.backbone
+    assert isinstance(backbone, ResNetConfig)
+    known: list[tuple[str, Any, Any]] = [("backbone.depth", setting(said, "model.backbone.depth"), backbone.depth)]
+    kind = setting(said, "model.backbone.norm_cfg.type", "BN")
+    known.append(("backbone.norm_cfg.type", "GN" if kind == "GN" else "BN", _kind(backbone.norm)))
+    for head in stages(said, "model.roi_head.bbox_head"):
+        known.append(("roi_head.bbox_head.num_classes", head.get("num_classes"), model.num_classes))
+    for name, given, found in known:
+        if given is not None and given != found:
+            raise WeightsError(
+                f"{name} is {given!r} in the config, and {found!r} in the file: is it the config of this file?"
+            )
+
+
+def _kind(norm: Norm) -> str:
+    return "GN" if norm == "group_norm" else "BN"
+
+
+def _image(model: ModelConfig, said: Mapping[str, Any]) -> tuple[ImageConfig, bool, tuple[str, ...]]:
+    """The settings of the image, whether the network reads BGR, and what was assumed."""
+    resize = next(iter(_resizes(steps(said, "test"))), {})
+    if not resize.get("keep_ratio", True):
+        raise ConfigError("Resize with keep_ratio False has no counterpart here: the image keeps its shape")
+    if resize.get("interpolation", "bilinear") != "bilinear":
+        raise ConfigError(f"Resize is bilinear here, found interpolation {resize['interpolation']!r}")
+    sides = _sides(resize)
+    assumed: tuple[str, ...] = ()
+    if not sides:
+        sides = [(800, 1333)]
+        assumed = ("the image is resized to a short side of 800 and a long side of at most 1333 pixels (Resize)",)
+    source = setting(said, "model.data_preprocessor")  # MMDetection 3; before, a step of the pipeline
+    if source is None:
+        by_type = {step.get("type"): step for step in steps(said, "test")}
+        normal = by_type.get("Normalize") or setting(said, "img_norm_cfg") or {}
+        to_rgb = normal.get("to_rgb", True)
+    else:
+        normal = source
+        to_rgb = bool(source.get("bgr_to_rgb"))
+    mean, std = normal.get("mean") or [0.0] * 3, normal.get("std") or [1.0] * 3
+    short, long = sides[0]
+    image = ImageConfig(
+        short_side=short,
+        long_side=long,
+        divisor=_divisor(said),
+        mean=_three(mean, bgr=not to_rgb),
+        std=_three(std, bgr=not to_rgb),
+        kernel="pil" if resize.get("backend") == "pillow" else "opencv",
+        rounding="round",
+    )
+    return image, not to_rgb, assumed
+
+
+def _divisor(said: Mapping[str, Any]) -> int:
+    """The sides of an image are padded to multiples of this."""
+    source = setting(said, "model.data_preprocessor")
+    if source is not None:
+        return int(source.get("pad_size_divisor", 1))
+    pads = [step for step in steps(said, "test") if step.get("type") == "Pad"]
+    return int(pads[0].get("size_divisor") or 1) if pads else 32
+
+
+def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [step for step in pipeline if step.get("type") in ("Resize", "RandomChoiceResize", "RandomResize")]
+
+
+def _sides(resize: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """(short, long) of every size that a step may choose; (1333, 800), a list of such, or a factor, which is none."""
+    scale = resize.get("scales") or resize.get("scale") or resize.get("img_scale")
+    scales = [scale] if isinstance(scale, tuple | list) and scale and isinstance(scale[0], int) else scale
+    return [(min(one), max(one)) for one in scales] if isinstance(scales, tuple | list) else []
+
+
+def _three(values: Any, *, bgr: bool) -> tuple[float, float, float]:
+    first, second, third = (float(value) for value in values)
+    return (third, second, first) if bgr else (first, second, third)
+
+
+def _augment(said: Mapping[str, Any], image: ImageConfig) -> AugmentConfig:
+    pipeline = steps(said, "train")
+    shorts = [short for step in _resizes(pipeline) for short, _ in _sides(step)] or [image.short_side]
+    flips = [step for step in pipeline if step.get("type") == "RandomFlip"]
+    flip = next((step.get("prob", step.get("flip_ratio", 0.5)) for step in flips), 0.0 if pipeline else 0.5)
+    return AugmentConfig(
+        scale_jitter=(min(shorts) / image.short_side, max(shorts) / image.short_side),
+        flip_horizontal=flip if isinstance(flip, int | float) else 0.0,
+    )
+
+
+def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
+    test = setting(said, "model.test_cfg.rcnn", {})
+    dilations = setting(said, "model.backbone.dilations", (1,))
+    return replace(
+        model,
+        neck="c5" if model.neck == "dc5" and dilations[-1] == 1 else model.neck,
+        backbone=_backbone(model, said),
+        fpn_norm=_head_norm(model.fpn_norm, setting(said, "model.neck", {})),
+        anchors=_anchors(said),
+        rpn=_rpn(model.rpn, said),
+        rois=_rois(said),
+        box_head=_box_head(model, said),
+        mask_head=None if model.mask_head is None else _mask_head(model.mask_head, said),
+        detect=DetectConfig(
+            score_threshold=test.get("score_thr", 0.05),
+            nms_iou=_nms_iou(test, 0.5),
+            max_detections=test.get("max_per_img", 100),
+            mask_threshold=test.get("mask_thr_binary", 0.5),
+        ),
+    )
+
+
+def _backbone(model: ModelConfig, said: Mapping[str, Any]) -> ResNetConfig:
+    backbone, given = model.backbone, setting(said, "model.backbone", {})
+    assert isinstance(backbone, ResNetConfig)
+    norms: dict[str, Any] = {"type": "BN", "requires_grad": True} | (given.get("norm_cfg") or {})
+    norm: Norm = "sync_batch_norm" if norms["type"] == "SyncBN" else "batch_norm"
+    if norms["type"] == "GN":
+        norm = "group_norm"
+    elif given.get("norm_eval", True):  # statistics stay; what is beside them may be trained
+        norm = "fixed_batch_norm" if norms["requires_grad"] else "frozen_batch_norm"
+    return replace(
+        backbone,
+        stride_in_1x1=backbone.depth >= 50 and given.get("style", "pytorch") == "caffe",
+        norm=norm,
+        norm_eps=norms.get("eps", backbone.norm_eps),
+        frozen_stages=max(0, given.get("frozen_stages", -1) + 1),
+    )
+
+
+def _head_norm(norm: HeadNorm, head: Mapping[str, Any]) -> HeadNorm:
+    """Batch norm of a head may be synchronised; no shape tells."""
+    synchronised = setting(head, "norm_cfg.type") == "SyncBN"
+    return "sync_batch_norm" if norm == "batch_norm" and synchronised else norm
+
+
+def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
+    given = setting(said, "model.rpn_head.anchor_generator", {})
+    scales = given.get("scales")
+    if scales is None:
+        octaves = given["scales_per_octave"]
+        scales = [given["octave_base_scale"] * 2 ** (i / octaves) for i in range(octaves)]
+    return AnchorConfig(
+        sizes=tuple(
+            tuple(float(scale * base) for scale in scales) for base in given.get("base_sizes") or given["strides"]
+        ),
+        ratios=tuple(float(ratio) for ratio in given["ratios"]),
+        offset=float(given.get("center_offset", 0.0)),
+    )
+
+
+def _weights(coder: Mapping[str, Any], usual_stds: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Of a DeltaXYWHBBoxCoder, which multiplies by deviations where we divide by weights."""
+    x, y, width, height = (1 / deviation for deviation in coder.get("target_stds", usual_stds))
+    return x, y, width, height
+
+
+def _box_loss(head: Mapping[str, Any]) -> dict[str, Any]:
+    """`box_loss` and `smooth_l1_beta`; L1 for one that has no counterpart here, which `training_differs` says."""
+    loss = head.get("loss_bbox", {})
+    if loss.get("type") == "GIoULoss" and head.get("reg_decoded_bbox"):
+        return {"box_loss": "giou"}
+    beta = loss.get("beta", BOX_LOSSES["SmoothL1Loss"]) if loss.get("type") == "SmoothL1Loss" else 0.0
+    return {"box_loss": "smooth_l1", "smooth_l1_beta": beta}
+
+
+def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
+    head = setting(said, "model.rpn_head", {})
+    training, testing = setting(said, "model.train_cfg.rpn", {}), setting(said, "model.test_cfg.rpn", {})
+    proposing = setting(said, "model.train_cfg.rpn_proposal", testing)
+    assigner, sampler = setting(training, "assigner", {}), setting(training, "sampler", {})
+    border = training.get("allowed_border", -1)
+    return replace(
+        rpn,
+        positive_iou=assigner.get("pos_iou_thr", 0.7),
+        negative_iou=assigner.get("neg_iou_thr", 0.3),
+        best_iou=assigner.get("min_pos_iou", 0.0) if assigner.get("match_low_quality", True) else None,
+        best_aims="own",
+        allowed_border=None if border < 0 else float(border),
+        padded_to=_divisor(said),
+        samples=sampler.get("num", 256),
+        positive_fraction=sampler.get("pos_fraction", 0.5),
+        pre_nms_train=proposing.get("nms_pre", 2000),
+        pre_nms_test=testing.get("nms_pre", 1000),
+        post_nms_train=_kept(proposing),
+        post_nms_test=_kept(testing),
+        nms_iou=_nms_iou(testing, 0.7),
+        min_size=float(max(0, testing.get("min_bbox_size", 0))),
+        box_weights=_weights(setting(head, "bbox_coder", {}), (1.0, 1.0, 1.0, 1.0)),
+        growth_bound="both",
+        normaliser="drawn",
+        **_box_loss(head),
+    )
+
+
+def _kept(given: Mapping[str, Any]) -> int:
+    """Proposals after suppression; the older names are those of MMDetection 2."""
+    return next((given[name] for name in ("max_per_img", "max_num", "nms_post") if name in given), 1000)
+
+
+def _nms_iou(given: Mapping[str, Any], default: float) -> float:
+    """`nms=dict(iou_threshold=0.7)`, and the older `iou_thr` and `nms_thr`."""
+    nms = given.get("nms", {})
+    return float(nms.get("iou_threshold", nms.get("iou_thr", given.get("nms_thr", default))))
+
+
+def _rois(said: Mapping[str, Any]) -> RoIConfig:
+    extractor = stages(said, "model.roi_head.bbox_roi_extractor")[0]
+    layer = extractor.get("roi_layer", {})
+    # The level of a box is floor(log2(side / finest_scale + 1e-6)), counted from P2.
+    level: dict[str, Any] = {
+        "canonical_level": 2,
+        "canonical_size": float(extractor.get("finest_scale", 56)),
+        "level_epsilon": 0.0,
+        "size_epsilon": 1e-6,
+    }
+    if layer.get("type") == "RoIPool":
+        return RoIConfig(op="pool", reduce="max", **level)
+    return RoIConfig(
+        reduce="max" if layer.get("pool_mode") == "max" else "average",
+        sampling_ratio=layer.get("sampling_ratio", 0),
+        aligned=layer.get("aligned", True),
+        **level,
+    )
+
+
+def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
+    box = model.box_head
+    count = len(box.cascade_ious) + 1
+    heads = stages(said, "model.roi_head.bbox_head")
+    training = stages(said, "model.train_cfg.rcnn") or [{}]
+    training = training * count if len(training) == 1 else training
+    if len(heads) != count or len(training) != count:
+        raise WeightsError(
+            f"the file has {count} stages of boxes, and the config {len(heads)} (roi_head.bbox_head) and "
+            f"{len(training)} (train_cfg.rcnn): is it the config of this file?"
+        )
+    assigners = [setting(stage, "assigner", {}) for stage in training]
+    sampler = setting(training[0], "sampler", {})
+    ious = [assigner.get("pos_iou_thr", 0.5 + 0.1 * i) for i, assigner in enumerate(assigners)]
+    weights = [_weights(setting(head, "bbox_coder", {}), (0.1, 0.1, 0.2, 0.2)) for head in heads]
+    layer = stages(said, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
+    cascade: dict[str, Any] = {
+        "cascade_ious": tuple(ious[1:]),
+        "cascade_weights": tuple(weights[1:]),
+        "cascade_loss_weights": tuple(map(float, setting(said, "model.roi_head.stage_loss_weights", (1.0,) * count))),
+        "cascade_scores": "logits",
+        "cascade_draws": "each",
+        "cascade_gradient": "sum",
+    }
+    return replace(
+        box,
+        positive_iou=ious[0],
+        best_iou=assigners[0].get("min_pos_iou", 0.0) if assigners[0].get("match_low_quality", False) else None,
+        samples=sampler.get("num", 512),
+        positive_fraction=sampler.get("pos_fraction", 0.25),
+        learn_ground_truth=sampler.get("add_gt_as_proposals", True),
+        resolution=box.resolution if box.layers else layer.get("output_size", box.resolution),
+        norm=_head_norm(box.norm, heads[0]),
+        box_weights=weights[0],
+        growth_bound="both",
+        **_box_loss(heads[0]),
+        **(cascade if count > 1 else {}),
+    )
+
+
+def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
+    extractors = stages(said, "model.roi_head.mask_roi_extractor") or stages(said, "model.roi_head.bbox_roi_extractor")
+    training = (stages(said, "model.train_cfg.rcnn") or [{}])[0]
+    drawn = setting(training, "sampler", {})
+    return replace(
+        mask,
+        resolution=setting(extractors[0], "roi_layer.output_size", mask.resolution),
+        norm=_head_norm(mask.norm, stages(said, "model.roi_head.mask_head")[0]),
+        samples=max(1, int(drawn.get("num", 512) * drawn.get("pos_fraction", 0.25))),
+        # Targets of bit masks: RoIAlign of the instance's own, then at least one half (`BitmapMasks.crop_and_resize`).
+        target_sampling_ratio=0,
+        target_aligned=True,
+        target_threshold=0.5,
+        target_pixels="network_corner",
+        paste="pixel_centres",
+    )
