@@ -118,9 +118,8 @@ def test_box_loss_over_the_offsets_of_positives() -> None:
     none = torch.zeros(3, dtype=torch.bool)
     assert mean_box_loss(losses, none, valid, "offsets").item() == 0.0
     boxes = torch.tensor([[[10.0, 10, 50, 48], [0, 0, 5, 5]]])
-    rois = RoIs(
-        boxes, torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), torch.tensor([[True, False]]), torch.ones(1, 2).bool()
-    )
+    positive, valid = torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool)
+    rois = RoIs(boxes, torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), positive, valid, ~valid)
     logits, deltas = torch.zeros(2, 3), torch.randn(2, 2, 4)
     drawn, offsets = (
         box_losses(logits, deltas, rois, BATCH.targets, BoxHeadConfig(loss_box_over=over))["loss_box"]

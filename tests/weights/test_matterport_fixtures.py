@@ -254,7 +254,14 @@ def given_rois(arrays: dict[str, np.ndarray], tag: str, boxes: Tensor, backgroun
     classes = torch.from_numpy(arrays[f"{tag}_samp_classes"].astype(np.int64))[None]
     positive = classes > 0
     labels = torch.where(positive, classes - 1, background)
-    return RoIs(rois, labels, pairwise_iou(boxes, rois).argmax(1), positive, torch.ones_like(positive))
+    return RoIs(
+        rois,
+        labels,
+        pairwise_iou(boxes, rois).argmax(1),
+        positive,
+        torch.ones_like(positive),
+        torch.zeros_like(positive),
+    )
 
 
 def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:

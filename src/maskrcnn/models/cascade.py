@@ -103,8 +103,8 @@ class CascadeBranch(nn.Module):
     def _run(
         self, head: nn.Module, features: Sequence[Tensor], pooler: RoIPooler, boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits and offsets of (B, S, 4) boxes. With `cascade_gradient` mean each stage sends 1 / stages of its gradient
-        into the features, so that they see one head's worth in all."""
+        """Logits and offsets of (B, S, 4) boxes. With `cascade_gradient` mean each stage sends 1 / stages of its
+        gradient into the features, so that they see one head's worth in all."""
         flat, image_index = flatten_boxes(boxes)
         pooled = pooler(features, flat, image_index, self.config.resolution)
         if pooled.requires_grad and self.config.cascade_gradient == "mean":

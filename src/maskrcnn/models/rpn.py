@@ -145,7 +145,7 @@ class RPN(nn.Module):
                 negative_iou=config.negative_iou,
                 best_iou=config.best_iou,
                 best_aims=config.best_aims,
-                left_out=self._left_out(output.anchors, sizes_hw),
+                left_out=self.left_out(output.anchors, sizes_hw),
             )
             drawn = sample(label, config.samples, config.positive_fraction, generator)
             box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
@@ -164,7 +164,7 @@ class RPN(nn.Module):
             "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, config.loss_box_over, divisor),
         }
 
-    def _left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
+    def left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
         """(B, N) bool, the anchors (n, 4) of all levels that take no part in the loss; None: all take part."""
         config, result = self.config, None
         if config.allowed_border is not None:

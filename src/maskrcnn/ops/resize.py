@@ -57,8 +57,9 @@ def resize_image(
 
     `antialias` gives uint8 and widens the triangle filter when the image shrinks, as PIL does; `pil` is PIL's own
     filter to the last grey level (Detectron2); `bilinear` gives float32 in 0..255 from the four nearest pixels, as
-    torchvision's detection models do; `opencv` the same four in uint8 with OpenCV's own rounding; `truncated` does that with black beyond the border and cuts the fraction off, as
-    scikit-image's order 1 does in Matterport's model.
+    torchvision's detection models do; `opencv` the same four in uint8, with OpenCV's own rounding (MMDetection);
+    `truncated` does that with black beyond the border and cuts the fraction off, as scikit-image's order 1 does in
+    Matterport's model.
     """
     if kernel == "bilinear":
         return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]

@@ -1,7 +1,7 @@
 """MMDetection 2 and 3: Mask, Faster and Cascade R-CNN with a ResNet, FPN, C4 or one level, in our names.
 
-The source of every rule is MMDetection 3.3 with MMCV 2. Names are the same in both versions. Where its network reads BGR
-the first convolution is turned round, as is the first fully connected layer, which reads (channel, row, column). Its
+The source of every rule is MMDetection 3.3 with MMCV 2. Names are the same in both versions. The first convolution is
+turned round where its network reads BGR, as is the first fully connected layer, which reads (channel, row, column). Its
 background is last and the anchors of a cell are ordered as ours. Everything else in which the two differ is a field of
 the config, which `mmdetection_config` makes.
 """
@@ -92,7 +92,8 @@ def export_state(config: Config, state: Mapping[str, Tensor]) -> dict[str, Tenso
     """The way back: our `state_dict()` in MMDetection's names and layout.
 
     Its network then reads the colours that its own configs read for such a model: BGR in the style caffe, where pixels
-    are not divided by their deviation, and for ResNeXt 32x8d, else RGB. Norms whose statistics stay get a count of no batches, which its own have.
+    are not divided by their deviation, and for ResNeXt 32x8d, else RGB. Norms whose statistics stay get a count of no
+    batches, which its own have.
     """
     bgr = reads_bgr(config.model, plain=config.image.std == (1.0, 1.0, 1.0))
     result = {}

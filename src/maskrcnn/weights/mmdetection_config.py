@@ -141,6 +141,9 @@ def _image(model: ModelConfig, said: Mapping[str, Any]) -> tuple[ImageConfig, bo
     if not sides:
         sides = [(800, 1333)]
         assumed = ("the image is resized to a short side of 800 and a long side of at most 1333 pixels (Resize)",)
+    other = _sides(next(iter(_resizes(setting(said, "test_dataloader.dataset.pipeline", []))), {}))
+    if other and other != sides:
+        assumed = (f"the size of the image is that of test_pipeline, {sides}, and not of test_dataloader, {other}",)
     source = setting(said, "model.data_preprocessor")  # MMDetection 3; before, a step of the pipeline
     if source is None:
         by_type = {step.get("type"): step for step in steps(said, "test")}

@@ -215,6 +215,6 @@ def _value(node: ast.expr, scope: Mapping[str, Any], where: str) -> Any:
 
 def _refuse(node: ast.AST, where: str) -> NoReturn:
     raise ConfigError(
-        f"{where}, line {getattr(node, 'lineno', '?')}: expected data (numbers, texts, lists, dict(...), earlier names), "
-        f"found {ast.unparse(node)[:80]!r}, which is not run; {INSTEAD}"
+        f"{where}, line {getattr(node, 'lineno', '?')}: expected data (numbers, texts, lists, dict(...), earlier "
+        f"names), found {ast.unparse(node)[:80]!r}, which is not run; {INSTEAD}"
     )
