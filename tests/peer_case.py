@@ -1,4 +1,4 @@
-"""One checkpoint of Detectron2 or MMDetection, whose fixtures have one layout, and what is compared with its own outputs.
+"""One checkpoint of Detectron2 or MMDetection, whose fixtures have one layout, and what is compared with its outputs.
 
 The numbers are those of the project's promise to owners of an old model.
 """

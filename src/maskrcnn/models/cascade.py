@@ -131,6 +131,9 @@ class CascadeMaskBranch(nn.Module):
         self.config = stages[0].config
         self.box = box
 
+    def branches(self) -> list[MaskBranch]:
+        return [branch for branch in self.stages if isinstance(branch, MaskBranch)]
+
     def losses(
         self,
         features: Sequence[Tensor],
@@ -141,14 +144,18 @@ class CascadeMaskBranch(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_mask`, the sum over the stages, each on the RoIs that its box head was trained on."""
         total: dict[str, Tensor] = {}
-        for number, (branch, rois) in enumerate(zip(self.stages, stages, strict=True)):
+        for number, (branch, rois) in enumerate(zip(self.branches(), stages, strict=True)):
             for name, loss in branch.losses(features, pooler, rois, targets, generator).items():
                 total[name] = total.get(name, 0) + stage_weight(self.box, number) * loss
         return total
 
     def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
         """The same detections with masks, the mean of the probabilities of all stages."""
-        probs = [branch.detect(features, pooler, found).mask_probs for branch in self.stages]
+        probs = []
+        for branch in self.branches():
+            masks = branch.detect(features, pooler, found).mask_probs
+            assert masks is not None
+            probs.append(masks)
         return replace(found, mask_probs=torch.stack(probs).mean(0))
 
 

@@ -87,7 +87,8 @@ def _run_mask(heads: RoIHeads, detections: int, channels: int) -> None:
         points = side**2 + steps * mask.points.subdivision_points
         mask.point_head(torch.empty(detections, channels, points), torch.empty(detections, coarse.shape[1], points))
         return
-    for head in [branch.head for branch in mask.stages] if isinstance(mask, CascadeMaskBranch) else [mask.head]:
+    for branch in mask.branches() if isinstance(mask, CascadeMaskBranch) else [mask]:
+        head = branch.head
         if mask.config.loss == "softmax" or mask.config.class_agnostic:
             head(features)
         else:

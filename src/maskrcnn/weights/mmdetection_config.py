@@ -54,6 +54,7 @@ def our_config(
     assumed: tuple[str, ...] = ()
     if settings is None:
         settings, assumed = _held(meta)
+    said: Mapping[str, Any]
     if settings is None:
         said, guessed = usual(model, tensors)
         assumed += guessed

@@ -134,9 +134,11 @@ def _parse(text: str, where: str, base: dict[str, Any] | None) -> dict[str, Any]
         names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
         if base is None and "_base_" not in names:
             continue
-        scope = found if base is None else {"_base_": base} | found
+        scope = found if base is None else found | {"_base_": base}
         try:
             value = _value(statement.value, scope, where)
+        except ConfigError:
+            raise
         except (RecursionError, TypeError, ValueError):
             _refuse(statement, where)
         for target in statement.targets:

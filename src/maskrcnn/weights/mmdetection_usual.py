@@ -188,7 +188,7 @@ def usual(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str, 
             "rcnn": [
                 {
                     "assigner": {
-                        "pos_iou_thr": 0.4 + i / 10,
+                        "pos_iou_thr": (4 + i) / 10,
                         "min_pos_iou": 0.5,
                         "match_low_quality": pyramid and not cascade and model.mask_head is not None,
                     }
