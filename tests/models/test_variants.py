@@ -61,6 +61,17 @@ VARIANTS = {
     "keypoints": {"mask_head": None, "keypoint_head": KeypointHeadConfig(3, convs=1, channels=16)},
     "keypoints and masks": {"keypoint_head": KeypointHeadConfig(3, convs=0)},
     "cascade": {"box_head": CASCADE},
+    "cascade as in MMDetection": {
+        "box_head": replace(
+            CASCADE,
+            class_agnostic=False,
+            cascade_loss_weights=(1.0, 0.5, 0.25),
+            cascade_scores="logits",
+            cascade_draws="each",
+            cascade_gradient="sum",
+        ),
+        "mask_head": replace(MASK, cascade=True),
+    },
     "C4": {"neck": "c4", "anchors": ONE_LEVEL, "box_head": replace(BASE.box_head, layers=0)},
     "C4 with layers, masks and keypoints": {
         "neck": "c4",

@@ -116,6 +116,15 @@ def test_enlargement_is_capped_at_1000_from_16() -> None:
     assert torch.allclose(shrunk, torch.full((4,), 8.0))  # smaller has no limit
 
 
+def test_both_bounds_stop_shrinking_at_16_from_1000() -> None:
+    """MMDetection's `delta2bbox`."""
+    anchor = torch.tensor([0.0, 0.0, 1000.0, 1000.0])
+    found = ops.decode(torch.tensor([0.0, 0.0, -50.0, 50.0]), anchor, RPN_WEIGHTS, "both")
+    assert torch.allclose(found, torch.tensor([492.0, -30750.0, 508.0, 31750.0]))
+    twin = reference.decode([0, 0, -50, 50], [0, 0, 1000, 1000], RPN_WEIGHTS, "both")
+    assert np.allclose(twin, found)
+
+
 @given(st.lists(boxes, min_size=1, max_size=5), st.integers(1, 500), st.integers(1, 500))
 def test_clip_keeps_boxes_inside_their_image(found: list[list[float]], height: int, width: int) -> None:
     clipped = ops.clip(torch.tensor([found, found]), torch.tensor([[0, 0, width, height], [0, 0, 2000, 1000]]))

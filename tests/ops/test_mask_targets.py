@@ -223,6 +223,33 @@ def test_resized_is_roi_align_of_the_bitmap_resized_by_nearest_neighbour(network
         assert (targets_of(masks, boxes, matrix, **rule) != expected.numpy()).mean() > 2e-3
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+@pytest.mark.parametrize("network_hw", [(53, 71), (29, 41), HW])
+def test_network_corner_is_roi_align_of_the_bitmap_resized_as_opencv_does(
+    network_hw: tuple[int, int], flipped: bool
+) -> None:
+    """INTER_NEAREST reads the pixel under each one's top left corner; the flip comes after it (MMDetection)."""
+    masks = blobs(6)
+    height, width = network_hw
+    rows, columns = (np.arange(n) * before // n for n, before in zip(network_hw, HW, strict=True))
+    resized = masks[:, rows][:, :, columns]
+    if flipped:
+        resized = resized[:, :, ::-1].copy()
+    scale = np.array([width / HW[1], height / HW[0]])
+    boxes = (boxes_near(masks, seed=5) * np.tile(scale, 2)).astype(np.float32)
+    matrix = np.array([[1 / scale[0], 0, 0], [0, 1 / scale[1], 0]])
+    if flipped:
+        boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+        matrix[0] = -1 / scale[0], 0, HW[1]
+    rois = torch.cat([torch.arange(6)[:, None], torch.from_numpy(boxes)], dim=1)
+    expected = roi_align(torch.from_numpy(resized).float()[:, None], rois, (14, 14), 1.0, 0, aligned=True)[:, 0] >= 0.5
+    rule: dict[str, object] = {"size": 14, "sampling_ratio": 0, "threshold": 0.5}
+    found = targets_of(masks, boxes, matrix, pixels="network_corner", **rule)
+    assert (found != expected.numpy()).mean() < 1e-3  # averages within rounding of a half
+    if network_hw != HW:
+        assert (targets_of(masks, boxes, matrix, pixels="network", **rule) != expected.numpy()).mean() > 2e-3
+
+
 def test_resized_keeps_still_where_coordinates_are_no_numbers() -> None:
     boxes = np.full((1, 4), np.nan)
     found = targets_of(blobs(1), boxes, IDENTITY, size=4, sampling_ratio=2, pixels="network")

@@ -102,6 +102,36 @@ def plain_match(
     return label[0].tolist()
 
 
+def test_candidates_left_out_are_as_if_they_were_not_there() -> None:
+    """The best of those that remain takes the place of a better one."""
+    candidates = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 4]])
+    truth, valid = torch.tensor([[[0.0, 0, 10, 10]]]), torch.ones(1, 1, dtype=torch.bool)
+    out = torch.tensor([[True, False, False], [False, True, False]])
+    label, _ = match(
+        candidates[None],
+        truth.expand(2, -1, -1),
+        valid.expand(2, -1),
+        ~valid.expand(2, -1),
+        positive_iou=0.9,
+        negative_iou=0.3,
+        best_iou=0.0,
+        left_out=out,
+    )
+    assert label.tolist() == [[-1, 1, -1], [1, -1, -1]]
+
+
+def test_the_last_object_takes_the_candidate_that_is_best_for_several() -> None:
+    """MMDetection's `MaxIoUAssigner`: even one that overlaps another object more."""
+    candidate = torch.tensor([[[0.0, 0, 10, 10]]])
+    truth = torch.tensor([[[0.0, 0, 10, 9], [0, 0, 10, 4], [0, 0, 10, 2]]])
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    for best_iou, aims, expected in ((0.3, "own", 1), (0.0, "own", 2), (0.3, "nearest", 0), (0.95, "own", 0)):
+        _, matched = match(
+            candidate, truth, valid, ~valid, positive_iou=0.5, negative_iou=0.5, best_iou=best_iou, best_aims=aims
+        )
+        assert matched.item() == expected
+
+
 CELL, HALF, FAR = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0], [50.0, 50.0, 60.0, 60.0]
 
 

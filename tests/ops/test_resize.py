@@ -160,3 +160,42 @@ def test_half_even_sizes_are_matterports() -> None:
     limits = {"short_side": 1, "long_side": 1000, "min_scale": 1.5, "rounding": "half_even"}
     assert network_size(333, 667, **limits) == (500, 1000)  # type: ignore[arg-type]
     assert network_size(5, 25, short_side=2, long_side=100, min_scale=0.5, rounding="half_even") == (2, 12)
+
+
+def opencv_twin(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`cv2.resize` of an (H, W) uint8 image, pixel by pixel, in whole numbers (OpenCV 4, `resizeGeneric_`)."""
+
+    def around(position: int, before: int, after: int) -> tuple[int, int, int, int]:
+        at = np.float32((position + 0.5) * (1 / (after / before)) - 0.5)
+        first = int(np.floor(at))
+        share = np.float32(at - np.float32(first))
+        ends = (min(max(n, 0), before - 1) for n in (first, first + 1))
+        weights = (int(np.rint(np.float32(part * 2048))) for part in (np.float32(1) - share, share))
+        return *ends, *weights  # type: ignore[return-value]
+
+    result = np.zeros(size, dtype=np.uint8)
+    for y in range(size[0]):
+        top, bottom, above, below = around(y, image.shape[0], size[0])
+        for x in range(size[1]):
+            left, right, before, behind = around(x, image.shape[1], size[1])
+            upper, lower = (int(image[row, left]) * before + int(image[row, right]) * behind for row in (top, bottom))
+            result[y, x] = (((upper >> 4) * above >> 16) + ((lower >> 4) * below >> 16) + 2) >> 2
+    return result
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 15), st.integers(1, 15), st.integers(0, 9))
+def test_opencv_is_its_twin_in_whole_numbers(height: int, width: int, rows: int, columns: int, seed: int) -> None:
+    """Held to OpenCV itself by the fixture of MMDetection, and by `cv2` where it is installed."""
+    picture = image(height, width, seed)
+    found = resize_image(picture, (rows, columns), "opencv")
+    assert found.dtype == torch.uint8
+    for channel, plane in zip(found, picture.numpy(), strict=True):
+        np.testing.assert_array_equal(channel, opencv_twin(plane, (rows, columns)))
+
+
+def test_opencv_is_opencv_to_the_grey_level() -> None:
+    cv2 = pytest.importorskip("cv2")
+    picture = image(64, 90, seed=3)
+    for size in ((31, 47), (100, 61), (213, 385), (32, 45)):
+        expected = cv2.resize(picture.permute(1, 2, 0).numpy(), size[::-1], interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(resize_image(picture, size, "opencv").permute(1, 2, 0), expected)

@@ -68,9 +68,9 @@ def our_config(
         config = Config(
             model=_model(model, said), image=image, augment=_augment(said, image), categories=_categories(meta, model)
         )
+    except (ConfigError, WeightsError):
+        raise
     except (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError) as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"a setting of the config has a value of another kind than MMDetection's: {error}") from None
     return config, bgr, assumed + sentence
 

@@ -1,0 +1,198 @@
+"""The rules of MMDetection's cascade and of its anchors and norms, each as a field of the config.
+
+Detectron2's cascade is in `test_variants.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from maskrcnn.config import BoxHeadConfig, ResNetConfig, RPNConfig
+from maskrcnn.models.box_head import box_losses
+from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.resnet import ResNet
+from maskrcnn.models.rois import flatten_boxes, sample_rois
+from maskrcnn.models.rpn import RPN, Proposals
+from maskrcnn.ops.boxes import clip, decode
+from small_network import batch_of, lively_network, network_config, sample_of
+
+BASE = network_config().model
+STAGES: dict[str, Any] = {
+    "cascade_ious": (0.6, 0.7),
+    "cascade_weights": ((20.0, 20.0, 10.0, 10.0), (30.0, 30.0, 15.0, 15.0)),
+}
+WINDOWS = torch.tensor([[0, 0, 96, 64]])
+BATCH = batch_of(sample_of(64, 96, [(0, (10, 10, 50, 50)), (1, (40, 5, 90, 60))]))
+PROPOSALS = Proposals(
+    torch.tensor([[[10.0, 10, 40, 40], [50, 20, 90, 60], [12, 12, 50, 48], [0, 0, 20, 20]]]),
+    torch.ones(1, 4, dtype=torch.bool),
+)
+
+
+def cascade(*, masks: bool = False, **rules: Any) -> tuple[MaskRCNN, CascadeBranch, list[Tensor]]:
+    """A network, its cascade, and the features of one image."""
+    mask = None if BASE.mask_head is None else replace(BASE.mask_head, cascade=masks)
+    network = lively_network(network_config(box_head=replace(BASE.box_head, **STAGES, **rules), mask_head=mask))
+    branch = network.roi_heads.box
+    assert isinstance(branch, CascadeBranch)
+    return network, branch, network.features(BATCH.images)
+
+
+def heads_of(branch: CascadeBranch, network: MaskRCNN, features: list[Tensor], number: int, boxes: Tensor) -> Any:
+    flat, image_index = flatten_boxes(boxes)
+    return branch.heads[number](network.roi_heads.pooler(features, flat, image_index, branch.config.resolution))
+
+
+@torch.no_grad()
+def test_a_box_moves_as_its_likeliest_class_says_and_scores_are_of_mean_logits() -> None:
+    network, branch, features = cascade(cascade_scores="logits")
+    settings = replace(BASE.detect, score_threshold=0.0, nms_iou=1.0)
+    found = branch.detect(features, network.roi_heads.pooler, PROPOSALS, WINDOWS, settings)
+    boxes, total = PROPOSALS.boxes, torch.zeros(())
+    weights = (branch.config.box_weights, *STAGES["cascade_weights"])
+    for number in range(3):
+        logits, deltas = heads_of(branch, network, features, number, boxes)
+        total = total + logits / 3
+        moved = decode(deltas, boxes[0, :, None], weights[number])  # (P, K, 4)
+        if number < 2:
+            label = logits[:, :-1].argmax(1)
+            boxes = clip(moved[torch.arange(4), label][None], WINDOWS)
+    expected = total.softmax(-1)[:, :-1]
+    kept = expected.flatten().sort(descending=True)[0]
+    torch.testing.assert_close(found.scores[found.valid], kept[: int(found.valid.sum())])
+    for box, score, label in zip(found.boxes[0], found.scores[0], found.labels[0], strict=True):
+        row = int((expected[:, label] - score).abs().argmin())
+        torch.testing.assert_close(box, clip(moved[row, label][None, None], WINDOWS)[0, 0])
+
+
+def test_weights_of_the_stages_losses() -> None:
+    network, branch, features = cascade(cascade_loss_weights=(1.0, 0.5, 0.25))
+    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2)
+    found, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
+    expected = {"loss_class": 0.0, "loss_box": 0.0}
+    for number, (weight, own) in enumerate(zip((1.0, 0.5, 0.25), received, strict=True)):
+        logits, deltas = heads_of(branch, network, features, number, own.boxes)
+        losses = box_losses(logits, deltas, own, BATCH.targets, branch.stages[number])
+        expected = {name: value + weight * losses[name].item() for name, value in expected.items()}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_later_stages_draw_anew_with_the_ground_truth() -> None:
+    """The moved RoIs without the ground truth that was among them, and the ground truth as it is."""
+    network, branch, features = cascade(cascade_draws="each")
+    rois = sample_rois(PROPOSALS, BATCH.targets, replace(branch.config, positive_fraction=1.0), 2)
+    assert rois.truth.sum() == 2
+    _, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
+    _, deltas = heads_of(branch, network, features, 0, rois.boxes)
+    logits, _ = heads_of(branch, network, features, 0, rois.boxes)
+    labels = torch.where(rois.positive[0], rois.labels[0], logits[:, :-1].argmax(1))
+    moved = decode(deltas[torch.arange(len(labels)), labels], rois.boxes[0], branch.config.box_weights)
+    expected = torch.cat([clip(moved[None], WINDOWS)[0][~rois.truth[0]], BATCH.targets.boxes[0]])
+    second = received[1]
+    drawn = second.boxes[second.valid]
+    assert {tuple(box) for box in drawn.round().tolist()} <= {tuple(box) for box in expected.round().tolist()}
+    assert second.truth[second.valid].sum() == 2
+    assert second.positive[second.truth & second.valid].all()
+
+
+def test_gradients_of_the_stages_meet_as_their_mean_or_sum() -> None:
+    norms = {}
+    for rule in ("mean", "sum"):
+        network, branch, _ = cascade(cascade_gradient=rule)
+        features = [f.detach().requires_grad_() for f in network.features(BATCH.images)]
+        rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2, torch.Generator().manual_seed(0))
+        losses, _ = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        norms[rule] = torch.stack([f.grad.norm() for f in features if f.grad is not None]).norm()
+    torch.testing.assert_close(norms["sum"], 3 * norms["mean"])
+
+
+def test_a_mask_head_a_stage_learns_from_its_rois_and_all_are_averaged() -> None:
+    network, branch, features = cascade(masks=True, cascade_loss_weights=(1.0, 0.5, 0.25))
+    masks = network.roi_heads.mask
+    assert isinstance(masks, CascadeMaskBranch)
+    pooler = network.roi_heads.pooler
+    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2)
+    _, received = branch.losses(features, pooler, rois, BATCH.targets, WINDOWS)
+    found = masks.losses(features, pooler, received, BATCH.targets)["loss_mask"]
+    alone = [
+        part.losses(features, pooler, own, BATCH.targets)["loss_mask"]
+        for part, own in zip(masks.branches(), received, strict=True)
+    ]
+    torch.testing.assert_close(found, alone[0] + 0.5 * alone[1] + 0.25 * alone[2])
+    with torch.no_grad():
+        boxes = branch.detect(features, pooler, PROPOSALS, WINDOWS, BASE.detect)
+        probs = [part.detect(features, pooler, boxes).mask_probs for part in masks.branches()]
+        assert probs[0] is not None
+        torch.testing.assert_close(masks.detect(features, pooler, boxes).mask_probs, sum(probs) / 3)  # type: ignore[arg-type]
+
+
+def left_out_of(rpn: RPN, config: RPNConfig, sizes_hw: list[list[int]], padded_hw: tuple[int, int]) -> list[Tensor]:
+    """Of each level, (B, h, w, A)."""
+    rpn.config = config
+    grids = [(-(-padded_hw[0] // stride), -(-padded_hw[1] // stride)) for stride in rpn.strides]
+    anchors = rpn.anchors(grids, rpn.strides, padded_hw, torch.device("cpu"))
+    found = rpn.left_out(anchors, torch.tensor(sizes_hw))
+    assert found is not None
+    parts = found.split([len(level) for level in anchors], dim=1)
+    return [part.view(len(sizes_hw), *grid, -1) for part, grid in zip(parts, grids, strict=True)]
+
+
+def test_anchors_of_cells_in_the_padding_of_a_batch_are_left_out() -> None:
+    """MMDetection's `valid_flags`: an image of 40 x 70, padded for itself to 64 x 96, in a batch of 128 x 160."""
+    rpn = lively_network(network_config()).rpn
+    levels = left_out_of(rpn, RPNConfig(padded_to=32), [[40, 70], [128, 160]], (128, 160))
+    for part, stride in zip(levels, rpn.strides, strict=True):
+        used = -(-64 // stride), -(-96 // stride)
+        assert not part[1].any()
+        assert not part[0, : used[0], : used[1]].any()
+        assert part[0, used[0] :].all()
+        assert part[0, :, used[1] :].all()
+
+
+def test_anchors_that_leave_the_image_are_left_out() -> None:
+    """MMDetection's `anchor_inside_flags`."""
+    rpn = lively_network(network_config()).rpn
+    grids = [(-(-64 // stride), -(-96 // stride)) for stride in rpn.strides]
+    levels = rpn.anchors(grids, rpn.strides, (64, 96), torch.device("cpu"))
+    for border in (0.0, 8.0):
+        found = left_out_of(rpn, RPNConfig(allowed_border=border), [[64, 96]], (64, 96))
+        for part, anchors in zip(found, levels, strict=True):
+            x1, y1, x2, y2 = anchors.unbind(-1)
+            inside = (x1 >= -border) & (y1 >= -border) & (x2 < 96 + border) & (y2 < 64 + border)
+            assert torch.equal(part.flatten(), ~inside)
+        assert not found[0].all()
+    both = left_out_of(rpn, RPNConfig(allowed_border=0.0, padded_to=32), [[40, 70], [64, 96]], (64, 128))
+    assert both[0][0].sum() > both[0][1].sum()
+
+
+def test_a_fixed_norm_keeps_its_statistics_and_trains_the_rest() -> None:
+    """MMDetection's `norm_eval` with `requires_grad`; frozen stages train nothing."""
+    network = ResNet(ResNetConfig(depth=10, width=4, norm="fixed_batch_norm", frozen_stages=1))
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    assert {name.rpartition(".")[2] for name in before} == {"running_mean", "running_var"}
+    network.train()
+    network(torch.randn(2, 3, 32, 32))[-1].sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in network.named_buffers())
+    trained = {name for name, value in network.named_parameters() if value.grad is not None}
+    assert "res2.0.conv1.norm.weight" in trained
+    assert "res5.0.conv2.norm.bias" in trained
+    assert not any(name.startswith("stem") for name in trained)
+    plain = ResNet(ResNetConfig(depth=10, width=4, norm="frozen_batch_norm"))
+    plain.load_state_dict(network.state_dict())
+    image = torch.randn(1, 3, 32, 32)
+    assert all(torch.equal(a, b) for a, b in zip(network(image), plain(image), strict=True))
+
+
+def test_the_best_roi_of_an_object_is_positive_from_best_iou_on() -> None:
+    boxes = torch.tensor([[[10.0, 10, 50, 30], [60, 0, 70, 10]]])  # half of the first object, and nothing
+    proposals = Proposals(boxes, torch.ones(1, 2, dtype=torch.bool))
+    for least, expected in ((None, 0), (0.4, 1), (0.6, 0)):
+        config = BoxHeadConfig(positive_iou=0.7, best_iou=least, learn_ground_truth=False, positive_fraction=1.0)
+        assert sample_rois(proposals, BATCH.targets, config, 2).positive.sum() == expected
