@@ -350,6 +350,25 @@ def test_settings_of_mmdetection_2() -> None:
     assert model.detect.nms_iou == 0.4
 
 
+def test_older_names_of_settings() -> None:
+    """MMDetection 2.0: the head had the anchors and deviations, and the RoI layer other names."""
+    head = {
+        "anchor_scales": [4],
+        "anchor_ratios": [0.5, 1.0, 2.0],
+        "anchor_strides": [4, 8, 16, 32, 64],
+        "target_stds": [0.5, 0.5, 1.0, 1.0],
+    }
+    heads = {
+        "bbox_roi_extractor": {"roi_layer": {"type": "RoIAlign", "out_size": 7, "sample_num": 2}},
+        "mask_roi_extractor": {"roi_layer": {"type": "RoIAlign", "out_size": 10, "sample_num": 2}},
+    }
+    settings = {"model": {**MODEL, "rpn_head": head, "roi_head": {**MODEL["roi_head"], **heads}}}
+    model = imported_from(exported(KINDS["FPN"][0]), settings).config.model
+    assert model.anchors.sizes[0] == (16.0,)
+    assert model.rpn.box_weights == (2.0, 2.0, 1.0, 1.0)
+    assert (model.rois.sampling_ratio, model.mask_head.resolution) == (2, 10)
+
+
 def test_a_cascade_keeps_the_rules_of_its_stages() -> None:
     model, _ = KINDS["cascade"]
     guessed = imported_from(exported(model)).config.model
@@ -440,6 +459,9 @@ def test_the_config_inside_of_the_file_is_followed(key: str) -> None:
     tensors = exported(KINDS["ResNet-18"][0])
     found = imported_from(tensors, meta={key: HELD.replace("dict()", "dict(type=None)")})
     assert found.config.model.anchors.sizes[0] == (16.0,)
+    of_another = imported_from(tensors, meta={key: HELD.replace("bbox_head=dict()", "bbox_head=dict(num_classes=81)")})
+    assert of_another.config.model.anchors.sizes[0] == (32.0,)
+    assert "num_classes is 81 in the config" in of_another.assumed[0]
     broken = imported_from(tensors, meta={key: "model = build()"})
     assert broken.config.model.anchors.sizes[0] == (32.0,)
     assert "config that the file holds is not followed" in broken.assumed[0]

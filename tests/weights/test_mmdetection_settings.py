@@ -81,6 +81,17 @@ model['more'] = _base_.scale[0]
     }
 
 
+def test_files_one_after_another_as_mmcv_1_wrote_them() -> None:
+    text = """configs/_base_/model.py
+model = dict(neck=dict(type='A'), roi=dict(classes=80))
+
+configs/own.py
+_base_ = '_base_/model.py'
+model = dict(roi=dict(classes=3))
+"""
+    assert parse_config(text, "a config") == {"model": {"neck": {"type": "A"}, "roi": {"classes": 3}}}
+
+
 def test_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": {"type": "MaskRCNN"}}))
     assert read_config(tmp_path / "config.json") == {"model": {"type": "MaskRCNN"}}

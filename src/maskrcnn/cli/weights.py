@@ -78,7 +78,7 @@ class Convert:
     out: tyro.conf.Positional[Path]
     """The file to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
-    """Framework to write for: maskrcnn, torchvision."""
+    """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
     config_file: Path | None = None
     """Of the framework that wrote the file."""
     allow_partial: Flag = False

@@ -53,7 +53,7 @@ def our_config(
     meta = extra.get("meta")
     assumed: tuple[str, ...] = ()
     if settings is None:
-        settings, assumed = _held(meta)
+        settings, assumed = _held(meta, model)
     said: Mapping[str, Any]
     if settings is None:
         said, guessed = usual(model, tensors)
@@ -85,16 +85,20 @@ def _whole_model(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**settings, "model": {**settings["model"], **beside}} if beside else settings
 
 
-def _held(meta: Any) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The config that a file of training holds as text, MMDetection 3 as `cfg` and 2 as `config`."""
+def _held(meta: Any, model: ModelConfig) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The config that a file of training holds as text, MMDetection 3 as `cfg` and 2 as `config`, or None and why it is
+    not followed."""
     text = setting(meta, "cfg") or setting(meta, "config")
     if not isinstance(text, str):
         return None, ()
     try:
         held = parse_config(text, "the config in the file")
-    except ConfigError as error:
+        if not isinstance(held.get("model"), Mapping):
+            return None, ()
+        _check_fit(model, held)  # that of a file of version 1 which was brought up to 2 is not of its weights
+    except (ConfigError, WeightsError) as error:
         return None, (f"the config that the file holds is not followed: {error}",)
-    return (held, ()) if isinstance(held.get("model"), Mapping) else (None, ())
+    return held, ()
 
 
 def _categories(meta: Any, model: ModelConfig) -> tuple[Category, ...]:
@@ -250,7 +254,10 @@ def _head_norm(norm: HeadNorm, head: Mapping[str, Any]) -> HeadNorm:
 
 
 def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
-    given = setting(said, "model.rpn_head.anchor_generator", {})
+    head = setting(said, "model.rpn_head", {})
+    # Before there was a generator the head had its settings.
+    before = {name: head.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
+    given = setting(head, "anchor_generator", before)
     scales = given.get("scales")
     if scales is None:
         octaves = given["scales_per_octave"]
@@ -301,7 +308,7 @@ def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
         post_nms_test=_kept(testing),
         nms_iou=_nms_iou(testing, 0.7),
         min_size=float(max(0, testing.get("min_bbox_size", 0))),
-        box_weights=_weights(setting(head, "bbox_coder", {}), (1.0, 1.0, 1.0, 1.0)),
+        box_weights=_weights(setting(head, "bbox_coder", head), (1.0, 1.0, 1.0, 1.0)),
         growth_bound="both",
         normaliser="drawn",
         **_box_loss(head),
@@ -333,10 +340,16 @@ def _rois(said: Mapping[str, Any]) -> RoIConfig:
         return RoIConfig(op="pool", reduce="max", **level)
     return RoIConfig(
         reduce="max" if layer.get("pool_mode") == "max" else "average",
-        sampling_ratio=layer.get("sampling_ratio", 0),
+        sampling_ratio=layer.get("sampling_ratio", layer.get("sample_num", 0)),
         aligned=layer.get("aligned", True),
         **level,
     )
+
+
+def _roi_side(extractors: Sequence[Mapping[str, Any]], usual_side: int) -> int:
+    """Cells along a side of a RoI feature; `out_size` is the older name."""
+    layer = setting(extractors[0], "roi_layer", {})
+    return int(layer.get("output_size", layer.get("out_size", usual_side)))
 
 
 def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
@@ -353,8 +366,8 @@ def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
     assigners = [setting(stage, "assigner", {}) for stage in training]
     sampler = setting(training[0], "sampler", {})
     ious = [assigner.get("pos_iou_thr", 0.5 + 0.1 * i) for i, assigner in enumerate(assigners)]
-    weights = [_weights(setting(head, "bbox_coder", {}), (0.1, 0.1, 0.2, 0.2)) for head in heads]
-    layer = stages(said, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
+    weights = [_weights(setting(head, "bbox_coder", head), (0.1, 0.1, 0.2, 0.2)) for head in heads]
+    side = _roi_side(stages(said, "model.roi_head.bbox_roi_extractor"), box.resolution)
     cascade: dict[str, Any] = {
         "cascade_ious": tuple(ious[1:]),
         "cascade_weights": tuple(weights[1:]),
@@ -370,7 +383,7 @@ def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
         samples=sampler.get("num", 512),
         positive_fraction=sampler.get("pos_fraction", 0.25),
         learn_ground_truth=sampler.get("add_gt_as_proposals", True),
-        resolution=box.resolution if box.layers else layer.get("output_size", box.resolution),
+        resolution=box.resolution if box.layers else side,
         norm=_head_norm(box.norm, heads[0]),
         box_weights=weights[0],
         growth_bound="both",
@@ -385,7 +398,7 @@ def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
     drawn = setting(training, "sampler", {})
     return replace(
         mask,
-        resolution=setting(extractors[0], "roi_layer.output_size", mask.resolution),
+        resolution=_roi_side(extractors, mask.resolution),
         norm=_head_norm(mask.norm, stages(said, "model.roi_head.mask_head")[0]),
         samples=max(1, int(drawn.get("num", 512) * drawn.get("pos_fraction", 0.25))),
         # Targets of bit masks: RoIAlign of the instance's own, then at least one half (`BitmapMasks.crop_and_resize`).

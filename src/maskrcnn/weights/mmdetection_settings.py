@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,12 +42,18 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 
 def parse_config(text: str, where: str) -> dict[str, Any]:
-    """The assignments in the text of a config without `_base_`.
+    """The assignments in the text of a config, as a file of weights holds it.
+
+    MMCV 1 wrote the files one after another, those under `_base_` first, each below a line with its path.
 
     Raises:
         ConfigError: as `read_config`.
     """
-    return _parse(text, where, {})
+    settings: dict[str, Any] = {}
+    for part in re.split(r"^\S+\.py$", text, flags=re.MULTILINE):
+        settings = _merged(settings, _parse(part, where, settings))
+    settings.pop("_base_", None)
+    return settings
 
 
 def setting(settings: Any, path: str, default: Any = None) -> Any:

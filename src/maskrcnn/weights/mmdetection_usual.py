@@ -88,6 +88,7 @@ CAFFE2: dict[str, Any] = {"mean": BGR_MEAN, "std": [57.375, 57.12, 58.395], "bgr
 # The variance after the first convolution, as a multiple of its squared weights: some 0.1 where the input has the
 # deviation 1, and the square of 57 times as much where it is left as it is.
 LOUD = 20.0
+SIZES = ("output_size", "out_size")  # of RoIs, the second in MMDetection 2.0
 
 
 def check_supported(said: Mapping[str, Any]) -> None:
@@ -100,7 +101,7 @@ def check_supported(said: Mapping[str, Any]) -> None:
         expected = " or ".join(map(repr, allowed)) or "none"
         raise ConfigError(f"{name} {found!r} has no counterpart here: expected {expected}")
     layers = [
-        {name: value for name, value in setting(extractor, "roi_layer", {}).items() if name != "output_size"}
+        {name: value for name, value in setting(extractor, "roi_layer", {}).items() if name not in SIZES}
         for part in ("bbox", "mask")
         for extractor in stages(said, f"model.roi_head.{part}_roi_extractor")
     ]
