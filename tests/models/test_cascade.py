@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.config import BoxHeadConfig, ResNetConfig, RPNConfig
@@ -18,8 +19,9 @@ from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.models.rois import flatten_boxes, sample_rois
-from maskrcnn.models.rpn import RPN, Proposals
-from maskrcnn.ops.boxes import clip, decode
+from maskrcnn.models.rpn import RPN, Proposals, RPNOutput
+from maskrcnn.ops.boxes import clip, decode, encode
+from maskrcnn.ops.matching import match
 from small_network import batch_of, lively_network, network_config, sample_of
 
 BASE = network_config().model
@@ -170,6 +172,49 @@ def test_anchors_that_leave_the_image_are_left_out() -> None:
         assert not found[0].all()
     both = left_out_of(rpn, RPNConfig(allowed_border=0.0, padded_to=32), [[40, 70], [64, 96]], (64, 128))
     assert both[0][0].sum() > both[0][1].sum()
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [{}, {"best_iou": 0.3}, {"best_iou": None}, {"best_aims": "own"}, {"padded_to": 32}, {"allowed_border": 0.0}],
+)
+def test_losses_of_proposals_follow_the_rules_of_matching(rules: dict[str, Any]) -> None:
+    """Every anchor is drawn, so that the losses are means over those that the rule leaves."""
+    batch = batch_of(
+        sample_of(40, 70, [(0, (8, 8, 24, 24)), (1, (8, 8, 24, 22)), (0, (10, 2, 50, 38)), (1, (50, 10, 53, 12))]),
+        sample_of(128, 160, [(1, (30, 20, 60, 100))]),
+    )
+    rpn = lively_network(network_config()).rpn
+    plain = RPNConfig(samples=1 << 16, positive_fraction=0.5, negative_iou=0.4, positive_iou=0.5)
+    grids = [(-(-128 // stride), -(-160 // stride)) for stride in rpn.strides]
+    anchors = rpn.anchors(grids, rpn.strides, (128, 160), torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(2, len(level), generator=generator) for level in anchors]
+    deltas = [torch.randn(2, len(level), 4, generator=generator) for level in anchors]
+    both = []
+    for rpn.config in (plain, replace(plain, **rules)):
+        both.append(rpn.losses(RPNOutput(logits, deltas, anchors), batch.targets, batch.images.sizes_hw))
+    without, found = both
+    assert torch.isclose(without["loss_rpn_box"], found["loss_rpn_box"], rtol=1e-4).item() == (not rules)
+    targets, every = batch.targets, torch.cat(anchors)
+    label, matched = match(
+        every[None],
+        targets.boxes,
+        targets.valid,
+        targets.crowd,
+        positive_iou=0.5,
+        negative_iou=0.4,
+        best_iou=rules.get("best_iou", 0.0),
+        best_aims=rules.get("best_aims", "nearest"),
+        left_out=rpn.left_out(anchors, batch.images.sizes_hw),
+    )
+    drawn, positive = label >= 0, label == 1
+    terms = F.binary_cross_entropy_with_logits(torch.cat(logits, 1), positive.float(), reduction="none")
+    goal = targets.boxes.gather(1, matched[..., None].expand(-1, -1, 4))[positive]
+    offsets = encode(goal, every.expand(2, -1, -1)[positive], rpn.config.box_weights)
+    boxes = F.smooth_l1_loss(torch.cat(deltas, 1)[positive], offsets, beta=1 / 9, reduction="sum")
+    torch.testing.assert_close(found["loss_rpn_class"], terms[drawn].mean())
+    torch.testing.assert_close(found["loss_rpn_box"], boxes / drawn.sum())
 
 
 def test_a_fixed_norm_keeps_its_statistics_and_trains_the_rest() -> None:
