@@ -130,6 +130,12 @@ class CocoDataset:
         x1, y1, x2, y2 = _pixel_box(self._boxes[record.first + number], (record.height, record.width))
         return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (x1, y1)
 
+    def crops(self, index: int, numbers: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
+        """The masks of several annotations of an image, as `crop` gives them but (0, 0) where there is no mask."""
+        has_mask = self.annotations(index).has_mask
+        nothing = np.zeros((0, 0), dtype=np.uint8)
+        return [self.crop(index, int(i)) if has_mask[i] else (nothing, (0, 0)) for i in numbers]
+
     def rle(self, index: int, number: int) -> RLE:
         """The mask of annotation `number` of an image as run lengths."""
         record = self.records[index]
