@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.errors import MaskRCNNError
 
 # Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
 # set back, and a child begins with the peak of its parent.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+_SAMPLES = 8  # of each worker, after which its memory is read
 
 Prepare = Callable[[], Callable[[], object]]  # makes everything ready and returns the call to be measured
 
@@ -77,6 +82,64 @@ def _here(prepare: Prepare, threads: int) -> Memory | None:
     before = _status("VmRSS")
     call()
     return Memory(before, _status("VmHWM"))
+
+
+def worker_memory(make: Callable[[], Dataset[Any]], workers: int) -> int | None:
+    """Bytes that a loader's worker process shares with no other (its unique set size), on average.
+
+    Each worker has made `_SAMPLES` samples and one full garbage collection, which writes to every container that
+    Python keeps track of, as happens sooner or later in every long run.
+
+    Args:
+        make: builds the data set in a process of its own, from which workers start as torch starts them; at the top
+            level of a module, or a `partial` of such.
+
+    Returns:
+        None where the system does not tell.
+
+    Raises:
+        MaskRCNNError: the process was killed, most likely because memory ran out.
+    """
+    if not Path("/proc/self/smaps_rollup").exists():
+        return None
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_of_workers, make, workers, get_start_method()).result()
+        except BrokenProcessPool:
+            raise MaskRCNNError(
+                "the process in which memory was measured was killed; most likely memory ran out: "
+                "choose fewer --annotations, or --no-memory"
+            ) from None
+
+
+def _of_workers(make: Callable[[], Dataset[Any]], workers: int, start: str) -> int:
+    loader = DataLoader(
+        _Measured(make()),
+        sampler=range(workers * _SAMPLES),
+        batch_size=_SAMPLES,
+        num_workers=workers,
+        collate_fn=_Measured.last,
+        multiprocessing_context=start,  # a spawned process would spawn its own
+    )
+    return round(statistics.fmean(loader))
+
+
+class _Measured(Dataset[int]):
+    """The unique set size of the process after each sample of a data set."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> int:
+        self.data[index]
+        return index
+
+    @staticmethod
+    def last(_: Sequence[int]) -> int:
+        """After the last sample of a batch."""
+        gc.collect()
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def _status(name: str) -> int:

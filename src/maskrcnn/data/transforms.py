@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from maskrcnn.config import AugmentConfig, ImageConfig
@@ -144,9 +143,8 @@ def draw_matrix(
     if (out_h, out_w) != (height, width) and len(boxes) and rng.random() < OBJECT_IN_CROP:
         x1, y1, x2, y2 = transform_boxes(boxes[rng.integers(len(boxes))][None].astype(np.float64), matrix)[0]
         target = (x1 + x2) / 2, (y1 + y2) / 2
-    left = _draw_start(width, out_w, target[0] if target else None, rng)
-    top = _draw_start(height, out_h, target[1] if target else None, rng)
-    left, top = window_start(left, matrix[0, 0]), window_start(top, matrix[1, 1])
+    left = window_start(_draw_start(width, out_w, target[0] if target else None, rng), matrix[0, 0])
+    top = window_start(_draw_start(height, out_h, target[1] if target else None, rng), matrix[1, 1])
     matrix = translation(-left, -top) @ matrix
 
     if rng.random() < augment.flip_horizontal:
