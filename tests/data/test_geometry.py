@@ -63,6 +63,35 @@ def test_shrinking_is_antialiased_as_in_pil() -> None:
     np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)  # both round to 8 bits twice
 
 
+@given(st.data())
+def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(20, 90)), data.draw(st.integers(20, 90))
+    h, w = data.draw(st.integers(4, 200)), data.draw(st.integers(4, 200))
+    out_h, out_w = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
+    top, left = data.draw(st.integers(0, h - out_h)), data.draw(st.integers(0, w - out_w))
+    y, x = geometry.window_start(top, h / height), geometry.window_start(left, w / width)
+    assert 0 <= y <= top < y + 1
+    assert 0 <= x <= left < x + 1
+    matrix = geometry.translation(-x, -y) @ geometry.scaling(w / width, h / height)
+    flips = data.draw(st.tuples(st.booleans(), st.booleans()))
+    if flips[0]:
+        matrix = geometry.horizontal_flip(out_w) @ matrix
+    if flips[1]:
+        matrix = geometry.vertical_flip(out_h) @ matrix
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = geometry.warp_image(image, matrix, (out_h, out_w)).permute(1, 2, 0).numpy()
+    box = x * width / w, y * height / h, min((x + out_w) * width / w, width), min((y + out_h) * height / h, height)
+    expected = np.asarray(Image.fromarray(image).resize((out_w, out_h), Image.Resampling.BILINEAR, box=box))
+    expected = expected[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+    np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)
+
+
+def test_a_window_elsewhere_is_refused() -> None:
+    image = np.zeros((40, 40, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="found 3.3"):
+        geometry.warp_image(image, geometry.translation(-3.3, 0) @ geometry.scaling(2, 2), (20, 20))
+
+
 def test_what_lies_outside_the_image_is_zero() -> None:
     image = np.full((4, 4, 3), 200, dtype=np.uint8)
     out = geometry.warp_image(image, geometry.translation(2, 1), (6, 8))

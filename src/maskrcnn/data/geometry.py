@@ -62,7 +62,8 @@ def window_start(start: int, scale: float) -> float:
         start: where a window should begin on one axis, pixels of the scaled image.
         scale: pixels of the scaled image for one of the original.
     """
-    first = max(0, math.floor(start / scale) - _margin(scale))
+    # The place is up to a pixel before `start`, and the margin counts from it.
+    first = max(0, math.floor(start / scale) - _margin(scale) - math.ceil(1 / scale))
     return first * scale + math.floor(start - first * scale)
 
 
@@ -126,7 +127,8 @@ def _part(side: int, scale: float, start: float, length: int) -> _Part:
         ValueError: the window does not begin where it can.
     """
     nearest = math.floor(start / scale) - _margin(scale)
-    for first in (nearest, nearest + 1, nearest - 1, 0):  # rounding may have moved `start` over a pixel of the original
+    # `window_start` took one of these; rounding may since have moved `start` over a pixel of the original.
+    for first in (*range(nearest + 1, nearest - math.ceil(1 / scale) - 1, -1), 0):
         skipped = start - first * scale
         if first >= 0 and abs(skipped - round(skipped)) < _ROUNDING:
             window = slice(round(skipped), round(skipped) + length)
