@@ -88,7 +88,7 @@ def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(da
 
 def test_a_window_elsewhere_is_refused() -> None:
     image = np.zeros((40, 40, 3), dtype=np.uint8)
-    with pytest.raises(ValueError, match="found 3.3"):
+    with pytest.raises(ValueError, match=r"found 3\.3"):
         geometry.warp_image(image, geometry.translation(-3.3, 0) @ geometry.scaling(2, 2), (20, 20))
 
 

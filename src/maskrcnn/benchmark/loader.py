@@ -6,7 +6,7 @@ Legend: S side of a sample, N objects of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from maskrcnn.benchmark.generated_coco import repeat_annotations, write_coco
 from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track
-from maskrcnn.benchmark.memory import worker_memory
+from maskrcnn.benchmark.memory import Visitable, worker_memory
 from maskrcnn.benchmark.settings import LoaderSettings, Protocol
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
@@ -207,25 +205,42 @@ def dense_mask(sample: Sample, number: int) -> np.ndarray:
     return result
 
 
-class _OurSamples(Dataset[Sample]):
-    def __init__(self, dataset: CocoDataset, settings: LoaderSettings) -> None:
-        self.dataset, self.settings = dataset, settings
+@dataclass(frozen=True)
+class _Ours:
+    """Our side as `worker_memory` takes it."""
 
-    def __getitem__(self, number: int) -> Sample:
-        view = _views(self.dataset, self.settings, number)[0]
-        return transformed_sample(self.dataset, view.index, view.matrix, view.out_hw)
+    dataset: CocoDataset
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def sample(self, index: int) -> object:
+        record = self.dataset.records[index]
+        view = draw_view(index, (record.height, record.width), self.side, np.random.default_rng(index))
+        return transformed_sample(self.dataset, index, view.matrix, view.out_hw)
+
+    def visit(self, index: int) -> object:
+        return [self.dataset.rle(index, i) for i in range(self.dataset.records[index].count)]
 
 
-class _TheirSamples(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    def __init__(self, data: TheirData, settings: LoaderSettings) -> None:
-        self.data, self.settings = data, settings
+@dataclass(frozen=True)
+class _Theirs:
+    """torchvision's side as `worker_memory` takes it."""
 
-    def __getitem__(self, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        entry = self.data.images[number % len(self.data.images)]
-        rng = np.random.default_rng(number)
-        return self.data.sample(
-            draw_view(number % len(self.data.images), (entry["height"], entry["width"]), self.settings.size, rng)
-        )
+    data: TheirData
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.data.images)
+
+    def sample(self, index: int) -> object:
+        entry = self.data.images[index]
+        view = draw_view(index, (entry["height"], entry["width"]), self.side, np.random.default_rng(index))
+        return self.data.sample(view)
+
+    def visit(self, index: int) -> object:
+        return self.data.run_lengths(index)
 
 
 def measure_workers(dataset: CocoDataset, settings: LoaderSettings, folder: Path) -> dict[str, dict[int, int]]:
@@ -235,16 +250,18 @@ def measure_workers(dataset: CocoDataset, settings: LoaderSettings, folder: Path
     found: dict[str, dict[int, int]] = {"ours": {}, "torchvision": {}}
     for least in (settings.annotations, 4 * settings.annotations):
         path, count = repeat_annotations(dataset.path, folder / f"{least}.json", least)
-        for side, make in (("ours", _our_samples), ("torchvision", _their_samples)):
-            size = worker_memory(partial(make, path, images, settings), settings.workers)
+        sides: tuple[tuple[str, Callable[[Path, Path, int], Visitable]], ...]
+        sides = (("ours", _our_side), ("torchvision", _their_side))
+        for side, make in sides:
+            size = worker_memory(partial(make, path, images, settings.size), settings.workers)
             if size is not None:
                 found[side][count] = size
     return found
 
 
-def _our_samples(path: Path, images: Path, settings: LoaderSettings) -> Dataset[Any]:
-    return _OurSamples(load_coco(path, images), settings)
+def _our_side(path: Path, images: Path, side: int) -> _Ours:
+    return _Ours(load_coco(path, images), side)
 
 
-def _their_samples(path: Path, images: Path, settings: LoaderSettings) -> Dataset[Any]:
-    return _TheirSamples(TheirData(path, images), settings)
+def _their_side(path: Path, images: Path, side: int) -> _Theirs:
+    return _Theirs(TheirData(path, images), side)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, get_start_method
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +19,7 @@ from maskrcnn.errors import MaskRCNNError
 # Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
 # set back, and a child begins with the peak of its parent.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_SHARES = Path("/proc/self/smaps_rollup")  # what the process shares with others, and what it has to itself
 
 _SAMPLES = 8  # of each worker, after which its memory is read
 
@@ -84,11 +85,23 @@ def _here(prepare: Prepare, threads: int) -> Memory | None:
     return Memory(before, _status("VmHWM"))
 
 
-def worker_memory(make: Callable[[], Dataset[Any]], workers: int) -> int | None:
+class Visitable(Protocol):
+    """A data set of which memory is measured."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> object:
+        """Makes a training sample of image number `index`."""
+
+    def visit(self, index: int) -> object:
+        """Reads every annotation of image number `index`, as a sample does."""
+
+
+def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
     """Bytes that a loader's worker process shares with no other (its unique set size), on average.
 
-    Each worker has made `_SAMPLES` samples and one full garbage collection, which writes to every container that
-    Python keeps track of, as happens sooner or later in every long run.
+    Each worker has made `_SAMPLES` samples, then read all annotations as an epoch does, and collected garbage once,
+    which writes to every container that Python keeps track of.
 
     Args:
         make: builds the data set in a process of its own, from which workers start as torch starts them; at the top
@@ -100,7 +113,7 @@ def worker_memory(make: Callable[[], Dataset[Any]], workers: int) -> int | None:
     Raises:
         MaskRCNNError: the process was killed, most likely because memory ran out.
     """
-    if not Path("/proc/self/smaps_rollup").exists():
+    if not _SHARES.exists():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
@@ -112,33 +125,28 @@ def worker_memory(make: Callable[[], Dataset[Any]], workers: int) -> int | None:
             ) from None
 
 
-def _of_workers(make: Callable[[], Dataset[Any]], workers: int, start: str) -> int:
-    loader = DataLoader(
-        _Measured(make()),
-        sampler=range(workers * _SAMPLES),
-        batch_size=_SAMPLES,
-        num_workers=workers,
-        collate_fn=_Measured.last,
-        multiprocessing_context=start,  # a spawned process would spawn its own
-    )
+def _of_workers(make: Callable[[], Visitable], workers: int, start: str) -> int:
+    # The context is given because a spawned process would spawn its own.
+    loader = DataLoader(_Measured(make(), workers), None, num_workers=workers, multiprocessing_context=start)
     return round(statistics.fmean(loader))
 
 
 class _Measured(Dataset[int]):
-    """The unique set size of the process after each sample of a data set."""
+    """One item for each worker: the bytes that it has to itself."""
 
-    def __init__(self, data: Dataset[Any]) -> None:
-        self.data = data
+    def __init__(self, data: Visitable, workers: int) -> None:
+        self.data, self.workers = data, workers
 
-    def __getitem__(self, index: int) -> int:
-        self.data[index]
-        return index
+    def __len__(self) -> int:
+        return self.workers
 
-    @staticmethod
-    def last(_: Sequence[int]) -> int:
-        """After the last sample of a batch."""
+    def __getitem__(self, _: int) -> int:
+        for index in range(_SAMPLES):
+            self.data.sample(index % len(self.data))
+        for index in range(len(self.data)):
+            self.data.visit(index)
         gc.collect()
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        lines = _SHARES.read_text().splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 

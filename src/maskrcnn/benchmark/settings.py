@@ -9,6 +9,7 @@ from maskrcnn.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 SMALLEST_SIDE = 32  # pixels: below it the deepest feature map is empty
+SMALLEST_SAMPLE = 128  # pixels
 
 
 def _require(ok: bool, message: str) -> None:
@@ -134,4 +135,5 @@ class LoaderSettings:
         for name in ("batch_size", "count", "workers", "annotations"):
             value = getattr(self, name)
             _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
-        _require(self.size >= SMALLEST_SIDE, f"--size must be {SMALLEST_SIDE} or more, found {self.size}")
+        # Below it masks have a few pixels, which each side rounds in its own way.
+        _require(self.size >= SMALLEST_SAMPLE, f"--size must be {SMALLEST_SAMPLE} or more, found {self.size}")

@@ -39,13 +39,13 @@ class TheirData:
         entry = self.images[index]
         height, width = entry["height"], entry["width"]
         image = Image.open(self.folder / entry["file_name"]).convert("RGB")
-        own = [a for a in self.annotations[entry["id"]] if not a.get("iscrowd", 0)]
+        own = self.objects(index)
         boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         boxes[:, 0::2].clamp_(min=0, max=width)
         boxes[:, 1::2].clamp_(min=0, max=height)
         labels = torch.tensor([a["category_id"] for a in own], dtype=torch.int64)
-        masks = [_dense(a["segmentation"], height, width) for a in own]
+        masks = [torch.from_numpy(hotcoco.mask.decode(rle)) for rle in self.run_lengths(index)]
         stacked = torch.stack(masks) if masks else torch.zeros((0, height, width), dtype=torch.uint8)
         keep = (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] > boxes[:, 0])
         return tf.to_image(image), {
@@ -53,6 +53,15 @@ class TheirData:
             "labels": labels[keep],
             "masks": tv_tensors.Mask(stacked[keep]),
         }
+
+    def objects(self, index: int) -> list[dict[str, Any]]:
+        """The annotations of image number `index` without crowd regions."""
+        return [a for a in self.annotations[self.images[index]["id"]] if not a.get("iscrowd", 0)]
+
+    def run_lengths(self, index: int) -> list[dict[str, Any]]:
+        """The masks of `objects`."""
+        entry = self.images[index]
+        return [_run_lengths(a["segmentation"], entry["height"], entry["width"]) for a in self.objects(index)]
 
     def sample(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         """(3, S, S) float32 image in 0..1 and its target."""
@@ -72,12 +81,12 @@ class TheirData:
         return last(image, target)
 
 
-def _dense(segmentation: Any, height: int, width: int) -> Tensor:
+def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
     if isinstance(segmentation, list):
-        segmentation = hotcoco.mask.merge(hotcoco.mask.fr_py_objects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = hotcoco.mask.fr_py_objects(segmentation, height, width)
-    return torch.from_numpy(hotcoco.mask.decode(segmentation))
+        return hotcoco.mask.merge(hotcoco.mask.fr_py_objects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return hotcoco.mask.fr_py_objects(segmentation, height, width)
+    return segmentation
 
 
 def _fixed_size_crop(
