@@ -38,7 +38,7 @@ from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.keypoints import keypoint_names
-from maskrcnn.structures.masks import RLE, Masks
+from maskrcnn.structures.masks import RLE, Masks, known_areas
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,10 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
     entries = _read_images(path, content["images"], folder, problems)
     rows: dict[Any, list[Row]] = {image_id: [] for image_id in entries}
     seen: set[Any] = set()
-    for annotation in content["annotations"]:
+    areas = known_areas([a.get("segmentation") if isinstance(a, Mapping) else None for a in content["annotations"]])
+    for annotation, area in zip(content["annotations"], areas.tolist(), strict=True):
         try:
-            image_id, row = read_annotation(path, annotation, entries, category_of, seen)
+            image_id, row = read_annotation(path, annotation, entries, category_of, seen, area)
         except DataError as error:
             problems.add(str(error))
         else:
