@@ -184,7 +184,9 @@ def find_json(path: Path) -> Path:
     return found[0]
 
 
-def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = False) -> CocoDataset:
+def load_coco(
+    path: Path | str, images: Path | None = None, *, strict: bool = False, content: Mapping[str, Any] | None = None
+) -> CocoDataset:
     """Reads a COCO JSON and checks every annotation.
 
     Segmentations may be polygons of several parts, compressed or uncompressed RLE, or missing. Boxes that are
@@ -196,12 +198,13 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
         images: folder of the images; by default the folder named like the JSON, else `images` beside it, else COCO's
             own (`annotations/instances_val2017.json` and `val2017/`), else the JSON's own folder.
         strict: refuse the file at its first broken entry.
+        content: of the file, if `read_json` has read it already.
 
     Raises:
         DataError: the file cannot be used at all, or `strict` and something in it is broken.
     """
     path = find_json(Path(path))
-    content = _read_json(path)
+    content = read_json(path) if content is None else content
     categories = _read_categories(path, content["categories"])
     category_of = {category.id: (label, category) for label, category in enumerate(categories)}
     problems = _Problems(strict)
@@ -233,7 +236,12 @@ class _Problems:
         self.found.append(message)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a COCO JSON.
+
+    Raises:
+        DataError: the file cannot be read, or lacks images, annotations or categories.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -109,13 +109,17 @@ class GroundTruth:
         return replace(self, images=images, entries=tuple(e for e in self.entries if e.image in kept))
 
 
-def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
+def read_ground_truth(source: Path | str | Mapping[str, Any], name: str | None = None) -> GroundTruth:
     """Reads COCO annotations from a file, or takes its content.
+
+    Args:
+        name: of the source, for messages; by default the file.
 
     Raises:
         DataError: it cannot be read, is not COCO, has a broken category, or two images or categories of one id.
     """
-    content, name = _read(source, "ground truth", "a COCO JSON")
+    content, found_name = _read(source, "ground truth", "a COCO JSON")
+    name = name or found_name
     keys = ("images", "annotations", "categories")
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in keys):
         found = f"keys {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) else _kind(content)
