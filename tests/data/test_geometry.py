@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -63,10 +63,13 @@ def test_shrinking_is_antialiased_as_in_pil() -> None:
     np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)  # both round to 8 bits twice
 
 
+@settings(max_examples=300)
 @given(st.data())
 def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(20, 90)), data.draw(st.integers(20, 90))
-    h, w = data.draw(st.integers(4, 200)), data.draw(st.integers(4, 200))
+    near = st.integers(-2, 2)  # sides that hardly change are the hard ones
+    h = data.draw(st.integers(4, 200) | near.map(lambda d: height + d))
+    w = data.draw(st.integers(4, 200) | near.map(lambda d: width + d))
     out_h, out_w = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
     top, left = data.draw(st.integers(0, h - out_h)), data.draw(st.integers(0, w - out_w))
     y, x = geometry.window_start(top, h / height), geometry.window_start(left, w / width)
@@ -83,7 +86,7 @@ def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(da
     box = x * width / w, y * height / h, min((x + out_w) * width / w, width), min((y + out_h) * height / h, height)
     expected = np.asarray(Image.fromarray(image).resize((out_w, out_h), Image.Resampling.BILINEAR, box=box))
     expected = expected[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
-    np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)
+    np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=2)  # both round after each axis
 
 
 def test_a_window_elsewhere_is_refused() -> None:

@@ -70,7 +70,7 @@ def window_start(start: int, scale: float) -> float:
 def warp_image(image: np.ndarray, matrix: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
     """Resamples an image once through a matrix of scales, flips, quarter turns and shifts.
 
-    The triangle filter widens where the image shrinks (no aliasing), as PIL's, to the last grey level. Where the
+    The triangle filter widens where the image shrinks (no aliasing), as PIL's, to two grey levels. Where the
     output lies outside the image it is zero.
 
     Args:
@@ -101,7 +101,10 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size_hw: tuple[int, int]) 
     by_x, by_y = linear[0, int(turned)], linear[1, 1 - int(turned)]
     x = _part(image.shape[1], abs(by_x), x2 - right if by_x < 0 else left - x1, right - left)
     y = _part(image.shape[0], abs(by_y), y2 - bottom if by_y < 0 else top - y1, bottom - top)
-    source = torch.from_numpy(image[y.source, x.source]).permute(2, 0, 1)[None]
+    pixels = image[y.source, x.source]
+    if y.more or x.more:
+        pixels = np.pad(pixels, ((0, y.more), (0, x.more), (0, 0)), mode="edge")
+    source = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     resized = F.interpolate(source, scale_factor=(y.scale, x.scale), mode="bilinear", antialias=True)[0]
     flipped = [axis for axis, by in ((1, by_y), (2, by_x)) if by < 0]
     output[:, top:bottom, left:right] = resized[:, y.window, x.window].flip(flipped)
@@ -109,9 +112,10 @@ def warp_image(image: np.ndarray, matrix: np.ndarray, size_hw: tuple[int, int]) 
 
 
 class _Part(NamedTuple):
-    """What of one axis is resized, by how much, and what of the result is seen."""
+    """What of one axis is resized, its last pixel how often more, by how much, and what of the result is seen."""
 
     source: slice
+    more: int
     scale: float
     window: slice
 
@@ -132,9 +136,14 @@ def _part(side: int, scale: float, start: float, length: int) -> _Part:
         skipped = start - first * scale
         if first >= 0 and abs(skipped - round(skipped)) < _ROUNDING:
             window = slice(round(skipped), round(skipped) + length)
-            end = min(side, first + math.ceil(window.stop / scale) + _margin(scale))
+            length = math.ceil(window.stop / scale) + _margin(scale)
+            if scale > 1 + _ROUNDING:  # torch leaves an axis as it is if its length, rounded down, stays the same
+                length = max(length, math.ceil(1 / (scale - 1)) + 1)
+            end = min(side, first + length)
+            # A border again changes nothing where an image grows: beyond it the filter sees the border anyway.
+            more = first + length - end if math.floor((end - first) * scale) == end - first and scale > 1 else 0
             # The product of side and scale, which gives the size, must not fall below the whole number.
-            return _Part(slice(first, end), scale * (1 + 1e-12), window)
+            return _Part(slice(first, end), more, scale * (1 + 1e-12), window)
     raise ValueError(f"expected a window that begins at a whole pixel or at `window_start`, found {start}")
 
 

@@ -135,8 +135,10 @@ def draw_matrix(
     turns = int(rng.integers(4)) if augment.quarter_turns else 0
 
     square = (image_config.long_side, image_config.long_side) if image_config.letterbox == "square" else None
-    window = augment.crop or image_config.fixed_size or square or (height, width)
-    if turns % 2:
+    window = augment.crop or image_config.fixed_size or square
+    if window is None:
+        window = height, width
+    elif turns % 2:  # it is turned with the image
         window = window[1], window[0]
     out_h, out_w = min(height, window[0]), min(width, window[1])
     target = None
