@@ -34,7 +34,7 @@ from maskrcnn.data.annotation import (
 from maskrcnn.data.records import PackedBytes, Record, Records, ids_of, pack_ids
 from maskrcnn.errors import ConfigError, DataError, ImageError
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.ops.rle import crop_to_rle
+from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.keypoints import keypoint_names
@@ -121,8 +121,13 @@ class CocoDataset:
     def crops(self, index: int, numbers: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
         """The masks of several annotations of an image, as `crop` gives them but (0, 0) where there is no mask."""
         has_mask = self.annotations(index).has_mask
-        nothing = np.zeros((0, 0), dtype=np.uint8)
-        return [self.crop(index, int(i)) if has_mask[i] else (nothing, (0, 0)) for i in numbers]
+        found = [(np.zeros((0, 0), dtype=np.uint8), (0, 0))] * len(numbers)
+        masked = [place for place, number in enumerate(numbers) if has_mask[number]]
+        runs, sizes, _ = decode_many([self.rle(index, int(numbers[place])).counts for place in masked])
+        ends = np.cumsum(sizes)
+        for place, start, end in zip(masked, ends - sizes, ends, strict=True):
+            found[place] = runs_to_crop(runs[start:end], self.records[index].height)
+        return found
 
     def rle(self, index: int, number: int) -> RLE:
         """The mask of annotation `number` of an image as run lengths."""

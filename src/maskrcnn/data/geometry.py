@@ -136,12 +136,12 @@ def _part(side: int, scale: float, start: float, length: int) -> _Part:
         skipped = start - first * scale
         if first >= 0 and abs(skipped - round(skipped)) < _ROUNDING:
             window = slice(round(skipped), round(skipped) + length)
-            length = math.ceil(window.stop / scale) + _margin(scale)
+            needed = math.ceil(window.stop / scale) + _margin(scale)
             if scale > 1 + _ROUNDING:  # torch leaves an axis as it is if its length, rounded down, stays the same
-                length = max(length, math.ceil(1 / (scale - 1)) + 1)
-            end = min(side, first + length)
+                needed = max(needed, math.ceil(1 / (scale - 1)) + 1)
+            end = min(side, first + needed)
             # A border again changes nothing where an image grows: beyond it the filter sees the border anyway.
-            more = first + length - end if math.floor((end - first) * scale) == end - first and scale > 1 else 0
+            more = first + needed - end if math.floor((end - first) * scale) == end - first and scale > 1 else 0
             # The product of side and scale, which gives the size, must not fall below the whole number.
             return _Part(slice(first, end), more, scale * (1 + 1e-12), window)
     raise ValueError(f"expected a window that begins at a whole pixel or at `window_start`, found {start}")

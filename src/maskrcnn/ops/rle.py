@@ -251,8 +251,11 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
     Raises:
         DataError: the string is malformed.
     """
-    runs = decode_runs(counts)
-    height = image_hw[0]
+    return runs_to_crop(decode_runs(counts), image_hw[0])
+
+
+def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `rle_to_crop`, of (R,) run lengths of an image of that height."""
     x1, y1, x2, y2 = to_box(runs, height)
     # Cut the spans at column ends: a span over columns a..b gives b - a + 1 pieces.
     starts, ends = spans_from_runs(runs)
