@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 from collections.abc import Callable, Mapping
@@ -100,8 +101,8 @@ class Visitable(Protocol):
 def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
     """Bytes that a loader's worker process shares with no other (its unique set size), on average.
 
-    Each worker has made `_SAMPLES` samples, then read all annotations as an epoch does, and collected garbage once,
-    which writes to every container that Python keeps track of.
+    Each worker has made `_SAMPLES` samples, then read all annotations as an epoch does, collected garbage once, which
+    writes to every container that Python keeps track of, and handed free memory back.
 
     Args:
         make: builds the data set in a process of its own, from which workers start as torch starts them; at the top
@@ -146,8 +147,16 @@ class _Measured(Dataset[int]):
         for index in range(len(self.data)):
             self.data.visit(index)
         gc.collect()
+        _hand_back()
         lines = _SHARES.read_text().splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def _hand_back() -> None:
+    """Gives free memory back to the system, where the C library can (glibc): how much it keeps is chance."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _status(name: str) -> int:

@@ -128,7 +128,7 @@ class LoaderSettings:
     """How many images are generated; unused with --data."""
     workers: int = 2
     """Processes of which the memory is measured."""
-    annotations: int = 20_000
+    annotations: int = 5_000
     """At least as many in the data with which memory is measured, and four times as many: the data repeated."""
 
     def __post_init__(self) -> None:
