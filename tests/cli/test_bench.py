@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from maskrcnn.benchmark.settings import KernelSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
 from maskrcnn.cli import bench
 
 SMALL = (
@@ -22,6 +23,10 @@ def test_flags():
     assert parsed.protocol == Protocol(rounds=3, precision="bf16", memory=False)
     assert bench.parse(["train", "--size", "128"]).settings == TrainSettings(size=128)
     assert bench.parse(["kernels"]).settings == KernelSettings()
+    loader = bench.parse(["loader", "--data", "a.json", "--batch-size", "3", "--workers", "1"])
+    assert isinstance(loader, bench.Loader)
+    assert loader.data == Path("a.json")
+    assert loader.settings == LoaderSettings(batch_size=3, workers=1)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,10 @@ def test_flags():
         ("predict --score-threshold 1", "--score-threshold must lie in 0..1, found 1.0"),
         ("predict --images no/such", "no/such"),
         ("train --size 100", "--size must be a multiple of 32"),
+        ("loader --annotations 0", "--annotations must be 1 or more"),
+        ("loader --size 8", "--size must be 128 or more, found 8"),
+        ("loader --data no/such.json", "no/such.json: no such file"),
+        ("loader --precision bf16", "leave out --device and --precision"),
         ("kernels --masks 0", "--masks must be 1 or more"),
         ("kernels --map-size 4 4", "--map-size needs 32 or more a side"),
         ("kernels --precision bf16", "compared in fp32"),
@@ -68,6 +77,23 @@ def test_json(command):
     assert found["kernels"]["RoIAlign"]["seconds"]["rounds"] == 2
     assert found["line"].startswith("kernels: RoIAlign x")
     assert "results agree" in ran.err
+
+
+def test_loader(command):
+    words = ["--size", "128", "--count", "2", "--batch-size", "2", "--rounds", "2", "--no-memory"]
+    ran = command("bench", "loader", *words)
+    assert ran.code == 0
+    _, ours, theirs, verdict, line = ran.out.splitlines()
+    assert ours.split()[0] == "ours"
+    assert theirs.split()[0] == "torchvision"
+    assert verdict.startswith("samples agree")
+    assert "images a second on one core" in line
+    assert line.endswith("maskrcnn bench loader " + " ".join(words))
+    found = json.loads(command("bench", "loader", *words, "--json").out)
+    assert found["bench"] == "loader"
+    assert found["settings"]["size"] == 128
+    assert found["agreement"]["agree"]
+    assert found["line"].startswith("loader: ours ")
 
 
 def test_a_difference_ends_with_1(command, monkeypatch):

@@ -69,6 +69,9 @@ def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_p
         bitmap, (x, y) = dataset.crop(0, i)
         np.testing.assert_array_equal(bitmap, dense[y : y + bitmap.shape[0], x : x + bitmap.shape[1]])
         assert bitmap.sum() == dense.sum()
+    for own, number in zip(dataset.crops(0, [2, 0]), (2, 0), strict=True):
+        np.testing.assert_array_equal(own[0], dataset.crop(0, number)[0])
+        assert own[1] == dataset.crop(0, number)[1]
     # The boxes were missing: they are the masks' own.
     np.testing.assert_array_equal(dataset.annotations(0).boxes, [RLE((40, 50), dataset.rle(0, 0).counts).box] * 3)
 
@@ -86,6 +89,7 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
     assert len(dataset.annotations(1).labels) == 0
     bitmap, origin = dataset.crop(0, 0)
     assert (bitmap.shape, origin, int(bitmap.sum())) == ((5, 10), (2, 3), 50)
+    assert [crop[0].shape for crop in dataset.crops(0, [0])] == [(0, 0)]  # nothing to learn a mask from
     assert len(dataset.instances(0)) == 1
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = "street"
     content["annotations"].pop()

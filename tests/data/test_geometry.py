@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -46,7 +46,7 @@ def test_pixels_move_as_the_matrix_says(case: tuple[np.ndarray, tuple[int, int],
     y, x = np.mgrid[0:height, 0:width] + 0.5
     image = np.stack([x * 4, y * 4, np.full_like(x, 99)], axis=-1)
     assert image.max() <= 255
-    out = geometry.warp_image(image.astype(np.uint8), matrix, out_hw)
+    out = geometry.warp_image(image.astype(np.uint8), matrix, out_hw).permute(1, 2, 0).numpy()
     assert out.shape == (*out_hw, 3)
     v, u = np.mgrid[0 : out_hw[0], 0 : out_hw[1]] + 0.5
     source = geometry.transform_points(np.stack([u, v], axis=-1), np.linalg.inv(matrix))
@@ -58,14 +58,47 @@ def test_pixels_move_as_the_matrix_says(case: tuple[np.ndarray, tuple[int, int],
 
 def test_shrinking_is_antialiased_as_in_pil() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
-    out = geometry.warp_image(image, geometry.scaling(0.25, 0.25), (16, 12))
-    np.testing.assert_array_equal(out, np.asarray(Image.fromarray(image).resize((12, 16), Image.Resampling.BILINEAR)))
+    out = geometry.warp_image(image, geometry.scaling(0.25, 0.25), (16, 12)).permute(1, 2, 0).numpy()
+    expected = np.asarray(Image.fromarray(image).resize((12, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)  # both round to 8 bits twice
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(20, 90)), data.draw(st.integers(20, 90))
+    near = st.integers(-2, 2)  # sides that hardly change are the hard ones
+    h = data.draw(st.integers(4, 200) | near.map(lambda d: height + d))
+    w = data.draw(st.integers(4, 200) | near.map(lambda d: width + d))
+    out_h, out_w = data.draw(st.integers(1, h)), data.draw(st.integers(1, w))
+    top, left = data.draw(st.integers(0, h - out_h)), data.draw(st.integers(0, w - out_w))
+    y, x = geometry.window_start(top, h / height), geometry.window_start(left, w / width)
+    assert 0 <= y <= top < y + 1
+    assert 0 <= x <= left < x + 1
+    matrix = geometry.translation(-x, -y) @ geometry.scaling(w / width, h / height)
+    flips = data.draw(st.tuples(st.booleans(), st.booleans()))
+    if flips[0]:
+        matrix = geometry.horizontal_flip(out_w) @ matrix
+    if flips[1]:
+        matrix = geometry.vertical_flip(out_h) @ matrix
+    image = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = geometry.warp_image(image, matrix, (out_h, out_w)).permute(1, 2, 0).numpy()
+    box = x * width / w, y * height / h, min((x + out_w) * width / w, width), min((y + out_h) * height / h, height)
+    expected = np.asarray(Image.fromarray(image).resize((out_w, out_h), Image.Resampling.BILINEAR, box=box))
+    expected = expected[:: -1 if flips[1] else 1, :: -1 if flips[0] else 1]
+    np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=2)  # both round after each axis
+
+
+def test_a_window_elsewhere_is_refused() -> None:
+    image = np.zeros((40, 40, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"found 3\.3"):
+        geometry.warp_image(image, geometry.translation(-3.3, 0) @ geometry.scaling(2, 2), (20, 20))
 
 
 def test_what_lies_outside_the_image_is_zero() -> None:
     image = np.full((4, 4, 3), 200, dtype=np.uint8)
     out = geometry.warp_image(image, geometry.translation(2, 1), (6, 8))
-    assert (out[1:5, 2:6] == 200).all()
+    assert (out[:, 1:5, 2:6] == 200).all()
     assert out.sum() == 200 * 16 * 3
     assert geometry.warp_image(image, geometry.translation(20, 0), (6, 8)).sum() == 0
 

@@ -45,6 +45,13 @@ def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
     return replace(small_config(batch_size=3, **train), augment=augment)
 
 
+def test_a_turned_image_is_whole() -> None:
+    config = ImageConfig(short_side=64, long_side=96)
+    augment = AugmentConfig(flip_horizontal=0.0, quarter_turns=True)
+    sizes = {draw_matrix((40, 60), np.zeros((0, 4)), config, augment, np.random.default_rng(i))[1] for i in range(20)}
+    assert sizes == {(64, 96), (96, 64)}
+
+
 def test_bars_are_on_both_sides() -> None:
     config = ImageConfig(short_side=64, long_side=96, letterbox="square")
     augment = AugmentConfig(flip_horizontal=0.0)

@@ -13,7 +13,9 @@ from maskrcnn.errors import DataError
 from maskrcnn.ops.reference_masks import run_lengths, string_of_runs
 from maskrcnn.ops.rle import (
     area,
+    count_pixels,
     crop_to_rle,
+    decode_many,
     decode_runs,
     encode_many,
     encode_runs,
@@ -155,3 +157,25 @@ def test_cost_follows_the_crop_and_not_the_image() -> None:
     assert origin == (399_000, 299_000)
     np.testing.assert_array_equal(found, bitmap)
     assert peak < 200_000
+
+
+@given(
+    st.lists(st.one_of(st.lists(st.integers(0, 1 << 20), max_size=9).map(np.array).map(encode_runs), st.binary())),
+    st.integers(1, 40),
+)
+def test_many_strings_are_decoded_as_each(strings: list[bytes], at_once: int) -> None:
+    runs, sizes, sound = decode_many(strings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maskrcnn.ops.rle._CHARACTERS_AT_ONCE", at_once)
+        pixels, foreground = count_pixels(strings)
+    assert len(runs) == sizes.sum()
+    for i, own in enumerate(np.split(runs, np.cumsum(sizes)[:-1]) if strings else []):
+        try:
+            alone = decode_runs(strings[i])
+        except DataError:
+            assert not sound[i]
+            assert pixels[i] == foreground[i] == -1
+        else:
+            assert sound[i]
+            assert own.tolist() == alone.tolist()
+            assert (pixels[i], foreground[i]) == (alone.sum(), area(alone))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.masks import RLE, Masks
+from maskrcnn.structures.masks import RLE, Masks, known_areas
 
 bitmaps = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
@@ -130,3 +130,21 @@ def test_no_masks() -> None:
 def test_masks_of_two_images_are_refused() -> None:
     with pytest.raises(DataError, match="mask 1"):
         Masks([RLE.from_dense(np.ones((2, 3))), RLE.from_dense(np.ones((3, 2)))])
+
+
+def test_areas_of_what_is_sound_and_nothing_else() -> None:
+    bitmaps = [np.eye(4, 5), np.zeros((4, 5)), np.ones((2, 3))]
+    sound = [RLE.from_dense(bitmap.astype(bool)).to_coco() for bitmap in bitmaps]
+    broken = [
+        {**sound[0], "size": [4, 6]},
+        {**sound[0], "size": [4]},
+        {**sound[0], "counts": sound[0]["counts"] + "~"},
+        {**sound[0], "counts": "\u00e9"},
+        {**sound[0], "counts": [20]},
+        {"counts": "0"},
+        [[1, 2, 3]],
+        None,
+    ]
+    assert known_areas([sound[0], *broken, *sound[1:]]).tolist() == [4, *[-1] * len(broken), 0, 6]
+    assert known_areas([]).tolist() == []
+    assert RLE.from_coco(sound[0], sound=True) == RLE.from_coco(sound[0])

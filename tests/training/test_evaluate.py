@@ -38,6 +38,20 @@ def test_a_model_file_a_predictor_and_its_written_results_agree(predictor: Predi
     assert evaluate_results(data, tmp_path / "results.json") == report
 
 
+def test_the_annotations_are_read_once(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_small(tmp_path, "val", 2)
+    content = json.loads(data.read_text())
+    content["annotations"][0]["category_id"] = 99
+    data.write_text(json.dumps(content))
+    read: list[Path] = []
+    bytes_of = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), bytes_of(path))[1])
+    report = evaluate(predictor, data)
+    assert read == [data]
+    assert report == evaluate(predictor, load_coco(data))
+    assert report.skipped[0].startswith(f"{data}: annotations[0] (id 1)")
+
+
 def test_limits(predictor: Predictor, tmp_path: Path) -> None:
     data = write_small(tmp_path, "val", 3)
     report = evaluate(predictor, data, limit=2, max_detections=4)

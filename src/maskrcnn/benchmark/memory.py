@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import statistics
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.errors import MaskRCNNError
 
 # Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
 # set back, and a child begins with the peak of its parent.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_SHARES = Path("/proc/self/smaps_rollup")  # what the process shares with others, and what it has to itself
+
+_SAMPLES = 8  # of each worker, after which its memory is read
 
 Prepare = Callable[[], Callable[[], object]]  # makes everything ready and returns the call to be measured
 
@@ -77,6 +84,79 @@ def _here(prepare: Prepare, threads: int) -> Memory | None:
     before = _status("VmRSS")
     call()
     return Memory(before, _status("VmHWM"))
+
+
+class Visitable(Protocol):
+    """A data set of which memory is measured."""
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> object:
+        """Makes a training sample of image number `index`."""
+
+    def visit(self, index: int) -> object:
+        """Reads every annotation of image number `index`, as a sample does."""
+
+
+def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
+    """Bytes that a loader's worker process shares with no other (its unique set size), on average.
+
+    Each worker has made `_SAMPLES` samples, then read all annotations as an epoch does, collected garbage once, which
+    writes to every container that Python keeps track of, and handed free memory back.
+
+    Args:
+        make: builds the data set in a process of its own, from which workers start as torch starts them; at the top
+            level of a module, or a `partial` of such.
+
+    Returns:
+        None where the system does not tell.
+
+    Raises:
+        MaskRCNNError: the process was killed, most likely because memory ran out.
+    """
+    if not _SHARES.exists():
+        return None
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_of_workers, make, workers, get_start_method()).result()
+        except BrokenProcessPool:
+            raise MaskRCNNError(
+                "the process in which memory was measured was killed; most likely memory ran out: "
+                "choose fewer --annotations, or --no-memory"
+            ) from None
+
+
+def _of_workers(make: Callable[[], Visitable], workers: int, start: str) -> int:
+    # The context is given because a spawned process would spawn its own.
+    loader = DataLoader(_Measured(make(), workers), None, num_workers=workers, multiprocessing_context=start)
+    return round(statistics.fmean(loader))
+
+
+class _Measured(Dataset[int]):
+    """One item for each worker: the bytes that it has to itself."""
+
+    def __init__(self, data: Visitable, workers: int) -> None:
+        self.data, self.workers = data, workers
+
+    def __len__(self) -> int:
+        return self.workers
+
+    def __getitem__(self, _: int) -> int:
+        for index in range(_SAMPLES):
+            self.data.sample(index % len(self.data))
+        for index in range(len(self.data)):
+            self.data.visit(index)
+        gc.collect()
+        _hand_back()
+        lines = _SHARES.read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def _hand_back() -> None:
+    """Gives free memory back to the system, where the C library can (glibc): how much it keeps is chance."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _status(name: str) -> int:

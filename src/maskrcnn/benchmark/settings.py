@@ -9,6 +9,7 @@ from maskrcnn.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 SMALLEST_SIDE = 32  # pixels: below it the deepest feature map is empty
+SMALLEST_SAMPLE = 128  # pixels
 
 
 def _require(ok: bool, message: str) -> None:
@@ -113,3 +114,26 @@ class KernelSettings:
                 min(height, width) >= SMALLEST_SIDE,
                 f"--{name.replace('_', '-')} needs {SMALLEST_SIDE} or more a side, found {height} {width}",
             )
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """Samples with large scale jitter: scaled by 0.1 to 2, cropped and padded, flipped."""
+
+    size: int = 1024
+    """Side of a sample in pixels."""
+    batch_size: int = 8
+    """Samples a round; every round has others."""
+    count: int = 32
+    """How many images are generated; unused with --data."""
+    workers: int = 2
+    """Processes of which the memory is measured."""
+    annotations: int = 5_000
+    """At least as many in the data with which memory is measured, and four times as many: the data repeated."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "count", "workers", "annotations"):
+            value = getattr(self, name)
+            _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
+        # Below it masks have a few pixels, which each side rounds in its own way.
+        _require(self.size >= SMALLEST_SAMPLE, f"--size must be {SMALLEST_SAMPLE} or more, found {self.size}")

@@ -1,15 +1,16 @@
-"""`maskrcnn bench predict|train|kernels`: speed and memory beside torchvision's, in one process, with equal results."""
+"""`maskrcnn bench predict|train|kernels|loader`: speed and memory beside torchvision's, with equal results."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskrcnn.benchmark.settings import KernelSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
 
 if TYPE_CHECKING:
     from maskrcnn.benchmark.measure import Comparison
@@ -87,7 +88,40 @@ class Kernels:
         return _finish("kernels", self, report, rows, outcome)
 
 
-def _finish(name: str, command: Predict | Train | Kernels, report: Any, rows: Sequence[Row], outcome: str) -> int:
+@dataclass(frozen=True)
+class Loader:
+    """Training samples with large scale jitter from a COCO JSON in both packages, on one core: seconds, memory."""
+
+    data: Path | None = None
+    """COCO JSON, or a folder that holds one; default: generated images with polygons."""
+    settings: Annotated[LoaderSettings, Flags] = field(default_factory=LoaderSettings)
+    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    json: Flag = False
+    """Print one JSON object on stdout."""
+    argv: Argv = ()
+
+    def run(self) -> int:
+        from maskrcnn.benchmark.loader import bench_loader
+
+        report = bench_loader(self.data, self.settings, self.protocol, _track)
+        sides = {"ours": report.times.ours, "torchvision": report.times.theirs}
+        rows = [_row(side, seconds, memory=_worker_mb(report.memory.get(side))) for side, seconds in sides.items()]
+        speed = report.images_per_second()
+        outcome = (
+            f"{_outcome(report.times)}, images a second on one core {speed['ours']:.1f} and {speed['torchvision']:.1f}"
+        )
+        return _finish("loader", self, report, rows, outcome)
+
+
+Bench = Predict | Train | Kernels | Loader
+
+
+def _worker_mb(found: Mapping[int, int] | None) -> str:
+    """What a worker has to itself, with few and with many annotations."""
+    return ", ".join(f"{size / 1e6:.0f} ({count:,})" for count, size in (found or {}).items()) or "-"
+
+
+def _finish(name: str, command: Bench, report: Any, rows: Sequence[Row], outcome: str) -> int:
     """Prints the report; 1 when the results differ, because then the speed means nothing."""
     from rich.table import Table
 
@@ -104,7 +138,7 @@ def _finish(name: str, command: Predict | Train | Kernels, report: Any, rows: Se
         table.add_row(*row)
     say = console(stderr=command.json)
     say.print(table)
-    agreement = report.agreement if isinstance(command, Predict) else report
+    agreement = report.agreement if isinstance(command, Predict | Loader) else report
     say.print(agreement.line(), markup=False)
     say.print(line, markup=False)
     return 0 if agreement.agree else 1
@@ -157,8 +191,9 @@ Command = (
     Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
     | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[Kernels, tyro.conf.subcommand("kernels", prefix_name=False)]
+    | Annotated[Loader, tyro.conf.subcommand("loader", prefix_name=False)]
 )
 
 
-def parse(argv: Sequence[str]) -> Predict | Train | Kernels:
+def parse(argv: Sequence[str]) -> Bench:
     return replace(tyro.cli(Command, prog="maskrcnn bench", args=argv), argv=tuple(argv))

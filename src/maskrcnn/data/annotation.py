@@ -47,6 +47,7 @@ def read_annotation(
     images: Mapping[Any, tuple[Path, int, int]],
     categories: Mapping[int, tuple[int, Category]],
     seen: set[Any],
+    area: int,
 ) -> tuple[Any, Row]:
     """The image id and content of one annotation.
 
@@ -55,6 +56,7 @@ def read_annotation(
         images: image id -> file, height and width.
         categories: category id -> label and category.
         seen: ids of the annotations before; this one's is added.
+        area: of its segmentation, from `known_areas`.
 
     Raises:
         DataError: it is broken.
@@ -73,7 +75,7 @@ def read_annotation(
         raise DataError(f"{where}: no category has id {category!r}")
     label, named = categories[category]
     _, height, width = images[image_id]
-    kind, content, mask_box = _read_segmentation(where, annotation.get("segmentation"), (height, width))
+    kind, content, mask_box = _read_segmentation(where, annotation.get("segmentation"), (height, width), area)
     box = annotation.get("bbox")
     if box is not None:
         edges = _read_box(where, box, (height, width))
@@ -114,21 +116,21 @@ def _read_box(where: str, box: Any, size: tuple[int, int]) -> _Edges:
 
 
 def _read_segmentation(
-    where: str, segmentation: Any, size: tuple[int, int]
+    where: str, segmentation: Any, size: tuple[int, int], area: int
 ) -> tuple[int, bytes, Callable[[], _Edges] | None]:
     """How it is stored, its bytes, and a function that gives its tight box."""
     if segmentation is None or segmentation == []:
         return NO_MASK, b"", None
     if isinstance(segmentation, Mapping):
         try:
-            rle = RLE.from_coco(segmentation)
+            rle = RLE.from_coco(segmentation, sound=area > 0)
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
         if rle.size != size:
             raise DataError(
                 f"{where}: the RLE is of an image of height, width {rle.size}, its image has {size}; correct either"
             )
-        if rle.area == 0:
+        if area <= 0 and rle.area == 0:
             raise DataError(f"{where}: the RLE has no area")
         return RUN_LENGTHS, rle.counts, lambda: _tight_box(rle)
     parts = _read_polygons(where, segmentation)

@@ -1,7 +1,7 @@
 """COCO JSON as flat arrays: images, annotations and categories, checked once when the file is read.
 
-Annotations stay in a few numpy arrays and one buffer of bytes, so that loader processes share their memory
-however many there are. Raw ids live here and in `evaluation`; everywhere else labels are 0-based.
+Annotations stay in a few arrays and one buffer of bytes, so that loader processes share their memory however many
+there are (`records.py`). Raw ids live here and in `evaluation`; everywhere else labels are 0-based.
 
 Legend: N annotations of one image, T of the data set, K keypoints.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import (
@@ -29,32 +31,14 @@ from maskrcnn.data.annotation import (
     short,
     unpack_polygons,
 )
+from maskrcnn.data.records import PackedBytes, Record, Records, ids_of, pack_ids
 from maskrcnn.errors import ConfigError, DataError, ImageError
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.ops.rle import crop_to_rle
+from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.keypoints import keypoint_names
-from maskrcnn.structures.masks import RLE, Masks
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image of a data set.
-
-    Attributes:
-        image_id: as in the JSON.
-        path: of the image file.
-        height, width: pixels, as the JSON says.
-        first, count: its annotations' place in the data set's arrays.
-    """
-
-    image_id: int | str
-    path: Path
-    height: int
-    width: int
-    first: int
-    count: int
+from maskrcnn.structures.masks import RLE, Masks, known_areas
 
 
 @dataclass(frozen=True)
@@ -62,7 +46,7 @@ class Annotations:
     """The annotations of one image, N of them, in original pixels.
 
     Attributes:
-        ids: (N,) object, as in the JSON.
+        ids: (N,) int64, or object where some are not whole numbers of 64 bits; as in the JSON.
         boxes: (N, 4) float32 x1 y1 x2 y2.
         labels: (N,) int64, 0-based.
         crowd: (N,) bool.
@@ -88,38 +72,42 @@ class CocoDataset:
     """
 
     path: Path
-    records: tuple[Record, ...]
+    records: Records
     categories: tuple[Category, ...]
     problems: tuple[str, ...]
-    _ids: np.ndarray = field(repr=False)
-    _boxes: np.ndarray = field(repr=False)
-    _labels: np.ndarray = field(repr=False)
-    _crowd: np.ndarray = field(repr=False)
-    _kinds: np.ndarray = field(repr=False)  # (T,) uint8
-    _spans: np.ndarray = field(repr=False)  # (T, 2) int64, start and end in `_blob`
-    _blob: np.ndarray = field(repr=False)  # uint8: RLE strings, and polygons as `annotation.py` packs them
-    _keypoints: np.ndarray | None = field(repr=False)  # (T, K, 3) float32
+    _ids: Tensor | np.ndarray = field(repr=False)
+    _boxes: Tensor = field(repr=False)
+    _labels: Tensor = field(repr=False)
+    _crowd: Tensor = field(repr=False)
+    _kinds: Tensor = field(repr=False)  # (T,) uint8
+    _segmentations: PackedBytes = field(repr=False)  # RLE strings, and polygons as `annotation.py` packs them
+    _keypoints: Tensor | None = field(repr=False)  # (T, K, 3) float32
 
     def __len__(self) -> int:
         return len(self.records)
 
     def subset(self, indices: Sequence[int]) -> CocoDataset:
         """The same data set with only some of its images."""
-        return replace(self, records=tuple(self.records[i] for i in indices))
+        return replace(self, records=Records(self.records[i] for i in indices))
 
     def annotations(self, index: int) -> Annotations:
         """The annotations of image number `index`."""
         record = self.records[index]
         rows = slice(record.first, record.first + record.count)
         return Annotations(
-            self._ids[rows], self._boxes[rows], self._labels[rows], self._crowd[rows], self._kinds[rows] != NO_MASK
+            ids_of(self._ids[rows]),
+            self._boxes[rows].numpy(),
+            self._labels[rows].numpy(),
+            self._crowd[rows].numpy(),
+            self._kinds[rows].numpy() != NO_MASK,
         )
 
     def keypoints(self, index: int) -> np.ndarray | None:
         """(N, K, 3) float32 x, y, visibility (0 not labelled, 1 hidden, 2 visible) of the annotations of an image, in
         continuous original pixels; zeros where nothing is labelled. None when no category names keypoints."""
         record = self.records[index]
-        return None if self._keypoints is None else self._keypoints[record.first : record.first + record.count]
+        rows = slice(record.first, record.first + record.count)
+        return None if self._keypoints is None else self._keypoints[rows].numpy()
 
     def crop(self, index: int, number: int) -> tuple[np.ndarray, tuple[int, int]]:
         """The mask of annotation `number` of an image: (h, w) uint8 bitmap of its tight box and the original pixel
@@ -127,15 +115,26 @@ class CocoDataset:
         if self.annotations(index).has_mask[number]:
             return self.rle(index, number).crop()
         record = self.records[index]
-        x1, y1, x2, y2 = _pixel_box(self._boxes[record.first + number], (record.height, record.width))
+        x1, y1, x2, y2 = _pixel_box(self._boxes[record.first + number].numpy(), (record.height, record.width))
         return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (x1, y1)
+
+    def crops(self, index: int, numbers: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, tuple[int, int]]]:
+        """The masks of several annotations of an image, as `crop` gives them but (0, 0) where there is no mask."""
+        has_mask = self.annotations(index).has_mask
+        found = [(np.zeros((0, 0), dtype=np.uint8), (0, 0))] * len(numbers)
+        masked = [place for place, number in enumerate(numbers) if has_mask[number]]
+        runs, sizes, _ = decode_many([self.rle(index, int(numbers[place])).counts for place in masked])
+        ends = np.cumsum(sizes)
+        for place, start, end in zip(masked, ends - sizes, ends, strict=True):
+            found[place] = runs_to_crop(runs[start:end], self.records[index].height)
+        return found
 
     def rle(self, index: int, number: int) -> RLE:
         """The mask of annotation `number` of an image as run lengths."""
         record = self.records[index]
         row = record.first + number
         size = (record.height, record.width)
-        content = self._blob[self._spans[row, 0] : self._spans[row, 1]]
+        content = self._segmentations[row]
         if self._kinds[row] == RUN_LENGTHS:
             return RLE(size, content.tobytes())
         if self._kinds[row] == POLYGONS:
@@ -190,7 +189,9 @@ def find_json(path: Path) -> Path:
     return found[0]
 
 
-def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = False) -> CocoDataset:
+def load_coco(
+    path: Path | str, images: Path | None = None, *, strict: bool = False, content: Mapping[str, Any] | None = None
+) -> CocoDataset:
     """Reads a COCO JSON and checks every annotation.
 
     Segmentations may be polygons of several parts, compressed or uncompressed RLE, or missing. Boxes that are
@@ -202,12 +203,13 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
         images: folder of the images; by default the folder named like the JSON, else `images` beside it, else COCO's
             own (`annotations/instances_val2017.json` and `val2017/`), else the JSON's own folder.
         strict: refuse the file at its first broken entry.
+        content: of the file, if `read_json` has read it already.
 
     Raises:
         DataError: the file cannot be used at all, or `strict` and something in it is broken.
     """
     path = find_json(Path(path))
-    content = _read_json(path)
+    content = read_json(path) if content is None else content
     categories = _read_categories(path, content["categories"])
     category_of = {category.id: (label, category) for label, category in enumerate(categories)}
     problems = _Problems(strict)
@@ -215,9 +217,10 @@ def load_coco(path: Path | str, images: Path | None = None, *, strict: bool = Fa
     entries = _read_images(path, content["images"], folder, problems)
     rows: dict[Any, list[Row]] = {image_id: [] for image_id in entries}
     seen: set[Any] = set()
-    for annotation in content["annotations"]:
+    areas = known_areas([a.get("segmentation") if isinstance(a, Mapping) else None for a in content["annotations"]])
+    for annotation, area in zip(content["annotations"], areas.tolist(), strict=True):
         try:
-            image_id, row = read_annotation(path, annotation, entries, category_of, seen)
+            image_id, row = read_annotation(path, annotation, entries, category_of, seen, area)
         except DataError as error:
             problems.add(str(error))
         else:
@@ -238,7 +241,12 @@ class _Problems:
         self.found.append(message)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a COCO JSON.
+
+    Raises:
+        DataError: the file cannot be read, or lacks images, annotations or categories.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -340,26 +348,21 @@ def _flatten(
         own = rows[image_id]
         records.append(Record(image_id, file, height, width, len(everything), len(own)))
         everything.extend(own)
-    ids = np.empty(len(everything), dtype=object)
-    ids[:] = [row.id for row in everything]
-    sizes = np.array([len(row.content) for row in everything], dtype=np.int64)
-    ends = np.cumsum(sizes)
     count = max(len(category.keypoints) for category in categories)
     none = np.zeros((count, 3), dtype=np.float32)  # of an annotation whose category has no keypoints
     points = [none if row.keypoints is None else row.keypoints for row in everything]
     return CocoDataset(
         path=path,
-        records=tuple(records),
+        records=Records(records),
         categories=categories,
         problems=problems,
-        _ids=ids,
-        _boxes=np.array([row.edges for row in everything], dtype=np.float32).reshape(-1, 4),
-        _labels=np.array([row.label for row in everything], dtype=np.int64),
-        _crowd=np.array([row.crowd for row in everything], dtype=np.bool_),
-        _kinds=np.array([row.kind for row in everything], dtype=np.uint8),
-        _spans=np.stack([ends - sizes, ends], axis=1),
-        _blob=np.frombuffer(b"".join(row.content for row in everything), dtype=np.uint8),
-        _keypoints=np.array(points, dtype=np.float32).reshape(-1, count, 3) if count else None,
+        _ids=pack_ids([row.id for row in everything]),
+        _boxes=torch.tensor([row.edges for row in everything], dtype=torch.float32).reshape(-1, 4),
+        _labels=torch.tensor([row.label for row in everything], dtype=torch.int64),
+        _crowd=torch.tensor([row.crowd for row in everything], dtype=torch.bool),
+        _kinds=torch.tensor([row.kind for row in everything], dtype=torch.uint8),
+        _segmentations=PackedBytes([row.content for row in everything]),
+        _keypoints=torch.from_numpy(np.array(points, dtype=np.float32).reshape(-1, count, 3)) if count else None,
     )
 
 

@@ -17,7 +17,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.config import Config
-from maskrcnn.data.coco import CocoDataset, Record
+from maskrcnn.data.coco import CocoDataset
+from maskrcnn.data.records import Record
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
@@ -80,7 +81,8 @@ def training_batches(
         ImageError: with `strict`.
         DataError: many images in a row cannot be read.
     """
-    landscape = np.array([record.width >= record.height for record in dataset.records])
+    heights, widths = dataset.records.sizes_hw.T
+    landscape = widths >= heights
     augment = config.augment
     if augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size

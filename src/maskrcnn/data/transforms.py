@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from maskrcnn.config import AugmentConfig, ImageConfig
@@ -25,6 +24,7 @@ from maskrcnn.data.geometry import (
     vertical_flip,
     visible_box,
     warp_image,
+    window_start,
 )
 from maskrcnn.structures.images import Placement, place, size_with_bars
 from maskrcnn.structures.keypoints import flip_pairs
@@ -70,28 +70,43 @@ def training_sample(
     Raises:
         ImageError: the file cannot be read or has another size than its record.
     """
-    image = dataset.read(index)
     record, annotations = dataset.records[index], dataset.annotations(index)
-    crops = [
-        dataset.crop(index, i) if has_mask else (np.zeros((0, 0), dtype=np.uint8), (0, 0))
-        for i, has_mask in enumerate(annotations.has_mask)
-    ]
-    size = image.shape[0], image.shape[1]
-    matrix, out_hw = draw_matrix(size, annotations.boxes[~annotations.crowd], image_config, augment, rng)
-    pixels = torch.from_numpy(warp_image(image, matrix, out_hw)).permute(2, 0, 1)
+    objects = annotations.boxes[~annotations.crowd]
+    matrix, out_hw = draw_matrix((record.height, record.width), objects, image_config, augment, rng)
+    sample = transformed_sample(dataset, index, matrix, out_hw)
+    return replace(sample, image=jitter_colour(sample.image, augment, rng))
+
+
+def transformed_sample(dataset: CocoDataset, index: int, matrix: np.ndarray, out_hw: tuple[int, int]) -> Sample:
+    """Image number `index` and its annotations through a matrix; masks of objects out of sight are never drawn.
+
+    Args:
+        matrix: original to network-input pixels, as `warp_image` takes it.
+        out_hw: height and width of the network input.
+
+    Raises:
+        ImageError: the file cannot be read or has another size than its record.
+    """
+    image = warp_image(dataset.read(index), matrix, out_hw)
+    record, annotations = dataset.records[index], dataset.annotations(index)
+    size = record.height, record.width
     inverse = np.linalg.inv(matrix)
-    boxes = visible_boxes(annotations.boxes, crops, matrix, inverse, size, out_hw)
-    keep = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1))
+    whole = _clipped(transform_boxes(annotations.boxes.astype(np.float64), matrix), out_hw)
+    near = np.flatnonzero(_thick(whole))
+    crops = dataset.crops(index, near)
+    boxes = visible_boxes(annotations.boxes[near], crops, matrix, inverse, size, out_hw)
+    seen = np.flatnonzero(_thick(boxes))
+    keep = near[seen]
     keypoints = dataset.keypoints(index)
     if keypoints is not None:
         named = [dataset.categories[label].keypoints for label in annotations.labels[keep]]
         keypoints = visible_keypoints(keypoints[keep], named, matrix, out_hw)
     return Sample(
-        image=jitter_colour(pixels, augment, rng),
-        boxes=boxes[keep].astype(np.float32),
+        image=image,
+        boxes=boxes[seen].astype(np.float32),
         labels=np.where(annotations.crowd, -1, annotations.labels)[keep],
         crowd=annotations.crowd[keep],
-        crops=[crops[i] for i in keep],
+        crops=[crops[i] for i in seen],
         to_original=inverse[:2].astype(np.float32),
         image_hw=size,
         image_id=record.image_id,
@@ -120,16 +135,18 @@ def draw_matrix(
     turns = int(rng.integers(4)) if augment.quarter_turns else 0
 
     square = (image_config.long_side, image_config.long_side) if image_config.letterbox == "square" else None
-    window = augment.crop or image_config.fixed_size or square or (height, width)
-    if turns % 2:
+    window = augment.crop or image_config.fixed_size or square
+    if window is None:
+        window = height, width
+    elif turns % 2:  # it is turned with the image
         window = window[1], window[0]
     out_h, out_w = min(height, window[0]), min(width, window[1])
     target = None
     if (out_h, out_w) != (height, width) and len(boxes) and rng.random() < OBJECT_IN_CROP:
         x1, y1, x2, y2 = transform_boxes(boxes[rng.integers(len(boxes))][None].astype(np.float64), matrix)[0]
         target = (x1 + x2) / 2, (y1 + y2) / 2
-    left = _window_start(width, out_w, target[0] if target else None, rng)
-    top = _window_start(height, out_h, target[1] if target else None, rng)
+    left = window_start(_draw_start(width, out_w, target[0] if target else None, rng), matrix[0, 0])
+    top = window_start(_draw_start(height, out_h, target[1] if target else None, rng), matrix[1, 1])
     matrix = translation(-left, -top) @ matrix
 
     if rng.random() < augment.flip_horizontal:
@@ -155,16 +172,26 @@ def visible_boxes(
 ) -> np.ndarray:
     """(N, 4) float64 boxes in network-input pixels, clipped to the output; those that are cut by it shrink to what
     is seen of their mask, and are empty where nothing is."""
-    frame = np.array([0.0, 0.0, out_hw[1], out_hw[0]])
-    window = transform_boxes(frame[None], inverse)[0]
+    frame = np.array([[0.0, 0.0, out_hw[1], out_hw[0]]])
+    window = transform_boxes(frame, inverse)[0]
     window = np.clip(window, 0, [size_hw[1], size_hw[0], size_hw[1], size_hw[0]])
-    result = np.zeros((len(boxes), 4))
-    for i, (box, (bitmap, origin)) in enumerate(zip(boxes.astype(np.float64), crops, strict=True)):
-        inside = (box[:2] >= window[:2] - 1e-6).all() and (box[2:] <= window[2:] + 1e-6).all()
-        seen = box if inside or bitmap.size == 0 else visible_box(bitmap, origin, window)
-        if seen is not None:
-            result[i] = np.clip(transform_boxes(seen[None], matrix)[0], frame[[0, 1, 0, 1]], frame[[2, 3, 2, 3]])
-    return result
+    seen = boxes.astype(np.float64)
+    inside = (seen[:, :2] >= window[:2] - 1e-6).all(axis=1) & (seen[:, 2:] <= window[2:] + 1e-6).all(axis=1)
+    for i in np.flatnonzero(~inside):
+        bitmap, origin = crops[i]
+        if bitmap.size:
+            part = visible_box(bitmap, origin, window)
+            seen[i] = np.tile(window[:2], 2) if part is None else part
+    return _clipped(transform_boxes(seen, matrix), out_hw)
+
+
+def _clipped(boxes: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    return np.clip(boxes, 0, [size_hw[1], size_hw[0], size_hw[1], size_hw[0]])
+
+
+def _thick(boxes: np.ndarray) -> np.ndarray:
+    """(N,) bool, which boxes are not too thin to be learnt."""
+    return (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1)
 
 
 def visible_keypoints(
@@ -208,7 +235,7 @@ def jitter_colour(image: Tensor, augment: AugmentConfig, rng: np.random.Generato
     return image
 
 
-def _window_start(length: int, window: int, target: float | None, rng: np.random.Generator) -> int:
+def _draw_start(length: int, window: int, target: float | None, rng: np.random.Generator) -> int:
     """Where a window begins on one axis, uniformly among the places that show `target`."""
     low, high = 0, length - window
     if target is not None:

@@ -107,7 +107,7 @@ def digits(figure: float | None) -> str:
 
 
 def evaluate_results(
-    ground_truth: Path | str | Mapping[str, Any],
+    ground_truth: Path | str | Mapping[str, Any] | GroundTruth,
     results: Path | str | Sequence[Mapping[str, Any]],
     *,
     max_detections: int = _STANDARD,
@@ -123,7 +123,7 @@ def evaluate_results(
     Images without results count. Annotations that cannot be used are left out and named in `Report.skipped`.
 
     Args:
-        ground_truth: a COCO JSON file, or its content.
+        ground_truth: a COCO JSON file, its content, or what `read_ground_truth` made of it.
         results: a COCO results file, or its content: a list of objects with image_id, category_id, score, and bbox
             (x, y, width, height in pixels), segmentation (run lengths) or keypoints (x, y, score of each), or more
             than one of them.
@@ -137,7 +137,7 @@ def evaluate_results(
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
-    truth = read_ground_truth(ground_truth)
+    truth = ground_truth if isinstance(ground_truth, GroundTruth) else read_ground_truth(ground_truth)
     found = read_results(results, truth)
     if image_ids is not None:
         truth = truth.only(image_ids)

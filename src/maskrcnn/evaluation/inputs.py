@@ -22,7 +22,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.evaluation.oks import oks_sigmas
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.keypoints import keypoint_names, read_keypoints, read_labelled
-from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.masks import RLE, known_areas
 
 Box = tuple[float, float, float, float]
 
@@ -109,13 +109,17 @@ class GroundTruth:
         return replace(self, images=images, entries=tuple(e for e in self.entries if e.image in kept))
 
 
-def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
+def read_ground_truth(source: Path | str | Mapping[str, Any], name: str | None = None) -> GroundTruth:
     """Reads COCO annotations from a file, or takes its content.
+
+    Args:
+        name: of the source, for messages; by default the file.
 
     Raises:
         DataError: it cannot be read, is not COCO, has a broken category, or two images or categories of one id.
     """
-    content, name = _read(source, "ground truth", "a COCO JSON")
+    content, found_name = _read(source, "ground truth", "a COCO JSON")
+    name = name or found_name
     keys = ("images", "annotations", "categories")
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in keys):
         found = f"keys {', '.join(map(str, list(content)[:6]))}" if isinstance(content, Mapping) else _kind(content)
@@ -140,6 +144,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
     truth = GroundTruth(name, images, tuple(sizes), labels, names, keypoints, sigmas, (), (), records)
     entries = []
     seen: set[Any] = set()
+    areas = _areas(content["annotations"])
     for i, annotation in enumerate(content["annotations"]):
         number = _get(annotation, "id")
         where = f"{name}: annotations[{i}] (id {_short(number)})"
@@ -147,7 +152,7 @@ def read_ground_truth(source: Path | str | Mapping[str, Any]) -> GroundTruth:
             if _is_id(number) and number in seen:
                 raise DataError(f"{where}: expected an id of its own, found it twice")
             seen.add(number if _is_id(number) else None)
-            entries.append(_read_entry(annotation, where, truth))
+            entries.append(_read_entry(annotation, where, truth, areas[i]))
         except DataError as error:
             skipped.append(str(error))
     return replace(truth, entries=tuple(entries), skipped=tuple(skipped))
@@ -189,10 +194,16 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], truth: Ground
             f"{name}: expected COCO results, a list of objects with image_id, category_id, score and bbox, "
             f"segmentation or keypoints, found {_kind(content)}"
         )
-    return [_read_entry(entry, f"{name}: entry {i}", truth, scored=True) for i, entry in enumerate(content)]
+    areas = _areas(content)
+    return [_read_entry(entry, f"{name}: entry {i}", truth, areas[i], scored=True) for i, entry in enumerate(content)]
 
 
-def _read_entry(entry: Any, where: str, truth: GroundTruth, *, scored: bool = False) -> Entry:
+def _areas(entries: Sequence[Any]) -> list[int]:
+    """As `known_areas`, of the segmentations of annotations or results."""
+    return known_areas([_get(entry, "segmentation") for entry in entries]).tolist()
+
+
+def _read_entry(entry: Any, where: str, truth: GroundTruth, known_area: int, *, scored: bool = False) -> Entry:
     if not isinstance(entry, Mapping):
         raise DataError(f"{where}: expected an object, found {_short(entry)}")
     lacking = [key for key in ("image_id", "category_id", *(["score"] if scored else [])) if key not in entry]
@@ -211,13 +222,16 @@ def _read_entry(entry: Any, where: str, truth: GroundTruth, *, scored: bool = Fa
         raise DataError(f"{where}: expected score as a finite number, found {_short(score)}")
     image, label = truth.images[image_id], truth.categories[category_id]
     keypoints = _read_keypoints(entry, where, truth, label, scored=scored)
-    mask = _read_mask(entry.get("segmentation"), where, truth.sizes[image], polygons=not scored)
+    mask = _read_mask(entry.get("segmentation"), where, truth.sizes[image], known_area, polygons=not scored)
     box = _read_box(entry.get("bbox"), where, mask, needed=not scored or keypoints is None)
     if not scored and box is not None and min(box[2:]) == 0:
         raise DataError(f"{where}: bbox {_short(entry.get('bbox'))} has no area")
-    area = mask.area if mask is not None else box[2] * box[3] if box is not None else 0
     if not scored and _is_number(entry.get("area")):
         area = entry["area"]  # COCO's own areas are those of the polygons, a little off the pixels
+    elif mask is not None:
+        area = known_area if known_area >= 0 else mask.area
+    else:
+        area = box[2] * box[3] if box is not None else 0
     crowd = bool(entry.get("iscrowd", 0))
     return Entry(image, label, box, mask, keypoints, float(area), crowd, float(score), where)
 
@@ -242,12 +256,14 @@ def _read_keypoints(
         raise DataError(f"{where}: {error}") from None
 
 
-def _read_mask(segmentation: Any, where: str, image_hw: tuple[int, int], *, polygons: bool) -> RLE | None:
+def _read_mask(
+    segmentation: Any, where: str, image_hw: tuple[int, int], known_area: int, *, polygons: bool
+) -> RLE | None:
     if segmentation is None or (polygons and segmentation == []):
         return None
     try:
         if isinstance(segmentation, Mapping):
-            mask = RLE.from_coco(segmentation)
+            mask = RLE.from_coco(segmentation, sound=known_area >= 0)
         elif polygons and isinstance(segmentation, list):
             mask = RLE(image_hw, polygons_to_rle([_points(part) for part in segmentation], image_hw))
         else:
@@ -257,7 +273,7 @@ def _read_mask(segmentation: Any, where: str, image_hw: tuple[int, int], *, poly
         raise DataError(f"{where}: {error}") from None
     if mask.size != image_hw:
         raise DataError(f"{where}: the mask is of height, width {mask.size}, its image of {image_hw}; correct either")
-    if polygons and mask.area == 0:
+    if polygons and (mask.area if known_area < 0 else known_area) == 0:
         raise DataError(f"{where}: the mask covers no pixel of its image")
     return mask
 

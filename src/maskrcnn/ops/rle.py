@@ -9,6 +9,7 @@ Legend: K spans, R runs, N masks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,6 +21,7 @@ from maskrcnn.errors import DataError
 _FIRST = 48
 _MORE = 32
 _MOST_CHARACTERS = 8
+_CHARACTERS_AT_ONCE = 1 << 18  # that are decoded: some fifty bytes of memory each
 _ONE_MORE_CHARACTER_FROM = np.array([1 << (5 * n - 1) for n in range(1, 13)], dtype=np.int64)
 
 
@@ -60,32 +62,91 @@ def decode_runs(counts: bytes) -> np.ndarray:
     Raises:
         DataError: a character outside the alphabet, an unfinished or overlong number, or a negative run.
     """
-    codes = np.frombuffer(counts, dtype=np.uint8) - np.uint8(_FIRST)  # wraps around below "0": seen as too large
-    if len(codes) == 0:
-        return np.zeros(0, dtype=np.int64)
+    runs, _, sound = decode_many([counts])
+    if not sound[0]:
+        raise DataError(f"run-length string: {_fault(counts, runs)}")
+    return runs
+
+
+def _fault(counts: bytes, runs: np.ndarray) -> str:
+    """What is wrong with a string."""
+    codes = np.frombuffer(counts, dtype=np.uint8) - np.uint8(_FIRST)
     if int(codes.max()) >= 2 * _MORE:
         at = int(np.argmax(codes >= 2 * _MORE))
-        found = counts[at : at + 1]
-        raise DataError(f"run-length string: expected characters from '0' to 'o', found {found!r} at position {at}")
+        return f"expected characters from '0' to 'o', found {counts[at : at + 1]!r} at position {at}"
+    ends = np.flatnonzero((codes & _MORE) == 0) + 1
+    if len(ends) == 0 or ends[-1] < len(codes):
+        return f"the last number is unfinished after {len(codes)} characters; cut off?"
+    longest = int(np.diff(ends, prepend=0).max())
+    if longest > _MOST_CHARACTERS:
+        return f"expected numbers of up to {_MOST_CHARACTERS} characters, found {longest}"
+    at = int(np.argmax(runs < 0))
+    return f"expected runs of 0 or more pixels, found {runs[at]} for run {at}"
+
+
+def decode_many(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The run lengths of N compressed strings at once.
+
+    Returns:
+        runs: (R,) int64, one string after another; those of a malformed string have no meaning.
+        sizes: (N,) int64, runs of each string.
+        sound: (N,) bool, False for a malformed string.
+    """
+    codes = np.frombuffer(b"".join(strings), dtype=np.uint8) - np.uint8(_FIRST)  # below "0" it wraps: seen as too large
+    stops = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
+    sound = np.ones(len(strings), dtype=np.bool_)
+    sizes = np.zeros(len(strings), dtype=np.int64)
+    if len(codes) == 0:
+        return np.zeros(0, dtype=np.int64), sizes, sound
     last = (codes & _MORE) == 0
+    finals = stops[np.diff(stops, prepend=0) > 0] - 1  # the last character of each string that has any
+    unfinished = finals[~last[finals]]
+    last[finals] = True  # a number never goes on in the next string
     ends = np.flatnonzero(last) + 1
-    if not last[-1]:
-        raise DataError(f"run-length string: the last number is unfinished after {len(codes)} characters; cut off?")
     starts = np.concatenate([[0], ends[:-1]])
     lengths = ends - starts
-    if int(lengths.max()) > _MOST_CHARACTERS:
-        raise DataError(
-            f"run-length string: expected numbers of up to {_MOST_CHARACTERS} characters, found {lengths.max()}"
-        )
-    place = np.arange(len(codes)) - np.repeat(starts, lengths)
+    place = np.minimum(np.arange(len(codes)) - np.repeat(starts, lengths), _MOST_CHARACTERS)
     runs = np.add.reduceat((codes & 31).astype(np.int64) << (5 * place), starts)
-    runs -= ((codes[ends - 1] & 16) != 0).astype(np.int64) << (5 * lengths)  # the sign of two's complement
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    if int(runs.min()) < 0:
-        at = int(np.argmax(runs < 0))
-        raise DataError(f"run-length string: expected runs of 0 or more pixels, found {runs[at]} for run {at}")
-    return runs
+    # The sign of two's complement.
+    runs -= ((codes[ends - 1] & 16) != 0).astype(np.int64) << (5 * np.minimum(lengths, _MOST_CHARACTERS))
+    sizes = np.diff(np.searchsorted(ends, stops, side="right"), prepend=0)
+    _add_up(runs, sizes)
+    for broken in (
+        np.flatnonzero(codes >= 2 * _MORE),
+        unfinished,
+        starts[lengths > _MOST_CHARACTERS],
+        starts[runs < 0],
+    ):
+        sound[np.searchsorted(stops, broken, side="right")] = False
+    return runs, sizes, sound
+
+
+def _add_up(runs: np.ndarray, sizes: np.ndarray) -> None:
+    """Turns differences into runs, in place: from the fourth on, each is to the last run of the same colour."""
+    rows = (sizes + 1) // 2  # of two runs each, so that one colour stands in one column
+    first_row = np.cumsum(rows) - rows
+    index = np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    row, column = np.repeat(first_row, sizes) + index // 2, index % 2
+    table = np.zeros((int(rows.sum()) + 1, 2), dtype=np.int64)
+    table[row + 1, column] = np.where(index == 0, 0, runs)  # the first run is no start of a sum
+    table = np.cumsum(table, axis=0)
+    sums = table[row + 1, column] - table[np.repeat(first_row, sizes), column]
+    runs[:] = np.where(index == 0, runs, sums)
+
+
+def count_pixels(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of N compressed strings and those of the foreground, (N,) int64 each; -1 for malformed ones."""
+    pixels, foreground = np.full((2, len(strings)), -1, dtype=np.int64)
+    lengths = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
+    cuts = np.flatnonzero(np.diff(lengths // _CHARACTERS_AT_ONCE)) + 1
+    for start, stop in pairwise([0, *cuts.tolist(), len(strings)]):
+        runs, sizes, sound = decode_many(strings[start:stop])
+        firsts = np.cumsum(sizes) - sizes
+        index = np.arange(len(runs)) - np.repeat(firsts, sizes)
+        for sums, values in ((pixels, runs), (foreground, np.where(index % 2, runs, 0))):
+            before = np.concatenate([[0], np.cumsum(values)])
+            sums[start:stop][sound] = (before[firsts + sizes] - before[firsts])[sound]
+    return pixels, foreground
 
 
 def spans_from_runs(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,8 +251,11 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
     Raises:
         DataError: the string is malformed.
     """
-    runs = decode_runs(counts)
-    height = image_hw[0]
+    return runs_to_crop(decode_runs(counts), image_hw[0])
+
+
+def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `rle_to_crop`, of (R,) run lengths of an image of that height."""
     x1, y1, x2, y2 = to_box(runs, height)
     # Cut the spans at column ends: a span over columns a..b gives b - a + 1 pieces.
     starts, ends = spans_from_runs(runs)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import Category
-from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.coco import CocoDataset, find_json, load_coco, read_json
 from maskrcnn.data.loader import evaluation_images
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.evaluation.inputs import GroundTruth, read_ground_truth
 from maskrcnn.predict import Predictor, load, to_coco_results
 from maskrcnn.structures.atomic import atomic_write
 
@@ -45,7 +46,7 @@ def evaluate(
         WeightsError: the model file cannot be opened.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
-    dataset = data if isinstance(data, CocoDataset) else load_coco(Path(data), strict=strict)
+    dataset, truth = (data, None) if isinstance(data, CocoDataset) else read_once(Path(data), strict=strict)
     if limit is not None:
         dataset = dataset.subset(range(min(limit, len(dataset))))
     check_categories(predictor.config.categories, dataset)
@@ -60,12 +61,27 @@ def evaluate(
         with atomic_write(results_out) as temporary:
             temporary.write_text(json.dumps(results))
     return evaluate_results(
-        dataset.path,
+        truth or dataset.path,
         results,
         max_detections=predictor.config.model.detect.max_detections,
         image_ids=image_ids,
         group_by=group_by,
     )
+
+
+def read_once(path: Path, *, strict: bool = False) -> tuple[CocoDataset, GroundTruth]:
+    """A data set and its annotations as evaluation takes them, from one reading of the file.
+
+    Args:
+        path: a COCO JSON, or a folder that holds one.
+        strict: as `load_coco` takes it.
+
+    Raises:
+        DataError: the data set is unusable.
+    """
+    path = find_json(path)
+    content = read_json(path)
+    return load_coco(path, strict=strict, content=content), read_ground_truth(content, str(path))
 
 
 def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> None:

@@ -1,0 +1,54 @@
+"""The random draws of large scale jitter, made once for both sides. Legend: S side of the sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from maskrcnn.data.geometry import horizontal_flip, scaling, translation, window_start
+
+SCALES = (0.1, 2.0)  # factor on the size that fits into S x S, drawn uniformly (torchvision's ScaleJitter)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen of one image.
+
+    Attributes:
+        index: of the image.
+        side: S.
+        factor: on the size that fits.
+        size_hw: of the scaled image.
+        start_xy: where the window begins in the scaled image, whole pixels.
+        out_hw: height and width of the window; the rest of S x S is padding.
+        flipped: left and right change places.
+    """
+
+    index: int
+    side: int
+    factor: float
+    size_hw: tuple[int, int]
+    start_xy: tuple[int, int]
+    out_hw: tuple[int, int]
+    flipped: bool
+    image_hw: tuple[int, int]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """3x3, original to network-input pixels, of a window less than a pixel before `start_xy`."""
+        y, x = (new / old for new, old in zip(self.size_hw, self.image_hw, strict=True))
+        matrix = translation(-window_start(self.start_xy[0], x), -window_start(self.start_xy[1], y)) @ scaling(x, y)
+        return horizontal_flip(self.out_hw[1]) @ matrix if self.flipped else matrix
+
+
+def draw_view(index: int, image_hw: tuple[int, int], side: int, rng: np.random.Generator) -> View:
+    """A view of an image of that height and width."""
+    factor = float(rng.uniform(*SCALES))
+    height, width = image_hw
+    fitted = min(side / height, side / width) * torch.tensor([factor])  # in float32, as torchvision's transform
+    size = max(1, int(height * fitted)), max(1, int(width * fitted))
+    out = min(size[0], side), min(size[1], side)
+    top, left = (int(rng.integers(0, whole - part + 1)) for whole, part in zip(size, out, strict=True))
+    return View(index, side, factor, size, (left, top), out, bool(rng.random() < 0.5), image_hw)

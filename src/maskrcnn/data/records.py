@@ -1,0 +1,97 @@
+"""The images of a data set, in flat arrays however many there are.
+
+What is here and in `coco.py` lies in torch tensors: forked worker processes share the pages, because nothing writes to
+them, not even a reference count; spawned ones are handed the same memory instead of a copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of a data set.
+
+    Attributes:
+        image_id: as in the JSON.
+        path: of the image file.
+        height, width: pixels, as the JSON says.
+        first, count: its annotations' place in the data set's arrays.
+    """
+
+    image_id: int | str
+    path: Path
+    height: int
+    width: int
+    first: int
+    count: int
+
+
+class Records(Sequence[Record]):
+    """Records that are put together when one is asked for."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        given = list(records)
+        self._ids = pack_ids([record.image_id for record in given])
+        self._paths = PackedBytes([os.fsencode(record.path) for record in given])
+        numbers = [(record.height, record.width, record.first, record.count) for record in given]
+        self._numbers = torch.tensor(numbers, dtype=torch.int64).reshape(-1, 4)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Records:
+        if isinstance(index, slice):
+            return Records(self[i] for i in range(len(self))[index])
+        index = range(len(self))[index]  # IndexError beyond the end, and negative numbers from it
+        image_id = ids_of(self._ids)[index]
+        path = Path(os.fsdecode(self._paths[index].tobytes()))
+        height, width, first, count = self._numbers[index].tolist()
+        return Record(image_id if isinstance(image_id, str) else int(image_id), path, height, width, first, count)
+
+    @property
+    def sizes_hw(self) -> np.ndarray:
+        """(N, 2) int64 heights and widths."""
+        return self._numbers[:, :2].numpy()
+
+
+class PackedBytes:
+    """Byte strings in one buffer; an integer gives one of them as a view, (n,) uint8."""
+
+    def __init__(self, strings: Sequence[bytes]) -> None:
+        joined = bytearray(b"".join(strings))
+        self._ends = torch.tensor([0, *map(len, strings)], dtype=torch.int64).cumsum(0)
+        self._bytes = torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.zeros(0, dtype=torch.uint8)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        start, end = self._ends[index : index + 2].tolist()
+        return self._bytes[start:end].numpy()
+
+
+def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
+    """(N,) int64 when all are whole numbers of 64 bits; else an array of objects, which processes do not share."""
+    if all(isinstance(number, int) and abs(number) < 1 << 63 for number in ids):
+        return torch.tensor(ids, dtype=torch.int64)
+    objects = np.empty(len(ids), dtype=object)
+    objects[:] = ids
+    return objects
+
+
+def ids_of(packed: Tensor | np.ndarray) -> Any:
+    """The array of `pack_ids`, in numpy."""
+    return packed.numpy() if isinstance(packed, Tensor) else packed
