@@ -53,7 +53,7 @@ class MaskRCNN(nn.Module):
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
-        losses = self.rpn.losses(rpn_output, targets, generator)
+        losses = self.rpn.losses(rpn_output, targets, generator, images.sizes_hw)
         return losses | self.roi_heads.losses(features, proposals, targets, images.sizes_hw, generator)
 
     @torch.no_grad()

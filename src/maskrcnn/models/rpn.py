@@ -125,14 +125,24 @@ class RPN(nn.Module):
         scores, boxes = torch.cat(level_scores, dim=1), torch.cat(level_boxes, dim=1)
         scores, index = scores.topk(min(after, scores.shape[1]), dim=1)
         valid = scores > -torch.inf
+        if self.training and config.post_nms_train_of == "batch":
+            valid &= scores >= scores.flatten().topk(scores.shape[1]).values[-1]
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
     def losses(
-        self, output: RPNOutput, targets: Targets, generator: torch.Generator | None = None
+        self,
+        output: RPNOutput,
+        targets: Targets,
+        generator: torch.Generator | None = None,
+        sizes_hw: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
-        `config.normaliser` says)."""
+        `config.normaliser` says).
+
+        Args:
+            sizes_hw: (B, 2) true sizes of the images, which `config.straddle` needs.
+        """
         config = self.config
         (logits,), (deltas,), (anchors,) = output.together()
         with torch.no_grad():
@@ -145,6 +155,9 @@ class RPN(nn.Module):
                 negative_iou=config.negative_iou,
                 best_is_positive=True,
             )
+            if config.straddle is not None:
+                assert sizes_hw is not None, "rpn.straddle needs the sizes of the images"
+                label = label.masked_fill(~_inside(anchors, sizes_hw, config.straddle), -1)
             drawn = sample(label, config.samples, config.positive_fraction, generator)
             box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
             # Slots without an object aim at their own anchor: finite, and never counted.
@@ -161,3 +174,9 @@ class RPN(nn.Module):
             "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
             "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, config.loss_box_over, divisor),
         }
+
+
+def _inside(anchors: Tensor, sizes_hw: Tensor, straddle: float) -> Tensor:
+    """(B, N): which of (N, 4) anchors have no pixel that lies further outside images of (B, 2) height and width."""
+    limits = sizes_hw.flip(-1)[:, None] + straddle
+    return (anchors[:, :2] >= -straddle).all(-1) & (anchors[None, :, 2:] - 1 < limits).all(-1)
