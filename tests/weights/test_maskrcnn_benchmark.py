@@ -158,6 +158,9 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     assert model.detect.score_threshold == 0.2
 
 
+PYRAMID = {"DATALOADER.SIZE_DIVISIBILITY": 32, "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST": 1000}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -178,7 +181,7 @@ def test_settings_that_cannot_be_followed(text: str, message: str, tmp_path: Pat
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises((ConfigError, WeightsError), match=message):
-        imported_from(twin(KINDS["FPN"]), {"DATALOADER.SIZE_DIVISIBILITY": 32} | read_config(file))
+        imported_from(twin(KINDS["FPN"]), PYRAMID | read_config(file))
 
 
 def test_yaml_runs_nothing(tmp_path: Path) -> None:
