@@ -177,6 +177,6 @@ class RPN(nn.Module):
 
 
 def _inside(anchors: Tensor, sizes_hw: Tensor, straddle: float) -> Tensor:
-    """(B, N): which of (N, 4) anchors have no pixel that lies further outside images of (B, 2) height and width."""
+    """(B, N): which of (N, 4) anchors reach no further out of images of (B, 2) height and width."""
     limits = sizes_hw.flip(-1)[:, None] + straddle
-    return (anchors[:, :2] >= -straddle).all(-1) & (anchors[None, :, 2:] - 1 < limits).all(-1)
+    return (anchors[:, :2] >= -straddle).all(-1) & (anchors[None, :, 2:] <= limits).all(-1)

@@ -35,18 +35,21 @@ DELTAS = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.deltas\.")
 MASKS = "roi_heads.mask.head.predictor."
 
 
-def our_rows(name: str, value: Tensor) -> Tensor:
+def our_rows(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
     """One of their tensors with its rows of classes in our order; `name` is ours.
 
     Rows of boxes come in fours, those of the background first: dropped, unless four rows serve all classes. Detectron
     and maskrcnn-benchmark keep four for the background even then.
+
+    Args:
+        mask_background: the first of several masks is that of the background.
     """
     if CLASSES.match(name):
         return background_last(value)
     if DELTAS.match(name):
         return value[4:] if len(value) > 4 else value
     if name.startswith(MASKS):
-        return value[1:] if len(value) > 1 else value
+        return value[1:] if mask_background and len(value) > 1 else value
     return value
 
 
@@ -59,11 +62,14 @@ def our_columns(name: str, value: Tensor, model: ModelConfig, *, bgr: bool) -> T
     return value
 
 
-def their_layout(name: str, value: Tensor, model: ModelConfig, *, agnostic_rows: int) -> Tensor:
+def their_layout(
+    name: str, value: Tensor, model: ModelConfig, *, agnostic_rows: int, mask_background: bool = True
+) -> Tensor:
     """The inverse of `our_rows` and `our_columns`, for BGR; rows that we do not have are zeros.
 
     Args:
         agnostic_rows: rows of boxes that serve all classes, in their file.
+        mask_background: it has a mask.
     """
     if name == STEM:
         return other_colours(value)
@@ -74,7 +80,8 @@ def their_layout(name: str, value: Tensor, model: ModelConfig, *, agnostic_rows:
     if DELTAS.match(name):
         missing = agnostic_rows - 4 if model.box_head.class_agnostic else 4
         return torch.cat([torch.zeros_like(value[:missing]), value])
-    if name.startswith(MASKS) and not (model.mask_head is not None and model.mask_head.class_agnostic):
+    agnostic = model.mask_head is not None and model.mask_head.class_agnostic
+    if name.startswith(MASKS) and mask_background and not agnostic:
         return torch.cat([torch.zeros_like(value[:1]), value])
     return value
 
@@ -137,7 +144,7 @@ def plain_yaml(text: str, where: str, framework: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("MODEL", {}), dict) or "model" in content:
         found = listed(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ConfigError(f"{where}: expected the YAML config of {framework}, with settings under MODEL, found {found}")
-    result: dict[str, Any] = _literals(content)
+    result: dict[str, Any] = literals(content)
     return result
 
 
@@ -166,15 +173,15 @@ def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
     return loader.construct_scalar(node)
 
 
-def _literals(value: Any) -> Any:
+def literals(value: Any) -> Any:
     """Texts such as "(0.5, 1, 2)" as the lists that they name; yacs and Detectron read them so."""
     if isinstance(value, dict):
-        return {str(name): _literals(item) for name, item in value.items()}
+        return {str(name): literals(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_literals(item) for item in value]
+        return [literals(item) for item in value]
     if isinstance(value, str) and value[:1] in ("(", "["):
         try:
-            return _literals(ast.literal_eval(value))
+            return literals(ast.literal_eval(value))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return value
     return value

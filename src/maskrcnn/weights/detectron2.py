@@ -25,6 +25,7 @@ from maskrcnn.weights.imported import (
     channels_read,
     complete,
     other_colours,
+    reordered,
 )
 from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
@@ -91,7 +92,7 @@ def _to_ours(name: str, value: Tensor, config: Config, *, bgr: bool) -> Tensor:
     if FIRST_LAYER.match(name):
         return channels_last_columns(value, channels_read(config.model))
     if ANCHOR_ROWS.match(name):
-        return _reordered(value, len(config.model.anchors.sizes[0]), len(config.model.anchors.ratios))
+        return reordered(value, len(config.model.anchors.sizes[0]), len(config.model.anchors.ratios))
     return value
 
 
@@ -102,13 +103,8 @@ def _to_theirs(name: str, value: Tensor, config: Config) -> Tensor:
     if FIRST_LAYER.match(name):
         return channels_first_columns(value, channels_read(config.model))
     if ANCHOR_ROWS.match(name):
-        return _reordered(value, len(config.model.anchors.ratios), len(config.model.anchors.sizes[0]))
+        return reordered(value, len(config.model.anchors.ratios), len(config.model.anchors.sizes[0]))
     return value
-
-
-def _reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
-    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each."""
-    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
 
 
 def _check_anchors(anchors: AnchorConfig, ours: Mapping[str, Tensor]) -> None:

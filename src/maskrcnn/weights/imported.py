@@ -121,6 +121,11 @@ def other_colours(stem: Tensor) -> Tensor:
     return stem.flip(1)
 
 
+def reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
+    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each."""
+    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
+
+
 def background_last(rows: Tensor) -> Tensor:
     """Class scores (K + 1, ...) with the background first -> with the background last."""
     return torch.cat([rows[1:], rows[:1]])
