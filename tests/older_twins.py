@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -57,6 +58,15 @@ KINDS: dict[str, ModelConfig] = {
     "keypoints": small(mask_head=None, keypoint_head=KeypointHeadConfig(5, convs=2, channels=16)),
     "class-agnostic": small(box_head=replace(HEADS, class_agnostic=True)),
 }
+
+
+# Kinds that take long to build and differ from another one in little.
+SLOW = ("ResNet-101", "Faster R-CNN", "group norm", "class-agnostic", "4conv1fc")
+
+
+def kinds(models: dict[str, ModelConfig]) -> list[Any]:
+    """Their names as parameters of a test."""
+    return [pytest.param(kind, marks=[pytest.mark.slow] if kind in SLOW else []) for kind in models]
 
 
 @cache

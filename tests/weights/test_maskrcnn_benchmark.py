@@ -14,7 +14,7 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.maskrcnn_benchmark import export_state, import_checkpoint, read_config, recognise
 from maskrcnn.weights.open import framework_of, name_of, open_weights
 from maskrcnn.weights.read import Checkpoint
-from older_twins import AFFINE, KINDS, STATISTICS, convolutions, put, random_state, their_values
+from older_twins import AFFINE, KINDS, STATISTICS, convolutions, kinds, put, random_state, their_values
 
 BOX, MASK, KEYPOINT = (f"roi_heads.{branch}" for branch in ("box", "mask", "keypoint"))
 
@@ -70,7 +70,7 @@ def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = 
     return import_checkpoint(Checkpoint("torch", tensors, {}, ()), settings)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds(KINDS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = KINDS[kind]
     tensors = twin(model)
