@@ -74,8 +74,9 @@ class KeypointBranch(nn.Module):
         row = torch.arange(images, device=boxes.device)[:, None]
         points = targets.keypoints[row, rois.slot].flatten(0, 1)  # (B * S, N, 3)
         # An empty slot's box may have no area: a unit box in its place keeps the division finite.
-        safe = boxes.where(rois.positive.flatten()[:, None], boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
-        cells, inside = keypoint_targets(points, pooler.read_part(safe), self.side)
+        unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+        safe = pooler.read_part(boxes).where(rois.positive.flatten()[:, None], unit)
+        cells, inside = keypoint_targets(points, safe, self.side)
         shown = rois.positive & inside.any(-1).view(images, slots)
         index, used = positive_slots(shown, self.config.samples, generator)
         logits = self.head(pooler(features, boxes[index], image_index[index], self.config.resolution))
