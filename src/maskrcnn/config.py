@@ -87,7 +87,10 @@ class ImageConfig:
     # truncated: uint8 in and out, no antialiasing, black beyond the border, like scikit-image in Matterport.
     kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
     # Of the resized height and width. half_even: as Python; long_side then caps only what rounds to more (Matterport).
-    rounding: Literal["round", "floor", "half_even"] = "round"
+    # short_side: the short side is whole, the long one its multiple rounded down (maskrcnn-benchmark).
+    rounding: Literal["round", "floor", "half_even", "short_side"] = "round"
+    # Pixels and boxes move by the scale itself, not by the ratio of the whole sizes that it was rounded to (Detectron).
+    exact_scale: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -110,6 +113,11 @@ class ImageConfig:
             self.letterbox != "square" or self.long_side % self.divisor == 0,
             f"image.letterbox square makes every network input long_side x long_side: image.long_side must be a "
             f"multiple of image.divisor {self.divisor}, found {self.long_side}",
+        )
+        _require(
+            not self.exact_scale or (self.kernel == "bilinear" and self.letterbox == "none"),
+            "image.exact_scale is of an image that is resized alone and by floating point: set image.kernel bilinear "
+            f"and image.letterbox none, found {self.kernel} and {self.letterbox}",
         )
         if self.fixed_size is not None:
             _require(
@@ -200,6 +208,9 @@ class AnchorConfig:
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rounded: bool = False  # torchvision rounds the corners to whole pixels
+    # Sides are rounded to whole pixels for an anchor as large as the level's stride, and then enlarged (Detectron,
+    # maskrcnn-benchmark).
+    whole_cells: bool = False
     # constant: the level's stride. grid: padded size // grid size, as torchvision computes it per batch.
     stride: Literal["constant", "grid"] = "constant"
     offset: float = 0.0  # centre of the first cell's anchors, in strides: a setting of Detectron2 and MMDetection
@@ -232,9 +243,10 @@ class RPNConfig:
     # What such an anchor aims at. nearest: the object that it overlaps most. own: the one that made it positive, and of
     # several the last (MMDetection).
     best_aims: Literal["nearest", "own"] = "nearest"
-    # Anchors left out of the loss: those that reach further than this out of the image (0 in some of MMDetection's
-    # configs), and those of cells beyond the image padded for itself to a multiple of this (MMDetection).
-    allowed_border: float | None = None
+    # Anchors left out of the loss: those that begin further than the first number of pixels before the image, or end
+    # at the second number behind it or later (0 0 in some of MMDetection's configs; Detectron, whose boxes end a pixel
+    # earlier, 0 1), and those of cells beyond the image padded for itself to a multiple of this (MMDetection).
+    allowed_border: tuple[float, float] | None = None
     padded_to: int | None = None
     samples: int = 256  # anchors an image in the loss
     positive_fraction: float = 0.5
@@ -244,6 +256,8 @@ class RPNConfig:
     pre_nms_test: int = 1000
     post_nms_train: int = 1000  # an image, all levels together
     post_nms_test: int = 1000
+    # Whose best `post_nms_train` are kept in training: each image's, or the batch's (Detectron, maskrcnn-benchmark).
+    post_nms_train_of: Literal["image", "batch"] = "image"
     nms_iou: float = 0.7
     min_size: float = 0.0  # proposals with a shorter side are dropped
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -429,6 +443,9 @@ class KeypointHeadConfig:
     convs: int = 8
     channels: int | tuple[int, ...] = 512  # of each of them, or a number for each (Detectron2's CONV_DIMS)
     samples: int = 128  # most positive RoIs an image in the loss, drawn at random beyond that
+    # Of the last doubling of the maps. repeat: bilinear, cells beyond the border repeat it. zero: they are zeros, as of
+    # the transposed convolution in Detectron.
+    border: Literal["repeat", "zero"] = "repeat"
     # probability: of the point in a softmax over the map (Detectron2). logit: as it is (torchvision).
     score: Literal["probability", "logit"] = "probability"
 
@@ -488,6 +505,10 @@ class ModelConfig:
     # Inside the network x2 y2 of a box are the last pixel and not the edge after it, one less: the rule of Matterport,
     # whose boxes run from 0 at the first pixel to 1 at the last.
     last_pixel: bool = False
+    # Boxes stand for their first and last pixels where they leave the arithmetic of edges: RoIs, masks and keypoints
+    # span x1 y1 to x2 - 1 y2 - 1, and these pixels are what is scaled to the original image. The "+ 1" of Detectron and
+    # maskrcnn-benchmark.
+    pixel_boxes: bool = False
 
     def __post_init__(self) -> None:
         _require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
@@ -514,6 +535,10 @@ class ModelConfig:
             or (self.keypoint_head is None and (self.mask_head is None or self.mask_head.point_rend is None)),
             "model.keypoint_head and mask_head.point_rend read points between the edges of a box, and model.last_pixel "
             "has boxes end one pixel earlier: set model.last_pixel False",
+        )
+        _require(
+            not (self.last_pixel and self.pixel_boxes),
+            "model.last_pixel and model.pixel_boxes both say where a box ends: set one of them False",
         )
         _require(
             self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),

@@ -25,7 +25,7 @@ from maskrcnn.ops.resize import resize_image
 from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Detections, Instances
 from maskrcnn.structures.image_file import as_rgb, read_image
-from maskrcnn.structures.images import ImageBatch, place, stack_images, with_bars
+from maskrcnn.structures.images import ImageBatch, exact_scale, place, stack_images, with_bars
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.weights.model_file import save_model
@@ -121,7 +121,8 @@ def preprocess(images: Sequence[np.ndarray], config: ImageConfig) -> ImageBatch:
     resized, windows = [], []
     for image in images:
         placed = place(image.shape[0], image.shape[1], config)
-        pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, config.kernel)
+        factor = exact_scale(image.shape[0], image.shape[1], config)
+        pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, config.kernel, factor)
         resized.append(with_bars(pixels, placed))
         windows.append(placed.window)
     batch = stack_images(resized, config.divisor, config.fixed_size)
@@ -146,8 +147,12 @@ def postprocess(
     # Boxes that end at the last pixel are stretched from the network's last pixel to that of the original.
     shorter = float(config.model.last_pixel)
     ratio = (original.flip(-1) - shorter) / (end - origin - shorter)
-    boxes = (detections.boxes.cpu() - origin.repeat(1, 2)[:, None]) * ratio.repeat(1, 2)[:, None]
-    boxes = clip(shorten(boxes, -shorter), whole_images(original))
+    if config.image.exact_scale:
+        ratio = torch.tensor([[1 / (exact_scale(*size, config.image) or 1)] * 2 for size in original_hw])
+    # Boxes of pixels are scaled as these pixels, and become edges after that.
+    unread = float(config.model.pixel_boxes)
+    boxes = shorten(detections.boxes.cpu() - origin.repeat(1, 2)[:, None], unread) * ratio.repeat(1, 2)[:, None]
+    boxes = clip(shorten(boxes, -shorter - unread), whole_images(original))
     valid = detections.valid.cpu()
     if config.model.detect.whole_boxes:
         boxes = boxes.round()
@@ -160,7 +165,7 @@ def postprocess(
         if probs is not None and config.model.mask_head is not None:
             counts = paste_to_runs(
                 probs[i][found].numpy(),
-                boxes[i][found].numpy(),
+                shorten(boxes[i][found], unread).numpy(),
                 size,
                 config.model.detect.mask_threshold,
                 config.model.mask_head.paste,

@@ -63,6 +63,16 @@ def test_bars_are_on_both_sides() -> None:
     assert draw_matrix((30, 60), np.zeros((0, 4)), config, cropped, np.random.default_rng(0))[1] == (40, 50)
 
 
+def test_exact_scale_is_that_of_the_limits() -> None:
+    """333 x 499 becomes 800 x 1199 by 800 / 333, and not by 1199 / 499 along the rows."""
+    config = ImageConfig(kernel="bilinear", exact_scale=True)
+    matrix, out_hw = draw_matrix(
+        (333, 499), np.zeros((0, 4)), config, AugmentConfig(flip_horizontal=0.0), np.random.default_rng(0)
+    )
+    assert out_hw == (800, 1199)
+    np.testing.assert_allclose(np.diag(matrix), [800 / 333, 800 / 333, 1], rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("image_config", "augment"),
     [

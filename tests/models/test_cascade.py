@@ -159,24 +159,31 @@ def test_anchors_of_cells_in_the_padding_of_a_batch_are_left_out() -> None:
 
 
 def test_anchors_that_leave_the_image_are_left_out() -> None:
-    """MMDetection's `anchor_inside_flags`."""
+    """MMDetection's `anchor_inside_flags`, and Detectron's, whose last pixel is one before the edge."""
     rpn = lively_network(network_config()).rpn
     grids = [(-(-64 // stride), -(-96 // stride)) for stride in rpn.strides]
     levels = rpn.anchors(grids, rpn.strides, (64, 96), torch.device("cpu"))
-    for border in (0.0, 8.0):
-        found = left_out_of(rpn, RPNConfig(allowed_border=border), [[64, 96]], (64, 96))
+    for before, after in ((0.0, 0.0), (8.0, 8.0), (0.0, 1.0)):
+        found = left_out_of(rpn, RPNConfig(allowed_border=(before, after)), [[64, 96]], (64, 96))
         for part, anchors in zip(found, levels, strict=True):
             x1, y1, x2, y2 = anchors.unbind(-1)
-            inside = (x1 >= -border) & (y1 >= -border) & (x2 < 96 + border) & (y2 < 64 + border)
+            inside = (x1 >= -before) & (y1 >= -before) & (x2 < 96 + after) & (y2 < 64 + after)
             assert torch.equal(part.flatten(), ~inside)
         assert not found[0].all()
-    both = left_out_of(rpn, RPNConfig(allowed_border=0.0, padded_to=32), [[40, 70], [64, 96]], (64, 128))
+    both = left_out_of(rpn, RPNConfig(allowed_border=(0.0, 0.0), padded_to=32), [[40, 70], [64, 96]], (64, 128))
     assert both[0][0].sum() > both[0][1].sum()
 
 
 @pytest.mark.parametrize(
     "rules",
-    [{}, {"best_iou": 0.3}, {"best_iou": None}, {"best_aims": "own"}, {"padded_to": 32}, {"allowed_border": 0.0}],
+    [
+        {},
+        {"best_iou": 0.3},
+        {"best_iou": None},
+        {"best_aims": "own"},
+        {"padded_to": 32},
+        {"allowed_border": (0.0, 0.0)},
+    ],
 )
 def test_losses_of_proposals_follow_the_rules_of_matching(rules: dict[str, Any]) -> None:
     """Every anchor is drawn, so that the losses are means over those that the rule leaves."""

@@ -21,7 +21,7 @@ from maskrcnn.config import Category, ResNetConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.norm import Norm
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.weights.imagenet import load_backbone
+from maskrcnn.weights.backbones import load_backbone
 from maskrcnn.weights.initialise import CLASS_LAYERS, initialise
 from maskrcnn.weights.model_file import save_model
 from small_network import lively_network, network_config

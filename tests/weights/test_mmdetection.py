@@ -315,7 +315,7 @@ def test_settings_become_fields() -> None:
     assert model.anchors.sizes == ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))
     assert (model.rpn.box_weights, model.rpn.smooth_l1_beta) == ((2.0, 2.0, 1.0, 1.0), 0.25)
     assert (model.rpn.best_iou, model.rpn.best_aims, model.rpn.samples) == (0.2, "own", 99)
-    assert (model.rpn.allowed_border, model.rpn.padded_to) == (0.0, 64)
+    assert (model.rpn.allowed_border, model.rpn.padded_to) == ((0.0, 0.0), 64)
     assert (model.rpn.pre_nms_train, model.rpn.post_nms_train) == (333, 222)
     assert (model.rpn.pre_nms_test, model.rpn.post_nms_test, model.rpn.nms_iou, model.rpn.min_size) == (77, 55, 0.6, 4)
     assert (model.rois.sampling_ratio, model.rois.aligned) == (2, True)
@@ -378,7 +378,7 @@ def test_a_cascade_keeps_the_rules_of_its_stages() -> None:
     assert box.box_weights == (10.0, 10.0, 5.0, 5.0)
     assert box.cascade_weights[1] == pytest.approx((1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067))
     assert (guessed.rpn.smooth_l1_beta, box.smooth_l1_beta) == (1 / 9, 1.0)
-    assert (guessed.rpn.allowed_border, guessed.rpn.post_nms_train) == (0.0, 2000)
+    assert (guessed.rpn.allowed_border, guessed.rpn.post_nms_train) == ((0.0, 0.0), 2000)
     assert guessed.mask_head is not None
     assert guessed.mask_head.cascade
     with pytest.raises(WeightsError, match=r"3 stages of boxes, and the config 1"):

@@ -158,7 +158,7 @@ def test_a_config_file_that_cannot_be_followed(file: Path, tmp_path: Path) -> No
         ("fc.weight", "classifier"),
         ("head.fc.weight", "classifier"),
         ("classifier.1.weight", "classifier"),
-        ("roi_heads.box.predictor.cls_score.weight", "maskrcnn-benchmark"),
+        ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
         ("conv_rpn_fpn2_w", "Detectron"),
         ("rpn.head.objectness.weight", "training checkpoint of this package"),
     ],

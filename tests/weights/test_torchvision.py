@@ -304,7 +304,9 @@ def test_unused_classes_lower_the_scores_and_are_never_found() -> None:
     branch = BoxBranch(head, box)
     pooler = RoIPooler([4], config.model.rois, nn.Identity())
     with torch.no_grad():
-        found = branch.detect([torch.zeros(1, 4, 8, 8)], pooler, proposals, torch.tensor([[32, 32]]), DetectConfig())
+        found = branch.detect(
+            [torch.zeros(1, 4, 8, 8)], pooler, proposals, torch.tensor([[0, 0, 32, 32]]), DetectConfig()
+        )
     assert found.labels.tolist() == [[0, 1]]
     np.testing.assert_allclose(found.scores.numpy(), logits.softmax(-1)[:, :2].numpy(), rtol=1e-6)
 

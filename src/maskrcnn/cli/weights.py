@@ -89,9 +89,9 @@ class Convert:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, say_assumptions
         from maskrcnn.weights.model_file import save_model
-        from maskrcnn.weights.open import FRAMEWORKS, name_of, open_weights
+        from maskrcnn.weights.open import FRAMEWORKS, READ_ONLY, name_of, open_weights
 
-        frameworks = {name_of(framework): framework for framework in FRAMEWORKS}
+        frameworks = {name_of(framework): framework for framework in FRAMEWORKS if framework not in READ_ONLY}
         if self.to not in (OURS, *frameworks):
             raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *frameworks))}")
         if self.to == OURS and self.out.suffix != ".safetensors":

@@ -26,7 +26,7 @@ from maskrcnn.data.geometry import (
     warp_image,
     window_start,
 )
-from maskrcnn.structures.images import Placement, place, size_with_bars
+from maskrcnn.structures.images import Placement, exact_scale, place, size_with_bars
 from maskrcnn.structures.keypoints import flip_pairs
 
 SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible part is thinner are left out
@@ -131,7 +131,10 @@ def draw_matrix(
     low, high = augment.scale_jitter
     factor = math.exp(rng.uniform(math.log(low), math.log(high)))
     height, width = max(1, round(height * factor)), max(1, round(width * factor))
-    matrix = scaling(width / size_hw[1], height / size_hw[0])
+    exact = exact_scale(*size_hw, image_config)
+    matrix = (
+        scaling(width / size_hw[1], height / size_hw[0]) if exact is None else scaling(exact * factor, exact * factor)
+    )
     turns = int(rng.integers(4)) if augment.quarter_turns else 0
 
     square = (image_config.long_side, image_config.long_side) if image_config.letterbox == "square" else None

@@ -9,12 +9,25 @@ import torch
 from torch import Tensor
 
 
-def cell_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounded: bool) -> Tensor:
-    """(len(ratios) * len(sizes), 4) boxes around the origin, ratio outer and size inner; ratio is height / width."""
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()
+def cell_anchors(
+    sizes: Sequence[float], ratios: Sequence[float], *, rounded: bool, whole_at: int | None = None
+) -> Tensor:
+    """(len(ratios) * len(sizes), 4) boxes around the origin, ratio outer and size inner; ratio is height / width.
+
+    Args:
+        rounded: corners rounded to whole pixels.
+        whole_at: sides are rounded to whole pixels, half to even, for an anchor of this size and then enlarged
+            (`generate_anchors` of Detectron, whose size is the level's stride).
+    """
+    ratio = torch.tensor(ratios, dtype=torch.float32)
     size = torch.tensor(sizes, dtype=torch.float32)
-    width = (size / root[:, None]).flatten()
-    height = (size * root[:, None]).flatten()
+    if whole_at is None:
+        width, height = size / ratio.sqrt()[:, None], size * ratio.sqrt()[:, None]
+    else:
+        whole = (whole_at**2 / ratio).sqrt().round()
+        enlarged = size / whole_at
+        width, height = whole[:, None] * enlarged, (whole * ratio).round()[:, None] * enlarged
+    width, height = width.flatten(), height.flatten()
     anchors = torch.stack([-width, -height, width, height], dim=1) / 2
     return anchors.round() if rounded else anchors
 
@@ -29,6 +42,7 @@ class Anchors:
         stride_rule: `constant` uses the level's stride; `grid` the padded size // the grid size (torchvision),
             which differs where a level's size was rounded.
         offset: centre of the first cell's anchors, in strides.
+        whole_at: of each level, as of `cell_anchors`; None: sides are not rounded.
     """
 
     def __init__(
@@ -39,8 +53,13 @@ class Anchors:
         rounded: bool,
         stride_rule: Literal["constant", "grid"],
         offset: float = 0.0,
+        whole_at: Sequence[int] | None = None,
     ) -> None:
-        self.cells = [cell_anchors(level, ratios, rounded=rounded) for level in sizes]
+        wholes: Sequence[int | None] = whole_at or [None] * len(sizes)
+        self.cells = [
+            cell_anchors(level, ratios, rounded=rounded, whole_at=whole)
+            for level, whole in zip(sizes, wholes, strict=True)
+        ]
         self.stride_rule = stride_rule
         self.offset = offset
         self._cache: dict[object, list[Tensor]] = {}

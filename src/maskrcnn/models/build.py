@@ -45,6 +45,7 @@ def build_model(config: Config) -> MaskRCNN:
         rounded=model.anchors.rounded,
         stride_rule=model.anchors.stride,
         offset=model.anchors.offset,
+        whole_at=strides if model.anchors.whole_cells else None,
     )
     rpn = RPN(channels, strides, anchors, model.rpn, shorter=float(model.last_pixel))
     roi_heads = build_roi_heads(model, channels, roi_strides)
@@ -73,7 +74,7 @@ def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> Ro
         shared_head, shrink = res_stage(5, model.backbone), 2
         channels = stage_channels(model.backbone)[-1]
     shorter = float(model.last_pixel)
-    pooler = RoIPooler(strides, model.rois, shared_head, shorter=shorter)
+    pooler = RoIPooler(strides, model.rois, shared_head, shorter=shorter, unread=float(model.pixel_boxes))
 
     box_heads = [
         BoxHead(channels, -(-box.resolution // shrink), classes, box) for _ in range(1 + len(box.cascade_ious))

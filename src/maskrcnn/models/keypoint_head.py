@@ -26,6 +26,7 @@ class KeypointHead(nn.Module):
 
     def __init__(self, in_channels: int, config: KeypointHeadConfig) -> None:
         super().__init__()
+        self.zero_border = config.border == "zero"
         widths = (in_channels, *config.widths)
         self.convs = nn.ModuleList([nn.Conv2d(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
         self.predictor = nn.ConvTranspose2d(widths[-1], config.num_keypoints, 4, stride=2, padding=1)
@@ -38,7 +39,11 @@ class KeypointHead(nn.Module):
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
-        return F.interpolate(self.predictor(x).float(), scale_factor=2, mode="bilinear", align_corners=False)
+        maps = self.predictor(x).float()
+        if self.zero_border:
+            maps = F.pad(maps, (1, 1, 1, 1))
+        maps = F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+        return maps[..., 2:-2, 2:-2] if self.zero_border else maps
 
 
 class KeypointBranch(nn.Module):
@@ -69,7 +74,8 @@ class KeypointBranch(nn.Module):
         row = torch.arange(images, device=boxes.device)[:, None]
         points = targets.keypoints[row, rois.slot].flatten(0, 1)  # (B * S, N, 3)
         # An empty slot's box may have no area: a unit box in its place keeps the division finite.
-        safe = boxes.where(rois.positive.flatten()[:, None], boxes.new_tensor([0.0, 0.0, 1.0, 1.0]))
+        unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+        safe = pooler.read_part(boxes).where(rois.positive.flatten()[:, None], unit)
         cells, inside = keypoint_targets(points, safe, self.side)
         shown = rois.positive & inside.any(-1).view(images, slots)
         index, used = positive_slots(shown, self.config.samples, generator)
@@ -82,7 +88,7 @@ class KeypointBranch(nn.Module):
         boxes, image_index = flatten_boxes(found.boxes)
         slots = found.valid.flatten().nonzero()[:, 0]
         logits = self.head(pooler(features, boxes[slots], image_index[slots], self.config.resolution))
-        points, logit, probability = decode_keypoints(logits, boxes[slots])
+        points, logit, probability = decode_keypoints(logits, pooler.read_part(boxes[slots]))
         score = probability if self.config.score == "probability" else logit
         every = points.new_zeros((found.valid.numel(), self.config.num_keypoints, 3))
         every = every.index_copy_(0, slots, torch.cat([points, score[..., None]], dim=-1))

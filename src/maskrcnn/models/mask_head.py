@@ -118,16 +118,17 @@ class MaskBranch(nn.Module):
         """`loss_mask`: per pixel, on the mask of the true class alone, over positive RoIs (paper section 3)."""
         index, used = mask_slots(rois, targets, self.config, generator)
         boxes, image_index = flatten_boxes(rois.boxes)
+        read = rois._replace(boxes=pooler.read_part(rois.boxes))
         labels = rois.labels.flatten()[index].clamp(max=self.num_classes - 1)
         pooled = pooler(features, boxes[index], image_index[index], self.config.resolution)
         if self.config.loss == "softmax":
             logits = self.head(pooled)
-            goal = mask_goal(rois, index, targets, self.config, logits.shape[-1]) >= 0.5
+            goal = mask_goal(read, index, targets, self.config, logits.shape[-1]) >= 0.5
             classes = torch.where(goal, labels[:, None, None], self.num_classes)  # the last one is "not this object"
             per_pixel = F.cross_entropy(logits, classes, reduction="none")
         else:
             logits = self._own(pooled, labels)
-            goal = mask_goal(rois, index, targets, self.config, logits.shape[-1])
+            goal = mask_goal(read, index, targets, self.config, logits.shape[-1])
             per_pixel = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
         return {"loss_mask": mean_over(per_pixel.mean(dim=(1, 2)), used)}
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import BoxHeadConfig, RoIConfig
 from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops.boxes import shorten
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.roi_align import level_of, roi_align
 from maskrcnn.ops.roi_crop import roi_crop
@@ -113,10 +114,20 @@ class RoIPooler(nn.Module):
         strides: of the levels that RoIs read.
         shared_head: (R, C, O, O) -> (R, C', O', O').
         shorter: pixels by which boxes end before their edge (`ModelConfig.last_pixel`).
+        unread: pixels at the right and bottom of a box that are not read (`ModelConfig.pixel_boxes`).
     """
 
-    def __init__(self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module, shorter: float = 0.0) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int],
+        config: RoIConfig,
+        shared_head: nn.Module,
+        *,
+        shorter: float = 0.0,
+        unread: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.unread = unread
         self.strides = tuple(strides)
         self.config = config
         self.shared_head = shared_head
@@ -139,7 +150,7 @@ class RoIPooler(nn.Module):
             level_epsilon=config.level_epsilon,
             size_epsilon=config.size_epsilon,
         )
-        args = (used, boxes, image_index, level)
+        args = (used, self.read_part(boxes), image_index, level)
         sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
         match config.op:
             case "align":
@@ -153,3 +164,7 @@ class RoIPooler(nn.Module):
             case "crop":
                 pooled = roi_crop(*args, strides=self.strides, output_size=output_size, shorter=self.shorter)
         return self.shared_head(pooled)
+
+    def read_part(self, boxes: Tensor) -> Tensor:
+        """What the feature of a box spans, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
+        return shorten(boxes, self.unread)

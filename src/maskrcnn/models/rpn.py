@@ -125,6 +125,8 @@ class RPN(nn.Module):
         scores, boxes = torch.cat(level_scores, dim=1), torch.cat(level_boxes, dim=1)
         scores, index = scores.topk(min(after, scores.shape[1]), dim=1)
         valid = scores > -torch.inf
+        if self.training and config.post_nms_train_of == "batch":
+            valid &= scores >= scores.flatten().topk(scores.shape[1]).values[-1]
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
@@ -132,7 +134,11 @@ class RPN(nn.Module):
         self, output: RPNOutput, targets: Targets, sizes_hw: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
-        `config.normaliser` says)."""
+        `config.normaliser` says).
+
+        Args:
+            sizes_hw: (B, 2) true sizes of the images.
+        """
         config = self.config
         (logits,), (deltas,), (anchors,) = output.together()
         with torch.no_grad():
@@ -169,8 +175,9 @@ class RPN(nn.Module):
         config, result = self.config, None
         if config.allowed_border is not None:
             edges = torch.cat(list(anchors))
-            far = sizes_hw.flip(-1)[:, None] + config.allowed_border  # (B, 1, 2)
-            result = (edges[:, :2] < -config.allowed_border).any(-1) | (edges[:, 2:] >= far).any(-1)
+            before, after = config.allowed_border
+            far = sizes_hw.flip(-1)[:, None] + after  # (B, 1, 2)
+            result = (edges[:, :2] < -before).any(-1) | (edges[:, 2:] >= far).any(-1)
         if config.padded_to is not None:
             beyond = []
             for level, stride in zip(anchors, self.strides, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+Rounding = Literal["round", "floor", "half_even", "short_side"]
 
-def network_size(
+
+def network_scale(
     height: int,
     width: int,
     *,
@@ -21,9 +23,9 @@ def network_size(
     min_scale: float = 0.0,
     scale: float | None = None,
     fixed_size: tuple[int, int] | None = None,
-    rounding: Literal["round", "floor", "half_even"] = "round",
-) -> tuple[int, int]:
-    """Height and width of an image once resized for the network, before padding; at least 1 pixel each.
+    rounding: Rounding = "round",
+) -> float:
+    """The factor that an image is resized by for the network.
 
     Args:
         height, width: pixels of the original image.
@@ -32,18 +34,34 @@ def network_size(
         min_scale: no smaller factor than this brings the short side to `short_side`.
         scale: the same factor for every image instead, still capped by `long_side`.
         fixed_size: (height, width) to fit inside instead.
-        rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
-            side and the scale can fall just below the whole number and lose a pixel; `half_even` as Python and
-            Matterport do, where `long_side` caps only what rounds to more than it.
+        rounding: with `half_even`, `long_side` caps only what rounds to more than it.
     """
     if fixed_size is not None:
-        factor = min(fixed_size[0] / height, fixed_size[1] / width)
-    elif scale is not None:
-        factor = min(scale, long_side / max(height, width))
-    else:
-        factor = max(short_side / min(height, width), min_scale)
-        if rounding != "half_even" or round(max(height, width) * factor) > long_side:
-            factor = min(factor, long_side / max(height, width))
+        return min(fixed_size[0] / height, fixed_size[1] / width)
+    if scale is not None:
+        return min(scale, long_side / max(height, width))
+    factor = max(short_side / min(height, width), min_scale)
+    if rounding != "half_even" or round(max(height, width) * factor) > long_side:
+        factor = min(factor, long_side / max(height, width))
+    return factor
+
+
+def network_size(height: int, width: int, *, rounding: Rounding = "round", **limits: Any) -> tuple[int, int]:
+    """Height and width of an image once resized for the network, before padding; at least 1 pixel each.
+
+    Args:
+        height, width: pixels of the original image.
+        limits: those of `network_scale`.
+        rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
+            side and the scale can fall just below the whole number and lose a pixel; `half_even` as Python and
+            Matterport do; `short_side` rounds the short side and takes the long one as its multiple, rounded down
+            (maskrcnn-benchmark).
+    """
+    factor = network_scale(height, width, rounding=rounding, **limits)
+    if rounding == "short_side":
+        short = max(1, round(min(height, width) * factor))
+        long = int(short * max(height, width) / min(height, width))
+        return (short, long) if height <= width else (long, short)
     if rounding == "half_even":
         return max(1, round(height * factor)), max(1, round(width * factor))
     shift = 0.5 if rounding == "round" else 0.0
@@ -51,7 +69,10 @@ def network_size(
 
 
 def resize_image(
-    image: Tensor, size_hw: tuple[int, int], kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"]
+    image: Tensor,
+    size_hw: tuple[int, int],
+    kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"],
+    factor: float | None = None,
 ) -> Tensor:
     """Resizes a (3, H, W) uint8 image to (3, *size_hw).
 
@@ -60,7 +81,15 @@ def resize_image(
     torchvision's detection models do; `opencv` the same four in uint8, with OpenCV's own rounding (MMDetection);
     `truncated` does that with black beyond the border and cuts the fraction off, as scikit-image's order 1 does in
     Matterport's model.
+
+    Args:
+        factor: with `bilinear`, by which pixels move; None: the ratios of the sizes. OpenCV's `resize` with `fx` and
+            `fy` (Detectron).
     """
+    if kernel == "bilinear" and factor is not None:
+        return torch.ops.aten.upsample_bilinear2d(image[None].to(torch.float32), list(size_hw), False, factor, factor)[
+            0
+        ]
     if kernel == "bilinear":
         return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
     if tuple(image.shape[1:]) == tuple(size_hw):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from maskrcnn.config import ImageConfig
 from maskrcnn.ops.boxes import whole_images
-from maskrcnn.ops.resize import network_size
+from maskrcnn.ops.resize import network_scale, network_size
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,20 @@ def with_bars(image: Tensor, placed: Placement) -> Tensor:
 
 def place(height: int, width: int, config: ImageConfig) -> Placement:
     """The size and place that `config` gives to an image of these sides."""
-    size = network_size(
-        height,
-        width,
-        short_side=config.short_side,
-        long_side=config.long_side,
-        min_scale=config.min_scale,
-        scale=config.scale,
-        fixed_size=config.fixed_size,
-        rounding=config.rounding,
-    )
+    size = network_size(height, width, **_limits(config))
     return Placement(size, size_with_bars(size, config))
+
+
+def exact_scale(height: int, width: int, config: ImageConfig) -> float | None:
+    """The factor by which pixels and boxes of an image of these sides move where `config.exact_scale` says so; None:
+    they move by the ratio of the sizes."""
+    return network_scale(height, width, **_limits(config)) if config.exact_scale else None
+
+
+def _limits(config: ImageConfig) -> dict[str, Any]:
+    """What `network_scale` takes of the settings."""
+    names = ("short_side", "long_side", "min_scale", "scale", "fixed_size", "rounding")
+    return {name: getattr(config, name) for name in names}
 
 
 def size_with_bars(size_hw: tuple[int, int], config: ImageConfig) -> tuple[int, int]:

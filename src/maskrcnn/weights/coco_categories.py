@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from maskrcnn.config import Category
+from dataclasses import replace
+
+from maskrcnn.config import Category, Config
 
 LAST_ID = 90  # ids run from 1 to it; ten of them have no category
 
@@ -101,3 +103,15 @@ COCO_PERSON = Category(
     tuple(_KEYPOINTS.split()),
     tuple((int(a) - 1, int(b) - 1) for a, b in (limb.split("-") for limb in _LIMBS.split())),
 )
+
+
+def named_as_coco(config: Config) -> tuple[Config, tuple[str, ...]]:
+    """The config of a file without names of classes with COCO's, where there are as many in the order of their ids, and
+    the sentence that says what was taken for granted."""
+    model = config.model
+    keypoints = 0 if model.keypoint_head is None else model.keypoint_head.num_keypoints
+    if model.num_classes == 1 and keypoints == len(COCO_PERSON.keypoints):
+        return replace(config, categories=(COCO_PERSON,)), ("the class is COCO's person, with its 17 keypoints",)
+    if model.num_classes == len(COCO) and not keypoints:
+        return replace(config, categories=COCO), ("the 80 classes are COCO's, in the order of their ids",)
+    return config, (f"the {model.num_classes} classes have no names: they get the ids 1 to {model.num_classes}",)

@@ -14,17 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from maskrcnn.config import AnchorConfig, Config, ResNetConfig
+from maskrcnn.config import AnchorConfig, Config
 from maskrcnn.errors import WeightsError
-from maskrcnn.models.resnet import stage_channels
 from maskrcnn.weights.detectron2_config import our_config
 from maskrcnn.weights.detectron2_settings import CELL_ANCHORS, STORED_SETTINGS, read_config
 from maskrcnn.weights.imported import (
     Imported,
     channels_first_columns,
     channels_last_columns,
+    channels_read,
     complete,
     other_colours,
+    reordered,
 )
 from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
@@ -89,9 +90,9 @@ def _to_ours(name: str, value: Tensor, config: Config, *, bgr: bool) -> Tensor:
     if name == STEM and bgr:
         return other_colours(value)
     if FIRST_LAYER.match(name):
-        return channels_last_columns(value, _channels_read(config))
+        return channels_last_columns(value, channels_read(config.model))
     if ANCHOR_ROWS.match(name):
-        return _reordered(value, len(config.model.anchors.sizes[0]), len(config.model.anchors.ratios))
+        return reordered(value, len(config.model.anchors.sizes[0]), len(config.model.anchors.ratios))
     return value
 
 
@@ -100,26 +101,10 @@ def _to_theirs(name: str, value: Tensor, config: Config) -> Tensor:
     if name == STEM:
         return other_colours(value)
     if FIRST_LAYER.match(name):
-        return channels_first_columns(value, _channels_read(config))
+        return channels_first_columns(value, channels_read(config.model))
     if ANCHOR_ROWS.match(name):
-        return _reordered(value, len(config.model.anchors.ratios), len(config.model.anchors.sizes[0]))
+        return reordered(value, len(config.model.anchors.ratios), len(config.model.anchors.sizes[0]))
     return value
-
-
-def _channels_read(config: Config) -> int:
-    """Channels of what the first fully connected layer of the box branch reads."""
-    model = config.model
-    if model.box_head.convs:
-        return model.box_head.conv_channels
-    if model.neck == "fpn":
-        return model.fpn_channels
-    assert isinstance(model.backbone, ResNetConfig)
-    return stage_channels(model.backbone)[-1]
-
-
-def _reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
-    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each."""
-    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
 
 
 def _check_anchors(anchors: AnchorConfig, ours: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Backbone weights in torchvision's layout, from a file or by name."""
+"""Names of torchvision's ResNets and ours, files of ImageNet weights, and backbones of timm."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.containers import SUFFIXES
-from maskrcnn.weights.model_file import fill
 from maskrcnn.weights.named import downloaded
 from maskrcnn.weights.read import read_checkpoint
 
@@ -39,37 +35,24 @@ RENAMES_BACK = (
     (r"\.shortcut\.conv\.", ".downsample.0."),
     (r"\.shortcut\.norm\.", ".downsample.1."),
 )
-# The classifier and the training counters of batch norm have no place in a backbone.
-DROPPED = re.compile(r"^fc\.|\.num_batches_tracked$")
 
 
-def load_backbone(backbone: nn.Module, source: Path | str) -> str:
-    """Fills a backbone from a file of any kind that `read_checkpoint` opens, or from torchvision's weight list by name.
+def imagenet_file(source: Path | str) -> Path:
+    """A file, or that of a name in torchvision's list of weights: torchvision's own copy of it, or a download.
 
     Args:
-        backbone: a ResNet, or its stem and stages under their names.
         source: a path, or a name such as `resnet50` (its default weights) or `ResNet50_Weights.IMAGENET1K_V1`.
 
-    Returns:
-        Where the weights came from, in words.
-
     Raises:
-        WeightsError: no such file or name, the network cannot be reached, or the file does not fit.
+        WeightsError: no such name, or the network cannot be reached.
     """
+    return Path(source) if is_file(source) else _named(str(source))
+
+
+def is_file(source: Path | str) -> bool:
+    """Whether a source is meant as a path, and not as a name in torchvision's list."""
     path = Path(source)
-    is_file = path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
-    checkpoint = read_checkpoint(path if is_file else _named(str(source)))
-    expected = backbone.state_dict()
-    renamed = {
-        torchvision_to_ours(name): value.to(torch.float32)
-        for name, value in checkpoint.tensors.items()
-        if not DROPPED.search(name)
-    }
-    for name in expected:
-        if name.endswith(".num_batches_tracked"):
-            renamed[name] = expected[name]
-    fill(backbone, renamed, str(source))
-    return f"backbone from {path.name}"
+    return path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
 
 
 def load_timm(backbone: TimmBackbone, source: Path | str) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, ModelConfig, ResNetConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.build import build_model
+from maskrcnn.models.resnet import stage_channels
 
 LISTED = 20  # names in one message
 
@@ -105,9 +106,24 @@ def channels_first_columns(weight: Tensor, channels: int) -> Tensor:
     return weight.view(len(weight), side, side, channels).permute(0, 3, 1, 2).reshape(len(weight), -1)
 
 
+def channels_read(model: ModelConfig) -> int:
+    """Channels of what the first fully connected layer of the box branch reads."""
+    if model.box_head.convs:
+        return model.box_head.conv_channels
+    if model.neck == "fpn":
+        return model.fpn_channels
+    assert isinstance(model.backbone, ResNetConfig)
+    return stage_channels(model.backbone)[-1]
+
+
 def other_colours(stem: Tensor) -> Tensor:
     """The first convolution (out, 3, h, w) for BGR instead of RGB input, or the other way round."""
     return stem.flip(1)
+
+
+def reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
+    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each."""
+    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
 
 
 def background_last(rows: Tensor) -> Tensor:

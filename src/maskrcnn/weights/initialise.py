@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, config_from_dict, config_to_dict
+from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, TimmConfig, config_from_dict, config_to_dict
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.timm_backbone import TimmBackbone
-from maskrcnn.weights.imagenet import load_backbone, load_timm
+from maskrcnn.weights.backbones import check_rules, fill_backbone, read_backbone, with_rules_of
+from maskrcnn.weights.imagenet import imagenet_file, is_file, load_timm
 from maskrcnn.weights.open import holds_detector, open_weights
+from maskrcnn.weights.read import read_checkpoint
 
 # Layers with a row for each class, which another set of classes cannot use.
 CLASS_LAYERS = re.compile(
@@ -34,11 +36,14 @@ def initialise(network: MaskRCNN, config: Config, source: Path | str) -> str:
 
     Raises:
         WeightsError: the file cannot be read or does not fit.
+        ConfigError: a backbone was trained by other rules than the config has.
     """
     if not holds_detector(source):
         if isinstance(network.backbone, TimmBackbone):
             return load_timm(network.backbone, source)
-        return load_backbone(_whole_backbone(network), source)
+        file = read_backbone(read_checkpoint(imagenet_file(source)))
+        check_rules(config, file)
+        return fill_backbone(_whole_backbone(network), file, source)
     other, other_config, _ = open_weights(source)
     same_classes = other_config.categories == config.categories
     own, given = network.state_dict(), other.state_dict()
@@ -59,7 +64,8 @@ def initialise(network: MaskRCNN, config: Config, source: Path | str) -> str:
 
 def with_conventions(config: Config, source: Path | str) -> Config:
     """The config with the model and image settings of the detector that training begins from, wherever its own are the
-    defaults: a detector is used as it was trained. A backbone alone brings none.
+    defaults: a detector is used as it was trained. A backbone alone brings the mean and deviation of the pixels, and
+    where it has its strides.
 
     Which heads the network has is not changed, nor how it is trained; the categories are the detector's.
 
@@ -67,7 +73,9 @@ def with_conventions(config: Config, source: Path | str) -> Config:
         WeightsError: as of `initialise`.
     """
     if not holds_detector(source):
-        return config
+        if isinstance(config.model.backbone, TimmConfig) or not is_file(source):  # torchvision's own rules are ours
+            return config
+        return with_rules_of(config, read_backbone(read_checkpoint(imagenet_file(source))))
     other = open_weights(source)[1]
     # Mapped as dictionaries: settings of another kind of backbone, or of a head that one of the two lacks, stay.
     mine, theirs, usual = (config_to_dict(one) for one in (config, other, Config()))

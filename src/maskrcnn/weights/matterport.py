@@ -97,7 +97,7 @@ def import_checkpoint(checkpoint: Checkpoint, settings: Mapping[str, Any] | None
     except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise WeightsError(f"Matterport config: expected its attributes with their own types, found {error}") from None
     assert isinstance(config.model.backbone, ResNetConfig)
-    pairs = _backbone_names(config.model.backbone.depth)
+    pairs = backbone_names(config.model.backbone.depth)
     used = {layer for pair in (*pairs, *FOLDED) for layer in pair} | PLAIN.keys() | PREDICTORS.keys()
     unused += [name for name in checkpoint.tensors if (place := _place_of(name)) and place[0] not in used]
     ours = {ours: layer for (layer, _), ours in (pairs | FOLDED).items()}
@@ -123,7 +123,7 @@ def _place_of(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _backbone_names(depth: int) -> dict[tuple[str, str], str]:
+def backbone_names(depth: int) -> dict[tuple[str, str], str]:
     """Convolution and norm of every pair in the backbone -> our module."""
     names = {("conv1", "bn_conv1"): "backbone.stem"}
     for stage, blocks in enumerate(BLOCKS[depth], start=2):
@@ -135,8 +135,12 @@ def _backbone_names(depth: int) -> dict[tuple[str, str], str]:
     return names
 
 
-def _state(layers: Layers, backbone: Mapping[tuple[str, str], str]) -> dict[str, Tensor]:
-    """Our tensors, of the layers that are there."""
+def backbone_state(layers: Layers, backbone: Mapping[tuple[str, str], str]) -> dict[str, Tensor]:
+    """Our tensors of the convolutions and norms that are there.
+
+    Args:
+        backbone: as `backbone_names` gives it.
+    """
     state: dict[str, Tensor] = {}
     for (conv, bn), ours in backbone.items():
         if "kernel" in layers.get(conv, {}):
@@ -145,6 +149,12 @@ def _state(layers: Layers, backbone: Mapping[tuple[str, str], str]) -> dict[str,
         if "moving_mean" in norm and "bias" in layers.get(conv, {}):
             norm["moving_mean"] = norm["moving_mean"] - layers[conv]["bias"]
         state |= {f"{ours}.norm.{part}": norm[theirs] for part, theirs in NORM.items() if theirs in norm}
+    return state
+
+
+def _state(layers: Layers, backbone: Mapping[tuple[str, str], str]) -> dict[str, Tensor]:
+    """Our tensors, of the layers that are there."""
+    state = backbone_state(layers, backbone)
     for layer, ours in (PLAIN | PREDICTORS).items():
         kernel, bias = (layers.get(layer, {}).get(part) for part in ("kernel", "bias"))
         if kernel is not None and bias is not None:
@@ -174,7 +184,7 @@ def export_state(config: Config, state: Mapping[str, Tensor]) -> dict[str, Tenso
     assert isinstance(config.model.backbone, ResNetConfig)
     pool = config.model.box_head.resolution
     layers: Layers = {}
-    for (conv, bn), ours in _backbone_names(config.model.backbone.depth).items():
+    for (conv, bn), ours in backbone_names(config.model.backbone.depth).items():
         weight = state[f"{ours}.conv.weight"]
         layers[conv] = {"kernel": _to_keras(weight), "bias": torch.zeros(len(weight))}
         layers[bn] = {part: state[f"{ours}.norm.{our_part}"] for our_part, part in NORM.items()}

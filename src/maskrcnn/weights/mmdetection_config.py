@@ -224,7 +224,7 @@ def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
         negative_iou=assigner.get("neg_iou_thr", 0.3),
         best_iou=assigner.get("min_pos_iou", 0.0) if assigner.get("match_low_quality", True) else None,
         best_aims="own",
-        allowed_border=None if border < 0 else float(border),
+        allowed_border=None if border < 0 else (float(border), float(border)),
         padded_to=divisor_of(said),
         samples=sampler.get("num", 256),
         positive_fraction=sampler.get("pos_fraction", 0.5),

@@ -11,7 +11,15 @@ from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights import detectron2, matterport, mmdetection, torchvision
+from maskrcnn.weights import (
+    detectron,
+    detectron2,
+    maskrcnn_benchmark,
+    matterport,
+    mmdetection,
+    tensorpack,
+    torchvision,
+)
 from maskrcnn.weights.families import NO_MASK_RCNN, family_of
 from maskrcnn.weights.imported import Imported, IncompleteError, listed
 from maskrcnn.weights.model_file import METADATA_KEY, open_model
@@ -19,7 +27,17 @@ from maskrcnn.weights.named import is_named, local_file, named_weights
 from maskrcnn.weights.read import Checkpoint, read_checkpoint
 
 # Each has recognise, read_config, import_checkpoint and export_state. The first that recognises a file imports it.
-FRAMEWORKS: tuple[ModuleType, ...] = (torchvision, detectron2, mmdetection, matterport)
+FRAMEWORKS: tuple[ModuleType, ...] = (
+    torchvision,
+    detectron2,
+    mmdetection,
+    matterport,
+    maskrcnn_benchmark,
+    detectron,
+    tensorpack,
+)
+# Their files are opened, and none is written for them: nobody trains with them any more.
+READ_ONLY: tuple[ModuleType, ...] = (matterport, maskrcnn_benchmark, detectron, tensorpack)
 
 
 def name_of(framework: ModuleType) -> str:

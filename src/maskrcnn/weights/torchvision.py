@@ -16,7 +16,7 @@ from torch import Tensor
 from maskrcnn.config import Config, ResNetConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.weights.imagenet import ours_to_torchvision, torchvision_to_ours
-from maskrcnn.weights.imported import Imported, channels_first_columns, channels_last_columns, complete
+from maskrcnn.weights.imported import Imported, channels_first_columns, channels_last_columns, channels_read, complete
 from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
 from maskrcnn.weights.torchvision_config import our_config, read_config
@@ -170,7 +170,7 @@ def our_layout(name: str, value: Tensor, config: Config) -> Tensor:
     """One of torchvision's tensors (or its gradient) as our network stores it; `name` is ours."""
     used, unused = class_rows(config)
     if name == FIRST_LAYER:
-        return channels_last_columns(value, _channels_read(config))
+        return channels_last_columns(value, channels_read(config.model))
     if name.startswith("roi_heads.box.head.class_logits."):
         return value[[*used, 0, *unused]]
     if name.startswith("roi_heads.box.head.deltas."):
@@ -185,7 +185,7 @@ def _their_layout(name: str, value: Tensor, config: Config) -> Tensor:
     used, unused = class_rows(config)
     rows = 1 + len(used) + len(unused)
     if name == FIRST_LAYER:
-        return channels_first_columns(value, _channels_read(config)).contiguous()
+        return channels_first_columns(value, channels_read(config.model)).contiguous()
     if name.startswith("roi_heads.box.head.class_logits."):
         return _spread(value, [*used, 0, *unused], rows)
     if name.startswith("roi_heads.box.head.deltas."):
@@ -200,12 +200,6 @@ def _spread(value: Tensor, to: Sequence[int], rows: int) -> Tensor:
     wide = value.new_zeros((rows, *value.shape[1:]))
     wide[list(to)] = value
     return wide
-
-
-def _channels_read(config: Config) -> int:
-    """Channels of what the first fully connected layer reads."""
-    box_head = config.model.box_head
-    return box_head.conv_channels if box_head.convs else config.model.fpn_channels
 
 
 def our_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
