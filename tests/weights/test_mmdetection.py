@@ -335,7 +335,7 @@ def test_settings_of_mmdetection_2() -> None:
         {"type": "Pad", "size_divisor": 32},
     ]
     settings = {
-        "model": {name: MODEL[name] for name in ("backbone", "rpn_head", "roi_head")},
+        "model": {name: MODEL[name] for name in ("backbone", "neck", "rpn_head", "roi_head")},
         "train_cfg": {"rpn": {}, "rpn_proposal": {"nms_pre": 333, "nms_post": 222}},
         "test_cfg": {"rpn": {"nms_pre": 77, "max_num": 55, "nms_thr": 0.6}, "rcnn": {"nms": {"iou_thr": 0.4}}},
         "data": {"test": {"pipeline": [{"type": "MultiScaleFlipAug", "img_scale": (900, 640), "transforms": inner}]}},
@@ -393,7 +393,9 @@ def test_one_level_has_the_settings_of_its_kind() -> None:
     assert imported_from(dc5).config.model.neck == "dc5"
     backbone = {**MODEL["backbone"], "dilations": (1, 1, 1, 1)}
     generator = {"scales": [2, 4, 8, 16, 32], "ratios": [0.5, 1.0, 2.0], "strides": [16]}
-    model = {**MODEL, "neck": None, "backbone": backbone, "rpn_head": {"anchor_generator": generator}}
+    heads = {**MODEL["roi_head"], "mask_head": None}
+    rpn_head = {"anchor_generator": generator}
+    model = {**MODEL, "neck": None, "backbone": backbone, "rpn_head": rpn_head, "roi_head": heads}
     assert imported_from(dc5, {"model": model}).config.model.neck == "c5"
 
 
@@ -419,6 +421,8 @@ def test_octaves_are_sizes_of_anchors() -> None:
         ("backbone.depth", 101, "backbone.depth is 101 in the config, and 50 in the file"),
         ("roi_head.bbox_head.num_classes", 80, "num_classes is 80"),
         ("backbone.norm_cfg.type", "GN", "'BN' in the file"),
+        ("neck", None, "neck is 'none' in the config, and 'a part of the model' in the file"),
+        ("roi_head.mask_head", None, "roi_head.mask_head is 'none'"),
         ("type", "HybridTaskCascade", "HybridTaskCascade.*expected 'MaskRCNN' or"),
         ("backbone.type", "ResNetV1d", "backbone.type 'ResNetV1d'"),
         ("backbone.conv_cfg", {"type": "ConvWS"}, "ConvWS.*expected none"),
@@ -448,16 +452,19 @@ def test_sizes_that_do_not_keep_the_shape_are_refused() -> None:
             imported_from(exported(KINDS["FPN"][0]), settings)
 
 
-HELD = (
-    "model = dict(backbone=dict(style='caffe'), rpn_head=dict(anchor_generator=dict(scales=[4], ratios=[0.5, 1.0, 2.0],\
- strides=[4, 8, 16, 32, 64])), roi_head=dict(bbox_head=dict(), bbox_roi_extractor=dict(), mask_head=dict()))"
-)
+HELD = """
+model = dict(
+    backbone=dict(depth=18),
+    neck=dict(type='FPN'),
+    rpn_head=dict(anchor_generator=dict(scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(bbox_head=dict(), bbox_roi_extractor=dict(), mask_head=dict()))
+"""
 
 
 @pytest.mark.parametrize("key", ["cfg", "config"])
 def test_the_config_inside_of_the_file_is_followed(key: str) -> None:
     tensors = exported(KINDS["ResNet-18"][0])
-    found = imported_from(tensors, meta={key: HELD.replace("dict()", "dict(type=None)")})
+    found = imported_from(tensors, meta={key: HELD})
     assert found.config.model.anchors.sizes[0] == (16.0,)
     of_another = imported_from(tensors, meta={key: HELD.replace("bbox_head=dict()", "bbox_head=dict(num_classes=81)")})
     assert of_another.config.model.anchors.sizes[0] == (32.0,)

@@ -120,6 +120,9 @@ def _check_fit(model: ModelConfig, said: Mapping[str, Any]) -> None:
     known: list[tuple[str, Any, Any]] = [("backbone.depth", setting(said, "model.backbone.depth"), backbone.depth)]
     kind = setting(said, "model.backbone.norm_cfg.type", "BN")
     known.append(("backbone.norm_cfg.type", "GN" if kind == "GN" else "BN", _kind(backbone.norm)))
+    for part, there in (("neck", model.neck == "fpn"), ("roi_head.mask_head", model.mask_head is not None)):
+        words = {True: "a part of the model", False: "none"}
+        known.append((part, words[setting(said, f"model.{part}") is not None], words[there]))
     for head in stages(said, "model.roi_head.bbox_head"):
         known.append(("roi_head.bbox_head.num_classes", head.get("num_classes"), model.num_classes))
     for name, given, found in known:
