@@ -36,7 +36,12 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
-        return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.with_weight(x, self.weight, self.bias)
+
+    def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with other values, of the same shape."""
+        assert isinstance(self.padding, tuple)
+        return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class ConvNorm(nn.Module):
@@ -72,9 +77,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         if isinstance(self.norm, FrozenBatchNorm):
-            weight, bias = self.norm.fold(self.conv.weight)
-            conv = self.conv
-            return convolve(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return self.conv.with_weight(x, *self.norm.fold(self.conv.weight))
         return self.norm(self.conv(x))
 
 
