@@ -155,7 +155,7 @@ def test_rpn_losses_over_the_number_asked_for() -> None:
     drawn = network.rpn.losses(output, batch.targets)
     network.rpn.config = replace(network.rpn.config, normaliser="samples")
     fixed = network.rpn.losses(output, batch.targets)
-    ratios = {(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn}
+    ratios = [(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn]
     first, second = ratios
     assert first == pytest.approx(second, rel=1e-4)  # the number of anchors that were drawn
     assert first == pytest.approx(round(first), rel=1e-4)
