@@ -131,8 +131,8 @@ def _compare(
 
 
 def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: bool = False) -> Case:
-    """7x7 bins of two samples an axis on one map, channels-last as our network keeps it and contiguous for
-    torchvision; with `backward` the gradient of the map too."""
+    """7x7 bins of two samples an axis on one map; with `backward` the gradient of the map too. What goes in is
+    channels-last as our network keeps it, and contiguous for torchvision."""
     generator = torch.Generator().manual_seed(0)
     height, width = settings.map_size
     features = torch.randn(1, settings.channels, height, width, generator=generator).to(device)
@@ -140,12 +140,13 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
     index = torch.zeros(len(boxes), dtype=torch.int64, device=device)
     indexed = torch.cat([index[:, None].to(boxes.dtype), boxes], dim=1)
     weights = torch.randn(len(boxes), settings.channels, 7, 7, generator=generator).to(device)
+    weights_last = weights.to(memory_format=torch.channels_last)
     last = features.to(memory_format=torch.channels_last, copy=True).requires_grad_(backward)
     first = features.requires_grad_(backward)
 
     def ours() -> torch.Tensor:
         pooled = roi_align([last], boxes, index, index, strides=(STRIDE,), output_size=7)
-        return torch.autograd.grad(pooled, last, weights)[0] if backward else pooled
+        return torch.autograd.grad(pooled, last, weights_last)[0] if backward else pooled
 
     def theirs() -> torch.Tensor:
         pooled = torchvision.ops.roi_align(first, indexed, 7, 1 / STRIDE, 2, aligned=True)

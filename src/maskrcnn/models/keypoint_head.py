@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.models.losses import mean_over
+from maskrcnn.models.norm import Conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
 from maskrcnn.ops.keypoints import decode_keypoints, keypoint_targets
 from maskrcnn.structures.detections import Detections
@@ -28,7 +29,7 @@ class KeypointHead(nn.Module):
         super().__init__()
         self.zero_border = config.border == "zero"
         widths = (in_channels, *config.widths)
-        self.convs = nn.ModuleList([nn.Conv2d(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
+        self.convs = nn.ModuleList([Conv(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
         self.predictor = nn.ConvTranspose2d(widths[-1], config.num_keypoints, 4, stride=2, padding=1)
         for layer in (*self.convs, self.predictor):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

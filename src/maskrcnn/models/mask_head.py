@@ -40,7 +40,9 @@ class MaskHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """(R, C, O, O) -> logits (R, K, M, M) float32."""
-        return self.predictor(self.hidden(roi_features)).float()
+        x = self.hidden(roi_features)
+        logits = F.linear(x, self.predictor.weight.flatten(1), self.predictor.bias)
+        return self._as_masks(logits, roi_features.shape[-1]).permute(0, 3, 1, 2).float()
 
     def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
         """The logits of one class a RoI: where masks do not compete, no other is computed.
@@ -55,17 +57,29 @@ class MaskHead(nn.Module):
         x = self.hidden(roi_features)
         weight = self.predictor.weight[labels].flatten(1)  # (R, C)
         assert self.predictor.bias is not None
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (R, M * M, C)
-        logits = torch.baddbmm(
-            self.predictor.bias[labels][:, None, None].to(x.dtype), pixels, weight[..., None].to(x.dtype)
-        )
-        return logits.view(len(x), x.shape[2], x.shape[3]).float()
+        bias = self.predictor.bias[labels][:, None, None]
+        logits = torch.baddbmm(bias.to(x.dtype), x, weight[..., None].to(x.dtype))
+        return self._as_masks(logits, roi_features.shape[-1])[..., 0].float()
 
     def hidden(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> (R, 4 * O * O, C) pixels of the masks, in the order (row, column, half row, half column).
+
+        A transposed convolution whose stride is its size is one matrix product a pixel, and the 1x1 convolution
+        after it asks for no order.
+        """
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
-        return F.relu_(self.upsample(x))
+        weight = self.upsample.weight.permute(2, 3, 1, 0)  # (2, 2, C, C of x)
+        assert self.upsample.bias is not None
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        four = F.relu_(F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4)))
+        return four.view(len(x), 4 * pixels.shape[1], weight.shape[2])
+
+    def _as_masks(self, values: Tensor, side: int) -> Tensor:
+        """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""
+        halves = values.view(len(values), side, side, 2, 2, values.shape[-1])
+        return halves.transpose(2, 3).reshape(len(values), 2 * side, 2 * side, values.shape[-1])
 
 
 class MLPMaskHead(nn.Module):

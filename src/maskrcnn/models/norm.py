@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import NORM_GROUPS, HeadNorm, Norm
+from maskrcnn.ops.winograd import convolve
 
 
 class FrozenBatchNorm(nn.Module):
@@ -39,6 +39,19 @@ class FrozenBatchNorm(nn.Module):
         return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 
 
+class Conv(nn.Conv2d):
+    """`nn.Conv2d` by the fastest way that its size allows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
+        return self.with_weight(x, self.weight, self.bias)
+
+    def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with other values, of the same shape."""
+        assert isinstance(self.padding, tuple)
+        return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+
 class ConvNorm(nn.Module):
     """A convolution without bias, then its norm. Frozen norms are folded into the weight, which saves two
     passes over the activations; autograd scales the weight's gradient accordingly."""
@@ -56,7 +69,7 @@ class ConvNorm(nn.Module):
         eps: float,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = Conv(
             in_channels,
             out_channels,
             kernel_size,
@@ -72,9 +85,7 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         if isinstance(self.norm, FrozenBatchNorm):
-            weight, bias = self.norm.fold(self.conv.weight)
-            conv = self.conv
-            return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+            return self.conv.with_weight(x, *self.norm.fold(self.conv.weight))
         return self.norm(self.conv(x))
 
 
@@ -96,7 +107,7 @@ def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Mo
 def head_conv(in_channels: int, out_channels: int, kernel_size: int, norm: HeadNorm) -> nn.Module:
     """A convolution of the neck or a head: with a bias, or with a norm in its place."""
     if norm == "none":
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        conv = Conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         return conv

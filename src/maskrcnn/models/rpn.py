@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskrcnn.config import RPNConfig
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
+from maskrcnn.models.norm import Conv
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.nms import nms
@@ -54,9 +55,7 @@ class RPNHead(nn.Module):
     def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, hidden: int | None = None) -> None:
         super().__init__()
         hidden = hidden or channels
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(channels if i == 0 else hidden, hidden, 3, padding=1) for i in range(convs)]
-        )
+        self.convs = nn.ModuleList([Conv(channels if i == 0 else hidden, hidden, 3, padding=1) for i in range(convs)])
         self.objectness = nn.Conv2d(hidden, anchors_per_cell, 1)
         self.deltas = nn.Conv2d(hidden, 4 * anchors_per_cell, 1)
         for conv in (*self.convs, self.objectness, self.deltas):

@@ -5,10 +5,13 @@ Legend: R RoIs, M target side, S samples a cell and axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+_GROUP = 16  # RoIs of adaptive sampling at once
 
 
 def sample_bitmaps(
@@ -133,22 +136,59 @@ def mask_targets(
     cell = length / size
     if sampling_ratio:
         counts = torch.full_like(cell, sampling_ratio)
-        most = sampling_ratio
+        groups: Sequence[Tensor] = [torch.arange(len(boxes), device=boxes.device)]
     else:
         counts = cell.ceil().clamp(min=1)
-        most = int(counts.max())
-    step = torch.arange(most, device=boxes.device, dtype=boxes.dtype)
-    within = (step + 0.5) / counts[..., None]  # (R, 2, S), fraction of a cell
-    weights = (step < counts[..., None]) / counts[..., None]  # (R, 2, S)
-    cells = torch.arange(size, device=boxes.device, dtype=boxes.dtype)
-    # (R, 2, M * S) positions on each axis
-    axis = (start[..., None, None] + (cells[:, None] + within[:, :, None, :]) * cell[..., None, None]).flatten(2)
-    x, y = axis[:, 0, None, :], axis[:, 1, :, None]
-    samples = _at_points(x, y, to_original, crops, image_hw, pixels).view(-1, size, most, size, most)
-    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
-    targets = (samples * weights[:, 0, None, None, None, :]).sum(4)
-    targets = (targets * weights[:, 1, None, :, None]).sum(2)
+        # RoIs of like size together, because all of a group take as many samples as its largest.
+        groups = counts.amax(1).argsort().split(_GROUP)
+    targets = boxes.new_empty((len(boxes), size, size))
+    for group in groups:
+        targets[group] = _averages(
+            start[group],
+            cell[group],
+            counts[group],
+            [sampling_ratio] * 2 if sampling_ratio else counts[group].amax(0).to(torch.int64).tolist(),
+            to_original[group],
+            (crops[0], crops[1][group], crops[2][group], crops[3][group]),
+            image_hw[group],
+            size=size,
+            pixels=pixels,
+        )
     return targets if threshold is None else (targets >= threshold).to(targets.dtype)
+
+
+def _averages(
+    start: Tensor,
+    cell: Tensor,
+    counts: Tensor,
+    most: Sequence[int],
+    to_original: Tensor,
+    crops: tuple[Tensor, Tensor, Tensor, Tensor],
+    image_hw: Tensor,
+    *,
+    size: int,
+    pixels: Literal["original", "network", "network_corner"],
+) -> Tensor:
+    """(R, M, M) averages over samples, of which each cell has counts (R, 2) in x and y and none has more than `most`.
+
+    Args:
+        start, cell: (R, 2) float32, corner of the RoI and sides of a cell.
+    """
+    x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], most[0], size)
+    y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], most[1], size)
+    samples = _at_points(x[:, None, :], y[:, :, None], to_original, crops, image_hw, pixels)
+    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
+    targets = (samples.view(-1, size, most[1], size, most[0]) * x_weights[:, None, None, None, :]).sum(4)
+    return (targets * y_weights[:, None, :, None]).sum(2)
+
+
+def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> tuple[Tensor, Tensor]:
+    """(R, M * S) positions of the samples on one axis and the weights (R, S) of those of a cell, S = most."""
+    step = torch.arange(most, device=start.device, dtype=start.dtype)
+    cells = torch.arange(size, device=start.device, dtype=start.dtype)
+    within = (step + 0.5) / counts[:, None]  # fraction of a cell
+    at = start[:, None, None] + (cells[:, None] + within[:, None, :]) * cell[:, None, None]
+    return at.flatten(1), (step < counts[:, None]) / counts[:, None]
 
 
 def _at_points(

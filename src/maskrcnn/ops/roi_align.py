@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from maskrcnn.errors import ConfigError
 
@@ -78,7 +79,8 @@ def rois_on(
 ) -> RoIs:
     """Brings boxes to the cells of their level; the arguments are those of `roi_align`."""
     channels = features[0].shape[1]
-    table = torch.cat([feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features])
+    tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
+    table = torch.cat(tables) if len(tables) > 1 else tables[0]  # one channels-last map is its own table
     with torch.no_grad():
         per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
         shape = torch.tensor(per_level, device=boxes.device)
@@ -288,9 +290,53 @@ def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     index = rows.cells.flatten(2)[:, :, None, :, None] + columns.cells.flatten(2)[:, None, :, None, :]
     weights = rows.weights.flatten(2)[:, :, None, :, None] * columns.weights.flatten(2)[:, None, :, None, :]
     taps = index.shape[-1] * index.shape[-2]
-    return F.embedding_bag(
-        index.reshape(-1, taps), table, mode="sum", per_sample_weights=weights.reshape(-1, taps).to(table.dtype)
-    )
+    offsets = torch.arange(0, index.numel(), taps, device=index.device)
+    return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
+
+
+def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Sums of weighted rows of a table, a bag after the other; only the table has a gradient.
+
+    Args:
+        table: (N, C).
+        index, weights: (P,) int64 rows in 0..N-1 and float32, of all bags.
+        offsets: (Q,) int64, where each bag begins.
+
+    Returns:
+        (Q, C) in the dtype of the table.
+    """
+    weights = weights.to(table.dtype)
+    if table.device.type == "cpu":
+        return _WeightedRows.apply(table, index, weights, offsets)
+    return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weights)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """`embedding_bag` whose gradient is an `embedding_bag` too, with the rows as bags.
+
+    Its own gradient sorts 64-bit keys and adds row by row, which takes twice as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(index, weights, offsets)
+        ctx.rows = len(table)
+        return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        index, weights, offsets = ctx.saved_tensors
+        size = torch.diff(offsets, append=offsets.new_tensor([len(index)]))
+        bag = torch.repeat_interleave(size, output_size=len(index))
+        row, order = index.to(torch.int32).sort()
+        begin = torch.searchsorted(row, torch.arange(ctx.rows, dtype=torch.int32))
+        return (
+            F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order]),
+            None,
+            None,
+            None,
+        )
 
 
 def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
@@ -305,9 +351,7 @@ def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
 def _adaptive_averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """One bag a bin, of its own number of cells."""
     index, weights, offsets = _pairs(rows, columns)
-    return F.embedding_bag(
-        index.flatten(), table, offsets, mode="sum", per_sample_weights=weights.flatten().to(table.dtype)
-    )
+    return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
 
 
 def _maxima(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
