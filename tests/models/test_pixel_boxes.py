@@ -131,7 +131,7 @@ def test_mask_and_keypoint_maps_span_what_the_features_do(monkeypatch: pytest.Mo
     targets = replace(batch.targets, keypoints=torch.tensor([[[[20.0, 20.0, 2.0], [30.0, 30.0, 2.0]]]]))
     boxes = torch.tensor([[[9.0, 11.0, 42.0, 45.0]]])
     yes, zero = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.int64)
-    rois = RoIs(boxes, zero, zero, yes, yes)
+    rois = RoIs(boxes, zero, zero, yes, yes, ~yes)
     features = network.features(batch.images)
     for branch in (network.roi_heads.mask, network.roi_heads.keypoint):
         assert branch is not None

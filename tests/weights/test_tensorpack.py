@@ -159,7 +159,7 @@ def test_rules_that_no_config_says() -> None:
     config = imported_from(twin(MODELS["FPN"])).config
     image, model = config.image, config.model
     assert (image.mean, image.std) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-    assert (image.kernel, image.rounding, image.long_side, image.divisor) == ("bilinear", "round", 1344, 32)
+    assert (image.kernel, image.rounding, image.long_side, image.divisor) == ("opencv", "round", 1344, 32)
     assert (model.anchors.whole_cells, model.anchors.offset, model.pixel_boxes) == (False, 0.0, False)
     assert (model.backbone.stride_in_1x1, model.backbone.norm_eps) == (False, 1e-5)
     assert (model.rois.aligned, model.rois.sampling_ratio, model.rois.size_epsilon) == (True, 2, 1e-6)

@@ -141,7 +141,7 @@ def _image(model: ModelConfig, said: Mapping[str, Any]) -> ImageConfig:
         divisor=32 if model.neck == "fpn" else 1,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
-        kernel="bilinear",
+        kernel="opencv",
     )
 
 
