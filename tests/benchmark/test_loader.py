@@ -116,7 +116,7 @@ def test_memory_of_real_workers(sides: Sides, tmp_path: Path) -> None:
     found = loader.measure_workers(sides[0], LoaderSettings(size=128, annotations=5000), tmp_path)
     assert list(found["ours"]) == list(found["torchvision"])
     few, many = found["ours"]
-    assert many == 4 * few
+    assert many > 3.9 * few > 3.9 * 4999
     ours, theirs = (found[side][many] - found[side][few] for side in ("ours", "torchvision"))
-    assert theirs > 20e6
-    assert ours < theirs / 3
+    assert theirs > 20e6, found
+    assert ours < theirs / 3, found
