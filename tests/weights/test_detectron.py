@@ -12,6 +12,7 @@ from torch import Tensor
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.weights.coco_categories import named_as_coco
 from maskrcnn.weights.detectron import export_state, import_checkpoint, read_config, recognise
 from maskrcnn.weights.open import framework_of, name_of, open_weights
 from maskrcnn.weights.read import Checkpoint
@@ -145,7 +146,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     file.write_text(CONFIG)
     found = imported_from(twin(KINDS["FPN"]), read_config(file))
     config, model = found.config, found.config.model
-    assert found.assumed == ("the 3 classes have no names: they get the ids 1 to 3",)
+    assert found.assumed == ()
     assert (config.image.short_side, config.image.long_side, config.image.mean) == (500, 833, (3.0, 2.0, 1.0))
     assert config.augment.scale_jitter == (0.8, 1.0)
     assert (model.anchors.sizes[0], model.anchors.sizes[4]) == ((16.0,), (256.0,))
@@ -162,7 +163,7 @@ def test_the_config_in_the_file_is_read() -> None:
         "    state: [1, 2]\nstate: {}\n"
     )
     found = imported_from(twin(KINDS["FPN"]), cfg=text)
-    assert (found.config.image.short_side, len(found.assumed)) == (500, 1)
+    assert (found.config.image.short_side, len(found.assumed)) == (500, 0)
     assert found.config.image.mean == (122.7717, 115.9465, 102.9801)
     assert len(imported_from(twin(KINDS["FPN"]), cfg="a: [").assumed) > 1
 
@@ -193,7 +194,7 @@ def test_what_is_left_out_is_said() -> None:
     tensors["something_else_w"] = torch.zeros(2)
     found = imported_from(tensors)
     assert found.unused == ("something_else_w",)
-    assert "blobs of the optimiser (..._momentum) are left out" in found.assumed[-2]
+    assert "blobs of the optimiser (..._momentum) are left out" in found.assumed[-1]
     assert imported_from(twin(KINDS["keypoints"])).assumed == (*found.assumed[:-2], found.assumed[-1])
 
 
@@ -230,6 +231,7 @@ def test_as_many_classes_as_coco_has_are_taken_for_them() -> None:
         for leaf in ("w", "b"):
             tensors[f"{name}_{leaf}"] = torch.randn(rows, *tensors[f"{name}_{leaf}"].shape[1:])
     found = imported_from(tensors)
-    assert [category.id for category in found.config.categories][9:13] == [10, 11, 13, 14]
+    config, assumed = named_as_coco(found.config)
+    assert [category.id for category in config.categories][9:13] == [10, 11, 13, 14]
     assert torch.equal(found.state[f"{BOX}.class_logits.bias"], tensors["cls_score_b"].roll(-1))
-    assert found.assumed[-1] == "the 80 classes are COCO's, in the order of their ids"
+    assert assumed == ("the 80 classes are COCO's, in the order of their ids",)

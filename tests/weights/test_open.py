@@ -15,7 +15,9 @@ from torch import Tensor
 import maskrcnn
 from maskrcnn.config import Category, Config, differing_settings
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor
+from maskrcnn.weights import detectron2
 from maskrcnn.weights.families import FAMILIES, family_of
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import FRAMEWORKS, framework_of, holds_detector, name_of, open_weights
@@ -206,3 +208,18 @@ def test_settings_that_differ_are_named_with_both_values() -> None:
     found = differing_settings(one, other)
     assert list(found) == ["categories", "image.kernel"]
     assert found["image.kernel"] == ("antialias", "bilinear")
+
+
+@pytest.mark.parametrize(
+    ("classes", "names", "said"),
+    [(80, ("person", "bicycle"), "the 80 classes are COCO's"), (2, (), "the 2 classes have no names")],
+)
+def test_classes_without_names_are_cocos_where_there_are_as_many(
+    classes: int, names: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """Detectron2's files name no classes."""
+    config = network_config(num_classes=classes)
+    torch.save(detectron2.export_state(config, build_model(config).state_dict()), tmp_path / "d2.pth")
+    _, found, provenance = open_weights(tmp_path / "d2.pth")
+    assert tuple(category.name for category in found.categories[:2]) == names
+    assert any(said in sentence for sentence in provenance["assumed"])

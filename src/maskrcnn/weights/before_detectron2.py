@@ -16,7 +16,6 @@ from torch import Tensor
 
 from maskrcnn.config import Config, ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.coco_categories import named_as_coco
 from maskrcnn.weights.imported import (
     Imported,
     background_first,
@@ -97,7 +96,7 @@ def finished(
     assumed: tuple[str, ...],
     unused: tuple[str, ...],
 ) -> Imported:
-    """The import, once names, rows and settings are ours; the files name no classes.
+    """The import, once names, rows and settings are ours.
 
     Args:
         ours: tensors by our names, their columns still those of the framework.
@@ -112,8 +111,7 @@ def finished(
     found = {name: our_columns(name, value, config.model, bgr=bgr) for name, value in ours.items()}
     state = complete(config, found, lambda name: theirs.get(name) or their_name(name))
     surplus = tuple(theirs[name] for name in ours if name not in state and name in theirs)
-    config, of_classes = named_as_coco(config)
-    return Imported(config, state, (*assumed, *of_classes), (*unused, *surplus))
+    return Imported(config, state, assumed, (*unused, *surplus))
 
 
 def check_anchors(config: Config, ours: Mapping[str, Tensor]) -> None:

@@ -199,10 +199,10 @@ def _agree(name: str, found: Any, wanted: Any, what: str) -> None:
 
 
 def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
-    assumed = ["The names of the classes are not in a Matterport file."]
+    assumed = []
     if defaults:
         shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
-        assumed.append(f"Settings that no config gave are Matterport's defaults: {shown}.")
+        assumed.append(f"settings that no config gave are Matterport's defaults: {shown}")
     if use["TRAIN_BN"] is not False:
         assumed.append(f"TRAIN_BN is {use['TRAIN_BN']}: in continued training the batch norms rest all the same.")
     if use["IMAGE_RESIZE_MODE"] == "crop":

@@ -20,6 +20,7 @@ from maskrcnn.weights import (
     tensorpack,
     torchvision,
 )
+from maskrcnn.weights.coco_categories import named_as_coco
 from maskrcnn.weights.families import NO_MASK_RCNN, family_of
 from maskrcnn.weights.imported import Imported, IncompleteError, listed
 from maskrcnn.weights.model_file import METADATA_KEY, open_model
@@ -138,6 +139,9 @@ def _import(
         imported = _completed(framework, checkpoint, settings, error)
         new = tuple(name for name in imported.state if name not in error.state)
         missing = f"{error}; "
+    if not imported.config.categories:
+        config, of_classes = named_as_coco(imported.config)
+        imported = replace(imported, config=config, assumed=(*imported.assumed, *of_classes))
     surplus = (
         f"{len(imported.unused)} have no place in the model: {listed(imported.unused)}; " if imported.unused else ""
     )

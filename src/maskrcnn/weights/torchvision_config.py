@@ -113,7 +113,7 @@ def _categories(
         return (COCO_PERSON,), ["the class is COCO's person, with its 17 keypoints"]
     if keypoint_head is None and rows == LAST_ID + 1:
         return COCO, ["the 91 rows of classes are COCO's ids, of which 80 have a category"]
-    return (), [f"the {rows - 1} classes have no names: they get the ids 1 to {rows - 1}"]
+    return (), []
 
 
 def _given_categories(entries: Any, rows: int) -> tuple[Category, ...]:
