@@ -110,7 +110,7 @@ def _filtered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     images, channels, height, width = x.shape
     out = torch.empty((images, len(weight), height, width), dtype=x.dtype, memory_format=torch.channels_last)
     by_row = out.permute(0, 2, 3, 1)
-    by_point = _FILTER.to(x) @ weight.permute(2, 3, 1, 0).reshape(9, -1)
+    by_point = (_FILTER @ weight.permute(2, 3, 1, 0).reshape(9, -1).double()).to(x.dtype)
     filters = by_point.view(_POINTS, channels, len(weight))
     to_points, to_pixels = _INPUT.to(x), _OUTPUT.to(x)
     for part in _parts(images, height, width):
