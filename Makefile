@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/maskrcnn demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --timeout 300
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal --timeout 300
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

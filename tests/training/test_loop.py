@@ -171,7 +171,7 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
     content["categories"][0]["name"] = "green"
     other = tmp_path / "other.json"
     other.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"red \(id 7\).*green \(id 7\)"):
+    with pytest.raises(DataError, match=r"green \(id 7\).*red \(id 7\)"):
         train(small_config(), data, val=other, out=tmp_path / "y")
 
 

@@ -1,0 +1,59 @@
+"""Settings of the backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from maskrcnn.config.rules import Norm, require, require_groups
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """The backbone (He et al. 2016). Stage numbers are the literature's: stem 1, res2..res5 2..5."""
+
+    depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
+    width: int = 64  # channels inside res2's blocks; 64 in the literature
+    stem_width: int | None = None  # channels of the stem; None: `width`
+    # Of the stem's max pool. after: at bottom and right only, TensorFlow's SAME on even sizes (Matterport).
+    pool_padding: Literal["around", "after"] = "around"
+    # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
+    groups: int = 1  # 32x8d: 32
+    bottleneck_width: int | None = None  # 32x8d: 256; None: `width`
+    stride_in_1x1: bool = False  # of a bottleneck: the original ResNet's place; torchvision has it in the 3x3
+    norm: Norm = "frozen_batch_norm"
+    norm_eps: float = 1e-5
+    frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
+    deformable_stages: tuple[int, ...] = ()  # stages whose 3x3 convolutions are deformable: 3 4 5 (Dai et al. 2017)
+    deformable_modulated: bool = False  # with a learned weight for each sample (Zhu et al. 2019)
+
+    def __post_init__(self) -> None:
+        require(0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}")
+        require(self.width > 0, f"backbone.width must be positive, found {self.width}")
+        plain = self.groups == 1 and self.bottleneck_width is None and not self.stride_in_1x1
+        require(
+            self.depth >= 50 or (plain and not self.deformable_stages),
+            "backbone.groups, bottleneck_width, stride_in_1x1 and deformable_stages belong to bottleneck blocks: "
+            f"leave them alone or set backbone.depth to 50 or more, found {self.depth}",
+        )
+        require(
+            all(2 <= stage <= 5 for stage in self.deformable_stages),
+            f"backbone.deformable_stages are numbers of stages, 2..5, found {self.deformable_stages}",
+        )
+        inner = self.width if self.bottleneck_width is None else self.bottleneck_width
+        require(
+            self.groups > 0 and inner > 0 and inner % self.groups == 0,
+            f"backbone.groups must divide backbone.bottleneck_width, found {self.groups} groups of {inner} channels",
+        )
+        stem = self.width if self.stem_width is None else self.stem_width
+        require(stem > 0, f"backbone.stem_width must be positive, found {stem}")
+        for name, channels in (("width", self.width), ("stem_width", stem), ("bottleneck_width", inner)):
+            require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """A backbone of the timm library that gives features at strides 4, 8, 16 and 32."""
+
+    name: str  # as in timm.list_models(): convnext_tiny
+    frozen: bool = False  # nothing of it is trained

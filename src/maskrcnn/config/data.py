@@ -1,0 +1,118 @@
+"""Settings of images, their augmentation, and the categories of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from maskrcnn.config.rules import require
+
+
+@dataclass(frozen=True)
+class Category:
+    """One class of the data set: its id there and its name. Labels are positions in `Config.categories`."""
+
+    id: int
+    name: str
+    keypoints: tuple[str, ...] = ()  # their names; a class without keypoints has none
+    skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
+
+    def __post_init__(self) -> None:
+        require(
+            len(set(self.keypoints)) == len(self.keypoints),
+            f"category {self.name}: expected keypoints with names of their own, found {', '.join(self.keypoints)}",
+        )
+        require(
+            all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
+            f"category {self.name}: skeleton joins positions 0..{len(self.keypoints) - 1} of its "
+            f"{len(self.keypoints)} keypoints, found {self.skeleton}",
+        )
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How an image becomes network input, in prediction and as the base of the training augmentation.
+
+    The scale is, in this order: `fixed_size` (fit inside, pad to exactly that size), `scale` (the same
+    enlargement for every image, for data whose objects have one natural size), or `short_side` and
+    `long_side` (paper section 3.1). `long_side` always caps the result except with `fixed_size`.
+    """
+
+    short_side: int = 800
+    long_side: int = 1333
+    min_scale: float = 0.0  # no image is made smaller than this times itself to reach short_side; Matterport: 1
+    scale: float | None = None
+    fixed_size: tuple[int, int] | None = None  # (height, width)
+    divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # Bars that centre the image and that the network sees as black image, as Matterport has them: up to long_side x
+    # long_side, or to the next multiples of `divisor`. none: padding at bottom and right, zero once normalised.
+    letterbox: Literal["none", "square", "divisor"] = "none"
+    # antialias: uint8 in and out, a filter that widens when the image shrinks. pil: the same by PIL, whose rounding
+    # differs in a few values by one grey level (Detectron2). bilinear: float, no antialiasing, like torchvision.
+    # opencv: uint8 between the four nearest pixels, with OpenCV's rounding (MMDetection).
+    # truncated: uint8 in and out, no antialiasing, black beyond the border, like scikit-image in Matterport.
+    kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
+    # Of the resized height and width. half_even: as Python; long_side then caps only what rounds to more (Matterport).
+    # short_side: the short side is whole, the long one its multiple rounded down (maskrcnn-benchmark).
+    rounding: Literal["round", "floor", "half_even", "short_side"] = "round"
+    # Pixels and boxes move by the scale itself, not by the ratio of the whole sizes that it was rounded to (Detectron).
+    exact_scale: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.short_side <= self.long_side,
+            f"image.short_side must lie in 1..long_side, found {self.short_side} with long_side {self.long_side}",
+        )
+        require(self.scale is None or self.scale > 0, f"image.scale must be positive, found {self.scale}")
+        require(
+            self.scale is None or self.fixed_size is None,
+            "image.scale and image.fixed_size both set the size of the image: leave one of them None",
+        )
+        require(self.divisor > 0, f"image.divisor must be positive, found {self.divisor}")
+        require(self.min_scale >= 0, f"image.min_scale must not be negative, found {self.min_scale}")
+        require(
+            self.letterbox == "none" or self.fixed_size is None,
+            "image.letterbox and image.fixed_size both set the size of the network input: set letterbox none or "
+            "fixed_size None",
+        )
+        require(
+            self.letterbox != "square" or self.long_side % self.divisor == 0,
+            f"image.letterbox square makes every network input long_side x long_side: image.long_side must be a "
+            f"multiple of image.divisor {self.divisor}, found {self.long_side}",
+        )
+        require(
+            not self.exact_scale or (self.kernel == "bilinear" and self.letterbox == "none"),
+            "image.exact_scale is of an image that is resized alone and by floating point: set image.kernel bilinear "
+            f"and image.letterbox none, found {self.kernel} and {self.letterbox}",
+        )
+        if self.fixed_size is not None:
+            require(
+                all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),
+                f"image.fixed_size must be positive multiples of image.divisor {self.divisor}, found {self.fixed_size}",
+            )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of a training image. Geometry composes into one matrix; colour follows it."""
+
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # factor on the scale that ImageConfig gives, drawn log-uniformly
+    crop: tuple[int, int] | None = None  # (height, width) of a random window of the scaled image
+    flip_horizontal: float = 0.5  # probability
+    flip_vertical: float = 0.0  # probability
+    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees: only where up and down mean nothing
+    brightness: float = 0.0  # strengths as in torchvision's ColorJitter
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale_jitter
+        require(0 < low <= high, f"augment.scale_jitter must be 0 < low <= high, found {self.scale_jitter}")
+        for name in ("flip_horizontal", "flip_vertical"):
+            require(0 <= getattr(self, name) <= 1, f"augment.{name} is a probability, found {getattr(self, name)}")
+        for name in ("brightness", "contrast", "saturation"):
+            require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in 0..1, found {getattr(self, name)}")
+        require(0 <= self.hue <= 0.5, f"augment.hue must lie in 0..0.5, found {self.hue}")

@@ -1,0 +1,94 @@
+"""Settings of the whole network, and of what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from maskrcnn.config.backbone import ResNetConfig, TimmConfig
+from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, RoIConfig
+from maskrcnn.config.proposals import AnchorConfig, RPNConfig
+from maskrcnn.config.rules import HeadNorm, require, require_groups
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """From scored boxes to detections (paper section 3.1, inference)."""
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.5
+    max_detections: int = 100
+    min_size: float = 0.0  # network-input pixels
+    classes: Literal["all", "best"] = "all"  # of a RoI that may be found; best: the most probable one (Matterport)
+    whole_boxes: bool = False  # boxes are rounded to whole pixels of the original image (Matterport)
+    mask_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
+        require(0 < self.mask_threshold < 1, f"detect.mask_threshold must lie in 0..1, found {self.mask_threshold}")
+        for name in ("score_threshold", "nms_iou"):
+            require(0 <= getattr(self, name) <= 1, f"detect.{name} must lie in 0..1, found {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. `mask_head=None` is Faster R-CNN, with `keypoint_head` Keypoint R-CNN.
+
+    RPN and RoIs read the pyramid (fpn), or one map of the backbone: res4, with res5 in the head (c4), res5 at
+    stride 32 (c5), or res5 dilated, at stride 16 (dc5).
+    """
+
+    num_classes: int = 80
+    backbone: ResNetConfig | TimmConfig = field(default_factory=ResNetConfig)
+    neck: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
+    fpn_channels: int = 256
+    fpn_norm: HeadNorm = "none"
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn: RPNConfig = field(default_factory=RPNConfig)
+    rois: RoIConfig = field(default_factory=RoIConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
+    keypoint_head: KeypointHeadConfig | None = None
+    detect: DetectConfig = field(default_factory=DetectConfig)
+    # Inside the network x2 y2 of a box are the last pixel and not the edge after it, one less: the rule of Matterport,
+    # whose boxes run from 0 at the first pixel to 1 at the last.
+    last_pixel: bool = False
+    # Boxes stand for their first and last pixels where they leave the arithmetic of edges: RoIs, masks and keypoints
+    # span x1 y1 to x2 - 1 y2 - 1, and these pixels are what is scaled to the original image. The "+ 1" of Detectron and
+    # maskrcnn-benchmark.
+    pixel_boxes: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
+        require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
+        levels = 5 if self.neck == "fpn" else 1
+        have = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, a size on each"}
+        require(
+            len(self.anchors.sizes) == levels,
+            f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes is of {len(self.anchors.sizes)}: "
+            "change one of the two",
+        )
+        require(
+            self.mask_head is None or not self.mask_head.cascade or bool(self.box_head.cascade_ious),
+            "mask_head.cascade gives every stage of boxes a mask head: set box_head.cascade_ious, or "
+            "mask_head.cascade False",
+        )
+        require(
+            self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,
+            "mask_head.point_rend reads features at points, and model.neck c4 keeps res5 for whole RoIs: "
+            "choose model.neck fpn or leave mask_head.point_rend None",
+        )
+        require(
+            not self.last_pixel
+            or (self.keypoint_head is None and (self.mask_head is None or self.mask_head.point_rend is None)),
+            "model.keypoint_head and mask_head.point_rend read points between the edges of a box, and model.last_pixel "
+            "has boxes end one pixel earlier: set model.last_pixel False",
+        )
+        require(
+            not (self.last_pixel and self.pixel_boxes),
+            "model.last_pixel and model.pixel_boxes both say where a box ends: set one of them False",
+        )
+        require(
+            self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),
+            f"model.neck {self.neck} is made of the stages of a ResNet: choose model.neck fpn for a timm backbone",
+        )
