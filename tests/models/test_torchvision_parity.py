@@ -183,7 +183,7 @@ def test_losses_and_gradients(small: Pair, shared: Path) -> None:
         their_gradient = our_layout(our, parameter.grad, small.config)
         # Where rounding decides the sign before a ReLU, a unit's gradient comes or goes: the more of them lie
         # above a layer, the more. The predictions themselves have none.
-        tolerance = 1e-4 if PREDICTIONS.search(name) else 3e-2 if name.startswith("backbone.") else 1e-2
+        tolerance = 3e-4 if PREDICTIONS.search(name) else 3e-2 if name.startswith("backbone.") else 1e-2
         assert (ours_gradient - their_gradient).norm() <= tolerance * their_gradient.norm(), name
         compared += 1
     assert compared > 60

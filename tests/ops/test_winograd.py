@@ -79,13 +79,16 @@ def test_only_what_needs_a_gradient_has_one() -> None:
 )
 def test_others_are_torchs(size: tuple[int, int, int, int], settings: tuple[object, ...]) -> None:
     x, weight, bias = case(size, 128)
-    weight = weight[:, : size[1] // settings[3]]  # type: ignore[operator]
+    weight = weight[:, : size[1] // settings[3]].requires_grad_()  # type: ignore[operator]
     assert torch.equal(convolve(x, weight, bias, *settings), F.conv2d(x, weight, bias, *settings))  # type: ignore[arg-type]
 
 
 def test_narrow_precision_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = case((1, 128, 40, 40), 128)
+    weight.requires_grad_()
     monkeypatch.setattr(winograd, "conv3x3", None)
+    with torch.no_grad():  # nor is prediction's
+        assert torch.equal(convolve(x, weight, bias, *UNIT), F.conv2d(x, weight, bias, padding=1))
     with torch.autocast("cpu", torch.bfloat16):
         assert convolve(x, weight, bias, *UNIT).dtype == torch.bfloat16
     assert convolve(x.bfloat16(), weight.bfloat16(), None, *UNIT).dtype == torch.bfloat16
