@@ -130,7 +130,7 @@ def test_predict_takes_a_foreign_file(command, file, tmp_path):
     Image.new("RGB", (60, 40), (90, 20, 200)).save(tmp_path / "a.png")
     (tmp_path / "settings.json").write_text('{"min_size": 64, "max_size": 96}')
     args = ("predict", tmp_path / "a.png", "--model", file, "--out", tmp_path / "o", "--no-draw")
-    ran = command(*args, "--config-file", tmp_path / "settings.json")
+    ran = command(*args, "--config", tmp_path / "settings.json")
     assert ran.code == 0
     assert "assumed: the 2 classes have no names" in ran.err
     assert (tmp_path / "o" / "predictions.json").exists()

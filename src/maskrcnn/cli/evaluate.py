@@ -21,7 +21,7 @@ class Evaluate:
     """Ground truth: COCO JSON, or a folder that holds one."""
     model: str | None = None
     """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
-    config_file: Path | None = None
+    config: Path | None = None
     """With --model: of the framework that wrote the checkpoint."""
     results: Path | None = None
     """COCO results JSON of any detector, instead of --model."""
@@ -45,7 +45,7 @@ class Evaluate:
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
-            model = load(self.model, config_file=self.config_file)
+            model = load(self.model, config_file=self.config)
             say_assumptions(model.provenance, self.model)
             report = evaluate(
                 model,

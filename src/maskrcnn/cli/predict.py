@@ -22,7 +22,7 @@ class Predict:
     """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
     out: Path
     """Folder for predictions.json and the pictures."""
-    config_file: Path | None = None
+    config: Path | None = None
     """Of the framework that wrote the checkpoint."""
     draw: Flag = True
     """Write only predictions.json."""
@@ -41,7 +41,7 @@ class Predict:
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         from maskrcnn.predict import load, predict_files
 
-        model = load(self.model, config_file=self.config_file)
+        model = load(self.model, config_file=self.config)
         say_assumptions(model.provenance, self.model)
         summary = predict_files(
             model,

@@ -27,7 +27,7 @@ class Inspect:
 
     file: tyro.conf.Positional[str]
     """A file, an address, or a name of `maskrcnn weights list`."""
-    config_file: Path | None = None
+    config: Path | None = None
     """Of the framework that wrote it."""
     json: Flag = False
     """Print one JSON object on stdout."""
@@ -53,7 +53,7 @@ class Inspect:
         }
         config, problem = None, ""
         try:
-            _, config, provenance = open_weights(path, self.config_file, allow_partial=True)
+            _, config, provenance = open_weights(path, self.config, allow_partial=True)
             facts |= {"framework": provenance.get("framework", OURS), "model": in_words(config)}
             facts |= {name: provenance.get(name, []) for name in ("assumed", "new", "unused")}
         except MaskRCNNError as error:
@@ -79,7 +79,7 @@ class Convert:
     """The file to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
     """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
-    config_file: Path | None = None
+    config: Path | None = None
     """Of the framework that wrote the file."""
     allow_partial: Flag = False
     """Go on without tensors that are missing (they become random) or have no place."""
@@ -96,7 +96,7 @@ class Convert:
             raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *frameworks))}")
         if self.to == OURS and self.out.suffix != ".safetensors":
             raise WeightsError(f"{self.out}: our model file is a .safetensors; name it so, or choose --to")
-        network, config, provenance = open_weights(self.file, self.config_file, allow_partial=self.allow_partial)
+        network, config, provenance = open_weights(self.file, self.config, allow_partial=self.allow_partial)
         say_assumptions(provenance, self.file)
         rules: dict[str, tuple[Any, Any]] = {}
         if self.to == OURS:
