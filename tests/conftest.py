@@ -8,11 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before torch is imported anywhere: never more threads than this process may use, shared among xdist's workers.
-_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
-
 IN_CI = os.environ.get("CI") == "true"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -74,5 +69,11 @@ class NoSilentSkips:
 
 def pytest_configure(config: pytest.Config) -> None:
     is_xdist_worker = hasattr(config, "workerinput")  # its reports reach the controller too
+    # Before torch is imported anywhere: never more threads than this process may use, shared among xdist's workers.
+    # Not for the process that hands out the tests, whose environment the workers inherit.
+    if not getattr(config.option, "numprocesses", None):
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
     if IN_CI and not is_xdist_worker:
         config.pluginmanager.register(NoSilentSkips(), "no-silent-skips")
