@@ -215,6 +215,15 @@ def test_by_name(
     assert len(list(empty_cache.rglob(file))) == 1
 
 
+def test_by_address(small: nn.Module, server: Server, empty_cache: Path, tmp_path: Path) -> None:
+    torch.save(small.state_dict(), tmp_path / "mine.pth")
+    server.content = (tmp_path / "mine.pth").read_bytes()
+    ours = backbone(18)
+    load_backbone(ours, f"http://127.0.0.1:{server.server_port}/mine.pth")
+    assert_same_features(ours, small)
+    assert len(list(empty_cache.rglob("mine.pth"))) == 1
+
+
 def test_by_name_without_a_network(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))

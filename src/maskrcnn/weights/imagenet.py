@@ -9,7 +9,7 @@ from typing import Any
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.containers import SUFFIXES
-from maskrcnn.weights.named import downloaded
+from maskrcnn.weights.named import downloaded, local_file
 from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
@@ -38,19 +38,20 @@ RENAMES_BACK = (
 
 
 def imagenet_file(source: Path | str) -> Path:
-    """A file, or that of a name in torchvision's list of weights: torchvision's own copy of it, or a download.
+    """A file, or that of an address or a name in torchvision's list of weights: torchvision's copy, or a download.
 
     Args:
-        source: a path, or a name such as `resnet50` (its default weights) or `ResNet50_Weights.IMAGENET1K_V1`.
+        source: a path, an address, or a name such as `resnet50` (its default weights) or
+            `ResNet50_Weights.IMAGENET1K_V1`.
 
     Raises:
         WeightsError: no such name, or the network cannot be reached.
     """
-    return Path(source) if is_file(source) else _named(str(source))
+    return local_file(source) if is_file(source) else _named(str(source))
 
 
 def is_file(source: Path | str) -> bool:
-    """Whether a source is meant as a path, and not as a name in torchvision's list."""
+    """Whether a source is meant as a path or an address, and not as a name in torchvision's list."""
     path = Path(source)
     return path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
 
