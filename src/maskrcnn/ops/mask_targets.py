@@ -137,17 +137,20 @@ def mask_targets(
     if sampling_ratio:
         counts = torch.full_like(cell, sampling_ratio)
         groups: Sequence[Tensor] = [torch.arange(len(boxes), device=boxes.device)]
+        largest = [[sampling_ratio] * 2]
     else:
         counts = cell.ceil().clamp(min=1)
         # RoIs of like size together, because all of a group take as many samples as its largest.
         groups = counts.amax(1).argsort().split(_GROUP)
+        # One wait for the device, and not one a group.
+        largest = torch.stack([counts[group].amax(0) for group in groups]).to(torch.int64).tolist()
     targets = boxes.new_empty((len(boxes), size, size))
-    for group in groups:
+    for group, most in zip(groups, largest, strict=True):
         targets[group] = _averages(
             start[group],
             cell[group],
             counts[group],
-            [sampling_ratio] * 2 if sampling_ratio else counts[group].amax(0).to(torch.int64).tolist(),
+            most,
             to_original[group],
             (crops[0], crops[1][group], crops[2][group], crops[3][group]),
             image_hw[group],
