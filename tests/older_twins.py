@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from maskrcnn.config import (
     ResNetConfig,
 )
 from maskrcnn.models.build import build_model
+from maskrcnn.weights.imported import Imported
+from maskrcnn.weights.open import framework_of
+from maskrcnn.weights.read import Checkpoint
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
 HEADS = BoxHeadConfig(hidden=24)
@@ -123,3 +127,27 @@ def put(result: dict[str, Tensor], values: dict[str, Tensor], ours: str, names: 
 
 AFFINE = ("weight", "bias")
 STATISTICS = ("weight", "bias", "running_mean", "running_var")
+
+
+def found_and_returned(
+    framework: ModuleType, tensors: dict[str, Tensor], state: dict[str, Tensor], model: ModelConfig
+) -> Imported:
+    """The import of a twin, once names and shapes alone gave back its state and kind, and the export the file's names.
+
+    Args:
+        tensors: by the framework's names; state: by ours.
+    """
+    checkpoint = Checkpoint("torch", tensors, {}, ())
+    assert framework.recognise(tensors)
+    assert framework_of(checkpoint, "theirs") is framework
+    found: Imported = framework.import_checkpoint(checkpoint, None)
+    assert found.unused == ()
+    assert found.state.keys() == state.keys()
+    assert all(torch.equal(found.state[name], value) for name, value in state.items())
+    for part in ("num_classes", "neck", "fpn_channels", "fpn_norm"):
+        assert getattr(found.config.model, part) == getattr(model, part), part
+    again = framework.export_state(found.config, found.state)
+    assert again.keys() == tensors.keys()
+    twice = framework.import_checkpoint(Checkpoint("torch", again, {}, ()), None)
+    assert all(torch.equal(twice.state[name], value) for name, value in state.items())
+    return found

@@ -11,10 +11,21 @@ from torch import Tensor
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.maskrcnn_benchmark import export_state, import_checkpoint, read_config, recognise
-from maskrcnn.weights.open import framework_of, name_of, open_weights
+from maskrcnn.weights import maskrcnn_benchmark
+from maskrcnn.weights.maskrcnn_benchmark import import_checkpoint, read_config
+from maskrcnn.weights.open import open_weights
 from maskrcnn.weights.read import Checkpoint
-from older_twins import AFFINE, KINDS, STATISTICS, convolutions, kinds, put, random_state, their_values
+from older_twins import (
+    AFFINE,
+    KINDS,
+    STATISTICS,
+    convolutions,
+    found_and_returned,
+    kinds,
+    put,
+    random_state,
+    their_values,
+)
 
 BOX, MASK, KEYPOINT = (f"roi_heads.{branch}" for branch in ("box", "mask", "keypoint"))
 
@@ -73,22 +84,9 @@ def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = 
 @pytest.mark.parametrize("kind", kinds(KINDS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = KINDS[kind]
-    tensors = twin(model)
-    assert recognise(tensors)
-    assert name_of(framework_of(Checkpoint("torch", tensors, {}, ()), "theirs.pth")) == "maskrcnn_benchmark"
-    found = imported_from(tensors)
-    state = random_state(model)
-    assert found.unused == ()
-    assert found.state.keys() == state.keys()
-    assert all(torch.equal(found.state[name], value) for name, value in state.items())
-    for part in ("num_classes", "neck", "fpn_channels", "fpn_norm"):
-        assert getattr(found.config.model, part) == getattr(model, part), part
+    found = found_and_returned(maskrcnn_benchmark, twin(model), random_state(model), model)
     assert found.config.model.backbone.stride_in_1x1 == (kind != "group norm")
     assert found.config.model.box_head.class_agnostic == model.box_head.class_agnostic
-    again = export_state(found.config, found.state)
-    assert again.keys() == tensors.keys()
-    twice = imported_from(again)
-    assert all(torch.equal(twice.state[name], value) for name, value in state.items())
 
 
 def test_rules_that_no_config_says() -> None:

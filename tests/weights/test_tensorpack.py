@@ -15,10 +15,22 @@ from torch import Tensor
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.anchors import cell_anchors
-from maskrcnn.weights.open import framework_of, name_of, open_weights
+from maskrcnn.weights import tensorpack
+from maskrcnn.weights.open import open_weights
 from maskrcnn.weights.read import Checkpoint
-from maskrcnn.weights.tensorpack import export_state, import_checkpoint, read_config, recognise
-from older_twins import GROUPED, HEADS, KINDS, convolutions, kinds, put, random_state, small, their_values
+from maskrcnn.weights.tensorpack import import_checkpoint, read_config
+from older_twins import (
+    GROUPED,
+    HEADS,
+    KINDS,
+    convolutions,
+    found_and_returned,
+    kinds,
+    put,
+    random_state,
+    small,
+    their_values,
+)
 
 BOX, MASK = "roi_heads.box", "roi_heads.mask.head"
 CASCADE = small(
@@ -126,21 +138,8 @@ def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = 
 @pytest.mark.parametrize("kind", kinds(MODELS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = MODELS[kind]
-    tensors = twin(model)
-    assert recognise(tensors)
-    assert name_of(framework_of(Checkpoint("npz", tensors, {}, ()), "theirs.npz")) == "tensorpack"
-    found = imported_from(tensors)
-    state = random_state(model)
-    assert found.unused == ()
-    assert found.state.keys() == state.keys()
-    assert all(torch.equal(found.state[name], value) for name, value in state.items())
-    for part in ("num_classes", "neck", "fpn_channels", "fpn_norm"):
-        assert getattr(found.config.model, part) == getattr(model, part), part
+    found = found_and_returned(tensorpack, twin(model), random_state(model), model)
     assert found.config.model.box_head.cascade_weights == model.box_head.cascade_weights
-    again = export_state(found.config, found.state)
-    assert again.keys() == tensors.keys()
-    twice = imported_from(again)
-    assert all(torch.equal(twice.state[name], value) for name, value in state.items())
 
 
 def test_anchors_of_a_cell_are_by_size_and_then_ratio_there() -> None:
