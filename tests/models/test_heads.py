@@ -118,7 +118,8 @@ def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> Non
     proposals = Proposals(torch.rand(2, 100, 2).repeat(1, 1, 2) * 30, torch.ones(2, 100, dtype=torch.bool))
     proposals.boxes[..., 2:] += 5
     box = network.roi_heads.box
-    rois = sample_rois(proposals, batch.targets, box.config, box.num_classes, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    rois = sample_rois(proposals, batch.targets, box.config, box.num_classes)
     assert rois.boxes.shape == (2, count, 4)
     background = network.roi_heads.box.num_classes
     assert (rois.labels[~rois.positive] == background).all()
@@ -131,18 +132,20 @@ def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> Non
         assert (rois.slot[0][same] == slot).all()
 
 
-def testpositive_slots_are_positives_drawn_up_to_the_limit() -> None:
+def test_positive_slots_are_positives_drawn_up_to_the_limit() -> None:
     positive = torch.zeros(2, 40, dtype=torch.bool)
     positive[0, 5:25] = True
-    index, used = positive_slots(positive, 64, None)
+    index, used = positive_slots(positive, 64)
     assert used.all()
     assert sorted(index.tolist()) == list(range(5, 25))
-    index, used = positive_slots(positive, 4, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    index, used = positive_slots(positive, 4)
     assert len(set(index.tolist())) == 8  # slots are pooled over the two images
     assert positive.flatten()[index].all()
-    other, _ = positive_slots(positive, 4, torch.Generator().manual_seed(1))
+    torch.manual_seed(1)
+    other, _ = positive_slots(positive, 4)
     assert set(other.tolist()) != set(index.tolist())
-    assert len(positive_slots(torch.zeros_like(positive), 4, None)[0]) == 0
+    assert len(positive_slots(torch.zeros_like(positive), 4)[0]) == 0
 
 
 def test_rpn_losses_over_the_number_asked_for() -> None:

@@ -92,7 +92,6 @@ class BoxBranch(nn.Module):
         rois: RoIs,
         targets: Targets,
         windows: Tensor,
-        generator: torch.Generator | None = None,
     ) -> tuple[dict[str, Tensor], list[RoIs]]:
         """`loss_class` and `loss_box` of the sampled RoIs, and the RoIs of each stage: here these alone."""
         boxes, image_index = flatten_boxes(rois.boxes)
@@ -126,7 +125,7 @@ def box_losses(
     positive, valid = rois.positive.flatten(), rois.valid.flatten()
     object_boxes = targets.boxes.gather(1, rois.slot[..., None].expand(-1, -1, 4)).flatten(0, 1)
     # Slots without an object aim from a unit box at itself: finite, and never counted.
-    unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    unit = box_ops.unit_box(boxes)
     goal, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
     row = labels.clamp(max=deltas.shape[1] - 1)  # of the background anything; agnostic offsets have one row
     own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]

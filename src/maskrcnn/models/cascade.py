@@ -48,7 +48,6 @@ class CascadeBranch(nn.Module):
         rois: RoIs,
         targets: Targets,
         windows: Tensor,
-        generator: torch.Generator | None = None,
     ) -> tuple[dict[str, Tensor], list[RoIs]]:
         """`loss_class` and `loss_box` are sums over the stages: each is trained on the RoIs that it receives, which are
         given back too."""
@@ -62,16 +61,14 @@ class CascadeBranch(nn.Module):
             if number < len(self.stages):
                 labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._likeliest(logits))
                 moved = self._move(deltas, labels, rois.boxes, stage, windows)
-                received.append(self._next(moved, rois, targets, self.stages[number], generator))
+                received.append(self._next(moved, rois, targets, self.stages[number]))
         return total, received
 
-    def _next(
-        self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig, generator: torch.Generator | None
-    ) -> RoIs:
+    def _next(self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig) -> RoIs:
         """The RoIs of a stage from where the one before led those that it received."""
         if stage.cascade_draws == "once":
             return rematch(moved, rois, targets, stage, self.num_classes)
-        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, self.num_classes, generator)
+        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, self.num_classes)
 
     def detect(
         self,
@@ -140,12 +137,11 @@ class CascadeMaskBranch(nn.Module):
         pooler: RoIPooler,
         stages: Sequence[RoIs],
         targets: Targets,
-        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss_mask`, the sum over the stages, each on the RoIs that its box head was trained on."""
         total: dict[str, Tensor] = {}
         for number, (branch, rois) in enumerate(zip(self.branches(), stages, strict=True)):
-            for name, loss in branch.losses(features, pooler, rois, targets, generator).items():
+            for name, loss in branch.losses(features, pooler, rois, targets).items():
                 total[name] = total.get(name, 0) + stage_weight(self.box, number) * loss
         return total
 

@@ -17,6 +17,7 @@ from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import Conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
+from maskrcnn.ops.boxes import unit_box
 from maskrcnn.ops.keypoints import decode_keypoints, keypoint_targets
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
@@ -66,7 +67,6 @@ class KeypointBranch(nn.Module):
         pooler: RoIPooler,
         rois: RoIs,
         targets: Targets,
-        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss_keypoint`: softmax cross-entropy over the cells of the map, mean over the labelled points inside."""
         assert targets.keypoints is not None, "targets carry no keypoints"
@@ -75,11 +75,10 @@ class KeypointBranch(nn.Module):
         row = torch.arange(images, device=boxes.device)[:, None]
         points = targets.keypoints[row, rois.slot].flatten(0, 1)  # (B * S, N, 3)
         # An empty slot's box may have no area: a unit box in its place keeps the division finite.
-        unit = boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
-        safe = pooler.read_part(boxes).where(rois.positive.flatten()[:, None], unit)
+        safe = pooler.read_part(boxes).where(rois.positive.flatten()[:, None], unit_box(boxes))
         cells, inside = keypoint_targets(points, safe, self.side)
         shown = rois.positive & inside.any(-1).view(images, slots)
-        index, used = positive_slots(shown, self.config.samples, generator)
+        index, used = positive_slots(shown, self.config.samples)
         logits = self.head(pooler(features, boxes[index], image_index[index], self.config.resolution))
         loss = F.cross_entropy(logits.flatten(2).flatten(0, 1), cells[index].flatten(), reduction="none")
         return {"loss_keypoint": mean_over(loss, (inside[index] & used[:, None]).flatten())}

@@ -127,10 +127,9 @@ class MaskBranch(nn.Module):
         pooler: RoIPooler,
         rois: RoIs,
         targets: Targets,
-        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss_mask`: per pixel, on the mask of the true class alone, over positive RoIs (paper section 3)."""
-        index, used = mask_slots(rois, targets, self.config, generator)
+        index, used = mask_slots(rois, targets, self.config)
         boxes, image_index = flatten_boxes(rois.boxes)
         read = rois._replace(boxes=pooler.read_part(rois.boxes))
         labels = rois.labels.flatten()[index].clamp(max=self.num_classes - 1)
@@ -167,14 +166,12 @@ class MaskBranch(nn.Module):
         return self.head.of_labels(pooled, labels)
 
 
-def mask_slots(
-    rois: RoIs, targets: Targets, config: MaskHeadConfig, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
+def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> tuple[Tensor, Tensor]:
     """`positive_slots` of the RoIs whose object has a mask."""
     bank = targets.masks
     assert bank is not None, "targets carry no masks"
     has_mask = (bank.sizes_hw > 0).all(-1).gather(1, rois.slot)
-    return positive_slots(rois.positive & has_mask, config.samples, generator)
+    return positive_slots(rois.positive & has_mask, config.samples)
 
 
 def mask_crops(

@@ -42,19 +42,13 @@ class MaskRCNN(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(
-        self, images: ImageBatch, targets: Targets, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
-        """The losses by name, each a float32 scalar; their sum is what training minimises (paper section 3).
-
-        Args:
-            generator: draws the sampled anchors and RoIs.
-        """
+    def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
+        """The losses by name, each a float32 scalar; their sum is what training minimises (paper section 3)."""
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
-        losses = self.rpn.losses(rpn_output, targets, images.sizes_hw, generator)
-        return losses | self.roi_heads.losses(features, proposals, targets, images.sizes_hw, generator)
+        losses = self.rpn.losses(rpn_output, targets, images.sizes_hw)
+        return losses | self.roi_heads.losses(features, proposals, targets, images.sizes_hw)
 
     @torch.no_grad()
     def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:

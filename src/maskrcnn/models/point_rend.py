@@ -92,10 +92,9 @@ class PointRendBranch(nn.Module):
         pooler: RoIPooler,
         rois: RoIs,
         targets: Targets,
-        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """`loss_mask` of the coarse masks and `loss_mask_point` of the chosen points, on the true class alone."""
-        index, used = mask_slots(rois, targets, self.config, generator)
+        index, used = mask_slots(rois, targets, self.config)
         boxes, image_index = flatten_boxes(rois.boxes)
         boxes, image_index = boxes[index], image_index[index]
         labels = rois.labels.flatten()[index].clamp(max=self.num_classes - 1)
@@ -103,7 +102,7 @@ class PointRendBranch(nn.Module):
         own = self._own(coarse, labels)
         goal = mask_goal(rois, index, targets, self.config, own.shape[-1])
         coarse_loss = F.binary_cross_entropy_with_logits(own, goal, reduction="none").mean((1, 2))
-        points = self._training_points(own.detach(), generator)
+        points = self._training_points(own.detach())
         logits = self._own(self._refine(features, boxes, image_index, coarse, points), labels)
         crops, to_original, image_hw = mask_crops(rois, index, targets)
         at = boxes[:, None, :2] + points * (boxes[:, 2:] - boxes[:, :2])[:, None]
@@ -164,13 +163,13 @@ class PointRendBranch(nn.Module):
         return logits[torch.arange(len(labels), device=labels.device), row]
 
     @torch.no_grad()
-    def _training_points(self, own: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _training_points(self, own: Tensor) -> Tensor:
         """(R, P, 2) fractions of the box: of several times as many at random the least certain, and some at random."""
         settings = self.points
         count = settings.train_points
         candidates = int(count * settings.oversample)
         important = int(count * settings.important)
-        drawn = torch.rand((len(own), candidates + count - important, 2), device=own.device, generator=generator)
+        drawn = torch.rand((len(own), candidates + count - important, 2), device=own.device)
         among = drawn[:, :candidates]
         unsure = sample_map(own[:, None], among)[:, 0].abs().topk(important, dim=1, largest=False)[1]
         return torch.cat([among.gather(1, unsure[..., None].expand(-1, -1, 2)), drawn[:, candidates:]], dim=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import DetectConfig
@@ -53,18 +52,17 @@ class RoIHeads(nn.Module):
         proposals: Proposals,
         targets: Targets,
         sizes_hw: Tensor,
-        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         targets = replace(targets, boxes=box_ops.shorten(targets.boxes, self.shorter))
         windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
-        rois = sample_rois(proposals, targets, self.box.config, self.box.num_classes, generator)
-        losses, stages = self.box.losses(features, self.pooler, rois, targets, windows, generator)
+        rois = sample_rois(proposals, targets, self.box.config, self.box.num_classes)
+        losses, stages = self.box.losses(features, self.pooler, rois, targets, windows)
         if isinstance(self.mask, CascadeMaskBranch):
-            losses |= self.mask.losses(features, self.pooler, stages, targets, generator)
+            losses |= self.mask.losses(features, self.pooler, stages, targets)
         elif self.mask is not None:
-            losses |= self.mask.losses(features, self.pooler, rois, targets, generator)
+            losses |= self.mask.losses(features, self.pooler, rois, targets)
         if self.keypoint is not None:
-            losses |= self.keypoint.losses(features, self.pooler, rois, targets, generator)
+            losses |= self.keypoint.losses(features, self.pooler, rois, targets)
         return losses
 
     def detect(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskrcnn.config import BoxHeadConfig, RoIConfig
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.boxes import shorten
+from maskrcnn.ops.device import fixed_shapes
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.roi_align import level_of, roi_align
 from maskrcnn.ops.roi_crop import roi_crop
@@ -40,7 +41,6 @@ def sample_rois(
     targets: Targets,
     config: BoxHeadConfig,
     background: int,
-    generator: torch.Generator | None = None,
 ) -> RoIs:
     """Proposals and the ground truth itself, matched and drawn, one positive to three negatives (paper section 3.1)."""
     boxes, real = proposals
@@ -48,7 +48,7 @@ def sample_rois(
         boxes = torch.cat([boxes, targets.boxes], dim=1)
         real = torch.cat([real, targets.valid], dim=1)
     label, matched = _match(boxes, targets, config)
-    drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction, generator)
+    drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction)
     slot = matched.gather(1, drawn.chosen)
     labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
     drawn_boxes = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
@@ -90,17 +90,17 @@ def flatten_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes.flatten(0, 1), image_index
 
 
-def positive_slots(positive: Tensor, samples: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+def positive_slots(positive: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """Which of the B * S RoIs the mask or keypoint branch reads, and which of those count: (R,) int64 and (R,) bool.
 
     Slots are pooled over the batch. Where shapes must be static (a device, compilation) there are always
     `samples` an image; on a CPU only the filled ones are computed.
     """
     count = min(positive.shape[0] * samples, positive.numel())
-    keys = torch.rand(positive.numel(), device=positive.device, generator=generator)
+    keys = torch.rand(positive.numel(), device=positive.device)
     keys, index = keys.where(positive.flatten(), -1.0).topk(count)
     used = keys >= 0
-    if positive.is_cuda or torch.compiler.is_compiling():
+    if fixed_shapes(positive):
         return index, used
     return index[used], used[used]
 

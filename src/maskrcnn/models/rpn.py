@@ -129,9 +129,7 @@ class RPN(nn.Module):
         boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
-    def losses(
-        self, output: RPNOutput, targets: Targets, sizes_hw: Tensor, generator: torch.Generator | None = None
-    ) -> dict[str, Tensor]:
+    def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, Tensor]:
         """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
         `config.normaliser` says).
 
@@ -152,7 +150,7 @@ class RPN(nn.Module):
                 best_aims=config.best_aims,
                 left_out=self.left_out(output.anchors, sizes_hw),
             )
-            drawn = sample(label, config.samples, config.positive_fraction, generator)
+            drawn = sample(label, config.samples, config.positive_fraction)
             box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
             # Slots without an object aim at their own anchor: finite, and never counted.
             anchor = anchors[drawn.chosen]

@@ -61,7 +61,12 @@ def whole_images(sizes_hw: Tensor) -> Tensor:
 
 def shorten(boxes: Tensor, by: float) -> Tensor:
     """(..., 4) boxes whose x2 and y2 are less by a number of pixels."""
-    return boxes - boxes.new_tensor([0.0, 0.0, by, by]) if by else boxes
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - by], dim=-1) if by else boxes
+
+
+def unit_box(like: Tensor) -> Tensor:
+    """(4,) 0 0 1 1, in the dtype of a tensor and made where it lies: a copy of a constant would wait for a device."""
+    return (torch.arange(4, device=like.device) >= 2).to(like.dtype)
 
 
 def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
@@ -75,7 +80,7 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
     anchor_centre = anchors[..., :2] + 0.5 * anchor_wh
     box_centre = boxes[..., :2] + 0.5 * box_wh
     offsets = torch.cat([(box_centre - anchor_centre) / anchor_wh, torch.log(box_wh / anchor_wh)], dim=-1)
-    return offsets * offsets.new_tensor(weights)
+    return torch.stack([offset * weight for offset, weight in zip(offsets.unbind(-1), weights, strict=True)], dim=-1)
 
 
 def decode(
@@ -90,7 +95,7 @@ def decode(
         growth_bound: `above` caps log sizes at `MAX_LOG_SCALE`; `both` keeps them above its negative too
             (MMDetection's `delta2bbox`); `none` takes them as they are (Matterport).
     """
-    deltas = deltas / deltas.new_tensor(weights)
+    deltas = torch.stack([delta / weight for delta, weight in zip(deltas.unbind(-1), weights, strict=True)], dim=-1)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     centre = deltas[..., :2] * anchor_wh + anchors[..., :2] + 0.5 * anchor_wh
     growth = deltas[..., 2:]

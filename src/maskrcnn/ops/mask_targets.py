@@ -77,7 +77,7 @@ def sample_resized(
     result = torch.zeros_like(fraction[..., 0])
     for dy in (0, 1):
         for dx in (0, 1):
-            centre = first + torch.tensor([dx + 0.5, dy + 0.5], device=at.device)
+            centre = torch.stack([first[..., 0] + (dx + 0.5), first[..., 1] + (dy + 0.5)], dim=-1)
             # Products and sums, as a matrix product would be rounded under autocast.
             there = (centre[..., None] * linear[:, None]).sum(2) + shift
             x, y = (torch.minimum(there.floor().clamp(min=0), last).to(torch.int64) - origins_xy[:, None]).unbind(-1)

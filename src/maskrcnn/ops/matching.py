@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.ops.boxes import area, intersection, pairwise_iou
+from maskrcnn.ops.device import fixed_shapes
 
 # A candidate with more than this share inside a crowd region is no negative (Detectron's CROWD_FILTER_THRESH).
 CROWD_COVER = 0.7
@@ -68,8 +69,7 @@ def match(
             own = (is_best * numbers).amax(dim=1)
             matched = torch.where(own > 0, own - 1, matched)
     label = torch.where(positive, 1, torch.where(overlap < negative_iou, 0, -1))
-    # On a CPU the look is free; on a device it would wait, so there the mask is always computed.
-    if crowd.is_cuda or bool(crowd.any()):
+    if fixed_shapes(crowd) or bool(crowd.any()):
         cover = intersection(boxes, candidates) / area(candidates).clamp(min=1e-9)[:, None]
         ignored = ((cover > CROWD_COVER) & crowd[..., None]).any(dim=1)
         label = torch.where(ignored & (label == 0), -1, label)
@@ -78,7 +78,7 @@ def match(
     return label, matched
 
 
-def sample(label: Tensor, count: int, positive_fraction: float, generator: torch.Generator | None = None) -> Sample:
+def sample(label: Tensor, count: int, positive_fraction: float) -> Sample:
     """Draws `count` candidates an image without replacement, at most `positive_fraction` of them positive.
 
     The largest of uniform random keys are a uniform sample, so one top-k serves the whole batch. Missing
@@ -89,7 +89,7 @@ def sample(label: Tensor, count: int, positive_fraction: float, generator: torch
     """
     count = min(count, label.shape[1])
     most_positive = min(int(count * positive_fraction), count)
-    keys = torch.rand(label.shape, device=label.device, generator=generator)
+    keys = torch.rand(label.shape, device=label.device)
     positive_key, positive_index = keys.where(label == 1, -1.0).topk(most_positive, dim=1)
     negative_key, negative_index = keys.where(label == 0, -1.0).topk(count, dim=1)
     positives = (positive_key >= 0).sum(dim=1, keepdim=True)

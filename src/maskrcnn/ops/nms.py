@@ -6,9 +6,13 @@ import torch
 import torchvision
 from torch import Tensor
 
+from maskrcnn.ops.device import has_kernels
+
 
 def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None = None) -> Tensor:
     """Marks the boxes that survive greedy suppression within each list (and each class of it).
+
+    On a CUDA device one kernel serves all lists and nothing waits for it; elsewhere torchvision's serves each list.
 
     Args:
         boxes: (L, N, 4) float32, best first.
@@ -19,6 +23,17 @@ def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | Non
     Returns:
         (L, N) bool.
     """
+    keep: Tensor = _nms(boxes, valid, iou_threshold, labels)
+    return keep
+
+
+@torch.library.custom_op("maskrcnn::nms", mutates_args=())
+def _nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
+    """One operation to a compiler, which need not see that survivors differ in number."""
+    if has_kernels(boxes):
+        from maskrcnn.ops.nms_triton import nms_of_lists
+
+        return nms_of_lists(boxes, valid, iou_threshold, labels)
     if labels is not None:
         # Classes are moved apart so that they never overlap; float64 keeps the overlaps exact there.
         boxes = boxes.double()
@@ -30,3 +45,8 @@ def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | Non
         rank = torch.arange(len(index), 0, -1, device=boxes.device, dtype=boxes.dtype)
         row_keep[index[torchvision.ops.nms(row_boxes[index], rank, iou_threshold)]] = True
     return keep
+
+
+@_nms.register_fake
+def _(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
+    return torch.empty_like(valid)

@@ -42,7 +42,7 @@ def sample_feature(feature: Tensor, points: Tensor, image_index: Tensor, stride:
     positions, weights = [], []
     for dy in (0, 1):
         for dx in (0, 1):
-            x, y = (first + torch.tensor([dx, dy], device=at.device)).unbind(-1)
+            x, y = first[..., 0] + dx, first[..., 1] + dy
             share = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (
                 fraction[..., 1] if dy else 1 - fraction[..., 1]
             )

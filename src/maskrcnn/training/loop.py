@@ -175,11 +175,10 @@ def train_step(
     Raises:
         TrainingError: a loss is not finite; the weights have not been changed by this step.
     """
-    # One generator a step, from the seed and the step alone: a resumed run draws what the whole run would have.
-    seed = int(np.random.SeedSequence((config.train.seed, step)).generate_state(1, np.uint64)[0] >> 1)
-    generator = torch.Generator(device).manual_seed(seed)
+    # From the seed and the step alone: a resumed run draws what the whole run would have.
+    torch.manual_seed(int(np.random.SeedSequence((config.train.seed, step)).generate_state(1, np.uint64)[0] >> 1))
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        losses = network(batch.images.to(device), batch.targets.to(device), generator)
+        losses = network(batch.images.to(device), batch.targets.to(device))
     total = torch.stack(list(losses.values())).sum()
     names = [*losses, "loss"]
     values = dict(zip(names, torch.stack([*losses.values(), total]).detach().tolist(), strict=True))

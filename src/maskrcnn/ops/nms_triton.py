@@ -1,0 +1,80 @@
+"""Non-maximum suppression on a CUDA device, all lists in one kernel. Legend: L lists, N boxes a list."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 64  # boxes that are compared with as many others at once
+
+
+def nms_of_lists(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
+    """`ops.nms.nms` for CUDA tensors; nothing is read back."""
+    lists, count = valid.shape
+    keep = torch.zeros((lists, count), dtype=torch.uint8, device=valid.device)
+    if keep.numel():
+        _suppress[(lists,)](
+            boxes.float().contiguous(),
+            valid.contiguous().view(torch.uint8),
+            boxes if labels is None else labels.contiguous(),
+            keep,
+            iou_threshold,
+            count,
+            labelled=labels is not None,
+            block=_BLOCK,
+        )
+    return keep.view(torch.bool)
+
+
+@triton.jit
+def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constexpr, block: tl.constexpr):
+    """One program a list. Blocks of boxes are settled one after another, each against the survivors of those before
+    it, so that a program writes what only itself reads later.
+
+    Inside a block a box survives if no better survivor overlaps it. Started from all that are left, this rule
+    answers too many and too few in turn, ever nearer to the survivors, and stands still at them.
+    """
+    start = tl.program_id(0).to(tl.int64) * count
+    number = tl.arange(0, block)
+    for column in range(0, count, block):
+        j = column + number
+        there = j < count
+        left = tl.load(valid + start + j, mask=there, other=0) != 0
+        for row in range(0, column, block):
+            i = row + number
+            survived = tl.load(keep + start + i) != 0
+            over = _overlap(boxes, labels, start, i, j, i < count, there, threshold, labelled)
+            left = left & (tl.sum((over & survived[:, None]).to(tl.int32), axis=0) == 0)
+        over = _overlap(boxes, labels, start, j, j, there, there, threshold, labelled)
+        over = over & (number[:, None] < number[None, :])
+        alive = left
+        changed = 1
+        while changed > 0:
+            again = left & (tl.sum((over & alive[:, None]).to(tl.int32), axis=0) == 0)
+            changed = tl.sum((again != alive).to(tl.int32), axis=0)
+            alive = again
+        tl.store(keep + start + j, alive.to(tl.uint8), mask=there)
+        tl.debug_barrier()  # all threads of the program see the block before they read it
+
+
+@triton.jit
+def _overlap(boxes, labels, start, i, j, i_there, j_there, threshold, labelled: tl.constexpr):
+    """(block, block): whether box i overlaps box j by more than the threshold, as torchvision decides it."""
+    a, b = boxes + (start + i) * 4, boxes + (start + j) * 4
+    left_i, top_i = tl.load(a, mask=i_there, other=0.0), tl.load(a + 1, mask=i_there, other=0.0)
+    right_i, bottom_i = tl.load(a + 2, mask=i_there, other=0.0), tl.load(a + 3, mask=i_there, other=0.0)
+    left_j, top_j = tl.load(b, mask=j_there, other=0.0), tl.load(b + 1, mask=j_there, other=0.0)
+    right_j, bottom_j = tl.load(b + 2, mask=j_there, other=0.0), tl.load(b + 3, mask=j_there, other=0.0)
+    width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
+    height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
+    shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
+    area_i = (right_i - left_i) * (bottom_i - top_i)
+    area_j = (right_j - left_j) * (bottom_j - top_j)
+    over = shared / (area_i[:, None] + area_j[None, :] - shared) > threshold
+    if labelled:
+        label_i = tl.load(labels + start + i, mask=i_there, other=-1)
+        label_j = tl.load(labels + start + j, mask=j_there, other=-1)
+        over = over & (label_i[:, None] == label_j[None, :])
+    return over
