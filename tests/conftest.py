@@ -68,6 +68,8 @@ class NoSilentSkips:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not Path("/dev/nvidiactl").exists():  # before Triton is imported anywhere: the kernels run without a GPU too
+        os.environ.setdefault("TRITON_INTERPRET", "1")
     is_xdist_worker = hasattr(config, "workerinput")  # its reports reach the controller too
     # Before torch is imported anywhere: never more threads than this process may use, shared among xdist's workers.
     # Not for the process that hands out the tests, whose environment the workers inherit.

@@ -28,6 +28,7 @@ from maskrcnn.structures.image_file import as_rgb, read_image
 from maskrcnn.structures.images import ImageBatch, exact_scale, place, stack_images, with_bars
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
+from maskrcnn.structures.tensors import to_device
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import open_weights
 
@@ -82,7 +83,7 @@ class Predictor:
 
     def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """As `predict`, for (H, W, 3) uint8 RGB arrays, all in one batch."""
-        batch = preprocess(images, self.config.image).to(self.device)
+        batch = to_device(preprocess(images, self.config.image), self.device)
         detections = self.network.detect(batch, self.config.model.detect)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         return postprocess(detections, batch.windows, sizes, self.config, self.names)

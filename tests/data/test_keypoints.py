@@ -21,6 +21,7 @@ from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import collate, training_batches
 from maskrcnn.data.transforms import training_sample, visible_keypoints
 from maskrcnn.errors import DataError
+from maskrcnn.structures.tensors import to_device
 from small_data import small_coco, small_config, write_small
 from small_network import sample_of
 from small_people import KEYPOINTS, PERSON, SPOTS, people_coco, write_people
@@ -221,7 +222,7 @@ def test_batches_carry_keypoints_of_every_slot(tmp_path: Path) -> None:
             assert expected is not None
             np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-5)
             assert not row[len(expected) :].any()
-    moved = batch.targets.to("meta")
+    moved = to_device(batch.targets, "meta")
     assert moved.keypoints is not None
     assert moved.masks is not None
     assert {t.device.type for t in (moved.boxes, moved.valid, moved.keypoints, moved.masks.pixels)} == {"meta"}
@@ -237,7 +238,7 @@ def test_images_without_people_and_data_without_keypoints(tmp_path: Path) -> Non
     plain = load_coco(write_small(tmp_path / "plain", "train", 2))
     for batch in islice(training_batches(plain, small_config()), 2):
         assert batch.targets.keypoints is None
-        assert batch.targets.to("cpu").keypoints is None
+        assert to_device(batch.targets, "cpu").keypoints is None
     assert collate([sample_of(32, 32, [(0, (2, 2, 9, 9))])], 32).targets.keypoints is None
 
 

@@ -10,31 +10,16 @@ from hypothesis import strategies as st
 
 from maskrcnn.ops import reference
 from maskrcnn.ops.nms import nms
-
-# Whole numbers: overlaps are exact in float32 where they are compared with the threshold.
-edge = st.integers(0, 12)
-side = st.integers(1, 8)
-box = st.builds(lambda x, y, w, h: [float(x), float(y), float(x + w), float(y + h)], edge, edge, side, side)
+from suppression_cases import clustered, thresholds, valued
 
 
-def clustered(seed: int, lists: int, count: int) -> torch.Tensor:
-    """(lists, count, 4) boxes in a few heaps, so that many overlap."""
-    generator = torch.Generator().manual_seed(seed)
-    centre = torch.randint(0, 5, (lists, count, 2), generator=generator) * 60.0
-    centre = centre + torch.randn(lists, count, 2, generator=generator) * 6
-    half = 15 + 10 * torch.rand(lists, count, 2, generator=generator)
-    return torch.cat([centre - half, centre + half], dim=-1)
-
-
-@given(
-    st.lists(st.tuples(box, st.booleans(), st.integers(0, 2)), min_size=1, max_size=12),
-    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
-    st.booleans(),
-)
-def test_equal_to_the_twin(items: list[tuple[list[float], bool, int]], threshold: float, with_labels: bool) -> None:
-    boxes, valid, labels = (list(part) for part in zip(*items, strict=True))
-    keep = nms(torch.tensor([boxes]), torch.tensor([valid]), threshold, torch.tensor([labels]) if with_labels else None)
-    real = [i for i in range(len(items)) if valid[i]]
+@given(valued(), thresholds, st.booleans())
+def test_equal_to_the_twin(
+    case: tuple[torch.Tensor, torch.Tensor, torch.Tensor], threshold: float, with_labels: bool
+) -> None:
+    keep = nms(*case[:2], threshold, case[2] if with_labels else None)
+    boxes, valid, labels = (part[0].tolist() for part in case)
+    real = [i for i in range(len(boxes)) if valid[i]]
     kept = reference.nms([boxes[i] for i in real], threshold, [labels[i] for i in real] if with_labels else None)
     assert keep[0].nonzero()[:, 0].tolist() == [real[i] for i in kept]
 

@@ -14,6 +14,7 @@ from maskrcnn.benchmark.measure import Mark, Stopwatch, Track, autocast
 from maskrcnn.benchmark.settings import Protocol
 from maskrcnn.predict import Predictor, postprocess, preprocess
 from maskrcnn.structures.image_file import read_image
+from maskrcnn.structures.tensors import to_device
 
 Marks = list[tuple[str, Mark, Mark]]
 
@@ -54,7 +55,7 @@ def stage_seconds(
         with _marked(parts_of(predictor.network), watch, marks), autocast(protocol.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
-            batch = preprocess(images, predictor.config.image).to(watch.device)
+            batch = to_device(preprocess(images, predictor.config.image), watch.device)
             ready = watch.mark()
             detections = predictor.network.detect(batch, predictor.config.model.detect)
             detected = watch.mark()

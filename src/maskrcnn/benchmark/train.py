@@ -32,8 +32,9 @@ from maskrcnn.data.shapes import write_shapes
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.training.loop import train_step
+from maskrcnn.structures.tensors import to_device
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
+from maskrcnn.training.step import train_step
 
 LOSS = 1e-4  # relative
 # torchvision's name -> ours
@@ -136,30 +137,30 @@ def our_steps(
     network.train()
     optimiser = build_optimiser(network, config.train)
     dtype = torch.bfloat16 if protocol.precision == "bf16" else torch.float32
-    return lambda step: train_step(network, optimiser, data.ours, config, step, device, dtype)
+    batch = to_device(data.ours, device)
+    return lambda step: train_step(network, optimiser, batch, config.train, step, dtype)
 
 
 def their_steps(
     model: nn.Module, data: Data, config: Config, protocol: Protocol, device: torch.device
 ) -> Callable[[int], object]:
-    """One training step of torchvision's by its number, with our optimiser and our look at the losses."""
+    """One training step of torchvision's by its number, with our optimiser."""
     model.train()
     model.transform._skip_resize = True  # type: ignore[union-attr]  # ours gets images of the right size too
     optimiser = build_optimiser(model, config.train)
+    images = [image.to(device) for image in data.their_images]
+    targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
 
-    def step(number: int) -> dict[str, float]:
-        images = [image.to(device) for image in data.their_images]
-        targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
+    def step(number: int) -> Tensor:
         with autocast(protocol.precision, device):
             losses = model(images, targets)
         total = torch.stack(list(losses.values())).sum()
-        values = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(number, config.train)
         optimiser.step()
-        return values
+        return total.detach()
 
     return step
 

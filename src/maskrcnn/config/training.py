@@ -24,6 +24,9 @@ class TrainConfig:
     clip_norm: float | None = None  # largest L2 norm of the whole gradient
     # auto: bf16 where the processor multiplies it natively, else fp32.
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # Compile the network, on CUDA into graphs that are replayed: the first steps take minutes. Batches then are padded
+    # to a few sizes.
+    compile: bool = False
     evaluate_every: int = 5000  # steps; 0: only at the end
     checkpoint_every: int = 1000  # steps
     workers: int = 2  # loader processes; 0 loads in the training process

@@ -14,17 +14,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, ImageConfig
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.records import Record
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.structures.images import ImageBatch, pad_size, stack_images
+from maskrcnn.structures.images import ImageBatch, canvas_of, pad_size, stack_images
 from maskrcnn.structures.targets import MaskBank, Targets
+from maskrcnn.structures.tensors import map_tensors
 
+SLOTS = 32  # objects an image, of which a batch of few shapes has room for some multiple
 TRIES = 20  # broken images in a row, after which something larger is wrong
 
 
@@ -40,6 +43,10 @@ class Batch:
     targets: Targets
     image_ids: tuple[int | str, ...]
     skipped: tuple[str, ...]
+
+    def pin_memory(self) -> Batch:
+        """The same in pinned memory, from which copies to a device are asynchronous; the loader asks for it."""
+        return map_tensors(self, Tensor.pin_memory)
 
 
 class TrainingData(Dataset[Sample]):
@@ -92,7 +99,7 @@ def training_batches(
         TrainingData(dataset, config, strict),
         batch_sampler=sampler,
         num_workers=config.train.workers,
-        collate_fn=_Collate(config.image.divisor, size),
+        collate_fn=_Collate(config.image, size, few=config.train.compile),
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
@@ -108,21 +115,32 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 @dataclass(frozen=True)
 class _Collate:
-    divisor: int
+    config: ImageConfig
     size: tuple[int, int] | None
+    few: bool
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        return collate(samples, self.divisor, self.size)
+        size = self.size
+        if self.few and size is None:
+            sides = [sample.image.shape[1:] for sample in samples]
+            size = canvas_of(max(h for h, _ in sides), max(w for _, w in sides), self.config)
+        return collate(samples, self.config.divisor, size, few=self.few)
 
 
-def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | None = None) -> Batch:
+def collate(
+    samples: Sequence[Sample], divisor: int, size: tuple[int, int] | None = None, *, few: bool = False
+) -> Batch:
     """Pads images to one size and ground truth to one number of slots; all mask crops go into one buffer.
 
     Args:
         divisor, size: as `stack_images` takes them.
+        few: the number of slots is a multiple of `SLOTS` and the length of the buffer a power of two, so that batches
+            differ in few shapes.
     """
     images = stack_images([sample.image for sample in samples], divisor, size)
     slots = max(1, *(len(sample.boxes) for sample in samples)) if samples else 1
+    if few:
+        slots = -(-slots // SLOTS) * SLOTS
     shape = (len(samples), slots)
     boxes = np.zeros((*shape, 4), dtype=np.float32)
     labels = np.full(shape, -1, dtype=np.int64)
@@ -139,8 +157,11 @@ def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | Non
     areas = sizes.prod(axis=-1).reshape(-1)
     # A byte in front: samples that miss every crop read it, also when the batch has none.
     offsets = (1 + np.cumsum(areas) - areas).reshape(shape)
+    length = int(1 + areas.sum())
+    pixels = np.zeros(1 << (length - 1).bit_length() if few else length, dtype=np.uint8)
+    np.concatenate([np.zeros(1, dtype=np.uint8), *bitmaps], out=pixels[:length])
     bank = MaskBank(
-        pixels=torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.uint8), *bitmaps])),
+        pixels=torch.from_numpy(pixels),
         offsets=torch.from_numpy(offsets),
         sizes_hw=torch.from_numpy(sizes),
         origins_xy=torch.from_numpy(origins),
@@ -159,7 +180,7 @@ def collate(samples: Sequence[Sample], divisor: int, size: tuple[int, int] | Non
     return Batch(images, targets, tuple(sample.image_id for sample in samples), skipped)
 
 
-def _collate_keypoints(samples: Sequence[Sample], slots: int) -> torch.Tensor | None:
+def _collate_keypoints(samples: Sequence[Sample], slots: int) -> Tensor | None:
     """(B, G, K, 3), or None when the data have none."""
     given = [sample.keypoints for sample in samples if sample.keypoints is not None]
     if not given:

@@ -72,7 +72,8 @@ def _overlap(boxes, labels, start, i, j, i_there, j_there, threshold, labelled: 
     shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
     area_i = (right_i - left_i) * (bottom_i - top_i)
     area_j = (right_j - left_j) * (bottom_j - top_j)
-    over = shared / (area_i[:, None] + area_j[None, :] - shared) > threshold
+    union = area_i[:, None] + area_j[None, :] - shared
+    over = shared / tl.maximum(union, 1e-30) > threshold  # slots beyond the list are empty boxes
     if labelled:
         label_i = tl.load(labels + start + i, mask=i_there, other=-1)
         label_j = tl.load(labels + start + j, mask=j_there, other=-1)

@@ -33,14 +33,6 @@ class ImageBatch:
         """(B, 4) int64 x1 y1 x2 y2, where each image itself lies in the batch."""
         return whole_images(self.sizes_hw) if self.unbarred is None else self.unbarred
 
-    def to(self, device: torch.device | str) -> ImageBatch:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return ImageBatch(
-            move(self.pixels), move(self.sizes_hw), None if self.unbarred is None else move(self.unbarred)
-        )
-
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
@@ -109,6 +101,21 @@ def size_with_bars(size_hw: tuple[int, int], config: ImageConfig) -> tuple[int, 
 def pad_size(height: int, width: int, divisor: int) -> tuple[int, int]:
     """The smallest multiples of `divisor` that hold height and width."""
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+
+
+def canvas_of(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
+    """The size to which a batch is padded where every new size has its price: one of few that hold these sides.
+
+    Of each orientation there are three, with the long side at 100, 90 and 80 percent of the most; images whose sides
+    `config` does not bound are padded as elsewhere.
+    """
+    short = pad_size(config.short_side, config.short_side, config.divisor)[0]
+    if config.scale is None:
+        for share in (0.8, 0.9, 1.0):
+            long = max(short, pad_size(1, round(config.long_side * share), config.divisor)[1])
+            if min(height, width) <= short and max(height, width) <= long:
+                return (short, long) if width >= height else (long, short)
+    return pad_size(height, width, config.divisor)
 
 
 def stack_images(images: list[Tensor], divisor: int, size: tuple[int, int] | None = None) -> ImageBatch:

@@ -5,9 +5,8 @@ Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mas
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -56,16 +55,3 @@ class Targets:
     crowd: Tensor
     masks: MaskBank | None = None
     keypoints: Tensor | None = None
-
-    def to(self, device: torch.device | str) -> Targets:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return Targets(
-            move(self.boxes),
-            move(self.labels),
-            move(self.valid),
-            move(self.crowd),
-            None if self.masks is None else MaskBank(*(move(getattr(self.masks, f.name)) for f in fields(MaskBank))),
-            None if self.keypoints is None else move(self.keypoints),
-        )

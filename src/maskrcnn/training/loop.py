@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -11,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.coco import CocoDataset, load_coco
-from maskrcnn.data.loader import Batch, training_batches
+from maskrcnn.data.loader import training_batches
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
@@ -27,6 +25,7 @@ from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
+from maskrcnn.training.step import LossWindow, compiled, on_device, train_step
 from maskrcnn.weights.initialise import initialise, with_conventions
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -100,7 +99,8 @@ def train(
     began = time.monotonic()
     run = _Run(config, network, optimiser, out, validation, progress, origin)
     metrics = MetricsFile(out, progress.step)
-    batches = training_batches(dataset, config, start_step=progress.step, strict=strict)
+    losses_of = compiled(network, device) if config.train.compile else network
+    batches = on_device(training_batches(dataset, config, start_step=progress.step, strict=strict), device)
     with TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
         bar.say(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
@@ -112,7 +112,7 @@ def train(
         if skipped:
             bar.say(f"{len(skipped)} broken entries are left out, first: {dataset.problems[0]}")
             bar.say(f"all of them: maskrcnn data check {dataset.path}")
-        sums: dict[str, float] = {}
+        losses = LossWindow()
         window = time.monotonic()
         step = progress.step
         network.train()
@@ -122,30 +122,34 @@ def train(
                 if message not in skipped:
                     skipped[message] = None
                     bar.say(f"skipped: {message}")
-            losses = train_step(network, optimiser, batch, config, step, device, dtype)
+            found = train_step(losses_of, optimiser, batch, config.train, step, dtype)
             step += 1
             run.step = step
             bar.step(step)
-            sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
-            if step % LOG_EVERY == 0 or step == config.train.steps:
-                count = (step - 1) % LOG_EVERY + 1
-                rate = count / (time.monotonic() - window)
-                row = {name: value / count for name, value in sums.items()}
-                row |= {
+            losses.add(step, batch.image_ids, found)
+            told = step % LOG_EVERY == 0 or step == config.train.steps
+            judged = validation is not None and _due(step, config.train.evaluate_every, config.train.steps)
+            saved = _due(step, config.train.checkpoint_every, config.train.steps)
+            if device.type == "cpu" or told or judged or saved or interrupted:  # elsewhere a look waits for the device
+                losses.read()
+            if told:
+                rate = losses.steps / (time.monotonic() - window)
+                row = losses.means() | {
                     "lr": learning_rate(step - 1, config.train),
                     "images_per_second": rate * config.train.batch_size,
                 }
                 metrics.write({"step": step, **row})
                 bar.losses(step, row, (config.train.steps - step) / rate)
-                sums, window = {}, time.monotonic()
-            if validation and _due(step, config.train.evaluate_every, config.train.steps):
+                window = time.monotonic()
+            if judged:
                 report = run.evaluate(bar)
                 metrics.write({"step": step, **report.to_dict()})
                 bar.say(f"step {step}: {report.line()}")
                 window = time.monotonic()
-            if _due(step, config.train.checkpoint_every, config.train.steps):
+            if saved:
                 run.save()
         if interrupted and step < config.train.steps:
+            losses.read()
             run.save()
     if (out / METRICS).stat().st_size:
         curves(out / METRICS, out / "curves.png")
@@ -159,44 +163,6 @@ def train(
         skipped=tuple(skipped),
         finished=step >= config.train.steps,
     )
-
-
-def train_step(
-    network: MaskRCNN,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    config: Config,
-    step: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, float]:
-    """One forward, backward and update. Returns every loss by name and their sum as `loss`.
-
-    Raises:
-        TrainingError: a loss is not finite; the weights have not been changed by this step.
-    """
-    # From the seed and the step alone: a resumed run draws what the whole run would have.
-    torch.manual_seed(int(np.random.SeedSequence((config.train.seed, step)).generate_state(1, np.uint64)[0] >> 1))
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        losses = network(batch.images.to(device), batch.targets.to(device))
-    total = torch.stack(list(losses.values())).sum()
-    names = [*losses, "loss"]
-    values = dict(zip(names, torch.stack([*losses.values(), total]).detach().tolist(), strict=True))
-    wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
-    if wrong:
-        raise TrainingError(
-            f"step {step + 1}: {', '.join(f'{name} is {values[name]}' for name in wrong)} on images "
-            f"{', '.join(map(str, batch.image_ids))}; lower --train.learning-rate, raise --train.warmup-steps or set "
-            "--train.clip-norm 5; the last checkpoint is from before this step"
-        )
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    if config.train.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.train.clip_norm)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, config.train)
-    optimiser.step()
-    return values
 
 
 @dataclass
