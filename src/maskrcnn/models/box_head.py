@@ -18,9 +18,13 @@ from maskrcnn.models.norm import head_conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops import boxes as box_ops
+from maskrcnn.ops.device import fixed_shapes
 from maskrcnn.ops.nms import nms
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
+
+# Of an image, where their number may not be looked at: the best of them, far more than ever are detected.
+CANDIDATES = 4096
 
 
 class BoxHead(nn.Module):
@@ -157,7 +161,7 @@ def select(
     scores = scores * proposals.valid.repeat_interleave(classes, dim=1)
     passing = scores > settings.score_threshold
     # Only candidates above the threshold are decoded: as many slots as the fullest image needs.
-    most = max(int(passing.sum(1).max()), 1)
+    most = min(CANDIDATES, scores.shape[1]) if fixed_shapes(scores) else max(int(passing.sum(1).max()), 1)
     scores, index = scores.where(passing, 0.0).topk(most, dim=1)
     proposal, labels = index // classes, index % classes
     anchors = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))

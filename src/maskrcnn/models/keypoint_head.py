@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import Conv
-from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
+from maskrcnn.models.rois import RoIPooler, RoIs, filled_slots, flatten_boxes, positive_slots
 from maskrcnn.ops.boxes import unit_box
 from maskrcnn.ops.keypoints import decode_keypoints, keypoint_targets
 from maskrcnn.structures.detections import Detections
@@ -86,7 +86,7 @@ class KeypointBranch(nn.Module):
     def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
         """The same detections with the keypoints of each."""
         boxes, image_index = flatten_boxes(found.boxes)
-        slots = found.valid.flatten().nonzero()[:, 0]
+        slots = filled_slots(found.valid)
         logits = self.head(pooler(features, boxes[slots], image_index[slots], self.config.resolution))
         points, logit, probability = decode_keypoints(logits, pooler.read_part(boxes[slots]))
         score = probability if self.config.score == "probability" else logit

@@ -16,7 +16,7 @@ from maskrcnn.config import MaskHeadConfig
 from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import head_conv
-from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, positive_slots
+from maskrcnn.models.rois import RoIPooler, RoIs, filled_slots, flatten_boxes, positive_slots
 from maskrcnn.ops.mask_targets import mask_targets
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
@@ -148,7 +148,7 @@ class MaskBranch(nn.Module):
     def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
         """The same detections with the mask of each one's class."""
         boxes, image_index = flatten_boxes(found.boxes)
-        slots = found.valid.flatten().nonzero()[:, 0]
+        slots = filled_slots(found.valid)
         labels = found.labels.flatten()[slots]
         pooled = pooler(features, boxes[slots], image_index[slots], self.config.resolution)
         if self.config.loss == "softmax":
@@ -210,7 +210,8 @@ def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfi
 
 
 def with_masks(found: Detections, slots: Tensor, probs: Tensor) -> Detections:
-    """The detections with (R, M, M) probabilities in the given slots of B * D, zeros in the others."""
+    """The detections with (R, M, M) probabilities in the given slots of B * D, zeros where nothing was found."""
     side = probs.shape[-1]
     masks = probs.new_zeros((found.valid.numel(), side, side)).index_copy_(0, slots, probs)
+    masks = masks * found.valid.flatten()[:, None, None]
     return replace(found, mask_probs=masks.view(*found.valid.shape, side, side))

@@ -16,7 +16,7 @@ from maskrcnn.config import MaskHeadConfig, PointRendConfig
 from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.mask_head import mask_crops, mask_goal, mask_slots, with_masks
-from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
+from maskrcnn.models.rois import RoIPooler, RoIs, filled_slots, flatten_boxes
 from maskrcnn.ops.mask_targets import sample_bitmaps
 from maskrcnn.ops.points import sample_feature, sample_map
 from maskrcnn.ops.roi_align import roi_align
@@ -115,7 +115,7 @@ class PointRendBranch(nn.Module):
         """The same detections with the mask of each one's class: a small grid, doubled again and again, its least
         certain cells computed anew each time."""
         boxes, image_index = flatten_boxes(found.boxes)
-        slots = found.valid.flatten().nonzero()[:, 0]
+        slots = filled_slots(found.valid)
         boxes, image_index, labels = boxes[slots], image_index[slots], found.labels.flatten()[slots]
         coarse = self._coarse(features, boxes, image_index)
         side, steps = self.first_grid()

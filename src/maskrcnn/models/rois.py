@@ -105,6 +105,14 @@ def positive_slots(positive: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     return index[used], used[used]
 
 
+def filled_slots(valid: Tensor) -> Tensor:
+    """Which of the B * D detections (B, D) the mask or keypoint branch reads: (R,) int64, the filled ones or, where
+    shapes must be static, all."""
+    if fixed_shapes(valid):
+        return torch.arange(valid.numel(), device=valid.device)
+    return valid.flatten().nonzero()[:, 0]
+
+
 class RoIPooler(nn.Module):
     """RoIAlign, or another RoI layer, on the level that suits each box's size.
 

@@ -1,0 +1,134 @@
+"""One step of training: as one graph, without a look at its losses, and harmless where one is not finite."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskrcnn.config import TrainConfig
+from maskrcnn.data.loader import Batch, collate
+from maskrcnn.errors import TrainingError
+from maskrcnn.models import rois
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops import matching
+from maskrcnn.training.loop import train
+from maskrcnn.training.optimiser import build_optimiser
+from maskrcnn.training.step import LossWindow, on_device, train_step
+from small_data import small_config, write_small
+from small_network import lively_network, network_config, sample_of
+
+CONFIG = TrainConfig(learning_rate=0.01, warmup_steps=0)
+
+
+def batch() -> Batch:
+    objects = [(0, (5, 5, 40, 40)), (1, (30, 20, 80, 60)), (-1, (60, 0, 90, 30))]
+    return collate([sample_of(64, 96, objects), sample_of(96, 64, [(0, (5, 5, 40, 40))], seed=1)], 32, few=True)  # type: ignore[arg-type]
+
+
+def weights_after(network: MaskRCNN, number: int, images: Batch, **settings: object) -> list[torch.Tensor]:
+    config = replace(CONFIG, **settings)  # type: ignore[arg-type]
+    optimiser = build_optimiser(network.train(), config)
+    for step in range(number):
+        train_step(network, optimiser, images, config, step, torch.float32)
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+@pytest.mark.slow
+def test_losses_and_gradients_are_one_graph_and_those_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = lively_network(network_config()).train(), batch()
+
+    def run(losses_of: object) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+        torch.manual_seed(0)
+        losses = losses_of(images.images, images.targets)  # type: ignore[operator]
+        trained = [p for p in network.parameters() if p.requires_grad]
+        return losses, list(torch.autograd.grad(torch.stack(list(losses.values())).sum(), trained))
+
+    found, gradients = run(torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager"))
+    for module in (rois, matching):  # the same slots without the compiler
+        monkeypatch.setattr(module, "fixed_shapes", lambda tensor: True)
+    expected, theirs = run(network)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value > 0
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=0)
+    for ours, other in zip(gradients, theirs, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The graph is run operation by operation: to generate code for it takes minutes on two cores.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    data = write_small(tmp_path / "data", "train", 4)
+    config = small_config(steps=3)
+    config = replace(config, augment=replace(config.augment, crop=(64, 64)))
+    plain = train(config, data, out=tmp_path / "plain")
+    compiled = train(replace(config, train=replace(config.train, compile=True)), data, out=tmp_path / "compiled")
+    losses = [json.loads((run.out / "metrics.jsonl").read_text())["loss"] for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.3)  # of more slots, other samples are drawn
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_loss_that_is_not_finite_changes_no_weight_and_is_told_when_losses_are_read(optimizer: str) -> None:
+    network, images = lively_network(network_config()).train(), batch()
+    config = replace(CONFIG, optimizer=optimizer)  # type: ignore[arg-type]
+    optimiser = build_optimiser(network, config)
+    window = LossWindow()
+    window.add(1, ("a", "b"), train_step(network, optimiser, images, config, 0, torch.float32))
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    with torch.no_grad():
+        network.rpn.head.objectness.bias.fill_(torch.nan)
+    window.add(2, ("c", "d"), train_step(network, optimiser, images, config, 1, torch.float32))
+    bias = network.rpn.head.objectness.bias
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert parameter is bias or torch.equal(parameter, value)
+    with pytest.raises(TrainingError, match=r"step 2: loss_rpn_class is nan.* on images c, d; lower"):
+        window.read()
+
+
+def test_a_step_draws_by_the_seed_and_its_number_alone() -> None:
+    def one(seed: int, skip: int) -> list[torch.Tensor]:
+        torch.manual_seed(skip)
+        return weights_after(lively_network(network_config()), 2, batch(), seed=seed)
+
+    first, second, third = one(0, 1), one(0, 2), one(1, 1)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(first, third, strict=True))
+
+
+def test_means_are_over_the_steps_since_the_last_ones() -> None:
+    window = LossWindow()
+    for step, value in enumerate((1.0, 2.0, 6.0), start=1):
+        window.add(step, (), {"loss_mask": torch.tensor(value), "loss": torch.tensor(2 * value)})
+    window.read()
+    assert window.steps == 3
+    assert window.means() == {"loss_mask": 3.0, "loss": 6.0}
+    window.add(4, (), {"loss_mask": torch.tensor(5.0)})
+    window.read()
+    assert window.means() == {"loss_mask": 5.0}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compile_it", [False, True])
+def test_steps_on_a_gpu_wait_for_nothing(compile_it: bool) -> None:
+    from maskrcnn.training.step import compiled
+
+    device = torch.device("cuda")
+    network = lively_network(network_config()).train().to(device)
+    optimiser = build_optimiser(network, CONFIG)
+    losses_of = compiled(network, device) if compile_it else network
+    images = next(on_device(iter([batch()]), device))
+    for step in range(4):  # kernels are built, graphs recorded
+        train_step(losses_of, optimiser, images, CONFIG, step, torch.bfloat16)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = train_step(losses_of, optimiser, images, CONFIG, 4, torch.bfloat16)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert losses["loss"].isfinite()
