@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import hotcoco
 import numpy as np
@@ -83,13 +85,48 @@ def test_nothing_found(predictor: Predictor) -> None:
 
 def test_saved_and_loaded_it_predicts_the_same(predictor: Predictor, tmp_path: Path) -> None:
     predictor.save(tmp_path / "m.safetensors")
-    again = maskrcnn.load(tmp_path / "m.safetensors")
+    again = maskrcnn.load(tmp_path / "m.safetensors", precision="fp32")
     assert again.config == predictor.config
     image = picture(64, 80)
     one, other = predictor.predict([image])[0], again.predict([image])[0]
     np.testing.assert_array_equal(one.boxes, other.boxes)
     np.testing.assert_array_equal(one.scores, other.scores)
     assert one.masks == other.masks
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_computes_in_the_precision_asked_for(
+    predictor: Predictor, precision: Literal["fp32", "bf16"]
+) -> None:
+    seen: list[torch.dtype] = []
+    read = predictor.network.backbone.register_forward_hook(lambda module, given, levels: seen.append(levels[-1].dtype))
+    try:
+        found = replace(predictor, precision=precision).predict([picture(64, 80)])[0]
+    finally:
+        read.remove()
+    assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
+    assert (found.boxes.dtype, found.scores.dtype) == (np.float32, np.float32)
+    assert len(found) > 0
+
+
+@pytest.mark.slow
+def test_compiled_it_finds_the_same(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The graph is run operation by operation: to generate code for it takes minutes on two cores.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    compiled = replace(predictor, compile=True)
+    images = [picture(60, 80), picture(64, 70, seed=1)]
+    for image in images:
+        batch = preprocess([image], predictor.config.image, few=True)  # the same canvas
+        plain = predictor.network.detect(batch, predictor.config.model.detect)
+        found, _ = compiled.detect([image])
+        count = int(plain.valid.sum())
+        assert count > 3
+        assert int(found.valid.sum()) == count
+        torch.testing.assert_close(found.boxes[:, :count], plain.boxes[:, :count], rtol=0, atol=1e-3)
+        torch.testing.assert_close(found.scores[:, :count], plain.scores[:, :count], rtol=0, atol=1e-5)
+        assert found.mask_probs is not None
+        assert plain.mask_probs is not None
+        torch.testing.assert_close(found.mask_probs[:, :count], plain.mask_probs[:, :count], rtol=0, atol=1e-4)
 
 
 def test_results_are_coco_results(predictor: Predictor) -> None:

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from maskrcnn.config import Config, ImageConfig
 from maskrcnn.errors import ImageError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import clip, shorten, whole_images
+from maskrcnn.ops.device import Precision, compiled, in_precision
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.resize import resize_image
 from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Detections, Instances
 from maskrcnn.structures.image_file import as_rgb, read_image
-from maskrcnn.structures.images import ImageBatch, exact_scale, place, stack_images, with_bars
+from maskrcnn.structures.images import ImageBatch, canvas_of, exact_scale, place, stack_images, with_bars
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.structures.tensors import to_device
@@ -45,11 +47,16 @@ class Predictor:
         network: in evaluation mode.
         config: thresholds and limits of `config.model.detect` are read at every call.
         provenance: how the weights came to be, from the model file.
+        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it natively.
+        compile: compile the network for each size of a batch, of which there then are few (`canvas_of`); on CUDA its
+            graphs are replayed.
     """
 
     network: MaskRCNN
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
+    precision: Precision = "fp32"
+    compile: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,10 +90,21 @@ class Predictor:
 
     def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """As `predict`, for (H, W, 3) uint8 RGB arrays, all in one batch."""
-        batch = to_device(preprocess(images, self.config.image), self.device)
-        detections = self.network.detect(batch, self.config.model.detect)
+        detections, windows = self.detect(images)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        return postprocess(detections, batch.windows, sizes, self.config, self.names)
+        return postprocess(detections, windows, sizes, self.config, self.names)
+
+    def detect(self, images: Sequence[np.ndarray]) -> tuple[Detections, torch.Tensor]:
+        """The network's answer to (H, W, 3) uint8 RGB arrays, on its device and in its pixels, and the (B, 4) windows
+        in which the images lie there."""
+        batch = to_device(preprocess(images, self.config.image, few=self.compile), self.device)
+        run = self._compiled if self.compile else self.network.detect
+        with in_precision(self.precision, self.device):
+            return run(batch, self.config.model.detect), batch.windows
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Detections]:
+        return compiled(self.network.detect, self.device)
 
     def save(self, path: Path | str) -> None:
         save_model(path, self.network, self.config, self.provenance)
@@ -98,6 +116,8 @@ def load(
     *,
     config_file: Path | str | None = None,
     allow_partial: bool = False,
+    precision: Precision = "auto",
+    compile: bool = False,
 ) -> Predictor:
     """Opens a model: our model file, or a checkpoint of another framework, which keeps that framework's rules.
 
@@ -107,6 +127,7 @@ def load(
         config_file: of the framework that wrote the checkpoint; without it, shapes and what is usual decide, and
             `provenance["assumed"]` says what was taken for granted.
         allow_partial: accept a checkpoint that lacks tensors, which then are random, or holds others.
+        precision, compile: as `Predictor` has them. Where bf16 is native, `fp32` gives the exact results.
 
     Raises:
         WeightsError: the file cannot be opened as a model.
@@ -114,11 +135,11 @@ def load(
     """
     network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(network.to(target), config, provenance)
+    return Predictor(network.to(target), config, provenance, precision, compile)
 
 
-def preprocess(images: Sequence[np.ndarray], config: ImageConfig) -> ImageBatch:
-    """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch."""
+def preprocess(images: Sequence[np.ndarray], config: ImageConfig, *, few: bool = False) -> ImageBatch:
+    """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch, of one of few sizes if asked."""
     resized, windows = [], []
     for image in images:
         placed = place(image.shape[0], image.shape[1], config)
@@ -126,7 +147,10 @@ def preprocess(images: Sequence[np.ndarray], config: ImageConfig) -> ImageBatch:
         pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, config.kernel, factor)
         resized.append(with_bars(pixels, placed))
         windows.append(placed.window)
-    batch = stack_images(resized, config.divisor, config.fixed_size)
+    size = config.fixed_size
+    if few and size is None:
+        size = canvas_of(max(i.shape[1] for i in resized), max(i.shape[2] for i in resized), config)
+    batch = stack_images(resized, config.divisor, size)
     return batch if config.letterbox == "none" else replace(batch, unbarred=torch.tensor(windows))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from maskrcnn.config import AugmentConfig, Config, ImageConfig
 from maskrcnn.data.coco import load_coco
-from maskrcnn.data.loader import Batch, collate, evaluation_images, training_batches
+from maskrcnn.data.loader import SLOTS, Batch, collate, evaluation_images, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import draw_matrix, training_sample
 from maskrcnn.errors import DataError, ImageError
@@ -168,6 +168,27 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) 
     assert all(map(equal, alone[4:], islice(training_batches(dataset, config(workers=0), start_step=4), 2)))
     other = list(islice(training_batches(dataset, config(workers=0, seed=1)), 6))
     assert not any(map(equal, alone, other))
+
+
+def test_batches_of_few_shapes_hold_the_same(data: Path) -> None:
+    config = small_config(batch_size=2)
+    few = replace(config, train=replace(config.train, compile=True))
+    shapes = set()
+    for plain, padded in islice(zip(*(training_batches(load_coco(data), c) for c in (config, few)), strict=False), 6):
+        slots = plain.targets.boxes.shape[1]
+        bank, wider = plain.targets.masks, padded.targets.masks
+        assert bank is not None
+        assert wider is not None
+        height, width = plain.images.pixels.shape[2:]
+        assert torch.equal(padded.images.pixels[:, :, :height, :width], plain.images.pixels)
+        assert torch.equal(padded.images.sizes_hw, plain.images.sizes_hw)
+        assert torch.equal(padded.targets.boxes[:, :slots], plain.targets.boxes)
+        assert not padded.targets.valid[:, slots:].any()
+        assert torch.equal(wider.pixels[: len(bank.pixels)], bank.pixels)
+        assert torch.equal(wider.offsets[:, :slots], bank.offsets)
+        assert (padded.targets.boxes.shape[1] % SLOTS, len(wider.pixels).bit_count()) == (0, 1)
+        shapes.add((*padded.images.pixels.shape, padded.targets.boxes.shape[1]))
+    assert len(shapes) <= 2
 
 
 def test_loading_leaves_the_global_generators_alone(data: Path) -> None:

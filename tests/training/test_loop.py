@@ -20,10 +20,11 @@ import torch
 import maskrcnn
 from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.models.build import build_model
+from maskrcnn.ops.device import resolve_precision
 from maskrcnn.predict import Predictor
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
-from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
+from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.weights.model_file import open_model
 from small_data import small_config, write_small
 
@@ -254,7 +255,7 @@ def test_a_small_model_learns_the_rectangles(tmp_path: Path) -> None:
     summary = train(config, data, val=val, out=tmp_path / "run")
     assert summary.report is not None
     assert summary.report.score > 0.6
-    model = maskrcnn.load(summary.model)
+    model = maskrcnn.load(summary.model, precision="fp32")
     found = model.predict([tmp_path / "val" / "0.png"])[0]
     assert len(found) >= 1
     assert found.masks is not None

@@ -16,13 +16,14 @@ from maskrcnn.errors import TrainingError
 from maskrcnn.models import rois
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops import matching
+from maskrcnn.ops.device import compiled
 from maskrcnn.training.loop import train
 from maskrcnn.training.optimiser import build_optimiser
 from maskrcnn.training.step import LossWindow, on_device, train_step
 from small_data import small_config, write_small
 from small_network import lively_network, network_config, sample_of
 
-CONFIG = TrainConfig(learning_rate=0.01, warmup_steps=0)
+CONFIG = TrainConfig(learning_rate=0.01, warmup_steps=0, precision="fp32")
 
 
 def batch() -> Batch:
@@ -34,7 +35,7 @@ def weights_after(network: MaskRCNN, number: int, images: Batch, **settings: obj
     config = replace(CONFIG, **settings)  # type: ignore[arg-type]
     optimiser = build_optimiser(network.train(), config)
     for step in range(number):
-        train_step(network, optimiser, images, config, step, torch.float32)
+        train_step(network, optimiser, images, config, step)
     return [parameter.detach().clone() for parameter in network.parameters()]
 
 
@@ -79,11 +80,11 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_is_told_when_losses_are
     config = replace(CONFIG, optimizer=optimizer)  # type: ignore[arg-type]
     optimiser = build_optimiser(network, config)
     window = LossWindow()
-    window.add(1, ("a", "b"), train_step(network, optimiser, images, config, 0, torch.float32))
+    window.add(1, ("a", "b"), train_step(network, optimiser, images, config, 0))
     before = [parameter.detach().clone() for parameter in network.parameters()]
     with torch.no_grad():
         network.rpn.head.objectness.bias.fill_(torch.nan)
-    window.add(2, ("c", "d"), train_step(network, optimiser, images, config, 1, torch.float32))
+    window.add(2, ("c", "d"), train_step(network, optimiser, images, config, 1))
     bias = network.rpn.head.objectness.bias
     for parameter, value in zip(network.parameters(), before, strict=True):
         assert parameter is bias or torch.equal(parameter, value)
@@ -116,19 +117,17 @@ def test_means_are_over_the_steps_since_the_last_ones() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("compile_it", [False, True])
 def test_steps_on_a_gpu_wait_for_nothing(compile_it: bool) -> None:
-    from maskrcnn.training.step import compiled
-
     device = torch.device("cuda")
     network = lively_network(network_config()).train().to(device)
     optimiser = build_optimiser(network, CONFIG)
     losses_of = compiled(network, device) if compile_it else network
     images = next(on_device(iter([batch()]), device))
     for step in range(4):  # kernels are built, graphs recorded
-        train_step(losses_of, optimiser, images, CONFIG, step, torch.bfloat16)
+        train_step(losses_of, optimiser, images, CONFIG, step)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        losses = train_step(losses_of, optimiser, images, CONFIG, 4, torch.bfloat16)
+        losses = train_step(losses_of, optimiser, images, CONFIG, 4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert losses["loss"].isfinite()

@@ -6,14 +6,13 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from maskrcnn.benchmark.settings import Precision, Protocol
+from maskrcnn.benchmark.settings import Protocol
 from maskrcnn.errors import ConfigError
 
 Mark = float | torch.cuda.Event  # a moment: of the clock on the wall, or of the device's own queue
@@ -35,10 +34,6 @@ def open_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"--device must be cpu or cuda: other devices cannot be timed, found {name!r}")
     return device
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @dataclass(frozen=True)

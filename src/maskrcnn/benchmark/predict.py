@@ -19,7 +19,6 @@ from maskrcnn.benchmark.agreement import Agreement, compare
 from maskrcnn.benchmark.measure import (
     Comparison,
     Track,
-    autocast,
     environment,
     in_turns,
     no_track,
@@ -31,6 +30,7 @@ from maskrcnn.benchmark.pair import Pair, make_pair, stored_ours, stored_theirs,
 from maskrcnn.benchmark.settings import PredictSettings, Protocol
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
+from maskrcnn.ops.device import in_precision
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
@@ -107,15 +107,14 @@ def _in_this_process(
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
     pair = pair.to(device)
-    predictor = Predictor(pair.ours, config)
+    predictor = Predictor(pair.ours, config, precision=protocol.precision, compile=protocol.compile)
     agreement = check(pair, images[:MOST_CHECKED])
 
     def ours(number: int) -> list[Instances]:
-        with autocast(protocol.precision, device):
-            return predictor.predict_arrays(_batch(images, number, size))
+        return predictor.predict_arrays(_batch(images, number, size))
 
     def theirs(number: int) -> list[dict[str, Tensor]]:
-        with autocast(protocol.precision, device):
+        with in_precision(protocol.precision, device):
             return predict_theirs(pair.theirs, _batch(images, number, size), device)
 
     times = in_turns(ours, theirs, protocol, device, track)
@@ -167,20 +166,16 @@ def _batch(items: Sequence[T], number: int, size: int) -> list[T]:
 
 def _ours_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:
     """Our side, from what was left in `folder`, ready to predict its batch."""
-    images, predictor = _stored_images(folder), Predictor(stored_ours(folder, config, device), config)
-
-    def call() -> object:
-        with autocast(protocol.precision, device):
-            return predictor.predict_arrays(images)
-
-    return call
+    images, network = _stored_images(folder), stored_ours(folder, config, device)
+    predictor = Predictor(network, config, precision=protocol.precision, compile=protocol.compile)
+    return partial(predictor.predict_arrays, images)
 
 
 def _theirs_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:
     images, model = _stored_images(folder), stored_theirs(folder, config, device)
 
     def call() -> object:
-        with autocast(protocol.precision, device):
+        with in_precision(protocol.precision, device):
             return predict_theirs(model, images, device)
 
     return call

@@ -27,6 +27,8 @@ class Protocol:
     """Rounds before them that do not count."""
     precision: Precision = "fp32"
     """bf16 runs both sides under autocast."""
+    compile: bool = False
+    """Compile our side, on CUDA into graphs that are replayed; raise --warmup with it."""
     device: str | None = None
     """cpu, cuda or cuda:N; default: the first GPU if there is one, else the CPU."""
     memory: bool = True

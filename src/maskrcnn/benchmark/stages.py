@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.benchmark.measure import Mark, Stopwatch, Track, autocast
+from maskrcnn.benchmark.measure import Mark, Stopwatch, Track
 from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.ops.device import in_precision
 from maskrcnn.predict import Predictor, postprocess, preprocess
 from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.tensors import to_device
@@ -52,7 +53,7 @@ def stage_seconds(
         if watch.device.type == "cuda":
             torch.cuda.synchronize(watch.device)
         start = watch.mark()
-        with _marked(parts_of(predictor.network), watch, marks), autocast(protocol.precision, watch.device):
+        with _marked(parts_of(predictor.network), watch, marks), in_precision(protocol.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
             batch = to_device(preprocess(images, predictor.config.image), watch.device)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.benchmark.measure import Comparison, Track, autocast, environment, in_turns, no_track, open_device
+from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track, open_device
 from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import (
     Pair,
@@ -32,6 +32,7 @@ from maskrcnn.data.shapes import write_shapes
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import compiled, in_precision
 from maskrcnn.structures.tensors import to_device
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.training.step import train_step
@@ -136,9 +137,10 @@ def our_steps(
     """One training step of ours by its number, as `maskrcnn train` takes it."""
     network.train()
     optimiser = build_optimiser(network, config.train)
-    dtype = torch.bfloat16 if protocol.precision == "bf16" else torch.float32
+    settings = replace(config.train, precision=protocol.precision)
+    losses_of = compiled(network, device) if protocol.compile else network
     batch = to_device(data.ours, device)
-    return lambda step: train_step(network, optimiser, batch, config.train, step, dtype)
+    return lambda step: train_step(losses_of, optimiser, batch, settings, step)
 
 
 def their_steps(
@@ -152,7 +154,7 @@ def their_steps(
     targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
 
     def step(number: int) -> Tensor:
-        with autocast(protocol.precision, device):
+        with in_precision(protocol.precision, device):
             losses = model(images, targets)
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)

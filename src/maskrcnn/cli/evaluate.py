@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -33,6 +34,10 @@ class Evaluate:
     """With --model: evaluate only the first so many images."""
     group_by: str | None = None
     """A field of the images in --data, for example `modality`: also AP for each of its values."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """With --model: of the network; auto: bf16 where the processor multiplies it natively, else fp32."""
+    compile: Flag = False
+    """With --model: compile the network, on CUDA into graphs that are replayed."""
     strict: Flag = False
     """With --model: refuse broken images and annotations instead of skipping them."""
     json: Flag = False
@@ -45,7 +50,7 @@ class Evaluate:
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
-            model = load(self.model, config_file=self.config)
+            model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
             say_assumptions(model.provenance, self.model)
             report = evaluate(
                 model,

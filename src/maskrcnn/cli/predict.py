@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -28,6 +29,10 @@ class Predict:
     """Write only predictions.json."""
     min_score: float = 0.5
     """Objects with a lower score are not drawn."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Of the network; auto: bf16 where the processor multiplies it natively, else fp32, whose results are exact."""
+    compile: Flag = False
+    """Compile the network, on CUDA into graphs that are replayed: pays after some hundred images."""
     strict: Flag = False
     """Stop at a broken image instead of skipping it."""
     json: Flag = False
@@ -41,7 +46,7 @@ class Predict:
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         from maskrcnn.predict import load, predict_files
 
-        model = load(self.model, config_file=self.config)
+        model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
         say_assumptions(model.provenance, self.model)
         summary = predict_files(
             model,

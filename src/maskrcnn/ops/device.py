@@ -1,12 +1,19 @@
-"""Which form of an operation serves a tensor's device: the one place where that is chosen."""
+"""What suits a device: the form of an operation, precision, compilation. The one place where that is chosen."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+Precision = Literal["auto", "fp32", "bf16"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def has_kernels(tensor: Tensor) -> bool:
@@ -21,6 +28,34 @@ def fixed_shapes(tensor: Tensor) -> bool:
     Elsewhere looking at values costs nothing, and what is not needed is not computed.
     """
     return tensor.is_cuda or torch.compiler.is_compiling()
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of the network's arithmetic.
+
+    `auto` takes bfloat16 where the processor multiplies it natively: on a CPU that is the tile unit (AMX);
+    without it, on a Xeon with AVX512-BF16, a 3x3 convolution ran at 169 GFLOP/s against float32's 306.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a network computes in that precision; what must be float32 stays so."""
+    dtype = resolve_precision(precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
+    """The function as compiled code, for each shape of its tensors anew; on CUDA it is replayed as one graph."""
+    # Sizes of batches and of ground truth: more shapes than the compiler expects, and no more than there are.
+    torch._dynamo.config.recompile_limit = 64
+    return torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
 
 
 @cache

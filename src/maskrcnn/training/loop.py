@@ -19,13 +19,14 @@ from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import compiled, resolve_precision
 from maskrcnn.predict import Predictor
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
-from maskrcnn.training.optimiser import build_optimiser, learning_rate, resolve_precision
+from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
-from maskrcnn.training.step import LossWindow, compiled, on_device, train_step
+from maskrcnn.training.step import LossWindow, on_device, train_step
 from maskrcnn.weights.initialise import initialise, with_conventions
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -122,7 +123,7 @@ def train(
                 if message not in skipped:
                     skipped[message] = None
                     bar.say(f"skipped: {message}")
-            found = train_step(losses_of, optimiser, batch, config.train, step, dtype)
+            found = train_step(losses_of, optimiser, batch, config.train, step)
             step += 1
             run.step = step
             bar.step(step)
@@ -182,7 +183,7 @@ class _Run:
     def evaluate(self, bar: TrainingBar) -> Report:
         """Figures of the present weights; the model file is replaced when they are the best so far."""
         self.network.eval()
-        predictor = Predictor(self.network, self.config)
+        predictor = Predictor(self.network, self.config, precision=self.config.train.precision)
         assert self.validation is not None
         report = evaluate(predictor, self.validation, track=bar.track)
         self.network.train()

@@ -30,18 +30,3 @@ def learning_rate(step: int, config: TrainConfig) -> float:
         progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
         return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
     return config.learning_rate * 0.1 ** sum(step >= drop * config.steps for drop in config.drops)
-
-
-def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic.
-
-    `auto` takes bfloat16 where the processor multiplies it natively: on a CPU that is the tile unit (AMX);
-    without it, on a Xeon with AVX512-BF16, a 3x3 convolution ran at 169 GFLOP/s against float32's 306.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if native else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -14,17 +14,9 @@ from torch import Tensor
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loader import Batch
 from maskrcnn.errors import TrainingError
-from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import in_precision
 from maskrcnn.structures.tensors import map_tensors, to_device
 from maskrcnn.training.optimiser import learning_rate
-
-
-def compiled(network: MaskRCNN, device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """The losses of `network` as compiled code, for each shape of a batch anew; on CUDA replayed as one graph."""
-    # A canvas and a number of slots each: more shapes than the compiler expects, and no more than there are.
-    torch._dynamo.config.recompile_limit = 64
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    return torch.compile(network, dynamic=False, mode=mode)
 
 
 def train_step(
@@ -33,7 +25,6 @@ def train_step(
     batch: Batch,
     config: TrainConfig,
     step: int,
-    dtype: torch.dtype,
 ) -> dict[str, Tensor]:
     """One forward, backward and update, which leaves the weights alone where a loss is not finite.
 
@@ -41,7 +32,6 @@ def train_step(
         losses_of: the network in training mode, or what `compiled` made of it.
         batch: on the device of the network.
         step: counted from 0; with the seed it decides what is drawn, so that a resumed run draws the same.
-        dtype: of the network's arithmetic.
 
     Returns:
         every loss by name and their sum as `loss`, scalars on the device.
@@ -49,7 +39,7 @@ def train_step(
     device = batch.images.pixels.device
     torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)[0] >> 1))
     torch.compiler.cudagraph_mark_step_begin()
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with in_precision(config.precision, device):
         losses = losses_of(batch.images, batch.targets)
     # A copy: what a replayed graph returns is overwritten by the next step.
     values = torch.stack(list(losses.values()))
