@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LEVELS = 5  # that the kernel has arguments for
+from maskrcnn.ops.roi_align import KERNEL_LEVELS
 
 # Values of a tile of bins and channels: 64 registers of each of the 32 threads of a program.
 _TILE = 2048
@@ -178,7 +178,7 @@ def _launch(
         return
     column_block = triton.next_power_of_2(side)
     channel_block = min(128, max(32, _TILE // column_block), triton.next_power_of_2(channels))
-    filled = [*maps, *maps[:1] * (LEVELS - len(maps))]
+    filled = [*maps, *[maps[0]] * (KERNEL_LEVELS - len(maps))]
     with torch.cuda.device_of(bins):
         _walk[(rois * side, triton.cdiv(channels, channel_block))](
             bins,
@@ -202,7 +202,7 @@ def _launch(
 
 
 # Sizes of maps differ from batch to batch; without this Triton would compile anew for each that 16 divides or not.
-@triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(LEVELS)])
+@triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(KERNEL_LEVELS)])
 def _walk(
     bins,
     low,
@@ -286,9 +286,7 @@ def _bins(low, length, side: tl.constexpr, ratio: tl.constexpr):
     """Start of the first bin on an axis, side of a bin in cells, samples a bin; divided as torch does, to the last bit:
     14 cells in 7 bins are 2 samples a bin and not 3."""
     size = tl.div_rn(tl.load(length), side * 1.0)
-    count = tl.maximum(tl.ceil(size), 1.0)
-    if ratio > 0:
-        count = count * 0.0 + ratio
+    count = tl.full((), ratio, tl.float32) if ratio > 0 else tl.maximum(tl.ceil(size), 1.0)
     return tl.load(low), size, count
 
 
@@ -318,19 +316,17 @@ def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
     """What cells weigh in bins on an axis; `bin` and `cell` are numbers or tiles that broadcast."""
     if ratio > 0:
         first = 0.0
-        samples: tl.constexpr = ratio
     else:
         # Samples stand half a cell apart or more where a bin has several: six reach from one cell before this one to
         # one behind it, with one to spare for rounding. A RoI of a million cells has a million samples.
         spacing = tl.maximum(size / count, 0.5)
         first = tl.floor((cell - 1 - low - bin * size) / spacing - 0.5)
         first = tl.minimum(tl.maximum(first, 0.0), count - 1)
-        samples: tl.constexpr = 6
     total = _hat(_position(bin, first, low, size, count), cell, cells)
-    for k in tl.static_range(1, samples):
+    for k in tl.static_range(1, ratio if ratio > 0 else 6):
         sample = first + k
         total += tl.where(sample < count, _hat(_position(bin, sample, low, size, count), cell, cells), 0.0)
-    return total / count
+    return total * (1.0 / count)
 
 
 @triton.jit
