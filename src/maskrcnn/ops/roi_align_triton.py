@@ -197,7 +197,7 @@ def _launch(
             column_block=column_block,
             channel_block=channel_block,
             num_warps=1,  # all bins of a channel belong to one thread, which adds them without asking another
-            enable_fp_fusion=True,
+            enable_fp_fusion=False,  # positions are rounded as torch does: one cell outside counts, a bit more does not
         )
 
 
@@ -270,7 +270,7 @@ def _walk(
                 tl.atomic_add(place, of_rows[:, None] * column[None, :], mask=used, sem="relaxed")
             else:
                 column = tl.sum(of_rows[:, None] * tl.load(place, mask=used, other=0.0).to(tl.float32), axis=0)
-                tile += of_columns[:, None] * column[None, :]
+                tile = tl.fma(of_columns[:, None], column[None, :], tile)
     if not backward:
         tl.store(own, tile, mask=real)
 
