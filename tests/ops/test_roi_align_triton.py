@@ -24,7 +24,7 @@ SIDES = (4, 8, 16, 32)  # pixels a cell
 @pytest.mark.parametrize("marks", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_under_the_interpreter(marks: str) -> None:
     """Triton decides when it is imported whether it interprets: these tests need a process of their own."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marks]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     root = Path(__file__).parents[2]
     found = subprocess.run(

@@ -70,7 +70,7 @@ def in_cells(boxes: Tensor, level: Tensor, strides: Sequence[float]) -> Tensor:
         stride = torch.stack([boxes.new_full((), float(s)) for s in strides])[level]
         edges = boxes / stride[:, None]
         # Boxes that are not numbers, of a network that diverges, must not become positions: they read nothing.
-        return edges.where(edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
+        return edges.masked_fill(~edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
 
 
 @dataclass(frozen=True)
