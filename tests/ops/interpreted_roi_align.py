@@ -104,6 +104,15 @@ def test_boxes_far_larger_than_the_map(ratio: int) -> None:
 
 
 @pytest.mark.slow
+def test_adaptive_samples_where_they_stand_closest() -> None:
+    """A bin a bit longer than n - 1 cells has n samples: each cell must look at all that are near."""
+    cells = torch.arange(1, 11) + 0.01
+    start = torch.linspace(2, 5, 10)
+    boxes = torch.stack([start, start, start + 4 * cells, start + 4 * cells], dim=1)
+    assert_equal_to_the_twin(pyramid(2), boxes, zeros(10), zeros(10), output_size=1, sampling_ratio=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0, 2])
 def test_boxes_that_are_not_numbers_read_nothing(ratio: int) -> None:
     bad = [(float("nan"), 5.0), (0.0, float("inf")), (-float("inf"), 5.0), (3e38, 3e38), (-3e38, 3e38)]

@@ -37,8 +37,8 @@ def test_under_the_interpreter(marks: str) -> None:
 @pytest.mark.parametrize(
     ("dtype", "backward", "ratio", "side"),
     [
-        ("bf16", False, 2, 7),
         ("bf16", True, 2, 14),
+        pytest.param("bf16", False, 2, 7, marks=pytest.mark.slow),
         pytest.param("fp32", True, 0, 7, marks=pytest.mark.slow),
         pytest.param("fp16", False, 0, 14, marks=pytest.mark.slow),
     ],

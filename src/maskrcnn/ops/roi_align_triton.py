@@ -196,7 +196,7 @@ def _launch(
             row_block=4,  # cells that a row of bins touches with two samples a bin, of up to four cells a side
             column_block=column_block,
             channel_block=channel_block,
-            num_warps=1,  # all bins of a channel belong to one thread, which adds them without asking another
+            num_warps=1,  # holds whole channels of the tile: sums over bins ask no other warp
             enable_fp_fusion=False,  # positions are rounded as torch does: one cell outside counts, a bit more does not
         )
 
@@ -244,8 +244,8 @@ def _walk(
     width = _of_level(at_level, w0, w1, w2, w3, w4)
     # Offsets pass 2^31 in large batches: what they come from is int64.
     cells = _of_level(at_level, map0, map1, map2, map3, map4) + tl.load(image_index + roi) * height * width * channels
-    x_low, x_size, x_count = _bins(low + 2 * roi, length + 2 * roi, side, ratio)
-    y_low, y_size, y_count = _bins(low + 2 * roi + 1, length + 2 * roi + 1, side, ratio)
+    x_low, x_size, x_count = _axis(low + 2 * roi, length + 2 * roi, side, ratio)
+    y_low, y_size, y_count = _axis(low + 2 * roi + 1, length + 2 * roi + 1, side, ratio)
     left, right = _ends(0.0, side - 1.0, x_low, x_size, x_count, width)
     top, bottom = _ends(p, p, y_low, y_size, y_count, height)
 
@@ -282,7 +282,7 @@ def _of_level(level, of0, of1, of2, of3, of4):
 
 
 @triton.jit
-def _bins(low, length, side: tl.constexpr, ratio: tl.constexpr):
+def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
     """Start of the first bin on an axis, side of a bin in cells, samples a bin; divided as torch does, to the last bit:
     14 cells in 7 bins are 2 samples a bin and not 3."""
     size = tl.div_rn(tl.load(length), side * 1.0)
@@ -317,13 +317,13 @@ def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
     if ratio > 0:
         first = 0.0
     else:
-        # Samples stand half a cell apart or more where a bin has several: six reach from one cell before this one to
-        # one behind it, with one to spare for rounding. A RoI of a million cells has a million samples.
+        # A bin of n samples is more than n - 1 cells long, so at most three of them lie within a cell of this one. The
+        # first looked at may be one early, and one more is for rounding. A RoI of a million cells has as many samples.
         spacing = tl.maximum(size / count, 0.5)
         first = tl.floor((cell - 1 - low - bin * size) / spacing - 0.5)
         first = tl.minimum(tl.maximum(first, 0.0), count - 1)
     total = _hat(_position(bin, first, low, size, count), cell, cells)
-    for k in tl.static_range(1, ratio if ratio > 0 else 6):
+    for k in tl.static_range(1, ratio if ratio > 0 else 5):
         sample = first + k
         total += tl.where(sample < count, _hat(_position(bin, sample, low, size, count), cell, cells), 0.0)
     return total * (1.0 / count)
