@@ -204,6 +204,7 @@ def test_any_layout_in_channels_last_out() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # opcheck asks its own copies
 def test_operators_keep_the_rules_of_torch() -> None:
     boxes, index, level = rois(2)
     maps = [f.permute(0, 2, 3, 1).clone().requires_grad_() for f in pyramid(4)]
