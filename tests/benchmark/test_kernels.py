@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskrcnn.benchmark.kernels import CASES, bench_kernels, masks_case, nms_case, random_boxes, roi_align_case
+from maskrcnn.benchmark.kernels import (
+    CASES,
+    _align_bytes,
+    bench_kernels,
+    masks_case,
+    nms_case,
+    random_boxes,
+    roi_align_case,
+)
 from maskrcnn.benchmark.settings import KernelSettings, Protocol
 from maskrcnn.errors import ConfigError
 
@@ -20,6 +28,18 @@ def test_every_kernel_is_compared() -> None:
     assert set(found["kernels"]) == {name for name, _, _ in CASES}
     assert all(kernel["agreement"]["agree"] for kernel in found["kernels"].values())
     assert all(kernel["seconds"]["ratio"] > 0 for kernel in found["kernels"].values())
+    assert [kernel["needed_bytes"] > 0 for kernel in found["kernels"].values()] == [True, True, False, False]
+    assert found["kernels"]["RoIAlign"]["copy_seconds"]["median"] > 0
+
+
+def test_bytes_needed_are_those_of_the_cells_touched_and_the_results() -> None:
+    """One box over the whole map of 32 x 40 cells, in bins of 4.6 x 5.7: two samples a bin read 4 cells of each axis
+    but where bins share them."""
+    features, box = torch.zeros(1, 4, 32, 40), torch.tensor([[0.0, 0.0, 160.0, 128.0]])
+    cells = [{int(c) + i for c in (torch.arange(14) + 0.5) / 14 * n - 0.5 for i in (0, 1)} for n in (32, 40)]
+    touched = len(cells[0]) * len(cells[1])
+    assert _align_bytes(features, box, backward=False) == (touched + 49) * 4 * 4
+    assert _align_bytes(features, box, backward=True) == (touched + 2 * 49 + 32 * 40) * 4 * 4
 
 
 def test_a_wrong_result_is_noticed() -> None:

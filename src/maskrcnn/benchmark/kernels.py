@@ -13,7 +13,16 @@ import torch
 import torchvision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track, open_device
+from maskrcnn.benchmark.measure import (
+    Comparison,
+    Track,
+    copy_times,
+    environment,
+    in_turns,
+    no_track,
+    open_device,
+    quartiles,
+)
 from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
 from maskrcnn.benchmark.settings import KernelSettings, Protocol
 from maskrcnn.errors import ConfigError
@@ -35,12 +44,14 @@ class Case:
     Attributes:
         difference: of what ours and torchvision's return: values, or the part of the boxes or pixels that differs.
         device: where the work is done.
+        needed: bytes that any way must read or write, each once; 0 where they are not what bounds the speed.
     """
 
     ours: Callable[[], Any]
     theirs: Callable[[], Any]
     difference: Callable[[Any, Any], float]
     device: torch.device
+    needed: int = 0
 
 
 Make = Callable[[KernelSettings, torch.device], Case]
@@ -52,6 +63,8 @@ class KernelResult:
     Attributes:
         difference: the largest between both results, and what is allowed.
         memory: of `ours` and of `torchvision`; empty where it was not measured.
+        needed: bytes, as in `Case`.
+        copy: seconds to copy as many in the same run, a round each: what no way can be faster than.
     """
 
     name: str
@@ -59,6 +72,8 @@ class KernelResult:
     difference: float
     tolerance: float
     memory: dict[str, Memory | None]
+    needed: int = 0
+    copy: tuple[float, ...] = ()
 
     @property
     def agree(self) -> bool:
@@ -90,6 +105,8 @@ class KernelReport:
                     "agreement": {"agree": result.agree, "difference": result.difference},
                     "seconds": result.times.to_dict(),
                     "memory_bytes": memory_to_dict(result.memory),
+                    "needed_bytes": result.needed,
+                    "copy_seconds": quartiles(result.copy) if result.copy else None,
                 }
                 for result in self.results
             },
@@ -127,7 +144,8 @@ def _compare(
     if protocol.memory:
         ours, theirs = (partial(_alone, make, settings, device, side) for side in ("ours", "theirs"))
         memory = compare_memory(ours, theirs, case.device)
-    return KernelResult(name, times, difference, tolerance, memory)
+    copy = copy_times(case.needed, protocol, case.device) if case.needed else ()
+    return KernelResult(name, times, difference, tolerance, memory, case.needed, copy)
 
 
 def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: bool = False) -> Case:
@@ -152,7 +170,21 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
         pooled = torchvision.ops.roi_align(first, indexed, 7, 1 / STRIDE, 2, aligned=True)
         return torch.autograd.grad(pooled, first, weights)[0] if backward else pooled
 
-    return Case(ours, theirs, lambda a, b: float((a - b).abs().max()), device)
+    needed = _align_bytes(last, boxes, backward)
+    return Case(ours, theirs, lambda a, b: float((a - b).abs().max()), device, needed)
+
+
+def _align_bytes(features: torch.Tensor, boxes: torch.Tensor, backward: bool) -> int:
+    """Of the cells that the boxes touch and of the result; with `backward` of the gradients of the result and of the
+    map too."""
+    index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    flat = torch.ones_like(features[:, :1]).requires_grad_()
+    pooled = roi_align([flat], boxes, index, index, strides=(STRIDE,), output_size=7)
+    touched = int(torch.autograd.grad(pooled.sum(), flat)[0].count_nonzero())
+    cells = touched + pooled.numel()
+    if backward:
+        cells += pooled.numel() + flat.numel()
+    return cells * features.shape[1] * features.element_size()
 
 
 def nms_case(settings: KernelSettings, device: torch.device) -> Case:

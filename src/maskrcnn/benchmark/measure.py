@@ -131,6 +131,15 @@ def in_turns(
     return Comparison(tuple(times[0]), tuple(times[1]))
 
 
+def copy_times(size: int, protocol: Protocol, device: torch.device) -> tuple[float, ...]:
+    """Seconds, a round each, of a copy on the device that moves `size` bytes: half of them read, half written."""
+    watch = Stopwatch(device)
+    source = torch.ones(size // 2, dtype=torch.uint8, device=device)
+    target = source.clone()
+    times = [watch.time(lambda: target.copy_(source)) for _ in range(protocol.warmup + protocol.rounds)]
+    return tuple(times[protocol.warmup :])
+
+
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Versions and machine: what a figure of speed means nothing without."""
     import torchvision

@@ -83,7 +83,11 @@ class Kernels:
         from maskrcnn.benchmark.kernels import bench_kernels
 
         report = bench_kernels(self.settings, self.protocol, _track)
-        rows = [row for kernel in report.results for row in _sides(f"{kernel.name}: ", kernel.times, kernel.memory)]
+        rows = []
+        for kernel in report.results:
+            rows += _sides(f"{kernel.name}: ", kernel.times, kernel.memory)
+            if kernel.copy:
+                rows.append(_row(f"{kernel.name}: a copy of the {kernel.needed / 1e6:.0f} MB needed", kernel.copy))
         outcome = ", ".join(f"{kernel.name} x{kernel.times.ratio:.2f}" for kernel in report.results)
         return _finish("kernels", self, report, rows, outcome)
 

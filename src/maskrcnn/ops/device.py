@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sysconfig
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
@@ -17,9 +21,8 @@ R = TypeVar("R")
 
 
 def has_kernels(tensor: Tensor) -> bool:
-    """Whether the Triton kernels of this folder run where the tensor lies: on CUDA, with Triton installed, as it is
-    with torch for Linux."""
-    return tensor.is_cuda and _triton()
+    """Whether the Triton kernels of this folder run where the tensor lies."""
+    return tensor.is_cuda and triton_works()
 
 
 def fixed_shapes(tensor: Tensor) -> bool:
@@ -59,5 +62,9 @@ def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
 
 
 @cache
-def _triton() -> bool:
-    return find_spec("triton") is not None
+def triton_works() -> bool:
+    """Whether Triton is there, which comes with torch for GPUs on Linux, and what it builds its launcher with: a C
+    compiler and Python's headers, which small container images lack."""
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    compiler = os.environ.get("CC") or which("gcc") or which("clang")
+    return find_spec("triton") is not None and compiler is not None and header.is_file()

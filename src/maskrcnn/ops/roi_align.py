@@ -3,7 +3,8 @@
 With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a
 weighted sum of table rows: bilinear weights are products of one weight per axis, so each axis is
 solved once per RoI. Forward and backward are then one `embedding_bag` each, on any device and in
-bfloat16. `ops.reference.roi_align` is the slow twin; `ops.roi_pool` holds RoIPool and RoIWarp.
+bfloat16. Averages on a GPU are a Triton kernel, `ops.roi_align_triton`. `ops.reference.roi_align` is
+the slow twin; `ops.roi_pool` holds RoIPool and RoIWarp.
 
 Legend: B images, C channels, R RoIs, O output side, S samples an axis and bin, N cells of all maps.
 """
@@ -12,19 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from maskrcnn.errors import ConfigError
+from maskrcnn.ops.device import has_kernels
+from maskrcnn.ops.weighted_rows import weighted_rows
 
 Reduce = Literal["average", "max"]
 
 # Sample values that `max` holds at once: 256 MB of float32.
 _CHUNK_VALUES = 1 << 26
+KERNEL_LEVELS = 5  # that the Triton kernel has arguments for
 _FAR = 1e6  # cells; float32 still tells half cells apart, and sums and products stay finite
 
 
@@ -56,41 +59,43 @@ def level_of(
     return level.clamp(lowest, lowest + levels - 1).nan_to_num(lowest).to(torch.int64) - lowest
 
 
+def in_cells(boxes: Tensor, level: Tensor, strides: Sequence[float]) -> Tensor:
+    """Edges of boxes in cells of their level, (R, 4) float32 x1 y1 x2 y2, finite; the arguments are `roi_align`'s."""
+    with torch.no_grad():
+        # Each number is written by the device itself: a tensor brought there would make the call wait for it.
+        stride = torch.stack([boxes.new_full((), float(s)) for s in strides])[level]
+        edges = boxes / stride[:, None]
+        # Boxes that are not numbers, of a network that diverges, must not become positions: they read nothing.
+        return edges.masked_fill(~edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
+
+
 @dataclass(frozen=True)
 class RoIs:
-    """R RoIs and the maps they read, with the cells of all levels as one table.
+    """The maps that R RoIs read, with the cells of all levels as one table.
 
     Attributes:
         table: (N, C), level by level, image by image, row by row.
-        edges: (R, 4) float32 x1 y1 x2 y2, cells of the RoI's own level, finite.
         start: (R,) int64, the row of `table` with cell (0, 0) of the RoI's map.
         height, width: (R,) int64, cells of this map.
     """
 
     table: Tensor
-    edges: Tensor
     start: Tensor
     height: Tensor
     width: Tensor
 
 
-def rois_on(
-    features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, level: Tensor, strides: Sequence[float]
-) -> RoIs:
-    """Brings boxes to the cells of their level; the arguments are those of `roi_align`."""
+def rois_on(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> RoIs:
+    """The table of the features and where RoIs read it; the arguments are those of `roi_align`."""
     channels = features[0].shape[1]
     tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
     table = torch.cat(tables) if len(tables) > 1 else tables[0]  # one channels-last map is its own table
     with torch.no_grad():
         per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
-        shape = torch.tensor(per_level, device=boxes.device)
+        shape = torch.tensor(per_level, device=level.device)
         starts = torch.cumsum(shape[:, 0], 0) - shape[:, 0]
         height, width = shape[level, 1:].unbind(-1)
-        stride = torch.tensor([float(s) for s in strides], device=boxes.device)[level]
-        edges = boxes / stride[:, None]
-        # Boxes that are not numbers, of a network that diverges, must not become positions: they read nothing.
-        edges = edges.where(edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
-        return RoIs(table, edges, starts[level] + image_index * height * width, height, width)
+        return RoIs(table, starts[level] + image_index * height * width, height, width)
 
 
 def roi_align(
@@ -115,11 +120,12 @@ def roi_align(
         strides: network-input pixels a cell of each level.
         output_size: O.
         sampling_ratio: samples a bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
-            one, as torchvision and Detectron2 do. Bins then differ in size, and so the call waits for the device.
+            one, as torchvision and Detectron2 do. Bins then differ in size: without the kernel the call waits for the
+            device.
         aligned: continuous coordinates, with cell centres at i + 0.5; False is the older rule without the
             half pixel, in which a RoI is at least one cell wide.
         reduce: what a bin takes of its samples; of equal maxima the first has the gradient. "max" waits for the
-            device too.
+            device.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -127,14 +133,32 @@ def roi_align(
     Raises:
         ConfigError: `sampling_ratio` is negative or `reduce` unknown.
     """
-    rois = rois_on(features, boxes, image_index, level, strides)
-    low, high = rois.edges[:, :2], rois.edges[:, 2:]
+    edges = in_cells(boxes, level, strides)
+    low, high = edges[:, :2], edges[:, 2:]
     if aligned:
         low, high = low - 0.5, high - 0.5
         length = high - low
     else:
         length = (high - low).clamp(min=1.0)
+    if reduce == "average" and sampling_ratio >= 0 and _kernel_serves(features):
+        from maskrcnn.ops.roi_align_triton import pool_averages
+
+        return pool_averages(
+            features, low, length, image_index, level, output_size=output_size, sampling_ratio=sampling_ratio
+        )
+    rois = rois_on(features, image_index, level)
     return pool_samples(rois, low, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce)
+
+
+def _kernel_serves(features: Sequence[Tensor]) -> bool:
+    """Whether the Triton kernel can read the maps: on a GPU, in no finer precision than its own, and not where torch
+    was told to give the same bits each time, which its sums do not."""
+    return (
+        has_kernels(features[0])
+        and features[0].dtype != torch.float64
+        and len(features) <= KERNEL_LEVELS
+        and not torch.are_deterministic_algorithms_enabled()
+    )
 
 
 def pool_samples(
@@ -292,51 +316,6 @@ def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
     taps = index.shape[-1] * index.shape[-2]
     offsets = torch.arange(0, index.numel(), taps, device=index.device)
     return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
-
-
-def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """Sums of weighted rows of a table, a bag after the other; only the table has a gradient.
-
-    Args:
-        table: (N, C).
-        index, weights: (P,) int64 rows in 0..N-1 and float32, of all bags.
-        offsets: (Q,) int64, where each bag begins.
-
-    Returns:
-        (Q, C) in the dtype of the table.
-    """
-    weights = weights.to(table.dtype)
-    if table.device.type == "cpu":
-        return _WeightedRows.apply(table, index, weights, offsets)
-    return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weights)
-
-
-class _WeightedRows(torch.autograd.Function):
-    """`embedding_bag` whose gradient is an `embedding_bag` too, with the rows as bags.
-
-    Its own gradient sorts 64-bit keys and adds row by row, which takes twice as long on a CPU.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(index, weights, offsets)
-        ctx.rows = len(table)
-        return F.embedding_bag(index, table, offsets, mode="sum", per_sample_weights=weights)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        index, weights, offsets = ctx.saved_tensors
-        size = torch.diff(offsets, append=offsets.new_tensor([len(index)]))
-        bag = torch.repeat_interleave(size, output_size=len(index))
-        row, order = index.to(torch.int32).sort()
-        begin = torch.searchsorted(row, torch.arange(ctx.rows, dtype=torch.int32))
-        return (
-            F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order]),
-            None,
-            None,
-            None,
-        )
 
 
 def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskrcnn.ops.roi_align import Axis, averages, rois_on, table_rows, to_maps
+from maskrcnn.ops.roi_align import Axis, averages, in_cells, rois_on, table_rows, to_maps
 
 # Cells by which rounding may put the last sample of a RoI that ends at the border of the map outside of it.
 _SLACK = 1e-3
@@ -43,13 +43,14 @@ def roi_crop(
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
     """
-    rois = rois_on(features, boxes, image_index, level, strides)
+    rois = rois_on(features, image_index, level)
     if len(boxes) == 0:
         return to_maps(rois.table[:0], 0, output_size)
     with torch.no_grad():
+        edges = in_cells(boxes, level, strides)
         stride = boxes.new_tensor([float(s) for s in strides])[level]
         x, y = (
-            _border_to_border(rois.edges[:, axis], rois.edges[:, axis + 2], cells, stride, output_size, shorter)
+            _border_to_border(edges[:, axis], edges[:, axis + 2], cells, stride, output_size, shorter)
             for axis, cells in ((0, rois.width), (1, rois.height))
         )
         rows = Axis(table_rows(rois, y.cells), y.weights, y.number)

@@ -1,0 +1,336 @@
+"""RoIAlign's averages over all levels of a pyramid as one Triton kernel, forward and backward.
+
+The samples of a bin form a grid and the rules at the border hold for each axis alone, so a bin is
+`sum over y and x of Wy[p, y] Wx[q, x] F[y, x]`: what a cell weighs on an axis is the average of the hat functions of a
+bin's samples. One program takes a row of bins of a RoI and a block of channels, and walks over the cells under it:
+forward it adds cells to bins, backward bins to cells. Each cell is then read, or added to, once a row of bins and not
+once a sample and corner. How far it walks is read from data, so nothing waits for the host.
+
+`ops.roi_align` chooses between this and its lookup; `ops.reference.roi_align` is the slow twin. Triton comes with
+torch for GPUs on Linux alone, so import this file where it is needed. With TRITON_INTERPRET=1 the kernel runs on a CPU.
+
+Legend: B images, C channels, R RoIs, O output side, N cells of all maps; p, q row and column of a bin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from maskrcnn.ops.roi_align import KERNEL_LEVELS
+
+# Values of a tile of bins and channels: 64 registers of each of the 32 threads of a program.
+_TILE = 2048
+
+
+def pool_averages(
+    features: Sequence[Tensor],
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    *,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """Cuts rectangles into O x O bins and averages bilinear samples of these; only the features have a gradient.
+
+    Sums are float32 in any dtype. Gradients are added in no fixed order, so their last bits change from run to run.
+    A cell that is not finite reaches the bins of its whole row in a RoI.
+
+    Args:
+        features: one (B, C, h, w) map a level, at most five, of one dtype; those not channels-last are copied.
+        low, length: (R, 2) float32, finite, x and y of the rectangles' corner and their sides, in cells of the RoI's
+            own level, where whole numbers are cell centres.
+        image_index, level: (R,) int64, into the batch and into `features`.
+        output_size: O.
+        sampling_ratio: samples a bin and axis; 0 takes ceil(side in cells / O) for each RoI and axis, at least one.
+
+    Returns:
+        (R, C, O, O) in the dtype of `features`, channels-last in memory.
+    """
+    maps = [feature.permute(0, 2, 3, 1) for feature in features]
+    return _pool(maps, low, length, image_index, level, output_size, sampling_ratio).permute(0, 3, 1, 2)
+
+
+@torch.library.custom_op(
+    "maskrcnn::pool_averages",
+    mutates_args=(),
+    schema="(Tensor[] maps, Tensor low, Tensor length, Tensor image_index, Tensor level, "
+    "int output_size, int sampling_ratio) -> Tensor",
+)
+def _pool(
+    maps: list[Tensor],
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    """`pool_averages` with channels last: maps (B, h, w, C) -> (R, O, O, C). One operator for `torch.compile`."""
+    pooled = maps[0].new_empty((len(low), output_size, output_size, maps[0].shape[3]))
+    _launch(pooled, [m.contiguous() for m in maps], low, length, image_index, level, sampling_ratio, backward=False)
+    return pooled
+
+
+@_pool.register_fake
+def _(
+    maps: list[Tensor],
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    output_size: int,
+    sampling_ratio: int,
+) -> Tensor:
+    return maps[0].new_empty((len(low), output_size, output_size, maps[0].shape[3]))
+
+
+@torch.library.custom_op(
+    "maskrcnn::pool_averages_gradient",
+    mutates_args=(),
+    schema="(Tensor gradient, Tensor low, Tensor length, Tensor image_index, Tensor level, "
+    "SymInt images, SymInt[] heights, SymInt[] widths, int sampling_ratio) -> Tensor",
+)
+def _gradient(
+    gradient: Tensor,
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    images: int,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    sampling_ratio: int,
+) -> Tensor:
+    """(R, O, O, C) -> (N, C) float32, the gradient of the cells level by level, image by image, row by row.
+
+    One tensor for all levels, because an operator may not return pieces of one.
+    """
+    channels = gradient.shape[3]
+    table = gradient.new_zeros((_cells(images, heights, widths), channels), dtype=torch.float32)
+    ends = list(accumulate(images * h * w for h, w in zip(heights, widths, strict=True)))
+    parts = [
+        table[end - images * h * w : end].view(images, h, w, channels)
+        for end, h, w in zip(ends, heights, widths, strict=True)
+    ]
+    _launch(gradient.contiguous(), parts, low, length, image_index, level, sampling_ratio, backward=True)
+    return table
+
+
+@_gradient.register_fake
+def _(
+    gradient: Tensor,
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    images: int,
+    heights: Sequence[int],
+    widths: Sequence[int],
+    sampling_ratio: int,
+) -> Tensor:
+    return gradient.new_empty((_cells(images, heights, widths), gradient.shape[3]), dtype=torch.float32)
+
+
+def _cells(images: int, heights: Sequence[int], widths: Sequence[int]) -> int:
+    return sum(images * h * w for h, w in zip(heights, widths, strict=True))
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    maps, low, length, image_index, level, _, ctx.sampling_ratio = inputs
+    ctx.save_for_backward(low, length, image_index, level)
+    ctx.shapes, ctx.dtype = [m.shape for m in maps], maps[0].dtype
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[list[Tensor] | None, ...]:
+    images, heights, widths = ctx.shapes[0][0], [s[1] for s in ctx.shapes], [s[2] for s in ctx.shapes]
+    table = _gradient(gradient, *ctx.saved_tensors, images, heights, widths, ctx.sampling_ratio)
+    parts = table.split([images * h * w for h, w in zip(heights, widths, strict=True)])
+    of_maps = [part.view(shape).to(ctx.dtype) for part, shape in zip(parts, ctx.shapes, strict=True)]
+    return of_maps, None, None, None, None, None, None
+
+
+_pool.register_autograd(_backward, setup_context=_keep)
+
+
+def _launch(
+    bins: Tensor,
+    maps: Sequence[Tensor],
+    low: Tensor,
+    length: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    sampling_ratio: int,
+    *,
+    backward: bool,
+) -> None:
+    """Writes bins (R, O, O, C) from maps (B, h, w, C); `backward` adds bins to maps instead. All contiguous."""
+    rois, side, _, channels = bins.shape
+    if not rois:
+        return
+    column_block = triton.next_power_of_2(side)
+    channel_block = min(128, max(32, _TILE // column_block), triton.next_power_of_2(channels))
+    filled = [*maps, *[maps[0]] * (KERNEL_LEVELS - len(maps))]
+    with torch.cuda.device_of(bins):
+        _walk[(rois * side, triton.cdiv(channels, channel_block))](
+            bins,
+            low.contiguous(),
+            length.contiguous(),
+            image_index,
+            level,
+            *filled,
+            *(m.shape[1] for m in filled),
+            *(m.shape[2] for m in filled),
+            channels,
+            side=side,
+            ratio=sampling_ratio,
+            backward=backward,
+            row_block=4,  # cells that a row of bins touches with two samples a bin, of up to four cells a side
+            column_block=column_block,
+            channel_block=channel_block,
+            num_warps=1,  # holds whole channels of the tile: sums over bins ask no other warp
+            enable_fp_fusion=False,  # positions are rounded as torch does: one cell outside counts, a bit more does not
+        )
+
+
+# Sizes of maps differ from batch to batch; without this Triton would compile anew for each that 16 divides or not.
+@triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(KERNEL_LEVELS)])
+def _walk(
+    bins,
+    low,
+    length,
+    image_index,
+    level,
+    map0,
+    map1,
+    map2,
+    map3,
+    map4,
+    h0,
+    h1,
+    h2,
+    h3,
+    h4,
+    w0,
+    w1,
+    w2,
+    w3,
+    w4,
+    channels,
+    side: tl.constexpr,
+    ratio: tl.constexpr,
+    backward: tl.constexpr,
+    row_block: tl.constexpr,
+    column_block: tl.constexpr,
+    channel_block: tl.constexpr,
+):
+    """The cells under one row of bins, a few rows of cells by one column at a time.
+
+    A program a RoI would add to each cell once, and this one adds again to the rows of cells that two rows of bins
+    share. But there are enough of these programs to fill a GPU, and the tile of bins stays in registers.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    roi, p = program // side, (program % side).to(tl.float32)
+    at_level = tl.load(level + roi)
+    height = _of_level(at_level, h0, h1, h2, h3, h4)
+    width = _of_level(at_level, w0, w1, w2, w3, w4)
+    # Offsets pass 2^31 in large batches: what they come from is int64.
+    cells = _of_level(at_level, map0, map1, map2, map3, map4) + tl.load(image_index + roi) * height * width * channels
+    x_low, x_size, x_count = _axis(low + 2 * roi, length + 2 * roi, side, ratio)
+    y_low, y_size, y_count = _axis(low + 2 * roi + 1, length + 2 * roi + 1, side, ratio)
+    left, right = _ends(0.0, side - 1.0, x_low, x_size, x_count, width)
+    top, bottom = _ends(p, p, y_low, y_size, y_count, height)
+
+    q = tl.arange(0, column_block)
+    c = tl.program_id(1) * channel_block + tl.arange(0, channel_block)
+    own = bins + ((program * side + q) * channels)[:, None] + c[None, :]
+    real = (q < side)[:, None] & (c < channels)[None, :]
+    if backward:
+        tile = tl.load(own, mask=real, other=0.0).to(tl.float32)
+    else:
+        tile = tl.zeros((column_block, channel_block), tl.float32)
+    for first_row in range(top, bottom + 1, row_block):
+        y = first_row + tl.arange(0, row_block)
+        of_rows = _weights(p, y, y_low, y_size, y_count, height, ratio)
+        for x in range(left, right + 1):
+            of_columns = _weights(q.to(tl.float32), x, x_low, x_size, x_count, width, ratio)
+            place = cells + ((y.to(tl.int64) * width + x) * channels)[:, None] + c[None, :]
+            # Cells without a weight, between samples that stand far apart and outside the map, are let alone.
+            used = (of_rows * tl.sum(of_columns, axis=0) > 0)[:, None] & (c < channels)[None, :]
+            if backward:
+                column = tl.sum(of_columns[:, None] * tile, axis=0)
+                tl.atomic_add(place, of_rows[:, None] * column[None, :], mask=used, sem="relaxed")
+            else:
+                column = tl.sum(of_rows[:, None] * tl.load(place, mask=used, other=0.0).to(tl.float32), axis=0)
+                tile = tl.fma(of_columns[:, None], column[None, :], tile)
+    if not backward:
+        tl.store(own, tile, mask=real)
+
+
+@triton.jit
+def _of_level(level, of0, of1, of2, of3, of4):
+    low = tl.where(level == 0, of0, tl.where(level == 1, of1, of2))
+    return tl.where(level < 3, low, tl.where(level == 3, of3, of4))
+
+
+@triton.jit
+def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
+    """Start of the first bin on an axis, side of a bin in cells, samples a bin; divided as torch does, to the last bit:
+    14 cells in 7 bins are 2 samples a bin and not 3."""
+    size = tl.div_rn(tl.load(length), side * 1.0)
+    count = tl.full((), ratio, tl.float32) if ratio > 0 else tl.maximum(tl.ceil(size), 1.0)
+    return tl.load(low), size, count
+
+
+@triton.jit
+def _position(bin, sample, low, size, count):
+    """Of a sample on an axis, in cells."""
+    return low + tl.div_rn(bin * count + sample + 0.5, count) * size
+
+
+@triton.jit
+def _ends(first_bin, last_bin, low, size, count, cells):
+    """First and last cell of the map that samples of these bins can read; a negative side turns bins round."""
+    start = _position(first_bin, 0.0, low, size, count)
+    end = _position(last_bin, count - 1, low, size, count)
+    first = tl.floor(_inside(tl.minimum(start, end), cells)).to(tl.int32)
+    last = tl.floor(_inside(tl.maximum(start, end), cells)).to(tl.int32) + 1
+    return first, tl.minimum(last, cells - 1)
+
+
+@triton.jit
+def _inside(position, cells):
+    return tl.minimum(tl.maximum(position, 0.0), cells - 1.0)
+
+
+@triton.jit
+def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
+    """What cells weigh in bins on an axis; `bin` and `cell` are numbers or tiles that broadcast."""
+    if ratio > 0:
+        first = 0.0
+    else:
+        # A bin of n samples is more than n - 1 cells long, so at most three of them lie within a cell of this one. The
+        # first looked at may be one early, and one more is for rounding. A RoI of a million cells has as many samples.
+        spacing = tl.maximum(size / count, 0.5)
+        first = tl.floor((cell - 1 - low - bin * size) / spacing - 0.5)
+        first = tl.minimum(tl.maximum(first, 0.0), count - 1)
+    total = _hat(_position(bin, first, low, size, count), cell, cells)
+    for k in tl.static_range(1, ratio if ratio > 0 else 5):
+        sample = first + k
+        total += tl.where(sample < count, _hat(_position(bin, sample, low, size, count), cell, cells), 0.0)
+    return total * (1.0 / count)
+
+
+@triton.jit
+def _hat(position, cell, cells):
+    """Weight of a cell in a sample: further than a cell outside it counts as zero, nearer it moves to the border."""
+    counts = (position >= -1.0) & (position <= cells)
+    return tl.where(counts, tl.maximum(1 - tl.abs(_inside(position, cells) - cell), 0.0), 0.0)
