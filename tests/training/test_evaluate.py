@@ -13,7 +13,7 @@ from torch import nn
 
 from maskrcnn.config import Category, DetectConfig
 from maskrcnn.data.coco import CocoDataset, load_coco
-from maskrcnn.errors import DataError, WeightsError
+from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.detections import Detections
@@ -139,3 +139,17 @@ def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:
         check_categories((Category(4, "person", same),), dataset)
     with pytest.raises(DataError, match=r"of person the model knows the keypoints right_foot, .* has nose, left_hand"):
         check_categories((Category(4, "person", KEYPOINTS[::-1]),), dataset)
+
+
+def test_broken_images_are_skipped_or_refused_and_batches_change_little(
+    predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_small(tmp_path, "val", 5)
+    whole = evaluate(predictor, path)
+    batched = evaluate(predictor, path, batch_size=2)
+    assert batched.score == pytest.approx(whole.score, abs=0.02)
+    (tmp_path / "val" / "2.png").write_bytes(b"no image")
+    assert evaluate(predictor, path).images == whole.images - 1
+    assert "skipped: " in capsys.readouterr().err
+    with pytest.raises((DataError, ImageError), match=r"2\.png"):
+        evaluate(predictor, path, strict=True)

@@ -34,6 +34,8 @@ class Evaluate:
     """With --model: evaluate only the first so many images."""
     group_by: str | None = None
     """A field of the images in --data, for example `modality`: also AP for each of its values."""
+    batch_size: int = 1
+    """With --model: images that pass through the network together; worth it on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """With --model: of the network; auto: bf16 where the processor multiplies it natively, else fp32."""
     compile: Flag = False
@@ -60,6 +62,7 @@ class Evaluate:
                 limit=self.limit,
                 strict=self.strict,
                 group_by=self.group_by,
+                batch_size=self.batch_size,
                 track=lambda items, total: track(items, "evaluate", total),
             )
         elif self.results is not None and self.model is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +28,8 @@ class Predict:
     """Write only predictions.json."""
     min_score: float = 0.5
     """Objects with a lower score are not drawn."""
+    batch_size: int = 1
+    """Images that pass through the network together; worth it on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of the network; auto: bf16 where the processor multiplies it natively, else fp32, whose results are exact."""
     compile: Flag = False
@@ -55,7 +56,8 @@ class Predict:
             draw=self.draw,
             min_score=self.min_score,
             strict=self.strict,
-            track=partial(track, description="predict"),
+            batch_size=self.batch_size,
+            track=lambda items, total: track(items, "predict", total),
         )
         if self.json:
             print_json(asdict(summary))

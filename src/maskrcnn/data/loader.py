@@ -6,10 +6,7 @@ Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mas
 from __future__ import annotations
 
 import signal
-import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskrcnn.config import Config, ImageConfig
 from maskrcnn.data.coco import CocoDataset
-from maskrcnn.data.records import Record
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
@@ -189,27 +185,3 @@ def _collate_keypoints(samples: Sequence[Sample], slots: int) -> Tensor | None:
     for row, keypoints in zip(padded, given, strict=True):
         row[: len(keypoints)] = keypoints
     return torch.from_numpy(padded)
-
-
-def evaluation_images(
-    dataset: CocoDataset, *, strict: bool = False, ahead: int = 4
-) -> Iterator[tuple[Record, np.ndarray]]:
-    """Every image in order as (H, W, 3) uint8, decoded `ahead` of its use by a thread.
-
-    Raises:
-        ImageError: with `strict`, an image that cannot be read; otherwise it is reported and skipped.
-    """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting = deque((i, pool.submit(dataset.read, i)) for i in range(min(ahead, len(dataset))))
-        while waiting:
-            index, future = waiting.popleft()
-            if index + ahead < len(dataset):
-                waiting.append((index + ahead, pool.submit(dataset.read, index + ahead)))
-            try:
-                image = future.result()
-            except ImageError as error:
-                if strict:
-                    raise
-                print(f"skipped: {error}", file=sys.stderr)
-                continue
-            yield dataset.records[index], image

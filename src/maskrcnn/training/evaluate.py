@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskrcnn.config import Category
 from maskrcnn.data.coco import CocoDataset, find_json, load_coco, read_json
-from maskrcnn.data.loader import evaluation_images
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.inputs import GroundTruth, read_ground_truth
-from maskrcnn.predict import Predictor, load, to_coco_results
+from maskrcnn.predict import Predictor, load, stream, to_coco_results
 from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.structures.detections import Instances
 
 
 def evaluate(
@@ -26,6 +29,7 @@ def evaluate(
     limit: int | None = None,
     strict: bool = False,
     group_by: str | None = None,
+    batch_size: int = 1,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
     """Predicts every image of a data set and compares with its annotations: COCO AP and AR of masks, boxes and
@@ -37,11 +41,13 @@ def evaluate(
         max_detections: detections an image, in prediction and in the figures; the model's own by default.
         results_out: also writes the COCO results there.
         limit: only the first so many images.
-        strict: refuse a data set with broken annotations instead of skipping them.
+        strict: refuse a data set with broken annotations or images instead of skipping them.
         group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
+        batch_size: images that pass through the network together; those of one orientation do.
         track: wraps the images with their count, for a progress bar.
 
     Raises:
+        ImageError: with `strict`, an image that cannot be read.
         DataError: the data set is unusable or has other categories than the model.
         WeightsError: the model file cannot be opened.
     """
@@ -54,9 +60,23 @@ def evaluate(
         predictor = predictor.with_detections(max_detections)
     results: list[dict[str, Any]] = []
     image_ids = []
-    for record, image in track(evaluation_images(dataset), len(dataset)):
-        image_ids.append(record.image_id)
-        results.extend(to_coco_results(predictor.predict_arrays([image])[0], record.image_id, predictor.config))
+    order: Sequence[int] = range(len(dataset))
+    if batch_size > 1:
+        heights, widths = dataset.records.sizes_hw.T
+        order = np.argsort(heights > widths, kind="stable").tolist()
+
+    def entries_of(index: int, image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
+        return to_coco_results(found, dataset.records[index].image_id, predictor.config)
+
+    done = stream(predictor, order, dataset.read, entries_of, batch_size=batch_size)
+    for index, entries in track(done, len(dataset)):
+        if isinstance(entries, ImageError):
+            if strict:
+                raise entries
+            print(f"skipped: {entries}", file=sys.stderr)
+            continue
+        image_ids.append(dataset.records[index].image_id)
+        results.extend(entries)
     if results_out is not None:
         with atomic_write(results_out) as temporary:
             temporary.write_text(json.dumps(results))

@@ -118,7 +118,7 @@ def test_compiled_it_finds_the_same(predictor: Predictor, monkeypatch: pytest.Mo
     for image in images:
         batch = preprocess([image], predictor.config.image, few=True)  # the same canvas
         plain = predictor.network.detect(batch, predictor.config.model.detect)
-        found, _ = compiled.detect([image])
+        found = compiled.detect(batch)
         count = int(plain.valid.sum())
         assert count > 3
         assert int(found.valid.sum()) == count

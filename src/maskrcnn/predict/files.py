@@ -1,0 +1,110 @@
+"""Image files in, COCO results and pictures out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn.errors import ImageError
+from maskrcnn.predict.images import to_coco_results
+from maskrcnn.predict.predictor import Predictor
+from maskrcnn.predict.stream import stream
+from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.image_file import image_size, read_image
+
+LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
+
+
+@dataclass(frozen=True)
+class FilesSummary:
+    """What `predict_files` did: images read, objects found, files skipped with the reason, what was written."""
+
+    images: int
+    objects: int
+    skipped: tuple[str, ...]
+    results: Path
+    pictures: Path | None
+
+
+def predict_files(
+    predictor: Predictor,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    draw: bool = True,
+    min_score: float = 0.5,
+    batch_size: int = 1,
+    strict: bool = False,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> FilesSummary:
+    """Predicts files and writes `out/predictions.json` (COCO results, image ids counted from 1 in the
+    order of `files`, each with its `file_name`) and, with `draw`, one picture a file.
+
+    A file that cannot be read is reported on standard error and skipped, or refused with `strict`. Results
+    found so far are written even when the run is interrupted.
+
+    Args:
+        min_score: objects below it are not drawn; predictions.json holds all.
+        batch_size: images that pass through the network together; those of one orientation do.
+        track: wraps what is done with their number, for a progress bar.
+
+    Raises:
+        ImageError: with `strict`, the first file that cannot be read.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    count = 0
+    target = out / "predictions.json"
+    numbered = list(enumerate(files, start=1))
+    if batch_size > 1:
+        numbered.sort(key=lambda item: _is_portrait(item[1]))
+
+    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
+        image_id, file = item
+        if draw:
+            _draw(image, found, out / f"{image_id:06d}_{file.stem}.png", min_score)
+        return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id, predictor.config)]
+
+    done = stream(predictor, numbered, lambda item: read_image(item[1]), write, batch_size=batch_size)
+    try:
+        for _, entries in track(done, len(files)):
+            if isinstance(entries, ImageError):
+                if strict:
+                    raise entries
+                skipped.append(str(entries))
+                print(f"skipped: {entries}", file=sys.stderr)
+                continue
+            count += 1
+            results.extend(entries)
+    finally:
+        done.close()
+        results.sort(key=lambda entry: entry["image_id"])
+        with atomic_write(target) as temporary:
+            temporary.write_text(json.dumps(results))
+    return FilesSummary(count, len(results), tuple(skipped), target, out if draw else None)
+
+
+def _is_portrait(file: Path) -> bool:
+    """By the header alone; of a file without one the reading will tell."""
+    try:
+        height, width = image_size(file)
+    except ImageError:
+        return False
+    return height > width
+
+
+def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
+    from maskrcnn.visualise import draw
+
+    enlarge = max(1, LEGIBLE // max(image.shape[:2]))
+    with atomic_write(path) as temporary:
+        Image.fromarray(draw(image, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")
