@@ -166,10 +166,11 @@ def _annotation(shape: Shape, visible: np.ndarray) -> dict[str, Any]:
 
 
 def _keypoints(shape: Shape, hidden: np.ndarray) -> dict[str, Any]:
-    """The extreme points in COCO's frame, visibility 1 where hidden is true, 2 elsewhere; zeros beyond the border.
+    """`KEYPOINTS` as COCO has them, in pixel indices; zeros for those beyond the border.
 
-    The pixel one step towards the middle decides: the one at the very tip may be mostly ground, and hold the edge of
-    a neighbour that touches the shape without hiding it.
+    Visibility is 1 where `hidden`, (S, S) bool, says that a later shape lies on top, and 2 elsewhere. The pixel one
+    step towards the middle decides: the one at the very tip may be mostly ground, and hold the edge of a neighbour
+    that touches the shape without hiding it.
     """
     x, y = shape.outline.T
     points = shape.outline[[y.argmin(), x.argmax(), y.argmax(), x.argmin()]]
