@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn.data.coco import load_coco
-from maskrcnn.data.shapes import CLASSES, draw_shapes, write_shapes
+from maskrcnn.data.shapes import CLASSES, KEYPOINTS, draw_shapes, write_shapes
+from maskrcnn.data.transforms import training_sample
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.presets import preset
 from maskrcnn.structures.masks import RLE
 
 Drawn = tuple[np.ndarray, list[dict[str, Any]]]
@@ -24,6 +26,19 @@ Drawn = tuple[np.ndarray, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def drawn() -> list[Drawn]:
     return [draw_shapes(160, np.random.default_rng(i)) for i in range(150)]
+
+
+@pytest.fixture(scope="module")
+def pointed() -> list[list[dict[str, Any]]]:
+    """The annotations of the first images of `drawn`, with keypoints."""
+    return [draw_shapes(160, np.random.default_rng(i), keypoints=True)[1] for i in range(80)]
+
+
+def points_of(annotation: dict[str, Any]) -> np.ndarray:
+    """(4, 3) x, y and visibility, in the continuous frame; top, right, bottom, left."""
+    points = np.reshape(annotation["keypoints"], (4, 3)).astype(float)
+    points[:, :2] += 0.5 * (points[:, 2:] > 0)
+    return points
 
 
 def mask_of(annotation: dict[str, Any], size: int = 160) -> RLE:
@@ -164,3 +179,69 @@ def test_png_files(tmp_path: Path) -> None:
     entry = json.loads(path.read_text())["images"][0]
     with Image.open(path.with_suffix("") / entry["file_name"]) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (64, 64))
+
+
+def test_keypoints_change_nothing_else(tmp_path: Path, drawn: list[Drawn], pointed: list[list[dict[str, Any]]]) -> None:
+    added = {"keypoints", "num_keypoints"}
+    rest = [[{key: value for key, value in a.items() if key not in added} for a in objects] for objects in pointed]
+    assert rest == [objects for _, objects in drawn[:80]]
+    plain = write_shapes(tmp_path / "plain", "val", 2, size=64)
+    more = write_shapes(tmp_path / "more", "val", 2, size=64, keypoints=True)
+    for name in ("000001.png", "000002.png"):
+        assert (plain.with_suffix("") / name).read_bytes() == (more.with_suffix("") / name).read_bytes()
+    assert "keypoints" not in plain.read_text()
+    dataset = load_coco(more, strict=True)
+    assert all(category.keypoints == KEYPOINTS for category in dataset.categories)
+
+
+def test_keypoints_are_the_extremes_of_the_whole_outline(pointed: list[list[dict[str, Any]]]) -> None:
+    polygons = 0
+    for annotation in (a for objects in pointed for a in objects):
+        x, y, v = points_of(annotation).T
+        assert annotation["num_keypoints"] == np.count_nonzero(v)
+        assert not x[v == 0].any()
+        assert not y[v == 0].any()
+        assert ((x >= 0) & (x <= 160) & (y >= 0) & (y <= 160)).all()
+        left, top, width, height = annotation["bbox"]
+        # The box of what is seen lies between them, but for pixels that the outline cuts.
+        edges = np.array([-top, left + width, top + height, -left]) - np.array([-y[0], x[1], y[2], -x[3]])
+        assert (edges[v > 0] <= 1).all()
+        if isinstance(annotation["segmentation"], list):
+            polygons += 1
+            corners = np.reshape(annotation["segmentation"], (-1, 2))
+            extremes = corners[[corners[:, 1].argmin(), corners[:, 0].argmax()]]
+            extremes = np.concatenate([extremes, corners[[corners[:, 1].argmax(), corners[:, 0].argmin()]]])
+            np.testing.assert_allclose(np.stack([x, y], axis=1), extremes, atol=0.011)
+    assert polygons > 100
+
+
+def test_visibility_of_keypoints(pointed: list[list[dict[str, Any]]]) -> None:
+    counts = {0: 0, 1: 0, 2: 0}
+    for objects in pointed:
+        masks = np.array([mask_of(annotation).dense() for annotation in objects])
+        for i, annotation in enumerate(objects):
+            for x, y, v in points_of(annotation):
+                counts[int(v)] += 1
+                near = masks[:, max(0, int(y) - 2) : int(y) + 3, max(0, int(x) - 2) : int(x) + 3].any(axis=(1, 2))
+                assert near[i] or v < 2, "the shape is seen beside a visible point"
+                assert near[np.arange(len(objects)) != i].any() or v != 1, "another shape is seen at a hidden point"
+    assert min(counts.values()) > 100
+    assert counts[2] > counts[0] + counts[1]
+
+
+def test_augmentation_of_the_tiny_preset_keeps_the_extremes(tmp_path: Path) -> None:
+    config = preset("keypoint_rcnn_tiny")
+    dataset = load_coco(write_shapes(tmp_path, "train", 12, keypoints=True))
+    rng = np.random.default_rng(0)
+    mirrored, compared = 0, 0
+    for i in range(48):
+        sample = training_sample(dataset, i % 12, config.image, config.augment, rng)
+        assert sample.keypoints is not None
+        mirrored += int(np.linalg.det(sample.to_original[:, :2]) < 0)
+        x, y, v = np.moveaxis(sample.keypoints, -1, 0)
+        for low, high, place in ((3, 1, x), (0, 2, y)):
+            both = (v[:, low] > 0) & (v[:, high] > 0)
+            compared += int(both.sum())
+            assert (place[both, low] < place[both, high]).all()
+    assert 12 < mirrored < 36
+    assert compared > 100

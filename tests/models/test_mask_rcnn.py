@@ -300,7 +300,8 @@ def test_every_preset_trains_and_detects(name: str) -> None:
     assert kernels
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
     batch = batch_of(sample_of(64, 96, [(0, box) for _, box in TWO]), sample_of(60, 70, [(0, TWO[0][1])], seed=1))
-    points = torch.tensor([20.0, 20.0, 2.0]).expand(2, 2, 17, 3)
+    count = config.model.keypoint_head.num_keypoints if config.model.keypoint_head else 1
+    points = torch.tensor([20.0, 20.0, 2.0]).expand(2, 2, count, 3)
     torch.manual_seed(0)
     losses = network(batch.images, replace(batch.targets, keypoints=points))
     for parameter, gradient in gradients(network, losses).items():

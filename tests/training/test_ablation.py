@@ -32,6 +32,14 @@ def test_every_row_can_be_built(row: Row, base: str) -> None:
         assert changed != first.change(preset(base))
 
 
+@pytest.mark.parametrize("table", ["boxes", "keypoints"])
+def test_with_masks_has_masks_whatever_the_base(table: str) -> None:
+    rows = [row for row in ROWS if row.table == table]
+    found = {row.name: row.change(preset("keypoint_rcnn_R_50_FPN")).model.mask_head for row in rows}
+    assert found.pop("with masks") is not None
+    assert list(found.values()) == [None]
+
+
 def test_tables_name_their_rows_once() -> None:
     assert len({(row.table, row.name) for row in ROWS}) == len(ROWS)
     for table in TABLES:

@@ -35,6 +35,8 @@ class Demo:
     """Training steps; default: the preset's."""
     seed: int = 0
     """Of the data and of the training."""
+    keypoints: Flag = False
+    """Learn the topmost, rightmost, bottommost and leftmost point of each shape as well."""
     json: Flag = False
     """Print the figures as one JSON object on stdout."""
 
@@ -48,18 +50,18 @@ class Demo:
 
         say = console(stderr=self.json).print
         data = {
-            split: write_shapes(self.out, split, count=count, size=self.size, seed=self.seed)
+            split: write_shapes(self.out, split, count, size=self.size, seed=self.seed, keypoints=self.keypoints)
             for split, count in (("train", self.images), ("val", self.val_images))
         }
         run, sheet = self.out / "run", self.out / "contact_sheet.png"
         if sheet.exists():  # written last: the demo has been here and came to its end
             for file in (sheet, *(run / name for name in RUN_FILES)):
                 file.unlink(missing_ok=True)
-        config = preset("mask_rcnn_tiny")
+        config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
         config = replace(config, train=replace(config.train, seed=self.seed, steps=self.steps or config.train.steps))
         summary = train(config, data["train"], out=run, resume=(run / "last.ckpt").exists())
         if not summary.finished:
-            say(f"interrupted; to go on: maskrcnn demo --out {self.out}")
+            say(f"interrupted; the same command goes on in {self.out}")
             return 130
         model = load(summary.model)
         report = evaluate(model, data["val"], track=lambda items, total: track(items, "evaluate", total))

@@ -21,9 +21,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE
 
 CLASSES = ("circle", "rectangle", "triangle", "star", "ring")
+KEYPOINTS = ("top", "right", "bottom", "left")  # of every class: the extreme points of its outline
 
 _MOST_OBJECTS = 8
 _EMPTY = 0.04  # of the images have no object
@@ -58,13 +60,20 @@ class Shape:
         return slice(y, y + h), slice(x, x + w)
 
 
-def write_shapes(out_dir: Path, split: str, count: int, *, size: int = 160, seed: int = 0) -> Path:
+def write_shapes(
+    out_dir: Path, split: str, count: int, *, size: int = 160, seed: int = 0, keypoints: bool = False
+) -> Path:
     """Writes `<out_dir>/<split>/000001.png`... and, when all of them are there, `<out_dir>/<split>.json`.
+
+    Mirroring an image from left to right swaps the keypoints left and right by their names, but nothing swaps top and
+    bottom: train them without `augment.flip_vertical` and `augment.quarter_turns`. Both are off by default, on in
+    mask_rcnn_tiny, and off again in keypoint_rcnn_tiny.
 
     Args:
         count: images.
         size: their side in pixels.
         seed: the same seed, split and size give the same files, byte for byte.
+        keypoints: whether the annotations have `KEYPOINTS`; the images are the same with them and without.
 
     Returns:
         the JSON.
@@ -80,28 +89,33 @@ def write_shapes(out_dir: Path, split: str, count: int, *, size: int = 160, seed
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(1, count + 1):
-        image, objects = draw_shapes(size, np.random.default_rng([seed, zlib.crc32(split.encode()), number]))
+        rng = np.random.default_rng([seed, zlib.crc32(split.encode()), number])
+        image, objects = draw_shapes(size, rng, keypoints)
         name = f"{number:06d}.png"
         Image.fromarray(image).save(folder / name, compress_level=1)
         images.append({"id": number, "file_name": name, "width": size, "height": size})
         for entry in objects:
             annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0, **entry})
+    named = {"keypoints": KEYPOINTS} if keypoints else {}
     content = {
         "info": {"description": f"Generated shapes, split {split}, seed {seed}"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)],
+        "categories": [{"id": label + 1, "name": name, **named} for label, name in enumerate(CLASSES)],
     }
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
     return target
 
 
-def draw_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """One image, (S, S, 3) uint8, and the COCO annotations of its objects: category_id, bbox, area, segmentation.
+def draw_shapes(
+    size: int, rng: np.random.Generator, keypoints: bool = False
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """One image, (S, S, 3) uint8, and the COCO annotations of its objects: category_id, bbox, area, segmentation; and
+    keypoints and num_keypoints where they are asked for.
 
     A mask is the visible part. Shapes that are seen whole get polygons where their outline is one, others run
-    lengths.
+    lengths. Keypoints are those of the whole outline.
     """
     number = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MOST_OBJECTS + 1))
     shapes = [_shape(size, rng) for _ in range(number)]
@@ -115,6 +129,9 @@ def draw_shapes(size: int, rng: np.random.Generator) -> tuple[np.ndarray, list[d
         surface = _texture(part.shape[:2], _colour(rng, apart_from=ground), 30.0, rng)
         part += shape.coverage[..., None] * (surface - part)
     annotations = [_annotation(shape, owners == i) for i, shape in enumerate(shapes)]
+    if keypoints:
+        for i, annotation in enumerate(annotations):
+            annotation |= _keypoints(shapes[i], owners > i)
     return _photograph(image, rng), annotations
 
 
@@ -146,6 +163,28 @@ def _annotation(shape: Shape, visible: np.ndarray) -> dict[str, Any]:
         "area": rle.area,
         "segmentation": segmentation,
     }
+
+
+def _keypoints(shape: Shape, hidden: np.ndarray) -> dict[str, Any]:
+    """`KEYPOINTS` as COCO has them, in pixel indices; zeros for those beyond the border.
+
+    Visibility is 1 where `hidden`, (S, S) bool, says that a later shape lies on top, and 2 elsewhere. The pixel one
+    step towards the middle decides: the one at the very tip may be mostly ground, and hold the edge of a neighbour
+    that touches the shape without hiding it.
+    """
+    x, y = shape.outline.T
+    points = shape.outline[[y.argmin(), x.argmax(), y.argmax(), x.argmin()]]
+    inside = np.all((points >= 0) & (points < len(hidden)), axis=1)
+    # No outline is so bent that the way to the mean of its corners leaves it.
+    inwards = shape.outline.mean(axis=0) - points
+    steps = points + inwards / np.linalg.norm(inwards, axis=1, keepdims=True)
+    columns, rows = np.floor(steps).astype(int).clip(0, len(hidden) - 1).T
+    visibility = np.where(hidden[rows, columns], 1, 2)
+    places = (points - PIXEL_CENTRE).round(2)
+    numbers: list[float] = []
+    for place, v, shown in zip(places.tolist(), visibility.tolist(), inside.tolist(), strict=True):
+        numbers += (*place, v) if shown else (0, 0, 0)
+    return {"keypoints": numbers, "num_keypoints": int(inside.sum())}
 
 
 def _shape(size: int, rng: np.random.Generator) -> Shape:
