@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.predict import Predictor, stream
 from maskrcnn.structures.detections import Instances
 from small_data import random_predictor
@@ -54,6 +54,11 @@ def test_nothing_and_nothing_that_can_be_read(predictor: Predictor) -> None:
     assert list(stream(predictor, [], picture, both)) == []
     answers = list(stream(predictor, [3, 7, 11], picture, both, batch_size=2))
     assert [item for item, answer in answers if isinstance(answer, ImageError)] == [3, 7, 11]
+
+
+def test_batches_of_nothing_are_refused(predictor: Predictor) -> None:
+    with pytest.raises(ConfigError, match="--batch-size 0"):
+        list(stream(predictor, range(3), picture, both, batch_size=0))
 
 
 def test_reading_waits_for_whoever_asks_and_ends_with_them(predictor: Predictor) -> None:

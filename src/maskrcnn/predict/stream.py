@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.predict.images import fit, join, postprocess
 from maskrcnn.predict.predictor import Predictor
 from maskrcnn.structures.detections import Detections, Instances
@@ -47,7 +47,12 @@ def stream(
         read: an item's image, (H, W, 3) uint8 RGB; called in threads.
         then: of the item, its image and what was found; called in threads.
         batch_size: how many pass through the network together; the best batches are of one orientation.
+
+    Raises:
+        ConfigError: `batch_size` is not positive.
     """
+    if batch_size < 1:
+        raise ConfigError(f"expected a batch of 1 image or more, found --batch-size {batch_size}")
     remaining = iter(items)
     threads = _threads(predictor.device)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
