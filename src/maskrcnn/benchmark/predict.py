@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from maskrcnn.benchmark.agreement import Agreement, compare
 from maskrcnn.benchmark.measure import (
     Comparison,
+    Stopwatch,
     Track,
     environment,
     in_turns,
@@ -31,9 +33,10 @@ from maskrcnn.benchmark.settings import PredictSettings, Protocol
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
 from maskrcnn.ops.device import in_precision
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, preprocess, stream
 from maskrcnn.structures.detections import Instances
 from maskrcnn.structures.image_file import read_image
+from maskrcnn.structures.tensors import to_device
 
 T = TypeVar("T")
 _IMAGES = "images.npz"
@@ -46,6 +49,8 @@ class PredictReport:
     Attributes:
         times: seconds of a batch, from (H, W, 3) uint8 arrays to each package's own detections.
         stages: seconds of each stage of ours for a batch, a value a round.
+        network: seconds of our network alone, from a batch on the device to detections there, a value a round.
+        from_files: images a second of ours from image files to run lengths, all stages beside one another.
         memory: of `ours` and of `torchvision`; empty where it was not measured.
     """
 
@@ -54,7 +59,14 @@ class PredictReport:
     agreement: Agreement
     times: Comparison
     stages: dict[str, list[float]]
+    network: list[float]
+    from_files: float
     memory: dict[str, Memory | None]
+
+    @property
+    def from_memory(self) -> float:
+        """Images a second of our network alone."""
+        return self.settings.batch_size / float(np.median(self.network))
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -65,6 +77,8 @@ class PredictReport:
             "seconds": self.times.to_dict(),
             "detections_per_image": self.agreement.ours / self.agreement.images,
             "stages": {stage: quartiles(seconds) for stage, seconds in self.stages.items()},
+            "network": quartiles(self.network),
+            "images_per_second": {"network": self.from_memory, "files": self.from_files},
             "memory_bytes": memory_to_dict(self.memory),
         }
 
@@ -81,11 +95,11 @@ def bench_predict(
     device, config = open_device(protocol.device), config_of(settings)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
         files = list(files) or generate_images(Path(folder), settings.count, settings.size)
-        agreement, times, stages = _in_this_process(Path(folder), files, settings, protocol, device, track)
+        measured = _in_this_process(Path(folder), files, settings, protocol, device, track)
         # Both networks have left this process: memory is measured alone.
         ours, theirs = (partial(side, Path(folder), config, protocol, device) for side in (_ours_alone, _theirs_alone))
         memory = compare_memory(ours, theirs, device) if protocol.memory else {}
-    return PredictReport(settings, environment(device, protocol.precision), agreement, times, stages, memory)
+    return PredictReport(settings, environment(device, protocol.precision), *measured, memory)
 
 
 def config_of(settings: PredictSettings) -> Config:
@@ -100,8 +114,8 @@ def _in_this_process(
     protocol: Protocol,
     device: torch.device,
     track: Track,
-) -> tuple[Agreement, Comparison, dict[str, list[float]]]:
-    """Agreement, times and stages; leaves the weights and the first batch in `folder`."""
+) -> tuple[Agreement, Comparison, dict[str, list[float]], list[float], float]:
+    """What the report says in that order, but for memory; leaves the weights and the first batch in `folder`."""
     images, config, size = [read_image(file) for file in files], config_of(settings), settings.batch_size
     pair = make_pair(config, [as_float(images[0])])
     pair.store(folder)
@@ -119,7 +133,27 @@ def _in_this_process(
 
     times = in_turns(ours, theirs, protocol, device, track)
     batches = [_batch(files, number, size) for number in range(len(files))]
-    return agreement, times, stage_seconds(predictor, batches, protocol, track)
+    stages = stage_seconds(predictor, batches, protocol, track)
+    network = network_seconds(predictor, _batch(images, 0, size), protocol)
+    return agreement, times, stages, network, files_per_second(predictor, files, size, protocol, track)
+
+
+def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], protocol: Protocol) -> list[float]:
+    """Of one batch that lies on the device, a value a round."""
+    watch = Stopwatch(predictor.device)
+    batch = to_device(preprocess(images, predictor.config.image, few=protocol.compile), predictor.device)
+    seconds = [watch.time(lambda: predictor.detect(batch)) for _ in range(protocol.warmup + protocol.rounds)]
+    return seconds[protocol.warmup :]
+
+
+def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, protocol: Protocol, track: Track) -> float:
+    """Of an endless round through the files, from the first reading to the last run lengths."""
+    items = _batch(files, 0, protocol.rounds * size)
+    done = stream(predictor, items, read_image, lambda file, image, found: len(found), batch_size=size)
+    start = time.perf_counter()
+    for _ in zip(track(range(len(items)), "from files"), done, strict=True):
+        pass
+    return len(items) / (time.perf_counter() - start)
 
 
 def check(pair: Pair, images: Sequence[np.ndarray]) -> Agreement:

@@ -49,7 +49,9 @@ class Predict:
             _row(f"  our {stage}", seconds, share=f"{sum(seconds) / whole:.0%}")
             for stage, seconds in report.stages.items()
         ]
-        return _finish("predict", self, report, rows, _outcome(report.times))
+        rows.append(_row("our network alone", report.network))
+        rates = f"images a second of the network alone {report.from_memory:.3g}, from files {report.from_files:.3g}"
+        return _finish("predict", self, report, rows, f"{_outcome(report.times)}, {rates}")
 
 
 @dataclass(frozen=True)
