@@ -135,6 +135,12 @@ def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> No
     assert "train.json" in str(caught.value)
 
 
+def test_an_image_in_the_place_of_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(DataError, match=r"a.jpg: expected a COCO JSON or a folder .* no text"):
+        load_coco(tmp_path / "a.jpg")
+
+
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json: no such file"):
         load_coco(tmp_path / "none.json")

@@ -253,6 +253,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file, expected a COCO JSON") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path}: expected a COCO JSON or a folder that holds one, found a file that is no text"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}); the file may be truncated") from None
     lacking = ["images", "annotations", "categories"]
