@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.coco import CocoDataset, load_coco
-from maskrcnn.data.loader import training_batches
+from maskrcnn.data.loader import Batch, training_batches
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
@@ -98,9 +98,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
 
     began = time.monotonic()
-    run = _Run(config, network, optimiser, out, validation, progress, origin)
-    metrics = MetricsFile(out, progress.step)
-    losses_of = compiled(network, device) if config.train.compile else network
+    run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
+    run.skipped = dict.fromkeys(dataset.problems)
     batches = on_device(training_batches(dataset, config, start_step=progress.step, strict=strict), device)
     with TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
         bar.say(
@@ -109,76 +108,86 @@ def train(
         )
         if brought:
             bar.say(f"{len(brought)} settings are those of the weights: {', '.join(brought[:4])}, ...")
-        skipped = dict.fromkeys(dataset.problems)
-        if skipped:
-            bar.say(f"{len(skipped)} broken entries are left out, first: {dataset.problems[0]}")
+        if run.skipped:
+            bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
             bar.say(f"all of them: maskrcnn data check {dataset.path}")
-        losses = LossWindow()
-        window = time.monotonic()
-        step = progress.step
-        network.train()
-        while step < config.train.steps and not interrupted:
-            batch = next(batches)
-            for message in batch.skipped:
-                if message not in skipped:
-                    skipped[message] = None
-                    bar.say(f"skipped: {message}")
-            found = train_step(losses_of, optimiser, batch, config.train, step)
-            step += 1
-            run.step = step
-            bar.step(step)
-            losses.add(step, batch.image_ids, found)
-            told = step % LOG_EVERY == 0 or step == config.train.steps
-            judged = validation is not None and _due(step, config.train.evaluate_every, config.train.steps)
-            saved = _due(step, config.train.checkpoint_every, config.train.steps)
-            if device.type == "cpu" or told or judged or saved or interrupted:  # elsewhere a look waits for the device
-                losses.read()
-            if told:
-                rate = losses.steps / (time.monotonic() - window)
-                row = losses.means() | {
-                    "lr": learning_rate(step - 1, config.train),
-                    "images_per_second": rate * config.train.batch_size,
-                }
-                metrics.write({"step": step, **row})
-                bar.losses(step, row, (config.train.steps - step) / rate)
-                window = time.monotonic()
-            if judged:
-                report = run.evaluate(bar)
-                metrics.write({"step": step, **report.to_dict()})
-                bar.say(f"step {step}: {report.line()}")
-                window = time.monotonic()
-            if saved:
-                run.save()
-        if interrupted and step < config.train.steps:
-            losses.read()
-            run.save()
+        run.train(batches, bar, interrupted)
     if (out / METRICS).stat().st_size:
         curves(out / METRICS, out / "curves.png")
     return Summary(
         out=out,
         model=out / "model.safetensors",
         checkpoint=out / NAME,
-        steps=step,
+        steps=run.step,
         seconds=time.monotonic() - began,
         report=run.report,
-        skipped=tuple(skipped),
-        finished=step >= config.train.steps,
+        skipped=tuple(run.skipped),
+        finished=run.step >= config.train.steps,
     )
 
 
 @dataclass
 class _Run:
-    """The state that checkpoints and evaluations share."""
+    """The loop, and the state that its steps, checkpoints and evaluations share."""
 
     config: Config
     network: MaskRCNN
     optimiser: torch.optim.Optimizer
+    device: torch.device
     out: Path
     validation: CocoDataset | None
     progress: Progress
     origin: str
-    step: int = 0
+    step: int
     report: Report | None = None
+    skipped: dict[str, None] = field(default_factory=dict)
+
+    def train(self, batches: Iterator[Batch], bar: TrainingBar, interrupted: Sequence[int]) -> None:
+        """Steps, figures and checkpoints, to the last step or until `interrupted` holds something."""
+        config = self.config.train
+        losses_of = compiled(self.network, self.device) if config.compile else self.network
+        metrics = MetricsFile(self.out, self.step)
+        losses, began = LossWindow(), time.monotonic()
+        self.network.train()
+        while self.step < config.steps and not interrupted:
+            batch = next(batches)
+            self._say_skipped(batch, bar)
+            found = train_step(losses_of, self.optimiser, batch, config, self.step)
+            self.step += 1
+            bar.step(self.step)
+            losses.add(self.step, batch.image_ids, found)
+            told = self.step % LOG_EVERY == 0 or self.step == config.steps
+            judged = self.validation is not None and _due(self.step, config.evaluate_every, config.steps)
+            saved = _due(self.step, config.checkpoint_every, config.steps)
+            if self.device.type == "cpu" or told or judged or saved:  # elsewhere a look waits for the device
+                losses.read()
+            if told:
+                rate = losses.steps / (time.monotonic() - began)
+                row = losses.means() | {
+                    "lr": learning_rate(self.step - 1, config),
+                    "images_per_second": rate * config.batch_size,
+                }
+                metrics.write({"step": self.step, **row})
+                bar.losses(self.step, row, (config.steps - self.step) / rate)
+                began = time.monotonic()
+            if judged:
+                stopped = time.monotonic()
+                report = self.evaluate(bar)
+                metrics.write({"step": self.step, **report.to_dict()})
+                bar.say(f"step {self.step}: {report.line()}")
+                began += time.monotonic() - stopped
+            if saved:
+                self.save()
+        if interrupted and self.step < config.steps:
+            losses.read()
+            self.save()
+
+    def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
+        """Each broken image once."""
+        for message in batch.skipped:
+            if message not in self.skipped:
+                self.skipped[message] = None
+                bar.say(f"skipped: {message}")
 
     def evaluate(self, bar: TrainingBar) -> Report:
         """Figures of the present weights; the model file is replaced when they are the best so far."""
