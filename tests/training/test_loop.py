@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -153,6 +154,21 @@ def test_a_loss_that_is_not_finite_stops_names_it_and_leaves_the_last_good_check
     with pytest.raises(TrainingError, match=r"loss_\w+ is (nan|inf).* on images \d, \d; lower --train.learning-rate"):
         train(config, data, out=tmp_path / "run")
     assert (tmp_path / "run" / NAME).exists()
+
+
+def test_processes_that_load_end_with_the_run_whoever_holds_its_frame(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*paths: Path) -> None:
+        assert multiprocessing.active_children() == []
+        raise OSError("no pictures today")
+
+    monkeypatch.setattr("maskrcnn.training.loop.curves", fail)
+    config = small_config(steps=2)
+    with pytest.raises(OSError, match="no pictures") as caught:
+        train(replace(config, train=replace(config.train, workers=1)), data, out=tmp_path / "run")
+    assert caught.traceback  # with all its frames
+    assert multiprocessing.active_children() == []
 
 
 def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mas
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -71,8 +71,8 @@ class TrainingData(Dataset[Sample]):
 
 def training_batches(
     dataset: CocoDataset, config: Config, *, start_step: int = 0, strict: bool = False
-) -> Iterator[Batch]:
-    """Endless batches of `config.train.batch_size` augmented images.
+) -> Generator[Batch]:
+    """Endless batches of `config.train.batch_size` augmented images; `close` ends the processes that make them.
 
     Batch number n is the same whatever the number of worker processes and wherever the run was resumed.
 
@@ -100,7 +100,7 @@ def training_batches(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
     )
-    return iter(loader)
+    yield from loader
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,9 @@ def train(
     began = time.monotonic()
     run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
     run.skipped = dict.fromkeys(dataset.problems)
-    batches = on_device(training_batches(dataset, config, start_step=progress.step, strict=strict), device)
-    with TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
+    # Closed here: until somebody collects this frame, which anything may hold on to, its processes would live.
+    loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
+    with loading as batches, TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
         bar.say(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
             f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
@@ -111,7 +112,7 @@ def train(
         if run.skipped:
             bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
             bar.say(f"all of them: maskrcnn data check {dataset.path}")
-        run.train(batches, bar, interrupted)
+        run.train(on_device(batches, device), bar, interrupted)
     if (out / METRICS).stat().st_size:
         curves(out / METRICS, out / "curves.png")
     return Summary(
