@@ -27,7 +27,11 @@ def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | Non
     return keep
 
 
-@torch.library.custom_op("maskrcnn::nms", mutates_args=())
+@torch.library.custom_op(
+    "maskrcnn::nms",
+    mutates_args=(),
+    schema="(Tensor boxes, Tensor valid, float iou_threshold, Tensor? labels) -> Tensor",
+)
 def _nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
     """One operation to a compiler, which need not see that survivors differ in number."""
     if has_kernels(boxes):
