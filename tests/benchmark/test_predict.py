@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +60,25 @@ def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
     assert found["detections_per_image"] == 10
     assert report.times.ratio > 0
     assert found["stages"]["backbone"]["median"] > 0
+    assert found["network"]["median"] > 0
+    assert found["images_per_second"]["files"] > 0
     if precision == "bf16":
         assert found["memory_bytes"] == {}
         return
     for side in ("ours", "torchvision"):
         memory = found["memory_bytes"][side]
         assert memory is None or memory["peak"] > memory["before"]
+
+
+@pytest.mark.slow
+def test_compiled_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One graph, run operation by operation: to generate code for it takes minutes on two cores.
+    calls: list[object] = []
+    whole = partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: calls.append(args) or whole(*args, **kwargs))
+    report = bench_predict([], SMALL, Protocol(1, 0, compile=True, memory=False))
+    assert calls
+    assert report.agreement.agree
 
 
 @pytest.mark.gpu

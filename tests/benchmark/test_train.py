@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,15 @@ def test_losses_agree_and_steps_are_timed(precision: str) -> None:
     for side in ("ours", "torchvision"):
         memory = found["memory_bytes"][side]
         assert memory is None or memory["peak"] > memory["before"]
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One graph, run operation by operation: to generate code for it takes minutes on two cores.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    report = bench_train(SMALL, Protocol(1, 0, compile=True, memory=False))
+    assert report.agree
+    assert report.times.ratio > 0
 
 
 @pytest.mark.gpu

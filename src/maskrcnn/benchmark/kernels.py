@@ -119,6 +119,8 @@ def bench_kernels(settings: KernelSettings, protocol: Protocol, track: Track = n
     Raises:
         ConfigError: the device does not exist, or bf16, in which torchvision has no kernels.
     """
+    if protocol.compile:
+        raise ConfigError("kernels are compared as they are: leave out --compile")
     if protocol.precision != "fp32":
         raise ConfigError(f"kernels are compared in fp32: torchvision has none in {protocol.precision}")
     device = open_device(protocol.device)

@@ -117,8 +117,8 @@ def bench_loader(
         DataError: the data cannot be used.
         ImageError: an image cannot be read.
     """
-    if protocol.device not in (None, "cpu") or protocol.precision != "fp32":
-        raise ConfigError("bench loader measures one core of the CPU: leave out --device and --precision")
+    if protocol.device not in (None, "cpu") or protocol.precision != "fp32" or protocol.compile:
+        raise ConfigError("bench loader measures one core of the CPU: leave out --device, --precision and --compile")
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)
         dataset = load_coco(data or write_coco(folder, settings.count))

@@ -122,7 +122,7 @@ def _in_this_process(
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
     pair = pair.to(device)
     predictor = Predictor(pair.ours, config, precision=protocol.precision, compile=protocol.compile)
-    agreement = check(pair, images[:MOST_CHECKED])
+    agreement = check(pair, images[:MOST_CHECKED], compile=protocol.compile)
 
     def ours(number: int) -> list[Instances]:
         return predictor.predict_arrays(_batch(images, number, size))
@@ -156,10 +156,10 @@ def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, pro
     return len(items) / (time.perf_counter() - start)
 
 
-def check(pair: Pair, images: Sequence[np.ndarray]) -> Agreement:
-    """Both sides' detections of each image, in float32 whatever is timed."""
+def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) -> Agreement:
+    """Both sides' detections of each image, in float32 whatever is timed; ours compiled if that is."""
     device = pair.ours.pixel_mean.device
-    predictor = Predictor(pair.ours, pair.config)
+    predictor = Predictor(pair.ours, pair.config, compile=compile)
     # TF32 convolutions, the default on GPUs, keep 10 bits: they would be compared instead of the networks.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
     with exact:

@@ -127,25 +127,22 @@ def _in_this_process(
     pair.store(folder)
     losses = losses_without_sampling(pair, data)
     pair = pair.to(device)
-    ours = our_steps(with_fixed_samples(pair.ours) if protocol.compile else pair.ours, data, config, protocol, device)
+    ours = our_steps(pair.ours, data, config, protocol, device)
     theirs = their_steps(pair.theirs, data, config, protocol, device)
     return losses, in_turns(ours, theirs, protocol, device, track)
-
-
-def with_fixed_samples(network: MaskRCNN) -> MaskRCNN:
-    """The same with mask targets of two samples a cell and axis, as our own presets have them: torchvision's number of
-    samples depends on the box, for which a graph would have to stop."""
-    branch = network.roi_heads.mask
-    assert isinstance(branch, MaskBranch)
-    branch.config = replace(branch.config, target_sampling_ratio=2)
-    return network
 
 
 def our_steps(
     network: MaskRCNN, data: Data, config: Config, protocol: Protocol, device: torch.device
 ) -> Callable[[int], object]:
-    """One training step of ours by its number, as `maskrcnn train` takes it."""
-    network.train()
+    """One training step of ours by its number, as `maskrcnn train` takes it.
+
+    Compiled, with mask targets of two samples a cell and axis, as our own presets have them: torchvision's number of
+    samples depends on the box, for which a graph would have to stop.
+    """
+    branch = network.train().roi_heads.mask
+    if protocol.compile and isinstance(branch, MaskBranch):
+        branch.config = replace(branch.config, target_sampling_ratio=2)
     optimiser = build_optimiser(network, config.train)
     settings = replace(config.train, precision=protocol.precision)
     losses_of = compiled(network, device) if protocol.compile else network
