@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,5 +152,8 @@ def test_broken_images_are_skipped_or_refused_and_batches_change_little(
     (tmp_path / "val" / "2.png").write_bytes(b"no image")
     assert evaluate(predictor, path).images == whole.images - 1
     assert "skipped: " in capsys.readouterr().err
-    with pytest.raises((DataError, ImageError), match=r"2\.png"):
+    before = threading.active_count()
+    with pytest.raises(ImageError, match=r"2\.png") as caught:
         evaluate(predictor, path, strict=True)
+    assert caught.traceback  # with its frames, and still no thread of theirs
+    assert threading.active_count() == before

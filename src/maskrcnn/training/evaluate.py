@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,15 @@ def evaluate(
     def entries_of(index: int, image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
         return to_coco_results(found, dataset.records[index].image_id, predictor.config)
 
-    done = stream(predictor, order, dataset.read, entries_of, batch_size=batch_size)
-    for index, entries in track(done, len(dataset)):
-        if isinstance(entries, ImageError):
-            if strict:
-                raise entries
-            print(f"skipped: {entries}", file=sys.stderr)
-            continue
-        image_ids.append(dataset.records[index].image_id)
-        results.extend(entries)
+    with closing(stream(predictor, order, dataset.read, entries_of, batch_size=batch_size)) as done:
+        for index, entries in track(done, len(dataset)):
+            if isinstance(entries, ImageError):
+                if strict:
+                    raise entries
+                print(f"skipped: {entries}", file=sys.stderr)
+                continue
+            image_ids.append(dataset.records[index].image_id)
+            results.extend(entries)
     if results_out is not None:
         with atomic_write(results_out) as temporary:
             temporary.write_text(json.dumps(results))
