@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from maskrcnn.cli import predict
+from maskrcnn.predict import Predictor
+from small_data import random_predictor, write_small
 
 
 def test_flags():
@@ -10,6 +12,24 @@ def test_flags():
     assert parsed.images == ("a.jpg", "photos/*.png")
     assert parsed.draw is False
     assert predict.parse(["a.jpg", "--model", "m", "--out", "o"]).draw is True
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch, precision):
+    write_small(tmp_path, "images", 3)
+    random_predictor().save(tmp_path / "m.safetensors")
+    seen = []
+    detect = Predictor.detect
+    monkeypatch.setattr(
+        Predictor, "detect", lambda self, batch: seen.append((self.precision, len(batch))) or detect(self, batch)
+    )
+    words = ["--model", tmp_path / "m.safetensors", "--batch-size", 2, "--precision", precision]
+    ran = command("predict", tmp_path / "images", "--out", tmp_path / "o", "--no-draw", *words)
+    assert ran.code == 0, ran.err
+    assert seen == [(precision, 2), (precision, 1)]
+    seen.clear()
+    assert command("evaluate", "--data", tmp_path / "images.json", *words).code == 0
+    assert seen == [(precision, 2), (precision, 1)]
 
 
 @pytest.mark.parametrize("wrong", ["no/such.jpg", "no/such/*.jpg"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
+from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
@@ -36,7 +36,7 @@ class Evaluate:
     """A field of the images in --data, for example `modality`: also AP for each of its values."""
     batch_size: int = 1
     """With --model: images that pass through the network together; worth it on a GPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """With --model: of the network; auto: bf16 where the processor multiplies it natively, else fp32."""
     compile: Flag = False
     """With --model: compile the network, on CUDA into graphs that are replayed."""

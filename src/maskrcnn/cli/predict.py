@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import tyro
+
+from maskrcnn.config import Precision
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -30,7 +31,7 @@ class Predict:
     """Objects with a lower score are not drawn."""
     batch_size: int = 1
     """Images that pass through the network together; worth it on a GPU."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """Of the network; auto: bf16 where the processor multiplies it natively, else fp32, whose results are exact."""
     compile: Flag = False
     """Compile the network, on CUDA into graphs that are replayed: pays after some hundred images."""

@@ -17,7 +17,7 @@ from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadCon
 from maskrcnn.config.model import DetectConfig, ModelConfig
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
 from maskrcnn.config.rules import NORM_GROUPS, BoxLoss, BoxMean, GrowthBound, HeadNorm, Norm, require
-from maskrcnn.config.training import TrainConfig
+from maskrcnn.config.training import Precision, TrainConfig
 from maskrcnn.errors import ConfigError
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "ModelConfig",
     "Norm",
     "PointRendConfig",
+    "Precision",
     "RPNConfig",
     "ResNetConfig",
     "RoIConfig",

@@ -7,6 +7,8 @@ from typing import Literal
 
 from maskrcnn.config.rules import require
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -23,7 +25,7 @@ class TrainConfig:
     drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` at which the rate is divided by 10
     clip_norm: float | None = None  # largest L2 norm of the whole gradient
     # auto: bf16 where the processor multiplies it natively, else fp32.
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     # Compile the network, on CUDA into graphs that are replayed: the first steps take minutes. Batches then are padded
     # to a few sizes.
     compile: bool = False
