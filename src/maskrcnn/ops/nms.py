@@ -12,7 +12,8 @@ from maskrcnn.ops.device import has_kernels
 def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None = None) -> Tensor:
     """Marks the boxes that survive greedy suppression within each list (and each class of it).
 
-    On a CUDA device one kernel serves all lists and nothing waits for it; elsewhere torchvision's serves each list.
+    On a CUDA device with Triton one kernel serves all lists and nothing waits for it; elsewhere torchvision's serves
+    each list.
 
     Args:
         boxes: (L, N, 4) float32, best first.
