@@ -46,9 +46,9 @@ def torchvisions(
     output_size: int,
     *more: Any,
 ) -> torch.Tensor:
-    """`torchvision.ops.roi_align` or `roi_pool`, level by level."""
+    """`torchvision.ops.roi_align` or `roi_pool`, level by level, of up to as many levels as `STRIDES`."""
     result = features[0].new_zeros((len(boxes), features[0].shape[1], output_size, output_size))
-    for k, (feature, stride) in enumerate(zip(features, STRIDES, strict=True)):
+    for k, (feature, stride) in enumerate(zip(features, STRIDES, strict=False)):
         chosen = (level == k).nonzero()[:, 0]
         with_index = torch.cat([image_index[chosen, None].to(boxes.dtype), boxes[chosen]], dim=1).to(feature.dtype)
         result = result.index_copy(0, chosen, operator(feature, with_index, output_size, 1 / stride, *more))

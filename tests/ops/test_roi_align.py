@@ -64,6 +64,27 @@ def test_edges_of_the_map() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_positions_are_rounded_as_torchvisions_on_a_large_map(ratio: int) -> None:
+    """In another order of rounding, positions of hundreds of cells would move values by 1e-4."""
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(1, 8, 200, 336, generator=generator)]
+    low = torch.rand(1000, 2, generator=generator) * torch.tensor([1100.0, 600.0])
+    boxes = torch.cat([low, low + torch.rand(1000, 2, generator=generator) * 240], dim=1)
+    found = roi_align(
+        features,
+        boxes,
+        zeros(1000),
+        zeros(1000),
+        strides=STRIDES[:1],
+        output_size=7,
+        sampling_ratio=ratio,
+        aligned=False,
+    )
+    expected = torchvisions(torchvision.ops.roi_align, features, boxes, zeros(1000), zeros(1000), 7, ratio, False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
+
+
 @pytest.mark.parametrize("aligned", [True, False])
 def test_gradient_check_in_float64(aligned: bool) -> None:
     boxes, index, level = rois(6, seed=3)

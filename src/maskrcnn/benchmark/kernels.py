@@ -239,8 +239,8 @@ def masks_case(settings: KernelSettings, device: torch.device) -> Case:
 
 # Name, what makes it, and the difference allowed.
 CASES: tuple[tuple[str, Make, float], ...] = (
-    ("RoIAlign", roi_align_case, 1e-3),
-    ("RoIAlign, forward and backward", partial(roi_align_case, backward=True), 1e-2),
+    ("RoIAlign", roi_align_case, 1e-4),
+    ("RoIAlign, forward and backward", partial(roi_align_case, backward=True), 1e-4),
     ("NMS of five levels", nms_case, 1e-3),
     ("masks to run lengths", masks_case, 1e-4),
 )

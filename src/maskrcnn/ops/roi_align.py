@@ -268,8 +268,9 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
         slots = int(number.max())
     slot = torch.arange(slots, device=low.device, dtype=low.dtype)
     used = slot < number[..., None]
-    sample = (step * count + first)[..., None] + torch.minimum(slot, number[..., None] - 1)
-    at = low[..., None] + (sample + 0.5) / count[..., None] * size[..., None]  # (R, O, S)
+    sample = first[..., None] + torch.minimum(slot, number[..., None] - 1)
+    # In torchvision's order, which gives its positions to the last bit (csrc/ops/cpu/roi_align_common.h).
+    at = (low + step * size)[..., None] + (sample + 0.5) * size[..., None] / count[..., None]  # (R, O, S)
     last = (cells - 1).to(at.dtype)[:, None, None]
     # Samples more than one cell outside count as zero; those nearer are moved to the border (torchvision, Detectron2).
     inside = (at >= -1.0) & (at <= last + 1.0) & used

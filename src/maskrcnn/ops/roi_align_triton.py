@@ -292,8 +292,8 @@ def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
 
 @triton.jit
 def _position(bin, sample, low, size, count):
-    """Of a sample on an axis, in cells."""
-    return low + tl.div_rn(bin * count + sample + 0.5, count) * size
+    """Of a sample on an axis, in cells; rounded as the lookup rounds it."""
+    return low + bin * size + tl.div_rn((sample + 0.5) * size, count)
 
 
 @triton.jit
