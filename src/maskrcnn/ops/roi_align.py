@@ -311,11 +311,19 @@ def _merged(axis: Axis) -> Axis:
 
 
 def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """One bag of as many taps a bin: (R, O, 1, T, 1) with (R, 1, O, 1, T), T = S * K."""
-    index = rows.cells.flatten(2)[:, :, None, :, None] + columns.cells.flatten(2)[:, None, :, None, :]
-    weights = rows.weights.flatten(2)[:, :, None, :, None] * columns.weights.flatten(2)[:, None, :, None, :]
-    taps = index.shape[-1] * index.shape[-2]
-    offsets = torch.arange(0, index.numel(), taps, device=index.device)
+    """One bag of T * T pairs of a row and a column for each bin, where all bins use all T = S * K of both."""
+    taps = rows.cells.shape[2] * rows.cells.shape[3]
+
+    def of_pairs(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, O, 1, T * T) and (R, 1, O, T * T): torch combines long runs of numbers faster than T by T."""
+        return (
+            along_y.flatten(2).repeat_interleave(taps, dim=2)[:, :, None],
+            along_x.flatten(2).repeat(1, 1, taps)[:, None],
+        )
+
+    index = torch.add(*of_pairs(rows.cells, columns.cells))
+    weights = torch.mul(*of_pairs(rows.weights, columns.weights))
+    offsets = torch.arange(0, index.numel(), taps * taps, device=index.device)
     return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
 
 
