@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from maskrcnn.config import Norm, ResNetConfig
-from maskrcnn.models.fpn import FPN
+from maskrcnn.models.fpn import FPN, add_upsampled
 from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
 from maskrcnn.models.resnet import ResNet
 
@@ -123,6 +126,7 @@ def test_the_stride_of_a_bottleneck(in_1x1: bool) -> None:
 def test_pyramid_shapes(size: tuple[int, int]) -> None:
     maps = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in zip((8, 16, 32, 64), (4, 8, 16, 32), strict=True)]
     pyramid = FPN((8, 16, 32, 64), 24)(maps)
+    assert maps == []  # let go one by one
     sizes = [(size[0] // s, size[1] // s) for s in (4, 8, 16, 32)]
     sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     assert [tuple(level.shape) for level in pyramid] == [(2, 24, *hw) for hw in sizes]
@@ -132,6 +136,19 @@ def test_pyramid_shapes(size: tuple[int, int]) -> None:
 
 def test_every_level_hears_of_the_coarsest() -> None:
     maps = [torch.rand(1, 4, 32 // 2**i, 32 // 2**i, requires_grad=True) for i in range(4)]
-    pyramid = FPN((4, 4, 4, 4), 6)(maps)
+    pyramid = FPN((4, 4, 4, 4), 6)(list(maps))
     (gradient,) = torch.autograd.grad(pyramid[0].sum(), [maps[3]])
     assert gradient.any()
+
+
+@given(st.sampled_from([(8, 12), (7, 12), (8, 11), (9, 13)]), st.booleans())
+def test_cells_are_added_to_those_under_them(size: tuple[int, int], channels_last: bool) -> None:
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    coarse = torch.randn(2, 3, 4, 6, requires_grad=True)
+    start = torch.randn(2, 3, *size).to(memory_format=order)
+    fine = start.clone()
+    add_upsampled(fine, coarse)
+    expected = start + F.interpolate(coarse, size=size, mode="nearest")
+    assert torch.equal(fine, expected)
+    weights = torch.randn(expected.shape)
+    torch.testing.assert_close(*(torch.autograd.grad((m * weights).sum(), coarse)[0] for m in (fine, expected)))

@@ -69,7 +69,7 @@ def peer(shared: Path) -> Peer:
 def look(fixture: PeerFixture, imported: Imported, network: MaskRCNN, number: int) -> Seen:
     batch = preprocess([fixture.image(number)], imported.config.image)
     stages = network.backbone(network.normalise(batch))
-    features = network.neck(stages)
+    features = network.neck(list(stages))
     rpn = network.rpn(features, (384, 384)).together()
     return Seen(batch, stages, features, rpn, network.detect(batch, imported.config.model.detect))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, get_start_method
@@ -39,9 +39,20 @@ class Memory(NamedTuple):
         return self.peak - self.before
 
 
-def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device) -> dict[str, Memory | None]:
-    """What each side needs, one after the other; see `peak_memory`."""
-    return {"ours": peak_memory(ours, device), "torchvision": peak_memory(theirs, device)}
+def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device, *, times: int = 1) -> dict[str, Memory | None]:
+    """What each side needs, in turns; see `peak_memory`.
+
+    Args:
+        times: measurements of each side, of which the median is kept: what the C library holds back of freed memory
+            changes from process to process.
+    """
+    found = [(peak_memory(ours, device), peak_memory(theirs, device)) for _ in range(times)]
+    return {"ours": _median([pair[0] for pair in found]), "torchvision": _median([pair[1] for pair in found])}
+
+
+def _median(found: Sequence[Memory | None]) -> Memory | None:
+    known = sorted((one for one in found if one), key=lambda one: one.extra)
+    return known[len(known) // 2] if known else None
 
 
 def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, int] | None]:

@@ -30,17 +30,28 @@ class FPN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
 
-    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """[C2..C5] -> [P2, P3, P4, P5, P6], each (B, channels, h, w)."""
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """[C2..C5] -> [P2, P3, P4, P5, P6], each (B, channels, h, w).
+
+        The list is empty afterwards: a map is let go as soon as it is read, 100 MB for an image of 800 pixels.
+        """
         top_down: Tensor | None = None
         pyramid: list[Tensor] = []
-        for feature, lateral, output in zip(
-            reversed(features), reversed(self.lateral), reversed(self.output), strict=True
-        ):
-            merged = lateral(feature)
+        for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
+            merged = lateral(features.pop())
             if top_down is not None:
-                merged.add_(F.interpolate(top_down, size=merged.shape[-2:], mode="nearest"))
+                add_upsampled(merged, top_down)
             top_down = merged
             pyramid.insert(0, output(merged))
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
+
+
+def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
+    """Adds each cell of (B, C, h, w) in place to the cells of the finer map that lie under it: nearest upsampling."""
+    height, width = coarse.shape[-2:]
+    if fine.shape[-2:] == (2 * height, 2 * width):
+        # Without the enlarged map in memory, which for P2 is the largest of the whole network.
+        fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).add_(coarse[:, :, :, None, :, None])
+    else:
+        fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))
