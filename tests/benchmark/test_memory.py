@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,21 +28,6 @@ def test_both_sides_and_their_figures() -> None:
     assert ours is not None
     assert theirs is not None
     assert theirs.extra - ours.extra > 140 * MB
-
-
-@pytest.mark.slow
-def test_of_several_processes_the_median_counts(tmp_path: Path) -> None:
-    found = compare_memory(partial(_grow, tmp_path / "ours"), partial(_grow, tmp_path / "theirs"), CPU, times=3)
-    for memory in found.values():
-        assert memory is not None
-        assert 158 * MB < memory.extra < 190 * MB
-
-
-def _grow(runs: Path) -> Callable[[], object]:
-    """80 MB in the first process that comes here, then 240 and 160."""
-    with runs.open("a") as file:
-        file.write("x")
-    return partial(np.ones, {1: 10, 2: 30, 3: 20}[runs.stat().st_size] * MB)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, get_start_method
@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from maskrcnn.allocator import return_freed_memory
 from maskrcnn.errors import MaskRCNNError
 
 # Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
@@ -39,20 +40,9 @@ class Memory(NamedTuple):
         return self.peak - self.before
 
 
-def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device, *, times: int = 1) -> dict[str, Memory | None]:
-    """What each side needs, in turns; see `peak_memory`.
-
-    Args:
-        times: measurements of each side, of which the median is kept: what the C library holds back of freed memory
-            changes from process to process.
-    """
-    found = [(peak_memory(ours, device), peak_memory(theirs, device)) for _ in range(times)]
-    return {"ours": _median([pair[0] for pair in found]), "torchvision": _median([pair[1] for pair in found])}
-
-
-def _median(found: Sequence[Memory | None]) -> Memory | None:
-    known = sorted((one for one in found if one), key=lambda one: one.extra)
-    return known[len(known) // 2] if known else None
+def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device) -> dict[str, Memory | None]:
+    """What each side needs, one after the other; see `peak_memory`."""
+    return {"ours": peak_memory(ours, device), "torchvision": peak_memory(theirs, device)}
 
 
 def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, int] | None]:
@@ -60,7 +50,8 @@ def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, i
 
 
 def peak_memory(prepare: Prepare, device: torch.device) -> Memory | None:
-    """Measures the first call of what `prepare` returns.
+    """Measures the first call of what `prepare` returns: what it asks for, without what the C library would hold back
+    of freed memory, which changes by 100 MB from process to process.
 
     Args:
         prepare: at the top level of a module, or a `partial` of such: it is sent to another process.
@@ -86,6 +77,7 @@ def peak_memory(prepare: Prepare, device: torch.device) -> Memory | None:
 
 
 def _here(prepare: Prepare, threads: int) -> Memory | None:
+    return_freed_memory()
     torch.set_num_threads(threads)
     call = prepare()
     try:

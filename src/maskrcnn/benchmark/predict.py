@@ -98,7 +98,7 @@ def bench_predict(
         measured = _in_this_process(Path(folder), files, settings, protocol, device, track)
         # Both networks have left this process: memory is measured alone.
         ours, theirs = (partial(side, Path(folder), config, protocol, device) for side in (_ours_alone, _theirs_alone))
-        memory = compare_memory(ours, theirs, device, times=3) if protocol.memory else {}
+        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
     return PredictReport(settings, environment(device, protocol.precision), *measured, memory)
 
 

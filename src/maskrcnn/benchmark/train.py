@@ -110,7 +110,7 @@ def bench_train(settings: TrainSettings, protocol: Protocol, track: Track = no_t
         ours, theirs = (
             partial(side, Path(folder), settings, protocol, device) for side in (_ours_alone, _theirs_alone)
         )
-        memory = compare_memory(ours, theirs, device, times=3) if protocol.memory else {}
+        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
     return TrainReport(settings, environment(device, protocol.precision), losses, times, memory)
 
 

@@ -7,7 +7,6 @@ bad input, 130 interrupted.
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import errno
 import os
@@ -16,6 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from maskrcnn import __version__
+from maskrcnn.allocator import keep_freed_memory
 from maskrcnn.errors import MaskRCNNError
 
 COMMANDS = {
@@ -32,8 +32,6 @@ COMMANDS = {
 
 # Conditions of the machine, not defects of ours: worth one line instead of a traceback.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def overview() -> str:
@@ -80,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return fail(unknown_command(name))
     use_small_machines_whole()
-    if name != "bench":  # torchvision is compared as its users find it
-        keep_freed_memory()
+    keep_freed_memory()
     return exit_code_of(lambda: import_module(f"maskrcnn.cli.{name}").parse(rest).run())
 
 
@@ -95,18 +92,6 @@ def use_small_machines_whole() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores <= 4:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores))
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc hand freed memory out again, instead of giving large pieces back to the system at once.
-
-    The network's maps are large: each layer would ask for fresh pages, and the system clears every one of them. That
-    was a tenth of the time of a prediction. Where the C library is another one nothing is done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
