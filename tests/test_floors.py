@@ -13,6 +13,7 @@ PACKAGE = Path(maskrcnn.__file__).parent
 
 FLOORS = {
     "errors": 0,
+    "allocator": 0,
     "config": 1,
     "ops": 1,
     "structures": 2,
@@ -37,7 +38,7 @@ NOT_ALLOWED = {
     ("models", "structures.atomic"),
 }
 # Imported whenever the command starts; torch, pydantic, PIL and the like wait inside functions.
-LIGHT = {"errors", "config", "presets", "cli", "__init__", "__main__"}
+LIGHT = {"errors", "allocator", "config", "presets", "cli", "__init__", "__main__"}
 LIGHT_FILES = {"benchmark.settings"}  # of folders that are heavy otherwise: flags
 LIGHT_PACKAGES = {"tyro"}  # 0.1 s, and only in the file of a command that was called
 
