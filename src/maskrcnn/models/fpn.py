@@ -51,7 +51,7 @@ def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
     """Adds each cell of (B, C, h, w) in place to the cells of the finer map that lie under it: nearest upsampling."""
     height, width = coarse.shape[-2:]
     if fine.shape[-2:] == (2 * height, 2 * width):
-        # Without the enlarged map in memory, which for P2 is the largest of the whole network.
+        # Without the enlarged map in memory: P2's is as large as any of the network.
         fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).add_(coarse[:, :, :, None, :, None])
     else:
         fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))
