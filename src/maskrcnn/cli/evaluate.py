@@ -37,7 +37,7 @@ class Evaluate:
     batch_size: int = 1
     """With --model: images that pass through the network together; worth it on a GPU."""
     precision: Precision = "auto"
-    """With --model: of the network; auto: bf16 where the processor multiplies it natively, else fp32."""
+    """With --model: of the network; auto: bf16 where the processor multiplies it faster, else fp32."""
     compile: Flag = False
     """With --model: compile the network, on CUDA into graphs that are replayed."""
     strict: Flag = False

@@ -32,7 +32,7 @@ class Predict:
     batch_size: int = 1
     """Images that pass through the network together; worth it on a GPU."""
     precision: Precision = "auto"
-    """Of the network; auto: bf16 where the processor multiplies it natively, else fp32, whose results are exact."""
+    """Of the network; auto: bf16 where the processor multiplies it faster, else fp32, whose results are exact."""
     compile: Flag = False
     """Compile the network, on CUDA into graphs that are replayed: pays after some hundred images."""
     strict: Flag = False

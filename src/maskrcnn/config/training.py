@@ -24,7 +24,7 @@ class TrainConfig:
     schedule: Literal["step", "cosine"] = "step"
     drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` at which the rate is divided by 10
     clip_norm: float | None = None  # largest L2 norm of the whole gradient
-    # auto: bf16 where the processor multiplies it natively, else fp32.
+    # auto: bf16 where the processor multiplies it faster, else fp32.
     precision: Precision = "auto"
     # Compile the network, on CUDA into graphs that are replayed: the first steps take minutes. Batches then are padded
     # to a few sizes.

@@ -37,7 +37,7 @@ class Predictor:
         network: in evaluation mode.
         config: thresholds and limits of `config.model.detect` are read at every call.
         provenance: how the weights came to be, from the model file.
-        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it natively.
+        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it faster.
         compile: compile the network for each size of a batch, of which there then are few (`canvas_of`); on CUDA its
             graphs are replayed.
     """

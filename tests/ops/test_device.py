@@ -1,0 +1,41 @@
+"""Which precision a processor is given, by what it says that it can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from maskrcnn.ops.device import resolve_precision
+
+CPU = torch.device("cpu")
+
+# What `torch.cpu.get_capabilities` says on processors, as far as it matters here.
+PROCESSORS = {
+    "Xeon with tiles": ({"avx512_bf16": True, "avx512_fp16": True, "amx_tile": True, "amx_bf16": True}, torch.bfloat16),
+    "the same, tiles hidden": ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": False}, torch.float32),
+    "Zen 4": ({"avx512_bf16": True, "avx512_fp16": False, "amx_bf16": False}, torch.bfloat16),
+    "AVX-512 alone": ({"avx512_bf16": False, "avx512_fp16": False, "amx_bf16": False}, torch.float32),
+    "another architecture": ({"neon": True, "bf16": True}, torch.float32),
+}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_a_cpu_computes_in_bfloat16_where_that_is_faster(processor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    can, expected = PROCESSORS[processor]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert resolve_precision("auto", CPU) == expected
+    assert resolve_precision("fp32", CPU) == torch.float32
+    assert resolve_precision("bf16", CPU) == torch.bfloat16
+
+
+@pytest.mark.parametrize(("tiles", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_an_older_torch_is_asked_for_tiles_alone(
+    tiles: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert resolve_precision("auto", CPU) == expected
+
+
+def test_a_device_of_another_kind_computes_in_float32() -> None:
+    assert resolve_precision("auto", torch.device("mps")) == torch.float32
