@@ -73,8 +73,10 @@ class MaskHead(nn.Module):
         weight = self.upsample.weight.permute(2, 3, 1, 0)  # (2, 2, C, C of x)
         assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        four = F.relu_(F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4)))
-        return four.view(len(x), 4 * pixels.shape[1], weight.shape[2])
+        four = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
+        four = four.view(len(x), 4 * pixels.shape[1], weight.shape[2])
+        # In place saves memory; of a view that is changed in place a compiler makes copies.
+        return F.relu(four, inplace=not torch.compiler.is_compiling())
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
         """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""

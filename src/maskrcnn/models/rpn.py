@@ -67,9 +67,12 @@ class RPNHead(nn.Module):
         x = feature
         for conv in self.convs:
             x = F.relu_(conv(x))
-        logits = self.objectness(x).permute(0, 2, 3, 1).flatten(1).float()
-        deltas = self.deltas(x).permute(0, 2, 3, 1).float()
-        return logits, deltas.reshape(logits.shape[0], logits.shape[1], 4)
+        # Both as one convolution: the map, the largest of the network, is read once, and its gradient written once.
+        layers = (self.objectness, self.deltas)
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+        both = F.conv2d(x, weight, bias).permute(0, 2, 3, 1).float()
+        anchors = self.objectness.out_channels
+        return both[..., :anchors].flatten(1), both[..., anchors:].reshape(len(x), -1, 4)
 
 
 class RPN(nn.Module):
