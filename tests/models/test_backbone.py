@@ -146,18 +146,8 @@ def test_cells_are_added_to_those_under_them(size: tuple[int, int], channels_las
     order = torch.channels_last if channels_last else torch.contiguous_format
     coarse = torch.randn(2, 3, 4, 6, requires_grad=True)
     start = torch.randn(2, 3, *size).to(memory_format=order)
-    fine = add_upsampled(start.clone(), coarse)
-    expected = start + F.interpolate(coarse, size=size, mode="nearest")
-    assert torch.equal(fine, expected)
-    weights = torch.randn(expected.shape)
-    torch.testing.assert_close(*(torch.autograd.grad((m * weights).sum(), coarse)[0] for m in (fine, expected)))
-
-
-@pytest.mark.parametrize("size", [(8, 12), (7, 12)])
-def test_cells_are_added_to_those_under_them_when_compiled(size: tuple[int, int]) -> None:
-    coarse = torch.randn(2, 3, 4, 6, requires_grad=True)
-    start = torch.randn(2, 3, *size)
-    fine = torch.compile(add_upsampled, fullgraph=True, backend="aot_eager")(start.clone(), coarse)
+    fine = start.clone()
+    add_upsampled(fine, coarse)
     expected = start + F.interpolate(coarse, size=size, mode="nearest")
     assert torch.equal(fine, expected)
     weights = torch.randn(expected.shape)

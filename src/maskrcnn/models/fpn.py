@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,26 +40,20 @@ class FPN(nn.Module):
         for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
             merged = lateral(features.pop())
             if top_down is not None:
-                merged = add_upsampled(merged, top_down)
+                add_upsampled(merged, top_down)
             top_down = merged
             pyramid.insert(0, output(merged))
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
 
 
-def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """The finer map (B, C, h, w) with each coarse cell added to the cells under it: nearest upsampling.
-
-    In place: `fine` holds the sum afterwards, unless it is compiled.
-    """
+def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
+    """Adds each cell of (B, C, h, w) in place to the cells of the finer map that lie under it: nearest upsampling."""
     height, width = coarse.shape[-2:]
-    if fine.shape[-2:] != (2 * height, 2 * width):
-        return fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))
-    # In the order of memory, (B, h, w, C).
-    cells, spread = fine.permute(0, 2, 3, 1), coarse.permute(0, 2, 3, 1)[:, :, None, :, None]
-    if torch.compiler.is_compiling():
-        # The gradient is a sum of four. Of `interpolate` a compiler makes atomic additions, of the form below copies.
-        return (cells + spread.expand(-1, -1, 2, -1, 2, -1).reshape(cells.shape)).permute(0, 3, 1, 2)
-    # Without the enlarged map in memory: P2's is as large as any of the network.
-    cells.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).add_(spread)
-    return fine
+    if fine.shape[-2:] == (2 * height, 2 * width):
+        # Without the enlarged map in memory: P2's is as large as any of the network. In the order of memory, so that a
+        # compiler makes no copies; of `interpolate` it makes a gradient of atomic additions.
+        cells = fine.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+        cells.add_(coarse.permute(0, 2, 3, 1)[:, :, None, :, None])
+    else:
+        fine.add_(F.interpolate(coarse, size=fine.shape[-2:], mode="nearest"))

@@ -74,9 +74,8 @@ class MaskHead(nn.Module):
         assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         four = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
-        four = four.view(len(x), 4 * pixels.shape[1], weight.shape[2])
-        # In place saves memory; of a view that is changed in place a compiler makes copies.
-        return F.relu(four, inplace=not torch.compiler.is_compiling())
+        # The view first: changed in place and viewed afterwards, the map is copied by a compiler.
+        return F.relu_(four.view(len(x), 4 * pixels.shape[1], weight.shape[2]))
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
         """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""

@@ -1,0 +1,78 @@
+"""A step as torch's compiler lowers it for a GPU: whole graphs of few operators, maps in one order, nothing copied."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import pytest
+import torch
+
+import lowered
+from small_network import network_config
+from variants import batch_with_points, network_of
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.__version__.startswith(lowered.KNOWN), reason="torch's inside differs by version"),
+]
+
+pytest.importorskip("triton", reason="Triton comes with torch for Linux alone")
+
+PRODUCTS = {"aten.convolution", "aten.convolution_backward", "aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm"}
+CHANNELS = network_config().model.fpn_channels
+OURS = {"maskrcnn.nms", "maskrcnn.pool_averages", "maskrcnn.pool_averages_gradient"}
+
+
+# RoIs of the mask branch, and elements of its largest map: twice the resolution, before the predictor.
+MASKS = {"forward": 16, "prediction": 200}
+LARGEST = {name: rois * 28 * 28 * CHANNELS for name, rois in MASKS.items()}
+
+
+@cache
+def parts() -> dict[str, lowered.Lowered]:
+    batch = batch_with_points()
+    forward, backward = lowered.lower(network_of("FPN").train(), batch.images, batch.targets)
+    with torch.no_grad():
+        (prediction,) = lowered.lower(network_of("FPN").eval().detect, batch.images, network_config().model.detect)
+    return {"forward": forward, "backward": backward, "prediction": prediction}
+
+
+@pytest.fixture(params=["forward", "backward", "prediction"])
+def part(request: pytest.FixtureRequest) -> lowered.Lowered:
+    return parts()[request.param]
+
+
+def test_it_can_be_replayed(part: lowered.Lowered) -> None:
+    assert part.replayed
+
+
+def test_what_the_compiler_does_not_write_itself_are_products_and_selections(part: lowered.Lowered) -> None:
+    called = {kernel.operator.rpartition(".")[0] for kernel in part.kernels} - {""}
+    assert called <= PRODUCTS | OURS | {"aten.topk", "aten.randint"}
+
+
+def is_map(shape: tuple[int, ...]) -> bool:
+    """Of the pyramid or of RoIs: (B, C, h, w), also with cells in pairs."""
+    return len(shape) >= 4 and shape[1] == CHANNELS and shape[-2] * shape[-1] > 1
+
+
+def test_channels_of_maps_lie_together(part: lowered.Lowered) -> None:
+    """A map in another order is read cell by cell, or turned first."""
+    maps = [made for kernel in part.kernels for made in kernel.written if is_map(made[0])]
+    assert maps
+    assert [(shape, strides) for shape, strides in maps if strides[1] != 1] == []
+
+
+def test_no_map_is_put_together_from_pieces(part: lowered.Lowered) -> None:
+    """Neither cell by cell, with atomic additions, nor by copies into views of it."""
+    pieces = {"index_put", "copy", "select_scatter", "slice_scatter", "as_strided_scatter", "scatter_add"}
+    assert [made for made in part.traced if is_map(made[1]) and made[0].split(".")[1] in pieces] == []
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_the_largest_map_of_masks_is_made_by_a_product_and_a_relu_alone(name: str) -> None:
+    made = [
+        shape for kernel in parts()[name].kernels for shape, _ in kernel.written if math.prod(shape) == LARGEST[name]
+    ]
+    assert len(made) == 2
