@@ -74,8 +74,10 @@ class MaskHead(nn.Module):
         assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         four = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
-        # The view first: changed in place and viewed afterwards, the map is copied by a compiler.
-        return F.relu_(four.view(len(x), 4 * pixels.shape[1], weight.shape[2]))
+        shape = (len(x), 4 * pixels.shape[1], weight.shape[2])
+        if torch.compiler.is_compiling():  # it copies what is changed in place and viewed afterwards
+            return F.relu(four.view(shape))
+        return F.relu_(four).view(shape)  # the other way round autograd copies the gradient, the largest of the network
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
         """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""
