@@ -52,6 +52,16 @@ def test_chains_longer_than_a_block() -> None:
     assert keep[0].tolist() == [i % 2 == 0 for i in range(150)]
 
 
+def test_blocks_of_empty_slots_lie_between_boxes() -> None:
+    boxes = clustered(1, 2, 300)
+    valid = torch.zeros(2, 300, dtype=torch.bool)
+    valid[:, :20] = valid[1, 250:] = True
+    keep = by_kernel(boxes, valid, 0.3, None)
+    assert torch.equal(keep, nms(boxes, valid, 0.3, None))
+    assert keep[1, 250:].any()
+    assert not keep[1, 250:].all()
+
+
 def test_no_boxes() -> None:
     nothing = torch.zeros(2, 0, dtype=torch.bool)
     assert by_kernel(torch.zeros(2, 0, 4), nothing, 0.5, None).shape == (2, 0)

@@ -113,23 +113,26 @@ class RPN(nn.Module):
         windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
         if config.levels == "together":
             output = output.together()
-        level_boxes, level_scores = [], []
+        best = []
         for logits, deltas, anchors in zip(*output, strict=True):
-            anchors = box_ops.shorten(anchors, self.shorter)
             scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
-            chosen = deltas.gather(1, index[..., None].expand(-1, -1, 4))
-            boxes = box_ops.decode(chosen, anchors[index], config.box_weights, config.growth_bound)
-            boxes = box_ops.clip(boxes, windows)
-            sides = boxes[..., 2:] - boxes[..., :2]
-            keep = nms(boxes, (sides >= config.min_size).all(-1) & (sides > 0).all(-1), config.nms_iou)
-            level_boxes.append(boxes)
-            level_scores.append(scores.masked_fill(~keep, -torch.inf))
-        scores, boxes = torch.cat(level_scores, dim=1), torch.cat(level_boxes, dim=1)
-        scores, index = scores.topk(min(after, scores.shape[1]), dim=1)
+            best.append((scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)), anchors[index]))
+        counts = [scores.shape[1] for scores, _, _ in best]
+        # A list a level and image, all of one length, so that one suppression serves all: (B, L, slots, ...).
+        scores, deltas, anchors = (
+            torch.stack([_with_slots(part, max(counts)) for part in level], dim=1) for level in zip(*best, strict=True)
+        )
+        anchors = box_ops.shorten(anchors, self.shorter)
+        boxes = box_ops.decode(deltas, anchors, config.box_weights, config.growth_bound)
+        boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        valid = (sides >= config.min_size).all(-1) & (sides > 0).all(-1)  # not the slots, whose anchors are points
+        keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
+        scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf
         if self.training and config.post_nms_train_of == "batch":
             valid &= scores >= scores.flatten().topk(scores.shape[1]).values[-1]
-        boxes = boxes.gather(1, index[..., None].expand(-1, -1, 4))
+        boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
     def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, Tensor]:
@@ -188,3 +191,8 @@ class RPN(nn.Module):
             padding = torch.cat(beyond, dim=1)
             result = padding if result is None else result | padding
         return result
+
+
+def _with_slots(values: Tensor, slots: int) -> Tensor:
+    """(B, n, ...) -> (B, slots, ...), with zeros behind."""
+    return torch.cat([values, values.new_zeros(len(values), slots - values.shape[1], *values.shape[2:])], dim=1)

@@ -42,21 +42,22 @@ def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constex
         j = column + number
         there = j < count
         left = tl.load(valid + start + j, mask=there, other=0) != 0
-        for row in range(0, column, block):
-            i = row + number
-            survived = tl.load(keep + start + i) != 0
-            over = _overlap(boxes, labels, start, i, j, i < count, there, threshold, labelled)
-            left = left & (tl.sum((over & survived[:, None]).to(tl.int32), axis=0) == 0)
-        over = _overlap(boxes, labels, start, j, j, there, there, threshold, labelled)
-        over = over & (number[:, None] < number[None, :])
-        alive = left
-        changed = 1
-        while changed > 0:
-            again = left & (tl.sum((over & alive[:, None]).to(tl.int32), axis=0) == 0)
-            changed = tl.sum((again != alive).to(tl.int32), axis=0)
-            alive = again
-        tl.store(keep + start + j, alive.to(tl.uint8), mask=there)
-        tl.debug_barrier()  # all threads of the program see the block before they read it
+        if tl.sum(left.to(tl.int32), axis=0) > 0:  # lists have more slots than boxes
+            for row in range(0, column, block):
+                i = row + number
+                survived = tl.load(keep + start + i) != 0
+                over = _overlap(boxes, labels, start, i, j, i < count, there, threshold, labelled)
+                left = left & (tl.sum((over & survived[:, None]).to(tl.int32), axis=0) == 0)
+            over = _overlap(boxes, labels, start, j, j, there, there, threshold, labelled)
+            over = over & (number[:, None] < number[None, :])
+            alive = left
+            changed = 1
+            while changed > 0:
+                again = left & (tl.sum((over & alive[:, None]).to(tl.int32), axis=0) == 0)
+                changed = tl.sum((again != alive).to(tl.int32), axis=0)
+                alive = again
+            tl.store(keep + start + j, alive.to(tl.uint8), mask=there)
+            tl.debug_barrier()  # all threads of the program see the block before they read it
 
 
 @triton.jit
