@@ -2,7 +2,7 @@
 
 Graphs are traced on the CPU in the form that a GPU is given, moved to a pretended `cuda:0` and lowered by Inductor for
 an H200; nothing runs. Inductor and Triton ask for the properties of the device, and stand-ins answer. What they ask for
-is torch's own business, so this knows one version of it (`KNOWN`).
+is torch's own business, so this knows one version of it: 2.15.
 
     python tests/lowered.py            # R50-FPN, two images of 1024x1024, training and prediction, bf16
 """
@@ -38,7 +38,6 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from maskrcnn.ops import nms, roi_align
 
-KNOWN = "2.15"
 CUDA = torch.device("cuda:0")
 H200 = SimpleNamespace(
     name="NVIDIA H200",
