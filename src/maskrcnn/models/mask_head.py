@@ -77,7 +77,7 @@ class MaskHead(nn.Module):
         shape = (len(x), 4 * pixels.shape[1], weight.shape[2])
         if torch.compiler.is_compiling():  # it copies what is changed in place and viewed afterwards
             return F.relu(four.view(shape))
-        return F.relu_(four).view(shape)  # the other way round autograd copies the gradient, the largest of the network
+        return F.relu_(four).view(shape)  # the other way round autograd copies the gradient
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
         """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""

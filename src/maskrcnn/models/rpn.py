@@ -67,7 +67,7 @@ class RPNHead(nn.Module):
         x = feature
         for conv in self.convs:
             x = F.relu_(conv(x))
-        # Both as one convolution: the map, the largest of the network, is read once, and its gradient written once.
+        # Both as one convolution: the map is read once, and its gradient written once.
         layers = (self.objectness, self.deltas)
         weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
         both = F.conv2d(x, weight, bias).permute(0, 2, 3, 1).float()
@@ -195,4 +195,4 @@ class RPN(nn.Module):
 
 def _with_slots(values: Tensor, slots: int) -> Tensor:
     """(B, n, ...) -> (B, slots, ...), with zeros behind."""
-    return torch.cat([values, values.new_zeros(len(values), slots - values.shape[1], *values.shape[2:])], dim=1)
+    return F.pad(values, (0, 0) * (values.dim() - 2) + (0, slots - values.shape[1]))
