@@ -24,10 +24,10 @@ from maskrcnn.config import (
     ModelConfig,
     ResNetConfig,
 )
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.open import framework_of
-from maskrcnn.weights.read import Checkpoint
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
 HEADS = BoxHeadConfig(hidden=24)

@@ -15,12 +15,12 @@ import torch
 from maskrcnn.config import Config
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
+from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.polygons import polygons_to_crop
 from maskrcnn.predict import preprocess
-from maskrcnn.structures.image_file import read_image
 from maskrcnn.weights.imported import Imported
 
 

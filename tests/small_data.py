@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from maskrcnn.config import AnchorConfig, AugmentConfig, BoxHeadConfig, Category, Config, ImageConfig, MaskHeadConfig
+from maskrcnn.config.presets import preset
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor
-from maskrcnn.presets import preset
 
 COLOURS = {"red": (200, 40, 40), "blue": (40, 60, 210)}
 

@@ -12,7 +12,7 @@ import pytest
 
 import maskrcnn
 from maskrcnn.config import config_from_dict, config_to_dict
-from maskrcnn.presets import PRESETS, preset
+from maskrcnn.config.presets import PRESETS, preset
 
 HEAVY = ["torch", "torchvision", "numpy", "PIL", "pydantic", "rich", "matplotlib", "supervision", "hotcoco", "tyro"]
 

@@ -10,8 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskrcnn import presets
-    from maskrcnn.config import Config
+    from maskrcnn.config import Config, presets
     from maskrcnn.errors import MaskRCNNError
     from maskrcnn.predict import load
     from maskrcnn.training.evaluate import evaluate
@@ -31,7 +30,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "presets":
-        return import_module("maskrcnn.presets")
+        return import_module("maskrcnn.config.presets")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value  # the next use does not come here

@@ -11,8 +11,8 @@ from maskrcnn.benchmark.pair import build_theirs, v1_config, without_sampling
 from maskrcnn.benchmark.predict import as_float, bench_predict, generate_images
 from maskrcnn.benchmark.settings import PredictSettings, Protocol
 from maskrcnn.errors import ImageError
+from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
-from maskrcnn.structures.image_file import read_image
 
 SMALL = PredictSettings(size=(64, 96), count=2, short_side=64, long_side=96, batch_size=2, detections=10)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from maskrcnn.presets import PRESETS
+from maskrcnn.config.presets import PRESETS
 
 
 def test_all_presets_with_their_cost(command):

@@ -6,7 +6,7 @@ import pytest
 
 from maskrcnn.cli import train
 from maskrcnn.config import Config
-from maskrcnn.presets import PRESETS, preset
+from maskrcnn.config.presets import PRESETS, preset
 
 BASE = ["--data", "d.json", "--out", "runs/x"]
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskrcnn.config.presets import preset
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.shapes import CLASSES, KEYPOINTS, draw_shapes, write_shapes
 from maskrcnn.data.transforms import training_sample
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.presets import preset
 from maskrcnn.structures.masks import RLE
 
 Drawn = tuple[np.ndarray, list[dict[str, Any]]]

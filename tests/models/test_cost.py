@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from maskrcnn.config import Config
+from maskrcnn.config.presets import preset
 from maskrcnn.models.cost import cost
-from maskrcnn.presets import preset
 
 CELLS = [200 * 336, 100 * 168, 50 * 84, 25 * 42, 13 * 21]  # of 800 x 1333, padded to 800 x 1344
 

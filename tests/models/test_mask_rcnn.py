@@ -18,10 +18,10 @@ from torchvision.models.detection import (
 )
 
 from maskrcnn.config import BoxHeadConfig, DetectConfig, MaskHeadConfig, ResNetConfig
+from maskrcnn.config.presets import PRESETS, preset
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.resnet import Bottleneck
-from maskrcnn.presets import PRESETS, preset
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from small_network import Objects, batch_of, lively_network, network_config, sample_of

@@ -17,10 +17,10 @@ from maskrcnn.config import Config
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import collate
 from maskrcnn.data.transforms import Sample
+from maskrcnn.files.images import read_image
 from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor
-from maskrcnn.structures.image_file import read_image
 from maskrcnn.weights.torchvision import our_layout, our_names
 from maskrcnn.weights.torchvision_config import Version
 from torchvision_copy import torchvision_model, torchvisions_rules

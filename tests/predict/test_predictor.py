@@ -236,7 +236,7 @@ def test_300_detections_on_12_megapixels_cost_megabytes() -> None:
 import resource
 import torch
 from maskrcnn.predict import postprocess, to_coco_results
-from maskrcnn.presets import preset
+from maskrcnn.config.presets import preset
 from maskrcnn.structures.detections import Detections
 torch.manual_seed(0)
 corner = torch.rand(1, 300, 2) * torch.tensor([600.0, 400.0])

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from maskrcnn.config import Config, TimmConfig
+from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 from maskrcnn.models.build import build_model
-from maskrcnn.presets import preset
 from maskrcnn.training.ablation import ROWS, TABLES, Measured, Row, Runs, markdown, write_tables
 from small_data import small_config, write_small
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from maskrcnn.config import Config, ConfigError, ImageConfig, ModelConfig, ResNetConfig
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.weights.backbones import check_rules, load_backbone, read_backbone, with_rules_of
 from maskrcnn.weights.initialise import with_conventions
-from maskrcnn.weights.read import Checkpoint
 from older_twins import KINDS, convolutions
 
 ARCHITECTURE = ResNetConfig(depth=50, width=8, frozen_stages=0)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights import detectron
 from maskrcnn.weights.coco_categories import named_as_coco
 from maskrcnn.weights.detectron import import_checkpoint, read_config
 from maskrcnn.weights.open import open_weights
-from maskrcnn.weights.read import Checkpoint
 from older_twins import BLOCKS, KINDS, convolutions, found_and_returned, kinds, put, random_state, their_values
 
 BOX, MASK, KEYPOINT = (f"roi_heads.{branch}.head" for branch in ("box", "mask", "keypoint"))

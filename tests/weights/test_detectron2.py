@@ -24,10 +24,10 @@ from maskrcnn.config import (
     RPNConfig,
 )
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.detectron2 import export_state, import_checkpoint, read_config, recognise
-from maskrcnn.weights.read import Checkpoint
 
 TRUNK = "backbone.bottom_up."
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.detectron2 import export_state, import_checkpoint, read_config, recognise, their_name
-from maskrcnn.weights.read import read_checkpoint
 from peer_case import (
     Case,
     assert_detections,

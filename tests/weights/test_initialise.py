@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from maskrcnn.config import Category, Config, ResNetConfig
-from maskrcnn.presets import preset
+from maskrcnn.config.presets import preset
 from maskrcnn.training.loop import train
 from maskrcnn.weights.initialise import initialise, with_conventions
 from maskrcnn.weights.model_file import open_model, save_model

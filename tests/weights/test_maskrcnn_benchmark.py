@@ -11,10 +11,10 @@ from torch import Tensor
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights import maskrcnn_benchmark
 from maskrcnn.weights.maskrcnn_benchmark import import_checkpoint, read_config
 from maskrcnn.weights.open import open_weights
-from maskrcnn.weights.read import Checkpoint
 from older_twins import (
     AFFINE,
     KINDS,

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.structures.images import place
 from maskrcnn.weights.imported import fold_norm
 from maskrcnn.weights.matterport import EPS, export_state, import_checkpoint, read_config, recognise
-from maskrcnn.weights.read import Checkpoint
 from small_network import batch_of, sample_of
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
+from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 from maskrcnn.models.box_head import box_losses
 from maskrcnn.models.mask_head import MaskBranch, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -27,7 +28,6 @@ from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.matterport import FOLDED, PLAIN, PREDICTORS, export_state, import_checkpoint, read_config
 from maskrcnn.weights.matterport_config import EPS
 from maskrcnn.weights.model_file import save_model
-from maskrcnn.weights.read import Checkpoint, read_checkpoint
 from peer_fixtures import PeerFixture, network_of, relative_error
 
 XYXY = [1, 0, 3, 2]  # boxes y1 x1 y2 x2, and offsets dy dx dh dw

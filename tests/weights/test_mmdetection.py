@@ -21,10 +21,10 @@ from maskrcnn.config import (
     RPNConfig,
 )
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.coco_categories import COCO
 from maskrcnn.weights.mmdetection import export_state, import_checkpoint, recognise
-from maskrcnn.weights.read import Checkpoint
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
 PLAIN = replace(BACKBONE, stride_in_1x1=False, norm="fixed_batch_norm")  # style pytorch

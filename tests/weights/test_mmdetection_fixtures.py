@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_head import mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rois import RoIs
 from maskrcnn.ops.matching import match
 from maskrcnn.weights.mmdetection import export_state, import_checkpoint, read_config, recognise, their_name
 from maskrcnn.weights.open import open_weights
-from maskrcnn.weights.read import read_checkpoint
 from peer_case import (
     Case,
     assert_detections,

@@ -10,8 +10,8 @@ import torch
 import torchvision.models as models
 
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.fetch import fetch
 from maskrcnn.weights import named
-from maskrcnn.weights.download import fetch
 from maskrcnn.weights.named import NamedWeights, is_named, local_file, named_weights
 
 MASK_3X = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"

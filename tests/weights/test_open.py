@@ -15,13 +15,13 @@ from torch import Tensor
 import maskrcnn
 from maskrcnn.config import Category, Config, differing_settings
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor
 from maskrcnn.weights import detectron2
 from maskrcnn.weights.families import FAMILIES, family_of
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import FRAMEWORKS, framework_of, holds_detector, name_of, open_weights
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.torchvision import export_state
 from maskrcnn.weights.torchvision_config import with_rules
 from small_network import lively_network, network_config

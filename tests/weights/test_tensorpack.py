@@ -14,10 +14,10 @@ from torch import Tensor
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.weights import tensorpack
 from maskrcnn.weights.open import open_weights
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.tensorpack import import_checkpoint, read_config
 from older_twins import (
     GROUPED,

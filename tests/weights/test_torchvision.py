@@ -26,16 +26,16 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from maskrcnn.config import DetectConfig
+from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.box_head import BoxBranch, BoxHead
 from maskrcnn.models.build import build_model
 from maskrcnn.models.rois import RoIPooler
 from maskrcnn.models.rpn import Proposals
-from maskrcnn.presets import preset
 from maskrcnn.weights import torchvision
 from maskrcnn.weights.coco_categories import COCO, COCO_PERSON
 from maskrcnn.weights.imported import Imported, IncompleteError
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.torchvision import class_rows, export_state, import_checkpoint, our_layout, our_names
 from maskrcnn.weights.torchvision_config import torchvision_config, with_rules
 

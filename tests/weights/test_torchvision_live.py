@@ -14,9 +14,9 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from maskrcnn.benchmark.pair import SPREAD, enliven
 from maskrcnn.data.shapes import draw_shapes
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.torchvision import class_rows, export_state, import_checkpoint
 from torchvision_copy import SPREAD_KEYPOINT
 

@@ -32,10 +32,10 @@ from maskrcnn.benchmark.pair import Pair, make_pair, stored_ours, stored_theirs,
 from maskrcnn.benchmark.settings import PredictSettings, Protocol
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
+from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import in_precision
 from maskrcnn.predict import Predictor, preprocess, stream
 from maskrcnn.structures.detections import Instances
-from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.tensors import to_device
 
 T = TypeVar("T")

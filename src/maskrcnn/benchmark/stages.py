@@ -12,9 +12,9 @@ import torch
 
 from maskrcnn.benchmark.measure import Mark, Stopwatch, Track
 from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import in_precision
 from maskrcnn.predict import Predictor, postprocess, preprocess
-from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.tensors import to_device
 
 Marks = list[tuple[str, Mark, Mark]]

@@ -1,6 +1,6 @@
 """torchvision's way from a COCO JSON to a training sample: dense masks, transforms v2.
 
-What its detection references do (`references/detection`: `coco_utils.py`, and `presets.py` with
+What its detection references do (`references/detection`: `coco_utils.py`, and `config/presets.py` with
 `--data-augmentation lsj --backend tv_tensor`), with the random draws given from outside. Run lengths and polygons are
 decoded by hotcoco, which is faster than pycocotools. Legend: N objects, H and W of the image, S side of the sample.
 """

@@ -11,8 +11,8 @@ import tyro
 
 from maskrcnn.cli.train import flag_types, preset_name
 from maskrcnn.config import Config
+from maskrcnn.config.presets import preset as preset_config
 from maskrcnn.errors import ConfigError
-from maskrcnn.presets import preset as preset_config
 
 DEFAULT_PRESET = "mask_rcnn_tiny"
 

@@ -37,7 +37,7 @@ class Predict:
     argv: Argv = ()
 
     def run(self) -> int:
-        from maskrcnn.structures.image_file import image_files
+        from maskrcnn.files.images import image_files
 
         files = image_files(self.images)  # before torch: a wrong path is noticed at once
         from maskrcnn.benchmark.predict import bench_predict

@@ -117,7 +117,7 @@ class Show:
 
         from maskrcnn.cli.output import console, track
         from maskrcnn.data.coco import load_coco
-        from maskrcnn.structures.atomic import atomic_write
+        from maskrcnn.files.atomic import atomic_write
         from maskrcnn.visualise import draw
 
         dataset = load_coco(self.json_file, self.images)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from maskrcnn.presets import preset
+from maskrcnn.config.presets import preset
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
@@ -88,7 +88,7 @@ def draw_sheet(model: Predictor, data: Path, path: Path, rows: int = 8) -> None:
     from PIL import Image
 
     from maskrcnn.data.coco import load_coco
-    from maskrcnn.structures.atomic import atomic_write
+    from maskrcnn.files.atomic import atomic_write
     from maskrcnn.visualise import contact_sheet
 
     dataset = load_coco(data)

@@ -43,7 +43,7 @@ class Predict:
     def run(self) -> int:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
-        from maskrcnn.structures.image_file import image_files
+        from maskrcnn.files.images import image_files
 
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         from maskrcnn.predict import load, predict_files

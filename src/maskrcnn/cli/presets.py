@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from maskrcnn.presets import PRESETS, preset
+from maskrcnn.config.presets import PRESETS, preset
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 

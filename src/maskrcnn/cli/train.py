@@ -13,7 +13,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from maskrcnn.config import Config
-from maskrcnn.presets import preset as preset_config
+from maskrcnn.config.presets import preset as preset_config
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
 

@@ -36,9 +36,9 @@ class Inspect:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.config import config_to_dict
+        from maskrcnn.files.checkpoint import read_checkpoint
         from maskrcnn.weights.named import local_file
         from maskrcnn.weights.open import open_weights
-        from maskrcnn.weights.read import read_checkpoint
 
         path = local_file(self.file)
         checkpoint = read_checkpoint(path)
@@ -186,7 +186,7 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
 def other_rules(framework: Any, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
     """Settings of a model that an export cannot hold: what the framework would take for them, and what they are."""
     from maskrcnn.config import differing_settings
-    from maskrcnn.weights.read import Checkpoint
+    from maskrcnn.files.checkpoint import Checkpoint
 
     usual = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
     differing = differing_settings(usual, config).items()
@@ -197,7 +197,7 @@ def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
     """A file of tensors by name, as torch.save writes it."""
     import torch
 
-    from maskrcnn.structures.atomic import atomic_write
+    from maskrcnn.files.atomic import atomic_write
 
     with atomic_write(path) as temporary:
         torch.save(state, temporary)

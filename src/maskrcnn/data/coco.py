@@ -33,10 +33,10 @@ from maskrcnn.data.annotation import (
 )
 from maskrcnn.data.records import PackedBytes, Record, Records, ids_of, pack_ids
 from maskrcnn.errors import ConfigError, DataError, ImageError
+from maskrcnn.files.images import read_image
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
 from maskrcnn.structures.detections import Instances
-from maskrcnn.structures.image_file import read_image
 from maskrcnn.structures.keypoints import keypoint_names
 from maskrcnn.structures.masks import RLE, Masks, known_areas
 

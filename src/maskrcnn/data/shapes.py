@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE
 

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import ImageError
+from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.images import image_size, read_image
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.predictor import Predictor
 from maskrcnn.predict.stream import stream
-from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Instances
-from maskrcnn.structures.image_file import image_size, read_image
 
 LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
 

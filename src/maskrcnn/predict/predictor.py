@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 
 from maskrcnn.config import Config
+from maskrcnn.files.images import as_rgb, read_image
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import Precision, compiled, in_precision
 from maskrcnn.predict.images import postprocess, preprocess
 from maskrcnn.structures.detections import Detections, Instances
-from maskrcnn.structures.image_file import as_rgb, read_image
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.structures.tensors import map_tensors, to_device
 from maskrcnn.weights.model_file import save_model

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.config import Config, KeypointHeadConfig, MaskHeadConfig, ResNetConfig, config_to_dict
+from maskrcnn.config.presets import with_c4, with_c5
 from maskrcnn.errors import ConfigError, TrainingError
-from maskrcnn.presets import with_c4, with_c5
-from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.loop import train
 

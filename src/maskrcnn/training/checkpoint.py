@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict, differing_settings
 from maskrcnn.errors import TrainingError, WeightsError
+from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.torch_zip import read_torch
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.weights.model_file import fill
-from maskrcnn.weights.torch_file import read_torch
 
 NAME = "last.ckpt"
 

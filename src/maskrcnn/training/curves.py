@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.visualise import PALETTE
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from maskrcnn.data.coco import CocoDataset, find_json, load_coco, read_json
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.inputs import GroundTruth, read_ground_truth
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
-from maskrcnn.structures.atomic import atomic_write
 from maskrcnn.structures.detections import Instances
 
 

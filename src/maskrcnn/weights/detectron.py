@@ -17,6 +17,7 @@ from torch import Tensor
 
 from maskrcnn.config import Config, ModelConfig, ResNetConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import BLOCKS
 from maskrcnn.weights.before_detectron2 import finished, our_rows, plain_yaml, read_yaml, their_layout
 from maskrcnn.weights.detectron2_settings import flat
@@ -24,7 +25,6 @@ from maskrcnn.weights.detectron_settings import DEFAULTS, in_other_names, usual
 from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.maskrcnn_benchmark_config import DEFAULTS as DEFAULTS_THERE
 from maskrcnn.weights.maskrcnn_benchmark_config import our_config
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import SHARED_HEAD, model_of
 
 # A blob is a layer, perhaps its norm (bn: scale and shift of a batch norm that is folded), and what it is of that.

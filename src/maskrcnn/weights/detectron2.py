@@ -16,6 +16,7 @@ from torch import Tensor
 
 from maskrcnn.config import AnchorConfig, Config
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.detectron2_config import our_config
 from maskrcnn.weights.detectron2_settings import CELL_ANCHORS, STORED_SETTINGS, read_config
 from maskrcnn.weights.imported import (
@@ -27,7 +28,6 @@ from maskrcnn.weights.imported import (
     other_colours,
     reordered,
 )
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
 
 __all__ = ["export_state", "import_checkpoint", "read_config", "recognise"]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import read_checkpoint
+from maskrcnn.files.containers import SUFFIXES
 from maskrcnn.models.timm_backbone import TimmBackbone
-from maskrcnn.weights.containers import SUFFIXES
 from maskrcnn.weights.named import downloaded, local_file
-from maskrcnn.weights.read import read_checkpoint
 
 # torchvision's name -> ours, applied in order
 RENAMES = (

@@ -11,12 +11,12 @@ from torch import nn
 
 from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, TimmConfig, config_from_dict, config_to_dict
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.backbones import check_rules, fill_backbone, read_backbone, with_rules_of
 from maskrcnn.weights.imagenet import imagenet_file, is_file, load_timm
 from maskrcnn.weights.open import holds_detector, open_weights
-from maskrcnn.weights.read import read_checkpoint
 
 # Layers with a row for each class, which another set of classes cannot use.
 CLASS_LAYERS = re.compile(

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.weights.before_detectron2 import finished, our_rows, read_yaml, their_layout
 from maskrcnn.weights.detectron2_settings import flat
 from maskrcnn.weights.imagenet import ours_to_torchvision, torchvision_to_ours
 from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.maskrcnn_benchmark_config import DEFAULTS, our_config, usual
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import SHARED_HEAD, model_of
 
 BODY = "backbone.body."

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from maskrcnn.config import Config, ResNetConfig
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import BLOCKS
 from maskrcnn.weights.imported import Imported, background_first, background_last, complete, fold_norm
 from maskrcnn.weights.matterport_config import EPS, XYWH, Layers, config_of
-from maskrcnn.weights.read import Checkpoint
 
 PARAMETER = re.compile(r"^(kernel|bias|gamma|beta|moving_mean|moving_variance)(?:_\d+)?(?::\d+)?$")
 LAYER = re.compile(

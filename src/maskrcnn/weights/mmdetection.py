@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config, HeadNorm, Norm, ResNetConfig
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import stage_channels
 from maskrcnn.weights.imported import (
     Imported,
@@ -27,7 +28,6 @@ from maskrcnn.weights.imported import (
 from maskrcnn.weights.mmdetection_config import our_config
 from maskrcnn.weights.mmdetection_settings import read_config
 from maskrcnn.weights.mmdetection_usual import reads_bgr
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
 
 __all__ = ["export_state", "import_checkpoint", "read_config", "recognise"]

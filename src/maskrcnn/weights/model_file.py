@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.arrays import read_safetensors
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.structures.atomic import atomic_write
-from maskrcnn.weights.containers import container_of
 
 METADATA_KEY = "maskrcnn"
 FORMAT = 1
@@ -90,22 +89,3 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     if problems:
         raise WeightsError(f"{source}: the tensors do not fit the model: {'; '.join(problems)}")
     module.load_state_dict(dict(tensors))
-
-
-def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and its metadata.
-
-    Raises:
-        WeightsError: the file is missing, empty, truncated or of another kind.
-    """
-    path = Path(path)
-    if (container := container_of(path)) != "safetensors":
-        raise WeightsError(f"{path}: expected a safetensors file, found one of the kind {container}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"{path}: not a whole safetensors file ({reason}); it may be truncated: get the file again"
-        ) from None

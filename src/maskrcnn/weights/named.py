@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.containers import SUFFIXES
-from maskrcnn.weights.download import fetch
+from maskrcnn.files.containers import SUFFIXES
+from maskrcnn.files.fetch import fetch
 
 
 @dataclass(frozen=True)

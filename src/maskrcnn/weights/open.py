@@ -9,6 +9,7 @@ from typing import Any
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights import (
@@ -25,7 +26,6 @@ from maskrcnn.weights.families import NO_MASK_RCNN, family_of
 from maskrcnn.weights.imported import Imported, IncompleteError, listed
 from maskrcnn.weights.model_file import METADATA_KEY, open_model
 from maskrcnn.weights.named import is_named, local_file, named_weights
-from maskrcnn.weights.read import Checkpoint, read_checkpoint
 
 # Each has recognise, read_config, import_checkpoint and export_state. The first that recognises a file imports it.
 FRAMEWORKS: tuple[ModuleType, ...] = (

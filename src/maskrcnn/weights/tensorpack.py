@@ -15,10 +15,10 @@ from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.before_detectron2 import finished, our_rows, their_layout
 from maskrcnn.weights.detectron2_settings import flat
 from maskrcnn.weights.imported import Imported, listed, reordered
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import SHARED_HEAD, model_of
 from maskrcnn.weights.tensorpack_config import DEFAULTS, our_config, read_settings, usual
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from maskrcnn.config import Config, ResNetConfig
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.imagenet import ours_to_torchvision, torchvision_to_ours
 from maskrcnn.weights.imported import Imported, channels_first_columns, channels_last_columns, channels_read, complete
-from maskrcnn.weights.read import Checkpoint
 from maskrcnn.weights.shapes import model_of
 from maskrcnn.weights.torchvision_config import our_config, read_config
 

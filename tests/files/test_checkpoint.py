@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskrcnn.errors import MissingPackageError, WeightsError
-from maskrcnn.weights.read import Checkpoint, read_checkpoint
+from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 
 WEIGHTS = {"conv.weight": torch.arange(6.0).reshape(2, 3), "conv.bias": torch.ones(2, dtype=torch.float64)}
 ARRAYS = {name: value.numpy() for name, value in WEIGHTS.items()}

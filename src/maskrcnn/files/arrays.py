@@ -1,4 +1,4 @@
-"""Arrays by name from `.npz` and from HDF5 as Keras writes it."""
+"""Arrays by name from `.npz`, from HDF5 as Keras writes it, and from safetensors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from maskrcnn.errors import MissingPackageError, WeightsError
-from maskrcnn.weights.pickled_values import RefusedError, array_of, check_dtype, numbers_or_texts
+from maskrcnn.files.containers import container_of
+from maskrcnn.files.pickle_values import RefusedError, array_of, check_dtype, numbers_or_texts
 
 # Compressed weights keep most of their size; more than this is a file made to fill the memory.
 MAX_GROWTH = 30
@@ -125,3 +128,22 @@ def _check_growth(path: Path, size: int) -> None:
 
 def _line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file and its metadata.
+
+    Raises:
+        WeightsError: the file is missing, empty, truncated or of another kind.
+    """
+    path = Path(path)
+    if (container := container_of(path)) != "safetensors":
+        raise WeightsError(f"{path}: expected a safetensors file, found one of the kind {container}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path}: not a whole safetensors file ({reason}); it may be truncated: get the file again"
+        ) from None

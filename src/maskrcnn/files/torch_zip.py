@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.pickled_values import Builder, Global
-from maskrcnn.weights.unpickle import DAMAGES, build, read_calls, unpickle
+from maskrcnn.files.pickle_scan import DAMAGES, build, read_calls, unpickle
+from maskrcnn.files.pickle_values import Builder, Global
 
 # torch's classes of storages and the elements that they hold; UntypedStorage counts bytes.
 STORAGES = {

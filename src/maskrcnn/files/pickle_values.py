@@ -1,7 +1,7 @@
 """What the names in a pickle may stand for: arrays, plain Python values, and classes that are left out.
 
 A pickle is a list of calls of functions that it names. Ours are read without calling what is named: each call is
-first only written down (`unpickle.py`), and then a function of this file, chosen by the name, makes the value from
+first only written down (`pickle_scan.py`), and then a function of this file, chosen by the name, makes the value from
 arguments that it has checked.
 """
 
@@ -193,7 +193,7 @@ def _set(args: tuple[Any, ...], state: Any) -> set[Any]:
     return set(items)
 
 
-# Names are those of Python 3 and of numpy 1; `unpickle.py` translates the others.
+# Names are those of Python 3 and of numpy 1; `pickle_scan.py` translates the others.
 BUILDERS: dict[str, Builder] = {
     "_codecs.encode": _encode,
     "builtins.bytearray": _bytearray,

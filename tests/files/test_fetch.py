@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.download import cache_folder, fetch
+from maskrcnn.files.fetch import cache_folder, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -189,7 +189,7 @@ def test_a_server_without_parts_begins_again(server: Server) -> None:
 
 
 def test_a_connection_that_breaks_again_and_again(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskrcnn.weights.download.ATTEMPTS", 2)
+    monkeypatch.setattr("maskrcnn.files.fetch.ATTEMPTS", 2)
     server.break_after = [100_000, 0, 0]
     message = refused(server.url(), "cannot download .* 100000 bytes are kept, and the next try goes on from there")
     assert "give the path of the file" in message
@@ -203,7 +203,7 @@ def test_a_connection_that_breaks_again_and_again(server: Server, cache: Path, m
 def part_of(server: Server, monkeypatch: pytest.MonkeyPatch, **checks: object) -> None:
     """An earlier run that ended in the middle."""
     with monkeypatch.context() as patch:
-        patch.setattr("maskrcnn.weights.download.ATTEMPTS", 1)
+        patch.setattr("maskrcnn.files.fetch.ATTEMPTS", 1)
         server.break_after = [100_000, 0]
         refused(server.url(), "100000 bytes are kept", **checks)
     server.asked.clear()
@@ -356,9 +356,7 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 # Without the package's other imports, which take seconds.
-FETCH = (
-    "import sys; from maskrcnn.weights import download\ndownload.BAR_AFTER /= 10; print(download.fetch(sys.argv[1]))"
-)
+FETCH = "import sys; from maskrcnn.files import fetch\nfetch.BAR_AFTER /= 10; print(fetch.fetch(sys.argv[1]))"
 
 
 def start(url: str, **streams: int) -> subprocess.Popen[str]:

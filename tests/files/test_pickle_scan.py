@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.pickled_values import HARMLESS, Global
-from maskrcnn.weights.unpickle import MAX_DEPTH, unpickle
+from maskrcnn.files.pickle_scan import MAX_DEPTH, unpickle
+from maskrcnn.files.pickle_values import HARMLESS, Global
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -588,5 +588,5 @@ def test_lists_of_shared_lists_take_no_time() -> None:
 
 
 def test_too_many_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskrcnn.weights.unpickle.MAX_OPCODES", 100)
+    monkeypatch.setattr("maskrcnn.files.pickle_scan.MAX_OPCODES", 100)
     refused(b"N0" * 60 + b"N.", "more than 100 opcodes")

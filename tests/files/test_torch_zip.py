@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.torch_file import DTYPES, LEGACY_MAGIC, read_torch
+from maskrcnn.files.torch_zip import DTYPES, LEGACY_MAGIC, read_torch
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.structures.atomic import atomic_write
+from maskrcnn.files.atomic import atomic_write
 
 
 def test_the_file_appears_whole(tmp_path: Path) -> None:

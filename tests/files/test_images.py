@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from maskrcnn.errors import ImageError
-from maskrcnn.structures import image_file
-from maskrcnn.structures.image_file import as_rgb, image_files, image_size, read_image
+from maskrcnn.files import images
+from maskrcnn.files.images import as_rgb, image_files, image_size, read_image
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -97,7 +97,7 @@ def test_files_that_are_no_images_are_named(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(ImageError, match=words) as caught:
             read_image(tmp_path / name)
         assert "\n" not in str(caught.value)
-    monkeypatch.setattr(image_file, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(images, "MOST_PIXELS", 1000)
     with pytest.raises(ImageError, match="64 x 64 pixels are more than the limit of 1000"):
         read_image(tmp_path / "whole.jpg")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.torch_file import LEGACY_MAGIC
+from maskrcnn.files.torch_zip import LEGACY_MAGIC
 
 Container = Literal["torch", "pickle", "safetensors", "npz", "hdf5"]
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NoReturn, TypeGuard
 import numpy as np
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.pickled_values import (
+from maskrcnn.files.pickle_values import (
     BUILDERS,
     DICTIONARIES,
     HARMLESS,

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.weights.array_files import read_hdf5, read_npz
-from maskrcnn.weights.containers import Container, container_of
-from maskrcnn.weights.model_file import read_safetensors
-from maskrcnn.weights.torch_file import read_torch
-from maskrcnn.weights.unpickle import unpickle
+from maskrcnn.files.arrays import read_hdf5, read_npz, read_safetensors
+from maskrcnn.files.containers import Container, container_of
+from maskrcnn.files.pickle_scan import unpickle
+from maskrcnn.files.torch_zip import read_torch
 
 # Where the frameworks keep the weights in a training file: the first of these that holds tensors is read.
 # model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
