@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -15,8 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import maskrcnn
 from maskrcnn.structures.tensors import map_tensors
 
+PACKAGE = Path(maskrcnn.__file__).parent
 T = TypeVar("T")
 
 
@@ -31,7 +34,7 @@ class Copies(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
         if len({tensor.device.type for tensor in tensors}) > 1:
-            frames = [f for f in traceback.extract_stack() if "/maskrcnn/" in f.filename]
+            frames = [f for f in traceback.extract_stack() if Path(f.filename).is_relative_to(PACKAGE)]
             self.found.append(f"{func} at {frames[-1].filename}:{frames[-1].lineno}")
         return result
 

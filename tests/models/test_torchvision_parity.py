@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,23 @@ def small(shared: Path, request: pytest.FixtureRequest) -> Pair:
     return make_pair(shared, request.param, 224, 373, 200, 40)
 
 
-def assert_same_detections(pair: Pair, images: list[np.ndarray]) -> None:
+def with_double_layers(pair: Pair) -> Pair:
+    """The same pair with every layer in float64; images are still resized and normalised in float32 on both sides.
+
+    An untrained network enlarges float32's rounding: torchvision's own scores move by up to 1e-3 when only the order of
+    its sums changes, and that order depends on the processor. With float64 layers only the rules are compared.
+    """
+    theirs, ours = copy.deepcopy(pair.theirs).double(), copy.deepcopy(pair.ours).double()
+    ours.pixel_mean, ours.pixel_std = pair.ours.pixel_mean, pair.ours.pixel_std
+    for network in (theirs, ours):
+        network.backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
+    return Pair(theirs, ours, pair.config)
+
+
+def assert_same_detections(
+    pair: Pair, images: list[np.ndarray], *, box_tolerance: float = 0.01, score_tolerance: float = 1e-4
+) -> None:
+    """Box edges differ by less than `box_tolerance` pixels, scores by less than `score_tolerance`."""
     with torch.no_grad():
         expected = pair.theirs([as_float(image) for image in images])
     found = Predictor(pair.ours, pair.config).predict_arrays(images)
@@ -80,16 +97,21 @@ def assert_same_detections(pair: Pair, images: list[np.ndarray]) -> None:
             distance = np.abs(ours.boxes - box).max(1) + 1e6 * (~free | (ours.labels != label))
             match = int(distance.argmin())
             free[match] = False
-            assert distance[match] < 0.01
-            assert abs(ours.scores[match] - score) < 1e-4
+            assert distance[match] < box_tolerance
+            assert abs(ours.scores[match] - score) < score_tolerance
             theirs_mask, ours_mask = probability > 0.5, dense[match]
             differ, either = (theirs_mask ^ ours_mask).sum(), (theirs_mask | ours_mask).sum()
             assert differ <= max(2, 0.001 * either)  # IoU 0.999; of a small mask two pixels on the threshold
 
 
 def test_detections(small: Pair, shared: Path) -> None:
-    """Boxes, scores, labels and masks of a batch of a landscape and a portrait image."""
-    assert_same_detections(small, images_of(shared))
+    """Boxes, scores, labels and masks of a batch of a landscape and a portrait image, whatever the processor."""
+    assert_same_detections(with_double_layers(small), images_of(shared), box_tolerance=3e-3, score_tolerance=4e-5)
+
+
+def test_detections_in_float32(shared: Path) -> None:
+    """As a user gets them."""
+    assert_same_detections(make_pair(shared, 1, 224, 373, 200, 40), images_of(shared))
 
 
 @pytest.mark.slow
