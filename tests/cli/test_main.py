@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import re
+import shlex
 import subprocess
 import sys
 
@@ -93,7 +94,7 @@ def test_defects_keep_their_traceback(error):
 
 def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run(
-        f"{sys.executable} -c 'import sys; from maskrcnn import cli; "
+        f"{shlex.quote(sys.executable)} -c 'import sys; from maskrcnn import cli; "
         'sys.exit(cli.exit_code_of(lambda: print("x\\n" * 100000) or 0))\' | head -1; echo ${PIPESTATUS[0]}',
         shell=True,
         executable="/bin/bash",
