@@ -141,7 +141,7 @@ def _in_this_process(
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], protocol: Protocol) -> list[float]:
     """Of one batch that lies on the device, a value a round."""
     watch = Stopwatch(predictor.device)
-    batch = to_device(preprocess(images, predictor.config.image, few=protocol.compile), predictor.device)
+    batch = to_device(preprocess(images, predictor.config, few=protocol.compile), predictor.device)
     seconds = [watch.time(lambda: predictor.detect(batch)) for _ in range(protocol.warmup + protocol.rounds)]
     return seconds[protocol.warmup :]
 

@@ -56,7 +56,7 @@ def stage_seconds(
         with _marked(parts_of(predictor.network), watch, marks), in_precision(protocol.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
-            batch = to_device(preprocess(images, predictor.config.image), watch.device)
+            batch = to_device(preprocess(images, predictor.config), watch.device)
             ready = watch.mark()
             detections = predictor.network.detect(batch, predictor.config.model.detect)
             detected = watch.mark()

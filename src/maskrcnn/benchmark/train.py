@@ -142,7 +142,7 @@ def our_steps(
     """
     branch = network.train().roi_heads.mask
     if protocol.compile and isinstance(branch, MaskBranch):
-        branch.config = replace(branch.config, target_sampling_ratio=2)
+        branch.rules = replace(branch.rules, target_sampling_ratio=2)
     optimiser = build_optimiser(network, config.train)
     settings = replace(config.train, precision=protocol.precision)
     losses_of = compiled(network, device) if protocol.compile else network
@@ -191,7 +191,7 @@ def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Dat
     """The first generated images, read as training reads them, in both forms."""
     dataset = load_coco(write_shapes(folder, "train", settings.batch_size, size=settings.size))
     rng = np.random.default_rng(0)
-    samples = [training_sample(dataset, i, config.image, config.augment, rng) for i in range(settings.batch_size)]
+    samples = [training_sample(dataset, i, config, rng) for i in range(settings.batch_size)]
     return Data(
         collate(samples, config.image.divisor),
         [sample.image.float() / 255 for sample in samples],

@@ -1,4 +1,4 @@
-"""`maskrcnn train`: every field of `Config` is a flag, and its default is the preset's."""
+"""`maskrcnn train`: every setting is a flag, and its default is the preset's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructTypeInfo,
+)
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, Conventions
 from maskrcnn.config.presets import preset as preset_config
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
@@ -121,8 +127,15 @@ def parse(argv: Sequence[str]) -> Train:
 
 
 def flag_types() -> ConstructorRegistry:
-    """What tyro does not read by itself: sizes of each pyramid level, `8 16 32 64 128` or `8,12 16,24 ...`."""
+    """What tyro does not read by itself: sizes of each pyramid level, `8 16 32 64 128` or `8,12 16,24 ...`. And what it
+    should not offer: conventions come with the weights, and have no flags."""
     registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def conventions(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if info.type is not Conventions:
+            return None
+        return StructConstructorSpec(instantiate=lambda: info.default, fields=())
 
     @registry.primitive_rule
     def levels(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

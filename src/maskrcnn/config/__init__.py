@@ -1,8 +1,8 @@
 """All settings as frozen dataclasses, validated when they are built. Imports neither torch nor any file.
 
 Names follow the paper and the field. Lengths are pixels, of the network input unless a field says
-otherwise. Rules in which frameworks differ are fields, so that the model code never asks where a
-model came from.
+otherwise. Rules in which frameworks differ are `Conventions`, so that the model code never asks
+where a model comes from.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskrcnn.config.backbone import ResNetConfig, TimmConfig
+from maskrcnn.config.conventions import Conventions
 from maskrcnn.config.data import AugmentConfig, Category, ImageConfig
 from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, PointRendConfig, RoIConfig
 from maskrcnn.config.model import DetectConfig, ModelConfig
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
-from maskrcnn.config.rules import NORM_GROUPS, BoxLoss, BoxMean, GrowthBound, HeadNorm, Norm, require
+from maskrcnn.config.rules import NORM_GROUPS, BoxLoss, HeadNorm, Norm, require
 from maskrcnn.config.training import Precision, TrainConfig
 from maskrcnn.errors import ConfigError
 
@@ -26,11 +27,10 @@ __all__ = [
     "AugmentConfig",
     "BoxHeadConfig",
     "BoxLoss",
-    "BoxMean",
     "Category",
     "Config",
+    "Conventions",
     "DetectConfig",
-    "GrowthBound",
     "HeadNorm",
     "ImageConfig",
     "KeypointHeadConfig",
@@ -58,6 +58,7 @@ class Config:
     image: ImageConfig = field(default_factory=ImageConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    conventions: Conventions = field(default_factory=Conventions)  # of the framework that a model comes from
     categories: tuple[Category, ...] = ()  # filled from the data set when training starts
 
     def __post_init__(self) -> None:
@@ -69,6 +70,41 @@ class Config:
             self.model.neck != "fpn" or self.image.divisor % 32 == 0,
             f"image.divisor must be a multiple of 32, the top stride of model.neck fpn, found {self.image.divisor}",
         )
+        _check_conventions(self.conventions, self.model, self.image)
+
+
+def _check_conventions(rules: Conventions, model: ModelConfig, image: ImageConfig) -> None:
+    """Raises ConfigError where settings and conventions exclude each other."""
+    letterbox, stages = rules.pixels.letterbox, 1 + len(model.box_head.cascade_ious)
+    points = model.mask_head is not None and model.mask_head.point_rend is not None
+    require(
+        letterbox == "none" or image.fixed_size is None,
+        "conventions.pixels.letterbox and image.fixed_size both set the size of the network input: set letterbox none "
+        "or fixed_size None",
+    )
+    require(
+        letterbox != "square" or image.long_side % image.divisor == 0,
+        "conventions.pixels.letterbox square makes every network input long_side x long_side: image.long_side must be "
+        f"a multiple of image.divisor {image.divisor}, found {image.long_side}",
+    )
+    require(
+        not rules.features.crop_and_resize or model.rois.op == "align",
+        f"conventions.features.crop_and_resize takes the place of RoIAlign: leave rois.op align, found {model.rois.op}",
+    )
+    require(
+        rules.boxes.end != "last_pixel" or not (points or model.keypoint_head is not None),
+        "model.keypoint_head and mask_head.point_rend read points between the edges of a box: "
+        "set conventions.boxes.end edge, found last_pixel",
+    )
+    require(
+        stages == 1 or len(rules.cascade.loss_weights) in (0, stages),
+        "conventions.cascade.loss_weights needs a number for each stage, one more than box_head.cascade_ious, "
+        f"found {len(rules.cascade.loss_weights)} and {stages - 1}",
+    )
+    require(
+        stages == 1 or not (points and rules.cascade.mask_head_per_stage),
+        "mask_head.point_rend is one head for all stages: set conventions.cascade.mask_head_per_stage False",
+    )
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

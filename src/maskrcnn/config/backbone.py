@@ -15,8 +15,6 @@ class ResNetConfig:
     depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
     width: int = 64  # channels inside res2's blocks; 64 in the literature
     stem_width: int | None = None  # channels of the stem; None: `width`
-    # Of the stem's max pool. after: at bottom and right only, TensorFlow's SAME on even sizes (Matterport).
-    pool_padding: Literal["around", "after"] = "around"
     # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
     groups: int = 1  # 32x8d: 32
     bottleneck_width: int | None = None  # 32x8d: 256; None: `width`

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from maskrcnn.config.rules import require
 
@@ -40,25 +39,11 @@ class ImageConfig:
 
     short_side: int = 800
     long_side: int = 1333
-    min_scale: float = 0.0  # no image is made smaller than this times itself to reach short_side; Matterport: 1
     scale: float | None = None
     fixed_size: tuple[int, int] | None = None  # (height, width)
     divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    # Bars that centre the image and that the network sees as black image, as Matterport has them: up to long_side x
-    # long_side, or to the next multiples of `divisor`. none: padding at bottom and right, zero once normalised.
-    letterbox: Literal["none", "square", "divisor"] = "none"
-    # antialias: uint8 in and out, a filter that widens when the image shrinks. pil: the same by PIL, whose rounding
-    # differs in a few values by one grey level (Detectron2). bilinear: float, no antialiasing, like torchvision.
-    # opencv: uint8 between the four nearest pixels, with OpenCV's rounding (MMDetection).
-    # truncated: uint8 in and out, no antialiasing, black beyond the border, like scikit-image in Matterport.
-    kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
-    # Of the resized height and width. half_even: as Python; long_side then caps only what rounds to more (Matterport).
-    # short_side: the short side is whole, the long one its multiple rounded down (maskrcnn-benchmark).
-    rounding: Literal["round", "floor", "half_even", "short_side"] = "round"
-    # Pixels and boxes move by the scale itself, not by the ratio of the whole sizes that it was rounded to (Detectron).
-    exact_scale: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -71,22 +56,6 @@ class ImageConfig:
             "image.scale and image.fixed_size both set the size of the image: leave one of them None",
         )
         require(self.divisor > 0, f"image.divisor must be positive, found {self.divisor}")
-        require(self.min_scale >= 0, f"image.min_scale must not be negative, found {self.min_scale}")
-        require(
-            self.letterbox == "none" or self.fixed_size is None,
-            "image.letterbox and image.fixed_size both set the size of the network input: set letterbox none or "
-            "fixed_size None",
-        )
-        require(
-            self.letterbox != "square" or self.long_side % self.divisor == 0,
-            f"image.letterbox square makes every network input long_side x long_side: image.long_side must be a "
-            f"multiple of image.divisor {self.divisor}, found {self.long_side}",
-        )
-        require(
-            not self.exact_scale or (self.kernel == "bilinear" and self.letterbox == "none"),
-            "image.exact_scale is of an image that is resized alone and by floating point: set image.kernel bilinear "
-            f"and image.letterbox none, found {self.kernel} and {self.letterbox}",
-        )
         if self.fixed_size is not None:
             require(
                 all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),

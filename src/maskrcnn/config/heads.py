@@ -5,26 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from maskrcnn.config.rules import BoxLoss, BoxMean, GrowthBound, HeadNorm, require, require_groups
+from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups
 
 
 @dataclass(frozen=True)
 class RoIConfig:
     """From a box to features of one size (paper section 3)."""
 
-    # RoIAlign; RoIPool and RoIWarp for the paper's ablation. crop: TensorFlow's crop_and_resize, one sample a bin, the
-    # outer ones on the border of the RoI (Matterport); sampling_ratio, aligned and reduce are then not read.
-    op: Literal["align", "pool", "warp", "crop"] = "align"
+    op: Literal["align", "pool", "warp"] = "align"  # RoIAlign; RoIPool and RoIWarp for the paper's ablation
     reduce: Literal["average", "max"] = "average"  # over the samples of a bin; RoIPool takes the maximum anyway
     sampling_ratio: int = 2  # samples a bin and axis; 0: as many as the bin has cells (Detectron2)
-    aligned: bool = True
     canonical_level: int = 4  # k0 of FPN equation 1
     canonical_size: float = 224.0
-    # Added before rounding down, so that exact powers of two keep their level: to the level (torchvision), or to
-    # size / canonical_size, whose logarithm it is (Detectron2 1e-8, MMDetection 1e-6).
-    level_epsilon: float = 1e-6
-    size_epsilon: float = 0.0
-    level_rounding: Literal["floor", "round"] = "floor"  # of equation 1; round: to the nearest level (Matterport)
 
     def __post_init__(self) -> None:
         require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
@@ -46,7 +38,6 @@ class BoxHeadConfig:
     """
 
     positive_iou: float = 0.5
-    best_iou: float | None = None  # as in RPNConfig, of which None makes no use: MMDetection's Mask R-CNN has 0.5
     samples: int = 512  # RoIs an image in the loss
     positive_fraction: float = 0.25
     resolution: int = 7
@@ -56,37 +47,18 @@ class BoxHeadConfig:
     layers: int = 2
     hidden: int = 1024
     class_agnostic: bool = False
-    # Rows of the classifier, after the background, that take part in the softmax and are never found: torchvision's
-    # 91 rows of COCO hold ten ids that no category has.
-    unused_classes: int = 0
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    growth_bound: GrowthBound = "above"
     box_loss: BoxLoss = "smooth_l1"
     smooth_l1_beta: float = 1 / 9  # 0 is plain L1
-    loss_box_over: BoxMean = "drawn"
-    learn_ground_truth: bool = True  # ground-truth boxes are RoIs of the loss too; Matterport: only proposals are
     cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
-    # Of the cascade, where Detectron2 (first) and MMDetection differ: the weight of each stage's losses, none being 1
-    # (MMDetection 1 0.5 0.25); what the scores are the mean of; whether later stages learn from all RoIs of the first,
-    # or draw anew from those and the ground truth; and how the gradients of the stages meet in the features.
-    cascade_loss_weights: tuple[float, ...] = ()
-    cascade_scores: Literal["probabilities", "logits"] = "probabilities"
-    cascade_draws: Literal["once", "each"] = "once"
-    cascade_gradient: Literal["mean", "sum"] = "mean"
 
     def __post_init__(self) -> None:
-        for name in ("layers", "unused_classes"):
-            require(getattr(self, name) >= 0, f"box_head.{name} must not be negative, found {getattr(self, name)}")
+        require(self.layers >= 0, f"box_head.layers must not be negative, found {self.layers}")
         require(
             len(self.cascade_ious) == len(self.cascade_weights),
             "box_head.cascade_ious and box_head.cascade_weights need one entry for each stage after the first, "
             f"found {len(self.cascade_ious)} and {len(self.cascade_weights)}",
-        )
-        require(
-            len(self.cascade_loss_weights) in (0, len(self.cascade_ious) + 1),
-            "box_head.cascade_loss_weights needs a number for each stage, one more than box_head.cascade_ious, "
-            f"found {len(self.cascade_loss_weights)} and {len(self.cascade_ious)}",
         )
         require(
             self.norm == "none" or self.convs > 0,
@@ -126,24 +98,8 @@ class MaskHeadConfig:
     hidden: int = 1024  # their width
     loss: Literal["sigmoid", "softmax"] = "sigmoid"  # softmax: classes compete for each pixel, the paper's table 2b
     point_rend: PointRendConfig | None = None
-    cascade: bool = False  # a head for each stage of boxes, whose probabilities are averaged (MMDetection)
     samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
     class_agnostic: bool = False
-    # Targets are sampled from the box-cropped bitmaps as RoIAlign does: 0 samples adaptively, like
-    # torchvision and Detectron2; a threshold makes them binary, as Detectron2 does.
-    target_sampling_ratio: int = 2
-    target_aligned: bool = True
-    target_threshold: float | None = None
-    # Whose pixels the samples lie between. original: the bitmap's. network: those of the network input, each with the
-    # value of the original pixel under its centre, as if the bitmap were resized with the image (Detectron2).
-    # network_corner: under its top left corner, as OpenCV resizes (MMDetection).
-    target_pixels: Literal["original", "network", "network_corner"] = "original"
-    # One sample a cell, the outer ones on the border of the RoI, as rois.op crop reads features (Matterport).
-    target_corners: bool = False
-    # pixel_centres: probability at each pixel's centre (Detectron2, MMDetection).
-    # expanded_box: pad by one cell, truncate the box, resize (Detectron, torchvision).
-    # whole_box: round the box, resize, nothing outside of it (Matterport).
-    paste: Literal["pixel_centres", "expanded_box", "whole_box"] = "pixel_centres"
 
     def __post_init__(self) -> None:
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
@@ -157,10 +113,9 @@ class MaskHeadConfig:
             f"mask_head.norm {self.norm} is of convolutions, and mask_head.kind is mlp: set mask_head.norm none",
         )
         require(
-            self.point_rend is None
-            or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none" and not self.cascade),
-            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid, norm none and cascade "
-            f"False, found {self.kind}, {self.loss}, {self.norm} and {self.cascade}",
+            self.point_rend is None or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none"),
+            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid and norm none, "
+            f"found {self.kind}, {self.loss} and {self.norm}",
         )
 
 
@@ -173,11 +128,6 @@ class KeypointHeadConfig:
     convs: int = 8
     channels: int | tuple[int, ...] = 512  # of each of them, or a number for each (Detectron2's CONV_DIMS)
     samples: int = 128  # most positive RoIs an image in the loss, drawn at random beyond that
-    # Of the last doubling of the maps. repeat: bilinear, cells beyond the border repeat it. zero: they are zeros, as of
-    # the transposed convolution in Detectron.
-    border: Literal["repeat", "zero"] = "repeat"
-    # probability: of the point in a softmax over the map (Detectron2). logit: as it is (torchvision).
-    score: Literal["probability", "logit"] = "probability"
 
     def __post_init__(self) -> None:
         require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")

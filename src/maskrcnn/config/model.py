@@ -18,9 +18,6 @@ class DetectConfig:
     score_threshold: float = 0.05
     nms_iou: float = 0.5
     max_detections: int = 100
-    min_size: float = 0.0  # network-input pixels
-    classes: Literal["all", "best"] = "all"  # of a RoI that may be found; best: the most probable one (Matterport)
-    whole_boxes: bool = False  # boxes are rounded to whole pixels of the original image (Matterport)
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -50,13 +47,6 @@ class ModelConfig:
     mask_head: MaskHeadConfig | None = field(default_factory=MaskHeadConfig)
     keypoint_head: KeypointHeadConfig | None = None
     detect: DetectConfig = field(default_factory=DetectConfig)
-    # Inside the network x2 y2 of a box are the last pixel and not the edge after it, one less: the rule of Matterport,
-    # whose boxes run from 0 at the first pixel to 1 at the last.
-    last_pixel: bool = False
-    # Boxes stand for their first and last pixels where they leave the arithmetic of edges: RoIs, masks and keypoints
-    # span x1 y1 to x2 - 1 y2 - 1, and these pixels are what is scaled to the original image. The "+ 1" of Detectron and
-    # maskrcnn-benchmark.
-    pixel_boxes: bool = False
 
     def __post_init__(self) -> None:
         require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
@@ -69,24 +59,9 @@ class ModelConfig:
             "change one of the two",
         )
         require(
-            self.mask_head is None or not self.mask_head.cascade or bool(self.box_head.cascade_ious),
-            "mask_head.cascade gives every stage of boxes a mask head: set box_head.cascade_ious, or "
-            "mask_head.cascade False",
-        )
-        require(
             self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,
             "mask_head.point_rend reads features at points, and model.neck c4 keeps res5 for whole RoIs: "
             "choose model.neck fpn or leave mask_head.point_rend None",
-        )
-        require(
-            not self.last_pixel
-            or (self.keypoint_head is None and (self.mask_head is None or self.mask_head.point_rend is None)),
-            "model.keypoint_head and mask_head.point_rend read points between the edges of a box, and model.last_pixel "
-            "has boxes end one pixel earlier: set model.last_pixel False",
-        )
-        require(
-            not (self.last_pixel and self.pixel_boxes),
-            "model.last_pixel and model.pixel_boxes both say where a box ends: set one of them False",
         )
         require(
             self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),

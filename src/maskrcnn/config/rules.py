@@ -12,12 +12,6 @@ HeadNorm = Literal["none", "batch_norm", "sync_batch_norm", "group_norm"]
 NORM_GROUPS = 32  # of group norm (Wu & He 2018)
 # smooth_l1: on the four offsets (Girshick 2015). giou: on the decoded box (Rezatofighi et al. 2019).
 BoxLoss = Literal["smooth_l1", "giou"]
-# Of the box loss. drawn: its sum over those drawn (Fast R-CNN). offsets: mean over the four offsets of the positives
-# (Matterport).
-BoxMean = Literal["drawn", "offsets"]
-# Of the enlargement that a prediction may ask for. above: 62.5 times a side (Detectron). both: nor less than 1/62.5 of
-# it (MMDetection). none: any (Matterport).
-GrowthBound = Literal["above", "both", "none"]
 
 
 def require(ok: bool, message: str) -> None:

@@ -59,7 +59,7 @@ class TrainingData(Dataset[Sample]):
         skipped: list[str] = []
         for _ in range(TRIES):
             try:
-                sample = training_sample(self.dataset, index, self.config.image, self.config.augment, rng)
+                sample = training_sample(self.dataset, index, self.config, rng)
                 return replace(sample, skipped=tuple(skipped))
             except ImageError as error:
                 if self.strict:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from maskrcnn.config import AugmentConfig, ImageConfig
+from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.geometry import (
     horizontal_flip,
@@ -62,19 +62,17 @@ class Sample:
     keypoints: np.ndarray | None = None
 
 
-def training_sample(
-    dataset: CocoDataset, index: int, image_config: ImageConfig, augment: AugmentConfig, rng: np.random.Generator
-) -> Sample:
-    """Reads image number `index` and changes it as `augment` says, with the draws of `rng`.
+def training_sample(dataset: CocoDataset, index: int, config: Config, rng: np.random.Generator) -> Sample:
+    """Reads image number `index` and changes it as `config.augment` says, with the draws of `rng`.
 
     Raises:
         ImageError: the file cannot be read or has another size than its record.
     """
     record, annotations = dataset.records[index], dataset.annotations(index)
     objects = annotations.boxes[~annotations.crowd]
-    matrix, out_hw = draw_matrix((record.height, record.width), objects, image_config, augment, rng)
+    matrix, out_hw = draw_matrix((record.height, record.width), objects, config, rng)
     sample = transformed_sample(dataset, index, matrix, out_hw)
-    return replace(sample, image=jitter_colour(sample.image, augment, rng))
+    return replace(sample, image=jitter_colour(sample.image, config.augment, rng))
 
 
 def transformed_sample(dataset: CocoDataset, index: int, matrix: np.ndarray, out_hw: tuple[int, int]) -> Sample:
@@ -117,8 +115,7 @@ def transformed_sample(dataset: CocoDataset, index: int, matrix: np.ndarray, out
 def draw_matrix(
     size_hw: tuple[int, int],
     boxes: np.ndarray,
-    image_config: ImageConfig,
-    augment: AugmentConfig,
+    config: Config,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """The matrix from original to network-input pixels, and the height and width of the result.
@@ -127,17 +124,18 @@ def draw_matrix(
         size_hw: of the original.
         boxes: (N, 4) objects in original pixels; half of all crops show a random one of them.
     """
-    height, width = place(*size_hw, image_config).size_hw
+    image_config, augment, rules = config.image, config.augment, config.conventions.pixels
+    height, width = place(*size_hw, image_config, rules).size_hw
     low, high = augment.scale_jitter
     factor = math.exp(rng.uniform(math.log(low), math.log(high)))
     height, width = max(1, round(height * factor)), max(1, round(width * factor))
-    exact = exact_scale(*size_hw, image_config)
+    exact = exact_scale(*size_hw, image_config, rules)
     matrix = (
         scaling(width / size_hw[1], height / size_hw[0]) if exact is None else scaling(exact * factor, exact * factor)
     )
     turns = int(rng.integers(4)) if augment.quarter_turns else 0
 
-    square = (image_config.long_side, image_config.long_side) if image_config.letterbox == "square" else None
+    square = (image_config.long_side, image_config.long_side) if rules.letterbox == "square" else None
     window = augment.crop or image_config.fixed_size or square
     if window is None:
         window = height, width
@@ -161,7 +159,7 @@ def draw_matrix(
         out_h, out_w = out_w, out_h
     if augment.crop:  # bars around a window would show what lies outside of it
         return matrix, (out_h, out_w)
-    placed = Placement((out_h, out_w), size_with_bars((out_h, out_w), image_config))
+    placed = Placement((out_h, out_w), size_with_bars((out_h, out_w), image_config, rules))
     return translation(*placed.origin_xy) @ matrix, placed.input_hw
 
 

@@ -8,28 +8,34 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from maskrcnn.config.conventions import AnchorRules
+
 
 def cell_anchors(
-    sizes: Sequence[float], ratios: Sequence[float], *, rounded: bool, whole_at: int | None = None
+    sizes: Sequence[float],
+    ratios: Sequence[float],
+    stride: int,
+    rounding: Literal["none", "corners", "base"] = "none",
 ) -> Tensor:
     """(len(ratios) * len(sizes), 4) boxes around the origin, ratio outer and size inner; ratio is height / width.
 
     Args:
-        rounded: corners rounded to whole pixels.
-        whole_at: sides are rounded to whole pixels, half to even, for an anchor of this size and then enlarged
-            (`generate_anchors` of Detectron, whose size is the level's stride).
+        stride: of the level.
+        rounding: what is rounded to whole pixels, half to even. `corners`: the corners (torchvision's
+            `AnchorGenerator`). `base`: the sides of an anchor as large as the stride, which is then enlarged
+            (Detectron's `generate_anchors`).
     """
     ratio = torch.tensor(ratios, dtype=torch.float32)
     size = torch.tensor(sizes, dtype=torch.float32)
-    if whole_at is None:
-        width, height = size / ratio.sqrt()[:, None], size * ratio.sqrt()[:, None]
+    if rounding == "base":
+        base = (stride**2 / ratio).sqrt().round()
+        enlarged = size / stride
+        width, height = base[:, None] * enlarged, (base * ratio).round()[:, None] * enlarged
     else:
-        whole = (whole_at**2 / ratio).sqrt().round()
-        enlarged = size / whole_at
-        width, height = whole[:, None] * enlarged, (whole * ratio).round()[:, None] * enlarged
+        width, height = size / ratio.sqrt()[:, None], size * ratio.sqrt()[:, None]
     width, height = width.flatten(), height.flatten()
     anchors = torch.stack([-width, -height, width, height], dim=1) / 2
-    return anchors.round() if rounded else anchors
+    return anchors.round() if rounding == "corners" else anchors
 
 
 class Anchors:
@@ -38,40 +44,31 @@ class Anchors:
     Args:
         sizes: sides of the square anchors of each level, network-input pixels.
         ratios: height / width.
-        rounded: corners rounded to whole pixels (torchvision).
-        stride_rule: `constant` uses the level's stride; `grid` the padded size // the grid size (torchvision),
-            which differs where a level's size was rounded.
-        offset: centre of the first cell's anchors, in strides.
-        whole_at: of each level, as of `cell_anchors`; None: sides are not rounded.
+        strides: of each level.
+        rules: rounding, and where the cells lie.
     """
 
     def __init__(
         self,
         sizes: Sequence[Sequence[float]],
         ratios: Sequence[float],
-        *,
-        rounded: bool,
-        stride_rule: Literal["constant", "grid"],
-        offset: float = 0.0,
-        whole_at: Sequence[int] | None = None,
+        strides: Sequence[int],
+        rules: AnchorRules,
     ) -> None:
-        wholes: Sequence[int | None] = whole_at or [None] * len(sizes)
         self.cells = [
-            cell_anchors(level, ratios, rounded=rounded, whole_at=whole)
-            for level, whole in zip(sizes, wholes, strict=True)
+            cell_anchors(level, ratios, stride, rules.rounding) for level, stride in zip(sizes, strides, strict=True)
         ]
-        self.stride_rule = stride_rule
-        self.offset = offset
+        self.strides = tuple(strides)
+        self.rules = rules
         self._cache: dict[object, list[Tensor]] = {}
 
     def __call__(
-        self, grids: Sequence[tuple[int, int]], strides: Sequence[int], padded_hw: tuple[int, int], device: torch.device
+        self, grids: Sequence[tuple[int, int]], padded_hw: tuple[int, int], device: torch.device
     ) -> list[Tensor]:
         """One (h * w * A, 4) float32 tensor a level, network-input pixels, ordered (y, x, anchor).
 
         Args:
             grids: height and width of each level in cells.
-            strides: of each level.
             padded_hw: size of the batch in pixels.
         """
         key = (tuple(grids), padded_hw, device)
@@ -79,7 +76,7 @@ class Anchors:
             return self._cache[key]
         levels = [
             self._level(cell.to(device), grid, stride, padded_hw)
-            for cell, grid, stride in zip(self.cells, grids, strides, strict=True)
+            for cell, grid, stride in zip(self.cells, grids, self.strides, strict=True)
         ]
         if type(levels[0]) is Tensor:  # not the stand-ins of a tracer, which no later call could use
             if len(self._cache) >= 64:  # many shapes pass by in multi-scale training
@@ -89,10 +86,10 @@ class Anchors:
 
     def _level(self, cell: Tensor, grid: tuple[int, int], stride: int, padded_hw: tuple[int, int]) -> Tensor:
         step_y, step_x = (
-            (stride, stride) if self.stride_rule == "constant" else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
+            (stride, stride) if self.rules.stride == "constant" else (padded_hw[0] // grid[0], padded_hw[1] // grid[1])
         )
-        y = (torch.arange(grid[0], device=cell.device, dtype=torch.float32) + self.offset) * step_y
-        x = (torch.arange(grid[1], device=cell.device, dtype=torch.float32) + self.offset) * step_x
+        y = (torch.arange(grid[0], device=cell.device, dtype=torch.float32) + self.rules.offset) * step_y
+        x = (torch.arange(grid[1], device=cell.device, dtype=torch.float32) + self.rules.offset) * step_x
         y, x = torch.meshgrid(y, x, indexing="ij")
         shift = torch.stack([x, y, x, y], dim=-1)
         return (shift[:, :, None] + cell).reshape(-1, 4)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.config import BoxHeadConfig, DetectConfig
+from maskrcnn.config import BoxHeadConfig, Conventions, DetectConfig
 from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
 from maskrcnn.models.norm import head_conv
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes
@@ -36,9 +36,12 @@ class BoxHead(nn.Module):
 
     Args:
         channels, resolution: of the RoI features.
+        unused_classes: further rows of the classifier, behind the background.
     """
 
-    def __init__(self, channels: int, resolution: int, num_classes: int, config: BoxHeadConfig) -> None:
+    def __init__(
+        self, channels: int, resolution: int, num_classes: int, config: BoxHeadConfig, unused_classes: int = 0
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.class_agnostic = config.class_agnostic
@@ -49,7 +52,7 @@ class BoxHead(nn.Module):
         read = wide if config.convs else channels
         self.layers = fully_connected(resolution**2 * read, hidden, config.layers)
         told = hidden if config.layers else read
-        self.class_logits = nn.Linear(told, num_classes + 1 + config.unused_classes)
+        self.class_logits = nn.Linear(told, num_classes + 1 + unused_classes)
         self.deltas = nn.Linear(told, 4 if config.class_agnostic else 4 * num_classes)
         nn.init.normal_(self.class_logits.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
@@ -83,11 +86,12 @@ def fully_connected(read: int, hidden: int, count: int) -> nn.ModuleList:
 class BoxBranch(nn.Module):
     """The box head on every proposal, its losses, and the choice of detections."""
 
-    def __init__(self, head: BoxHead, config: BoxHeadConfig) -> None:
+    def __init__(self, head: BoxHead, config: BoxHeadConfig, conventions: Conventions) -> None:
         super().__init__()
         self.head = head
         self.num_classes = head.num_classes
         self.config = config
+        self.conventions = conventions
 
     def losses(
         self,
@@ -100,7 +104,7 @@ class BoxBranch(nn.Module):
         """`loss_class` and `loss_box` of the sampled RoIs, and the RoIs of each stage: here these alone."""
         boxes, image_index = flatten_boxes(rois.boxes)
         logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
-        return box_losses(logits, deltas, rois, targets, self.config), [rois]
+        return box_losses(logits, deltas, rois, targets, self.config, self.conventions), [rois]
 
     def detect(
         self,
@@ -114,11 +118,16 @@ class BoxBranch(nn.Module):
         boxes, image_index = flatten_boxes(proposals.boxes)
         logits, deltas = self.head(pooler(features, boxes, image_index, self.config.resolution))
         probs = logits.softmax(-1)[:, : self.num_classes + 1]  # unused classes compete and are never found
-        return select(probs, deltas, proposals, self.config, windows, settings)
+        return select(probs, deltas, proposals, self.config, self.conventions, windows, settings)
 
 
 def box_losses(
-    logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig
+    logits: Tensor,
+    deltas: Tensor,
+    rois: RoIs,
+    targets: Targets,
+    config: BoxHeadConfig,
+    conventions: Conventions,
 ) -> dict[str, Tensor]:
     """Cross-entropy over all classes and the box loss of the true class's offsets, both per sampled RoI.
 
@@ -134,8 +143,11 @@ def box_losses(
     row = labels.clamp(max=deltas.shape[1] - 1)  # of the background anything; agnostic offsets have one row
     own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
     class_loss = F.cross_entropy(logits, labels, reduction="none")
-    regression = mean_box_loss(box_loss(own, start, goal, config), positive, valid, config.loss_box_over)
-    return {"loss_class": mean_over(class_loss, valid), "loss_box": regression}
+    regression = box_loss(own, start, goal, config, conventions.boxes.growth_bound)
+    return {
+        "loss_class": mean_over(class_loss, valid),
+        "loss_box": mean_box_loss(regression, positive, valid, conventions.losses.box_divisor),
+    }
 
 
 def select(
@@ -143,10 +155,11 @@ def select(
     deltas: Tensor,
     proposals: Proposals,
     config: BoxHeadConfig,
+    conventions: Conventions,
     windows: Tensor,
     settings: DetectConfig,
 ) -> Detections:
-    """Scores and offsets of every proposal and class -> suppression per class -> the best D detections an image.
+    """Scores and offsets of every proposal and class -> NMS per class -> the best D detections an image.
 
     Args:
         probs: (B * P, K + 1), background last; deltas: (B * P, K or 1, 4).
@@ -155,7 +168,7 @@ def select(
     classes, rows = probs.shape[1] - 1, deltas.shape[1]
     images, count = proposals.valid.shape
     scores = probs[:, :-1]
-    if settings.classes == "best":
+    if conventions.detections.one_class_per_roi:
         scores = scores.where(scores == probs.amax(1, keepdim=True), 0.0)
     scores = scores.reshape(images, count * classes)
     scores = scores * proposals.valid.repeat_interleave(classes, dim=1)
@@ -166,10 +179,10 @@ def select(
     proposal, labels = index // classes, index % classes
     anchors = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
     flat = (proposal + torch.arange(images, device=index.device)[:, None] * count) * rows + labels.clamp(max=rows - 1)
-    boxes = box_ops.decode(deltas.flatten(0, 1)[flat], anchors, config.box_weights, config.growth_bound)
+    boxes = box_ops.decode(deltas.flatten(0, 1)[flat], anchors, config.box_weights, conventions.boxes.growth_bound)
     boxes = box_ops.clip(boxes, windows)
     sides = boxes[..., 2:] - boxes[..., :2]
-    valid = (scores > 0) & (sides >= settings.min_size).all(-1) & (sides > 0).all(-1)
+    valid = (scores > 0) & (sides >= conventions.detections.min_size).all(-1) & (sides > 0).all(-1)
     keep = nms(boxes, valid, settings.nms_iou, labels)
     best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, most), dim=1)
     return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from maskrcnn.config import Config, ModelConfig, TimmConfig
+from maskrcnn.config import Config, Conventions, ModelConfig, TimmConfig
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.box_head import BoxBranch, BoxHead
 from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
@@ -28,9 +28,9 @@ def build_model(config: Config) -> MaskRCNN:
     Raises:
         ConfigError, MissingPackageError: of a timm backbone that cannot be had.
     """
-    model, image = config.model, config.image
+    model, image, conventions = config.model, config.image, config.conventions
 
-    backbone = build_backbone(model)
+    backbone = build_backbone(model, conventions)
     if model.neck == "fpn":
         neck: nn.Module = FPN(backbone.channels, model.fpn_channels, model.fpn_norm)
         channels, strides = model.fpn_channels, [*backbone.strides, 64]
@@ -39,28 +39,26 @@ def build_model(config: Config) -> MaskRCNN:
         neck = SingleLevel()
         channels, strides = backbone.channels[-1], backbone.strides[-1:]
         roi_strides = strides
-    anchors = Anchors(
-        model.anchors.sizes,
-        model.anchors.ratios,
-        rounded=model.anchors.rounded,
-        stride_rule=model.anchors.stride,
-        offset=model.anchors.offset,
-        whole_at=strides if model.anchors.whole_cells else None,
-    )
-    rpn = RPN(channels, strides, anchors, model.rpn, shorter=float(model.last_pixel))
-    roi_heads = build_roi_heads(model, channels, roi_strides)
+    anchors = Anchors(model.anchors.sizes, model.anchors.ratios, strides, conventions.anchors)
+    rpn = RPN(channels, anchors, model.rpn, conventions, image.divisor)
+    roi_heads = build_roi_heads(model, conventions, channels, roi_strides)
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)
     return network.to(memory_format=torch.channels_last)
 
 
-def build_backbone(model: ModelConfig) -> ResNet | TimmBackbone:
+def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | TimmBackbone:
     if isinstance(model.backbone, TimmConfig):
         return TimmBackbone(model.backbone)
-    return ResNet(model.backbone, last_stage=4 if model.neck == "c4" else 5, dilated=model.neck == "dc5")
+    return ResNet(
+        model.backbone,
+        last_stage=4 if model.neck == "c4" else 5,
+        dilated=model.neck == "dc5",
+        pool_padding=conventions.features.pool_padding,
+    )
 
 
-def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> RoIHeads:
+def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int, strides: list[int]) -> RoIHeads:
     """
     Args:
         channels, strides: of the maps that RoIs read.
@@ -73,32 +71,37 @@ def build_roi_heads(model: ModelConfig, channels: int, strides: list[int]) -> Ro
         assert not isinstance(model.backbone, TimmConfig)
         shared_head, shrink = res_stage(5, model.backbone), 2
         channels = stage_channels(model.backbone)[-1]
-    shorter = float(model.last_pixel)
-    pooler = RoIPooler(strides, model.rois, shared_head, shorter=shorter, unread=float(model.pixel_boxes))
+    pooler = RoIPooler(strides, model.rois, shared_head, conventions)
 
+    unused = conventions.detections.unused_classes
     box_heads = [
-        BoxHead(channels, -(-box.resolution // shrink), classes, box) for _ in range(1 + len(box.cascade_ious))
+        BoxHead(channels, -(-box.resolution // shrink), classes, box, unused) for _ in range(1 + len(box.cascade_ious))
     ]
-    box_branch = CascadeBranch(box_heads, box) if box.cascade_ious else BoxBranch(box_heads[0], box)
+    box_branch = (
+        CascadeBranch(box_heads, box, conventions) if box.cascade_ious else BoxBranch(box_heads[0], box, conventions)
+    )
 
     mask_branch: MaskBranch | CascadeMaskBranch | PointRendBranch | None = None
     if mask is not None:
         masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")
         if mask.point_rend is not None:
             coarse, points = CoarseMaskHead(channels, masks, mask), PointHead(channels, masks, mask.point_rend)
-            mask_branch = PointRendBranch(coarse, points, classes, strides[0], mask)
+            mask_branch = PointRendBranch(coarse, points, classes, strides[0], mask, conventions.masks)
         else:
+            per_stage = conventions.cascade.mask_head_per_stage and bool(box.cascade_ious)
             mask_heads: list[MaskHead | MLPMaskHead] = [
                 MLPMaskHead(channels, -(-mask.resolution // shrink), masks, mask)
                 if mask.kind == "mlp"
                 else MaskHead(channels, masks, mask)
-                for _ in (box_heads if mask.cascade else box_heads[:1])
+                for _ in (box_heads if per_stage else box_heads[:1])
             ]
-            branches = [MaskBranch(head, classes, mask) for head in mask_heads]
-            mask_branch = CascadeMaskBranch(branches, box) if mask.cascade else branches[0]
+            branches = [MaskBranch(head, classes, mask, conventions.masks) for head in mask_heads]
+            mask_branch = CascadeMaskBranch(branches, conventions.cascade) if per_stage else branches[0]
 
     keypoint_branch = None
     if keypoint is not None:
         side = 4 * -(-keypoint.resolution // shrink)
-        keypoint_branch = KeypointBranch(KeypointHead(channels, keypoint), side, keypoint)
-    return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch, shorter)
+        keypoint_branch = KeypointBranch(
+            KeypointHead(channels, keypoint, conventions.keypoints), side, keypoint, conventions.keypoints
+        )
+    return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch, conventions)

@@ -1,5 +1,5 @@
 """Cascade R-CNN (Cai & Vasconcelos 2018): box heads one after another, each on the boxes of the one before and
-trained at a higher overlap. Rules as in Detectron2's `cascade_rcnn.py`, and with the settings of `BoxHeadConfig` as in
+trained at a higher overlap. Rules as in Detectron2's `cascade_rcnn.py`, or with other `CascadeRules` as in
 MMDetection's `cascade_roi_head.py`, which has a mask head for each stage too.
 
 Legend: B images, P proposals an image, S sampled RoIs an image, C channels, O side of the RoI feature.
@@ -13,7 +13,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.config import BoxHeadConfig, DetectConfig
+from maskrcnn.config import BoxHeadConfig, Conventions, DetectConfig
+from maskrcnn.config.conventions import CascadeRules
 from maskrcnn.models.box_head import BoxHead, box_losses, select
 from maskrcnn.models.mask_head import MaskBranch
 from maskrcnn.models.rois import RoIPooler, RoIs, flatten_boxes, rematch, sample_rois
@@ -31,11 +32,12 @@ class CascadeBranch(nn.Module):
         config: of the first stage, with the thresholds and weights of the later ones.
     """
 
-    def __init__(self, heads: Sequence[BoxHead], config: BoxHeadConfig) -> None:
+    def __init__(self, heads: Sequence[BoxHead], config: BoxHeadConfig, conventions: Conventions) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self.num_classes = heads[0].num_classes
         self.config = config
+        self.conventions = conventions
         self.stages = [config] + [
             replace(config, positive_iou=iou, box_weights=weights)
             for iou, weights in zip(config.cascade_ious, config.cascade_weights, strict=True)
@@ -56,8 +58,8 @@ class CascadeBranch(nn.Module):
         for number, (head, stage) in enumerate(zip(self.heads, self.stages, strict=True), start=1):
             rois = received[-1]
             logits, deltas = self._run(head, features, pooler, rois.boxes)
-            for name, loss in box_losses(logits, deltas, rois, targets, stage).items():
-                total[name] = total.get(name, 0) + stage_weight(self.config, number - 1) * loss
+            for name, loss in box_losses(logits, deltas, rois, targets, stage, self.conventions).items():
+                total[name] = total.get(name, 0) + stage_weight(self.conventions.cascade, number - 1) * loss
             if number < len(self.stages):
                 labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._likeliest(logits))
                 moved = self._move(deltas, labels, rois.boxes, stage, windows)
@@ -66,9 +68,10 @@ class CascadeBranch(nn.Module):
 
     def _next(self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig) -> RoIs:
         """The RoIs of a stage from where the one before led those that it received."""
-        if stage.cascade_draws == "once":
-            return rematch(moved, rois, targets, stage, self.num_classes)
-        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, self.num_classes)
+        matching = self.conventions.matching
+        if self.conventions.cascade.sampling == "once":
+            return rematch(moved, rois, targets, stage, matching, self.num_classes)
+        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, matching, self.num_classes)
 
     def detect(
         self,
@@ -89,9 +92,10 @@ class CascadeBranch(nn.Module):
         head, stage = last
         logits, deltas = self._run(head, features, pooler, proposals.boxes)
         stacked = torch.stack([*all_logits, logits])
-        by_logits = self.config.cascade_scores == "logits"
+        by_logits = self.conventions.cascade.scores == "logits"
         mean = stacked.mean(0).softmax(-1) if by_logits else stacked.softmax(-1).mean(0)
-        return select(mean[:, : self.num_classes + 1], deltas, proposals, stage, windows, settings)
+        probs = mean[:, : self.num_classes + 1]
+        return select(probs, deltas, proposals, stage, self.conventions, windows, settings)
 
     def _likeliest(self, logits: Tensor) -> Tensor:
         """(R,) int64, the class of each RoI, never the background."""
@@ -100,11 +104,11 @@ class CascadeBranch(nn.Module):
     def _run(
         self, head: nn.Module, features: Sequence[Tensor], pooler: RoIPooler, boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Logits and offsets of (B, S, 4) boxes. With `cascade_gradient` mean each stage sends 1 / stages of its
+        """Logits and offsets of (B, S, 4) boxes. With `CascadeRules.gradient` mean each stage sends 1 / stages of its
         gradient into the features, so that they see one head's worth in all."""
         flat, image_index = flatten_boxes(boxes)
         pooled = pooler(features, flat, image_index, self.config.resolution)
-        if pooled.requires_grad and self.config.cascade_gradient == "mean":
+        if pooled.requires_grad and self.conventions.cascade.gradient == "mean":
             share = 1 / len(self.stages)
             pooled = pooled * share + pooled.detach() * (1 - share)
         logits, deltas = head(pooled)
@@ -116,17 +120,18 @@ class CascadeBranch(nn.Module):
         images."""
         row = labels.clamp(max=deltas.shape[1] - 1)  # agnostic offsets have one row
         own = deltas.gather(1, row[:, None, None].expand(-1, 1, 4)).view_as(boxes)
-        return box_ops.clip(box_ops.decode(own, boxes, stage.box_weights, stage.growth_bound), windows)
+        bound = self.conventions.boxes.growth_bound
+        return box_ops.clip(box_ops.decode(own, boxes, stage.box_weights, bound), windows)
 
 
 class CascadeMaskBranch(nn.Module):
     """A mask branch for each stage of boxes, in the place of one `MaskBranch` (MMDetection)."""
 
-    def __init__(self, stages: Sequence[MaskBranch], box: BoxHeadConfig) -> None:
+    def __init__(self, stages: Sequence[MaskBranch], rules: CascadeRules) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.config = stages[0].config
-        self.box = box
+        self.rules = rules
 
     def branches(self) -> list[MaskBranch]:
         return [branch for branch in self.stages if isinstance(branch, MaskBranch)]
@@ -142,7 +147,7 @@ class CascadeMaskBranch(nn.Module):
         total: dict[str, Tensor] = {}
         for number, (branch, rois) in enumerate(zip(self.branches(), stages, strict=True)):
             for name, loss in branch.losses(features, pooler, rois, targets).items():
-                total[name] = total.get(name, 0) + stage_weight(self.box, number) * loss
+                total[name] = total.get(name, 0) + stage_weight(self.rules, number) * loss
         return total
 
     def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
@@ -155,6 +160,6 @@ class CascadeMaskBranch(nn.Module):
         return replace(found, mask_probs=torch.stack(probs).mean(0))
 
 
-def stage_weight(box: BoxHeadConfig, number: int) -> float:
-    """Of the losses of the stage with that number, from 0."""
-    return box.cascade_loss_weights[number] if box.cascade_loss_weights else 1.0
+def stage_weight(rules: CascadeRules, number: int) -> float:
+    """The weight of the losses of the stage with that number, from 0."""
+    return rules.loss_weights[number] if rules.loss_weights else 1.0

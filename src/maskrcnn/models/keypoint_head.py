@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import KeypointHeadConfig
+from maskrcnn.config.conventions import KeypointRules
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import Conv
 from maskrcnn.models.rois import RoIPooler, RoIs, filled_slots, flatten_boxes, positive_slots
@@ -26,9 +27,9 @@ from maskrcnn.structures.targets import Targets
 class KeypointHead(nn.Module):
     """3x3 convolutions, a 4x4 transposed convolution of stride 2 to one map a keypoint, enlarged by 2 bilinearly."""
 
-    def __init__(self, in_channels: int, config: KeypointHeadConfig) -> None:
+    def __init__(self, in_channels: int, config: KeypointHeadConfig, rules: KeypointRules) -> None:
         super().__init__()
-        self.zero_border = config.border == "zero"
+        self.zero_border = rules.border == "zero"
         widths = (in_channels, *config.widths)
         self.convs = nn.ModuleList([Conv(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
         self.predictor = nn.ConvTranspose2d(widths[-1], config.num_keypoints, 4, stride=2, padding=1)
@@ -55,11 +56,12 @@ class KeypointBranch(nn.Module):
         side: M of the head's maps.
     """
 
-    def __init__(self, head: KeypointHead, side: int, config: KeypointHeadConfig) -> None:
+    def __init__(self, head: KeypointHead, side: int, config: KeypointHeadConfig, rules: KeypointRules) -> None:
         super().__init__()
         self.head = head
         self.side = side
         self.config = config
+        self.rules = rules
 
     def losses(
         self,
@@ -89,7 +91,7 @@ class KeypointBranch(nn.Module):
         slots = filled_slots(found.valid)
         logits = self.head(pooler(features, boxes[slots], image_index[slots], self.config.resolution))
         points, logit, probability = decode_keypoints(logits, pooler.read_part(boxes[slots]))
-        score = probability if self.config.score == "probability" else logit
+        score = probability if self.rules.score == "probability" else logit
         every = points.new_zeros((found.valid.numel(), self.config.num_keypoints, 3))
         every = every.index_copy_(0, slots, torch.cat([points, score[..., None]], dim=-1))
         return replace(found, keypoints=every.view(*found.valid.shape, -1, 3))

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrcnn.config import BoxHeadConfig, BoxMean, RPNConfig
+from maskrcnn.config import BoxHeadConfig, RPNConfig
 from maskrcnn.ops import boxes as box_ops
 
 
-def box_loss(deltas: Tensor, anchors: Tensor, boxes: Tensor, config: RPNConfig | BoxHeadConfig) -> Tensor:
+def box_loss(
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    config: RPNConfig | BoxHeadConfig,
+    growth_bound: Literal["above", "both", "none"],
+) -> Tensor:
     """The regression loss of each box that a stage chose, all (..., 4) -> (...).
 
     Args:
         deltas: predicted offsets.
         anchors: what they move: anchors or proposals, with positive sides.
         boxes: where they should lead, with positive sides.
+        growth_bound: as of `ops.boxes.decode`.
     """
     if config.box_loss == "giou":
-        return 1 - box_ops.generalised_iou(
-            box_ops.decode(deltas, anchors, config.box_weights, config.growth_bound), boxes
-        )
+        return 1 - box_ops.generalised_iou(box_ops.decode(deltas, anchors, config.box_weights, growth_bound), boxes)
     return smooth_l1(deltas, box_ops.encode(boxes, anchors, config.box_weights), config.smooth_l1_beta)
 
 
-def mean_box_loss(losses: Tensor, positive: Tensor, valid: Tensor, over: BoxMean, divisor: int | None = None) -> Tensor:
+def mean_box_loss(
+    losses: Tensor,
+    positive: Tensor,
+    valid: Tensor,
+    per: Literal["sampled", "offsets"],
+    divisor: int | None = None,
+) -> Tensor:
     """One number from the losses of boxes, each a sum over four offsets; all (B, S) or (R,).
 
     Args:
-        over: `drawn` divides by the number of candidates that were drawn, positive or not (Fast R-CNN); `offsets`
-            takes the mean over the offsets of the positives (Matterport).
-        divisor: takes the place of the number of those drawn.
+        per: `sampled` divides by the number of sampled candidates, positive or not (Fast R-CNN); `offsets` takes the
+            mean over the offsets of the positives (Matterport).
+        divisor: takes the place of the number of sampled candidates.
     """
-    if over == "offsets":
+    if per == "offsets":
         return mean_over(losses / 4, positive)
     return mean_over(losses * positive, valid, divisor)
 

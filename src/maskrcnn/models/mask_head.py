@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import MaskHeadConfig
+from maskrcnn.config.conventions import MaskRules
 from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import head_conv
@@ -118,11 +119,14 @@ class MLPMaskHead(nn.Module):
 class MaskBranch(nn.Module):
     """The mask head on positives (training) or on the detections (prediction), its targets and its loss."""
 
-    def __init__(self, head: MaskHead | MLPMaskHead, num_classes: int, config: MaskHeadConfig) -> None:
+    def __init__(
+        self, head: MaskHead | MLPMaskHead, num_classes: int, config: MaskHeadConfig, rules: MaskRules
+    ) -> None:
         super().__init__()
         self.head = head
         self.num_classes = num_classes
         self.config = config
+        self.rules = rules
 
     def losses(
         self,
@@ -139,12 +143,12 @@ class MaskBranch(nn.Module):
         pooled = pooler(features, boxes[index], image_index[index], self.config.resolution)
         if self.config.loss == "softmax":
             logits = self.head(pooled)
-            goal = mask_goal(read, index, targets, self.config, logits.shape[-1]) >= 0.5
+            goal = mask_goal(read, index, targets, self.rules, logits.shape[-1]) >= 0.5
             classes = torch.where(goal, labels[:, None, None], self.num_classes)  # the last one is "not this object"
             per_pixel = F.cross_entropy(logits, classes, reduction="none")
         else:
             logits = self._own(pooled, labels)
-            goal = mask_goal(read, index, targets, self.config, logits.shape[-1])
+            goal = mask_goal(read, index, targets, self.rules, logits.shape[-1])
             per_pixel = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
         return {"loss_mask": mean_over(per_pixel.mean(dim=(1, 2)), used)}
 
@@ -195,7 +199,7 @@ def mask_crops(
     return crops, bank.to_original[image_index], bank.image_hw[image_index]
 
 
-def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfig, side: int) -> Tensor:
+def mask_goal(rois: RoIs, index: Tensor, targets: Targets, rules: MaskRules, side: int) -> Tensor:
     """What the masks of the RoIs number `index` (R,) of B * S should be: (R, side, side) float32 in 0..1."""
     crops, to_original, image_hw = mask_crops(rois, index, targets)
     return mask_targets(
@@ -204,11 +208,11 @@ def mask_goal(rois: RoIs, index: Tensor, targets: Targets, config: MaskHeadConfi
         crops,
         image_hw,
         size=side,
-        sampling_ratio=config.target_sampling_ratio,
-        aligned=config.target_aligned,
-        threshold=config.target_threshold,
-        pixels=config.target_pixels,
-        corners=config.target_corners,
+        sampling_ratio=rules.target_sampling_ratio,
+        aligned=rules.target_aligned,
+        threshold=rules.target_threshold,
+        pixels=rules.target_pixels,
+        crop_and_resize=rules.target_crop_and_resize,
     )
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import MaskHeadConfig, PointRendConfig
+from maskrcnn.config.conventions import MaskRules
 from maskrcnn.models.box_head import fully_connected
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.mask_head import mask_crops, mask_goal, mask_slots, with_masks
@@ -78,13 +79,20 @@ class PointRendBranch(nn.Module):
     """Takes the place of `MaskBranch`. Reads the finest level alone, whatever the size of the box."""
 
     def __init__(
-        self, coarse_head: CoarseMaskHead, point_head: PointHead, num_classes: int, stride: int, config: MaskHeadConfig
+        self,
+        coarse_head: CoarseMaskHead,
+        point_head: PointHead,
+        num_classes: int,
+        stride: int,
+        config: MaskHeadConfig,
+        rules: MaskRules,
     ) -> None:
         super().__init__()
         assert config.point_rend is not None
         self.coarse_head, self.point_head = coarse_head, point_head
         self.num_classes, self.stride = num_classes, stride
         self.config, self.points = config, config.point_rend
+        self.rules = rules
 
     def losses(
         self,
@@ -100,7 +108,7 @@ class PointRendBranch(nn.Module):
         labels = rois.labels.flatten()[index].clamp(max=self.num_classes - 1)
         coarse = self._coarse(features, boxes, image_index)
         own = self._own(coarse, labels)
-        goal = mask_goal(rois, index, targets, self.config, own.shape[-1])
+        goal = mask_goal(rois, index, targets, self.rules, own.shape[-1])
         coarse_loss = F.binary_cross_entropy_with_logits(own, goal, reduction="none").mean((1, 2))
         points = self._training_points(own.detach())
         logits = self._own(self._refine(features, boxes, image_index, coarse, points), labels)

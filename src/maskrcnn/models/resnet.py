@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -115,12 +117,20 @@ class ResNet(nn.Module):
     Args:
         last_stage: 5, or 4 where res5 belongs to the head (C4).
         dilated: res5 keeps the resolution of res4 (DC5).
+        pool_padding: of the max pooling in the stem, `around` or at bottom and right only (`after`).
     """
 
-    def __init__(self, config: ResNetConfig, *, last_stage: int = 5, dilated: bool = False) -> None:
+    def __init__(
+        self,
+        config: ResNetConfig,
+        *,
+        last_stage: int = 5,
+        dilated: bool = False,
+        pool_padding: Literal["around", "after"] = "around",
+    ) -> None:
         super().__init__()
         self.frozen_stages = config.frozen_stages
-        self.pool_padding = config.pool_padding
+        self.pool_padding = pool_padding
         self.stem = ConvNorm(3, stem_channels(config), 7, stride=2, norm=config.norm, eps=config.norm_eps)
         self.channels = stage_channels(config)[: last_stage - 1]
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]

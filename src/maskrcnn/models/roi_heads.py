@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from maskrcnn.config import DetectConfig
+from maskrcnn.config import Conventions, DetectConfig
 from maskrcnn.models.box_head import BoxBranch
 from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
 from maskrcnn.models.keypoint_head import KeypointBranch
@@ -27,8 +27,7 @@ class RoIHeads(nn.Module):
         pooler: features of a RoI, for all branches.
         box: decides what is found.
         mask, keypoint: add to what is found; None leaves them out.
-        shorter: pixels by which the boxes of proposals and detections end before their edge
-            (`ModelConfig.last_pixel`); those of the targets do not.
+        conventions: where boxes end, and how RoIs are matched.
     """
 
     def __init__(
@@ -37,10 +36,10 @@ class RoIHeads(nn.Module):
         box: BoxBranch | CascadeBranch,
         mask: MaskBranch | CascadeMaskBranch | PointRendBranch | None,
         keypoint: KeypointBranch | None,
-        shorter: float = 0.0,
+        conventions: Conventions,
     ) -> None:
         super().__init__()
-        self.shorter = shorter
+        self.conventions = conventions
         self.pooler = pooler
         self.box = box
         self.mask = mask
@@ -53,9 +52,10 @@ class RoIHeads(nn.Module):
         targets: Targets,
         sizes_hw: Tensor,
     ) -> dict[str, Tensor]:
-        targets = replace(targets, boxes=box_ops.shorten(targets.boxes, self.shorter))
-        windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
-        rois = sample_rois(proposals, targets, self.box.config, self.box.num_classes)
+        trim = self.conventions.boxes.trim
+        targets = replace(targets, boxes=box_ops.trim(targets.boxes, trim))
+        windows = box_ops.trim(box_ops.whole_images(sizes_hw).float(), trim)
+        rois = sample_rois(proposals, targets, self.box.config, self.conventions.matching, self.box.num_classes)
         losses, stages = self.box.losses(features, self.pooler, rois, targets, windows)
         if isinstance(self.mask, CascadeMaskBranch):
             losses |= self.mask.losses(features, self.pooler, stages, targets)
@@ -72,7 +72,7 @@ class RoIHeads(nn.Module):
         Args:
             windows: (B, 4) where the images lie, network-input pixels.
         """
-        windows = box_ops.shorten(windows.float(), self.shorter)
+        windows = box_ops.trim(windows.float(), self.conventions.boxes.trim)
         found = self.box.detect(features, self.pooler, proposals, windows, settings)
         for branch in (self.mask, self.keypoint):
             if branch is not None:

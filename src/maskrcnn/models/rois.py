@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.config import BoxHeadConfig, RoIConfig
+from maskrcnn.config import BoxHeadConfig, Conventions, RoIConfig
+from maskrcnn.config.conventions import MatchingRules
 from maskrcnn.models.rpn import Proposals
-from maskrcnn.ops.boxes import shorten
+from maskrcnn.ops.boxes import trim
 from maskrcnn.ops.device import fixed_shapes
 from maskrcnn.ops.matching import match, sample
 from maskrcnn.ops.roi_align import level_of, roi_align
@@ -40,14 +41,16 @@ def sample_rois(
     proposals: Proposals,
     targets: Targets,
     config: BoxHeadConfig,
+    rules: MatchingRules,
     background: int,
 ) -> RoIs:
-    """Proposals and the ground truth itself, matched and drawn, one positive to three negatives (paper section 3.1)."""
+    """Proposals and the ground truth itself, matched and sampled, one positive to three negatives (paper section
+    3.1)."""
     boxes, real = proposals
-    if config.learn_ground_truth:
+    if rules.ground_truth_rois:
         boxes = torch.cat([boxes, targets.boxes], dim=1)
         real = torch.cat([real, targets.valid], dim=1)
-    label, matched = _match(boxes, targets, config)
+    label, matched = _match(boxes, targets, config, rules)
     drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction)
     slot = matched.gather(1, drawn.chosen)
     labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
@@ -57,19 +60,21 @@ def sample_rois(
 
 
 @torch.no_grad()
-def rematch(boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, background: int) -> RoIs:
-    """The same RoIs after a stage moved them to `boxes` (B, S, 4): matched anew, none drawn (Cascade R-CNN).
+def rematch(
+    boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, rules: MatchingRules, background: int
+) -> RoIs:
+    """The same RoIs after a stage moved them to `boxes` (B, S, 4): matched anew, none sampled (Cascade R-CNN).
 
     Boxes without an area, which a stage may produce at the border, drop out.
     """
-    label, slot = _match(boxes, targets, config)
+    label, slot = _match(boxes, targets, config, rules)
     valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     positive = valid & (label == 1)
     labels = torch.where(positive, targets.labels.gather(1, slot), background)
     return RoIs(boxes, labels, slot, positive, valid, rois.truth)
 
 
-def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig) -> tuple[Tensor, Tensor]:
+def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig, rules: MatchingRules) -> tuple[Tensor, Tensor]:
     """Both (B, S): positive at the threshold, negative below it; and the object each stands for."""
     return match(
         boxes,
@@ -78,8 +83,8 @@ def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig) -> tuple[Tens
         targets.crowd,
         positive_iou=config.positive_iou,
         negative_iou=config.positive_iou,
-        best_iou=config.best_iou,
-        best_aims="own",
+        low_quality_iou=rules.box_low_quality_iou,
+        low_quality_target=rules.low_quality_target,
     )
 
 
@@ -121,58 +126,51 @@ class RoIPooler(nn.Module):
     Args:
         strides: of the levels that RoIs read.
         shared_head: (R, C, O, O) -> (R, C', O', O').
-        shorter: pixels by which boxes end before their edge (`ModelConfig.last_pixel`).
-        unread: pixels at the right and bottom of a box that are not read (`ModelConfig.pixel_boxes`).
     """
 
     def __init__(
-        self,
-        strides: Sequence[int],
-        config: RoIConfig,
-        shared_head: nn.Module,
-        *,
-        shorter: float = 0.0,
-        unread: float = 0.0,
+        self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module, conventions: Conventions
     ) -> None:
         super().__init__()
-        self.unread = unread
+        self.rules = conventions.features
+        self.boxes = conventions.boxes
         self.strides = tuple(strides)
         self.config = config
         self.shared_head = shared_head
-        self.shorter = shorter
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
         """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
-        config = self.config
+        config, rules, trimmed = self.config, self.rules, self.boxes.trim
         used = features[: len(self.strides)]
         canonical_size = config.canonical_size
-        if self.shorter:  # a box of the whole input counts with the input's size, although it ends a pixel earlier
+        if trimmed:  # a box of the whole input counts with the input's size, although it ends a pixel earlier
             height, width = (side * self.strides[0] for side in used[0].shape[-2:])
-            canonical_size *= math.sqrt((1 - self.shorter / height) * (1 - self.shorter / width))
+            canonical_size *= math.sqrt((1 - trimmed / height) * (1 - trimmed / width))
         level = level_of(
             boxes,
             len(used),
             config.canonical_level,
             canonical_size,
-            rounding=config.level_rounding,
-            level_epsilon=config.level_epsilon,
-            size_epsilon=config.size_epsilon,
+            rounding=rules.level_rounding,
+            level_epsilon=rules.level_epsilon,
+            size_epsilon=rules.size_epsilon,
         )
         args = (used, self.read_part(boxes), image_index, level)
+        if rules.crop_and_resize:
+            pooled = roi_crop(*args, strides=self.strides, output_size=output_size, trim=trimmed)
+            return self.shared_head(pooled)
         sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
         match config.op:
             case "align":
                 pooled = roi_align(
-                    *args, strides=self.strides, output_size=output_size, aligned=config.aligned, **sampling
+                    *args, strides=self.strides, output_size=output_size, aligned=rules.aligned, **sampling
                 )
             case "warp":
                 pooled = roi_warp(*args, strides=self.strides, output_size=output_size, **sampling)
             case "pool":
                 pooled = roi_pool(*args, strides=self.strides, output_size=output_size)
-            case "crop":
-                pooled = roi_crop(*args, strides=self.strides, output_size=output_size, shorter=self.shorter)
         return self.shared_head(pooled)
 
     def read_part(self, boxes: Tensor) -> Tensor:
         """What the feature of a box spans, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
-        return shorten(boxes, self.unread)
+        return trim(boxes, self.boxes.roi_trim)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskrcnn.config import RPNConfig
+from maskrcnn.config import Conventions, RPNConfig
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
 from maskrcnn.models.norm import Conv
@@ -25,7 +25,7 @@ from maskrcnn.structures.targets import Targets
 class Proposals(NamedTuple):
     """Boxes (B, P, 4) in network-input pixels, best first; `valid` (B, P) marks those that are real.
 
-    From here to the detections boxes end where `ModelConfig.last_pixel` says.
+    From here to the detections boxes end where `BoxRules.end` says.
     """
 
     boxes: Tensor
@@ -80,17 +80,16 @@ class RPN(nn.Module):
 
     Args:
         channels: of every level.
-        strides: of every level.
-        shorter: pixels by which proposals end before their edge (`ModelConfig.last_pixel`).
+        divisor: the sides of an image that is padded by itself are multiples of it.
     """
 
     def __init__(
-        self, channels: int, strides: Sequence[int], anchors: Anchors, config: RPNConfig, shorter: float = 0.0
+        self, channels: int, anchors: Anchors, config: RPNConfig, conventions: Conventions, divisor: int
     ) -> None:
         super().__init__()
-        self.shorter = shorter
         self.config = config
-        self.strides = tuple(strides)
+        self.conventions = conventions
+        self.divisor = divisor
         self.anchors = anchors
         self.head = RPNHead(channels, len(anchors.cells[0]), config.convs, config.channels)
 
@@ -98,51 +97,51 @@ class RPN(nn.Module):
         """Every level passes through the head separately."""
         raw = [self.head(feature) for feature in features]
         grids = [(feature.shape[2], feature.shape[3]) for feature in features]
-        anchors = self.anchors(grids, self.strides, padded_hw, features[0].device)
+        anchors = self.anchors(grids, padded_hw, features[0].device)
         return RPNOutput([logits for logits, _ in raw], [deltas for _, deltas in raw], anchors)
 
     @torch.no_grad()
     def propose(self, output: RPNOutput, sizes_hw: Tensor) -> Proposals:
-        """Best k a level, decode, clip, suppress within the level, then merge the levels by score.
+        """Best k a level, decode, clip, non-maximum suppression within the level, then merge the levels by score.
 
-        With `levels` "together" all levels count as one.
+        With `ProposalRules.merge_levels` all levels count as one.
         """
-        config = self.config
+        config, rules, boxes_end = self.config, self.conventions.proposals, self.conventions.boxes
         before = config.pre_nms_train if self.training else config.pre_nms_test
         after = config.post_nms_train if self.training else config.post_nms_test
-        windows = box_ops.shorten(box_ops.whole_images(sizes_hw).float(), self.shorter)
-        if config.levels == "together":
+        windows = box_ops.trim(box_ops.whole_images(sizes_hw).float(), boxes_end.trim)
+        if rules.merge_levels:
             output = output.together()
         best = []
         for logits, deltas, anchors in zip(*output, strict=True):
             scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
             best.append((scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)), anchors[index]))
         counts = [scores.shape[1] for scores, _, _ in best]
-        # A list a level and image, all of one length, so that one suppression serves all: (B, L, slots, ...).
+        # A list a level and image, all of one length, so that one call of NMS serves all: (B, L, slots, ...).
         scores, deltas, anchors = (
             torch.stack([_with_slots(part, max(counts)) for part in level], dim=1) for level in zip(*best, strict=True)
         )
-        anchors = box_ops.shorten(anchors, self.shorter)
-        boxes = box_ops.decode(deltas, anchors, config.box_weights, config.growth_bound)
+        anchors = box_ops.trim(anchors, boxes_end.trim)
+        boxes = box_ops.decode(deltas, anchors, config.box_weights, boxes_end.growth_bound)
         boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
         sides = boxes[..., 2:] - boxes[..., :2]
-        valid = (sides >= config.min_size).all(-1) & (sides > 0).all(-1)  # not the slots, whose anchors are points
+        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # not the slots, whose anchors are points
         keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
         scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf
-        if self.training and config.post_nms_train_of == "batch":
+        if self.training and rules.post_nms_per == "batch":
             valid &= scores >= scores.flatten().topk(scores.shape[1]).values[-1]
         boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
     def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, Tensor]:
-        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, per sampled anchor (or as
-        `config.normaliser` says).
+        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, divided as
+        `LossRules` says.
 
         Args:
             sizes_hw: (B, 2) true sizes of the images.
         """
-        config = self.config
+        config, matching, loss_rules = self.config, self.conventions.matching, self.conventions.losses
         (logits,), (deltas,), (anchors,) = output.together()
         with torch.no_grad():
             label, matched = match(
@@ -152,8 +151,8 @@ class RPN(nn.Module):
                 targets.crowd,
                 positive_iou=config.positive_iou,
                 negative_iou=config.negative_iou,
-                best_iou=config.best_iou,
-                best_aims=config.best_aims,
+                low_quality_iou=matching.rpn_low_quality_iou,
+                low_quality_target=matching.low_quality_target,
                 left_out=self.left_out(output.anchors, sizes_hw),
             )
             drawn = sample(label, config.samples, config.positive_fraction)
@@ -166,27 +165,27 @@ class RPN(nn.Module):
         class_loss = F.binary_cross_entropy_with_logits(
             drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
         )
-        regression = box_loss(drawn_deltas, anchor, goal, config)
-        divisor = None if config.normaliser == "drawn" else config.samples * len(label)
+        regression = box_loss(drawn_deltas, anchor, goal, config, self.conventions.boxes.growth_bound)
+        divisor = None if loss_rules.rpn_divisor == "sampled" else config.samples * len(label)
         return {
             "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
-            "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, config.loss_box_over, divisor),
+            "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, loss_rules.box_divisor, divisor),
         }
 
     def left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
         """(B, N) bool, the anchors (n, 4) of all levels that take no part in the loss; None: all take part."""
-        config, result = self.config, None
-        if config.allowed_border is not None:
+        rules, result = self.conventions.matching, None
+        if rules.allowed_border is not None:
             edges = torch.cat(list(anchors))
-            before, after = config.allowed_border
+            before, after = rules.allowed_border
             far = sizes_hw.flip(-1)[:, None] + after  # (B, 1, 2)
             result = (edges[:, :2] < -before).any(-1) | (edges[:, 2:] >= far).any(-1)
-        if config.padded_to is not None:
+        if rules.ignore_padding_anchors:
             beyond = []
-            for level, stride in zip(anchors, self.strides, strict=True):
+            for level, stride in zip(anchors, self.anchors.strides, strict=True):
                 # The cell that an anchor stands in; its centre is that of two rounded edges.
                 cell = ((level[:, :2] + level[:, 2:]) / (2 * stride) + 1e-3).floor()
-                cells = (sizes_hw.flip(-1) / config.padded_to).ceil() * config.padded_to / stride
+                cells = (sizes_hw.flip(-1) / self.divisor).ceil() * self.divisor / stride
                 beyond.append((cell >= cells.ceil()[:, None]).any(-1))
             padding = torch.cat(beyond, dim=1)
             result = padding if result is None else result | padding

@@ -59,9 +59,9 @@ def whole_images(sizes_hw: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(wh), wh], dim=-1)
 
 
-def shorten(boxes: Tensor, by: float) -> Tensor:
+def trim(boxes: Tensor, pixels: float) -> Tensor:
     """(..., 4) boxes whose x2 and y2 are less by a number of pixels."""
-    return torch.cat([boxes[..., :2], boxes[..., 2:] - by], dim=-1) if by else boxes
+    return torch.cat([boxes[..., :2], boxes[..., 2:] - pixels], dim=-1) if pixels else boxes
 
 
 def unit_box(like: Tensor) -> Tensor:

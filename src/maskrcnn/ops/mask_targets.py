@@ -105,7 +105,7 @@ def mask_targets(
     aligned: bool = True,
     threshold: float | None = None,
     pixels: Literal["original", "network", "network_corner"] = "original",
-    corners: bool = False,
+    crop_and_resize: bool = False,
 ) -> Tensor:
     """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
 
@@ -119,15 +119,15 @@ def mask_targets(
         aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
         threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
         pixels: `network` and `network_corner` sample the bitmap as `sample_resized` does, not the original one.
-        corners: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and not the
-            space between them (TensorFlow's crop_and_resize); S and `aligned` are not read.
+        crop_and_resize: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and
+            not the space between them (TensorFlow's crop_and_resize); S and `aligned` have no effect.
 
     Returns:
         (R, M, M) float32.
     """
     if len(boxes) == 0:
         return boxes.new_zeros((0, size, size))
-    if corners:  # M samples in M - 1 spaces are the centres of M cells of that size, half a cell further out
+    if crop_and_resize:  # M samples in M - 1 spaces are the centres of M cells of that size, half a cell further out
         grow = (boxes[:, 2:] - boxes[:, :2]) / (2 * max(size - 1, 1))
         boxes, sampling_ratio, aligned = torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], 1) + 0.5, 1, True
     start, length = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]

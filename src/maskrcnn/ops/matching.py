@@ -33,8 +33,8 @@ def match(
     *,
     positive_iou: float,
     negative_iou: float,
-    best_iou: float | None,
-    best_aims: Literal["nearest", "own"] = "nearest",
+    low_quality_iou: float | None,
+    low_quality_target: Literal["highest_iou", "own"] = "highest_iou",
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compares candidates with ground truth (Ren et al. 2015, section 3.1.2).
@@ -44,10 +44,10 @@ def match(
         boxes: (B, G, 4) ground truth; valid: (B, G) bool objects; crowd: (B, G) bool regions to ignore.
         positive_iou: at least this overlap makes a candidate positive.
         negative_iou: less makes it negative; between the two it is left out.
-        best_iou: a candidate that overlaps an object as much as any other does, and by at least this, is positive
-            too; None: it is not.
-        best_aims: what such a candidate stands for, the object that it overlaps most or (`own`) the one that it is
-            the best of, and of several the last (MMDetection's `MaxIoUAssigner`).
+        low_quality_iou: a candidate that overlaps an object as much as any other does, and by at least this, is
+            positive too; None: it is not.
+        low_quality_target: the object that such a candidate is matched with, the one that it overlaps most or (`own`)
+            the one that made it positive, and the last one if there are several (MMDetection's `MaxIoUAssigner`).
         left_out: (B, N) bool, candidates that are not compared with anything.
 
     Returns:
@@ -59,12 +59,12 @@ def match(
         iou.masked_fill_(left_out[:, None], -1.0)
     overlap, matched = iou.max(dim=1)
     positive = overlap >= positive_iou
-    if best_iou is not None:
+    if low_quality_iou is not None:
         best = iou.amax(dim=2, keepdim=True)
         # Without the lower bound an object that nothing overlaps would make every candidate positive.
-        is_best = (iou == best) & (best > 0) & (best >= best_iou)
+        is_best = (iou == best) & (best > 0) & (best >= low_quality_iou)
         positive |= is_best.any(dim=1)
-        if best_aims == "own":
+        if low_quality_target == "own":
             numbers = torch.arange(1, iou.shape[1] + 1, device=iou.device)[:, None]
             own = (is_best * numbers).amax(dim=1)
             matched = torch.where(own > 0, own - 1, matched)

@@ -258,20 +258,20 @@ def roi_crop(
     *,
     strides: Sequence[float],
     output_size: int,
-    shorter: float,
+    trim: float,
 ) -> np.ndarray:
     """Points spread evenly from one corner of the RoI to the other; the centres of a map's outermost cells are the
     ends of the image. The arguments and the result are `roi_align`'s.
 
     Args:
-        shorter: by how many pixels boxes and images end before their edge.
+        trim: by how many pixels boxes and images end before their edge.
     """
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
         cells = features[k][image].transpose(1, 2, 0)
         height, width = cells.shape[:2]
-        x1, x2 = (x * (width - 1) / (width * strides[k] - shorter) for x in (box[0], box[2]))
-        y1, y2 = (y * (height - 1) / (height * strides[k] - shorter) for y in (box[1], box[3]))
+        x1, x2 = (x * (width - 1) / (width * strides[k] - trim) for x in (box[0], box[2]))
+        y1, y2 = (y * (height - 1) / (height * strides[k] - trim) for y in (box[1], box[3]))
         for row, y in enumerate(np.linspace(y1, y2, output_size)):
             for column, x in enumerate(np.linspace(x1, x2, output_size)):
                 if -1e-3 <= y <= height - 1 + 1e-3 and -1e-3 <= x <= width - 1 + 1e-3:
@@ -288,7 +288,7 @@ def mask_target(
     sampling_ratio: int,
     aligned: bool,
     threshold: float | None = None,
-    corners: bool = False,
+    crop_and_resize: bool = False,
 ) -> np.ndarray:
     """What the mask branch should say of one RoI: the share of each of its cells that the object covers.
 
@@ -300,7 +300,7 @@ def mask_target(
         sampling_ratio: points a cell and axis; 0: one a network-input pixel, rounded up.
         aligned: False puts the points half a pixel further and makes RoIs at least one pixel wide.
         threshold: None keeps the shares.
-        corners: one point a cell instead, at pixel centres, from the pixels x1 y1 to the pixels x2 y2.
+        crop_and_resize: one point a cell instead, at pixel centres, from the pixels x1 y1 to the pixels x2 y2.
 
     Returns:
         (size, size).
@@ -312,7 +312,7 @@ def mask_target(
     points_x = sampling_ratio or max(math.ceil(width / size), 1)
     points_y = sampling_ratio or max(math.ceil(height / size), 1)
     target = np.zeros((size, size))
-    if corners:
+    if crop_and_resize:
         for row, y in enumerate(np.linspace(box[1], box[3], size)):
             for column, x in enumerate(np.linspace(box[0], box[2], size)):
                 at_x, at_y = to_original @ [x + 0.5, y + 0.5, 1.0]
@@ -337,8 +337,8 @@ def match(
     *,
     positive_iou: float,
     negative_iou: float,
-    best_iou: float | None,
-    best_aims: str = "nearest",
+    low_quality_iou: float | None,
+    low_quality_target: str = "highest_iou",
 ) -> tuple[list[int], list[int]]:
     """Which candidates of one image are positive (1), negative (0) or left out (-1), and the object each overlaps
     most (0 where there is none), or that it is the best of.
@@ -352,9 +352,9 @@ def match(
     for n, candidate in enumerate(candidates):
         own = max(objects, key=lambda g: overlaps[g][n], default=None)
         overlap = overlaps[own][n] if own is not None else -1.0
-        least = math.inf if best_iou is None else best_iou
+        least = math.inf if low_quality_iou is None else low_quality_iou
         best = [g for g in objects if overlaps[g][n] == max(overlaps[g]) > 0 and overlaps[g][n] >= least]
-        if best and best_aims == "own":
+        if best and low_quality_target == "own":
             own = best[-1]
         if overlap >= positive_iou or best:
             label = 1

@@ -24,7 +24,7 @@ def roi_crop(
     *,
     strides: Sequence[float],
     output_size: int,
-    shorter: float = 0.0,
+    trim: float = 0.0,
 ) -> Tensor:
     """O x O bilinear samples of each RoI, the outer ones on its border.
 
@@ -38,7 +38,7 @@ def roi_crop(
         level: (R,) int64, index into `features`.
         strides: network-input pixels a cell of each level.
         output_size: O.
-        shorter: pixels by which boxes end before their edge, and so does the image: 1 where x2 is the last pixel.
+        trim: pixels by which boxes end before their edge, and so does the image: 1 where x2 is the last pixel.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -50,21 +50,21 @@ def roi_crop(
         edges = in_cells(boxes, level, strides)
         stride = boxes.new_tensor([float(s) for s in strides])[level]
         x, y = (
-            _border_to_border(edges[:, axis], edges[:, axis + 2], cells, stride, output_size, shorter)
+            _border_to_border(edges[:, axis], edges[:, axis + 2], cells, stride, output_size, trim)
             for axis, cells in ((0, rois.width), (1, rois.height))
         )
         rows = Axis(table_rows(rois, y.cells), y.weights, y.number)
     return to_maps(averages(rois.table, rows, x), len(boxes), output_size)
 
 
-def _border_to_border(low: Tensor, high: Tensor, cells: Tensor, stride: Tensor, bins: int, shorter: float) -> Axis:
+def _border_to_border(low: Tensor, high: Tensor, cells: Tensor, stride: Tensor, bins: int, trim: float) -> Axis:
     """One sample a bin from one end of a RoI to the other, on one axis.
 
     Args:
         low, high: (R,) edges divided by the stride; cells: (R,) int64 of the axis; stride: (R,).
     """
     last = (cells - 1).to(low.dtype)[:, None, None]
-    to_cells = last[:, 0, 0] * stride / (cells * stride - shorter)
+    to_cells = last[:, 0, 0] * stride / (cells * stride - trim)
     step = torch.linspace(0, 1, bins, device=low.device) if bins > 1 else low.new_tensor([0.5])
     at = ((low + (high - low) * step[:, None]).T * to_cells[:, None])[..., None]  # (R, O, 1)
     inside = (at >= -_SLACK) & (at <= last + _SLACK)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.config import Config, ImageConfig
-from maskrcnn.ops.boxes import clip, shorten, whole_images
+from maskrcnn.config import Config
+from maskrcnn.ops.boxes import clip, trim, whole_images
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.resize import resize_image
 from maskrcnn.structures.detections import Detections, Instances
@@ -19,29 +19,30 @@ from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
 
 
-def preprocess(images: Sequence[np.ndarray], config: ImageConfig, *, few: bool = False) -> ImageBatch:
+def preprocess(images: Sequence[np.ndarray], config: Config, *, few: bool = False) -> ImageBatch:
     """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch."""
     return join([fit(image, config) for image in images], config, few=few)
 
 
-def fit(image: np.ndarray, config: ImageConfig) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
+def fit(image: np.ndarray, config: Config) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
     """An (H, W, 3) uint8 RGB array as network input, (3, h, w), and the window x1 y1 x2 y2 of it in which it lies."""
-    placed = place(image.shape[0], image.shape[1], config)
-    factor = exact_scale(image.shape[0], image.shape[1], config)
-    pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, config.kernel, factor)
+    rules = config.conventions.pixels
+    placed = place(image.shape[0], image.shape[1], config.image, rules)
+    factor = exact_scale(image.shape[0], image.shape[1], config.image, rules)
+    pixels = resize_image(torch.from_numpy(image).permute(2, 0, 1), placed.size_hw, rules.kernel, factor)
     return with_bars(pixels, placed), placed.window
 
 
 def join(
-    fitted: Sequence[tuple[torch.Tensor, tuple[int, int, int, int]]], config: ImageConfig, *, few: bool = False
+    fitted: Sequence[tuple[torch.Tensor, tuple[int, int, int, int]]], config: Config, *, few: bool = False
 ) -> ImageBatch:
     """Pads what `fit` made to one batch, of one of few sizes if asked (`canvas_of`)."""
     pixels = [image for image, _ in fitted]
-    size = config.fixed_size
+    size = config.image.fixed_size
     if few and size is None:
-        size = canvas_of(max(i.shape[1] for i in pixels), max(i.shape[2] for i in pixels), config)
-    batch = stack_images(pixels, config.divisor, size)
-    if config.letterbox == "none":
+        size = canvas_of(max(i.shape[1] for i in pixels), max(i.shape[2] for i in pixels), config.image)
+    batch = stack_images(pixels, config.image.divisor, size)
+    if config.conventions.pixels.letterbox == "none":
         return batch
     return replace(batch, unbarred=torch.tensor([window for _, window in fitted]))
 
@@ -59,19 +60,20 @@ def postprocess(
         windows: (B, 4) where the images lie in the network input.
         original_hw: height and width of each original image.
     """
+    rules, end_rule = config.conventions, config.conventions.boxes
     original = torch.tensor(original_hw, dtype=torch.float32)
     origin, end = windows.cpu().to(torch.float32).split(2, dim=-1)
     # Boxes that end at the last pixel are stretched from the network's last pixel to that of the original.
-    shorter = float(config.model.last_pixel)
-    ratio = (original.flip(-1) - shorter) / (end - origin - shorter)
-    if config.image.exact_scale:
-        ratio = torch.tensor([[1 / (exact_scale(*size, config.image) or 1)] * 2 for size in original_hw])
+    ratio = (original.flip(-1) - end_rule.trim) / (end - origin - end_rule.trim)
+    if rules.pixels.exact_scale:
+        scales = [exact_scale(*size, config.image, rules.pixels) or 1 for size in original_hw]
+        ratio = torch.tensor([[1 / scale] * 2 for scale in scales])
     # Boxes of pixels are scaled as these pixels, and become edges after that.
-    unread = float(config.model.pixel_boxes)
-    boxes = shorten(detections.boxes.cpu() - origin.repeat(1, 2)[:, None], unread) * ratio.repeat(1, 2)[:, None]
-    boxes = clip(shorten(boxes, -shorter - unread), whole_images(original))
+    boxes = trim(detections.boxes.cpu() - origin.repeat(1, 2)[:, None], end_rule.roi_trim)
+    boxes = boxes * ratio.repeat(1, 2)[:, None]
+    boxes = clip(trim(boxes, -end_rule.trim - end_rule.roi_trim), whole_images(original))
     valid = detections.valid.cpu()
-    if config.model.detect.whole_boxes:
+    if rules.detections.whole_pixels:
         boxes = boxes.round()
         valid = valid & (boxes[..., 2:] > boxes[..., :2]).all(-1)
     probs = None if detections.mask_probs is None else detections.mask_probs.cpu()
@@ -79,13 +81,13 @@ def postprocess(
     result = []
     for i, (found, size) in enumerate(zip(valid, original_hw, strict=True)):
         masks = None
-        if probs is not None and config.model.mask_head is not None:
+        if probs is not None:
             counts = paste_to_runs(
                 probs[i][found].numpy(),
-                shorten(boxes[i][found], unread).numpy(),
+                trim(boxes[i][found], end_rule.roi_trim).numpy(),
                 size,
                 config.model.detect.mask_threshold,
-                config.model.mask_head.paste,
+                rules.masks.paste,
             )
             masks = Masks([RLE(size, c) for c in counts], size)
         labels = detections.labels[i].cpu()[found].numpy()

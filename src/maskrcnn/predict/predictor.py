@@ -80,7 +80,7 @@ class Predictor:
 
     def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """As `predict`, for (H, W, 3) uint8 RGB arrays, all in one batch."""
-        batch = preprocess(images, self.config.image, few=self.compile)
+        batch = preprocess(images, self.config, few=self.compile)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         return postprocess(self.detect(batch), batch.windows, sizes, self.config, self.names)
 

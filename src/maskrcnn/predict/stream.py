@@ -66,7 +66,7 @@ def stream(
                 break
             batch = [(item, future.result()) for item, future in islice(_drained(ahead), batch_size)]
             good = [ready.fitted for _, ready in batch if isinstance(ready, Ready)]
-            images = join(good, predictor.config.image, few=predictor.compile) if good else None
+            images = join(good, predictor.config, few=predictor.compile) if good else None
             detections = None if images is None else predictor.detect(images)
             behind.append(pool.submit(_finish, batch, images, detections, then, predictor))
             if len(behind) > BEHIND:
@@ -82,7 +82,7 @@ def _prepare(item: T, read: Callable[[T], np.ndarray], predictor: Predictor) -> 
         image = read(item)
     except ImageError as error:
         return error
-    return Ready(image, fit(image, predictor.config.image))
+    return Ready(image, fit(image, predictor.config))
 
 
 def _finish(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.config import ImageConfig
+from maskrcnn.config.conventions import PixelRules
 from maskrcnn.ops.boxes import whole_images
 from maskrcnn.ops.resize import network_scale, network_size
 
@@ -69,27 +70,27 @@ def with_bars(image: Tensor, placed: Placement) -> Tensor:
     return F.pad(image, (left, columns - width - left, top, rows - height - top))
 
 
-def place(height: int, width: int, config: ImageConfig) -> Placement:
-    """The size and place that `config` gives to an image of these sides."""
-    size = network_size(height, width, **_limits(config))
-    return Placement(size, size_with_bars(size, config))
+def place(height: int, width: int, config: ImageConfig, rules: PixelRules) -> Placement:
+    """The size and place that an image of these sides gets."""
+    size = network_size(height, width, **_limits(config, rules))
+    return Placement(size, size_with_bars(size, config, rules))
 
 
-def exact_scale(height: int, width: int, config: ImageConfig) -> float | None:
-    """The factor by which pixels and boxes of an image of these sides move where `config.exact_scale` says so; None:
-    they move by the ratio of the sizes."""
-    return network_scale(height, width, **_limits(config)) if config.exact_scale else None
+def exact_scale(height: int, width: int, config: ImageConfig, rules: PixelRules) -> float | None:
+    """The factor by which pixels and boxes of an image of these sides are scaled where `rules.exact_scale` says so;
+    None: they are scaled by the ratio of the sizes."""
+    return network_scale(height, width, **_limits(config, rules)) if rules.exact_scale else None
 
 
-def _limits(config: ImageConfig) -> dict[str, Any]:
-    """What `network_scale` takes of the settings."""
-    names = ("short_side", "long_side", "min_scale", "scale", "fixed_size", "rounding")
-    return {name: getattr(config, name) for name in names}
+def _limits(config: ImageConfig, rules: PixelRules) -> dict[str, Any]:
+    """The arguments of `network_scale`."""
+    limits = {name: getattr(config, name) for name in ("short_side", "long_side", "scale", "fixed_size")}
+    return limits | {"min_scale": rules.min_scale, "rounding": rules.rounding}
 
 
-def size_with_bars(size_hw: tuple[int, int], config: ImageConfig) -> tuple[int, int]:
+def size_with_bars(size_hw: tuple[int, int], config: ImageConfig, rules: PixelRules) -> tuple[int, int]:
     """Height and width of a resized image with its black bars, before the padding of the batch."""
-    match config.letterbox:
+    match rules.letterbox:
         case "none":
             return size_hw
         case "square":

@@ -227,11 +227,12 @@ def _read_data(
     if len(dataset) == 0:
         raise DataError(f"{dataset.path}: no images to train on")
     model = replace(config.model, num_classes=len(dataset.categories))
+    conventions = config.conventions
     if dataset.categories != config.categories:
-        model = replace(model, box_head=replace(model.box_head, unused_classes=0))
+        conventions = replace(conventions, detections=replace(conventions.detections, unused_classes=0))
     if model.keypoint_head is not None:
         model = replace(model, keypoint_head=replace(model.keypoint_head, num_keypoints=_keypoint_count(dataset)))
-    config = replace(config, model=model, categories=dataset.categories)
+    config = replace(config, model=model, conventions=conventions, categories=dataset.categories)
     validation = load_coco(Path(val), strict=strict) if val is not None else None
     if validation is not None:
         check_categories(config.categories, validation)

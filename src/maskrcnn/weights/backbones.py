@@ -31,7 +31,8 @@ DROPPED = re.compile(
 )
 STEM = "stem.conv.weight"
 MEAN, STD = "image.mean", "image.std"
-IN_1X1, EPS, POOL = (f"model.backbone.{name}" for name in ("stride_in_1x1", "norm_eps", "pool_padding"))
+IN_1X1, EPS = "model.backbone.stride_in_1x1", "model.backbone.norm_eps"
+POOL = "conventions.features.pool_padding"
 # The last part of a path in a Keras file: of Keras 2, or of Keras 1 (`res2a_branch2a_W_1:0`), whose running_std is a
 # variance.
 KERAS = re.compile(

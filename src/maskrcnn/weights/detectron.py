@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config, ModelConfig, ResNetConfig
+from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import BLOCKS
@@ -24,7 +25,7 @@ from maskrcnn.weights.detectron2_settings import flat
 from maskrcnn.weights.detectron_settings import DEFAULTS, in_other_names, usual
 from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.maskrcnn_benchmark_config import DEFAULTS as DEFAULTS_THERE
-from maskrcnn.weights.maskrcnn_benchmark_config import our_config
+from maskrcnn.weights.maskrcnn_benchmark_config import our_config, with_rpn_rules
 from maskrcnn.weights.shapes import SHARED_HEAD, model_of
 
 # A blob is a layer, perhaps its norm (bn: scale and shift of a batch norm that is folded), and what it is of that.
@@ -84,7 +85,10 @@ def import_checkpoint(checkpoint: Checkpoint, settings: Mapping[str, Any] | None
     if given is None and isinstance(checkpoint.extra.get("cfg"), str):
         given = _stored(checkpoint.extra["cfg"])
     said, assumed = usual(model) if given is None else (DEFAULTS | dict(given), ())
-    config = _with_differences(our_config(model, DEFAULTS_THERE | in_other_names(model, said)), said)
+    renamed = DEFAULTS_THERE | in_other_names(model, said)
+    config = replace(
+        _with_levels(our_config(model, renamed), said), conventions=with_rpn_rules(DETECTRON, model, renamed)
+    )
     momentum = len(checkpoint.tensors) - len(tensors)
     if momentum:
         assumed += (f"{momentum} blobs of the optimiser (..._momentum) are left out",)
@@ -134,28 +138,14 @@ def _rest(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, 
     return result
 
 
-def _with_differences(config: Config, said: Mapping[str, Any]) -> Config:
-    """The config with the rules that Detectron has otherwise than maskrcnn-benchmark.
-
-    OpenCV resizes the image as floating point, by the scale itself (`prep_im_for_blob`); the losses of proposals are
-    divided by the samples that were asked for; the last doubling of keypoint maps is a transposed convolution.
-    """
-    model = config.model
-    keypoint = model.keypoint_head
-    return replace(
-        config,
-        model=replace(
-            model,
-            rpn=replace(model.rpn, normaliser="samples"),
-            rois=replace(
-                model.rois,
-                canonical_size=float(said["FPN.ROI_CANONICAL_SCALE"]),
-                canonical_level=said["FPN.ROI_CANONICAL_LEVEL"],
-            ),
-            keypoint_head=None if keypoint is None else replace(keypoint, border="zero"),
-        ),
-        image=replace(config.image, kernel="bilinear", rounding="round", exact_scale=True),
+def _with_levels(config: Config, said: Mapping[str, Any]) -> Config:
+    """The config with the levels of RoIs, which are settings in Detectron alone."""
+    rois = replace(
+        config.model.rois,
+        canonical_size=float(said["FPN.ROI_CANONICAL_SCALE"]),
+        canonical_level=said["FPN.ROI_CANONICAL_LEVEL"],
     )
+    return replace(config, model=replace(config.model, rois=rois))
 
 
 def _settings(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from maskrcnn.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import DETECTRON2
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.detectron2_settings import DEFAULTS, flat, usual
 
@@ -145,13 +146,17 @@ def _config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
             divisor=32 if model.neck == "fpn" else 1,
             mean=mean,
             std=std,
-            kernel="pil",
-            rounding="round",
         ),
         augment=AugmentConfig(
             scale_jitter=(min(train) / short, max(train) / short),
             flip_horizontal=0.5 if flip == "horizontal" else 0.0,
             flip_vertical=0.5 if flip == "vertical" else 0.0,
+        ),
+        conventions=replace(
+            DETECTRON2,
+            anchors=replace(DETECTRON2.anchors, offset=float(said["MODEL.ANCHOR_GENERATOR.OFFSET"])),
+            features=replace(DETECTRON2.features, aligned=said["MODEL.ROI_BOX_HEAD.POOLER_TYPE"] != "ROIAlign"),
+            proposals=replace(DETECTRON2.proposals, min_size=float(said["MODEL.PROPOSAL_GENERATOR.MIN_SIZE"])),
         ),
     )
 
@@ -209,7 +214,6 @@ def _anchors(model: ModelConfig, said: Mapping[str, Any]) -> AnchorConfig:
     return AnchorConfig(
         sizes=sizes * levels if len(sizes) == 1 else sizes,
         ratios=tuple(float(ratio) for ratio in said["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"][0]),
-        offset=float(said["MODEL.ANCHOR_GENERATOR.OFFSET"]),
     )
 
 
@@ -226,21 +230,18 @@ def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
         post_nms_train=said["MODEL.RPN.POST_NMS_TOPK_TRAIN"],
         post_nms_test=said["MODEL.RPN.POST_NMS_TOPK_TEST"],
         nms_iou=said["MODEL.RPN.NMS_THRESH"],
-        min_size=float(said["MODEL.PROPOSAL_GENERATOR.MIN_SIZE"]),
         box_weights=_four(said["MODEL.RPN.BBOX_REG_WEIGHTS"]),
         box_loss=_box_loss("MODEL.RPN", said),
         smooth_l1_beta=said["MODEL.RPN.SMOOTH_L1_BETA"],
-        normaliser="samples",
     )
 
 
 def _rois(said: Mapping[str, Any]) -> RoIConfig:
     kind, ratio = said["MODEL.ROI_BOX_HEAD.POOLER_TYPE"], said["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"]
-    level: dict[str, Any] = {"level_epsilon": 0.0, "size_epsilon": 1e-8}
     if kind in ("ROIAlign", "ROIAlignV2"):
-        return RoIConfig(sampling_ratio=ratio, aligned=kind == "ROIAlignV2", **level)
+        return RoIConfig(sampling_ratio=ratio)
     if kind == "ROIPool":
-        return RoIConfig(op="pool", reduce="max", **level)
+        return RoIConfig(op="pool", reduce="max")
     raise ConfigError(f"MODEL.ROI_BOX_HEAD.POOLER_TYPE is ROIAlignV2, ROIAlign or ROIPool here, found {kind!r}")
 
 
@@ -295,12 +296,6 @@ def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
         norm=_head_norm(mask.norm, said),
         point_rend=points,
         samples=_most_positive(said),
-        # Targets of bit masks: RoIAlign of the instance's own, then at least one half (`BitMasks.crop_and_resize`).
-        target_sampling_ratio=0,
-        target_aligned=True,
-        target_threshold=0.5,
-        target_pixels="network",
-        paste="pixel_centres",
     )
 
 
@@ -309,7 +304,6 @@ def _keypoint_head(keypoint: KeypointHeadConfig, said: Mapping[str, Any]) -> Key
         keypoint,
         resolution=said["MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION"],
         samples=_most_positive(said),
-        score="probability",
     )
 
 

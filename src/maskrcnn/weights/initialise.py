@@ -63,9 +63,9 @@ def initialise(network: MaskRCNN, config: Config, source: Path | str) -> str:
 
 
 def with_conventions(config: Config, source: Path | str) -> Config:
-    """The config with the model and image settings of the detector that training begins from, wherever its own are the
-    defaults: a detector is used as it was trained. A backbone alone brings the mean and deviation of the pixels, and
-    where it has its strides.
+    """The config with the model and image settings and the conventions of the detector that training begins from,
+    wherever its own are the defaults: a detector is used as it was trained. A backbone alone brings the mean and
+    standard deviation of the pixels, and if it has them its strides and the padding of its stem.
 
     Which heads the network has is not changed, nor how it is trained; the categories are the detector's.
 
@@ -81,7 +81,7 @@ def with_conventions(config: Config, source: Path | str) -> Config:
     mine, theirs, usual = (config_to_dict(one) for one in (config, other, Config()))
     keypoints = config_to_dict(Config(model=ModelConfig(keypoint_head=KeypointHeadConfig())))
     usual["model"]["keypoint_head"] = keypoints["model"]["keypoint_head"]
-    merged = {part: _merged(mine[part], theirs[part], usual[part]) for part in ("model", "image")}
+    merged = {part: _merged(mine[part], theirs[part], usual[part]) for part in ("model", "image", "conventions")}
     merged["model"]["num_classes"] = theirs["model"]["num_classes"]
     return config_from_dict(mine | merged | {"categories": theirs["categories"]})
 

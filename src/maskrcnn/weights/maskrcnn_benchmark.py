@@ -176,7 +176,7 @@ def _check_cells(config: Config, tensors: Mapping[str, Tensor]) -> None:
     strides = [4, 8, 16, 32, 64] if config.model.neck == "fpn" else [32 if config.model.neck == "c5" else 16]
     for level, (sizes, stride) in enumerate(zip(anchors.sizes, strides, strict=True)):
         stored = tensors.get(f"{CELL_ANCHORS}{level}")
-        ours = cell_anchors(sizes, anchors.ratios, rounded=False, whole_at=stride) + stride / 2
+        ours = cell_anchors(sizes, anchors.ratios, stride, "base") + stride / 2
         ours = ours - ours.new_tensor([0, 0, 1, 1])  # pixels from first to last
         if stored is not None and (stored.shape != ours.shape or not torch.allclose(stored.float(), ours, atol=0.01)):
             raise WeightsError(

@@ -2,7 +2,7 @@
 
 The sources are maskrcnn-benchmark's `config/defaults.py`, `configs/*.yaml` and `modeling/`. Its boxes are pixels from
 first to last, one shorter than their edges; in ours all that it does with "+ 1" is done without, and what is left of
-the rule is `model.pixel_boxes`.
+the rule is `BoxRules.end`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from maskrcnn.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import MASKRCNN_BENCHMARK, Conventions
 from maskrcnn.errors import ConfigError, WeightsError
 
 # What maskrcnn-benchmark takes where a config is silent, of the settings that are read here.
@@ -130,7 +131,12 @@ def our_config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
     """
     _check(model, said)
     try:
-        return Config(model=_model(model, said), image=_image(said), augment=_augment(said))
+        return Config(
+            model=_model(model, said),
+            image=_image(said),
+            augment=_augment(said),
+            conventions=with_rpn_rules(MASKRCNN_BENCHMARK, model, said),
+        )
     except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -178,8 +184,6 @@ def _image(said: Mapping[str, Any]) -> ImageConfig:
         divisor=said["DATALOADER.SIZE_DIVISIBILITY"] or 1,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
-        kernel="pil",
-        rounding="short_side",
     )
 
 
@@ -212,16 +216,9 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
         anchors=AnchorConfig(
             sizes=tuple((size,) for size in sizes) if model.neck == "fpn" else (sizes,),
             ratios=tuple(float(ratio) for ratio in said["MODEL.RPN.ASPECT_RATIOS"]),
-            whole_cells=True,
-            offset=0.5,
         ),
         rpn=_rpn(model, said),
-        rois=RoIConfig(
-            sampling_ratio=said["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"],
-            aligned=False,
-            level_epsilon=0.0,
-            size_epsilon=1e-6,
-        ),
+        rois=RoIConfig(sampling_ratio=said["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"]),
         box_head=_box_head(model.box_head, said),
         mask_head=None if model.mask_head is None else _mask_head(model.mask_head, positives, said),
         keypoint_head=None if model.keypoint_head is None else _keypoint_head(model.keypoint_head, positives, said),
@@ -231,13 +228,26 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
             max_detections=said["MODEL.ROI_HEADS.DETECTIONS_PER_IMG"],
             mask_threshold=float(said["MODEL.ROI_MASK_HEAD.POSTPROCESS_MASKS_THRESHOLD"]),
         ),
-        pixel_boxes=True,
+    )
+
+
+def with_rpn_rules(conventions: Conventions, model: ModelConfig, said: Mapping[str, Any]) -> Conventions:
+    """The conventions with those rules of the RPN that are settings of the framework."""
+    straddle = float(said["MODEL.RPN.STRADDLE_THRESH"])
+    per_batch = model.neck == "fpn" and said["MODEL.RPN.FPN_POST_NMS_PER_BATCH"]
+    return replace(
+        conventions,
+        matching=replace(conventions.matching, allowed_border=(straddle, straddle + 1.0) if straddle >= 0 else None),
+        proposals=replace(
+            conventions.proposals,
+            post_nms_per="batch" if per_batch else "image",
+            min_size=float(said["MODEL.RPN.MIN_SIZE"]),
+        ),
     )
 
 
 def _rpn(model: ModelConfig, said: Mapping[str, Any]) -> RPNConfig:
     rpn = {name.removeprefix("MODEL.RPN."): value for name, value in said.items() if name.startswith("MODEL.RPN.")}
-    straddle = float(rpn["STRADDLE_THRESH"])
     after = "FPN_POST_NMS_TOP_N" if model.neck == "fpn" else "POST_NMS_TOP_N"
     for phase in ("TRAIN", "TEST"):
         if rpn[f"POST_NMS_TOP_N_{phase}"] < min(rpn[f"PRE_NMS_TOP_N_{phase}"], rpn[f"{after}_{phase}"]):
@@ -256,10 +266,7 @@ def _rpn(model: ModelConfig, said: Mapping[str, Any]) -> RPNConfig:
         pre_nms_test=rpn["PRE_NMS_TOP_N_TEST"],
         post_nms_train=rpn[f"{after}_TRAIN"],
         post_nms_test=rpn[f"{after}_TEST"],
-        post_nms_train_of="batch" if model.neck == "fpn" and rpn["FPN_POST_NMS_PER_BATCH"] else "image",
-        allowed_border=(straddle, straddle + 1.0) if straddle >= 0 else None,
         nms_iou=float(rpn["NMS_THRESH"]),
-        min_size=float(rpn["MIN_SIZE"]),
         smooth_l1_beta=1 / 9,
     )
 
@@ -282,14 +289,9 @@ def _mask_head(mask: MaskHeadConfig, positives: int, said: Mapping[str, Any]) ->
         mask,
         resolution=said["MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION"],
         samples=positives,
-        # Its targets are polygons drawn on the cells of a mask; bitmaps come nearest to that in this way.
-        target_sampling_ratio=0,
-        target_aligned=True,
-        target_threshold=0.5,
-        paste="expanded_box",
     )
 
 
 def _keypoint_head(keypoint: KeypointHeadConfig, positives: int, said: Mapping[str, Any]) -> KeypointHeadConfig:
     resolution = said["MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION"]
-    return replace(keypoint, resolution=resolution, samples=positives, score="logit")
+    return replace(keypoint, resolution=resolution, samples=positives)

@@ -6,6 +6,7 @@ The source of every rule is `mrcnn/config.py`, `mrcnn/model.py` and `mrcnn/utils
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -19,10 +20,10 @@ from maskrcnn.config import (
     MaskHeadConfig,
     ModelConfig,
     ResNetConfig,
-    RoIConfig,
     RPNConfig,
     TrainConfig,
 )
+from maskrcnn.config.conventions import MATTERPORT, Conventions
 from maskrcnn.errors import WeightsError
 from maskrcnn.weights.imported import listed
 
@@ -102,7 +103,6 @@ def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Confi
             width=width["res2a_branch2c"] // 4,
             stem_width=width["conv1"],
             bottleneck_width=width["res2a_branch2a"],
-            pool_padding="after",
             stride_in_1x1=True,
             norm_eps=EPS,
             frozen_stages=0,
@@ -113,34 +113,24 @@ def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Confi
             ratios=tuple(1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]),  # width / height there
         ),
         rpn=_rpn_config(use, width["rpn_conv_shared"]),
-        rois=RoIConfig(op="crop", level_rounding="round"),
         box_head=BoxHeadConfig(
             resolution=layers["mrcnn_class_conv1"]["kernel"].shape[0],
             hidden=width["mrcnn_class_conv1"],
             samples=use["TRAIN_ROIS_PER_IMAGE"],
             positive_fraction=use["ROI_POSITIVE_RATIO"],
             box_weights=_box_weights(use["BBOX_STD_DEV"]),
-            growth_bound="none",
             smooth_l1_beta=1.0,
-            loss_box_over="offsets",
-            learn_ground_truth=False,
         ),
         mask_head=MaskHeadConfig(
             resolution=use["MASK_POOL_SIZE"],
             channels=width["mrcnn_mask_conv1"],
             samples=use["TRAIN_ROIS_PER_IMAGE"],
-            target_corners=True,
-            target_threshold=0.5,
-            paste="whole_box",
         ),
         detect=DetectConfig(
             score_threshold=use["DETECTION_MIN_CONFIDENCE"] or 0.0,
             nms_iou=use["DETECTION_NMS_THRESHOLD"],
             max_detections=use["DETECTION_MAX_INSTANCES"],
-            classes="best",
-            whole_boxes=True,
         ),
-        last_pixel=True,
     )
     train = TrainConfig(
         learning_rate=use["LEARNING_RATE"],
@@ -148,23 +138,21 @@ def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Confi
         weight_decay=use["WEIGHT_DECAY"],
         clip_norm=use["GRADIENT_CLIP_NORM"],
     )
-    return Config(model=model, image=_image_config(use), train=train), _assumptions(use, known)
+    config = Config(model=model, image=_image_config(use), train=train, conventions=_conventions(use))
+    return config, _assumptions(use, known)
 
 
 def _rpn_config(use: Mapping[str, Any], channels: int) -> RPNConfig:
     return RPNConfig(
         channels=channels,
         samples=use["RPN_TRAIN_ANCHORS_PER_IMAGE"],
-        levels="together",
         pre_nms_train=use["PRE_NMS_LIMIT"],
         pre_nms_test=use["PRE_NMS_LIMIT"],
         post_nms_train=use["POST_NMS_ROIS_TRAINING"],
         post_nms_test=use["POST_NMS_ROIS_INFERENCE"],
         nms_iou=use["RPN_NMS_THRESHOLD"],
         box_weights=_box_weights(use["RPN_BBOX_STD_DEV"]),
-        growth_bound="none",
         smooth_l1_beta=1.0,
-        loss_box_over="offsets",
     )
 
 
@@ -176,14 +164,20 @@ def _image_config(use: Mapping[str, Any]) -> ImageConfig:
     return ImageConfig(
         short_side=min((use["IMAGE_MIN_DIM"] if resized else None) or 1, long_side),
         long_side=long_side,
-        min_scale=max(1.0, (use["IMAGE_MIN_SCALE"] if resized else None) or 0.0),
         divisor=64,
         mean=(red, green, blue),
         std=(1.0, 1.0, 1.0),
-        letterbox="square" if square else "divisor",
-        kernel="truncated",
-        rounding="half_even",
     )
+
+
+def _conventions(use: Mapping[str, Any]) -> Conventions:
+    square, resized = use["IMAGE_RESIZE_MODE"] == "square", use["IMAGE_RESIZE_MODE"] != "none"
+    pixels = replace(
+        MATTERPORT.pixels,
+        letterbox="square" if square else "divisor",
+        min_scale=max(1.0, (use["IMAGE_MIN_SCALE"] if resized else None) or 0.0),
+    )
+    return replace(MATTERPORT, pixels=pixels)
 
 
 def _box_weights(std_dev: Sequence[float]) -> tuple[float, float, float, float]:

@@ -22,9 +22,10 @@ from maskrcnn.config import (
     RoIConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import MMDETECTION, CascadeRules, Conventions, MatchingRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.coco_categories import COCO
-from maskrcnn.weights.mmdetection_image import augment_of, divisor_of, image_of
+from maskrcnn.weights.mmdetection_image import augment_of, image_of, pixels_of
 from maskrcnn.weights.mmdetection_settings import parse_config, setting, stages
 from maskrcnn.weights.mmdetection_usual import check_supported, training_differs, usual
 
@@ -65,7 +66,11 @@ def our_config(
     try:
         image, bgr, sentence = image_of(said)
         config = Config(
-            model=_model(model, said), image=image, augment=augment_of(said, image), categories=_categories(meta, model)
+            model=_model(model, said),
+            image=image,
+            augment=augment_of(said, image),
+            conventions=_conventions(model, said),
+            categories=_categories(meta, model),
         )
     except (ConfigError, WeightsError):
         raise
@@ -182,11 +187,16 @@ def _head_norm(norm: HeadNorm, head: Mapping[str, Any]) -> HeadNorm:
     return "sync_batch_norm" if norm == "batch_norm" and synchronised else norm
 
 
-def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
-    head = setting(said, "model.rpn_head", {})
+def _anchor_generator(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    head: Mapping[str, Any] = setting(said, "model.rpn_head", {})
     # Before there was a generator the head had its settings.
     before = {name: head.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
-    given = setting(head, "anchor_generator", before)
+    result: Mapping[str, Any] = setting(head, "anchor_generator", before)
+    return result
+
+
+def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
+    given = _anchor_generator(said)
     scales = given.get("scales")
     if scales is None:
         octaves = given["scales_per_octave"]
@@ -196,7 +206,6 @@ def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
             tuple(float(scale * base) for scale in scales) for base in given.get("base_sizes") or given["strides"]
         ),
         ratios=tuple(float(ratio) for ratio in given["ratios"]),
-        offset=float(given.get("center_offset", 0.0)),
     )
 
 
@@ -215,20 +224,51 @@ def _box_loss(head: Mapping[str, Any]) -> dict[str, Any]:
     return {"box_loss": "smooth_l1", "smooth_l1_beta": beta}
 
 
+def _conventions(model: ModelConfig, said: Mapping[str, Any]) -> Conventions:
+    """MMDetection's rules, with those that its settings change."""
+    testing, offset = setting(said, "model.test_cfg.rpn", {}), _anchor_generator(said).get("center_offset", 0.0)
+    layer = stages(said, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
+    return replace(
+        MMDETECTION,
+        pixels=pixels_of(said),
+        anchors=replace(MMDETECTION.anchors, offset=float(offset)),
+        features=replace(MMDETECTION.features, aligned=layer.get("aligned", True)),
+        matching=_matching(said),
+        proposals=replace(MMDETECTION.proposals, min_size=float(max(0, testing.get("min_bbox_size", 0)))),
+        cascade=_cascade(model, said),
+    )
+
+
+def _matching(said: Mapping[str, Any]) -> MatchingRules:
+    in_rpn = setting(said, "model.train_cfg.rpn", {})
+    in_roi_head = (stages(said, "model.train_cfg.rcnn") or [{}])[0]
+    rpn, box = (setting(training, "assigner", {}) for training in (in_rpn, in_roi_head))
+    border = in_rpn.get("allowed_border", -1)
+    return replace(
+        MMDETECTION.matching,
+        rpn_low_quality_iou=rpn.get("min_pos_iou", 0.0) if rpn.get("match_low_quality", True) else None,
+        box_low_quality_iou=box.get("min_pos_iou", 0.0) if box.get("match_low_quality", False) else None,
+        allowed_border=None if border < 0 else (float(border), float(border)),
+        ground_truth_rois=setting(in_roi_head, "sampler", {}).get("add_gt_as_proposals", True),
+    )
+
+
+def _cascade(model: ModelConfig, said: Mapping[str, Any]) -> CascadeRules:
+    if not model.box_head.cascade_ious:
+        return MMDETECTION.cascade
+    weights = setting(said, "model.roi_head.stage_loss_weights", (1.0,) * (len(model.box_head.cascade_ious) + 1))
+    return replace(MMDETECTION.cascade, loss_weights=tuple(map(float, weights)))
+
+
 def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
     head = setting(said, "model.rpn_head", {})
     training, testing = setting(said, "model.train_cfg.rpn", {}), setting(said, "model.test_cfg.rpn", {})
     proposing = setting(said, "model.train_cfg.rpn_proposal", testing)
     assigner, sampler = setting(training, "assigner", {}), setting(training, "sampler", {})
-    border = training.get("allowed_border", -1)
     return replace(
         rpn,
         positive_iou=assigner.get("pos_iou_thr", 0.7),
         negative_iou=assigner.get("neg_iou_thr", 0.3),
-        best_iou=assigner.get("min_pos_iou", 0.0) if assigner.get("match_low_quality", True) else None,
-        best_aims="own",
-        allowed_border=None if border < 0 else (float(border), float(border)),
-        padded_to=divisor_of(said),
         samples=sampler.get("num", 256),
         positive_fraction=sampler.get("pos_fraction", 0.5),
         pre_nms_train=proposing.get("nms_pre", 2000),
@@ -236,10 +276,7 @@ def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
         post_nms_train=_kept(proposing),
         post_nms_test=_kept(testing),
         nms_iou=_nms_iou(testing, 0.7),
-        min_size=float(max(0, testing.get("min_bbox_size", 0))),
         box_weights=_weights(setting(head, "bbox_coder", head), (1.0, 1.0, 1.0, 1.0)),
-        growth_bound="both",
-        normaliser="drawn",
         **_box_loss(head),
     )
 
@@ -262,15 +299,12 @@ def _rois(said: Mapping[str, Any]) -> RoIConfig:
     level: dict[str, Any] = {
         "canonical_level": 2,
         "canonical_size": float(extractor.get("finest_scale", 56)),
-        "level_epsilon": 0.0,
-        "size_epsilon": 1e-6,
     }
     if layer.get("type") == "RoIPool":
         return RoIConfig(op="pool", reduce="max", **level)
     return RoIConfig(
         reduce="max" if layer.get("pool_mode") == "max" else "average",
         sampling_ratio=layer.get("sampling_ratio", layer.get("sample_num", 0)),
-        aligned=layer.get("aligned", True),
         **level,
     )
 
@@ -297,27 +331,17 @@ def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
     ious = [assigner.get("pos_iou_thr", 0.5 + 0.1 * i) for i, assigner in enumerate(assigners)]
     weights = [_weights(setting(head, "bbox_coder", head), (0.1, 0.1, 0.2, 0.2)) for head in heads]
     side = _roi_side(stages(said, "model.roi_head.bbox_roi_extractor"), box.resolution)
-    cascade: dict[str, Any] = {
-        "cascade_ious": tuple(ious[1:]),
-        "cascade_weights": tuple(weights[1:]),
-        "cascade_loss_weights": tuple(map(float, setting(said, "model.roi_head.stage_loss_weights", (1.0,) * count))),
-        "cascade_scores": "logits",
-        "cascade_draws": "each",
-        "cascade_gradient": "sum",
-    }
     return replace(
         box,
         positive_iou=ious[0],
-        best_iou=assigners[0].get("min_pos_iou", 0.0) if assigners[0].get("match_low_quality", False) else None,
         samples=sampler.get("num", 512),
         positive_fraction=sampler.get("pos_fraction", 0.25),
-        learn_ground_truth=sampler.get("add_gt_as_proposals", True),
         resolution=box.resolution if box.layers else side,
         norm=_head_norm(box.norm, heads[0]),
         box_weights=weights[0],
-        growth_bound="both",
+        cascade_ious=tuple(ious[1:]),
+        cascade_weights=tuple(weights[1:]),
         **_box_loss(heads[0]),
-        **(cascade if count > 1 else {}),
     )
 
 
@@ -330,10 +354,4 @@ def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
         resolution=_roi_side(extractors, mask.resolution),
         norm=_head_norm(mask.norm, stages(said, "model.roi_head.mask_head")[0]),
         samples=max(1, int(drawn.get("num", 512) * drawn.get("pos_fraction", 0.25))),
-        # Targets of bit masks: RoIAlign of the instance's own, then at least one half (`BitmapMasks.crop_and_resize`).
-        target_sampling_ratio=0,
-        target_aligned=True,
-        target_threshold=0.5,
-        target_pixels="network_corner",
-        paste="pixel_centres",
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from maskrcnn.config import AugmentConfig, ImageConfig
+from maskrcnn.config.conventions import MMDETECTION, PixelRules
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.mmdetection_settings import setting, steps
 
@@ -41,8 +43,6 @@ def image_of(said: Mapping[str, Any]) -> tuple[ImageConfig, bool, tuple[str, ...
         divisor=divisor_of(said),
         mean=_three(mean, bgr=not to_rgb),
         std=_three(std, bgr=not to_rgb),
-        kernel="pil" if resize.get("backend") == "pillow" else "opencv",
-        rounding="round",
     )
     return image, not to_rgb, assumed
 
@@ -54,6 +54,12 @@ def divisor_of(said: Mapping[str, Any]) -> int:
         return int(source.get("pad_size_divisor", 1))
     pads = [step for step in steps(said, "test") if step.get("type") == "Pad"]
     return int(pads[0].get("size_divisor") or 1) if pads else 32
+
+
+def pixels_of(said: Mapping[str, Any]) -> PixelRules:
+    """The rules by which the image is resized, which `Resize` chooses."""
+    resize = next(iter(_resizes(steps(said, "test"))), {})
+    return replace(MMDETECTION.pixels, kernel="pil") if resize.get("backend") == "pillow" else MMDETECTION.pixels
 
 
 def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -158,7 +158,6 @@ def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
         channels=_need(tensors, f"{head}.upsample.weight").shape[1],
         norm=_head_norm(tensors, f"{head}.convs.0"),
         class_agnostic=classes > 1 and len(_need(tensors, f"{head}.predictor.weight")) == 1,
-        cascade=cascade,
     )
 
 

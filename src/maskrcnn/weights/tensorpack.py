@@ -102,10 +102,10 @@ def import_checkpoint(checkpoint: Checkpoint, settings: Mapping[str, Any] | None
 
 def export_state(config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our `state_dict()` in the names and layout of tensorpack; anchors by size and then ratio."""
-    anchors = config.model.anchors
+    anchors, rounding = config.model.anchors, config.conventions.anchors.rounding
     result = {}
     for name, value in state.items():
-        if ANCHOR_ROWS.match(name) and not anchors.whole_cells:
+        if ANCHOR_ROWS.match(name) and rounding != "base":
             value = reordered(value, len(anchors.ratios), len(anchors.sizes[0]))
         value = their_layout(name, value, config.model, agnostic_rows=4, mask_background=False)
         result[their_name(name, config)] = _to_tensorflow(value).contiguous()

@@ -17,6 +17,7 @@ from maskrcnn.config import (
     ResNetConfig,
     RoIConfig,
 )
+from maskrcnn.config.conventions import TENSORPACK, AnchorRules, Conventions
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.before_detectron2 import literals
 
@@ -106,7 +107,7 @@ def our_config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
     """
     _check(model, said)
     try:
-        return Config(model=_model(model, said), image=_image(model, said))
+        return Config(model=_model(model, said), image=_image(model, said), conventions=_conventions(said))
     except (TypeError, ValueError, IndexError, KeyError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -141,7 +142,16 @@ def _image(model: ModelConfig, said: Mapping[str, Any]) -> ImageConfig:
         divisor=32 if model.neck == "fpn" else 1,
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
-        kernel="opencv",
+    )
+
+
+def _conventions(said: Mapping[str, Any]) -> Conventions:
+    """tensorpack's rules, with those of its older versions that the settings ask for."""
+    legacy, accurate = bool(said["LEGACY_ANCHORS"]), said["MRCNN.ACCURATE_PASTE"]
+    return replace(
+        TENSORPACK,
+        anchors=AnchorRules(rounding="base", offset=0.5) if legacy else TENSORPACK.anchors,
+        masks=TENSORPACK.masks if accurate else replace(TENSORPACK.masks, paste="expanded_box"),
     )
 
 
@@ -153,7 +163,7 @@ def _four(values: Any) -> tuple[float, float, float, float]:
 def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
     backbone = model.backbone
     assert isinstance(backbone, ResNetConfig)
-    pyramid, legacy = model.neck == "fpn", bool(said["LEGACY_ANCHORS"])
+    pyramid = model.neck == "fpn"
     sizes = tuple(float(size) for size in said["RPN.ANCHOR_SIZES"])
     weights, ious = [said["FRCNN.BBOX_REG_WEIGHTS"]], [said["FRCNN.FG_THRESH"]]
     if model.box_head.cascade_ious:
@@ -172,8 +182,6 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
         anchors=AnchorConfig(
             sizes=tuple((size,) for size in sizes) if pyramid else (sizes,),
             ratios=tuple(float(ratio) for ratio in said["RPN.ANCHOR_RATIOS"]),
-            whole_cells=legacy,
-            offset=0.5 if legacy else 0.0,
         ),
         rpn=replace(
             model.rpn,
@@ -186,11 +194,9 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
             post_nms_train=said[f"RPN.TRAIN_{after}"],
             post_nms_test=said[f"RPN.TEST_{after}"],
             nms_iou=said["RPN.PROPOSAL_NMS_THRESH"],
-            allowed_border=(0.0, 0.25),  # to end with the image is allowed, and anchors end at halves of pixels
-            normaliser="samples",
         ),
         # Two by two samples a bin at their places (`model_box.roi_align`).
-        rois=RoIConfig(sampling_ratio=2, aligned=True, level_epsilon=0.0, size_epsilon=1e-6),
+        rois=RoIConfig(sampling_ratio=2),
         box_head=replace(
             model.box_head,
             positive_iou=ious[0],
@@ -201,14 +207,10 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
             cascade_ious=tuple(ious[1:]),
             cascade_weights=tuple(later),
         ),
-        # Targets: one bilinear sample at the centre of each cell, not made binary.
         mask_head=model.mask_head
         and replace(
             model.mask_head,
             samples=int(said["FRCNN.BATCH_PER_IM"] * said["FRCNN.FG_RATIO"]),
-            target_sampling_ratio=1,
-            target_pixels="network",
-            paste="pixel_centres" if said["MRCNN.ACCURATE_PASTE"] else "expanded_box",
         ),
         detect=DetectConfig(
             score_threshold=said["TEST.RESULT_SCORE_THRESH"],

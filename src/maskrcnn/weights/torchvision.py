@@ -160,9 +160,10 @@ def class_rows(config: Config) -> tuple[list[int], list[int]]:
     Where classes are unused, a row is the id of its category.
     """
     used = list(range(1, config.model.num_classes + 1))
-    if config.model.box_head.unused_classes:
+    unused = config.conventions.detections.unused_classes
+    if unused:
         used = [category.id for category in config.categories]
-    rows = range(1, config.model.num_classes + config.model.box_head.unused_classes + 1)
+    rows = range(1, config.model.num_classes + unused + 1)
     return used, sorted(set(rows) - set(used))
 
 
@@ -235,8 +236,9 @@ def _check_exportable(config: Config) -> None:
         problems += ["mask_head.class_agnostic"] if mask.class_agnostic else []
         problems += ["mask_head.kind mlp"] if mask.kind == "mlp" else []
         problems += ["mask_head.loss softmax"] if mask.loss == "softmax" else []
-    rows = range(1, model.num_classes + box.unused_classes + 1)
-    if box.unused_classes and not all(category.id in rows for category in config.categories):
-        problems += ["box_head.unused_classes and ids of categories beyond its rows"]
+    unused = config.conventions.detections.unused_classes
+    rows = range(1, model.num_classes + unused + 1)
+    if unused and not all(category.id in rows for category in config.categories):
+        problems += ["detections.unused_classes and ids of categories beyond its rows"]
     if problems:
         raise WeightsError(f"torchvision has no model with {', '.join(problems)}: its weights cannot be written for it")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.config import (
-    AnchorConfig,
     BoxHeadConfig,
     Category,
     Config,
@@ -27,6 +26,7 @@ from maskrcnn.config import (
     config_from_dict,
     config_to_dict,
 )
+from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.coco_categories import COCO, COCO_PERSON, LAST_ID
 
@@ -93,14 +93,14 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
     given = dict(settings or {})
     rows = model.num_classes + 1
     categories, assumed = _categories(rows, model.keypoint_head, given)
-    if categories:
-        box_head = replace(model.box_head, unused_classes=model.num_classes - len(categories))
-        model = replace(model, num_classes=len(categories), box_head=box_head)
+    unused = model.num_classes - len(categories) if categories else 0
+    model = replace(model, num_classes=model.num_classes - unused)
     model, of_norms = _norms(model, rows, given)
     assumed += of_norms
     if not given:
         assumed.append("sizes, anchors and thresholds are torchvision's defaults, as no settings were given")
-    return _with_arguments(replace(with_rules(model), categories=categories), given), tuple(assumed)
+    config = replace(with_rules(model, unused), categories=categories)
+    return _with_arguments(config, given), tuple(assumed)
 
 
 def _categories(
@@ -152,28 +152,15 @@ def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[Mod
     return replace(model, backbone=replace(backbone, norm_eps=eps)), [said]
 
 
-def with_rules(model: ModelConfig) -> Config:
+def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
     """The config of an architecture that follows torchvision in everything else."""
-    mask_head, keypoint_head = model.mask_head, model.keypoint_head
-    if mask_head is not None:
-        mask_head = replace(mask_head, target_sampling_ratio=0, target_aligned=False, paste="expanded_box")
-    if keypoint_head is not None:
-        keypoint_head = replace(keypoint_head, score="logit")
+    detections = replace(TORCHVISION.detections, unused_classes=unused_classes)
     return Config(
-        model=replace(
-            model,
-            anchors=AnchorConfig(rounded=True, stride="grid"),
-            rpn=replace(model.rpn, min_size=1e-3, post_nms_train=2000),
-            rois=replace(model.rois, aligned=False),
-            mask_head=mask_head,
-            keypoint_head=keypoint_head,
-            detect=replace(model.detect, min_size=1e-2),
-        ),
+        model=replace(model, rpn=replace(model.rpn, post_nms_train=2000)),
+        conventions=replace(TORCHVISION, detections=detections),
         image=ImageConfig(
             mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
             std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
-            kernel="bilinear",
-            rounding="floor",
         ),
     )
 
