@@ -272,7 +272,7 @@ def main() -> None:
         batch = generate_batch(Path(folder), settings, config).ours
     network = build_model(config)
     branch: Any = network.roi_heads.mask
-    branch.config = replace(branch.config, target_sampling_ratio=2)
+    branch.rules = replace(branch.rules, target_sampling_ratio=2)
     parts = dict(zip(("forward", "backward"), lower(network.train(), batch.images, batch.targets), strict=True))
     with torch.no_grad():
         (parts["prediction"],) = lower(network.eval().detect, batch.images, config.model.detect)

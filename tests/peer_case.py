@@ -37,7 +37,7 @@ class Case:
 
     @cached_property
     def images(self) -> list[ImageBatch]:
-        return [preprocess([self.peer.image(i)], self.imported.config.image) for i in (0, 1)]
+        return [preprocess([self.peer.image(i)], self.imported.config) for i in (0, 1)]
 
     @cached_property
     def inputs(self) -> list[Tensor]:

@@ -85,7 +85,7 @@ def training_batch(fixture: PeerFixture, config: Config, numbers: Sequence[int])
 
 def _sample(fixture: PeerFixture, config: Config, number: int) -> Sample:
     arrays, image = fixture.expected, fixture.image(number)
-    batch = preprocess([image], config.image)
+    batch = preprocess([image], config)
     height, width = batch.sizes_hw[0].tolist()
     size = image.shape[0], image.shape[1]
     scale = np.array([width / size[1], height / size[0]])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.config import Config, DetectConfig
+from maskrcnn.config import Config, Conventions, DetectConfig
+from maskrcnn.config.conventions import OURS
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
 from maskrcnn.models.build import build_model
@@ -18,11 +19,11 @@ from small_data import small_config
 Objects = list[tuple[int, tuple[int, int, int, int]]]  # label (-1 is a crowd) and box
 
 
-def network_config(**model: Any) -> Config:
+def network_config(conventions: Conventions = OURS, **model: Any) -> Config:
     """The smallest config, with fields of its `ModelConfig` replaced."""
     base = small_config()
     settings: dict[str, Any] = {"detect": DetectConfig(score_threshold=0.02), **model}
-    return replace(base, model=replace(base.model, **settings))
+    return replace(base, model=replace(base.model, **settings), conventions=conventions)
 
 
 def lively_network(config: Config, seed: int = 0) -> MaskRCNN:

@@ -15,6 +15,7 @@ from maskrcnn.config import (
     ResNetConfig,
     RoIConfig,
 )
+from maskrcnn.config.conventions import MMDETECTION, OURS
 from maskrcnn.data.loader import Batch
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -42,15 +43,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "keypoints and masks": {"keypoint_head": KeypointHeadConfig(3, convs=0)},
     "cascade": {"box_head": CASCADE},
     "cascade as in MMDetection": {
-        "box_head": replace(
-            CASCADE,
-            class_agnostic=False,
-            cascade_loss_weights=(1.0, 0.5, 0.25),
-            cascade_scores="logits",
-            cascade_draws="each",
-            cascade_gradient="sum",
-        ),
-        "mask_head": replace(MASK, cascade=True),
+        "box_head": replace(CASCADE, class_agnostic=False),
+        "conventions": replace(OURS, cascade=MMDETECTION.cascade),
     },
     "C4": {"neck": "c4", "anchors": ONE_LEVEL, "box_head": replace(BASE.box_head, layers=0)},
     "C4 with layers, masks and keypoints": {

@@ -33,12 +33,12 @@ def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
     ran = command("weights", "inspect", file)
     assert (ran.code, ran.err) == (0, "")
     assert "torchvision: ResNet-10, fpn, 2 classes, boxes, masks" in ran.out
-    assert "image.kernel bilinear" in ran.out
-    assert "model.mask_head.paste expanded_box" in ran.out
+    assert "conventions.pixels.kernel bilinear" in ran.out
+    assert "conventions.masks.paste expanded_box" in ran.out
     assert "assumed: the 2 classes have no names" in ran.out
     found = json.loads(command("weights", "inspect", file, "--json").out)
     assert found["framework"] == "torchvision"
-    assert found["config"]["image"]["rounding"] == "floor"
+    assert found["config"]["conventions"]["pixels"]["rounding"] == "floor"
     assert found["problem"] is None
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.config import AugmentConfig, Category, ImageConfig
+from maskrcnn.config import AugmentConfig, Category, Config, ImageConfig
 from maskrcnn.data import geometry
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import collate, training_batches
@@ -181,7 +181,8 @@ def test_keypoints_lie_on_their_spots_after_any_augmentation(tmp_path: Path) -> 
     seen = {True: 0, False: 0}
     gone = 0
     for seed in range(80):
-        sample = training_sample(dataset, seed % 6, SAME_SIZE, augment, np.random.default_rng(seed))
+        config = Config(image=SAME_SIZE, augment=augment)
+        sample = training_sample(dataset, seed % 6, config, np.random.default_rng(seed))
         assert sample.keypoints is not None
         assert sample.keypoints.shape == (len(sample.boxes), 5, 3)
         mirrored = bool(np.linalg.det(sample.to_original[:, :2]) < 0)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.config import AugmentConfig, Config, ImageConfig
+from maskrcnn.config import AugmentConfig, Config, Conventions, ImageConfig
+from maskrcnn.config.conventions import DETECTRON, OURS, PixelRules
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import SLOTS, Batch, collate, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
@@ -20,6 +21,8 @@ from maskrcnn.errors import DataError, ImageError
 from maskrcnn.ops.mask_targets import mask_targets
 from small_data import COLOURS, small_coco, small_config, write_small
 
+SMALL = ImageConfig(short_side=64, long_side=96)
+SQUARE, DIVISOR = (replace(OURS, pixels=PixelRules(letterbox=kind)) for kind in ("square", "divisor"))
 EVERYTHING = AugmentConfig(
     scale_jitter=(0.5, 3.0), crop=(64, 64), flip_vertical=0.5, quarter_turns=True, brightness=0.1
 )
@@ -46,61 +49,48 @@ def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
 
 
 def test_a_turned_image_is_whole() -> None:
-    config = ImageConfig(short_side=64, long_side=96)
-    augment = AugmentConfig(flip_horizontal=0.0, quarter_turns=True)
-    sizes = {draw_matrix((40, 60), np.zeros((0, 4)), config, augment, np.random.default_rng(i))[1] for i in range(20)}
+    config = Config(image=SMALL, augment=AugmentConfig(flip_horizontal=0.0, quarter_turns=True))
+    sizes = {draw_matrix((40, 60), np.zeros((0, 4)), config, np.random.default_rng(i))[1] for i in range(20)}
     assert sizes == {(64, 96), (96, 64)}
 
 
 def test_bars_are_on_both_sides() -> None:
-    config = ImageConfig(short_side=64, long_side=96, letterbox="square")
-    augment = AugmentConfig(flip_horizontal=0.0)
-    matrix, out_hw = draw_matrix((30, 60), np.zeros((0, 4)), config, augment, np.random.default_rng(0))
+    config = Config(image=SMALL, augment=AugmentConfig(flip_horizontal=0.0), conventions=SQUARE)
+    matrix, out_hw = draw_matrix((30, 60), np.zeros((0, 4)), config, np.random.default_rng(0))
     assert out_hw == (96, 96)
     assert (matrix @ [0, 0, 1])[:2].tolist() == [0, 24]
     assert (matrix @ [60, 30, 1])[:2].tolist() == [96, 72]
-    cropped = replace(augment, crop=(40, 50))
-    assert draw_matrix((30, 60), np.zeros((0, 4)), config, cropped, np.random.default_rng(0))[1] == (40, 50)
+    cropped = replace(config, augment=replace(config.augment, crop=(40, 50)))
+    assert draw_matrix((30, 60), np.zeros((0, 4)), cropped, np.random.default_rng(0))[1] == (40, 50)
 
 
 def test_exact_scale_is_that_of_the_limits() -> None:
     """333 x 499 becomes 800 x 1199 by 800 / 333, and not by 1199 / 499 along the rows."""
-    config = ImageConfig(kernel="bilinear", exact_scale=True)
-    matrix, out_hw = draw_matrix(
-        (333, 499), np.zeros((0, 4)), config, AugmentConfig(flip_horizontal=0.0), np.random.default_rng(0)
-    )
+    config = Config(augment=AugmentConfig(flip_horizontal=0.0), conventions=DETECTRON)
+    matrix, out_hw = draw_matrix((333, 499), np.zeros((0, 4)), config, np.random.default_rng(0))
     assert out_hw == (800, 1199)
     np.testing.assert_allclose(np.diag(matrix), [800 / 333, 800 / 333, 1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("image_config", "augment"),
-    [
-        (ImageConfig(short_side=64, long_side=96), EVERYTHING),
-        (ImageConfig(short_side=64, long_side=96, letterbox="square"), replace(EVERYTHING, crop=None)),
-        (ImageConfig(short_side=64, long_side=96, letterbox="divisor"), replace(EVERYTHING, crop=None)),
-    ],
+    ("conventions", "augment"),
+    [(OURS, EVERYTHING), (SQUARE, replace(EVERYTHING, crop=None)), (DIVISOR, replace(EVERYTHING, crop=None))],
     ids=["crop", "square", "divisor"],
 )
-def test_targets_fit_the_pixels_that_are_seen(data: Path, image_config: ImageConfig, augment: AugmentConfig) -> None:
+def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventions, augment: AugmentConfig) -> None:
     """Objects have a colour of their own: it must be where boxes and masks say, after any augmentation."""
     dataset = load_coco(data)
     names = [category.name for category in dataset.categories]
     checked = 0
     for seed in range(60):
         index = seed % len(dataset)
-        sample = training_sample(
-            dataset,
-            index,
-            image_config,
-            replace(augment, brightness=0.0),
-            np.random.default_rng(seed),
-        )
+        config = Config(image=SMALL, augment=replace(augment, brightness=0.0), conventions=conventions)
+        sample = training_sample(dataset, index, config, np.random.default_rng(seed))
         batch = collate([sample], 32)
         bank = batch.targets.masks
         assert bank is not None
         h, w = sample.image.shape[1:]
-        if image_config.letterbox == "square":
+        if conventions is SQUARE:
             assert (h, w) == (96, 96)
         image = sample.image.permute(1, 2, 0).numpy().astype(int)
         side = max(h, w)

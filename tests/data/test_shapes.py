@@ -235,7 +235,7 @@ def test_augmentation_of_the_tiny_preset_keeps_the_extremes(tmp_path: Path) -> N
     rng = np.random.default_rng(0)
     mirrored, compared = 0, 0
     for i in range(48):
-        sample = training_sample(dataset, i % 12, config.image, config.augment, rng)
+        sample = training_sample(dataset, i % 12, config, rng)
         assert sample.keypoints is not None
         mirrored += int(np.linalg.det(sample.to_original[:, :2]) < 0)
         x, y, v = np.moveaxis(sample.keypoints, -1, 0)

@@ -1,4 +1,4 @@
-"""The rules of MMDetection's cascade and of its anchors and norms, each as a field of the config.
+"""The rules of MMDetection's cascade and of its anchors and norms, each alone.
 
 Detectron2's cascade is in `test_variants.py`.
 """
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.config import BoxHeadConfig, ResNetConfig, RPNConfig
+from maskrcnn.config.conventions import OURS, CascadeRules, MatchingRules
 from maskrcnn.models.box_head import box_losses
 from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -37,10 +38,10 @@ PROPOSALS = Proposals(
 )
 
 
-def cascade(*, masks: bool = False, **rules: Any) -> tuple[MaskRCNN, CascadeBranch, list[Tensor]]:
+def cascade(**rules: Any) -> tuple[MaskRCNN, CascadeBranch, list[Tensor]]:
     """A network, its cascade, and the features of one image."""
-    mask = None if BASE.mask_head is None else replace(BASE.mask_head, cascade=masks)
-    network = lively_network(network_config(box_head=replace(BASE.box_head, **STAGES, **rules), mask_head=mask))
+    conventions = replace(OURS, cascade=CascadeRules(**rules))
+    network = lively_network(network_config(conventions, box_head=replace(BASE.box_head, **STAGES)))
     branch = network.roi_heads.box
     assert isinstance(branch, CascadeBranch)
     return network, branch, network.features(BATCH.images)
@@ -53,7 +54,7 @@ def heads_of(branch: CascadeBranch, network: MaskRCNN, features: list[Tensor], n
 
 @torch.no_grad()
 def test_a_box_moves_as_its_likeliest_class_says_and_scores_are_of_mean_logits() -> None:
-    network, branch, features = cascade(cascade_scores="logits")
+    network, branch, features = cascade(scores="logits")
     settings = replace(BASE.detect, score_threshold=0.0, nms_iou=1.0)
     found = branch.detect(features, network.roi_heads.pooler, PROPOSALS, WINDOWS, settings)
     boxes, total = PROPOSALS.boxes, torch.zeros(())
@@ -74,21 +75,21 @@ def test_a_box_moves_as_its_likeliest_class_says_and_scores_are_of_mean_logits()
 
 
 def test_weights_of_the_stages_losses() -> None:
-    network, branch, features = cascade(cascade_loss_weights=(1.0, 0.5, 0.25))
-    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2)
+    network, branch, features = cascade(loss_weights=(1.0, 0.5, 0.25))
+    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
     found, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
     expected = {"loss_class": 0.0, "loss_box": 0.0}
     for number, (weight, own) in enumerate(zip((1.0, 0.5, 0.25), received, strict=True)):
         logits, deltas = heads_of(branch, network, features, number, own.boxes)
-        losses = box_losses(logits, deltas, own, BATCH.targets, branch.stages[number])
+        losses = box_losses(logits, deltas, own, BATCH.targets, branch.stages[number], OURS)
         expected = {name: value + weight * losses[name].item() for name, value in expected.items()}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_later_stages_draw_anew_with_the_ground_truth() -> None:
     """The moved RoIs without the ground truth that was among them, and the ground truth as it is."""
-    network, branch, features = cascade(cascade_draws="each")
-    rois = sample_rois(PROPOSALS, BATCH.targets, replace(branch.config, positive_fraction=1.0), 2)
+    network, branch, features = cascade(sampling="each_stage")
+    rois = sample_rois(PROPOSALS, BATCH.targets, replace(branch.config, positive_fraction=1.0), OURS.matching, 2)
     assert rois.truth.sum() == 2
     _, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
     _, deltas = heads_of(branch, network, features, 0, rois.boxes)
@@ -106,10 +107,10 @@ def test_later_stages_draw_anew_with_the_ground_truth() -> None:
 def test_gradients_of_the_stages_meet_as_their_mean_or_sum() -> None:
     norms = {}
     for rule in ("mean", "sum"):
-        network, branch, _ = cascade(cascade_gradient=rule)
+        network, branch, _ = cascade(gradient=rule)
         features = [f.detach().requires_grad_() for f in network.features(BATCH.images)]
         torch.manual_seed(0)
-        rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2)
+        rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
         losses, _ = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
         sum(losses.values()).backward()  # type: ignore[union-attr]
         norms[rule] = torch.stack([f.grad.norm() for f in features if f.grad is not None]).norm()
@@ -117,11 +118,11 @@ def test_gradients_of_the_stages_meet_as_their_mean_or_sum() -> None:
 
 
 def test_a_mask_head_a_stage_learns_from_its_rois_and_all_are_averaged() -> None:
-    network, branch, features = cascade(masks=True, cascade_loss_weights=(1.0, 0.5, 0.25))
+    network, branch, features = cascade(mask_head_per_stage=True, loss_weights=(1.0, 0.5, 0.25))
     masks = network.roi_heads.mask
     assert isinstance(masks, CascadeMaskBranch)
     pooler = network.roi_heads.pooler
-    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, 2)
+    rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
     _, received = branch.losses(features, pooler, rois, BATCH.targets, WINDOWS)
     found = masks.losses(features, pooler, received, BATCH.targets)["loss_mask"]
     alone = [
@@ -136,11 +137,11 @@ def test_a_mask_head_a_stage_learns_from_its_rois_and_all_are_averaged() -> None
         torch.testing.assert_close(masks.detect(features, pooler, boxes).mask_probs, sum(probs) / 3)  # type: ignore[arg-type]
 
 
-def left_out_of(rpn: RPN, config: RPNConfig, sizes_hw: list[list[int]], padded_hw: tuple[int, int]) -> list[Tensor]:
+def left_out_of(rpn: RPN, rules: MatchingRules, sizes_hw: list[list[int]], padded_hw: tuple[int, int]) -> list[Tensor]:
     """Of each level, (B, h, w, A)."""
-    rpn.config = config
-    grids = [(-(-padded_hw[0] // stride), -(-padded_hw[1] // stride)) for stride in rpn.strides]
-    anchors = rpn.anchors(grids, rpn.strides, padded_hw, torch.device("cpu"))
+    rpn.conventions = replace(OURS, matching=rules)
+    grids = [(-(-padded_hw[0] // stride), -(-padded_hw[1] // stride)) for stride in rpn.anchors.strides]
+    anchors = rpn.anchors(grids, padded_hw, torch.device("cpu"))
     found = rpn.left_out(anchors, torch.tensor(sizes_hw))
     assert found is not None
     parts = found.split([len(level) for level in anchors], dim=1)
@@ -150,8 +151,8 @@ def left_out_of(rpn: RPN, config: RPNConfig, sizes_hw: list[list[int]], padded_h
 def test_anchors_of_cells_in_the_padding_of_a_batch_are_left_out() -> None:
     """MMDetection's `valid_flags`: an image of 40 x 70, padded for itself to 64 x 96, in a batch of 128 x 160."""
     rpn = lively_network(network_config()).rpn
-    levels = left_out_of(rpn, RPNConfig(padded_to=32), [[40, 70], [128, 160]], (128, 160))
-    for part, stride in zip(levels, rpn.strides, strict=True):
+    levels = left_out_of(rpn, MatchingRules(ignore_padding_anchors=True), [[40, 70], [128, 160]], (128, 160))
+    for part, stride in zip(levels, rpn.anchors.strides, strict=True):
         used = -(-64 // stride), -(-96 // stride)
         assert not part[1].any()
         assert not part[0, : used[0], : used[1]].any()
@@ -162,48 +163,51 @@ def test_anchors_of_cells_in_the_padding_of_a_batch_are_left_out() -> None:
 def test_anchors_that_leave_the_image_are_left_out() -> None:
     """MMDetection's `anchor_inside_flags`, and Detectron's, whose last pixel is one before the edge."""
     rpn = lively_network(network_config()).rpn
-    grids = [(-(-64 // stride), -(-96 // stride)) for stride in rpn.strides]
-    levels = rpn.anchors(grids, rpn.strides, (64, 96), torch.device("cpu"))
+    grids = [(-(-64 // stride), -(-96 // stride)) for stride in rpn.anchors.strides]
+    levels = rpn.anchors(grids, (64, 96), torch.device("cpu"))
     for before, after in ((0.0, 0.0), (8.0, 8.0), (0.0, 1.0)):
-        found = left_out_of(rpn, RPNConfig(allowed_border=(before, after)), [[64, 96]], (64, 96))
+        found = left_out_of(rpn, MatchingRules(allowed_border=(before, after)), [[64, 96]], (64, 96))
         for part, anchors in zip(found, levels, strict=True):
             x1, y1, x2, y2 = anchors.unbind(-1)
             inside = (x1 >= -before) & (y1 >= -before) & (x2 < 96 + after) & (y2 < 64 + after)
             assert torch.equal(part.flatten(), ~inside)
         assert not found[0].all()
-    both = left_out_of(rpn, RPNConfig(allowed_border=(0.0, 0.0), padded_to=32), [[40, 70], [64, 96]], (64, 128))
+    rules = MatchingRules(allowed_border=(0.0, 0.0), ignore_padding_anchors=True)
+    both = left_out_of(rpn, rules, [[40, 70], [64, 96]], (64, 128))
     assert both[0][0].sum() > both[0][1].sum()
 
 
 @pytest.mark.parametrize(
     "rules",
     [
-        {},
-        {"best_iou": 0.3},
-        {"best_iou": None},
-        {"best_aims": "own"},
-        {"padded_to": 32},
-        {"allowed_border": (0.0, 0.0)},
+        OURS.matching,
+        MatchingRules(rpn_low_quality_iou=0.3),
+        MatchingRules(rpn_low_quality_iou=None),
+        MatchingRules(low_quality_target="own"),
+        MatchingRules(ignore_padding_anchors=True),
+        MatchingRules(allowed_border=(0.0, 0.0)),
     ],
+    ids=repr,
 )
-def test_losses_of_proposals_follow_the_rules_of_matching(rules: dict[str, Any]) -> None:
-    """Every anchor is drawn, so that the losses are means over those that the rule leaves."""
+def test_losses_of_proposals_follow_the_rules_of_matching(rules: MatchingRules) -> None:
+    """Every anchor is sampled, so that the losses are means over those that the rule leaves."""
     batch = batch_of(
         sample_of(40, 70, [(0, (8, 8, 24, 24)), (1, (8, 8, 24, 22)), (0, (10, 2, 50, 38)), (1, (50, 10, 53, 12))]),
         sample_of(128, 160, [(1, (30, 20, 60, 100))]),
     )
     rpn = lively_network(network_config()).rpn
-    plain = RPNConfig(samples=1 << 16, positive_fraction=0.5, negative_iou=0.4, positive_iou=0.5)
-    grids = [(-(-128 // stride), -(-160 // stride)) for stride in rpn.strides]
-    anchors = rpn.anchors(grids, rpn.strides, (128, 160), torch.device("cpu"))
+    rpn.config = RPNConfig(samples=1 << 16, positive_fraction=0.5, negative_iou=0.4, positive_iou=0.5)
+    grids = [(-(-128 // stride), -(-160 // stride)) for stride in rpn.anchors.strides]
+    anchors = rpn.anchors(grids, (128, 160), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     logits = [torch.randn(2, len(level), generator=generator) for level in anchors]
     deltas = [torch.randn(2, len(level), 4, generator=generator) for level in anchors]
     both = []
-    for rpn.config in (plain, replace(plain, **rules)):
+    for matching in (OURS.matching, rules):
+        rpn.conventions = replace(OURS, matching=matching)
         both.append(rpn.losses(RPNOutput(logits, deltas, anchors), batch.targets, batch.images.sizes_hw))
     without, found = both
-    assert torch.isclose(without["loss_rpn_box"], found["loss_rpn_box"], rtol=1e-4).item() == (not rules)
+    assert torch.isclose(without["loss_rpn_box"], found["loss_rpn_box"], rtol=1e-4).item() == (rules == OURS.matching)
     targets, every = batch.targets, torch.cat(anchors)
     label, matched = match(
         every[None],
@@ -212,8 +216,8 @@ def test_losses_of_proposals_follow_the_rules_of_matching(rules: dict[str, Any])
         targets.crowd,
         positive_iou=0.5,
         negative_iou=0.4,
-        best_iou=rules.get("best_iou", 0.0),
-        best_aims=rules.get("best_aims", "nearest"),
+        low_quality_iou=rules.rpn_low_quality_iou,
+        low_quality_target=rules.low_quality_target,
         left_out=rpn.left_out(anchors, batch.images.sizes_hw),
     )
     drawn, positive = label >= 0, label == 1
@@ -243,9 +247,10 @@ def test_a_fixed_norm_keeps_its_statistics_and_trains_the_rest() -> None:
     assert all(torch.equal(a, b) for a, b in zip(network(image), plain(image), strict=True))
 
 
-def test_the_best_roi_of_an_object_is_positive_from_best_iou_on() -> None:
+def test_the_best_roi_of_an_object_is_positive_from_the_low_quality_iou_on() -> None:
     boxes = torch.tensor([[[10.0, 10, 50, 30], [60, 0, 70, 10]]])  # half of the first object, and nothing
     proposals = Proposals(boxes, torch.ones(1, 2, dtype=torch.bool))
     for least, expected in ((None, 0), (0.4, 1), (0.6, 0)):
-        config = BoxHeadConfig(positive_iou=0.7, best_iou=least, learn_ground_truth=False, positive_fraction=1.0)
-        assert sample_rois(proposals, BATCH.targets, config, 2).positive.sum() == expected
+        config = BoxHeadConfig(positive_iou=0.7, positive_fraction=1.0)
+        rules = MatchingRules(box_low_quality_iou=least, ground_truth_rois=False)
+        assert sample_rois(proposals, BATCH.targets, config, rules, 2).positive.sum() == expected

@@ -15,6 +15,7 @@ from maskrcnn.config import (
     ResNetConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import OURS, LossRules
 from maskrcnn.models.box_head import BoxHead
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_head import MaskHead
@@ -119,7 +120,7 @@ def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> Non
     proposals.boxes[..., 2:] += 5
     box = network.roi_heads.box
     torch.manual_seed(0)
-    rois = sample_rois(proposals, batch.targets, box.config, box.num_classes)
+    rois = sample_rois(proposals, batch.targets, box.config, OURS.matching, box.num_classes)
     assert rois.boxes.shape == (2, count, 4)
     background = network.roi_heads.box.num_classes
     assert (rois.labels[~rois.positive] == background).all()
@@ -156,7 +157,7 @@ def test_rpn_losses_over_the_number_asked_for() -> None:
     network.rpn.config = replace(config.model.rpn, samples=1 << 16)
     output = network.rpn(network.features(batch.images), batch.images.pixels.shape[-2:])
     drawn = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
-    network.rpn.config = replace(network.rpn.config, normaliser="samples")
+    network.rpn.conventions = replace(OURS, losses=LossRules(rpn_divisor="full"))
     fixed = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
     ratios = [(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn]
     first, second = ratios

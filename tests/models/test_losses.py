@@ -29,8 +29,8 @@ def test_smooth_l1_is_of_the_offsets(config: RPNConfig | BoxHeadConfig) -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10], [5, 5, 25, 45]])
     boxes = torch.tensor([[1.0, 2, 12, 9], [6, 1, 20, 50]])
     right = encode(boxes, anchors, config.box_weights)
-    assert box_loss(right, anchors, boxes, config).tolist() == [0, 0]
-    shifted = box_loss(right + torch.tensor([2.0, 0, 0, 0]), anchors, boxes, config)
+    assert box_loss(right, anchors, boxes, config, "above").tolist() == [0, 0]
+    shifted = box_loss(right + torch.tensor([2.0, 0, 0, 0]), anchors, boxes, config, "above")
     torch.testing.assert_close(shifted, torch.full((2,), 2 - 0.5 * config.smooth_l1_beta))
 
 
@@ -39,12 +39,12 @@ def test_giou_is_of_the_decoded_box_and_leads_to_it(config: RPNConfig | BoxHeadC
     anchors = torch.tensor([[0.0, 0, 10, 10], [5, 5, 25, 45]])
     boxes = torch.tensor([[30.0, 40, 52, 49], [6, 1, 20, 50]])  # the first far away from its anchor
     deltas = torch.zeros(2, 4, requires_grad=True)
-    torch.testing.assert_close(box_loss(deltas, anchors, boxes, config), 1 - generalised_iou(anchors, boxes))
+    torch.testing.assert_close(box_loss(deltas, anchors, boxes, config, "above"), 1 - generalised_iou(anchors, boxes))
     right = encode(boxes, anchors, config.box_weights)
-    torch.testing.assert_close(box_loss(right, anchors, boxes, config), torch.zeros(2), atol=1e-5, rtol=0)
-    loss = box_loss(deltas, anchors, boxes, config)
+    torch.testing.assert_close(box_loss(right, anchors, boxes, config, "above"), torch.zeros(2), atol=1e-5, rtol=0)
+    loss = box_loss(deltas, anchors, boxes, config, "above")
     (downhill,) = torch.autograd.grad(loss.sum(), deltas)
-    assert (box_loss(deltas - 0.01 * downhill, anchors, boxes, config) < loss).all()
+    assert (box_loss(deltas - 0.01 * downhill, anchors, boxes, config, "above") < loss).all()
 
 
 def test_mean_over_counts_what_is_set() -> None:

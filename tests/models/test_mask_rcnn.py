@@ -203,7 +203,7 @@ def test_inference_mode_and_fake_tensors_leave_nothing_behind() -> None:
     images = batch_of(sample_of(96, 96, TWO)).images
     grids = [(24, 24), (12, 12), (6, 6), (3, 3), (2, 2)]
     with FakeTensorMode(allow_non_fake_inputs=True):
-        other.rpn.anchors(grids, other.rpn.strides, (96, 96), torch.device("cpu"))
+        other.rpn.anchors(grids, (96, 96), torch.device("cpu"))
     found = other.eval().detect(images, SETTINGS)
     assert type(found.boxes) is torch.Tensor
     assert found.valid.any()

@@ -18,7 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maskrcnn.config import Config, ConfigError, ImageConfig, KeypointHeadConfig, ModelConfig, RoIConfig
+from maskrcnn.config import Config, ConfigError, KeypointHeadConfig, ModelConfig, RoIConfig
+from maskrcnn.config.conventions import (
+    DETECTRON,
+    MASKRCNN_BENCHMARK,
+    OURS,
+    BoxRules,
+    KeypointRules,
+    PixelRules,
+    ProposalRules,
+)
 from maskrcnn.models import keypoint_head, mask_head
 from maskrcnn.models.anchors import Anchors, cell_anchors
 from maskrcnn.models.build import build_model
@@ -47,8 +56,8 @@ place = st.floats(-50, 500)
 )
 def test_anchors_are_the_published_ones(stride: int, size: float, published: list[list[int]]) -> None:
     """The numbers in the comments of Detectron's and py-faster-rcnn's `generate_anchors.py`."""
-    anchors = Anchors([[size]], [0.5, 1.0, 2.0], rounded=False, stride_rule="constant", offset=0.5, whole_at=[stride])
-    found = anchors([(2, 2)], [stride], (2 * stride, 2 * stride), torch.device("cpu"))[0] - LAST
+    anchors = Anchors([[size]], [0.5, 1.0, 2.0], [stride], DETECTRON.anchors)
+    found = anchors([(2, 2)], (2 * stride, 2 * stride), torch.device("cpu"))[0] - LAST
     assert found[:3].tolist() == published
     assert found[9:].tolist() == (torch.tensor(published) + stride).tolist()
 
@@ -66,7 +75,7 @@ def test_anchors_of_several_sizes(stride: int) -> None:
             expected.append(
                 [centre - 0.5 * (w - 1), centre - 0.5 * (h - 1), centre + 0.5 * (w - 1), centre + 0.5 * (h - 1)]
             )
-    found = cell_anchors(sizes, ratios, rounded=False, whole_at=stride) + stride / 2 - LAST
+    found = cell_anchors(sizes, ratios, stride, "base") + stride / 2 - LAST
     torch.testing.assert_close(found.double(), torch.tensor(np.array(expected)))
 
 
@@ -106,8 +115,7 @@ def test_rois_span_first_to_last_pixel(ratio: int) -> None:
     for i, stride in enumerate(strides):
         pooled = torchvision.ops.roi_align(maps[i], rois[level == i], 7, 1 / stride, ratio, aligned=False)
         expected[level == i] = pooled
-    config = RoIConfig(sampling_ratio=ratio, aligned=False, level_epsilon=0.0, size_epsilon=1e-6)
-    pooler = RoIPooler(strides, config, torch.nn.Identity(), unread=1.0)
+    pooler = RoIPooler(strides, RoIConfig(sampling_ratio=ratio), torch.nn.Identity(), MASKRCNN_BENCHMARK)
     found = pooler([m.contiguous(memory_format=torch.channels_last) for m in maps], pixels + LAST, image, 7)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
@@ -125,7 +133,8 @@ def test_mask_and_keypoint_maps_span_what_the_features_do(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(mask_head, "mask_targets", targets_of)
     monkeypatch.setattr(keypoint_head, "keypoint_targets", cells_of)
-    config = network_config(keypoint_head=KeypointHeadConfig(2, convs=1, channels=8), pixel_boxes=True)
+    rules = replace(OURS, boxes=BoxRules(end="roi_last_pixel"))
+    config = network_config(rules, keypoint_head=KeypointHeadConfig(2, convs=1, channels=8))
     network = build_model(config)
     batch = batch_of(sample_of(64, 96, [(0, (10, 12, 40, 44))]))
     targets = replace(batch.targets, keypoints=torch.tensor([[[[20.0, 20.0, 2.0], [30.0, 30.0, 2.0]]]]))
@@ -141,9 +150,7 @@ def test_mask_and_keypoint_maps_span_what_the_features_do(monkeypatch: pytest.Mo
 
 def test_boxes_and_masks_come_back_as_pixels() -> None:
     """`BoxList.resize`, and Detectron's `segm_results` on the scaled pixels."""
-    model = replace(ModelConfig(num_classes=2), pixel_boxes=True)
-    assert model.mask_head is not None
-    config = Config(replace(model, mask_head=replace(model.mask_head, paste="expanded_box")))
+    config = Config(ModelConfig(num_classes=2), conventions=MASKRCNN_BENCHMARK)
     probs = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(3))
     pixels = torch.tensor([20.0, 31.0, 120.5, 171.25])
     found = Detections(
@@ -207,14 +214,15 @@ def test_exact_scale_moves_pixels_by_the_scale() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-3)
     assert (resize_image(image, size, "bilinear") - found).abs().max() > 1
 
-    config = Config(ModelConfig(num_classes=2), image=ImageConfig(kernel="bilinear", exact_scale=True))
+    rules = replace(OURS, pixels=PixelRules(kernel="bilinear", exact_scale=True))
+    config = Config(ModelConfig(num_classes=2), conventions=rules)
     box = torch.tensor([[[8.0, 16.0, 80.0, 160.0]]])
     found_boxes = Detections(box, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1) > 0)
     height, width = network_size(333, 499, short_side=800, long_side=1333)
     (instances,) = postprocess(found_boxes, torch.tensor([[0, 0, width, height]]), [(333, 499)], config, ())
     np.testing.assert_allclose(instances.boxes[0], box[0, 0].numpy() * 333 / 800, rtol=1e-6)
     with pytest.raises(ConfigError, match="exact_scale"):
-        ImageConfig(exact_scale=True)
+        PixelRules(exact_scale=True)
 
 
 def test_the_best_proposals_of_the_batch() -> None:
@@ -228,7 +236,7 @@ def test_the_best_proposals_of_the_batch() -> None:
     each: Any = replace(network.rpn.config, post_nms_train=20)
     network.rpn.config = each
     assert network.rpn.propose(output, batch.images.sizes_hw).valid.sum(1).tolist() == [20, 20]
-    network.rpn.config = replace(each, post_nms_train_of="batch")
+    network.rpn.conventions = replace(OURS, proposals=ProposalRules(post_nms_per="batch"))
     counts = network.rpn.propose(output, batch.images.sizes_hw).valid.sum(1)
     assert counts.sum() == 20
     assert counts[1] > counts[0]
@@ -241,7 +249,7 @@ def test_keypoint_maps_with_zeros_around() -> None:
     """`BilinearInterpolation` of Detectron: a transposed convolution with a bilinear kernel of 4 x 4."""
     torch.manual_seed(0)
     config = KeypointHeadConfig(3, convs=1, channels=8)
-    plain, zero = KeypointHead(8, config), KeypointHead(8, replace(config, border="zero"))
+    plain, zero = (KeypointHead(8, config, KeypointRules(border)) for border in ("repeat", "zero"))
     zero.load_state_dict(plain.state_dict())
     features = torch.randn(2, 8, 14, 14)
     low = plain.predictor(F.relu(plain.convs[0](features)))
@@ -251,8 +259,3 @@ def test_keypoint_maps_with_zeros_around() -> None:
     torch.testing.assert_close(zero(features), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(plain(features)[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-5)
     assert not torch.allclose(plain(features), expected)
-
-
-def test_two_rules_of_where_boxes_end() -> None:
-    with pytest.raises(ConfigError, match=r"model\.last_pixel and model\.pixel_boxes"):
-        ModelConfig(last_pixel=True, pixel_boxes=True)

@@ -1,4 +1,4 @@
-"""Rules in which frameworks differ, each as a field of the config: what it changes, and nothing else."""
+"""Rules in which frameworks differ, each alone: what it changes, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskrcnn.config import (
-    BoxHeadConfig,
-    ConfigError,
-    DetectConfig,
-    ImageConfig,
-    KeypointHeadConfig,
-    ModelConfig,
-    ResNetConfig,
-    RoIConfig,
-    RPNConfig,
+from maskrcnn.config import BoxHeadConfig, ConfigError, DetectConfig, ResNetConfig, RoIConfig, RPNConfig
+from maskrcnn.config.conventions import (
+    OURS,
+    BoxRules,
+    DetectionRules,
+    FeatureRules,
+    LossRules,
+    MatchingRules,
+    ProposalRules,
 )
 from maskrcnn.models.box_head import box_losses, select
 from maskrcnn.models.losses import mean_box_loss
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.models.rois import RoIPooler, RoIs, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNOutput
-from maskrcnn.ops.boxes import shorten, whole_images
+from maskrcnn.ops.boxes import trim, whole_images
 from small_network import batch_of, lively_network, network_config, sample_of
 
+LAST_PIXEL = replace(OURS, boxes=BoxRules(end="last_pixel"), features=FeatureRules(crop_and_resize=True))
 BATCH = batch_of(sample_of(64, 96, [(0, (10, 10, 50, 50)), (1, (40, 5, 90, 60))]))
 
 
@@ -41,8 +41,7 @@ def test_stem_of_its_own_width() -> None:
 def test_pool_padding_after_reads_on_from_the_first_pixel() -> None:
     """TensorFlow's SAME on an even size: windows of cells 0..2, 2..4, ..., and the last one of two."""
     torch.manual_seed(0)
-    config = ResNetConfig(depth=10, width=4, pool_padding="after")
-    network = ResNet(config).eval()
+    network = ResNet(ResNetConfig(depth=10, width=4), pool_padding="after").eval()
     taken: list[Tensor] = []
     network.res2.register_forward_pre_hook(lambda module, args: taken.append(args[0]))
     network.stem.register_forward_hook(lambda module, args, result: taken.append(result.clone()))
@@ -63,10 +62,10 @@ def test_levels_together_suppress_each_other() -> None:
         [torch.tensor([[1.0]]), torch.tensor([[2.0]])], [torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)], [box, box]
     )
     counts = {}
-    for levels in ("apart", "together"):
-        network.rpn.config = replace(network.rpn.config, levels=levels)
-        counts[levels] = int(network.rpn.propose(output, torch.tensor([[64, 96]])).valid.sum())
-    assert counts == {"apart": 2, "together": 1}
+    for merged in (False, True):
+        network.rpn.conventions = replace(OURS, proposals=ProposalRules(merge_levels=merged))
+        counts[merged] = int(network.rpn.propose(output, torch.tensor([[64, 96]])).valid.sum())
+    assert counts == {False: 2, True: 1}
 
 
 def test_width_of_the_rpn() -> None:
@@ -84,9 +83,19 @@ def test_only_the_best_class_of_a_roi() -> None:
     proposals = Proposals(
         torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 60, 60]]]), torch.ones(1, 3, dtype=torch.bool)
     )
-    args = (probs, torch.zeros(3, 2, 4), proposals, BoxHeadConfig(), torch.tensor([[0, 0, 96, 64]]))
-    every = select(*args, DetectConfig(score_threshold=0.1))
-    best = select(*args, DetectConfig(score_threshold=0.1, classes="best"))
+    one = replace(OURS, detections=DetectionRules(one_class_per_roi=True))
+    every, best = (
+        select(
+            probs,
+            torch.zeros(3, 2, 4),
+            proposals,
+            BoxHeadConfig(),
+            rules,
+            torch.tensor([[0, 0, 96, 64]]),
+            DetectConfig(score_threshold=0.1),
+        )
+        for rules in (OURS, one)
+    )
     assert int(every.valid.sum()) == 6
     assert best.scores[best.valid].tolist() == pytest.approx([0.6, 0.4])
     assert best.labels[best.valid].tolist() == [0, 1]
@@ -96,15 +105,15 @@ def test_detections_are_clipped_to_their_window() -> None:
     probs = torch.tensor([[0.9, 0.1]])
     proposals = Proposals(torch.tensor([[[0.0, 0, 96, 64]]]), torch.ones(1, 1, dtype=torch.bool))
     window = torch.tensor([[5, 10, 80, 50]])
-    found = select(probs, torch.zeros(1, 1, 4), proposals, BoxHeadConfig(), window, DetectConfig())
+    found = select(probs, torch.zeros(1, 1, 4), proposals, BoxHeadConfig(), OURS, window, DetectConfig())
     assert found.boxes[0, 0].tolist() == [5, 10, 80, 50]
 
 
 def test_ground_truth_need_not_be_learnt_from() -> None:
     proposals = Proposals(torch.tensor([[[10.0, 10, 50, 48], [0, 0, 5, 5]]]), torch.ones(1, 2, dtype=torch.bool))
     config = BoxHeadConfig(samples=8, positive_fraction=1.0)
-    with_truth = sample_rois(proposals, BATCH.targets, config, 2)
-    without = sample_rois(proposals, BATCH.targets, replace(config, learn_ground_truth=False), 2)
+    with_truth = sample_rois(proposals, BATCH.targets, config, OURS.matching, 2)
+    without = sample_rois(proposals, BATCH.targets, config, MatchingRules(ground_truth_rois=False), 2)
     assert int(with_truth.valid.sum()) == 4
     assert int(without.valid.sum()) == 2
     assert int(without.positive.sum()) == 1
@@ -113,7 +122,7 @@ def test_ground_truth_need_not_be_learnt_from() -> None:
 def test_box_loss_over_the_offsets_of_positives() -> None:
     losses, positive = torch.tensor([4.0, 8.0, 100.0]), torch.tensor([True, True, False])
     valid = torch.ones(3, dtype=torch.bool)
-    assert mean_box_loss(losses, positive, valid, "drawn").item() == 4.0
+    assert mean_box_loss(losses, positive, valid, "sampled").item() == 4.0
     assert mean_box_loss(losses, positive, valid, "offsets").item() == 1.5
     none = torch.zeros(3, dtype=torch.bool)
     assert mean_box_loss(losses, none, valid, "offsets").item() == 0.0
@@ -121,22 +130,22 @@ def test_box_loss_over_the_offsets_of_positives() -> None:
     positive, valid = torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool)
     rois = RoIs(boxes, torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), positive, valid, ~valid)
     logits, deltas = torch.zeros(2, 3), torch.randn(2, 2, 4)
-    drawn, offsets = (
-        box_losses(logits, deltas, rois, BATCH.targets, BoxHeadConfig(loss_box_over=over))["loss_box"]
-        for over in ("drawn", "offsets")
+    over_all, over_positives = (
+        box_losses(logits, deltas, rois, BATCH.targets, BoxHeadConfig(), replace(OURS, losses=rules))["loss_box"]
+        for rules in (LossRules(), LossRules(box_divisor="offsets"))
     )
-    torch.testing.assert_close(drawn * 2 / 4, offsets)
+    torch.testing.assert_close(over_all * 2 / 4, over_positives)
 
 
 def test_last_pixel_moves_every_far_edge() -> None:
     """Proposals, targets and windows end a pixel earlier; a box of the whole image is 0 0 W-1 H-1."""
-    network = lively_network(network_config(last_pixel=True, rois=RoIConfig(op="crop"))).eval()
+    network = lively_network(network_config(LAST_PIXEL)).eval()
     huge = torch.tensor([[-100.0, -100, 300, 300]])
     output = RPNOutput([torch.tensor([[1.0]])], [torch.zeros(1, 1, 4)], [huge])
     proposals = network.rpn.propose(output, torch.tensor([[64, 96]]))
     assert proposals.boxes[0, 0].tolist() == [0, 0, 95, 63]
     found = network.detect(BATCH.images, DetectConfig(score_threshold=0.01))
-    windows = shorten(whole_images(BATCH.images.sizes_hw), 1)
+    windows = trim(whole_images(BATCH.images.sizes_hw), 1)
     assert found.valid.any()
     assert (found.boxes[found.valid] <= windows[0, 2:].repeat(2)).all()
     seen = []
@@ -151,22 +160,9 @@ def test_last_pixel_moves_every_far_edge() -> None:
 
 def test_level_of_a_box_that_ends_at_the_last_pixel() -> None:
     """Relative to the input: a box of all of it is as large as the input, although its corners are nearer."""
-    config = RoIConfig(op="crop", canonical_level=3, canonical_size=64.0)
+    config = RoIConfig(canonical_level=3, canonical_size=64.0)
     features = [torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 8, 8)]
     whole, zero = torch.tensor([[0.0, 0, 63, 63]]), torch.zeros(1, dtype=torch.int64)
-    assert RoIPooler([4, 8], config, torch.nn.Identity(), shorter=1.0)(features, whole, zero, 2).sum() == 4
-    assert RoIPooler([4, 8], config, torch.nn.Identity())(features, whole, zero, 2).sum() == 0
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: ImageConfig(letterbox="square", fixed_size=(64, 64)), r"letterbox.*fixed_size"),
-        (lambda: ImageConfig(letterbox="square", short_side=100, long_side=100), r"letterbox square.*long_side"),
-        (lambda: ImageConfig(min_scale=-1), r"min_scale"),
-        (lambda: ModelConfig(last_pixel=True, keypoint_head=KeypointHeadConfig()), r"keypoint_head.*last_pixel"),
-    ],
-)
-def test_what_cannot_work_is_refused(build: object, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        build()  # type: ignore[operator]
+    assert RoIPooler([4, 8], config, torch.nn.Identity(), LAST_PIXEL)(features, whole, zero, 2).sum() == 4
+    edges = replace(LAST_PIXEL, boxes=OURS.boxes)
+    assert RoIPooler([4, 8], config, torch.nn.Identity(), edges)(features, whole, zero, 2).sum() == 0

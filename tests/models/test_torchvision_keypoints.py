@@ -71,9 +71,9 @@ def test_detections(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]) 
 def test_losses(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]], shared: Path) -> None:
     theirs, ours, config, _ = pair
     dataset = load_coco(shared / "data" / "person" / "train.json")
-    small = replace(config.image, short_side=160, long_side=267, kernel="antialias")
-    still = replace(config.augment, flip_horizontal=0.0)
-    samples = [training_sample(dataset, i, small, still, np.random.default_rng(0)) for i in range(2)]
+    small = replace(config.image, short_side=160, long_side=267)
+    still = replace(config, image=small, augment=replace(config.augment, flip_horizontal=0.0))
+    samples = [training_sample(dataset, i, still, np.random.default_rng(0)) for i in range(2)]
     assert not any(sample.crowd.any() for sample in samples)  # torchvision knows no crowds
     batch = collate(samples, config.image.divisor)
     targets = []

@@ -19,6 +19,7 @@ from maskrcnn.config import (
     RoIConfig,
     TimmConfig,
 )
+from maskrcnn.config.conventions import OURS, FeatureRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.cascade import CascadeBranch
 from maskrcnn.models.deform_conv import DeformConvNorm
@@ -196,7 +197,9 @@ def test_later_stages_of_a_cascade_ask_for_more_overlap() -> None:
             head.class_logits.weight.zero_()
             head.class_logits.bias.copy_(sure)
     proposals = Proposals(torch.tensor([[[10.0, 10, 50, 36]]]), torch.ones(1, 1, dtype=torch.bool))
-    drawn = sample_rois(proposals, batch.targets, replace(branch.config, positive_fraction=1.0), branch.num_classes)
+    drawn = sample_rois(
+        proposals, batch.targets, replace(branch.config, positive_fraction=1.0), OURS.matching, branch.num_classes
+    )
     own = (drawn.boxes[0] == proposals.boxes[0]).all(-1)  # the other one is the object itself
     rois = type(drawn)(*(value[:, own] for value in drawn))
     losses, _ = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.windows)
@@ -226,7 +229,7 @@ def test_c4_reads_res5_of_each_roi_and_its_mean() -> None:
     ("config", "expected"),
     [
         (RoIConfig(sampling_ratio=0), partial(roi_align, sampling_ratio=0)),
-        (RoIConfig(aligned=False), partial(roi_align, aligned=False)),
+        (RoIConfig(), roi_align),
         (RoIConfig(reduce="max"), partial(roi_align, reduce="max")),
         (RoIConfig(op="warp", reduce="max", sampling_ratio=3), partial(roi_warp, reduce="max", sampling_ratio=3)),
         (RoIConfig(op="warp"), roi_warp),
@@ -237,10 +240,15 @@ def test_the_pooler_is_the_layer_that_the_config_names(config: RoIConfig, expect
     features = [torch.randn(2, 3, 16, 24), torch.randn(2, 3, 8, 12)]
     boxes = torch.tensor([[10.0, 10, 40, 43], [3, 2, 95, 60], [0, 0, 300, 300]])
     index = torch.tensor([0, 1, 1])
-    pooler = RoIPooler([4, 8], replace(config, canonical_size=60.0, canonical_level=3), torch.nn.Identity())
+    config = replace(config, canonical_size=60.0, canonical_level=3)
+    pooler = RoIPooler([4, 8], config, torch.nn.Identity(), OURS)
     level = torch.tensor([0, 1, 1])  # sides of 31, 73 and 300 against 60
     found = expected(features, boxes, index, level, strides=[4, 8], output_size=5)
     torch.testing.assert_close(pooler(features, boxes, index, 5), found)
+    if expected is roi_align:
+        older = RoIPooler([4, 8], config, torch.nn.Identity(), replace(OURS, features=FeatureRules(aligned=False)))
+        found = roi_align(features, boxes, index, level, strides=[4, 8], output_size=5, aligned=False)
+        torch.testing.assert_close(older(features, boxes, index, 5), found)
 
 
 def test_dilated_res5_keeps_the_resolution_of_res4() -> None:
@@ -289,7 +297,7 @@ def test_keypoints_of_an_object_without_points_have_no_loss() -> None:
     features = network.features(batch.images)
     proposals = network.rpn.propose(network.rpn(features, (64, 96)), batch.images.sizes_hw)
     box = network.roi_heads.box
-    rois = sample_rois(proposals, batch.targets, box.config, box.num_classes)
+    rois = sample_rois(proposals, batch.targets, box.config, OURS.matching, box.num_classes)
     assert batch.targets.keypoints is not None
     loss = branch.losses(features, network.roi_heads.pooler, rois, batch.targets)["loss_keypoint"]
     hidden = replace(batch.targets, keypoints=batch.targets.keypoints * torch.tensor([1.0, 1.0, 0.0]))

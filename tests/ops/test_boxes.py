@@ -143,8 +143,8 @@ def test_growth_without_a_bound() -> None:
     assert found[2] - found[0] > 16 * 62.5
 
 
-def test_shorter_boxes_end_earlier() -> None:
+def test_trimmed_boxes_end_earlier() -> None:
     boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
-    assert ops.shorten(boxes, 1).tolist() == [[1, 2, 2, 3]]
-    assert ops.shorten(ops.shorten(boxes, 1), -1).equal(boxes)
+    assert ops.trim(boxes, 1).tolist() == [[1, 2, 2, 3]]
+    assert ops.trim(ops.trim(boxes, 1), -1).equal(boxes)
     assert ops.whole_images(torch.tensor([[30, 40]])).tolist() == [[0, 0, 40, 30]]

@@ -258,14 +258,14 @@ def test_resized_keeps_still_where_coordinates_are_no_numbers() -> None:
 
 @pytest.mark.parametrize("matrix", [IDENTITY, FLIP_X, HALF])
 @pytest.mark.parametrize("size", [1, 5, 28])
-def test_corners_equal_the_twin(matrix: np.ndarray, size: int) -> None:
+def test_crop_and_resize_equals_the_twin(matrix: np.ndarray, size: int) -> None:
     masks = blobs(4)
     full = np.concatenate([matrix, [[0.0, 0.0, 1.0]]])
     corners = boxes_near(masks, 3).reshape(-1, 2, 2) @ np.linalg.inv(full)[:2, :2].T + np.linalg.inv(full)[:2, 2]
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
     if size == 1:  # both ends of nothing: the first
         boxes[:, 2:] = boxes[:, :2]
-    found = targets_of(masks, boxes, matrix, size=size, corners=True)
+    found = targets_of(masks, boxes, matrix, size=size, crop_and_resize=True)
     for target, mask, box in zip(found, masks, boxes, strict=True):
         expected = reference.mask_target(
             mask.astype(np.float64),
@@ -274,13 +274,13 @@ def test_corners_equal_the_twin(matrix: np.ndarray, size: int) -> None:
             size=size,
             sampling_ratio=1,
             aligned=True,
-            corners=True,
+            crop_and_resize=True,
         )
         np.testing.assert_allclose(target, expected, atol=2e-4)
 
 
-def test_corners_read_pixels_as_they_are() -> None:
+def test_crop_and_resize_reads_pixels_as_they_are() -> None:
     """28 samples from pixel to pixel of 28 are these pixels."""
     masks = blobs(1)
-    found = targets_of(masks, np.array([[3.0, 5.0, 30.0, 32.0]]), IDENTITY, size=28, corners=True)
+    found = targets_of(masks, np.array([[3.0, 5.0, 30.0, 32.0]]), IDENTITY, size=28, crop_and_resize=True)
     np.testing.assert_allclose(found[0], masks[0, 5:33, 3:31], atol=1e-4)

@@ -27,13 +27,13 @@ thresholds = st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.5, 0.4)])
     st.lists(image, min_size=1, max_size=3),
     thresholds,
     st.sampled_from([None, 0.0, 0.3]),
-    st.sampled_from(["nearest", "own"]),
+    st.sampled_from(["highest_iou", "own"]),
 )
 def test_equal_to_the_twin(
     images: list[tuple[list[list[float]], list[tuple[list[float], str]]]],
     iou: tuple[float, float],
-    best_iou: float | None,
-    best_aims: Literal["nearest", "own"],
+    low_quality_iou: float | None,
+    low_quality_target: Literal["highest_iou", "own"],
 ) -> None:
     count = min(len(candidates) for candidates, _ in images)
     slots = max(1, *(len(truth) for _, truth in images))
@@ -48,8 +48,8 @@ def test_equal_to_the_twin(
     options: dict[str, Any] = {
         "positive_iou": iou[0],
         "negative_iou": iou[1],
-        "best_iou": best_iou,
-        "best_aims": best_aims,
+        "low_quality_iou": low_quality_iou,
+        "low_quality_target": low_quality_target,
     }
     label, matched = match(candidates, boxes, valid, crowd, **options)
     for i in range(len(images)):
@@ -74,7 +74,7 @@ def test_equal_to_torchvision_where_every_image_has_objects() -> None:
         ~everything,
         positive_iou=0.7,
         negative_iou=0.3,
-        best_iou=0.0,
+        low_quality_iou=0.0,
     )
     assert label[0].eq(1).tolist() == (theirs >= 0).tolist()
     assert label[0].eq(0).tolist() == (theirs == Matcher.BELOW_LOW_THRESHOLD).tolist()
@@ -97,7 +97,7 @@ def plain_match(
         torch.tensor([crowd], dtype=torch.bool),
         positive_iou=iou[0],
         negative_iou=iou[1],
-        best_iou=0.0 if best else None,
+        low_quality_iou=0.0 if best else None,
     )
     return label[0].tolist()
 
@@ -114,7 +114,7 @@ def test_candidates_left_out_are_as_if_they_were_not_there() -> None:
         ~valid.expand(2, -1),
         positive_iou=0.9,
         negative_iou=0.3,
-        best_iou=0.0,
+        low_quality_iou=0.0,
         left_out=out,
     )
     assert label.tolist() == [[-1, 1, -1], [1, -1, -1]]
@@ -125,9 +125,21 @@ def test_the_last_object_takes_the_candidate_that_is_best_for_several() -> None:
     candidate = torch.tensor([[[0.0, 0, 10, 10]]])
     truth = torch.tensor([[[0.0, 0, 10, 9], [0, 0, 10, 4], [0, 0, 10, 2]]])
     valid = torch.ones(1, 3, dtype=torch.bool)
-    for best_iou, aims, expected in ((0.3, "own", 1), (0.0, "own", 2), (0.3, "nearest", 0), (0.95, "own", 0)):
+    for low_quality_iou, aims, expected in (
+        (0.3, "own", 1),
+        (0.0, "own", 2),
+        (0.3, "highest_iou", 0),
+        (0.95, "own", 0),
+    ):
         _, matched = match(
-            candidate, truth, valid, ~valid, positive_iou=0.5, negative_iou=0.5, best_iou=best_iou, best_aims=aims
+            candidate,
+            truth,
+            valid,
+            ~valid,
+            positive_iou=0.5,
+            negative_iou=0.5,
+            low_quality_iou=low_quality_iou,
+            low_quality_target=aims,
         )
         assert matched.item() == expected
 

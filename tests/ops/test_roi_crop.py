@@ -18,22 +18,22 @@ def maps(seed: int = 0) -> list[torch.Tensor]:
     return [torch.randn(2, 3, 64 // s, 96 // s, generator=generator) for s in STRIDES]
 
 
-@pytest.mark.parametrize("shorter", [0.0, 1.0])
+@pytest.mark.parametrize("trim", [0.0, 1.0])
 @pytest.mark.parametrize("size", [2, 7])
-def test_equals_its_twin(shorter: float, size: int) -> None:
+def test_equals_its_twin(trim: float, size: int) -> None:
     """Boxes inside, up to the border, outside, and without an area."""
     features = maps()
     boxes = torch.tensor(
         [
             [3.2, 5.1, 40.7, 33.3],
-            [0.0, 0.0, 96 - shorter, 64 - shorter],
+            [0.0, 0.0, 96 - trim, 64 - trim],
             [70.0, 40.0, 130.0, 90.0],
             [-20.0, -9.0, 15.0, 20.0],
             [10.0, 10.0, 10.0, 10.0],
         ]
     )
     image_index, level = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([0, 1, 0, 1, 0])
-    found = roi_crop(features, boxes, image_index, level, strides=STRIDES, output_size=size, shorter=shorter)
+    found = roi_crop(features, boxes, image_index, level, strides=STRIDES, output_size=size, trim=trim)
     expected = reference.roi_crop(
         [f.double().numpy() for f in features],
         boxes.tolist(),
@@ -41,7 +41,7 @@ def test_equals_its_twin(shorter: float, size: int) -> None:
         level.tolist(),
         strides=STRIDES,
         output_size=size,
-        shorter=shorter,
+        trim=trim,
     )
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
     assert not found[2, :, -1].any()
@@ -51,7 +51,7 @@ def test_the_whole_image_reads_corner_cells() -> None:
     features = maps()
     boxes = torch.tensor([[0.0, 0.0, 95.0, 63.0]])
     zero = torch.zeros(1, dtype=torch.int64)
-    found = roi_crop(features, boxes, zero, zero, strides=STRIDES, output_size=2, shorter=1.0)
+    found = roi_crop(features, boxes, zero, zero, strides=STRIDES, output_size=2, trim=1.0)
     torch.testing.assert_close(found[0], features[0][0][:, ::15, ::23], atol=1e-4, rtol=0)
 
 

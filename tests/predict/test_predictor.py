@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import maskrcnn
-from maskrcnn.config import Category, ImageConfig
+from maskrcnn.config import Category, Config, ImageConfig
+from maskrcnn.config.conventions import MATTERPORT, OURS, PixelRules
 from maskrcnn.errors import ImageError
 from maskrcnn.predict import Predictor, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
@@ -116,7 +117,7 @@ def test_compiled_it_finds_the_same(predictor: Predictor, monkeypatch: pytest.Mo
     compiled = replace(predictor, compile=True)
     images = [picture(60, 80), picture(64, 70, seed=1)]
     for image in images:
-        batch = preprocess([image], predictor.config.image, few=True)  # the same canvas
+        batch = preprocess([image], predictor.config, few=True)  # the same canvas
         plain = predictor.network.detect(batch, predictor.config.model.detect)
         found = compiled.detect(batch)
         count = int(plain.valid.sum())
@@ -143,7 +144,7 @@ def test_results_are_coco_results(predictor: Predictor) -> None:
 
 
 def test_fixed_size_input() -> None:
-    batch = preprocess([picture(30, 60), picture(100, 20)], ImageConfig(fixed_size=(64, 96)))
+    batch = preprocess([picture(30, 60), picture(100, 20)], Config(image=ImageConfig(fixed_size=(64, 96))))
     assert batch.pixels.shape == (2, 3, 64, 96)
     assert batch.sizes_hw.tolist() == [[48, 96], [64, 13]]
 
@@ -156,8 +157,9 @@ def test_black_bars_are_image_to_the_network(
     letterbox: str, input_hw: tuple[int, int], window: tuple[int, ...], predictor: Predictor
 ) -> None:
     """The image stands in the middle, bars are -mean after normalising, and boxes come back without them."""
-    image_config = ImageConfig(short_side=100, long_side=128, letterbox=letterbox, kernel="truncated")  # type: ignore[arg-type]
-    batch = preprocess([picture(30, 60)], image_config)
+    rules = replace(OURS, pixels=PixelRules(letterbox=letterbox, kernel="truncated"))  # type: ignore[arg-type]
+    config = Config(image=ImageConfig(short_side=100, long_side=128), conventions=rules)
+    batch = preprocess([picture(30, 60)], config)
     assert batch.pixels.shape[2:] == input_hw
     assert batch.sizes_hw.tolist() == [list(input_hw)]
     assert batch.windows.tolist() == [list(window)]
@@ -180,10 +182,8 @@ def test_black_bars_are_image_to_the_network(
 def test_whole_boxes_that_end_at_the_last_pixel(predictor: Predictor) -> None:
     """Matterport's denormalisation: the last pixel of the input is that of the image, then whole pixels, and boxes
     that lost their area go."""
-    model = replace(
-        predictor.config.model, last_pixel=True, detect=replace(predictor.config.model.detect, whole_boxes=True)
-    )
-    config = replace(predictor.config, model=model)
+    rules = replace(OURS, boxes=MATTERPORT.boxes, detections=MATTERPORT.detections)
+    config = replace(predictor.config, conventions=rules)
     boxes = torch.tensor([[[0.0, 0.0, 99.0, 49.0], [10.0, 10.0, 20.2, 30.0], [10.0, 10.0, 10.0, 20.0]]])
     count = boxes.shape[1]
     found = Detections(

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.config import ImageConfig
+from maskrcnn.config.conventions import OURS
 from maskrcnn.structures.images import canvas_of, pad_size, place
 
 CONFIG = ImageConfig(short_side=800, long_side=1333)
@@ -17,7 +18,7 @@ def test_every_image_of_a_config_fits_one_of_six_canvases() -> None:
 
     @given(side, side)
     def check(height: int, width: int) -> None:
-        size = place(height, width, CONFIG).input_hw
+        size = place(height, width, CONFIG, OURS.pixels).input_hw
         canvas = canvas_of(*size, CONFIG)
         assert all(room >= needed for room, needed in zip(canvas, size, strict=True))
         assert all(room % CONFIG.divisor == 0 for room in canvas)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config, ConfigError, ImageConfig, ModelConfig, ResNetConfig
+from maskrcnn.config.conventions import OURS, FeatureRules
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import ResNet
@@ -24,9 +25,9 @@ TINY = replace(KINDS["FPN"], backbone=ARCHITECTURE)
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
-def lively(config: ResNetConfig) -> ResNet:
+def lively(config: ResNetConfig, pool_padding: Any = "around") -> ResNet:
     torch.manual_seed(0)
-    network = ResNet(config).eval()
+    network = ResNet(config, pool_padding=pool_padding).eval()
     state = network.state_dict()
     for name, value in state.items():
         if ".norm." in name:
@@ -114,7 +115,7 @@ CASES: dict[str, tuple[Any, ResNetConfig, dict[str, Any]]] = {
     **{
         f"Keras {form}": (
             lambda network, form=form: as_keras(network, form),
-            replace(ARCHITECTURE, stride_in_1x1=True, norm_eps=1e-3, pool_padding="after"),
+            replace(ARCHITECTURE, stride_in_1x1=True, norm_eps=1e-3),
             {"mean": (123.68, 116.779, 103.939), "std": (1.0, 1.0, 1.0)},
         )
         for form in (1, 2)
@@ -127,13 +128,15 @@ def test_features_and_rules(kind: str) -> None:
     """The config that comes of the rules makes a network that gives the same features as the one that was stored."""
     write, expected, pixels = CASES[kind]
     # Detectron's file holds folded norms: the network of which it was made had an epsilon.
-    original = lively(replace(expected, norm_eps=expected.norm_eps or 1e-5))
+    pool_padding: Any = "after" if kind.startswith("Keras") else "around"
+    original = lively(replace(expected, norm_eps=expected.norm_eps or 1e-5), pool_padding)
     file = read_backbone(checkpoint(write(original)))
     config = with_rules_of(Config(TINY), file)
     assert config.model.backbone == expected
+    assert config.conventions == replace(OURS, features=FeatureRules(pool_padding=pool_padding))
     assert (config.image.mean, config.image.std) == (pixels["mean"], pixels["std"])
     check_rules(config, file)
-    found = ResNet(expected).eval()
+    found = ResNet(expected, pool_padding=pool_padding).eval()
     found.load_state_dict(file.state)
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights import detectron
@@ -91,23 +92,17 @@ def test_rules_that_no_config_says() -> None:
     config = imported_from(twin(KINDS["FPN"])).config
     image, model = config.image, config.model
     assert (image.mean, image.std) == ((122.7717, 115.9465, 102.9801), (1.0, 1.0, 1.0))
-    assert (image.kernel, image.rounding, image.exact_scale, image.divisor) == ("bilinear", "round", True, 32)
+    assert (image.divisor, config.conventions) == (32, DETECTRON)
     assert (image.short_side, image.long_side) == (800, 1333)
-    assert (model.anchors.whole_cells, model.anchors.offset, model.pixel_boxes) == (True, 0.5, True)
     assert (model.backbone.norm_eps, model.backbone.frozen_stages) == (0.0, 2)
-    assert (model.rois.aligned, model.rois.sampling_ratio, model.rois.size_epsilon) == (False, 2, 1e-6)
+    assert model.rois.sampling_ratio == 2
     assert (model.rpn.pre_nms_test, model.rpn.post_nms_test) == (1000, 1000)
-    assert (model.rpn.pre_nms_train, model.rpn.post_nms_train, model.rpn.post_nms_train_of) == (2000, 2000, "batch")
-    assert (model.rpn.allowed_border, model.rpn.normaliser, model.box_head.smooth_l1_beta) == (
-        (0.0, 1.0),
-        "samples",
-        1.0,
-    )
-    assert (model.mask_head.paste, model.detect.nms_iou) == ("expanded_box", 0.5)
+    assert (model.rpn.pre_nms_train, model.rpn.post_nms_train) == (2000, 2000)
+    assert (model.box_head.smooth_l1_beta, model.detect.nms_iou) == (1.0, 0.5)
     c4 = imported_from(twin(KINDS["C4"])).config
     assert (c4.model.rois.sampling_ratio, c4.image.divisor, c4.model.rpn.pre_nms_test) == (0, 1, 6000)
     keypoints = imported_from(twin(KINDS["keypoints"])).config
-    assert keypoints.model.keypoint_head.border == "zero"
+    assert keypoints.conventions == DETECTRON
     assert keypoints.augment.scale_jitter == (0.8, 1.0)
 
 
@@ -208,7 +203,7 @@ def test_a_pickle_opens_by_its_content(tmp_path: Path) -> None:
         open_weights(tmp_path / "model_final.pkl")
     _, config, provenance = open_weights(tmp_path / "model_final.pkl", allow_partial=True)
     assert (provenance["framework"], provenance["new"]) == ("detectron", ["neck.output.1.bias"])
-    assert config.image.exact_scale
+    assert config.conventions == DETECTRON
 
 
 def test_as_many_classes_as_coco_has_are_taken_for_them() -> None:

@@ -23,6 +23,7 @@ from maskrcnn.config import (
     ResNetConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import DETECTRON2
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
@@ -209,7 +210,7 @@ def test_colours_channels_and_anchors_are_turned_round() -> None:
     assert torch.equal(found.state["backbone.stem.conv.weight"], stem[:, [2, 1, 0]])
     # Their anchor number 1 is of the first size and second ratio; ours of that kind is number 5 of ratio-major order.
     anchors = found.config.model.anchors
-    cells = cell_anchors(anchors.sizes[0], anchors.ratios, rounded=False)
+    cells = cell_anchors(anchors.sizes[0], anchors.ratios, 4)
     torch.testing.assert_close(cells[5], torch.tensor([-16.0, -16.0, 16.0, 16.0]))
     rows = theirs["proposal_generator.rpn_head.objectness_logits.weight"]
     assert torch.equal(found.state["rpn.head.objectness.weight"][5], rows[1])
@@ -260,7 +261,7 @@ def test_stored_settings_are_read() -> None:
     tensors["pixel_mean"] = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
     tensors["pixel_std"] = torch.tensor([57.375, 57.12, 58.395]).view(3, 1, 1)
     for level in range(5):
-        cells = cell_anchors((24.0 * 2**level,), (0.4, 1.0, 2.5), rounded=False)
+        cells = cell_anchors((24.0 * 2**level,), (0.4, 1.0, 2.5), 4 * 2**level)
         tensors[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = cells
     config = imported_from(tensors).config
     assert config.image.mean == (3.0, 2.0, 1.0)
@@ -308,11 +309,11 @@ def test_settings_become_fields() -> None:
     assert config.augment.scale_jitter == (0.5, 1.0)
     assert (config.image.mean, config.image.std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
     assert torch.equal(found.state["backbone.stem.conv.weight"], tensors[f"{TRUNK}stem.conv1.weight"])
-    assert (model.anchors.sizes[0], model.anchors.offset) == ((16.0,), 0.5)
+    assert (model.anchors.sizes[0], config.conventions.anchors.offset) == ((16.0,), 0.5)
     assert (model.backbone.frozen_stages, model.backbone.stride_in_1x1) == (0, False)
     assert (model.rpn.pre_nms_test, model.rpn.pre_nms_train, model.rpn.nms_iou) == (77, 12000, 0.6)
-    assert (model.rpn.box_loss, model.rpn.normaliser) == ("giou", "samples")
-    assert (model.rois.aligned, model.rois.sampling_ratio, model.rois.size_epsilon) == (False, 2, 1e-8)
+    assert (model.rpn.box_loss, config.conventions.losses) == ("giou", DETECTRON2.losses)
+    assert (config.conventions.features, model.rois.sampling_ratio) == (replace(DETECTRON2.features, aligned=False), 2)
     assert model.box_head.smooth_l1_beta == 0.5
     assert (model.detect.score_threshold, model.detect.max_detections) == (0.3, 7)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from maskrcnn.config import Category, Config, ResNetConfig
+from maskrcnn.config.conventions import OURS, TORCHVISION, DetectionRules
 from maskrcnn.config.presets import preset
 from maskrcnn.training.loop import train
 from maskrcnn.weights.initialise import initialise, with_conventions
@@ -35,12 +36,8 @@ def test_rules_of_an_import_are_kept_and_own_changes_too(file: Path) -> None:
     own = preset("mask_rcnn_R_50_FPN")
     own = replace(own, image=replace(own.image, short_side=320, long_side=640))
     found = with_conventions(own, file)
-    assert (found.image.kernel, found.image.rounding) == ("bilinear", "floor")
+    assert found.conventions == TORCHVISION
     assert (found.image.short_side, found.image.long_side) == (320, 640)
-    assert found.model.anchors.rounded
-    assert not found.model.rois.aligned
-    assert found.model.mask_head is not None
-    assert found.model.mask_head.paste == "expanded_box"
     assert isinstance(found.model.backbone, ResNetConfig)
     assert found.model.backbone.depth == 10  # the architecture as well, where nothing else was asked for
     assert (found.train, found.augment) == (own.train, own.augment)
@@ -58,9 +55,9 @@ def test_heads_stay_those_that_were_asked_for(file: Path) -> None:
 def test_keypoint_rules_are_kept(tmp_path: Path) -> None:
     config = with_rules(network_config(num_classes=1, mask_head=None, keypoint_head=small_keypoints()).model)
     torch.save(export_state(config, lively_network(config).state_dict()), tmp_path / "k.pth")
-    found = with_conventions(preset("keypoint_rcnn_R_50_FPN"), tmp_path / "k.pth").model.keypoint_head
-    assert found is not None
-    assert (found.score, found.channels) == ("logit", 16)
+    found = with_conventions(preset("keypoint_rcnn_R_50_FPN"), tmp_path / "k.pth")
+    assert found.model.keypoint_head is not None
+    assert (found.conventions.keypoints.score, found.model.keypoint_head.channels) == ("logit", 16)
 
 
 def small_keypoints():  # type: ignore[no-untyped-def]
@@ -80,16 +77,16 @@ def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
     """A class layer of 91 rows is for COCO; other data get one without idle rows, the same data keep it."""
     data = write_small(tmp_path, "train", 2)
     base = network_config(num_classes=2)
-    box_head = replace(base.model.box_head, unused_classes=3)
+    rules = replace(OURS, detections=DetectionRules(unused_classes=3))
     for categories, unused in (((BLUE, RED), 3), ((BLUE, Category(7, "pink")), 0)):
-        config = replace(base, model=replace(base.model, box_head=box_head), categories=categories)
+        config = replace(base, conventions=rules, categories=categories)
         network = lively_network(config)
         path = tmp_path / f"{unused}.safetensors"
         save_model(path, network, config, {})
         own = replace(base, train=replace(base.train, steps=1, workers=0, batch_size=1))
         train(own, data, out=tmp_path / f"run{unused}", weights=path)
         trained, found, provenance = open_model(tmp_path / f"run{unused}" / "model.safetensors")
-        assert found.model.box_head.unused_classes == unused
+        assert found.conventions.detections.unused_classes == unused
         assert ("class layers new" in provenance["initial_weights"]) == (unused == 0)
         rows = trained.state_dict()["roi_heads.box.head.class_logits.bias"]
         assert len(rows) == 3 + unused

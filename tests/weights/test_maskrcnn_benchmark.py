@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.config.conventions import MASKRCNN_BENCHMARK
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights import maskrcnn_benchmark
@@ -93,23 +94,18 @@ def test_rules_that_no_config_says() -> None:
     config = imported_from(twin(KINDS["FPN"])).config
     model = config.model
     assert (config.image.mean, config.image.std) == ((122.7717, 115.9465, 102.9801), (1.0, 1.0, 1.0))
-    assert (config.image.kernel, config.image.rounding, config.image.divisor) == ("pil", "short_side", 32)
-    assert (model.anchors.whole_cells, model.anchors.offset, model.pixel_boxes) == (True, 0.5, True)
+    assert (config.image.divisor, config.conventions) == (32, MASKRCNN_BENCHMARK)
     assert (model.backbone.norm_eps, model.backbone.frozen_stages) == (0.0, 2)
-    assert (model.rois.aligned, model.rois.sampling_ratio, model.rois.size_epsilon) == (False, 2, 1e-6)
+    assert model.rois.sampling_ratio == 2
     assert (model.rpn.pre_nms_test, model.rpn.post_nms_test) == (1000, 1000)
-    assert (model.rpn.pre_nms_train, model.rpn.post_nms_train, model.rpn.post_nms_train_of) == (2000, 2000, "batch")
-    assert (model.rpn.allowed_border, model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (
-        (0.0, 1.0),
-        1 / 9,
-        1.0,
-    )
-    assert (model.mask_head.paste, model.mask_head.resolution) == ("expanded_box", 14)
+    assert (model.rpn.pre_nms_train, model.rpn.post_nms_train) == (2000, 2000)
+    assert (model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (1 / 9, 1.0)
+    assert model.mask_head.resolution == 14
 
     config = imported_from(twin(KINDS["C4"])).config
     assert (config.model.rois.sampling_ratio, config.image.divisor, config.model.box_head.resolution) == (0, 1, 14)
     assert (config.model.rpn.pre_nms_test, config.model.rpn.post_nms_test) == (6000, 1000)
-    assert config.model.rpn.post_nms_train_of == "image"
+    assert config.conventions.proposals.post_nms_per == "image"
     assert config.model.anchors.sizes == ((32.0, 64.0, 128.0, 256.0, 512.0),)
 
 
@@ -154,7 +150,8 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     assert torch.equal(found.state["backbone.stem.conv.weight"], tensors["backbone.body.stem.conv1.weight"])
     assert model.anchors.sizes == ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))
     assert (model.rpn.pre_nms_test, model.rpn.post_nms_test) == (500, 300)
-    assert (model.rpn.post_nms_train_of, model.rpn.allowed_border) == ("image", None)
+    assert config.conventions.proposals.post_nms_per == "image"
+    assert config.conventions.matching.allowed_border is None
     assert (model.backbone.stride_in_1x1, model.backbone.frozen_stages) == (False, 0)
     assert (model.rois.sampling_ratio, model.box_head.box_weights) == (3, (20.0, 20.0, 10.0, 10.0))
     assert model.detect.score_threshold == 0.2
@@ -228,4 +225,4 @@ def test_surplus_is_listed_and_what_is_missing_is_named_as_in_the_file(tmp_path:
     _, config, provenance = open_weights(tmp_path / "theirs.pth", allow_partial=True)
     assert provenance["new"] == ["neck.lateral.1.bias", "roi_heads.mask.head.upsample.bias"]
     assert provenance["unused"] == ["roi_heads.box.extra.weight"]
-    assert config.model.pixel_boxes
+    assert config.conventions == MASKRCNN_BENCHMARK

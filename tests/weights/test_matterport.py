@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
@@ -179,7 +180,8 @@ def test_settings_become_the_config(tmp_path: Path) -> None:
     assert model.box_head.box_weights == (5.0, 10.0, 2.0, 4.0)  # y x h w there
     assert model.detect.score_threshold == 0.9
     assert imported.config.train.learning_rate == 0.002
-    assert (image.short_side, image.long_side, image.letterbox) == (256, 512, "square")
+    assert (image.short_side, image.long_side) == (256, 512)
+    assert imported.config.conventions == MATTERPORT
     assert "NUM_CLASSES" not in imported.assumed[0]
     assert "POST_NMS_ROIS_INFERENCE 1000" in imported.assumed[0]
 
@@ -199,8 +201,8 @@ def test_settings_become_the_config(tmp_path: Path) -> None:
 def test_modes_of_resizing(
     settings: dict[str, Any], size: tuple[int, int], size_hw: tuple[int, int], input_hw: tuple[int, int]
 ) -> None:
-    image = import_checkpoint(checkpoint(weights()), {**SETTINGS, **settings}).config.image
-    placed = place(*size, image)
+    config = import_checkpoint(checkpoint(weights()), {**SETTINGS, **settings}).config
+    placed = place(*size, config.image, config.conventions.pixels)
     assert (placed.size_hw, placed.input_hw) == (size_hw, input_hw)
 
 

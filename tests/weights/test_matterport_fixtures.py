@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
@@ -20,7 +21,7 @@ from maskrcnn.models.mask_head import MaskBranch, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rois import RoIs
 from maskrcnn.models.rpn import RPNOutput
-from maskrcnn.ops.boxes import decode, pairwise_iou, shorten
+from maskrcnn.ops.boxes import decode, pairwise_iou, trim
 from maskrcnn.predict import Predictor, load, preprocess
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
@@ -67,7 +68,7 @@ def peer(shared: Path) -> Peer:
 
 @torch.no_grad()
 def look(fixture: PeerFixture, imported: Imported, network: MaskRCNN, number: int) -> Seen:
-    batch = preprocess([fixture.image(number)], imported.config.image)
+    batch = preprocess([fixture.image(number)], imported.config)
     stages = network.backbone(network.normalise(batch))
     features = network.neck(list(stages))
     rpn = network.rpn(features, (384, 384)).together()
@@ -142,7 +143,7 @@ def test_rpn(peer: Peer, number: int) -> None:
     assert relative_error(logits[0], foreground - background) < 1e-3
     assert relative_error(deltas[0, ::4, XYXY], peer.expected(number, "rpn_bbox_stride4")) < 1e-3
     assert np.abs(anchors[:, XYXY].numpy() - peer.expected(number, "anchors_px_yxyx")).max() < 1e-4
-    normalised = shorten(anchors, 1)[:, XYXY].numpy() / LAST
+    normalised = trim(anchors, 1)[:, XYXY].numpy() / LAST
     assert np.abs(normalised - peer.expected(number, "anchors_norm_yxyx")).max() < 1e-6
 
 
@@ -272,12 +273,12 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
     losses = network.rpn.losses(network.rpn(features, (384, 384)), batch.targets, batch.images.sizes_hw)
     network.rpn.config = model.rpn
 
-    boxes = shorten(batch.targets.boxes, 1)
+    boxes = trim(batch.targets.boxes, 1)
     rois = given_rois(arrays, tag, boxes, model.num_classes)
     pooler, mask = network.roi_heads.pooler, network.roi_heads.mask
     index = torch.zeros(rois.boxes.shape[1], dtype=torch.int64)
     logits, deltas = network.roi_heads.box.head(pooler(features, rois.boxes[0], index, 7))  # type: ignore[operator]
-    losses |= box_losses(logits, deltas, rois, replace(batch.targets, boxes=boxes), model.box_head)
+    losses |= box_losses(logits, deltas, rois, replace(batch.targets, boxes=boxes), model.box_head, MATTERPORT)
     assert isinstance(mask, MaskBranch)
     if tag == "t1full":  # masks of the size of the image: the peer's targets are our own
         losses |= mask.losses(features, pooler, rois, batch.targets)
@@ -356,12 +357,11 @@ def test_training_targets(peer: Peer) -> None:
     """Our matching of anchors, offsets and mask targets against the peer's."""
     arrays, model = peer.fixture.expected, peer.imported.config.model
     batch = training_batch(peer, "t1full")
-    boxes = shorten(batch.targets.boxes, 1)
+    boxes = trim(batch.targets.boxes, 1)
     rois = given_rois(arrays, "t1full", boxes, model.num_classes)
     chosen = rois.positive[0].nonzero()[:, 0]
     deltas = torch.from_numpy(arrays["t1full_samp_deltas"])[chosen][:, XYXY]
-    moved = decode(deltas, rois.boxes[0, chosen], model.box_head.box_weights, model.box_head.growth_bound)
+    moved = decode(deltas, rois.boxes[0, chosen], model.box_head.box_weights, MATTERPORT.boxes.growth_bound)
     torch.testing.assert_close(moved, boxes[0, rois.slot[0, chosen]], atol=1e-3, rtol=0)
-    assert model.mask_head is not None
-    goal = mask_goal(rois, chosen, batch.targets, model.mask_head, 28)
+    goal = mask_goal(rois, chosen, batch.targets, MATTERPORT.masks, 28)
     assert np.array_equal(goal.numpy().astype(bool), arrays["t1full_samp_masks_pos"])

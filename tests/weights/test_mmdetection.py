@@ -20,6 +20,7 @@ from maskrcnn.config import (
     ResNetConfig,
     RPNConfig,
 )
+from maskrcnn.config.conventions import MMDETECTION, MatchingRules, PixelRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
@@ -143,7 +144,7 @@ KINDS: dict[str, tuple[ModelConfig, tuple[str, ...]]] = {
         (),
     ),
     "cascade": (
-        small(box_head=replace(HEADS, class_agnostic=True, **STAGES), mask_head=replace(MASKS, cascade=True)),
+        small(box_head=replace(HEADS, class_agnostic=True, **STAGES)),
         (
             "roi_head.bbox_head.2.shared_fcs.0.weight",
             "roi_head.bbox_head.0.fc_cls.weight",
@@ -159,7 +160,7 @@ KINDS: dict[str, tuple[ModelConfig, tuple[str, ...]]] = {
 def random_state(model: ModelConfig) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        state = build_model(Config(model)).state_dict()
+        state = build_model(Config(model, conventions=MMDETECTION)).state_dict()
     random = {
         name: torch.rand(value.shape, generator=generator) + 0.5
         if value.is_floating_point()
@@ -177,7 +178,8 @@ def config_of(model: ModelConfig) -> Config:
     backbone = model.backbone
     assert isinstance(backbone, ResNetConfig)
     plain = backbone.stride_in_1x1 or backbone.norm == "group_norm"
-    return Config(model, image=ImageConfig(std=(1.0, 1.0, 1.0)) if plain else ImageConfig())
+    image = ImageConfig(std=(1.0, 1.0, 1.0)) if plain else ImageConfig()
+    return Config(model, image=image, conventions=MMDETECTION)
 
 
 def exported(model: ModelConfig) -> dict[str, Tensor]:
@@ -305,7 +307,7 @@ def test_settings_become_fields() -> None:
     config, model = found.config, found.config.model
     assert found.assumed == ("training goes on with another roi_head.bbox_head.loss_bbox.loss_weight than 10.0: 1",)
     assert (config.image.short_side, config.image.long_side, config.image.divisor) == (640, 900, 64)
-    assert (config.image.mean, config.image.std, config.image.kernel) == ((3, 2, 1), (6, 5, 4), "pil")
+    assert (config.image.mean, config.image.std, config.conventions.pixels) == ((3, 2, 1), (6, 5, 4), PixelRules("pil"))
     assert (config.augment.scale_jitter, config.augment.flip_horizontal) == ((0.5, 1.0), 0.25)
     assert (model.backbone.norm, model.backbone.frozen_stages, model.backbone.stride_in_1x1) == (
         "fixed_batch_norm",
@@ -314,14 +316,15 @@ def test_settings_become_fields() -> None:
     )
     assert model.anchors.sizes == ((16.0,), (32.0,), (64.0,), (128.0,), (256.0,))
     assert (model.rpn.box_weights, model.rpn.smooth_l1_beta) == ((2.0, 2.0, 1.0, 1.0), 0.25)
-    assert (model.rpn.best_iou, model.rpn.best_aims, model.rpn.samples) == (0.2, "own", 99)
-    assert (model.rpn.allowed_border, model.rpn.padded_to) == ((0.0, 0.0), 64)
+    assert config.conventions.matching == MatchingRules(0.2, None, "own", (0.0, 0.0), ignore_padding_anchors=True)
+    assert config.conventions.proposals.min_size == 4
+    assert model.rpn.samples == 99
     assert (model.rpn.pre_nms_train, model.rpn.post_nms_train) == (333, 222)
-    assert (model.rpn.pre_nms_test, model.rpn.post_nms_test, model.rpn.nms_iou, model.rpn.min_size) == (77, 55, 0.6, 4)
-    assert (model.rois.sampling_ratio, model.rois.aligned) == (2, True)
-    assert (model.rois.canonical_level, model.rois.canonical_size, model.rois.size_epsilon) == (2, 56.0, 1e-6)
-    assert (model.box_head.positive_iou, model.box_head.best_iou, model.box_head.samples) == (0.6, None, 64)
-    assert (model.box_head.box_loss, model.box_head.growth_bound) == ("giou", "both")
+    assert (model.rpn.pre_nms_test, model.rpn.post_nms_test, model.rpn.nms_iou) == (77, 55, 0.6)
+    assert config.conventions.features == MMDETECTION.features
+    assert (model.rois.sampling_ratio, model.rois.canonical_level, model.rois.canonical_size) == (2, 2, 56.0)
+    assert (model.box_head.positive_iou, model.box_head.samples) == (0.6, 64)
+    assert (model.box_head.box_loss, config.conventions.boxes.growth_bound) == ("giou", "both")
     detect = model.detect
     assert (detect.score_threshold, detect.nms_iou, detect.max_detections, detect.mask_threshold) == (0.3, 0.4, 7, 0.4)
 
@@ -371,16 +374,15 @@ def test_older_names_of_settings() -> None:
 
 def test_a_cascade_keeps_the_rules_of_its_stages() -> None:
     model, _ = KINDS["cascade"]
-    guessed = imported_from(exported(model)).config.model
-    box = guessed.box_head
-    assert (box.cascade_ious, box.cascade_loss_weights) == ((0.6, 0.7), (1.0, 0.5, 0.25))
-    assert (box.cascade_scores, box.cascade_draws, box.cascade_gradient) == ("logits", "each", "sum")
+    config = imported_from(exported(model)).config
+    guessed, box = config.model, config.model.box_head
+    assert box.cascade_ious == (0.6, 0.7)
+    assert config.conventions.cascade == MMDETECTION.cascade
     assert box.box_weights == (10.0, 10.0, 5.0, 5.0)
     assert box.cascade_weights[1] == pytest.approx((1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067))
     assert (guessed.rpn.smooth_l1_beta, box.smooth_l1_beta) == (1 / 9, 1.0)
-    assert (guessed.rpn.allowed_border, guessed.rpn.post_nms_train) == ((0.0, 0.0), 2000)
+    assert (config.conventions.matching.allowed_border, guessed.rpn.post_nms_train) == ((0.0, 0.0), 2000)
     assert guessed.mask_head is not None
-    assert guessed.mask_head.cascade
     with pytest.raises(WeightsError, match=r"3 stages of boxes, and the config 1"):
         imported_from(exported(model), {"model": MODEL})
 
@@ -388,7 +390,7 @@ def test_a_cascade_keeps_the_rules_of_its_stages() -> None:
 def test_one_level_has_the_settings_of_its_kind() -> None:
     c4 = imported_from(exported(KINDS["C4"][0])).config
     assert (c4.model.rpn.pre_nms_train, c4.model.rpn.pre_nms_test, c4.model.rpn.post_nms_train) == (12000, 6000, 2000)
-    assert (c4.model.box_head.resolution, c4.model.box_head.best_iou) == (14, None)
+    assert (c4.model.box_head.resolution, c4.conventions.matching.box_low_quality_iou) == (14, None)
     dc5 = exported(KINDS["DC5"][0])
     assert imported_from(dc5).config.model.neck == "dc5"
     backbone = {**MODEL["backbone"], "dilations": (1, 1, 1, 1)}

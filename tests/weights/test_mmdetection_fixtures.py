@@ -109,7 +109,8 @@ def test_anchors_of_the_loss(case: Case, tag: str, numbers: tuple[int, ...]) -> 
     with torch.no_grad():
         output = case.network.rpn(case.network.features(batch.images), batch.images.pixels.shape[-2:])
     config, targets = case.network.rpn.config, batch.targets
-    assert config.best_iou == 0.3
+    rules = case.imported.config.conventions.matching
+    assert rules.rpn_low_quality_iou == 0.3
     label, _ = match(
         torch.cat(output.anchors)[None],
         targets.boxes,
@@ -117,8 +118,8 @@ def test_anchors_of_the_loss(case: Case, tag: str, numbers: tuple[int, ...]) -> 
         targets.crowd,
         positive_iou=config.positive_iou,
         negative_iou=config.negative_iou,
-        best_iou=config.best_iou,
-        best_aims=config.best_aims,
+        low_quality_iou=rules.rpn_low_quality_iou,
+        low_quality_target=rules.low_quality_target,
         left_out=case.network.rpn.left_out(output.anchors, batch.images.sizes_hw),
     )
     theirs = case.peer.expected[f"{tag}_anchor_labels_mm"]  # 0 an object, 1 background
@@ -198,7 +199,6 @@ def test_mask_targets(case: Case) -> None:
     )
     positive = torch.ones_like(slot, dtype=torch.bool)
     rois = RoIs(boxes, labels, slot, positive, positive, ~positive)
-    config = case.imported.config.model.mask_head
-    assert config is not None
-    goal = mask_goal(rois, torch.arange(boxes.shape[1]), batch.targets, config, 28)
+    rules = case.imported.config.conventions.masks
+    goal = mask_goal(rois, torch.arange(boxes.shape[1]), batch.targets, rules, 28)
     assert (goal.numpy() != arrays["t1bit_mask_targets_first48"]).mean() < 1e-3  # averages within rounding of a half

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from maskrcnn.config import Category, Config, DetectConfig
+from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.model_file import FORMAT, METADATA_KEY, open_model, save_model
@@ -93,10 +94,9 @@ def test_settings_of_every_kind_come_back(tmp_path: Path) -> None:
         network_config(
             mask_head=None,
             box_head=replace(base.box_head, class_agnostic=True),
-            anchors=replace(base.anchors, rounded=True, stride="grid"),
-            rois=replace(base.rois, aligned=False),
+            conventions=TORCHVISION,
         ),
-        image=replace(network_config().image, kernel="bilinear", rounding="floor", fixed_size=(64, 96)),
+        image=replace(network_config().image, fixed_size=(64, 96)),
     )
     save_model(tmp_path / "m.safetensors", lively_network(config), config, {})
     found, found_config, _ = open_model(tmp_path / "m.safetensors")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import maskrcnn
 from maskrcnn.config import Category, Config, differing_settings
+from maskrcnn.config.conventions import OURS, PixelRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
@@ -203,11 +204,12 @@ def test_which_sources_hold_a_detector(file: Path, tmp_path: Path) -> None:
 
 def test_settings_that_differ_are_named_with_both_values() -> None:
     one = network_config(num_classes=2)
-    other = replace(one, image=replace(one.image, kernel="bilinear"), categories=(Category(1, "a"), Category(2, "b")))
+    rules = replace(OURS, pixels=PixelRules("bilinear"))
+    other = replace(one, conventions=rules, categories=(Category(1, "a"), Category(2, "b")))
     assert differing_settings(one, one) == {}
     found = differing_settings(one, other)
-    assert list(found) == ["categories", "image.kernel"]
-    assert found["image.kernel"] == ("antialias", "bilinear")
+    assert list(found) == ["categories", "conventions.pixels.kernel"]
+    assert found["conventions.pixels.kernel"] == ("antialias", "bilinear")
 
 
 @pytest.mark.parametrize(

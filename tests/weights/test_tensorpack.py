@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.config.conventions import DETECTRON, TENSORPACK
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
@@ -146,31 +147,25 @@ def test_anchors_of_a_cell_are_by_size_and_then_ratio_there() -> None:
     tensors = twin(MODELS["C4"])
     found = imported_from(tensors)
     anchors = found.config.model.anchors
-    cells = cell_anchors(anchors.sizes[0], anchors.ratios, rounded=False)
+    cells = cell_anchors(anchors.sizes[0], anchors.ratios, 4)
     torch.testing.assert_close(cells[5], torch.tensor([-16.0, -16.0, 16.0, 16.0]))  # first size, second ratio
     assert torch.equal(found.state["rpn.head.objectness.bias"][5], tensors["rpn/class/b"][1])
     legacy = imported_from(tensors, {"LEGACY_ANCHORS": True})
     assert torch.equal(legacy.state["rpn.head.objectness.bias"], tensors["rpn/class/b"])
-    assert (legacy.config.model.anchors.whole_cells, legacy.config.model.anchors.offset) == (True, 0.5)
+    assert legacy.config.conventions.anchors == DETECTRON.anchors
 
 
 def test_rules_that_no_config_says() -> None:
     config = imported_from(twin(MODELS["FPN"])).config
     image, model = config.image, config.model
     assert (image.mean, image.std) == ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-    assert (image.kernel, image.rounding, image.long_side, image.divisor) == ("opencv", "round", 1344, 32)
-    assert (model.anchors.whole_cells, model.anchors.offset, model.pixel_boxes) == (False, 0.0, False)
+    assert (image.long_side, image.divisor, config.conventions) == (1344, 32, TENSORPACK)
     assert (model.backbone.stride_in_1x1, model.backbone.norm_eps) == (False, 1e-5)
-    assert (model.rois.aligned, model.rois.sampling_ratio, model.rois.size_epsilon) == (True, 2, 1e-6)
-    assert (model.rpn.post_nms_train, model.rpn.pre_nms_test, model.rpn.normaliser) == (2000, 1000, "samples")
-    assert (model.rpn.allowed_border, model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (
-        (0.0, 0.25),
-        1 / 9,
-        0.0,
-    )
-    assert (model.mask_head.paste, model.mask_head.target_sampling_ratio) == ("pixel_centres", 1)
+    assert model.rois.sampling_ratio == 2
+    assert (model.rpn.post_nms_train, model.rpn.pre_nms_test) == (2000, 1000)
+    assert (model.rpn.smooth_l1_beta, model.box_head.smooth_l1_beta) == (1 / 9, 0.0)
     c4 = imported_from(twin(MODELS["C4"])).config
-    assert (c4.image.long_side, c4.image.divisor) == (1333, 1)
+    assert (c4.image.long_side, c4.image.divisor, c4.conventions) == (1333, 1, TENSORPACK)
     assert (c4.model.rpn.pre_nms_test, c4.model.rpn.post_nms_test) == (6000, 1000)
 
 

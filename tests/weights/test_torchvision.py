@@ -26,6 +26,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from maskrcnn.config import DetectConfig
+from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
@@ -129,7 +130,7 @@ def test_every_value_arrives_and_returns(name: str) -> None:
 def test_the_background_moves_to_the_end_and_unused_ids_behind_it() -> None:
     config = imported(on_meta(maskrcnn_resnet50_fpn)).config
     assert config.categories == COCO
-    assert (config.model.num_classes, config.model.box_head.unused_classes) == (80, 10)
+    assert (config.model.num_classes, config.conventions.detections.unused_classes) == (80, 10)
     ids = [category.id for category in COCO]
     found = our_layout("roi_heads.box.head.class_logits.bias", torch.arange(91), config).tolist()
     assert found == [*ids, 0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
@@ -208,7 +209,7 @@ def test_categories_are_told_or_said_to_be_unknown() -> None:
         (7, "dog"),
         (3, "cow"),
     ]
-    assert named.config.model.box_head.unused_classes == 0
+    assert named.config.conventions == TORCHVISION
     with pytest.raises(ConfigError, match="2 entries, and the file has 3 classes"):
         imported(three, {"categories": ["cat", "dog"]})
     with pytest.raises(ConfigError, match="names, or objects with id and name"):
@@ -237,7 +238,7 @@ def test_arguments_of_the_constructors_are_followed() -> None:
     assert config.model.rpn.post_nms_test == 50
     assert config.model.box_head.box_weights == (1, 2, 3, 4)
     assert config.model.anchors.ratios == (0.3, 1, 3)
-    assert config.model.anchors.rounded
+    assert config.conventions == TORCHVISION
     with pytest.raises(ConfigError, match="'box_score' is none of the arguments"):
         imported(state, {"box_score": 0.3})
     with pytest.raises(ConfigError, match="short_side"):
@@ -293,15 +294,15 @@ def test_torchvision_opens_the_export_strictly() -> None:
 def test_unused_classes_lower_the_scores_and_are_never_found() -> None:
     """91 rows: the softmax of all, and detections of the 80 alone."""
     config = torchvision_config(1, 2)
-    box = replace(config.model.box_head, unused_classes=3, hidden=8, layers=0)
-    head = BoxHead(4, 7, 2, box)
+    box = replace(config.model.box_head, hidden=8, layers=0)
+    head = BoxHead(4, 7, 2, box, unused_classes=3)
     logits = torch.tensor([[2.0, 1.0, 0.5, 3.0, 2.5, 1.5]])
     with torch.no_grad():
         head.class_logits.weight.zero_()
         head.class_logits.bias.copy_(logits[0])
     proposals = Proposals(torch.tensor([[[2.0, 2.0, 20.0, 20.0]]]), torch.tensor([[True]]))
-    branch = BoxBranch(head, box)
-    pooler = RoIPooler([4], config.model.rois, nn.Identity())
+    branch = BoxBranch(head, box, TORCHVISION)
+    pooler = RoIPooler([4], config.model.rois, nn.Identity(), TORCHVISION)
     with torch.no_grad():
         found = branch.detect(
             [torch.zeros(1, 4, 8, 8)], pooler, proposals, torch.tensor([[0, 0, 32, 32]]), DetectConfig()
