@@ -64,9 +64,16 @@ def test_every_field_of_the_config_is_a_flag(command):
     text = command("train", "--help").out
     from_the_data = {"categories"}
     flags = {"--" + leaf.replace("_", "-") for leaf in leaves(Config()) if leaf not in from_the_data}
+    flags = {flag for flag in flags if not flag.startswith("--conventions.")}
     assert len(flags) > 60
     parts = {"--model.keypoint-head", "--model.mask-head.point-rend"}  # None here: flags of the presets that have them
     assert [flag for flag in sorted(flags - parts) if flag not in text] == []
+
+
+def test_conventions_are_no_flags(command):
+    """They come with the weights."""
+    assert "--conventions" not in command("train", "--help").out
+    assert command("train", *BASE, "--conventions.pixels.kernel", "pil").code == 2
 
 
 @pytest.mark.parametrize(

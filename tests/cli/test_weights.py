@@ -81,7 +81,9 @@ def test_convert_names_the_settings_that_an_export_cannot_hold(command, tmp_path
     save_model(tmp_path / "m.safetensors", lively_network(config), config, {})
     ran = command("weights", "convert", tmp_path / "m.safetensors", tmp_path / "m.pth", "--to", "torchvision")
     assert ran.code == 0
-    assert "not in the file: image.kernel is 'antialias', and torchvision's default is 'bilinear'" in ran.err
+    assert (
+        "not in the file: conventions.pixels.kernel is 'antialias', and torchvision's default is 'bilinear'" in ran.err
+    )
 
 
 def test_convert_of_a_partial_file(command, partial, tmp_path):

@@ -99,8 +99,7 @@ def test_training_on_keeps_the_rules_and_all_but_the_class_layers(file: Path, tm
     train(own, data, out=tmp_path / "run", weights=file)
     network, config, provenance = open_model(tmp_path / "run" / "model.safetensors")
     assert provenance["initial_weights"] == f"weights of {file}, class layers new"
-    assert config.image.kernel == "bilinear"
-    assert config.model.anchors.stride == "grid"
+    assert config.conventions == TORCHVISION
     assert [category.name for category in config.categories] == ["blue", "red"]
     fresh = lively_network(config, seed=5)
     initialise(fresh, config, file)

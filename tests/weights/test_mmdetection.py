@@ -414,7 +414,7 @@ def test_octaves_are_sizes_of_anchors() -> None:
         exported(model), {"model": {**MODEL, "backbone": {"depth": 18}, "rpn_head": {"anchor_generator": generator}}}
     )
     assert anchors.config.model.anchors.sizes[0] == pytest.approx((16.0, 16.0 * 2**0.5))
-    assert anchors.config.model.anchors.offset == 0.5
+    assert anchors.config.conventions.anchors.offset == 0.5
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
         "sync_batch_norm",
         0,
     )
-    assert (model.anchors.sizes[0], model.mask_head.paste) == ((16.0,), "expanded_box")
+    assert (model.anchors.sizes[0], config.conventions.masks.paste) == ((16.0,), "expanded_box")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 OURS = "maskrcnn"  # the framework of our own model files
+BROUGHT = ("model.", "image.", "conventions.")  # parts of the config that come with a checkpoint
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,7 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
     if names:
         lines.append(f"categories: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
     changed = {name: new for name, (_, new) in differing_settings(Config(), config).items()}
-    lines += [
-        f"  {name} {value}" for name, value in changed.items() if name.startswith(("model.", "image.")) and value != ()
-    ]
+    lines += [f"  {name} {value}" for name, value in changed.items() if name.startswith(BROUGHT) and value != ()]
     lines += [f"assumed: {sentence}" for sentence in facts["assumed"]]
     lines += [f"missing: {name} (our name)" for name in facts["new"]]
     lines += [f"no place in the model: {name}" for name in facts["unused"]]
@@ -190,7 +189,7 @@ def other_rules(framework: Any, state: dict[str, Tensor], config: Config) -> dic
 
     usual = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
     differing = differing_settings(usual, config).items()
-    return {name: pair for name, pair in differing if name.startswith(("model.", "image."))}
+    return {name: pair for name, pair in differing if name.startswith(BROUGHT)}
 
 
 def write_tensors(path: Path, state: dict[str, Tensor]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.config import (
+    AnchorConfig,
     BoxHeadConfig,
     Category,
     Config,
@@ -156,7 +157,7 @@ def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
     """The config of an architecture that follows torchvision in everything else."""
     detections = replace(TORCHVISION.detections, unused_classes=unused_classes)
     return Config(
-        model=replace(model, rpn=replace(model.rpn, post_nms_train=2000)),
+        model=replace(model, anchors=AnchorConfig(), rpn=replace(model.rpn, post_nms_train=2000)),
         conventions=replace(TORCHVISION, detections=detections),
         image=ImageConfig(
             mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
