@@ -61,14 +61,6 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: BoxHeadConfig(class_agnostic=True, cascade_ious=(0.6, 0.7)),
         "cascade_ious and box_head.cascade_weights .*found 2 and 0",
     ),
-    "weights of the losses of other stages": (
-        lambda: BoxHeadConfig(cascade_loss_weights=(1.0, 0.5)),
-        "cascade_loss_weights needs a number for each stage.*found 2 and 0",
-    ),
-    "mask heads of a cascade that there is not": (
-        lambda: ModelConfig(mask_head=MaskHeadConfig(cascade=True)),
-        "mask_head.cascade .*set box_head.cascade_ious",
-    ),
     "softmax over one class": (
         lambda: MaskHeadConfig(loss="softmax", class_agnostic=True),
         "mask_head.loss softmax .* mask_head.class_agnostic",
