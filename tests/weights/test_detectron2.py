@@ -300,6 +300,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+def test_conventions_that_no_config_says() -> None:
+    assert imported_from(exported(KINDS["FPN"][0])).config.conventions == DETECTRON2
+    assert imported_from(exported(KINDS["C4"][0]), {}).config.conventions == DETECTRON2
+
+
 def test_settings_become_fields() -> None:
     tensors = exported(KINDS["FPN"][0])
     found = imported_from(tensors, SETTINGS)

@@ -302,6 +302,10 @@ PIPELINES: dict[str, Any] = {
 }
 
 
+def test_conventions_that_no_config_says() -> None:
+    assert imported_from(exported(KINDS["FPN"][0])).config.conventions == MMDETECTION
+
+
 def test_settings_become_fields() -> None:
     found = imported_from(exported(KINDS["FPN"][0]), {"model": MODEL, **PIPELINES})
     config, model = found.config, found.config.model

@@ -133,14 +133,14 @@ class RoIPooler(nn.Module):
     ) -> None:
         super().__init__()
         self.rules = conventions.features
-        self.boxes = conventions.boxes
+        self.box_rules = conventions.boxes
         self.strides = tuple(strides)
         self.config = config
         self.shared_head = shared_head
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
         """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
-        config, rules, trimmed = self.config, self.rules, self.boxes.trim
+        config, rules, trimmed = self.config, self.rules, self.box_rules.trim
         used = features[: len(self.strides)]
         canonical_size = config.canonical_size
         if trimmed:  # a box of the whole input counts with the input's size, although it ends a pixel earlier
@@ -157,8 +157,7 @@ class RoIPooler(nn.Module):
         )
         args = (used, self.read_part(boxes), image_index, level)
         if rules.crop_and_resize:
-            pooled = roi_crop(*args, strides=self.strides, output_size=output_size, trim=trimmed)
-            return self.shared_head(pooled)
+            return self.shared_head(roi_crop(*args, strides=self.strides, output_size=output_size, trim=trimmed))
         sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
         match config.op:
             case "align":
@@ -173,4 +172,4 @@ class RoIPooler(nn.Module):
 
     def read_part(self, boxes: Tensor) -> Tensor:
         """What the feature of a box spans, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
-        return trim(boxes, self.boxes.roi_trim)
+        return trim(boxes, self.box_rules.roi_trim)

@@ -106,10 +106,10 @@ class RPN(nn.Module):
 
         With `ProposalRules.merge_levels` all levels count as one.
         """
-        config, rules, boxes_end = self.config, self.conventions.proposals, self.conventions.boxes
+        config, rules, box_rules = self.config, self.conventions.proposals, self.conventions.boxes
         before = config.pre_nms_train if self.training else config.pre_nms_test
         after = config.post_nms_train if self.training else config.post_nms_test
-        windows = box_ops.trim(box_ops.whole_images(sizes_hw).float(), boxes_end.trim)
+        windows = box_ops.trim(box_ops.whole_images(sizes_hw).float(), box_rules.trim)
         if rules.merge_levels:
             output = output.together()
         best = []
@@ -121,8 +121,8 @@ class RPN(nn.Module):
         scores, deltas, anchors = (
             torch.stack([_with_slots(part, max(counts)) for part in level], dim=1) for level in zip(*best, strict=True)
         )
-        anchors = box_ops.trim(anchors, boxes_end.trim)
-        boxes = box_ops.decode(deltas, anchors, config.box_weights, boxes_end.growth_bound)
+        anchors = box_ops.trim(anchors, box_rules.trim)
+        boxes = box_ops.decode(deltas, anchors, config.box_weights, box_rules.growth_bound)
         boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
         sides = boxes[..., 2:] - boxes[..., :2]
         valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # not the slots, whose anchors are points

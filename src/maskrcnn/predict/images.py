@@ -60,18 +60,18 @@ def postprocess(
         windows: (B, 4) where the images lie in the network input.
         original_hw: height and width of each original image.
     """
-    rules, end_rule = config.conventions, config.conventions.boxes
+    rules, box_rules = config.conventions, config.conventions.boxes
     original = torch.tensor(original_hw, dtype=torch.float32)
     origin, end = windows.cpu().to(torch.float32).split(2, dim=-1)
     # Boxes that end at the last pixel are stretched from the network's last pixel to that of the original.
-    ratio = (original.flip(-1) - end_rule.trim) / (end - origin - end_rule.trim)
+    ratio = (original.flip(-1) - box_rules.trim) / (end - origin - box_rules.trim)
     if rules.pixels.exact_scale:
         scales = [exact_scale(*size, config.image, rules.pixels) or 1 for size in original_hw]
         ratio = torch.tensor([[1 / scale] * 2 for scale in scales])
     # Boxes of pixels are scaled as these pixels, and become edges after that.
-    boxes = trim(detections.boxes.cpu() - origin.repeat(1, 2)[:, None], end_rule.roi_trim)
+    boxes = trim(detections.boxes.cpu() - origin.repeat(1, 2)[:, None], box_rules.roi_trim)
     boxes = boxes * ratio.repeat(1, 2)[:, None]
-    boxes = clip(trim(boxes, -end_rule.trim - end_rule.roi_trim), whole_images(original))
+    boxes = clip(trim(boxes, -box_rules.trim - box_rules.roi_trim), whole_images(original))
     valid = detections.valid.cpu()
     if rules.detections.whole_pixels:
         boxes = boxes.round()
@@ -84,7 +84,7 @@ def postprocess(
         if probs is not None:
             counts = paste_to_runs(
                 probs[i][found].numpy(),
-                trim(boxes[i][found], end_rule.roi_trim).numpy(),
+                trim(boxes[i][found], box_rules.roi_trim).numpy(),
                 size,
                 config.model.detect.mask_threshold,
                 rules.masks.paste,
