@@ -259,20 +259,17 @@ def _pretended_gpu() -> Iterator[None]:
 def main() -> None:
     """Bytes of a training step and of a prediction, as `bench` takes them with --compile."""
     import tempfile
-    from dataclasses import replace
     from pathlib import Path
 
-    from maskrcnn.benchmark.settings import TrainSettings
-    from maskrcnn.benchmark.train import config_of, generate_batch
+    from maskrcnn.benchmark.settings import Protocol, TrainSettings
+    from maskrcnn.benchmark.train import config_of, generate_batch, timed_config
     from maskrcnn.models.build import build_model
 
     settings = TrainSettings(size=1024, batch_size=2)
     config = config_of(settings)
     with tempfile.TemporaryDirectory() as folder:
         batch = generate_batch(Path(folder), settings, config).ours
-    network = build_model(config)
-    branch: Any = network.roi_heads.mask
-    branch.rules = replace(branch.rules, target_sampling_ratio=2)
+    network = build_model(timed_config(config, Protocol(compile=True)))
     parts = dict(zip(("forward", "backward"), lower(network.train(), batch.images, batch.targets), strict=True))
     with torch.no_grad():
         (parts["prediction"],) = lower(network.eval().detect, batch.images, config.model.detect)

@@ -86,15 +86,15 @@ def their_values(model: ModelConfig, agnostic_rows: int = 8) -> dict[str, Tensor
     values = dict(random_state(model))
     values["backbone.stem.conv.weight"] = values["backbone.stem.conv.weight"][:, [2, 1, 0]]
     for part in ("weight", "bias"):
-        name = f"roi_heads.box.head.class_logits.{part}"
+        name = f"roi_heads.box.heads.0.class_logits.{part}"
         values[name] = values[name][[-1, *range(model.num_classes)]]
-        name = f"roi_heads.box.head.deltas.{part}"
+        name = f"roi_heads.box.heads.0.deltas.{part}"
         invented = agnostic_rows - 4 if model.box_head.class_agnostic else 4
         values[name] = torch.cat([torch.full_like(values[name][:invented], 7.0), values[name]])
-        name = f"roi_heads.mask.head.predictor.{part}"
+        name = f"roi_heads.mask.heads.0.predictor.{part}"
         if name in values:
             values[name] = torch.cat([torch.full_like(values[name][:1], 7.0), values[name]])
-    name = "roi_heads.box.head.layers.0.weight"
+    name = "roi_heads.box.heads.0.layers.0.weight"
     if name in values:
         rows = values[name]
         channels = model.box_head.conv_channels if model.box_head.convs else model.fpn_channels

@@ -52,7 +52,7 @@ class Case:
     @cached_property
     @torch.no_grad()
     def features(self) -> list[list[Tensor]]:
-        return [self.network.neck(list(stages)) for stages in self.stages]
+        return [self.network.neck(reversed(stages)) for stages in self.stages]
 
     @cached_property
     @torch.no_grad()

@@ -45,7 +45,7 @@ def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
 def test_inspect_lists_missing_and_surplus_tensors(command, partial):
     ran = command("weights", "inspect", partial)
     assert ran.code == 0
-    assert "missing: roi_heads.mask.head.predictor.bias" in ran.out
+    assert "missing: roi_heads.mask.heads.0.predictor.bias" in ran.out
     assert "no place in the model: extra.weight" in ran.out
 
 
@@ -95,7 +95,7 @@ def test_convert_of_a_partial_file(command, partial, tmp_path):
     assert not (tmp_path / "m.safetensors").exists()
     ran = command("weights", "convert", partial, tmp_path / "m.safetensors", "--allow-partial")
     assert ran.code == 0
-    assert "initialised anew: roi_heads.mask.head.predictor.bias\n" in ran.err
+    assert "initialised anew: roi_heads.mask.heads.0.predictor.bias\n" in ran.err
     assert "left out: extra.weight\n" in ran.err
 
 

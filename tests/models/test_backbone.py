@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from maskrcnn.config import Norm, ResNetConfig
 from maskrcnn.models.fpn import FPN, add_upsampled
 from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
 from maskrcnn.models.resnet import ResNet
+from small_network import batch_of, lively_network, network_config, sample_of
 
 
 def resnet(depth: int = 10, norm: Norm = "frozen_batch_norm", frozen_stages: int = 2) -> ResNet:
@@ -125,8 +128,7 @@ def test_the_stride_of_a_bottleneck(in_1x1: bool) -> None:
 @pytest.mark.parametrize("size", [(64, 96), (96, 160)])
 def test_pyramid_shapes(size: tuple[int, int]) -> None:
     maps = [torch.rand(2, c, size[0] // s, size[1] // s) for c, s in zip((8, 16, 32, 64), (4, 8, 16, 32), strict=True)]
-    pyramid = FPN((8, 16, 32, 64), 24)(maps)
-    assert maps == []  # let go one by one
+    pyramid = FPN((8, 16, 32, 64), 24)(iter(maps[::-1]))
     sizes = [(size[0] // s, size[1] // s) for s in (4, 8, 16, 32)]
     sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     assert [tuple(level.shape) for level in pyramid] == [(2, 24, *hw) for hw in sizes]
@@ -134,9 +136,21 @@ def test_pyramid_shapes(size: tuple[int, int]) -> None:
     assert FPN.strides == (4, 8, 16, 32, 64)
 
 
+@torch.no_grad()
+def test_a_map_of_the_backbone_is_released_once_the_neck_has_read_it() -> None:
+    network = lively_network(network_config()).eval()
+    maps: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    network.backbone.register_forward_hook(lambda module, inputs, outputs: maps.extend(map(weakref.ref, outputs)))
+    for output in network.neck.output:  # type: ignore[union-attr]
+        output.register_forward_pre_hook(lambda module, inputs: alive.append(sum(each() is not None for each in maps)))
+    network.features(batch_of(sample_of(64, 96, [])).images)
+    assert alive == [3, 2, 1, 0]
+
+
 def test_every_level_hears_of_the_coarsest() -> None:
     maps = [torch.rand(1, 4, 32 // 2**i, 32 // 2**i, requires_grad=True) for i in range(4)]
-    pyramid = FPN((4, 4, 4, 4), 6)(list(maps))
+    pyramid = FPN((4, 4, 4, 4), 6)(reversed(maps))
     (gradient,) = torch.autograd.grad(pyramid[0].sum(), [maps[3]])
     assert gradient.any()
 

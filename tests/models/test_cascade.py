@@ -15,9 +15,10 @@ from torch import Tensor
 
 from maskrcnn.config import BoxHeadConfig, ResNetConfig, RPNConfig
 from maskrcnn.config.conventions import OURS, CascadeRules, MatchingRules
-from maskrcnn.models.box_head import box_losses
-from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
+from maskrcnn.models.branches.box import BoxBranch, box_losses
+from maskrcnn.models.branches.mask import MaskBranch
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.models.rois import flatten_boxes, sample_rois
 from maskrcnn.models.rpn import RPN, Proposals, RPNOutput
@@ -38,29 +39,26 @@ PROPOSALS = Proposals(
 )
 
 
-def cascade(**rules: Any) -> tuple[MaskRCNN, CascadeBranch, list[Tensor]]:
-    """A network, its cascade, and the features of one image."""
+def cascade(**rules: Any) -> tuple[MaskRCNN, BoxBranch, RoIReader]:
+    """A network, its cascade, and what reads the features of one image."""
     conventions = replace(OURS, cascade=CascadeRules(**rules))
     network = lively_network(network_config(conventions, box_head=replace(BASE.box_head, **STAGES)))
-    branch = network.roi_heads.box
-    assert isinstance(branch, CascadeBranch)
-    return network, branch, network.features(BATCH.images)
+    return network, network.roi_heads.box, network.roi_heads.pooler.on(network.features(BATCH.images))
 
 
-def heads_of(branch: CascadeBranch, network: MaskRCNN, features: list[Tensor], number: int, boxes: Tensor) -> Any:
-    flat, image_index = flatten_boxes(boxes)
-    return branch.heads[number](network.roi_heads.pooler(features, flat, image_index, branch.config.resolution))
+def run_head(branch: BoxBranch, read: RoIReader, number: int, boxes: Tensor) -> Any:
+    return branch.heads[number](read(*flatten_boxes(boxes), branch.config.resolution))
 
 
 @torch.no_grad()
 def test_a_box_moves_as_its_likeliest_class_says_and_scores_are_of_mean_logits() -> None:
-    network, branch, features = cascade(scores="logits")
+    _, branch, read = cascade(scores="logits")
     settings = replace(BASE.detect, score_threshold=0.0, nms_iou=1.0)
-    found = branch.detect(features, network.roi_heads.pooler, PROPOSALS, WINDOWS, settings)
+    found = branch.detect(read, PROPOSALS, WINDOWS, settings)
     boxes, total = PROPOSALS.boxes, torch.zeros(())
     weights = (branch.config.box_weights, *STAGES["cascade_weights"])
     for number in range(3):
-        logits, deltas = heads_of(branch, network, features, number, boxes)
+        logits, deltas = run_head(branch, read, number, boxes)
         total = total + logits / 3
         moved = decode(deltas, boxes[0, :, None], weights[number])  # (P, K, 4)
         if number < 2:
@@ -75,12 +73,12 @@ def test_a_box_moves_as_its_likeliest_class_says_and_scores_are_of_mean_logits()
 
 
 def test_weights_of_the_stages_losses() -> None:
-    network, branch, features = cascade(loss_weights=(1.0, 0.5, 0.25))
+    _, branch, read = cascade(loss_weights=(1.0, 0.5, 0.25))
     rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
-    found, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
+    found, received = branch.losses(read, rois, BATCH.targets, WINDOWS)
     expected = {"loss_class": 0.0, "loss_box": 0.0}
     for number, (weight, own) in enumerate(zip((1.0, 0.5, 0.25), received, strict=True)):
-        logits, deltas = heads_of(branch, network, features, number, own.boxes)
+        logits, deltas = run_head(branch, read, number, own.boxes)
         losses = box_losses(logits, deltas, own, BATCH.targets, branch.stages[number], OURS)
         expected = {name: value + weight * losses[name].item() for name, value in expected.items()}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
@@ -88,12 +86,12 @@ def test_weights_of_the_stages_losses() -> None:
 
 def test_later_stages_draw_anew_with_the_ground_truth() -> None:
     """The moved RoIs without the ground truth that was among them, and the ground truth as it is."""
-    network, branch, features = cascade(sampling="each_stage")
+    _, branch, read = cascade(sampling="each_stage")
     rois = sample_rois(PROPOSALS, BATCH.targets, replace(branch.config, positive_fraction=1.0), OURS.matching, 2)
     assert rois.truth.sum() == 2
-    _, received = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
-    _, deltas = heads_of(branch, network, features, 0, rois.boxes)
-    logits, _ = heads_of(branch, network, features, 0, rois.boxes)
+    _, received = branch.losses(read, rois, BATCH.targets, WINDOWS)
+    _, deltas = run_head(branch, read, 0, rois.boxes)
+    logits, _ = run_head(branch, read, 0, rois.boxes)
     labels = torch.where(rois.positive[0], rois.labels[0], logits[:, :-1].argmax(1))
     moved = decode(deltas[torch.arange(len(labels)), labels], rois.boxes[0], branch.config.box_weights)
     expected = torch.cat([clip(moved[None], WINDOWS)[0][~rois.truth[0]], BATCH.targets.boxes[0]])
@@ -111,30 +109,29 @@ def test_gradients_of_the_stages_meet_as_their_mean_or_sum() -> None:
         features = [f.detach().requires_grad_() for f in network.features(BATCH.images)]
         torch.manual_seed(0)
         rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
-        losses, _ = branch.losses(features, network.roi_heads.pooler, rois, BATCH.targets, WINDOWS)
+        losses, _ = branch.losses(network.roi_heads.pooler.on(features), rois, BATCH.targets, WINDOWS)
         sum(losses.values()).backward()  # type: ignore[union-attr]
         norms[rule] = torch.stack([f.grad.norm() for f in features if f.grad is not None]).norm()
     torch.testing.assert_close(norms["sum"], 3 * norms["mean"])
 
 
 def test_a_mask_head_a_stage_learns_from_its_rois_and_all_are_averaged() -> None:
-    network, branch, features = cascade(mask_head_per_stage=True, loss_weights=(1.0, 0.5, 0.25))
+    network, branch, read = cascade(mask_head_per_stage=True, loss_weights=(1.0, 0.5, 0.25))
     masks = network.roi_heads.mask
-    assert isinstance(masks, CascadeMaskBranch)
-    pooler = network.roi_heads.pooler
+    assert isinstance(masks, MaskBranch)
+    singles = [MaskBranch([head], (1.0,), 2, masks.config, masks.rules) for head in masks.heads]
     rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
-    _, received = branch.losses(features, pooler, rois, BATCH.targets, WINDOWS)
-    found = masks.losses(features, pooler, received, BATCH.targets)["loss_mask"]
+    _, received = branch.losses(read, rois, BATCH.targets, WINDOWS)
+    found = masks.losses(read, received, BATCH.targets)["loss_mask"]
     alone = [
-        part.losses(features, pooler, own, BATCH.targets)["loss_mask"]
-        for part, own in zip(masks.branches(), received, strict=True)
+        single.losses(read, [own], BATCH.targets)["loss_mask"] for single, own in zip(singles, received, strict=True)
     ]
     torch.testing.assert_close(found, alone[0] + 0.5 * alone[1] + 0.25 * alone[2])
     with torch.no_grad():
-        boxes = branch.detect(features, pooler, PROPOSALS, WINDOWS, BASE.detect)
-        probs = [part.detect(features, pooler, boxes).mask_probs for part in masks.branches()]
+        boxes = branch.detect(read, PROPOSALS, WINDOWS, BASE.detect)
+        probs = [single.detect(read, boxes).mask_probs for single in singles]
         assert probs[0] is not None
-        torch.testing.assert_close(masks.detect(features, pooler, boxes).mask_probs, sum(probs) / 3)  # type: ignore[arg-type]
+        torch.testing.assert_close(masks.detect(read, boxes).mask_probs, sum(probs) / 3)  # type: ignore[arg-type]
 
 
 def left_out_of(rpn: RPN, rules: MatchingRules, sizes_hw: list[list[int]], padded_hw: tuple[int, int]) -> list[Tensor]:

@@ -16,9 +16,9 @@ from maskrcnn.config import (
     RPNConfig,
 )
 from maskrcnn.config.conventions import OURS, LossRules
-from maskrcnn.models.box_head import BoxHead
+from maskrcnn.models.branches.box_head import BoxHead
+from maskrcnn.models.branches.mask_head import MaskHead
 from maskrcnn.models.build import build_model
-from maskrcnn.models.mask_head import MaskHead
 from maskrcnn.models.rois import positive_slots, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNHead
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -96,7 +96,7 @@ def test_class_agnostic_heads_are_specific_ones_with_equal_rows() -> None:
     agnostic = lively_network(network_config(**agnostic_heads))
     state = specific.state_dict()
     for name, value in state.items():
-        if name.startswith(("roi_heads.box.head.deltas.", "roi_heads.mask.head.predictor.")):
+        if name.startswith(("roi_heads.box.heads.0.deltas.", "roi_heads.mask.heads.0.predictor.")):
             rows = 4 if "deltas" in name else 1
             state[name] = value[:rows].repeat(len(value) // rows, *[1] * (value.ndim - 1))
     specific.load_state_dict(state)
@@ -136,15 +136,15 @@ def test_sampled_rois_hold_the_ground_truth_and_say_what_they_stand_for() -> Non
 def test_positive_slots_are_positives_drawn_up_to_the_limit() -> None:
     positive = torch.zeros(2, 40, dtype=torch.bool)
     positive[0, 5:25] = True
-    index, used = positive_slots(positive, 64)
+    index, used, _ = positive_slots(positive, 64)
     assert used.all()
     assert sorted(index.tolist()) == list(range(5, 25))
     torch.manual_seed(0)
-    index, used = positive_slots(positive, 4)
+    index, used, _ = positive_slots(positive, 4)
     assert len(set(index.tolist())) == 8  # slots are pooled over the two images
     assert positive.flatten()[index].all()
     torch.manual_seed(1)
-    other, _ = positive_slots(positive, 4)
+    other, _, _ = positive_slots(positive, 4)
     assert set(other.tolist()) != set(index.tolist())
     assert len(positive_slots(torch.zeros_like(positive), 4)[0]) == 0
 

@@ -28,11 +28,12 @@ from maskrcnn.config.conventions import (
     PixelRules,
     ProposalRules,
 )
-from maskrcnn.models import keypoint_head, mask_head
 from maskrcnn.models.anchors import Anchors, cell_anchors
+from maskrcnn.models.branches import keypoint, mask
+from maskrcnn.models.branches.keypoint import KeypointHead
 from maskrcnn.models.build import build_model
-from maskrcnn.models.keypoint_head import KeypointHead
-from maskrcnn.models.rois import RoIPooler, RoIs
+from maskrcnn.models.pooler import RoIPooler
+from maskrcnn.models.rois import RoIs
 from maskrcnn.models.rpn import RPNOutput
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.ops.keypoints import keypoint_targets
@@ -116,7 +117,8 @@ def test_rois_span_first_to_last_pixel(ratio: int) -> None:
         pooled = torchvision.ops.roi_align(maps[i], rois[level == i], 7, 1 / stride, ratio, aligned=False)
         expected[level == i] = pooled
     pooler = RoIPooler(strides, RoIConfig(sampling_ratio=ratio), torch.nn.Identity(), MASKRCNN_BENCHMARK)
-    found = pooler([m.contiguous(memory_format=torch.channels_last) for m in maps], pixels + LAST, image, 7)
+    read = pooler.on([m.contiguous(memory_format=torch.channels_last) for m in maps])
+    found = read(pixels + LAST, image, 7)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -131,8 +133,8 @@ def test_mask_and_keypoint_maps_span_what_the_features_do(monkeypatch: pytest.Mo
         taken.append(boxes)
         return keypoint_targets(points, boxes, cells)
 
-    monkeypatch.setattr(mask_head, "mask_targets", targets_of)
-    monkeypatch.setattr(keypoint_head, "keypoint_targets", cells_of)
+    monkeypatch.setattr(mask, "mask_targets", targets_of)
+    monkeypatch.setattr(keypoint, "keypoint_targets", cells_of)
     rules = replace(OURS, boxes=BoxRules(end="roi_last_pixel"))
     config = network_config(rules, keypoint_head=KeypointHeadConfig(2, convs=1, channels=8))
     network = build_model(config)
@@ -141,10 +143,10 @@ def test_mask_and_keypoint_maps_span_what_the_features_do(monkeypatch: pytest.Mo
     boxes = torch.tensor([[[9.0, 11.0, 42.0, 45.0]]])
     yes, zero = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.int64)
     rois = RoIs(boxes, zero, zero, yes, yes, ~yes)
-    features = network.features(batch.images)
+    read = network.roi_heads.pooler.on(network.features(batch.images))
     for branch in (network.roi_heads.mask, network.roi_heads.keypoint):
         assert branch is not None
-        branch.losses(features, network.roi_heads.pooler, rois, targets)
+        branch.losses(read, [rois], targets)
     assert [part.tolist() for part in taken] == [[[9.0, 11.0, 41.0, 44.0]]] * 2
 
 

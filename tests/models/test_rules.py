@@ -18,10 +18,11 @@ from maskrcnn.config.conventions import (
     MatchingRules,
     ProposalRules,
 )
-from maskrcnn.models.box_head import box_losses, select
+from maskrcnn.models.branches.box import box_losses, select_detections
 from maskrcnn.models.losses import mean_box_loss
+from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.models.rois import RoIPooler, RoIs, sample_rois
+from maskrcnn.models.rois import RoIs, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNOutput
 from maskrcnn.ops.boxes import trim, whole_images
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -85,7 +86,7 @@ def test_only_the_best_class_of_a_roi() -> None:
     )
     one = replace(OURS, detections=DetectionRules(one_class_per_roi=True))
     every, best = (
-        select(
+        select_detections(
             probs,
             torch.zeros(3, 2, 4),
             proposals,
@@ -105,7 +106,7 @@ def test_detections_are_clipped_to_their_window() -> None:
     probs = torch.tensor([[0.9, 0.1]])
     proposals = Proposals(torch.tensor([[[0.0, 0, 96, 64]]]), torch.ones(1, 1, dtype=torch.bool))
     window = torch.tensor([[5, 10, 80, 50]])
-    found = select(probs, torch.zeros(1, 1, 4), proposals, BoxHeadConfig(), OURS, window, DetectConfig())
+    found = select_detections(probs, torch.zeros(1, 1, 4), proposals, BoxHeadConfig(), OURS, window, DetectConfig())
     assert found.boxes[0, 0].tolist() == [5, 10, 80, 50]
 
 
@@ -150,7 +151,7 @@ def test_last_pixel_moves_every_far_edge() -> None:
     assert (found.boxes[found.valid] <= windows[0, 2:].repeat(2)).all()
     seen = []
     network.train()
-    network.roi_heads.box.losses = lambda *of: seen.append((of[3].boxes, of[4])) or ({}, [])  # type: ignore[method-assign,func-returns-value]
+    network.roi_heads.box.losses = lambda *of: seen.append((of[2].boxes, of[3])) or ({}, [])  # type: ignore[method-assign,func-returns-value]
     network.roi_heads.mask = None
     network(BATCH.images, BATCH.targets)
     boxes, windows = seen[0]
@@ -163,6 +164,6 @@ def test_level_of_a_box_that_ends_at_the_last_pixel() -> None:
     config = RoIConfig(canonical_level=3, canonical_size=64.0)
     features = [torch.zeros(1, 1, 16, 16), torch.ones(1, 1, 8, 8)]
     whole, zero = torch.tensor([[0.0, 0, 63, 63]]), torch.zeros(1, dtype=torch.int64)
-    assert RoIPooler([4, 8], config, torch.nn.Identity(), LAST_PIXEL)(features, whole, zero, 2).sum() == 4
+    assert RoIPooler([4, 8], config, torch.nn.Identity(), LAST_PIXEL).on(features)(whole, zero, 2).sum() == 4
     edges = replace(LAST_PIXEL, boxes=OURS.boxes)
-    assert RoIPooler([4, 8], config, torch.nn.Identity(), edges)(features, whole, zero, 2).sum() == 0
+    assert RoIPooler([4, 8], config, torch.nn.Identity(), edges).on(features)(whole, zero, 2).sum() == 0

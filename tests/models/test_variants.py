@@ -21,14 +21,15 @@ from maskrcnn.config import (
 )
 from maskrcnn.config.conventions import OURS, FeatureRules
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.models.cascade import CascadeBranch
+from maskrcnn.models.branches.keypoint import KeypointBranch
+from maskrcnn.models.branches.mask import MaskBranch
+from maskrcnn.models.branches.mask_head import MLPMaskHead
+from maskrcnn.models.branches.point_rend import PointRendBranch, _centres
 from maskrcnn.models.deform_conv import DeformConvNorm
-from maskrcnn.models.keypoint_head import KeypointBranch
-from maskrcnn.models.mask_head import MLPMaskHead
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.point_rend import PointRendBranch, _centres
+from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.models.rois import RoIPooler, flatten_boxes, sample_rois
+from maskrcnn.models.rois import flatten_boxes, sample_rois
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.ops.boxes import clip, decode
@@ -97,12 +98,11 @@ def found_on(network: MaskRCNN) -> tuple[list[torch.Tensor], Detections]:
 def test_a_softmax_mask_is_where_its_class_wins() -> None:
     network = network_of("softmax masks")
     features, found = found_on(network)
-    branch = network.roi_heads.mask
-    assert branch is not None
+    branch, read = network.roi_heads.mask, network.roi_heads.pooler.on(features)
+    assert isinstance(branch, MaskBranch)
     with torch.no_grad():
-        probs = branch.detect(features, network.roi_heads.pooler, found).mask_probs
-        boxes, image_index = flatten_boxes(found.boxes)
-        logits = branch.head(network.roi_heads.pooler(features, boxes, image_index, branch.config.resolution))
+        probs = branch.detect(read, found).mask_probs
+        logits = branch.heads[0](read(*flatten_boxes(found.boxes), branch.config.resolution))
     assert probs is not None
     assert logits.shape[1] == branch.num_classes + 1  # each class, and none of them
     wins = logits.argmax(1) == found.labels[0][:, None, None]
@@ -128,16 +128,17 @@ def test_point_rend_refines_every_cell_when_it_may() -> None:
     branch = network.roi_heads.mask
     assert isinstance(branch, PointRendBranch)
     features, found = found_on(network)
+    read = network.roi_heads.pooler.on(features)
     boxes, image_index = flatten_boxes(found.boxes)
     full = branch.coarse_head.side * 2**branch.points.subdivision_steps
     with torch.no_grad():
-        coarse = branch._coarse(features, boxes, image_index)
+        coarse = branch._coarse(read, boxes, image_index)
         points = _centres(torch.arange(full**2).expand(4, -1), full)
-        logits = branch._own(branch._refine(features, boxes, image_index, coarse, points), found.labels[0])
+        logits = branch._of_class(branch._refine(read, boxes, image_index, coarse, points), found.labels[0])
         everywhere = torch.sigmoid(logits).view(4, full, full)
-        usual = branch.detect(features, network.roi_heads.pooler, found).mask_probs
+        usual = branch.detect(read, found).mask_probs
         branch.points = replace(branch.points, subdivision_points=full**2)
-        dense = branch.detect(features, network.roi_heads.pooler, found).mask_probs
+        dense = branch.detect(read, found).mask_probs
     assert usual is not None
     assert dense is not None
     assert dense.shape == usual.shape == (1, 4, full, full)
@@ -163,15 +164,15 @@ def test_cascade_averages_scores_and_takes_the_last_boxes() -> None:
     network = network_of("cascade")
     features, _ = found_on(network)
     branch = network.roi_heads.box
-    assert isinstance(branch, CascadeBranch)
     windows = torch.tensor([[0, 0, 96, 64]])
     proposals = Proposals(torch.tensor([[[10.0, 10, 40, 40], [50, 20, 90, 60]]]), torch.ones(1, 2, dtype=torch.bool))
     settings = replace(BASE.detect, score_threshold=0.0, nms_iou=1.0)
-    pooler, boxes, probs = network.roi_heads.pooler, proposals.boxes[0], []
+    read = network.roi_heads.pooler.on([f[:1] for f in features])
+    boxes, probs = proposals.boxes[0], []
     with torch.no_grad():
-        found = branch.detect([f[:1] for f in features], pooler, proposals, windows, settings)
+        found = branch.detect(read, proposals, windows, settings)
         for head, weights in zip(branch.heads, [(10.0, 10.0, 5.0, 5.0), *CASCADE.cascade_weights], strict=True):
-            logits, deltas = head(pooler([f[:1] for f in features], boxes, torch.zeros(2, dtype=torch.int64), 7))
+            logits, deltas = head(read(boxes, torch.zeros(2, dtype=torch.int64), 7))
             probs.append(logits.softmax(-1)[:, :-1])
             boxes = clip(decode(deltas[:, 0], boxes, weights)[None], windows)[0]
     expected = torch.stack(probs).mean(0)
@@ -186,9 +187,8 @@ def test_later_stages_of_a_cascade_ask_for_more_overlap() -> None:
     """A box that overlaps by 0.65 and does not move is positive for the first two stages and not for the third."""
     network = network_of("cascade")
     branch = network.roi_heads.box
-    assert isinstance(branch, CascadeBranch)
     batch = batch_of(sample_of(64, 96, [(1, (10, 10, 50, 50))]))
-    features = network.features(batch.images)
+    read = network.roi_heads.pooler.on(network.features(batch.images))
     sure = 20.0 * F.one_hot(torch.tensor(1), branch.num_classes + 1)
     with torch.no_grad():
         for head in branch.heads:
@@ -202,7 +202,7 @@ def test_later_stages_of_a_cascade_ask_for_more_overlap() -> None:
     )
     own = (drawn.boxes[0] == proposals.boxes[0]).all(-1)  # the other one is the object itself
     rois = type(drawn)(*(value[:, own] for value in drawn))
-    losses, _ = branch.losses(features, network.roi_heads.pooler, rois, batch.targets, batch.images.windows)
+    losses, _ = branch.losses(read, rois, batch.targets, batch.images.windows)
     assert losses["loss_class"].item() == pytest.approx(20.0, abs=0.01)
 
 
@@ -216,8 +216,8 @@ def test_c4_reads_res5_of_each_roi_and_its_mean() -> None:
     with torch.no_grad():
         pooled = roi_align(features, boxes, image_index, level, strides=[16], output_size=7)
         deep = heads.pooler.shared_head(pooled)
-        logits = heads.box.head.class_logits(deep.mean((2, 3)))
-        found_logits, _ = heads.box.head(heads.pooler(features, boxes, image_index, 7))
+        logits = heads.box.heads[0].class_logits(deep.mean((2, 3)))
+        found_logits, _ = heads.box.heads[0](heads.pooler.on(features)(boxes, image_index, 7))
     assert deep.shape[2:] == (4, 4)
     torch.testing.assert_close(found_logits, logits)
     names = [name for name in network.state_dict() if ".res5." in name or "shared_head" in name]
@@ -244,11 +244,11 @@ def test_the_pooler_is_the_layer_that_the_config_names(config: RoIConfig, expect
     pooler = RoIPooler([4, 8], config, torch.nn.Identity(), OURS)
     level = torch.tensor([0, 1, 1])  # sides of 31, 73 and 300 against 60
     found = expected(features, boxes, index, level, strides=[4, 8], output_size=5)
-    torch.testing.assert_close(pooler(features, boxes, index, 5), found)
+    torch.testing.assert_close(pooler.on(features)(boxes, index, 5), found)
     if expected is roi_align:
         older = RoIPooler([4, 8], config, torch.nn.Identity(), replace(OURS, features=FeatureRules(aligned=False)))
         found = roi_align(features, boxes, index, level, strides=[4, 8], output_size=5, aligned=False)
-        torch.testing.assert_close(older(features, boxes, index, 5), found)
+        torch.testing.assert_close(older.on(features)(boxes, index, 5), found)
 
 
 def test_dilated_res5_keeps_the_resolution_of_res4() -> None:
@@ -299,16 +299,17 @@ def test_keypoints_of_an_object_without_points_have_no_loss() -> None:
     box = network.roi_heads.box
     rois = sample_rois(proposals, batch.targets, box.config, OURS.matching, box.num_classes)
     assert batch.targets.keypoints is not None
-    loss = branch.losses(features, network.roi_heads.pooler, rois, batch.targets)["loss_keypoint"]
+    read = network.roi_heads.pooler.on(features)
+    loss = branch.losses(read, [rois], batch.targets)["loss_keypoint"]
     hidden = replace(batch.targets, keypoints=batch.targets.keypoints * torch.tensor([1.0, 1.0, 0.0]))
-    nothing = branch.losses(features, network.roi_heads.pooler, rois, hidden)["loss_keypoint"]
+    nothing = branch.losses(read, [rois], hidden)["loss_keypoint"]
     assert nothing == 0
     # Worked out RoI by RoI: the points inside each positive box, on its 56 x 56 map.
     terms = []
     for box_xyxy, slot, positive in zip(rois.boxes[0], rois.slot[0], rois.positive[0], strict=True):
         if not positive:
             continue
-        logits = branch.head(network.roi_heads.pooler(features, box_xyxy[None], torch.zeros(1, dtype=torch.int64), 14))
+        logits = branch.head(read(box_xyxy[None], torch.zeros(1, dtype=torch.int64), 14))
         for k, (x, y, v) in enumerate(batch.targets.keypoints[0, slot].tolist()):
             x1, y1, x2, y2 = box_xyxy.tolist()
             if v > 0 and x1 <= x <= x2 and y1 <= y <= y2:

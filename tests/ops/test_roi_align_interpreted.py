@@ -27,7 +27,7 @@ from maskrcnn.ops.roi_align_triton import _gradient, _pool, pool_averages
 def _on_this_cpu() -> Iterator[None]:
     """`roi_align` takes the kernel here too, but for float64, in which the lookup is the oracle of gradients."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(roi_align_module, "_kernel_serves", lambda features: features[0].dtype != torch.float64)
+        patch.setattr(roi_align_module, "has_kernels", lambda tensor: True)
         yield
 
 

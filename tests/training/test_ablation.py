@@ -106,5 +106,5 @@ def test_a_backbone_without_a_deeper_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="deeper ResNet than 152"):
         deeper.change(preset("mask_rcnn_R_152_FPN"))
     base = Config()
-    with pytest.raises(ConfigError, match="needs a ResNet"):
+    with pytest.raises(ConfigError, match="expected a ResNet"):
         deeper.change(replace(base, model=replace(base.model, backbone=TimmConfig("convnext_tiny"))))

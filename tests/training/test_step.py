@@ -51,7 +51,7 @@ def test_losses_and_gradients_are_one_graph_and_those_of_the_network(monkeypatch
 
     found, gradients = run(torch.compile(network, fullgraph=True, dynamic=False, backend="aot_eager"))
     for module in (rois, matching):  # the same slots without the compiler
-        monkeypatch.setattr(module, "fixed_shapes", lambda tensor: True)
+        monkeypatch.setattr(module, "static_shapes", lambda tensor: True)
     expected, theirs = run(network)
     assert found.keys() == expected.keys()
     for name, value in expected.items():

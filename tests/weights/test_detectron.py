@@ -20,7 +20,7 @@ from maskrcnn.weights.detectron import import_checkpoint, read_config
 from maskrcnn.weights.open import open_weights
 from older_twins import BLOCKS, KINDS, convolutions, found_and_returned, kinds, put, random_state, their_values
 
-BOX, MASK, KEYPOINT = (f"roi_heads.{branch}.head" for branch in ("box", "mask", "keypoint"))
+BOX, MASK, KEYPOINT = "roi_heads.box.heads.0", "roi_heads.mask.heads.0", "roi_heads.keypoint.head"
 LAYER = {"weight": "_w", "bias": "_b"}
 
 

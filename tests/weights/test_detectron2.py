@@ -221,7 +221,7 @@ def test_colours_channels_and_anchors_are_turned_round() -> None:
     found = imported_from(theirs)
     column = (5 * 7 + 2) * 7 + 3  # channel 5, row 2, column 3
     assert torch.equal(
-        found.state["roi_heads.box.head.layers.0.weight"][:, (2 * 7 + 3) * 16 + 5],
+        found.state["roi_heads.box.heads.0.layers.0.weight"][:, (2 * 7 + 3) * 16 + 5],
         theirs["roi_heads.box_head.fc1.weight"][:, column],
     )
 

@@ -88,7 +88,7 @@ def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
         trained, found, provenance = open_model(tmp_path / f"run{unused}" / "model.safetensors")
         assert found.conventions.detections.unused_classes == unused
         assert ("class layers new" in provenance["initial_weights"]) == (unused == 0)
-        rows = trained.state_dict()["roi_heads.box.head.class_logits.bias"]
+        rows = trained.state_dict()["roi_heads.box.heads.0.class_logits.bias"]
         assert len(rows) == 3 + unused
 
 
@@ -103,5 +103,5 @@ def test_training_on_keeps_the_rules_and_all_but_the_class_layers(file: Path, tm
     assert [category.name for category in config.categories] == ["blue", "red"]
     fresh = lively_network(config, seed=5)
     initialise(fresh, config, file)
-    name = "roi_heads.box.head.layers.0.weight"
+    name = "roi_heads.box.heads.0.layers.0.weight"
     np.testing.assert_allclose(network.state_dict()[name].numpy(), fresh.state_dict()[name].numpy(), atol=1e-5)

@@ -50,12 +50,12 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
         "rpn.head.convs.0": "rpn.head.conv",
         "rpn.head.objectness": "rpn.head.cls_logits",
         "rpn.head.deltas": "rpn.head.bbox_pred",
-        f"{BOX}.head.layers.0": f"{BOX}.feature_extractor.fc6",
-        f"{BOX}.head.layers.1": f"{BOX}.feature_extractor.fc7",
-        f"{BOX}.head.class_logits": f"{BOX}.predictor.cls_score",
-        f"{BOX}.head.deltas": f"{BOX}.predictor.bbox_pred",
-        f"{MASK}.head.upsample": f"{MASK}.predictor.conv5_mask",
-        f"{MASK}.head.predictor": f"{MASK}.predictor.mask_fcn_logits",
+        f"{BOX}.heads.0.layers.0": f"{BOX}.feature_extractor.fc6",
+        f"{BOX}.heads.0.layers.1": f"{BOX}.feature_extractor.fc7",
+        f"{BOX}.heads.0.class_logits": f"{BOX}.predictor.cls_score",
+        f"{BOX}.heads.0.deltas": f"{BOX}.predictor.bbox_pred",
+        f"{MASK}.heads.0.upsample": f"{MASK}.predictor.conv5_mask",
+        f"{MASK}.heads.0.predictor": f"{MASK}.predictor.mask_fcn_logits",
         f"{KEYPOINT}.head.predictor": f"{KEYPOINT}.predictor.kps_score_lowres",
         f"{KEYPOINT}.head.convs.0": f"{KEYPOINT}.feature_extractor.conv_fcn1",
         f"{KEYPOINT}.head.convs.1": f"{KEYPOINT}.feature_extractor.conv_fcn2",
@@ -63,7 +63,7 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
     for i in range(4):
         modules[f"neck.lateral.{i}"] = f"backbone.fpn.fpn_inner{i + 1}"
         modules[f"neck.output.{i}"] = f"backbone.fpn.fpn_layer{i + 1}"
-        modules[f"{MASK}.head.convs.{i}"] = f"{MASK}.feature_extractor.mask_fcn{i + 1}"
+        modules[f"{MASK}.heads.0.convs.{i}"] = f"{MASK}.feature_extractor.mask_fcn{i + 1}"
     for ours, theirs in modules.items():
         if f"{ours}.conv.weight" in values:
             put(result, values, f"{ours}.conv", {leaf: f"{theirs}.0.{leaf}" for leaf in ["weight"]})
@@ -72,8 +72,8 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
             put(result, values, ours, {leaf: f"{theirs}.{leaf}" for leaf in AFFINE})
     for i in range(model.box_head.convs):  # conv, norm and ReLU in a row
         xconvs = f"{BOX}.feature_extractor.xconvs"
-        put(result, values, f"{BOX}.head.convs.{i}.conv", {leaf: f"{xconvs}.{3 * i}.{leaf}" for leaf in ["weight"]})
-        put(result, values, f"{BOX}.head.convs.{i}.norm", {leaf: f"{xconvs}.{3 * i + 1}.{leaf}" for leaf in AFFINE})
+        put(result, values, f"{BOX}.heads.0.convs.{i}.conv", {leaf: f"{xconvs}.{3 * i}.{leaf}" for leaf in ["weight"]})
+        put(result, values, f"{BOX}.heads.0.convs.{i}.norm", {leaf: f"{xconvs}.{3 * i + 1}.{leaf}" for leaf in AFFINE})
     assert not values
     return result
 
@@ -223,6 +223,6 @@ def test_surplus_is_listed_and_what_is_missing_is_named_as_in_the_file(tmp_path:
         imported_from(tensors)
     torch.save({"model": tensors}, tmp_path / "theirs.pth")
     _, config, provenance = open_weights(tmp_path / "theirs.pth", allow_partial=True)
-    assert provenance["new"] == ["neck.lateral.1.bias", "roi_heads.mask.head.upsample.bias"]
+    assert provenance["new"] == ["neck.lateral.1.bias", "roi_heads.mask.heads.0.upsample.bias"]
     assert provenance["unused"] == ["roi_heads.box.extra.weight"]
     assert config.conventions == MASKRCNN_BENCHMARK

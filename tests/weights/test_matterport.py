@@ -133,9 +133,9 @@ def test_rows_and_offsets_find_their_place() -> None:
     state = import_checkpoint(checkpoint(tensors), None).state
     assert state["rpn.head.objectness.bias"].tolist() == [10, 20, 30]
     assert state["rpn.head.deltas.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
-    assert state["roi_heads.box.head.class_logits.bias"].tolist() == [1, 2, 0]
-    assert state["roi_heads.box.head.deltas.bias"].tolist() == [5, 4, 7, 6, 9, 8, 11, 10]
-    assert state["roi_heads.mask.head.predictor.bias"].tolist() == [1, 2]
+    assert state["roi_heads.box.heads.0.class_logits.bias"].tolist() == [1, 2, 0]
+    assert state["roi_heads.box.heads.0.deltas.bias"].tolist() == [5, 4, 7, 6, 9, 8, 11, 10]
+    assert state["roi_heads.mask.heads.0.predictor.bias"].tolist() == [1, 2]
     kernel = tensors["res2a_branch2b/res2a_branch2b/kernel:0"]
     assert state["backbone.res2.0.conv2.conv.weight"][1, 2, 0, 2] == kernel[0, 2, 2, 1]
 

@@ -16,10 +16,10 @@ from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
-from maskrcnn.models.box_head import box_losses
-from maskrcnn.models.mask_head import MaskBranch, mask_goal
+from maskrcnn.models.branches.box import box_losses
+from maskrcnn.models.branches.mask import MaskBranch, mask_crops, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.rois import RoIs
+from maskrcnn.models.rois import RoIs, Slots
 from maskrcnn.models.rpn import RPNOutput
 from maskrcnn.ops.boxes import decode, pairwise_iou, trim
 from maskrcnn.predict import Predictor, load, preprocess
@@ -70,7 +70,7 @@ def peer(shared: Path) -> Peer:
 def look(fixture: PeerFixture, imported: Imported, network: MaskRCNN, number: int) -> Seen:
     batch = preprocess([fixture.image(number)], imported.config)
     stages = network.backbone(network.normalise(batch))
-    features = network.neck(list(stages))
+    features = network.neck(reversed(stages))
     rpn = network.rpn(features, (384, 384)).together()
     return Seen(batch, stages, features, rpn, network.detect(batch, imported.config.model.detect))
 
@@ -166,8 +166,8 @@ def test_box_head(peer: Peer, number: int) -> None:
     heads = peer.network.roi_heads
     boxes = torch.from_numpy(peer.expected(number, "prop_norm_yxyx")[:, XYXY] * np.float32(LAST))
     with torch.no_grad():
-        pooled = heads.pooler(peer.images[number].features, boxes, torch.zeros(len(boxes), dtype=torch.int64), 7)
-        logits, deltas = heads.box.head(pooled)  # type: ignore[operator]
+        pooled = heads.pooler.on(peer.images[number].features)(boxes, torch.zeros(len(boxes), dtype=torch.int64), 7)
+        logits, deltas = heads.box.heads[0](pooled)
     assert relative_error(logits, np.roll(peer.expected(number, "box_logits"), -1, axis=1)) < 1e-3
     assert relative_error(deltas, peer.expected(number, "box_deltas")[:, 1:, XYXY]) < 1e-3
 
@@ -275,18 +275,18 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
 
     boxes = trim(batch.targets.boxes, 1)
     rois = given_rois(arrays, tag, boxes, model.num_classes)
-    pooler, mask = network.roi_heads.pooler, network.roi_heads.mask
+    read, mask = network.roi_heads.pooler.on(features), network.roi_heads.mask
     index = torch.zeros(rois.boxes.shape[1], dtype=torch.int64)
-    logits, deltas = network.roi_heads.box.head(pooler(features, rois.boxes[0], index, 7))  # type: ignore[operator]
+    logits, deltas = network.roi_heads.box.heads[0](read(rois.boxes[0], index, 7))
     losses |= box_losses(logits, deltas, rois, replace(batch.targets, boxes=boxes), model.box_head, MATTERPORT)
     assert isinstance(mask, MaskBranch)
     if tag == "t1full":  # masks of the size of the image: the peer's targets are our own
-        losses |= mask.losses(features, pooler, rois, batch.targets)
+        losses |= mask.losses(read, [rois], batch.targets)
     elif tag == "t1":  # of 56 x 56 pixels an object, which we have not: its targets are taken as they are
         chosen = rois.positive[0]
-        pooled = pooler(features, rois.boxes[0, chosen], index[chosen], 14)
+        pooled = read(rois.boxes[0, chosen], index[chosen], 14)
         goal = torch.from_numpy(arrays["t1_samp_masks_pos"].astype(np.float32))
-        own = mask.head.of_labels(pooled, rois.labels[0, chosen])
+        own = mask.heads[0].of_labels(pooled, rois.labels[0, chosen])
         losses["loss_mask"] = F.binary_cross_entropy_with_logits(own, goal)
     return losses
 
@@ -363,5 +363,6 @@ def test_training_targets(peer: Peer) -> None:
     deltas = torch.from_numpy(arrays["t1full_samp_deltas"])[chosen][:, XYXY]
     moved = decode(deltas, rois.boxes[0, chosen], model.box_head.box_weights, MATTERPORT.boxes.growth_bound)
     torch.testing.assert_close(moved, boxes[0, rois.slot[0, chosen]], atol=1e-3, rtol=0)
-    goal = mask_goal(rois, chosen, batch.targets, MATTERPORT.masks, 28)
+    slots = Slots(chosen, torch.ones_like(chosen, dtype=torch.bool), (1, rois.boxes.shape[1]))
+    goal = mask_goal(slots.take(rois.boxes), mask_crops(rois, slots, batch.targets), MATTERPORT.masks, 28)
     assert np.array_equal(goal.numpy().astype(bool), arrays["t1full_samp_masks_pos"])

@@ -237,7 +237,7 @@ def test_the_first_layer_reads_row_column_channel() -> None:
     found = imported_from(theirs)
     column = (5 * 7 + 2) * 7 + 3  # channel 5, row 2, column 3
     assert torch.equal(
-        found.state["roi_heads.box.head.layers.0.weight"][:, (2 * 7 + 3) * 16 + 5],
+        found.state["roi_heads.box.heads.0.layers.0.weight"][:, (2 * 7 + 3) * 16 + 5],
         theirs["roi_head.bbox_head.shared_fcs.0.weight"][:, column],
     )
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from maskrcnn.files.checkpoint import read_checkpoint
-from maskrcnn.models.mask_head import mask_goal
+from maskrcnn.models.branches.mask import mask_crops, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.rois import RoIs
+from maskrcnn.models.rois import RoIs, Slots
 from maskrcnn.ops.matching import match
 from maskrcnn.weights.mmdetection import export_state, import_checkpoint, read_config, recognise, their_name
 from maskrcnn.weights.open import open_weights
@@ -200,5 +200,6 @@ def test_mask_targets(case: Case) -> None:
     positive = torch.ones_like(slot, dtype=torch.bool)
     rois = RoIs(boxes, labels, slot, positive, positive, ~positive)
     rules = case.imported.config.conventions.masks
-    goal = mask_goal(rois, torch.arange(boxes.shape[1]), batch.targets, rules, 28)
+    slots = Slots(torch.arange(boxes.shape[1]), positive[0], (1, boxes.shape[1]))
+    goal = mask_goal(boxes[0], mask_crops(rois, slots, batch.targets), rules, 28)
     assert (goal.numpy() != arrays["t1bit_mask_targets_first48"]).mean() < 1e-3  # averages within rounding of a half

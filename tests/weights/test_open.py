@@ -123,7 +123,10 @@ def test_missing_and_surplus_tensors_are_listed_together(theirs: dict[str, Tenso
 
     network, config, provenance = open_weights(tmp_path / "broken.pth", allow_partial=True)
     assert config.model.num_classes == 2
-    assert sorted(provenance["new"]) == ["roi_heads.box.head.class_logits.bias", "roi_heads.box.head.layers.1.bias"]
+    assert sorted(provenance["new"]) == [
+        "roi_heads.box.heads.0.class_logits.bias",
+        "roi_heads.box.heads.0.layers.1.bias",
+    ]
     assert provenance["unused"] == ["sem_seg_head.weight"]
     complete, _, _ = open_weights(file)
     given = complete.state_dict()

@@ -33,7 +33,7 @@ from older_twins import (
     their_values,
 )
 
-BOX, MASK = "roi_heads.box", "roi_heads.mask.head"
+BOX, MASK = "roi_heads.box", "roi_heads.mask.heads.0"
 CASCADE = small(
     box_head=replace(
         HEADS,
@@ -76,10 +76,10 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
         "rpn.head.convs.0": "rpn/conv0",
         "rpn.head.objectness": "rpn/class",
         "rpn.head.deltas": "rpn/box",
-        f"{BOX}.head.layers.0": "fastrcnn/fc" if model.box_head.convs else "fastrcnn/fc6",
-        f"{BOX}.head.layers.1": "fastrcnn/fc7",
-        f"{BOX}.head.class_logits": f"{outputs}/class",
-        f"{BOX}.head.deltas": f"{outputs}/box",
+        f"{BOX}.heads.0.layers.0": "fastrcnn/fc" if model.box_head.convs else "fastrcnn/fc6",
+        f"{BOX}.heads.0.layers.1": "fastrcnn/fc7",
+        f"{BOX}.heads.0.class_logits": f"{outputs}/class",
+        f"{BOX}.heads.0.deltas": f"{outputs}/box",
         f"{MASK}.upsample": "maskrcnn/deconv",
         f"{MASK}.predictor": "maskrcnn/conv",
     }
@@ -87,8 +87,8 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
         modules[f"neck.lateral.{i}"] = f"fpn/lateral_1x1_c{i + 2}"
         modules[f"neck.output.{i}"] = f"fpn/posthoc_3x3_p{i + 2}"
         modules[f"{MASK}.convs.{i}"] = f"maskrcnn/fcn{i}"
-        modules[f"{BOX}.head.convs.{i}"] = f"fastrcnn/conv{i}"
-    for stage in range(3):
+        modules[f"{BOX}.heads.0.convs.{i}"] = f"fastrcnn/conv{i}"
+    for stage in range(3 if model.box_head.cascade_ious else 0):
         there = f"cascade_rcnn_stage{stage + 1}"
         modules[f"{BOX}.heads.{stage}.layers.0"] = f"{there}/head/fc6"
         modules[f"{BOX}.heads.{stage}.layers.1"] = f"{there}/head/fc7"
@@ -110,7 +110,7 @@ def values_there(model: ModelConfig) -> dict[str, Tensor]:
     else:  # the stages one by one, each as the only one
         values = dict(ours)
         for stage in range(3):
-            one = {name.replace(f"heads.{stage}.", "head."): name for name in ours if f"heads.{stage}." in name}
+            one = {name.replace(f"heads.{stage}.", "heads.0."): name for name in ours if f"heads.{stage}." in name}
             values |= {one[name]: value for name, value in stage_values(model, one, ours).items()}
         values["backbone.stem.conv.weight"] = ours["backbone.stem.conv.weight"][:, [2, 1, 0]]
     values |= {name: ours[name] for name in ours if name.startswith(f"{MASK}.predictor.")}
@@ -125,9 +125,9 @@ def values_there(model: ModelConfig) -> dict[str, Tensor]:
 def stage_values(model: ModelConfig, names: dict[str, str], ours: dict[str, Tensor]) -> dict[str, Tensor]:
     result = {name: ours[full] for name, full in names.items()}
     for part in ("weight", "bias"):
-        name = f"{BOX}.head.class_logits.{part}"
+        name = f"{BOX}.heads.0.class_logits.{part}"
         result[name] = result[name][[-1, *range(model.num_classes)]]
-    name = f"{BOX}.head.layers.0.weight"
+    name = f"{BOX}.heads.0.layers.0.weight"
     result[name] = result[name].view(-1, 7, 7, 16).permute(0, 3, 1, 2).flatten(1)
     return result
 

@@ -30,9 +30,10 @@ from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.models.box_head import BoxBranch, BoxHead
+from maskrcnn.models.branches.box import BoxBranch
+from maskrcnn.models.branches.box_head import BoxHead
 from maskrcnn.models.build import build_model
-from maskrcnn.models.rois import RoIPooler
+from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.weights import torchvision
 from maskrcnn.weights.coco_categories import COCO, COCO_PERSON
@@ -132,17 +133,17 @@ def test_the_background_moves_to_the_end_and_unused_ids_behind_it() -> None:
     assert config.categories == COCO
     assert (config.model.num_classes, config.conventions.detections.unused_classes) == (80, 10)
     ids = [category.id for category in COCO]
-    found = our_layout("roi_heads.box.head.class_logits.bias", torch.arange(91), config).tolist()
+    found = our_layout("roi_heads.box.heads.0.class_logits.bias", torch.arange(91), config).tolist()
     assert found == [*ids, 0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
-    assert our_layout("roi_heads.mask.head.predictor.bias", torch.arange(91), config).tolist() == ids
-    boxes = our_layout("roi_heads.box.head.deltas.bias", torch.arange(364), config).view(80, 4)
+    assert our_layout("roi_heads.mask.heads.0.predictor.bias", torch.arange(91), config).tolist() == ids
+    boxes = our_layout("roi_heads.box.heads.0.deltas.bias", torch.arange(364), config).view(80, 4)
     assert boxes.tolist() == [[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3] for i in ids]
 
 
 def test_columns_of_the_first_layer_become_row_column_channel() -> None:
     config = torchvision_config(1, 1)
     value = torch.arange(256 * 49).view(1, 256, 7, 7)  # channel, row, column
-    found = our_layout("roi_heads.box.head.layers.0.weight", value.flatten(1), config).view(7, 7, 256)
+    found = our_layout("roi_heads.box.heads.0.layers.0.weight", value.flatten(1), config).view(7, 7, 256)
     assert found[2, 5, 100] == value[0, 100, 2, 5]
 
 
@@ -256,8 +257,8 @@ def test_missing_tensors_are_listed_by_their_own_names() -> None:
         match=r"1 missing: roi_heads.mask_head.2.0.bias; 1 of another shape: roi_heads.box_head.fc7.weight",
     ) as caught:
         imported(state)
-    assert "roi_heads.mask.head.convs.2.weight" in caught.value.state
-    assert "roi_heads.mask.head.convs.2.bias" not in caught.value.state
+    assert "roi_heads.mask.heads.0.convs.2.weight" in caught.value.state
+    assert "roi_heads.mask.heads.0.convs.2.bias" not in caught.value.state
 
 
 def test_surplus_tensors_are_listed() -> None:
@@ -301,12 +302,10 @@ def test_unused_classes_lower_the_scores_and_are_never_found() -> None:
         head.class_logits.weight.zero_()
         head.class_logits.bias.copy_(logits[0])
     proposals = Proposals(torch.tensor([[[2.0, 2.0, 20.0, 20.0]]]), torch.tensor([[True]]))
-    branch = BoxBranch(head, box, TORCHVISION)
-    pooler = RoIPooler([4], config.model.rois, nn.Identity(), TORCHVISION)
+    branch = BoxBranch([head], (1.0,), box, TORCHVISION)
+    read = RoIPooler([4], config.model.rois, nn.Identity(), TORCHVISION).on([torch.zeros(1, 4, 8, 8)])
     with torch.no_grad():
-        found = branch.detect(
-            [torch.zeros(1, 4, 8, 8)], pooler, proposals, torch.tensor([[0, 0, 32, 32]]), DetectConfig()
-        )
+        found = branch.detect(read, proposals, torch.tensor([[0, 0, 32, 32]]), DetectConfig())
     assert found.labels.tolist() == [[0, 1]]
     np.testing.assert_allclose(found.scores.numpy(), logits.softmax(-1)[:, :2].numpy(), rtol=1e-6)
 

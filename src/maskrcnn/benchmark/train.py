@@ -31,7 +31,6 @@ from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.shapes import write_shapes
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.models.build import build_model
-from maskrcnn.models.mask_head import MaskBranch
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, in_precision
 from maskrcnn.structures.tensors import to_device
@@ -119,6 +118,18 @@ def config_of(settings: TrainSettings) -> Config:
     return replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
 
 
+def timed_config(config: Config, protocol: Protocol) -> Config:
+    """The rules of the steps that are timed.
+
+    Compiled steps take mask targets of two samples a cell and axis, as our own presets do: torchvision's number of
+    samples depends on the box, for which a graph would have to stop.
+    """
+    if not protocol.compile:
+        return config
+    masks = replace(config.conventions.masks, target_sampling_ratio=2)
+    return replace(config, conventions=replace(config.conventions, masks=masks))
+
+
 def _in_this_process(
     folder: Path, data: Data, config: Config, protocol: Protocol, device: torch.device, track: Track
 ) -> tuple[dict[str, tuple[float, float]], Comparison]:
@@ -126,24 +137,16 @@ def _in_this_process(
     pair = make_pair(config, data.their_images)
     pair.store(folder)
     losses = losses_without_sampling(pair, data)
-    pair = pair.to(device)
-    ours = our_steps(pair.ours, data, config, protocol, device)
-    theirs = their_steps(pair.theirs, data, config, protocol, device)
+    ours = our_steps(stored_ours(folder, timed_config(config, protocol), device), data, config, protocol, device)
+    theirs = their_steps(pair.theirs.to(device), data, config, protocol, device)
     return losses, in_turns(ours, theirs, protocol, device, track)
 
 
 def our_steps(
     network: MaskRCNN, data: Data, config: Config, protocol: Protocol, device: torch.device
 ) -> Callable[[int], object]:
-    """One training step of ours by its number, as `maskrcnn train` takes it.
-
-    Compiled, with mask targets of two samples a cell and axis, as our own presets have them: torchvision's number of
-    samples depends on the box, for which a graph would have to stop.
-    """
-    branch = network.train().roi_heads.mask
-    if protocol.compile and isinstance(branch, MaskBranch):
-        branch.rules = replace(branch.rules, target_sampling_ratio=2)
-    optimiser = build_optimiser(network, config.train)
+    """One training step of ours by its number, as `maskrcnn train` takes it."""
+    optimiser = build_optimiser(network.train(), config.train)
     settings = replace(config.train, precision=protocol.precision)
     losses_of = compiled(network, device) if protocol.compile else network
     batch = to_device(data.ours, device)
@@ -217,7 +220,8 @@ def _ours_alone(
     """Our side, from what was left in `folder`, ready for a step."""
     config = config_of(settings)
     data = generate_batch(folder, settings, config)
-    return partial(our_steps(stored_ours(folder, config, device), data, config, protocol, device), 0)
+    network = stored_ours(folder, timed_config(config, protocol), device)
+    return partial(our_steps(network, data, config, protocol, device), 0)
 
 
 def _theirs_alone(

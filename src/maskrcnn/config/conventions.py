@@ -220,6 +220,10 @@ class CascadeRules:
     mask_head_per_stage: bool = False
     """Each stage of boxes has a mask head, and the probabilities of all are averaged. Otherwise there is one."""
 
+    def weights(self, stages: int) -> tuple[float, ...]:
+        """The weight of the losses of each stage, of which a plain head has one."""
+        return self.loss_weights if stages > 1 and self.loss_weights else (1.0,) * stages
+
 
 @dataclass(frozen=True)
 class Conventions:

@@ -9,6 +9,7 @@ from maskrcnn.config.backbone import ResNetConfig, TimmConfig
 from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, RoIConfig
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
 from maskrcnn.config.rules import HeadNorm, require, require_groups
+from maskrcnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,14 @@ class ModelConfig:
             self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),
             f"model.neck {self.neck} is made of the stages of a ResNet: choose model.neck fpn for a timm backbone",
         )
+
+    @property
+    def resnet(self) -> ResNetConfig:
+        """The settings of the backbone where only a ResNet will do.
+
+        Raises:
+            ConfigError: the backbone is a model of timm.
+        """
+        if isinstance(self.backbone, ResNetConfig):
+            return self.backbone
+        raise ConfigError(f"expected a ResNet as model.backbone, found {self.backbone.name} of timm")

@@ -5,18 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from maskrcnn.config import Config, Conventions, ModelConfig, TimmConfig
+from maskrcnn.config import Config, Conventions, MaskHeadConfig, ModelConfig, TimmConfig
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.box_head import BoxBranch, BoxHead
-from maskrcnn.models.cascade import CascadeBranch, CascadeMaskBranch
+from maskrcnn.models.branches.box import BoxBranch
+from maskrcnn.models.branches.box_head import BoxHead
+from maskrcnn.models.branches.keypoint import KeypointBranch, KeypointHead
+from maskrcnn.models.branches.mask import MaskBranch
+from maskrcnn.models.branches.mask_head import MaskHead, MLPMaskHead
+from maskrcnn.models.branches.point_rend import CoarseMaskHead, PointHead, PointRendBranch
 from maskrcnn.models.fpn import FPN
-from maskrcnn.models.keypoint_head import KeypointBranch, KeypointHead
-from maskrcnn.models.mask_head import MaskBranch, MaskHead, MLPMaskHead
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.point_rend import CoarseMaskHead, PointHead, PointRendBranch
+from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.resnet import ResNet, res_stage, stage_channels
 from maskrcnn.models.roi_heads import RoIHeads
-from maskrcnn.models.rois import RoIPooler
 from maskrcnn.models.rpn import RPN
 from maskrcnn.models.single_level import SingleLevel
 from maskrcnn.models.timm_backbone import TimmBackbone
@@ -26,7 +27,7 @@ def build_model(config: Config) -> MaskRCNN:
     """A network with random weights (torch's global generator), channels-last, in training mode.
 
     Raises:
-        ConfigError, MissingPackageError: of a timm backbone that cannot be had.
+        ConfigError, MissingPackageError: the backbone is a model of timm that timm does not have, or timm is missing.
     """
     model, image, conventions = config.model, config.image, config.conventions
 
@@ -48,6 +49,7 @@ def build_model(config: Config) -> MaskRCNN:
 
 
 def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | TimmBackbone:
+    """The backbone; with C4 the last stage of a ResNet belongs to `build_roi_heads`."""
     if isinstance(model.backbone, TimmConfig):
         return TimmBackbone(model.backbone)
     return ResNet(
@@ -61,47 +63,48 @@ def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | Tim
 def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int, strides: list[int]) -> RoIHeads:
     """
     Args:
-        channels, strides: of the maps that RoIs read.
+        channels, strides: of the feature maps that RoIs are read from.
     """
     classes, box, mask, keypoint = model.num_classes, model.box_head, model.mask_head, model.keypoint_head
 
     shared_head: nn.Module = nn.Identity()
-    shrink = 1
+    shrink = 1  # of RoI features by the shared head
     if model.neck == "c4":
-        assert not isinstance(model.backbone, TimmConfig)
-        shared_head, shrink = res_stage(5, model.backbone), 2
-        channels = stage_channels(model.backbone)[-1]
+        shared_head, shrink = res_stage(5, model.resnet), 2
+        channels = stage_channels(model.resnet)[-1]
     pooler = RoIPooler(strides, model.rois, shared_head, conventions)
 
+    stages = 1 + len(box.cascade_ious)
+    weights = conventions.cascade.weights(stages)
     unused = conventions.detections.unused_classes
-    box_heads = [
-        BoxHead(channels, -(-box.resolution // shrink), classes, box, unused) for _ in range(1 + len(box.cascade_ious))
-    ]
-    box_branch = (
-        CascadeBranch(box_heads, box, conventions) if box.cascade_ious else BoxBranch(box_heads[0], box, conventions)
-    )
+    box_heads = [BoxHead(channels, -(-box.resolution // shrink), classes, box, unused) for _ in range(stages)]
+    box_branch = BoxBranch(box_heads, weights, box, conventions)
 
-    mask_branch: MaskBranch | CascadeMaskBranch | PointRendBranch | None = None
+    mask_branch: MaskBranch | PointRendBranch | None = None
     if mask is not None:
-        masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")
+        masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")  # a RoI
         if mask.point_rend is not None:
             coarse, points = CoarseMaskHead(channels, masks, mask), PointHead(channels, masks, mask.point_rend)
-            mask_branch = PointRendBranch(coarse, points, classes, strides[0], mask, conventions.masks)
+            mask_branch = PointRendBranch(coarse, points, classes, mask, mask.point_rend, conventions.masks)
         else:
-            per_stage = conventions.cascade.mask_head_per_stage and bool(box.cascade_ious)
-            mask_heads: list[MaskHead | MLPMaskHead] = [
-                MLPMaskHead(channels, -(-mask.resolution // shrink), masks, mask)
-                if mask.kind == "mlp"
-                else MaskHead(channels, masks, mask)
-                for _ in (box_heads if per_stage else box_heads[:1])
-            ]
-            branches = [MaskBranch(head, classes, mask, conventions.masks) for head in mask_heads]
-            mask_branch = CascadeMaskBranch(branches, conventions.cascade) if per_stage else branches[0]
+            mask_weights = weights if conventions.cascade.mask_head_per_stage else (1.0,)
+            mask_heads = [build_mask_head(mask, channels, masks, shrink) for _ in mask_weights]
+            mask_branch = MaskBranch(mask_heads, mask_weights, classes, mask, conventions.masks)
 
     keypoint_branch = None
     if keypoint is not None:
-        side = 4 * -(-keypoint.resolution // shrink)
-        keypoint_branch = KeypointBranch(
-            KeypointHead(channels, keypoint, conventions.keypoints), side, keypoint, conventions.keypoints
-        )
+        rules, side = conventions.keypoints, 4 * -(-keypoint.resolution // shrink)
+        keypoint_branch = KeypointBranch(KeypointHead(channels, keypoint, rules), side, keypoint, rules)
     return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch, conventions)
+
+
+def build_mask_head(config: MaskHeadConfig, channels: int, masks: int, shrink: int) -> MaskHead | MLPMaskHead:
+    """
+    Args:
+        channels: of the RoI features.
+        masks: a RoI.
+        shrink: how many times smaller the RoI features are than `config.resolution`.
+    """
+    if config.kind == "mlp":
+        return MLPMaskHead(channels, -(-config.resolution // shrink), masks, config)
+    return MaskHead(channels, masks, config)

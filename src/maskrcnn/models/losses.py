@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -70,3 +72,14 @@ def mean_over(values: Tensor, weights: Tensor, divisor: int | None = None) -> Te
     """
     total = values.where(weights, 0.0).sum()
     return total / (weights.sum().clamp(min=1) if divisor is None else divisor)
+
+
+def add_losses(total: dict[str, Tensor], losses: dict[str, Tensor], weight: float) -> None:
+    """Adds the losses of one stage, times its weight, to the sums over the stages by name."""
+    for name, loss in losses.items():
+        total[name] = total.get(name, 0) + weight * loss
+
+
+def mean_of(stages: Sequence[Tensor]) -> Tensor:
+    """The mean of one tensor a stage, all of one shape; a single one is not copied."""
+    return stages[0] if len(stages) == 1 else torch.stack(list(stages)).mean(0)

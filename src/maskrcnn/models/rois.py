@@ -1,32 +1,34 @@
-"""Regions of interest: which of them take part in the loss, and their features.
+"""Regions of interest (RoIs): which of them take part in the losses, and which the mask and keypoint branches compute.
 
-Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all images, C channels, O side.
+Legend: B images, P proposals an image, S sampled RoIs an image, D detections an image, R RoIs of all images.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from maskrcnn.config import BoxHeadConfig, Conventions, RoIConfig
+from maskrcnn.config import BoxHeadConfig
 from maskrcnn.config.conventions import MatchingRules
 from maskrcnn.models.rpn import Proposals
-from maskrcnn.ops.boxes import trim
-from maskrcnn.ops.device import fixed_shapes
+from maskrcnn.ops.device import static_shapes
 from maskrcnn.ops.matching import match, sample
-from maskrcnn.ops.roi_align import level_of, roi_align
-from maskrcnn.ops.roi_crop import roi_crop
-from maskrcnn.ops.roi_pool import roi_pool, roi_warp
+from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
 
 class RoIs(NamedTuple):
-    """RoIs of the loss: boxes (B, S, 4), labels (B, S) with K for background, the ground-truth slot each
-    stands for (B, S), which are positive and valid (B, S), and which are the ground truth itself (B, S)."""
+    """The sampled RoIs of a batch.
+
+    Attributes:
+        boxes: (B, S, 4) float32, network-input pixels.
+        labels: (B, S) int64, K for background.
+        slot: (B, S) int64, the ground-truth slot of the object that each RoI stands for.
+        positive, valid: (B, S) bool; RoIs that are not valid only fill up the shape.
+        truth: (B, S) bool, RoIs that are ground-truth boxes themselves.
+    """
 
     boxes: Tensor
     labels: Tensor
@@ -38,34 +40,30 @@ class RoIs(NamedTuple):
 
 @torch.no_grad()
 def sample_rois(
-    proposals: Proposals,
-    targets: Targets,
-    config: BoxHeadConfig,
-    rules: MatchingRules,
-    background: int,
+    proposals: Proposals, targets: Targets, config: BoxHeadConfig, rules: MatchingRules, background: int
 ) -> RoIs:
-    """Proposals and the ground truth itself, matched and sampled, one positive to three negatives (paper section
-    3.1)."""
+    """Matches proposals and ground-truth boxes with the ground truth and samples `config.samples` of them an image, one
+    positive to three negatives (paper section 3.1)."""
     boxes, real = proposals
     if rules.ground_truth_rois:
         boxes = torch.cat([boxes, targets.boxes], dim=1)
         real = torch.cat([real, targets.valid], dim=1)
     label, matched = _match(boxes, targets, config, rules)
-    drawn = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction)
-    slot = matched.gather(1, drawn.chosen)
-    labels = torch.where(drawn.positive, targets.labels.gather(1, slot), background)
-    drawn_boxes = boxes.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
-    truth = drawn.chosen >= proposals.boxes.shape[1]
-    return RoIs(drawn_boxes, labels, slot, drawn.positive, drawn.valid, truth)
+    sampled = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction)
+    slot = matched.gather(1, sampled.chosen)
+    labels = torch.where(sampled.positive, targets.labels.gather(1, slot), background)
+    sampled_boxes = boxes.gather(1, sampled.chosen[..., None].expand(-1, -1, 4))
+    truth = sampled.chosen >= proposals.boxes.shape[1]
+    return RoIs(sampled_boxes, labels, slot, sampled.positive, sampled.valid, truth)
 
 
 @torch.no_grad()
 def rematch(
     boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, rules: MatchingRules, background: int
 ) -> RoIs:
-    """The same RoIs after a stage moved them to `boxes` (B, S, 4): matched anew, none sampled (Cascade R-CNN).
+    """Matches RoIs again after a stage of a cascade moved them to `boxes` (B, S, 4); all of them stay in the sample.
 
-    Boxes without an area, which a stage may produce at the border, drop out.
+    Boxes without an area, which a stage may produce at the border of the image, become invalid.
     """
     label, slot = _match(boxes, targets, config, rules)
     valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -75,7 +73,7 @@ def rematch(
 
 
 def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig, rules: MatchingRules) -> tuple[Tensor, Tensor]:
-    """Both (B, S): positive at the threshold, negative below it; and the object each stands for."""
+    """(B, S) int64 of 1 positive, 0 negative and -1 ignored, and (B, S) int64 slots of the matched objects."""
     return match(
         boxes,
         targets.boxes,
@@ -89,87 +87,57 @@ def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig, rules: Matchi
 
 
 def flatten_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, P, 4) -> (B * P, 4) and the image each belongs to, (B * P,) int64."""
+    """(B, P, 4) -> (B * P, 4), and the image that each belongs to, (B * P,) int64."""
     images, count = boxes.shape[:2]
     image_index = torch.arange(images, device=boxes.device).repeat_interleave(count, output_size=images * count)
     return boxes.flatten(0, 1), image_index
 
 
-def positive_slots(positive: Tensor, samples: int) -> tuple[Tensor, Tensor]:
-    """Which of the B * S RoIs the mask or keypoint branch reads, and which of those count: (R,) int64 and (R,) bool.
+class Slots(NamedTuple):
+    """R of the B * N RoIs or detections of a batch: those that a mask or keypoint branch computes.
 
-    Slots are pooled over the batch. Where shapes must be static (a device, compilation) there are always
-    `samples` an image; on a CPU only the filled ones are computed.
+    Attributes:
+        chosen: (R,) int64, positions in the flattened batch.
+        used: (R,) bool; the others only fill up a static shape.
+        shape: B and N.
     """
-    count = min(positive.shape[0] * samples, positive.numel())
+
+    chosen: Tensor
+    used: Tensor
+    shape: tuple[int, int]
+
+    @property
+    def image_index(self) -> Tensor:
+        """(R,) int64, the image that each belongs to."""
+        return self.chosen // self.shape[1]
+
+    def take(self, values: Tensor) -> Tensor:
+        """(B, N, ...) -> (R, ...)."""
+        return values.flatten(0, 1)[self.chosen]
+
+    def put_back(self, values: Tensor) -> Tensor:
+        """(R, ...) -> (B, N, ...), with zeros where nothing was computed."""
+        used = self.used.view(-1, *(1,) * (values.dim() - 1))
+        every = values.new_zeros((self.shape[0] * self.shape[1], *values.shape[1:]))
+        return every.index_copy_(0, self.chosen, values.where(used, 0.0)).view(*self.shape, *values.shape[1:])
+
+
+def positive_slots(positive: Tensor, samples: int) -> Slots:
+    """At most B * `samples` of the positive RoIs (B, S), sampled at random over the whole batch.
+
+    Where shapes must be static (`ops.device.static_shapes`) there are always as many, and some of them are unused.
+    """
+    images, count = positive.shape
     keys = torch.rand(positive.numel(), device=positive.device)
-    keys, index = keys.where(positive.flatten(), -1.0).topk(count)
+    keys, index = keys.where(positive.flatten(), -1.0).topk(min(images * samples, positive.numel()))
     used = keys >= 0
-    if fixed_shapes(positive):
-        return index, used
-    return index[used], used[used]
+    if not static_shapes(positive):
+        index, used = index[used], used[used]
+    return Slots(index, used, (images, count))
 
 
-def filled_slots(valid: Tensor) -> Tensor:
-    """Which of the B * D detections (B, D) the mask or keypoint branch reads: (R,) int64, the filled ones or, where
-    shapes must be static, all."""
-    if fixed_shapes(valid):
-        return torch.arange(valid.numel(), device=valid.device)
-    return valid.flatten().nonzero()[:, 0]
-
-
-class RoIPooler(nn.Module):
-    """RoIAlign, or another RoI layer, on the level that suits each box's size.
-
-    What all branches share follows: res5 with C4, else nothing.
-
-    Args:
-        strides: of the levels that RoIs read.
-        shared_head: (R, C, O, O) -> (R, C', O', O').
-    """
-
-    def __init__(
-        self, strides: Sequence[int], config: RoIConfig, shared_head: nn.Module, conventions: Conventions
-    ) -> None:
-        super().__init__()
-        self.rules = conventions.features
-        self.box_rules = conventions.boxes
-        self.strides = tuple(strides)
-        self.config = config
-        self.shared_head = shared_head
-
-    def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
-        """Feature maps, (R, 4) boxes in network-input pixels and (R,) int64 -> (R, C, output_size, output_size)."""
-        config, rules, trimmed = self.config, self.rules, self.box_rules.trim
-        used = features[: len(self.strides)]
-        canonical_size = config.canonical_size
-        if trimmed:  # a box of the whole input counts with the input's size, although it ends a pixel earlier
-            height, width = (side * self.strides[0] for side in used[0].shape[-2:])
-            canonical_size *= math.sqrt((1 - trimmed / height) * (1 - trimmed / width))
-        level = level_of(
-            boxes,
-            len(used),
-            config.canonical_level,
-            canonical_size,
-            rounding=rules.level_rounding,
-            level_epsilon=rules.level_epsilon,
-            size_epsilon=rules.size_epsilon,
-        )
-        args = (used, self.read_part(boxes), image_index, level)
-        if rules.crop_and_resize:
-            return self.shared_head(roi_crop(*args, strides=self.strides, output_size=output_size, trim=trimmed))
-        sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
-        match config.op:
-            case "align":
-                pooled = roi_align(
-                    *args, strides=self.strides, output_size=output_size, aligned=rules.aligned, **sampling
-                )
-            case "warp":
-                pooled = roi_warp(*args, strides=self.strides, output_size=output_size, **sampling)
-            case "pool":
-                pooled = roi_pool(*args, strides=self.strides, output_size=output_size)
-        return self.shared_head(pooled)
-
-    def read_part(self, boxes: Tensor) -> Tensor:
-        """What the feature of a box spans, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
-        return trim(boxes, self.box_rules.roi_trim)
+def filled_slots(found: Detections) -> Slots:
+    """The detections that are real, or where shapes must be static all B * D slots."""
+    valid = found.valid.flatten()
+    index = torch.arange(len(valid), device=valid.device) if static_shapes(valid) else valid.nonzero()[:, 0]
+    return Slots(index, valid[index], (found.valid.shape[0], found.valid.shape[1]))

@@ -18,6 +18,7 @@ from torch import Tensor
 Precision = Literal["auto", "fp32", "bf16"]
 P = ParamSpec("P")
 R = TypeVar("R")
+SHAPES = 64  # for which a function may be compiled before it runs uncompiled
 
 
 def has_kernels(tensor: Tensor) -> bool:
@@ -25,7 +26,7 @@ def has_kernels(tensor: Tensor) -> bool:
     return tensor.is_cuda and triton_works()
 
 
-def fixed_shapes(tensor: Tensor) -> bool:
+def static_shapes(tensor: Tensor) -> bool:
     """Whether sizes may not follow from values: a device would have to be waited for, a compiler would have to stop.
 
     Elsewhere looking at values costs nothing, and what is not needed is not computed.
@@ -68,9 +69,15 @@ def in_precision(precision: Precision, device: torch.device) -> AbstractContextM
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
     """The function as compiled code, for each shape of its tensors anew; on CUDA it is replayed as one graph."""
-    # Sizes of batches and of ground truth: more shapes than the compiler expects, and no more than there are.
-    torch._dynamo.config.recompile_limit = 64
-    return torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+    run = torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        # Batches and ground truth come in more sizes than the compiler expects. It reads the limit when it meets a new
+        # size, which is inside this call: outside of it the setting stays as it was.
+        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+            return run(*args, **kwargs)
+
+    return call
 
 
 @cache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.ops.boxes import area, intersection, pairwise_iou
-from maskrcnn.ops.device import fixed_shapes
+from maskrcnn.ops.device import static_shapes
 
 # A candidate with more than this share inside a crowd region is no negative (Detectron's CROWD_FILTER_THRESH).
 CROWD_COVER = 0.7
@@ -69,7 +69,7 @@ def match(
             own = (is_best * numbers).amax(dim=1)
             matched = torch.where(own > 0, own - 1, matched)
     label = torch.where(positive, 1, torch.where(overlap < negative_iou, 0, -1))
-    if fixed_shapes(crowd) or bool(crowd.any()):
+    if static_shapes(crowd) or bool(crowd.any()):
         cover = intersection(boxes, candidates) / area(candidates).clamp(min=1e-9)[:, None]
         ignored = ((cover > CROWD_COVER) & crowd[..., None]).any(dim=1)
         label = torch.where(ignored & (label == 0), -1, label)

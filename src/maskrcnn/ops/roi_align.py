@@ -27,7 +27,6 @@ Reduce = Literal["average", "max"]
 
 # Sample values that `max` holds at once: 256 MB of float32.
 _CHUNK_VALUES = 1 << 26
-KERNEL_LEVELS = 5  # that the Triton kernel has arguments for
 _FAR = 1e6  # cells; float32 still tells half cells apart, and sums and products stay finite
 
 
@@ -70,7 +69,7 @@ def in_cells(boxes: Tensor, level: Tensor, strides: Sequence[float]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RoIs:
+class RoIMaps:
     """The maps that R RoIs read, with the cells of all levels as one table.
 
     Attributes:
@@ -85,7 +84,7 @@ class RoIs:
     width: Tensor
 
 
-def rois_on(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> RoIs:
+def roi_maps(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> RoIMaps:
     """The table of the features and where RoIs read it; the arguments are those of `roi_align`."""
     channels = features[0].shape[1]
     tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
@@ -95,7 +94,7 @@ def rois_on(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> R
         shape = torch.tensor(per_level, device=level.device)
         starts = torch.cumsum(shape[:, 0], 0) - shape[:, 0]
         height, width = shape[level, 1:].unbind(-1)
-        return RoIs(table, starts[level] + image_index * height * width, height, width)
+        return RoIMaps(table, starts[level] + image_index * height * width, height, width)
 
 
 def roi_align(
@@ -140,29 +139,19 @@ def roi_align(
         length = high - low
     else:
         length = (high - low).clamp(min=1.0)
-    if reduce == "average" and sampling_ratio >= 0 and _kernel_serves(features):
-        from maskrcnn.ops.roi_align_triton import pool_averages
+    if reduce == "average" and sampling_ratio >= 0 and has_kernels(features[0]):
+        from maskrcnn.ops import roi_align_triton
 
-        return pool_averages(
-            features, low, length, image_index, level, output_size=output_size, sampling_ratio=sampling_ratio
-        )
-    rois = rois_on(features, image_index, level)
-    return pool_samples(rois, low, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce)
-
-
-def _kernel_serves(features: Sequence[Tensor]) -> bool:
-    """Whether the Triton kernel can read the maps: on a GPU, in no finer precision than its own, and not where torch
-    was told to give the same bits each time, which its sums do not."""
-    return (
-        has_kernels(features[0])
-        and features[0].dtype != torch.float64
-        and len(features) <= KERNEL_LEVELS
-        and not torch.are_deterministic_algorithms_enabled()
-    )
+        if roi_align_triton.serves(features):
+            return roi_align_triton.pool_averages(
+                features, low, length, image_index, level, output_size=output_size, sampling_ratio=sampling_ratio
+            )
+    maps = roi_maps(features, image_index, level)
+    return pool_samples(maps, low, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce)
 
 
 def pool_samples(
-    rois: RoIs, low: Tensor, length: Tensor, *, output_size: int, sampling_ratio: int, reduce: Reduce
+    maps: RoIMaps, low: Tensor, length: Tensor, *, output_size: int, sampling_ratio: int, reduce: Reduce
 ) -> Tensor:
     """Cuts rectangles into O x O bins, samples these bilinearly and reduces the samples.
 
@@ -182,26 +171,26 @@ def pool_samples(
     if reduce not in get_args(Reduce):
         raise ConfigError(f"expected reduce to be one of {', '.join(get_args(Reduce))}, found {reduce!r}")
     if len(low) == 0:
-        return to_maps(rois.table[:0], 0, output_size)
+        return to_maps(maps.table[:0], 0, output_size)
     with torch.no_grad():
-        x = _samples(low[:, 0], length[:, 0], rois.width, output_size, sampling_ratio, reduce)
-        y = _samples(low[:, 1], length[:, 1], rois.height, output_size, sampling_ratio, reduce)
+        x = _samples(low[:, 0], length[:, 0], maps.width, output_size, sampling_ratio, reduce)
+        y = _samples(low[:, 1], length[:, 1], maps.height, output_size, sampling_ratio, reduce)
         if reduce == "average" and not sampling_ratio:
             x, y = _merged(x), _merged(y)
-        rows = replace(y, cells=table_rows(rois, y.cells))
+        rows = replace(y, cells=table_rows(maps, y.cells))
     if reduce == "max":
-        pooled = torch.cat([_maxima(rois.table, *part) for part in _chunks(rows, x, rois.table.shape[1])])
+        pooled = torch.cat([_maxima(maps.table, *part) for part in _chunks(rows, x, maps.table.shape[1])])
     elif sampling_ratio:
-        pooled = averages(rois.table, rows, x)
+        pooled = averages(maps.table, rows, x)
     else:
-        pooled = _adaptive_averages(rois.table, rows, x)
+        pooled = _adaptive_averages(maps.table, rows, x)
     return to_maps(pooled, len(low), output_size)
 
 
-def table_rows(rois: RoIs, y: Tensor) -> Tensor:
+def table_rows(maps: RoIMaps, y: Tensor) -> Tensor:
     """(R, ...) int64 rows of each RoI's map -> the rows of the table with their first cells."""
     shape = (-1,) + (1,) * (y.dim() - 1)
-    return rois.start.view(shape) + y * rois.width.view(shape)
+    return maps.start.view(shape) + y * maps.width.view(shape)
 
 
 def to_maps(pooled: Tensor, count: int, output_size: int) -> Tensor:

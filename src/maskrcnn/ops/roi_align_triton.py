@@ -23,10 +23,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from maskrcnn.ops.roi_align import KERNEL_LEVELS
-
+LEVELS = 5  # of a pyramid, for which the kernel has arguments
 # Values of a tile of bins and channels: 64 registers of each of the 32 threads of a program.
 _TILE = 2048
+
+
+def serves(features: Sequence[Tensor]) -> bool:
+    """Whether the kernel can pool from these feature maps: not in float64, because it sums in float32, and not where
+    torch is set to deterministic algorithms, because its gradients differ in their last bits from run to run."""
+    return (
+        features[0].dtype != torch.float64
+        and len(features) <= LEVELS
+        and not torch.are_deterministic_algorithms_enabled()
+    )
 
 
 def pool_averages(
@@ -178,7 +187,7 @@ def _launch(
         return
     column_block = triton.next_power_of_2(side)
     channel_block = min(128, max(32, _TILE // column_block), triton.next_power_of_2(channels))
-    filled = [*maps, *[maps[0]] * (KERNEL_LEVELS - len(maps))]
+    filled = [*maps, *[maps[0]] * (LEVELS - len(maps))]
     with torch.cuda.device_of(bins):
         _walk[(rois * side, triton.cdiv(channels, channel_block))](
             bins,
@@ -202,7 +211,7 @@ def _launch(
 
 
 # Sizes of maps differ from batch to batch; without this Triton would compile anew for each that 16 divides or not.
-@triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(KERNEL_LEVELS)])
+@triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(LEVELS)])
 def _walk(
     bins,
     low,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from maskrcnn.ops.roi_align import Axis, averages, in_cells, rois_on, table_rows, to_maps
+from maskrcnn.ops.roi_align import Axis, averages, in_cells, roi_maps, table_rows, to_maps
 
 # Cells by which rounding may put the last sample of a RoI that ends at the border of the map outside of it.
 _SLACK = 1e-3
@@ -43,18 +43,18 @@ def roi_crop(
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
     """
-    rois = rois_on(features, image_index, level)
+    maps = roi_maps(features, image_index, level)
     if len(boxes) == 0:
-        return to_maps(rois.table[:0], 0, output_size)
+        return to_maps(maps.table[:0], 0, output_size)
     with torch.no_grad():
         edges = in_cells(boxes, level, strides)
         stride = boxes.new_tensor([float(s) for s in strides])[level]
         x, y = (
             _border_to_border(edges[:, axis], edges[:, axis + 2], cells, stride, output_size, trim)
-            for axis, cells in ((0, rois.width), (1, rois.height))
+            for axis, cells in ((0, maps.width), (1, maps.height))
         )
-        rows = Axis(table_rows(rois, y.cells), y.weights, y.number)
-    return to_maps(averages(rois.table, rows, x), len(boxes), output_size)
+        rows = Axis(table_rows(maps, y.cells), y.weights, y.number)
+    return to_maps(averages(maps.table, rows, x), len(boxes), output_size)
 
 
 def _border_to_border(low: Tensor, high: Tensor, cells: Tensor, stride: Tensor, bins: int, trim: float) -> Axis:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrcnn.ops.roi_align import Reduce, bags, in_cells, pool_samples, rois_on, table_rows, to_maps
+from maskrcnn.ops.roi_align import Reduce, bags, in_cells, pool_samples, roi_maps, table_rows, to_maps
 
 
 def roi_pool(
@@ -41,16 +41,16 @@ def roi_pool(
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory; of equal maxima the first has the gradient.
     """
-    rois = rois_on(features, image_index, level)
+    maps = roi_maps(features, image_index, level)
     if len(boxes) == 0:
-        return to_maps(rois.table[:0], 0, output_size)
+        return to_maps(maps.table[:0], 0, output_size)
     with torch.no_grad():
         first, length = _whole_cells(in_cells(boxes, level, strides))
-        columns, column_count = _bin_cells(first[:, 0], length[:, 0], rois.width, output_size)
-        rows, row_count = _bin_cells(first[:, 1], length[:, 1], rois.height, output_size)
+        columns, column_count = _bin_cells(first[:, 0], length[:, 0], maps.width, output_size)
+        rows, row_count = _bin_cells(first[:, 1], length[:, 1], maps.height, output_size)
         y, x, offsets = bags(row_count, column_count, rows.shape[2], columns.shape[2])
-        index = table_rows(rois, rows).flatten()[y] + columns.flatten()[x]
-    return to_maps(F.embedding_bag(index, rois.table, offsets, mode="max"), len(boxes), output_size)
+        index = table_rows(maps, rows).flatten()[y] + columns.flatten()[x]
+    return to_maps(F.embedding_bag(index, maps.table, offsets, mode="max"), len(boxes), output_size)
 
 
 def roi_warp(
@@ -79,10 +79,10 @@ def roi_warp(
     Raises:
         ConfigError: `sampling_ratio` is negative or `reduce` unknown.
     """
-    rois = rois_on(features, image_index, level)
+    maps = roi_maps(features, image_index, level)
     first, length = _whole_cells(in_cells(boxes, level, strides))
     return pool_samples(
-        rois, first - 0.5, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
+        maps, first - 0.5, length, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
     )
 
 

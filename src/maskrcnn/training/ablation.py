@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from maskrcnn.config import Config, KeypointHeadConfig, MaskHeadConfig, ResNetConfig, config_to_dict
+from maskrcnn.config import Config, KeypointHeadConfig, MaskHeadConfig, config_to_dict
 from maskrcnn.config.presets import with_c4, with_c5
 from maskrcnn.errors import ConfigError, TrainingError
 from maskrcnn.files.atomic import atomic_write
@@ -46,9 +46,7 @@ class Row:
 
 def _deeper(config: Config) -> Config:
     """The next depth: 10, 18, 34, 50, 101, 152."""
-    backbone = config.model.backbone
-    if not isinstance(backbone, ResNetConfig):
-        raise ConfigError("the ablation of the backbone needs a ResNet; choose a preset with one or other tables")
+    backbone = config.model.resnet
     depth: Any = {10: 18, 18: 34, 34: 50, 50: 101, 101: 152}.get(backbone.depth)
     if depth is None:
         raise ConfigError(f"the ablation of the backbone needs a deeper ResNet than {backbone.depth}; there is none")

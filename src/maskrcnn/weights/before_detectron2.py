@@ -29,10 +29,10 @@ from maskrcnn.weights.imported import (
 )
 
 STEM = "backbone.stem.conv.weight"
-FIRST_LAYER = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.layers\.0\.weight$")
-CLASSES = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.class_logits\.")
-DELTAS = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.deltas\.")
-MASKS = "roi_heads.mask.head.predictor."
+FIRST_LAYER = re.compile(r"^roi_heads\.box\.heads\.\d+\.layers\.0\.weight$")
+CLASSES = re.compile(r"^roi_heads\.box\.heads\.\d+\.class_logits\.")
+DELTAS = re.compile(r"^roi_heads\.box\.heads\.\d+\.deltas\.")
+MASKS = "roi_heads.mask.heads.0.predictor."
 
 
 def our_rows(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:

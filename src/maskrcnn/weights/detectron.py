@@ -34,7 +34,7 @@ MOMENTUM = "_momentum"
 # Without effect: the first convolution has no bias, and the maps of keypoints are enlarged by a fixed layer.
 IDLE = frozenset({"conv1_b", "kps_score_w", "kps_score_b"})
 OWN_RES5 = ("_[mask]_res5_", "_[pose]_res5_")
-BOX, MASK, KEYPOINT = (f"roi_heads.{branch}.head." for branch in ("box", "mask", "keypoint"))
+BOX, MASK, KEYPOINT = "roi_heads.box.heads.0.", "roi_heads.mask.heads.0.", "roi_heads.keypoint.head."
 LAYERS = {
     "conv_rpn": "rpn.head.convs.0",
     "rpn_cls_logits": "rpn.head.objectness",

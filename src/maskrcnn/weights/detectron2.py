@@ -40,7 +40,7 @@ RPN_HEAD, BOX_HEAD, BOX_PREDICTOR, MASK_HEAD = (
 )
 MOST = 20  # layers of one kind in a head
 STEM = "backbone.stem.conv.weight"
-FIRST_LAYER = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.layers\.0\.weight$")
+FIRST_LAYER = re.compile(r"^roi_heads\.box\.heads\.\d+\.layers\.0\.weight$")
 ANCHOR_ROWS = re.compile(r"^rpn\.head\.(?:objectness|deltas)\.(?:weight|bias)$")
 
 
@@ -117,7 +117,7 @@ def _check_anchors(anchors: AnchorConfig, ours: Mapping[str, Tensor]) -> None:
         )
 
 
-def _table(*, pyramid: bool, several_rpn_convs: bool) -> dict[str, str]:
+def _table(*, pyramid: bool, several_rpn_convs: bool, cascade: bool) -> dict[str, str]:
     """Detectron2's names of modules -> ours; what stands behind them is the same but for norms and offsets."""
     trunk = "backbone.bottom_up." if pyramid else "backbone."
     rpn_convs = [f"{RPN_HEAD}.conv.conv{i}" for i in range(MOST)] if several_rpn_convs else [f"{RPN_HEAD}.conv"]
@@ -127,14 +127,14 @@ def _table(*, pyramid: bool, several_rpn_convs: bool) -> dict[str, str]:
     table |= {f"backbone.fpn_output{i + 2}": f"neck.output.{i}" for i in range(4)}
     table |= {theirs: f"rpn.head.convs.{i}" for i, theirs in enumerate(rpn_convs)}
     table |= {f"{RPN_HEAD}.objectness_logits": "rpn.head.objectness", f"{RPN_HEAD}.anchor_deltas": "rpn.head.deltas"}
-    for stage, head in (("", "head"), *((f".{k}", f"heads.{k}") for k in range(MOST))):
+    for stage, head in ((f".{k}" if cascade else "", f"heads.{k}") for k in range(MOST if cascade else 1)):
         table |= {f"{BOX_HEAD}{stage}.conv{i + 1}": f"roi_heads.box.{head}.convs.{i}" for i in range(MOST)}
         table |= {f"{BOX_HEAD}{stage}.fc{i + 1}": f"roi_heads.box.{head}.layers.{i}" for i in range(MOST)}
         table[f"{BOX_PREDICTOR}{stage}.cls_score"] = f"roi_heads.box.{head}.class_logits"
         table[f"{BOX_PREDICTOR}{stage}.bbox_pred"] = f"roi_heads.box.{head}.deltas"
     mask, keypoint = "roi_heads.mask", "roi_heads.keypoint"
-    table |= {f"{MASK_HEAD}.mask_fcn{i + 1}": f"{mask}.head.convs.{i}" for i in range(MOST)}
-    table |= {f"{MASK_HEAD}.deconv": f"{mask}.head.upsample", f"{MASK_HEAD}.predictor": f"{mask}.head.predictor"}
+    table |= {f"{MASK_HEAD}.mask_fcn{i + 1}": f"{mask}.heads.0.convs.{i}" for i in range(MOST)}
+    table |= {f"{MASK_HEAD}.deconv": f"{mask}.heads.0.upsample", f"{MASK_HEAD}.predictor": f"{mask}.heads.0.predictor"}
     table[f"{MASK_HEAD}.coarse_head.reduce_spatial_dim_conv"] = f"{mask}.coarse_head.reduce"
     table |= {f"{MASK_HEAD}.coarse_head.fc{i + 1}": f"{mask}.coarse_head.layers.{i}" for i in range(MOST)}
     table[f"{MASK_HEAD}.coarse_head.prediction"] = f"{mask}.coarse_head.predictor"
@@ -162,6 +162,7 @@ def our_names(names: Collection[str]) -> dict[str, str]:
     table = _table(
         pyramid=any(name.startswith("backbone.bottom_up.") for name in known),
         several_rpn_convs=any(name.startswith(f"{RPN_HEAD}.conv.conv") for name in known),
+        cascade=any(name.startswith(f"{BOX_PREDICTOR}.0.") for name in known),
     )
     result = {}
     for name in names:
@@ -181,7 +182,10 @@ def our_names(names: Collection[str]) -> dict[str, str]:
 
 def their_name(name: str, config: Config) -> str:
     """The name in Detectron2 of one of our parameters."""
-    table = _table(pyramid=config.model.neck == "fpn", several_rpn_convs=config.model.rpn.convs > 1)
+    model = config.model
+    table = _table(
+        pyramid=model.neck == "fpn", several_rpn_convs=model.rpn.convs > 1, cascade=bool(model.box_head.cascade_ious)
+    )
     plain = name.replace(".conv2.offset.", ".conv2_offset.")
     plain = f"{plain.removesuffix('.conv.weight')}.weight" if plain.endswith(".conv.weight") else plain
     return _renamed(plain, {ours: theirs for theirs, ours in table.items()}) or plain

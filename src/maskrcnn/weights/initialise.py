@@ -20,7 +20,7 @@ from maskrcnn.weights.open import holds_detector, open_weights
 
 # Layers with a row for each class, which another set of classes cannot use.
 CLASS_LAYERS = re.compile(
-    r"^roi_heads\.(box\.(head|heads\.\d)\.(class_logits|deltas)|mask\.(head|coarse_head)\.predictor|mask\.point_head)\."
+    r"^roi_heads\.(box\.heads\.\d+\.(class_logits|deltas)|mask\.(heads\.\d+|coarse_head)\.predictor|mask\.point_head)\."
 )
 
 

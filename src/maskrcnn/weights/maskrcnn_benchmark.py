@@ -35,19 +35,19 @@ LAYERS = (
     ("rpn.head.conv.", "rpn.head.convs.0."),
     ("rpn.head.cls_logits.", "rpn.head.objectness."),
     ("rpn.head.bbox_pred.", "rpn.head.deltas."),
-    (f"{BOX}feature_extractor.fc6.", f"{BOX}head.layers.0."),
-    (f"{BOX}feature_extractor.fc7.", f"{BOX}head.layers.1."),
-    (f"{BOX}predictor.cls_score.", f"{BOX}head.class_logits."),
-    (f"{BOX}predictor.bbox_pred.", f"{BOX}head.deltas."),
-    (f"{MASK}predictor.conv5_mask.", f"{MASK}head.upsample."),
-    (f"{MASK}predictor.mask_fcn_logits.", f"{MASK}head.predictor."),
+    (f"{BOX}feature_extractor.fc6.", f"{BOX}heads.0.layers.0."),
+    (f"{BOX}feature_extractor.fc7.", f"{BOX}heads.0.layers.1."),
+    (f"{BOX}predictor.cls_score.", f"{BOX}heads.0.class_logits."),
+    (f"{BOX}predictor.bbox_pred.", f"{BOX}heads.0.deltas."),
+    (f"{MASK}predictor.conv5_mask.", f"{MASK}heads.0.upsample."),
+    (f"{MASK}predictor.mask_fcn_logits.", f"{MASK}heads.0.predictor."),
     (f"{KEYPOINT}predictor.kps_score_lowres.", f"{KEYPOINT}head.predictor."),
 )
 # Convolutions that are numbered from one; `.0` and `.1` follow where a norm stands behind them.
 NUMBERED = (
     ("backbone.fpn.fpn_inner", "neck.lateral."),
     ("backbone.fpn.fpn_layer", "neck.output."),
-    (f"{MASK}feature_extractor.mask_fcn", f"{MASK}head.convs."),
+    (f"{MASK}feature_extractor.mask_fcn", f"{MASK}heads.0.convs."),
     (f"{KEYPOINT}feature_extractor.conv_fcn", f"{KEYPOINT}head.convs."),
 )
 # A list of convolution, perhaps norm, and ReLU.
@@ -134,7 +134,7 @@ def _our_name(name: str, known: set[str]) -> str | None:
     if found := re.fullmatch(rf"{re.escape(XCONVS)}(\d+)\.(\w+)", name):
         step = 3 if known >= {f"{XCONVS}0.weight", f"{XCONVS}1.weight"} else 2
         number, part = divmod(int(found[1]), step)
-        return f"{BOX}head.convs.{number}.{('conv.', 'norm.')[part] if step == 3 else ''}{found[2]}"
+        return f"{BOX}heads.0.convs.{number}.{('conv.', 'norm.')[part] if step == 3 else ''}{found[2]}"
     return None
 
 
@@ -148,7 +148,7 @@ def their_name(name: str, config: Config) -> str:
     for theirs, ours in LAYERS:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
-    if found := re.fullmatch(rf"{re.escape(BOX)}head\.convs\.(\d+)\.(?:(conv|norm)\.)?(\w+)", name):
+    if found := re.fullmatch(rf"{re.escape(BOX)}heads\.0\.convs\.(\d+)\.(?:(conv|norm)\.)?(\w+)", name):
         step = 2 if config.model.box_head.norm == "none" else 3
         return f"{XCONVS}{int(found[1]) * step + (found[2] == 'norm')}.{found[3]}"
     for theirs, ours in NUMBERED:

@@ -37,20 +37,20 @@ PLAIN = {
     **{f"fpn_c{stage}p{stage}": f"neck.lateral.{stage - 2}" for stage in range(2, 6)},
     **{f"fpn_p{stage}": f"neck.output.{stage - 2}" for stage in range(2, 6)},
     "rpn_conv_shared": "rpn.head.convs.0",
-    "mrcnn_mask_deconv": "roi_heads.mask.head.upsample",
+    "mrcnn_mask_deconv": "roi_heads.mask.heads.0.upsample",
 }
 # Layers of the heads with the norm after them: theirs -> ours.
 FOLDED = {
-    ("mrcnn_class_conv1", "mrcnn_class_bn1"): "roi_heads.box.head.layers.0",
-    ("mrcnn_class_conv2", "mrcnn_class_bn2"): "roi_heads.box.head.layers.1",
-    **{(f"mrcnn_mask_conv{i}", f"mrcnn_mask_bn{i}"): f"roi_heads.mask.head.convs.{i - 1}" for i in range(1, 5)},
+    ("mrcnn_class_conv1", "mrcnn_class_bn1"): "roi_heads.box.heads.0.layers.0",
+    ("mrcnn_class_conv2", "mrcnn_class_bn2"): "roi_heads.box.heads.0.layers.1",
+    **{(f"mrcnn_mask_conv{i}", f"mrcnn_mask_bn{i}"): f"roi_heads.mask.heads.0.convs.{i - 1}" for i in range(1, 5)},
 }
 PREDICTORS = {
     "rpn_class_raw": "rpn.head.objectness",
     "rpn_bbox_pred": "rpn.head.deltas",
-    "mrcnn_class_logits": "roi_heads.box.head.class_logits",
-    "mrcnn_bbox_fc": "roi_heads.box.head.deltas",
-    "mrcnn_mask": "roi_heads.mask.head.predictor",
+    "mrcnn_class_logits": "roi_heads.box.heads.0.class_logits",
+    "mrcnn_bbox_fc": "roi_heads.box.heads.0.deltas",
+    "mrcnn_mask": "roi_heads.mask.heads.0.predictor",
 }
 
 

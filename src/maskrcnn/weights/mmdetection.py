@@ -39,23 +39,23 @@ TRUNK = {f"backbone.layer{stage - 1}": f"backbone.res{stage}" for stage in range
 CONVOLUTIONS = {
     "neck.lateral_convs": "neck.lateral",
     "neck.fpn_convs": "neck.output",
-    "roi_head.bbox_head.shared_convs": "roi_heads.box.head.convs",
-    "roi_head.mask_head.convs": "roi_heads.mask.head.convs",
+    "roi_head.bbox_head.shared_convs": "roi_heads.box.heads.0.convs",
+    "roi_head.mask_head.convs": "roi_heads.mask.heads.0.convs",
 }
 OTHERS = {
     "rpn_head.rpn_cls": "rpn.head.objectness",
     "rpn_head.rpn_reg": "rpn.head.deltas",
-    "roi_head.bbox_head.shared_fcs": "roi_heads.box.head.layers",
-    "roi_head.bbox_head.fc_cls": "roi_heads.box.head.class_logits",
-    "roi_head.bbox_head.fc_reg": "roi_heads.box.head.deltas",
-    "roi_head.mask_head.upsample": "roi_heads.mask.head.upsample",
-    "roi_head.mask_head.conv_logits": "roi_heads.mask.head.predictor",
+    "roi_head.bbox_head.shared_fcs": "roi_heads.box.heads.0.layers",
+    "roi_head.bbox_head.fc_cls": "roi_heads.box.heads.0.class_logits",
+    "roi_head.bbox_head.fc_reg": "roi_heads.box.heads.0.deltas",
+    "roi_head.mask_head.upsample": "roi_heads.mask.heads.0.upsample",
+    "roi_head.mask_head.conv_logits": "roi_heads.mask.heads.0.predictor",
 }
 STEM = "backbone.stem.conv.weight"
 RPN_CONV = "rpn_head.rpn_conv"
-FIRST_LAYER = re.compile(r"^roi_heads\.box\.(?:head|heads\.\d+)\.layers\.0\.weight$")
+FIRST_LAYER = re.compile(r"^roi_heads\.box\.heads\.\d+\.layers\.0\.weight$")
 THEIR_STAGE = re.compile(r"^(roi_head\.(?:bbox|mask)_head)\.(\d+)\.")
-OUR_STAGE = re.compile(r"^roi_heads\.(?:(box)\.heads|(mask)\.stages)\.(\d+)\.(?:head\.)?")
+OUR_STAGE = re.compile(r"^(roi_heads\.(box|mask)\.heads)\.(\d+)\.")
 COUNTER = "num_batches_tracked"
 
 
@@ -138,8 +138,7 @@ def _our_name(name: str, known: set[str]) -> str | None:
     our = _of_one_stage(plain, lambda module: _has_norm(module if stage is None else _staged(module, stage[2]), known))
     if our is None or stage is None:
         return our
-    our = our.replace("roi_heads.mask.head.", f"roi_heads.mask.stages.{stage[2]}.head.")
-    return our.replace("roi_heads.box.head.", f"roi_heads.box.heads.{stage[2]}.")
+    return OUR_STAGE.sub(rf"\1.{stage[2]}.", our)
 
 
 def _staged(module: str, stage: str) -> str:
@@ -178,11 +177,13 @@ def their_name(name: str, config: Config) -> str:
     """The name in MMDetection of one of our parameters."""
     model = config.model
     stage = OUR_STAGE.match(name)
-    plain = name if stage is None else OUR_STAGE.sub(f"roi_heads.{stage[1] or stage[2]}.head.", name)
+    plain = OUR_STAGE.sub(r"\1.0.", name)
     theirs = _their_name_of_one_stage(plain, config)
     if plain.startswith("rpn.head.convs.") and model.rpn.convs == 1:
         theirs = theirs.replace(f"{RPN_CONV}.0.conv.", f"{RPN_CONV}.")
-    return theirs if stage is None else _staged(theirs, stage[3])
+    cascade = bool(model.box_head.cascade_ious)
+    per_stage = {"box": cascade, "mask": cascade and config.conventions.cascade.mask_head_per_stage}
+    return _staged(theirs, stage[3]) if stage is not None and per_stage[stage[2]] else theirs
 
 
 def _their_name_of_one_stage(name: str, config: Config) -> str:

@@ -28,7 +28,7 @@ from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import BLOCKS, Bottleneck
 
 Tensors = Mapping[str, Tensor]
-BOX, MASK, KEYPOINT = "roi_heads.box.head", "roi_heads.mask.", "roi_heads.keypoint.head"
+BOX, MASK, KEYPOINT = "roi_heads.box.heads", "roi_heads.mask.", "roi_heads.keypoint.head"
 SHARED_HEAD = "roi_heads.pooler.shared_head."  # res5 with C4
 
 
@@ -51,9 +51,8 @@ def model_of(tensors: Tensors) -> ModelConfig:
         neck = "c4"
     backbone = _backbone(tensors)
     lateral = _conv(tensors, "neck.lateral.0") if neck == "fpn" else None
-    first_box = BOX if f"{BOX}.class_logits.weight" in tensors else "roi_heads.box.heads.0"
     features = backbone.width * 4 * 8 if lateral is None else len(lateral)
-    classes = len(_need(tensors, f"{first_box}.class_logits.weight")) - 1
+    classes = len(_need(tensors, f"{BOX}.0.class_logits.weight")) - 1
     return ModelConfig(
         num_classes=classes,
         backbone=backbone,
@@ -62,7 +61,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
         fpn_norm=_head_norm(tensors, "neck.lateral.0"),
         anchors=ModelConfig().anchors if neck == "fpn" else replace(ModelConfig().anchors, sizes=(FIVE_SIZES,)),
         rpn=_rpn(tensors),
-        box_head=_box_head(tensors, first_box, features, classes, neck),
+        box_head=_box_head(tensors, features, classes, neck),
         mask_head=_mask_head(tensors, classes),
         keypoint_head=_keypoint_head(tensors),
     )
@@ -112,14 +111,14 @@ def _rpn(tensors: Tensors) -> RPNConfig:
     return RPNConfig(convs=_count(tensors, "rpn.head.convs"), channels=None if wide == read else wide)
 
 
-def _box_head(tensors: Tensors, head: str, features: int, classes: int, neck: str) -> BoxHeadConfig:
+def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHeadConfig:
+    head, stages = f"{BOX}.0", _count(tensors, BOX)
     convs, layers = _count(tensors, f"{head}.convs"), _count(tensors, f"{head}.layers")
     conv = _conv(tensors, f"{head}.convs.0") if convs else None
     resolution = 14 if neck == "c4" else 7
     if layers:
         first = tensors[f"{head}.layers.0.weight"]
         resolution = math.isqrt(first.shape[1] // (features if conv is None else len(conv)))
-    stages = _count(tensors, "roi_heads.box.heads")
     return BoxHeadConfig(
         resolution=resolution,
         convs=convs,
@@ -128,7 +127,7 @@ def _box_head(tensors: Tensors, head: str, features: int, classes: int, neck: st
         layers=layers,
         hidden=len(first) if layers else BoxHeadConfig.hidden,
         # With one class a row for it and a row for all are the same.
-        class_agnostic=(classes > 1 or stages > 0) and len(_need(tensors, f"{head}.deltas.weight")) == 4,
+        class_agnostic=(classes > 1 or stages > 1) and len(_need(tensors, f"{head}.deltas.weight")) == 4,
         cascade_ious=tuple(0.5 + 0.1 * i for i in range(1, stages)),
         cascade_weights=tuple((10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i) for i in range(2, stages + 1)),
     )
@@ -151,8 +150,7 @@ def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
             class_agnostic=classes > 1 and masks == 1,
             point_rend=PointRendConfig(layers=_count(tensors, f"{MASK}point_head.layers"), channels=len(point)),
         )
-    cascade = any(name.startswith(f"{MASK}stages.") for name in tensors)
-    head = f"{MASK}stages.0.head" if cascade else f"{MASK}head"
+    head = f"{MASK}heads.0"
     return MaskHeadConfig(
         convs=_count(tensors, f"{head}.convs"),
         channels=_need(tensors, f"{head}.upsample.weight").shape[1],

@@ -22,7 +22,7 @@ from maskrcnn.weights.imported import Imported, listed, reordered
 from maskrcnn.weights.shapes import SHARED_HEAD, model_of
 from maskrcnn.weights.tensorpack_config import DEFAULTS, our_config, read_settings, usual
 
-BOX, MASK = "roi_heads.box.", "roi_heads.mask.head."
+BOX, MASK = "roi_heads.box.heads.", "roi_heads.mask.heads.0."
 LEAVES = {
     "W": "weight",
     "b": "bias",
@@ -79,7 +79,7 @@ def import_checkpoint(checkpoint: Checkpoint, settings: Mapping[str, Any] | None
         )
     names = our_names(tensors)
     ours = {our: _our_values(our, tensors[name]) for name, our in names.items()}
-    classes = len(ours.get(f"{BOX}head.class_logits.weight", ()))
+    classes = len(ours.get(f"{BOX}0.class_logits.weight", ()))
     ours = {our: our_rows(our, value, mask_background=len(value) == classes) for our, value in ours.items()}
     model = model_of(ours)
     said, assumed = usual(model) if settings is None else (DEFAULTS | dict(settings), ())
@@ -158,9 +158,8 @@ def _our_module(layer: str, c4: bool) -> str | None:
     if found := re.fullmatch(r"maskrcnn/fcn(\d+)", layer):
         return f"{MASK}convs.{found[1]}"
     if found := re.fullmatch(r"(?:fastrcnn|cascade_rcnn_stage(\d)(?:/head)?)/(?:outputs/)?(\w+)", layer):
-        head = "head" if found[1] is None else f"heads.{int(found[1]) - 1}"
         part = _box_layer(found[2])
-        return None if part is None else f"{BOX}{head}.{part}"
+        return None if part is None else f"{BOX}{int(found[1] or 1) - 1}.{part}"
     return LAYERS.get(layer)
 
 
@@ -198,12 +197,12 @@ def _their_layer(module: str, config: Config) -> str | None:
         return f"fpn/{'lateral_1x1_c' if found[1] == 'lateral' else 'posthoc_3x3_p'}{int(found[2]) + 2}"
     if module.startswith(f"{MASK}convs."):
         return f"maskrcnn/fcn{module.removeprefix(f'{MASK}convs.')}"
-    if found := re.fullmatch(rf"{re.escape(BOX)}(?:head|heads\.(\d+))\.(.+)", module):
+    if found := re.fullmatch(rf"{re.escape(BOX)}(\d+)\.(.+)", module):
         layers = "fc" if config.model.box_head.convs else "fc6"
         part = {"layers.0": layers, "layers.1": "fc7", "class_logits": "class", "deltas": "box"}.get(found[2])
         part = part or found[2].replace("convs.", "conv")
         outputs = "outputs/" if part in ("class", "box") and config.model.neck == "fpn" else ""
-        if found[1] is None:
+        if not config.model.box_head.cascade_ious:
             return f"fastrcnn/{outputs}{part}"
         return f"cascade_rcnn_stage{int(found[1]) + 1}/{outputs or 'head/'}{part}"
     return next((theirs for theirs, ours in LAYERS.items() if ours == module), None)

@@ -30,18 +30,18 @@ BLOCKS = (
     ("backbone.fpn.inner_blocks.", "neck.lateral."),
     ("backbone.fpn.layer_blocks.", "neck.output."),
     ("rpn.head.conv.", "rpn.head.convs."),
-    ("roi_heads.box_head.", "roi_heads.box.head.convs."),
-    ("roi_heads.mask_head.", "roi_heads.mask.head.convs."),
+    ("roi_heads.box_head.", "roi_heads.box.heads.0.convs."),
+    ("roi_heads.mask_head.", "roi_heads.mask.heads.0.convs."),
 )
 LAYERS = (
     ("rpn.head.cls_logits.", "rpn.head.objectness."),
     ("rpn.head.bbox_pred.", "rpn.head.deltas."),
-    ("roi_heads.box_head.fc6.", "roi_heads.box.head.layers.0."),
-    ("roi_heads.box_head.fc7.", "roi_heads.box.head.layers.1."),
-    ("roi_heads.box_predictor.cls_score.", "roi_heads.box.head.class_logits."),
-    ("roi_heads.box_predictor.bbox_pred.", "roi_heads.box.head.deltas."),
-    ("roi_heads.mask_predictor.conv5_mask.", "roi_heads.mask.head.upsample."),
-    ("roi_heads.mask_predictor.mask_fcn_logits.", "roi_heads.mask.head.predictor."),
+    ("roi_heads.box_head.fc6.", "roi_heads.box.heads.0.layers.0."),
+    ("roi_heads.box_head.fc7.", "roi_heads.box.heads.0.layers.1."),
+    ("roi_heads.box_predictor.cls_score.", "roi_heads.box.heads.0.class_logits."),
+    ("roi_heads.box_predictor.bbox_pred.", "roi_heads.box.heads.0.deltas."),
+    ("roi_heads.mask_predictor.conv5_mask.", "roi_heads.mask.heads.0.upsample."),
+    ("roi_heads.mask_predictor.mask_fcn_logits.", "roi_heads.mask.heads.0.predictor."),
     ("roi_heads.keypoint_predictor.kps_score_lowres.", "roi_heads.keypoint.head.predictor."),
 )
 # Before version 0.13, and so in the published V1 files, -> since then.
@@ -50,7 +50,7 @@ FORMER_NAMES = (
     (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
     (r"^roi_heads\.mask_head\.mask_fcn(\d+)\.", lambda found: f"roi_heads.mask_head.{int(found[1]) - 1}.0."),
 )
-FIRST_LAYER = "roi_heads.box.head.layers.0.weight"
+FIRST_LAYER = "roi_heads.box.heads.0.layers.0.weight"
 
 
 def recognise(names: Collection[str]) -> bool:
@@ -126,7 +126,7 @@ def _our_name(name: str, known: Collection[str], box_convs: int) -> str | None:
             normed = f"{theirs}{number}.1.weight" in known
             return f"{ours}{number}.{('conv.', 'norm.')[int(part)] if normed else ''}{leaf}"
     if found := re.fullmatch(r"roi_heads\.box_head\.(\d+)\.(\w+)", name):  # behind the convolutions and a flattening
-        return f"roi_heads.box.head.layers.{(int(found[1]) - box_convs - 1) // 2}.{found[2]}"
+        return f"roi_heads.box.heads.0.layers.{(int(found[1]) - box_convs - 1) // 2}.{found[2]}"
     if found := re.fullmatch(r"roi_heads\.keypoint_head\.(\d+)\.(\w+)", name):  # every second one is a ReLU
         return f"roi_heads.keypoint.head.convs.{int(found[1]) // 2}.{found[2]}"
     return None
@@ -136,7 +136,7 @@ def their_name(name: str, config: Config) -> str:
     """torchvision's name of one of our parameters."""
     box_head = config.model.box_head
     two_layers = box_head.convs == 0 and box_head.layers == 2  # a TwoMLPHead, else a FastRCNNConvFCHead
-    if not two_layers and (found := re.fullmatch(r"roi_heads\.box\.head\.layers\.(\d+)\.(\w+)", name)):
+    if not two_layers and (found := re.fullmatch(r"roi_heads\.box\.heads\.0\.layers\.(\d+)\.(\w+)", name)):
         return f"roi_heads.box_head.{box_head.convs + 1 + 2 * int(found[1])}.{found[2]}"
     if name.startswith("backbone."):
         return BODY + ours_to_torchvision(name.removeprefix("backbone."))
@@ -172,11 +172,11 @@ def our_layout(name: str, value: Tensor, config: Config) -> Tensor:
     used, unused = class_rows(config)
     if name == FIRST_LAYER:
         return channels_last_columns(value, channels_read(config.model))
-    if name.startswith("roi_heads.box.head.class_logits."):
+    if name.startswith("roi_heads.box.heads.0.class_logits."):
         return value[[*used, 0, *unused]]
-    if name.startswith("roi_heads.box.head.deltas."):
+    if name.startswith("roi_heads.box.heads.0.deltas."):
         return value.unflatten(0, (-1, 4))[used].flatten(0, 1)
-    if name.startswith("roi_heads.mask.head.predictor."):
+    if name.startswith("roi_heads.mask.heads.0.predictor."):
         return value[used]
     return value
 
@@ -187,11 +187,11 @@ def _their_layout(name: str, value: Tensor, config: Config) -> Tensor:
     rows = 1 + len(used) + len(unused)
     if name == FIRST_LAYER:
         return channels_first_columns(value, channels_read(config.model)).contiguous()
-    if name.startswith("roi_heads.box.head.class_logits."):
+    if name.startswith("roi_heads.box.heads.0.class_logits."):
         return _spread(value, [*used, 0, *unused], rows)
-    if name.startswith("roi_heads.box.head.deltas."):
+    if name.startswith("roi_heads.box.heads.0.deltas."):
         return _spread(value.unflatten(0, (-1, 4)), used, rows).flatten(0, 1)
-    if name.startswith("roi_heads.mask.head.predictor."):
+    if name.startswith("roi_heads.mask.heads.0.predictor."):
         return _spread(value, used, rows)
     return value.contiguous()
 

@@ -5,7 +5,7 @@ Legend: R RoIs, N keypoints, C channels, O side of the RoI feature, M = 4 * O si
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,7 +17,8 @@ from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.config.conventions import KeypointRules
 from maskrcnn.models.losses import mean_over
 from maskrcnn.models.norm import Conv
-from maskrcnn.models.rois import RoIPooler, RoIs, filled_slots, flatten_boxes, positive_slots
+from maskrcnn.models.pooler import RoIReader
+from maskrcnn.models.rois import RoIs, filled_slots, positive_slots
 from maskrcnn.ops.boxes import unit_box
 from maskrcnn.ops.keypoints import decode_keypoints, keypoint_targets
 from maskrcnn.structures.detections import Detections
@@ -25,13 +26,13 @@ from maskrcnn.structures.targets import Targets
 
 
 class KeypointHead(nn.Module):
-    """3x3 convolutions, a 4x4 transposed convolution of stride 2 to one map a keypoint, enlarged by 2 bilinearly."""
+    """3x3 convolutions, a 4x4 transposed convolution of stride 2 to one map a keypoint, bilinear upsampling by 2."""
 
     def __init__(self, in_channels: int, config: KeypointHeadConfig, rules: KeypointRules) -> None:
         super().__init__()
         self.zero_border = rules.border == "zero"
         widths = (in_channels, *config.widths)
-        self.convs = nn.ModuleList([Conv(read, wide, 3, padding=1) for read, wide in pairwise(widths)])
+        self.convs = nn.ModuleList([Conv(before, after, 3, padding=1) for before, after in pairwise(widths)])
         self.predictor = nn.ConvTranspose2d(widths[-1], config.num_keypoints, 4, stride=2, padding=1)
         for layer in (*self.convs, self.predictor):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -50,7 +51,7 @@ class KeypointHead(nn.Module):
 
 
 class KeypointBranch(nn.Module):
-    """The keypoint head on positives that show a labelled point (training) or on the detections (prediction).
+    """The keypoint head on positive RoIs that show a labelled point (training) or on the detections (prediction).
 
     Args:
         side: M of the head's maps.
@@ -63,35 +64,32 @@ class KeypointBranch(nn.Module):
         self.config = config
         self.rules = rules
 
-    def losses(
-        self,
-        features: Sequence[Tensor],
-        pooler: RoIPooler,
-        rois: RoIs,
-        targets: Targets,
-    ) -> dict[str, Tensor]:
+    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
         """`loss_keypoint`: softmax cross-entropy over the cells of the map, mean over the labelled points inside."""
         assert targets.keypoints is not None, "targets carry no keypoints"
-        boxes, image_index = flatten_boxes(rois.boxes)
-        images, slots = rois.labels.shape
-        row = torch.arange(images, device=boxes.device)[:, None]
+        rois = stages[0]
+        images, count = rois.labels.shape
+        row = torch.arange(images, device=rois.slot.device)[:, None]
         points = targets.keypoints[row, rois.slot].flatten(0, 1)  # (B * S, N, 3)
-        # An empty slot's box may have no area: a unit box in its place keeps the division finite.
-        safe = pooler.read_part(boxes).where(rois.positive.flatten()[:, None], unit_box(boxes))
-        cells, inside = keypoint_targets(points, safe, self.side)
-        shown = rois.positive & inside.any(-1).view(images, slots)
-        index, used = positive_slots(shown, self.config.samples)
-        logits = self.head(pooler(features, boxes[index], image_index[index], self.config.resolution))
-        loss = F.cross_entropy(logits.flatten(2).flatten(0, 1), cells[index].flatten(), reduction="none")
-        return {"loss_keypoint": mean_over(loss, (inside[index] & used[:, None]).flatten())}
+        # A box without an object may have no area: a unit box in its place keeps the division finite.
+        spans = read.span(rois.boxes.flatten(0, 1))
+        spans = spans.where(rois.positive.flatten()[:, None], unit_box(spans))
+        cells, inside = keypoint_targets(points, spans, self.side)
+        slots = positive_slots(rois.positive & inside.any(-1).view(images, count), self.config.samples)
+        logits = self.head(read(slots.take(rois.boxes), slots.image_index, self.config.resolution))
+        cells, inside = cells[slots.chosen], inside[slots.chosen] & slots.used[:, None]
+        loss = F.cross_entropy(logits.flatten(2).flatten(0, 1), cells.flatten(), reduction="none")
+        return {"loss_keypoint": mean_over(loss, inside.flatten())}
 
-    def detect(self, features: Sequence[Tensor], pooler: RoIPooler, found: Detections) -> Detections:
+    def detect(self, read: RoIReader, found: Detections) -> Detections:
         """The same detections with the keypoints of each."""
-        boxes, image_index = flatten_boxes(found.boxes)
-        slots = filled_slots(found.valid)
-        logits = self.head(pooler(features, boxes[slots], image_index[slots], self.config.resolution))
-        points, logit, probability = decode_keypoints(logits, pooler.read_part(boxes[slots]))
+        slots = filled_slots(found)
+        boxes = slots.take(found.boxes)
+        logits = self.head(read(boxes, slots.image_index, self.config.resolution))
+        points, logit, probability = decode_keypoints(logits, read.span(boxes))
         score = probability if self.rules.score == "probability" else logit
-        every = points.new_zeros((found.valid.numel(), self.config.num_keypoints, 3))
-        every = every.index_copy_(0, slots, torch.cat([points, score[..., None]], dim=-1))
-        return replace(found, keypoints=every.view(*found.valid.shape, -1, 3))
+        return replace(found, keypoints=slots.put_back(torch.cat([points, score[..., None]], dim=-1)))
+
+    def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
+        """Runs the head once, as `roi_heads.Branch.run_heads` does."""
+        self.head(features_of(self.config.resolution))

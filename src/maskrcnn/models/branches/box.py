@@ -1,0 +1,201 @@
+"""Box branch: a cascade of box heads, each on the boxes of the one before and trained at a higher overlap.
+
+Faster R-CNN and Mask R-CNN have one head. Several are Cascade R-CNN (Cai & Vasconcelos 2018), by the rules of
+Detectron2's `cascade_rcnn.py` or, with other `CascadeRules`, of MMDetection's `cascade_roi_head.py`.
+
+Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all images, K classes, D detections an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.config import BoxHeadConfig, Conventions, DetectConfig
+from maskrcnn.config.conventions import DetectionRules
+from maskrcnn.models.branches.box_head import BoxHead
+from maskrcnn.models.losses import add_losses, box_loss, mean_box_loss, mean_of, mean_over
+from maskrcnn.models.pooler import RoIReader
+from maskrcnn.models.rois import RoIs, flatten_boxes, rematch, sample_rois
+from maskrcnn.models.rpn import Proposals
+from maskrcnn.ops import boxes as box_ops
+from maskrcnn.ops.device import static_shapes
+from maskrcnn.ops.nms import nms
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.targets import Targets
+
+# Where shapes must be static, so many of an image's best-scored boxes enter non-maximum suppression: far more than the
+# detections that any setting keeps.
+CANDIDATES = 4096
+
+
+class BoxBranch(nn.Module):
+    """The box heads on every proposal, their losses, and the choice of detections.
+
+    Args:
+        heads: one a stage. A stage moves a box by the deltas of its highest-scoring class.
+        weights: of the heads' losses.
+        config: of the first stage, with the thresholds and box weights of the later ones.
+    """
+
+    def __init__(
+        self, heads: Sequence[BoxHead], weights: Sequence[float], config: BoxHeadConfig, conventions: Conventions
+    ) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.weights = tuple(weights)
+        self.conventions = conventions
+        self.num_classes = heads[0].num_classes
+        self.config = config
+        self.stages = [config] + [
+            replace(config, positive_iou=iou, box_weights=weights)
+            for iou, weights in zip(config.cascade_ious, config.cascade_weights, strict=True)
+        ]
+
+    def losses(
+        self, read: RoIReader, rois: RoIs, targets: Targets, windows: Tensor
+    ) -> tuple[dict[str, Tensor], list[RoIs]]:
+        """`loss_class` and `loss_box`, sums over the stages, and the RoIs that each stage is trained on.
+
+        Args:
+            rois: those of the first stage.
+            windows: (B, 4) where the images lie, to which moved boxes are clipped.
+        """
+        total: dict[str, Tensor] = {}
+        received = [rois]
+        for number, (head, weight, stage) in enumerate(zip(self.heads, self.weights, self.stages, strict=True)):
+            rois = received[-1]
+            logits, deltas = self._run(head, read, rois.boxes)
+            add_losses(total, box_losses(logits, deltas, rois, targets, stage, self.conventions), weight)
+            if number + 1 < len(self.stages):
+                labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._best_class(logits))
+                moved = self._move(deltas, labels, rois.boxes, stage, windows)
+                received.append(self._next(moved, rois, targets, self.stages[number + 1]))
+        return total, received
+
+    def detect(self, read: RoIReader, proposals: Proposals, windows: Tensor, settings: DetectConfig) -> Detections:
+        """The best D of all proposals and classes: scores are the mean over the stages, boxes those of the last."""
+        all_logits: list[Tensor] = []
+        for number, (head, stage) in enumerate(zip(self.heads, self.stages, strict=True)):
+            logits, deltas = self._run(head, read, proposals.boxes)
+            all_logits.append(logits)
+            if number + 1 < len(self.stages):
+                moved = self._move(deltas, self._best_class(logits), proposals.boxes, stage, windows)
+                proposals = Proposals(moved, proposals.valid)
+        if self.conventions.cascade.scores == "logits":
+            probs = mean_of(all_logits).softmax(-1)
+        else:
+            probs = mean_of([logits.softmax(-1) for logits in all_logits])
+        probs = probs[:, : self.num_classes + 1]  # Unused classes take part in the softmax and are never found.
+        return select_detections(probs, deltas, proposals, stage, self.conventions, windows, settings)
+
+    def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
+        """Runs every head once, as `roi_heads.Branch.run_heads` does."""
+        for head in self.heads:
+            head(features_of(self.config.resolution))
+
+    def _run(self, head: nn.Module, read: RoIReader, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and deltas of (B, S, 4) boxes. With `CascadeRules.gradient` mean each stage sends 1 / stages of its
+        gradient into the features, which so receive as much as from one head."""
+        pooled = read(*flatten_boxes(boxes), self.config.resolution)
+        if len(self.heads) > 1 and pooled.requires_grad and self.conventions.cascade.gradient == "mean":
+            share = 1 / len(self.heads)
+            pooled = pooled * share + pooled.detach() * (1 - share)
+        logits, deltas = head(pooled)
+        return logits, deltas
+
+    def _best_class(self, logits: Tensor) -> Tensor:
+        """(R,) int64, the highest-scoring class of each RoI, never the background."""
+        return logits[:, : self.num_classes].argmax(1)
+
+    @torch.no_grad()
+    def _move(self, deltas: Tensor, labels: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
+        """Moves (B, S, 4) boxes by the deltas of their classes `labels` (B * S,) and clips them to the windows."""
+        own, bound = _rows(deltas, labels).view_as(boxes), self.conventions.boxes.growth_bound
+        return box_ops.clip(box_ops.decode(own, boxes, stage.box_weights, bound), windows)
+
+    def _next(self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig) -> RoIs:
+        """The RoIs of a stage, from the boxes (B, S, 4) to which the stage before moved its own."""
+        matching = self.conventions.matching
+        if self.conventions.cascade.sampling == "once":
+            return rematch(moved, rois, targets, stage, matching, self.num_classes)
+        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, matching, self.num_classes)
+
+
+def _rows(deltas: Tensor, labels: Tensor) -> Tensor:
+    """The deltas (R, 4) of the class of each RoI, from (R, K or 1, 4); for the background any, which nobody reads."""
+    row = labels.clamp(max=deltas.shape[1] - 1)  # class-agnostic deltas have one row
+    return deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
+
+
+def box_losses(
+    logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, conventions: Conventions
+) -> dict[str, Tensor]:
+    """Cross-entropy over all classes and the box loss on the true class's deltas, both divided by the sampled RoIs.
+
+    Args:
+        logits: (B * S, K + 1 and the unused classes); deltas: (B * S, K or 1, 4).
+    """
+    boxes, labels = rois.boxes.flatten(0, 1), rois.labels.flatten()
+    positive, valid = rois.positive.flatten(), rois.valid.flatten()
+    object_boxes = targets.boxes.gather(1, rois.slot[..., None].expand(-1, -1, 4)).flatten(0, 1)
+    # A RoI without an object becomes a unit box whose goal is itself: its loss is finite, and never counted.
+    unit = box_ops.unit_box(boxes)
+    goal, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
+    class_loss = F.cross_entropy(logits, labels, reduction="none")
+    regression = box_loss(_rows(deltas, labels), start, goal, config, conventions.boxes.growth_bound)
+    return {
+        "loss_class": mean_over(class_loss, valid),
+        "loss_box": mean_box_loss(regression, positive, valid, conventions.losses.box_divisor),
+    }
+
+
+def select_detections(
+    probs: Tensor,
+    deltas: Tensor,
+    proposals: Proposals,
+    config: BoxHeadConfig,
+    conventions: Conventions,
+    windows: Tensor,
+    settings: DetectConfig,
+) -> Detections:
+    """Every proposal and class above the threshold -> non-maximum suppression per class -> the best D an image.
+
+    Args:
+        probs: (B * P, K + 1), background last; deltas: (B * P, K or 1, 4).
+        windows: (B, 4) where the images lie, to which boxes are clipped.
+    """
+    rows, rules = deltas.shape[1], conventions.detections
+    images, count = proposals.valid.shape
+    scores, proposal, labels = _candidates(probs, proposals.valid, settings.score_threshold, rules)
+    anchors = proposals.boxes.gather(1, proposal[..., None].expand(-1, -1, 4))
+    first = torch.arange(images, device=proposal.device)[:, None] * count
+    row = (first + proposal) * rows + labels.clamp(max=rows - 1)
+    boxes = box_ops.decode(deltas.flatten(0, 1)[row], anchors, config.box_weights, conventions.boxes.growth_bound)
+    boxes = box_ops.clip(boxes, windows)
+    sides = boxes[..., 2:] - boxes[..., :2]
+    valid = (scores > 0) & (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)
+    keep = nms(boxes, valid, settings.nms_iou, labels)
+    best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, scores.shape[1]), dim=1)
+    return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)
+
+
+def _candidates(probs: Tensor, valid: Tensor, threshold: float, rules: DetectionRules) -> tuple[Tensor, Tensor, Tensor]:
+    """The pairs of a proposal and a class that pass the score threshold, best first: (B, N) scores, 0 in empty slots,
+    and (B, N) int64 numbers of the proposals and of the classes.
+
+    N is what the image with the most of them needs, or fixed where shapes must be static.
+    """
+    classes = probs.shape[1] - 1
+    scores = probs[:, :-1]
+    if rules.one_class_per_roi:
+        scores = scores.where(scores == probs.amax(1, keepdim=True), 0.0)
+    scores = scores.reshape(len(valid), -1) * valid.repeat_interleave(classes, dim=1)
+    passing = scores > threshold
+    most = min(CANDIDATES, scores.shape[1]) if static_shapes(scores) else max(int(passing.sum(1).max()), 1)
+    scores, index = scores.where(passing, 0.0).topk(most, dim=1)
+    return scores, index // classes, index % classes

@@ -1,0 +1,107 @@
+"""Mask heads: a small network on each RoI, fully convolutional or (for the ablation) an MLP.
+
+Paper section 3, figure 4 right. Legend: R RoIs, K classes, C channels, O side of the RoI features, M side of the mask.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskrcnn.config import MaskHeadConfig
+from maskrcnn.models.branches.box_head import fully_connected
+from maskrcnn.models.norm import head_conv
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, a 2x2 transposed convolution of stride 2, and one 1x1 mask a class: M = 2 * O."""
+
+    def __init__(self, in_channels: int, masks: int, config: MaskHeadConfig) -> None:
+        super().__init__()
+        convs, channels = config.convs, config.channels
+        self.convs = nn.ModuleList(
+            [head_conv(in_channels if i == 0 else channels, channels, 3, config.norm) for i in range(convs)]
+        )
+        self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
+        self.predictor = nn.Conv2d(channels, masks, 1)
+        nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.upsample.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)  # type: ignore[arg-type]
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> logits (R, K, M, M) float32."""
+        x = self.hidden(roi_features)
+        logits = F.linear(x, self.predictor.weight.flatten(1), self.predictor.bias)
+        return self._as_masks(logits, roi_features.shape[-1]).permute(0, 3, 1, 2).float()
+
+    def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
+        """The logits of one class a RoI. Where classes do not compete for a pixel, the others need not be computed.
+
+        Args:
+            roi_features: (R, C, O, O).
+            labels: (R,) int64 in 0..K-1.
+
+        Returns:
+            (R, M, M) float32.
+        """
+        x = self.hidden(roi_features)
+        weight = self.predictor.weight[labels].flatten(1)  # (R, C)
+        assert self.predictor.bias is not None
+        bias = self.predictor.bias[labels][:, None, None]
+        logits = torch.baddbmm(bias.to(x.dtype), x, weight[..., None].to(x.dtype))
+        return self._as_masks(logits, roi_features.shape[-1])[..., 0].float()
+
+    def hidden(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> (R, 4 * O * O, C) pixels of the masks, ordered (row, column, row of two, column of two).
+
+        A transposed convolution whose stride is its kernel size is one matrix product a pixel, and the 1x1 convolution
+        after it takes its pixels in any order.
+        """
+        x = roi_features
+        for conv in self.convs:
+            x = F.relu_(conv(x))
+        weight = self.upsample.weight.permute(2, 3, 1, 0)  # (2, 2, C, C of x)
+        assert self.upsample.bias is not None
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        four = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
+        shape = (len(x), 4 * pixels.shape[1], weight.shape[2])
+        if torch.compiler.is_compiling():  # The compiler copies a tensor that is changed in place before a view of it.
+            return F.relu(four.view(shape))
+        return F.relu_(four).view(shape)  # In the other order autograd copies the gradient.
+
+    def _as_masks(self, values: Tensor, side: int) -> Tensor:
+        """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""
+        halves = values.view(len(values), side, side, 2, 2, values.shape[-1])
+        return halves.transpose(2, 3).reshape(len(values), 2 * side, 2 * side, values.shape[-1])
+
+
+class MLPMaskHead(nn.Module):
+    """Fully connected layers to one M x M mask a class: the alternative of the paper's table 2e."""
+
+    def __init__(self, in_channels: int, resolution: int, masks: int, config: MaskHeadConfig) -> None:
+        super().__init__()
+        self.masks, self.side = masks, 2 * resolution
+        self.layers = fully_connected(in_channels * resolution**2, config.hidden, config.layers)
+        self.predictor = nn.Linear(config.hidden, masks * self.side**2)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> logits (R, K, M, M) float32."""
+        return self.predictor(self.hidden(roi_features)).view(-1, self.masks, self.side, self.side).float()
+
+    def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
+        """The logits of one class a RoI, (R, M, M) float32; as `MaskHead.of_labels`."""
+        x = self.hidden(roi_features)
+        weight = self.predictor.weight.view(self.masks, -1, x.shape[1])[labels].to(x.dtype)
+        bias = self.predictor.bias.view(self.masks, -1)[labels].to(x.dtype)
+        return torch.baddbmm(bias[..., None], weight, x[..., None]).view(-1, self.side, self.side).float()
+
+    def hidden(self, roi_features: Tensor) -> Tensor:
+        """(R, C, O, O) -> (R, units of the last hidden layer)."""
+        x = roi_features.permute(0, 2, 3, 1).flatten(1)
+        for layer in self.layers:
+            x = F.relu_(layer(x))
+        return x
