@@ -17,7 +17,7 @@ def cell_anchors(
     stride: int,
     rounding: Literal["none", "corners", "base"] = "none",
 ) -> Tensor:
-    """(len(ratios) * len(sizes), 4) boxes around the origin, ratio outer and size inner; ratio is height / width.
+    """(len(ratios) * len(sizes), 4) boxes around the origin, by ratio and then by size; ratio is height / width.
 
     Args:
         stride: of the level.
@@ -39,13 +39,13 @@ def cell_anchors(
 
 
 class Anchors:
-    """Anchors of a pyramid, computed once for each shape of it.
+    """Anchors of a pyramid. They are computed once for each shape of the pyramid and then kept.
 
     Args:
         sizes: sides of the square anchors of each level, network-input pixels.
         ratios: height / width.
         strides: of each level.
-        rules: rounding, and where the cells lie.
+        rules: how anchors are rounded, and where the cells lie.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class Anchors:
             self._level(cell.to(device), grid, stride, padded_hw)
             for cell, grid, stride in zip(self.cells, grids, self.strides, strict=True)
         ]
-        if type(levels[0]) is Tensor:  # not the stand-ins of a tracer, which no later call could use
-            if len(self._cache) >= 64:  # many shapes pass by in multi-scale training
+        if type(levels[0]) is Tensor:  # not a tracer's stand-ins, which no later call could use
+            if len(self._cache) >= 64:  # training on many scales meets ever new shapes
                 self._cache.clear()
             self._cache[key] = levels
         return levels

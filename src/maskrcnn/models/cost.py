@@ -15,14 +15,14 @@ from maskrcnn.models.build import build_model
 
 
 class Cost(NamedTuple):
-    """Parameters, trained or frozen (norm buffers excluded), and FLOPs of predicting one image: a multiply-add is 2."""
+    """Parameters, trained or frozen (without buffers), and FLOPs of predicting one image, a multiply-add being two."""
 
     parameters: int
-    backbone: int  # and pyramid
+    backbone: int  # with the pyramid
     rpn: int
-    box_head: int  # all proposals, all stages of a cascade
-    mask_head: int  # the most detections an image
-    keypoint_head: int  # the same
+    box_head: int  # of all proposals, and all stages of a cascade
+    mask_head: int  # of as many detections as an image may have
+    keypoint_head: int  # of as many
 
     @property
     def flops(self) -> int:
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
 
 def cost(config: Config, image_hw: tuple[int, int] = (800, 1333)) -> Cost:
-    """Counts on shapes alone: nothing is computed, no memory is used.
+    """Counts on shapes alone (torch's meta device): nothing is computed, and no memory is used.
 
     Only convolutions and matrix products count. The image is padded to `config.image.divisor` first.
     """
@@ -61,5 +61,5 @@ def cost(config: Config, image_hw: tuple[int, int] = (800, 1333)) -> Cost:
 
 
 def _deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """As a plain convolution; finding the samples is not counted."""
+    """FLOPs of a plain convolution; the interpolation of the samples is not counted."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])

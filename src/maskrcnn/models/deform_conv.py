@@ -1,4 +1,5 @@
-"""Deformable convolution (Dai et al. 2017; modulated: Zhu et al. 2019): samples that move where the input says."""
+"""Deformable convolution (Dai et al. 2017; modulated: Zhu et al. 2019): a 3x3 convolution whose
+samples are moved by offsets that another convolution computes."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from maskrcnn.models.norm import FrozenBatchNorm, norm_layer
 
 
 class DeformConvNorm(nn.Module):
-    """A 3x3 deformable convolution without bias, then its norm. It starts as the plain convolution of its weight."""
+    """A 3x3 deformable convolution without bias, then its norm. All its offsets are zero at first."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class DeformConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H / stride, W / stride)."""
         moved = self.offset(x)
-        # The nine weights of Zhu et al. lie in 0..1, and so halve the output of a network that starts.
+        # The nine weights of Zhu et al. lie in 0..1 and start at 0.5, which halves the output of an untrained network.
         weights = torch.sigmoid(moved[:, 18:]) if self.modulated else None
         if isinstance(self.norm, FrozenBatchNorm):
             return self._deform(x, moved[:, :18], weights, *self.norm.fold(self.conv.weight))

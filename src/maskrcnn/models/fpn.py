@@ -17,7 +17,7 @@ class FPN(nn.Module):
     Args:
         in_channels: of C2..C5, at strides 4, 8, 16 and 32.
         channels: of every level of the pyramid.
-        norm: of every convolution; none follows it with a ReLU.
+        norm: of every convolution. No ReLU follows.
     """
 
     strides = (4, 8, 16, 32, 64)
@@ -45,11 +45,12 @@ class FPN(nn.Module):
 
 
 def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
-    """Adds each cell of (B, C, h, w) in place to the cells of the finer map that lie under it: nearest upsampling."""
+    """Adds the coarse map (B, C, h, w), upsampled to the nearest cell, to the finer map (B, C, H, W) in place."""
     height, width = coarse.shape[-2:]
     if fine.shape[-2:] == (2 * height, 2 * width):
-        # Without the enlarged map in memory: P2's is as large as any of the network. In the order of memory, so that a
-        # compiler makes no copies; of `interpolate` it makes a gradient of atomic additions.
+        # The upsampled map is never written: that of P2 is as large as any map of the network. The views follow the
+        # order of memory, so that a compiler makes no copies. The gradient of `interpolate` would be compiled to atomic
+        # additions.
         cells = fine.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         cells.add_(coarse.permute(0, 2, 3, 1)[:, :, None, :, None])
     else:

@@ -1,4 +1,4 @@
-"""Loss functions that both stages share. All take and give float32."""
+"""Loss functions that both stages share. Inputs and results are float32."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def box_loss(
     config: RPNConfig | BoxHeadConfig,
     growth_bound: Literal["above", "both", "none"],
 ) -> Tensor:
-    """The regression loss of each box that a stage chose, all (..., 4) -> (...).
+    """The regression loss of each box, all (..., 4) -> (...).
 
     Args:
-        deltas: predicted offsets.
-        anchors: what they move: anchors or proposals, with positive sides.
-        boxes: where they should lead, with positive sides.
-        growth_bound: as of `ops.boxes.decode`.
+        deltas: predicted offsets, which move `anchors`.
+        anchors: anchors or proposals, with positive sides.
+        boxes: the ground truth to which the offsets should move them, with positive sides.
+        growth_bound: as in `ops.boxes.decode`.
     """
     if config.box_loss == "giou":
         return 1 - box_ops.generalised_iou(box_ops.decode(deltas, anchors, config.box_weights, growth_bound), boxes)
@@ -40,12 +40,12 @@ def mean_box_loss(
     per: Literal["sampled", "offsets"],
     divisor: int | None = None,
 ) -> Tensor:
-    """One number from the losses of boxes, each a sum over four offsets; all (B, S) or (R,).
+    """The mean of the losses of boxes, each a sum over four offsets; all (B, S) or (R,) -> scalar.
 
     Args:
         per: `sampled` divides by the number of sampled candidates, positive or not (Fast R-CNN); `offsets` takes the
             mean over the offsets of the positives (Matterport).
-        divisor: takes the place of the number of sampled candidates.
+        divisor: replaces the number of sampled candidates.
     """
     if per == "offsets":
         return mean_over(losses / 4, positive)
@@ -56,7 +56,7 @@ def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     """Smooth L1 over the last dimension (Girshick 2015, equation 3), (..., 4) -> (...).
 
     Args:
-        beta: where the parabola ends; 0 is plain L1.
+        beta: the difference at which the parabola becomes a line; 0 is plain L1.
     """
     if beta == 0:
         return (predicted - target).abs().sum(-1)
@@ -64,11 +64,12 @@ def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
 
 
 def mean_over(values: Tensor, weights: Tensor, divisor: int | None = None) -> Tensor:
-    """Sum of values where weights are set, divided by how many are, at least 1. Same shapes -> scalar.
+    """The sum of the values where `weights` is True, divided by how many these are (at least 1), or by `divisor`.
 
-    A `divisor` takes the place of their number.
+    Other values are replaced by zero, not multiplied with it, so that an infinity in an empty slot does no harm.
 
-    Values outside are replaced and not multiplied by zero, so that an infinity in an empty slot does no harm.
+    Args:
+        values: float32; weights: bool, of the same shape.
     """
     total = values.where(weights, 0.0).sum()
     return total / (weights.sum().clamp(min=1) if divisor is None else divisor)

@@ -20,7 +20,7 @@ class MaskRCNN(nn.Module):
 
     Args:
         backbone: (B, 3, H, W) -> [C2..C5].
-        neck: [C2..C5] -> [P2..P6], or to one of them.
+        neck: C5..C2, coarsest first -> [P2..P6], or one map of the backbone.
         mean, std: RGB in 0..255.
     """
 
@@ -61,11 +61,11 @@ class MaskRCNN(nn.Module):
         return self.roi_heads.detect(features, proposals, images.windows, settings)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
-        """What RPN and RoIs read: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""
+        """The feature maps for RPN and RoIs: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""
         return self.neck(_handed_over(self.backbone(self.normalise(images))))
 
     def normalise(self, images: ImageBatch) -> Tensor:
-        """(B, 3, H, W) float32, zero beyond each image's true size, channels-last."""
+        """The network input (B, 3, H, W) float32, channels-last: zero beyond the true size of each image."""
         pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
         pixels = (pixels - self.pixel_mean) / self.pixel_std
         rows = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]

@@ -47,9 +47,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; arguments as of `BasicBlock`.
+    """1x1, 3x3 and 1x1 convolutions around a shortcut; the arguments are those of `BasicBlock`.
 
-    The stride is in the 3x3, as in torchvision's weights, or in the first 1x1, as in the original ones.
+    The stride is in the 3x3, as in torchvision's weights, or in the first 1x1, as in the original weights.
     """
 
     expansion = 4
@@ -85,6 +85,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetCo
 
 
 def stem_channels(config: ResNetConfig) -> int:
+    """Channels of the stem."""
     return config.width if config.stem_width is None else config.stem_width
 
 
@@ -98,7 +99,8 @@ def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.
     """The blocks of one stage, 2 for res2 up to 5 for res5.
 
     Args:
-        dilated: keep the resolution of the stage before, and see as far by dilation 2 (DC5).
+        dilated: the stage keeps the resolution of the one before, and its 3x3 convolutions have dilation 2, so that
+            they see as far (DC5).
     """
     block = BasicBlock if config.depth < 50 else Bottleneck
     channels = stage_channels(config)[stage - 2]
@@ -111,11 +113,11 @@ def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.
 
 
 class ResNet(nn.Module):
-    """Stem and stages. The stem (1) and stages up to `config.frozen_stages` are not trained, and their norms keep
-    still.
+    """Stem and stages. The stem (stage 1) and the stages up to `config.frozen_stages` are not trained, and their norms
+    keep their statistics.
 
     Args:
-        last_stage: 5, or 4 where res5 belongs to the head (C4).
+        last_stage: 5, or with C4, where res5 belongs to the head, 4.
         dilated: res5 keeps the resolution of res4 (DC5).
         pool_padding: of the max pooling in the stem, `around` or at bottom and right only (`after`).
     """

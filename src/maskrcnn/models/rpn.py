@@ -23,7 +23,7 @@ from maskrcnn.structures.targets import Targets
 
 
 class Proposals(NamedTuple):
-    """Boxes (B, P, 4) in network-input pixels, best first; `valid` (B, P) marks those that are real.
+    """Boxes (B, P, 4) in network-input pixels, highest-scoring first; `valid` (B, P) marks those that are real.
 
     From here to the detections boxes end where `BoxRules.end` says.
     """
@@ -33,14 +33,14 @@ class Proposals(NamedTuple):
 
 
 class RPNOutput(NamedTuple):
-    """Raw predictions, a list entry a level: logits (B, n), deltas (B, n, 4), anchors (n, 4), n = h * w * A."""
+    """Raw predictions, one list entry a level: logits (B, n), deltas (B, n, 4), anchors (n, 4), n = h * w * A."""
 
     logits: list[Tensor]
     deltas: list[Tensor]
     anchors: list[Tensor]
 
     def together(self) -> RPNOutput:
-        """The same with all levels as one."""
+        """The same predictions with all levels joined into one."""
         return RPNOutput([torch.cat(self.logits, 1)], [torch.cat(self.deltas, 1)], [torch.cat(self.anchors)])
 
 
@@ -49,7 +49,7 @@ class RPNHead(nn.Module):
 
     Args:
         channels: of every level.
-        hidden: of the convolutions; None: the same.
+        hidden: channels of the 3x3 convolutions; None: as many as the levels have.
     """
 
     def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, hidden: int | None = None) -> None:
@@ -67,7 +67,7 @@ class RPNHead(nn.Module):
         x = feature
         for conv in self.convs:
             x = F.relu_(conv(x))
-        # Both as one convolution: the map is read once, and its gradient written once.
+        # Both run as one convolution, so that the map is read once and its gradient is written once.
         layers = (self.objectness, self.deltas)
         weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
         both = F.conv2d(x, weight, bias).permute(0, 2, 3, 1).float()
@@ -80,7 +80,7 @@ class RPN(nn.Module):
 
     Args:
         channels: of every level.
-        divisor: the sides of an image that is padded by itself are multiples of it.
+        divisor: an image that is padded by itself gets sides that are multiples of it.
     """
 
     def __init__(
@@ -102,9 +102,13 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, output: RPNOutput, sizes_hw: Tensor) -> Proposals:
-        """Best k a level, decode, clip, non-maximum suppression within the level, then merge the levels by score.
+        """Takes the k highest-scoring anchors of each level, decodes and clips them, runs non-maximum suppression (NMS)
+        within the level, and merges the levels by score.
 
         With `ProposalRules.merge_levels` all levels count as one.
+
+        Args:
+            sizes_hw: (B, 2) true sizes of the images.
         """
         config, rules, box_rules = self.config, self.conventions.proposals, self.conventions.boxes
         before = config.pre_nms_train if self.training else config.pre_nms_test
@@ -117,7 +121,8 @@ class RPN(nn.Module):
             scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
             best.append((scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)), anchors[index]))
         counts = [scores.shape[1] for scores, _, _ in best]
-        # A list a level and image, all of one length, so that one call of NMS serves all: (B, L, slots, ...).
+        # One list for each image and level, all padded to one length, so that one call of NMS serves all of them:
+        # (B, L, slots, ...).
         scores, deltas, anchors = (
             torch.stack([_with_slots(part, max(counts)) for part in level], dim=1) for level in zip(*best, strict=True)
         )
@@ -125,7 +130,7 @@ class RPN(nn.Module):
         boxes = box_ops.decode(deltas, anchors, config.box_weights, box_rules.growth_bound)
         boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
         sides = boxes[..., 2:] - boxes[..., :2]
-        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # not the slots, whose anchors are points
+        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # not empty slots, whose anchors are points
         keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
         scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf
@@ -155,25 +160,25 @@ class RPN(nn.Module):
                 low_quality_target=matching.low_quality_target,
                 left_out=self.left_out(output.anchors, sizes_hw),
             )
-            drawn = sample(label, config.samples, config.positive_fraction)
-            box = targets.boxes.gather(1, matched.gather(1, drawn.chosen)[..., None].expand(-1, -1, 4))
-            # Slots without an object aim at their own anchor: finite, and never counted.
-            anchor = anchors[drawn.chosen]
-            goal = torch.where(drawn.positive[..., None], box, anchor)
-        drawn_logits = logits.gather(1, drawn.chosen)
-        drawn_deltas = deltas.gather(1, drawn.chosen[..., None].expand(-1, -1, 4))
+            sampled = sample(label, config.samples, config.positive_fraction)
+            box = targets.boxes.gather(1, matched.gather(1, sampled.chosen)[..., None].expand(-1, -1, 4))
+            # The goal of an anchor without an object is itself: its loss is finite, and never counted.
+            anchor = anchors[sampled.chosen]
+            goal = torch.where(sampled.positive[..., None], box, anchor)
+        sampled_logits = logits.gather(1, sampled.chosen)
+        sampled_deltas = deltas.gather(1, sampled.chosen[..., None].expand(-1, -1, 4))
         class_loss = F.binary_cross_entropy_with_logits(
-            drawn_logits, drawn.positive.to(drawn_logits.dtype), reduction="none"
+            sampled_logits, sampled.positive.to(sampled_logits.dtype), reduction="none"
         )
-        regression = box_loss(drawn_deltas, anchor, goal, config, self.conventions.boxes.growth_bound)
+        regression = box_loss(sampled_deltas, anchor, goal, config, self.conventions.boxes.growth_bound)
         divisor = None if loss_rules.rpn_divisor == "sampled" else config.samples * len(label)
         return {
-            "loss_rpn_class": mean_over(class_loss, drawn.valid, divisor),
-            "loss_rpn_box": mean_box_loss(regression, drawn.positive, drawn.valid, loss_rules.box_divisor, divisor),
+            "loss_rpn_class": mean_over(class_loss, sampled.valid, divisor),
+            "loss_rpn_box": mean_box_loss(regression, sampled.positive, sampled.valid, loss_rules.box_divisor, divisor),
         }
 
     def left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
-        """(B, N) bool, the anchors (n, 4) of all levels that take no part in the loss; None: all take part."""
+        """(B, N) bool, the anchors (n, 4) of all levels that are left out of the losses; None: none is left out."""
         rules, result = self.conventions.matching, None
         if rules.allowed_border is not None:
             edges = torch.cat(list(anchors))
@@ -183,7 +188,7 @@ class RPN(nn.Module):
         if rules.ignore_padding_anchors:
             beyond = []
             for level, stride in zip(anchors, self.anchors.strides, strict=True):
-                # The cell that an anchor stands in; its centre is that of two rounded edges.
+                # The number of the anchor's cell, from the centre of the anchor, whose edges may have been rounded.
                 cell = ((level[:, :2] + level[:, 2:]) / (2 * stride) + 1e-3).floor()
                 cells = (sizes_hw.flip(-1) / self.divisor).ceil() * self.divisor / stride
                 beyond.append((cell >= cells.ceil()[:, None]).any(-1))
@@ -193,5 +198,5 @@ class RPN(nn.Module):
 
 
 def _with_slots(values: Tensor, slots: int) -> Tensor:
-    """(B, n, ...) -> (B, slots, ...), with zeros behind."""
+    """(B, n, ...) -> (B, slots, ...), filled up with zeros at the end."""
     return F.pad(values, (0, 0) * (values.dim() - 2) + (0, slots - values.shape[1]))

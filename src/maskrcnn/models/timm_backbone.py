@@ -1,4 +1,4 @@
-"""Any backbone of the timm library that gives a feature pyramid (extra `timm`)."""
+"""Any backbone of the timm library that has feature maps at strides 4 to 32 (extra `timm`)."""
 
 from __future__ import annotations
 
