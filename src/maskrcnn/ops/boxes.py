@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Largest log enlargement that a prediction may ask for: 1000 pixels from 16 (Detectron's BBOX_XFORM_CLIP).
+# Bound of log(w / w_a) in predictions: from 16 to 1000 pixels (Detectron's BBOX_XFORM_CLIP).
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 
 def area(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...), square pixels; negative sides count as they are."""
+    """(..., 4) -> (...), square pixels; negative sides are not clamped."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -37,9 +37,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU less the share of the enclosing box that neither covers (Rezatofighi et al. 2019): (..., 4) twice -> (...).
+    """IoU minus the share of the enclosing box that neither box covers (Rezatofighi et al. 2019): (..., 4) -> (...).
 
-    From -1, far apart, to 1, equal; it has a gradient also where boxes do not touch.
+    It lies between -1, for distant boxes, and 1, for equal ones, and has a gradient even where boxes do not touch.
     """
     shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = area(a) + area(b) - shared
@@ -54,18 +54,19 @@ def clip(boxes: Tensor, windows: Tensor) -> Tensor:
 
 
 def whole_images(sizes_hw: Tensor) -> Tensor:
-    """The windows (B, 4) of images of (B, 2) height and width that begin at the origin."""
+    """(B, 2) height and width of images -> their boxes (B, 4), which begin at the origin."""
     wh = sizes_hw.flip(-1)
     return torch.cat([torch.zeros_like(wh), wh], dim=-1)
 
 
 def trim(boxes: Tensor, pixels: float) -> Tensor:
-    """(..., 4) boxes whose x2 and y2 are less by a number of pixels."""
+    """(..., 4) boxes -> the same with x2 and y2 reduced by a number of pixels."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] - pixels], dim=-1) if pixels else boxes
 
 
 def unit_box(like: Tensor) -> Tensor:
-    """(4,) 0 0 1 1, in the dtype of a tensor and made where it lies: a copy of a constant would wait for a device."""
+    """(4,) 0 0 1 1 with the dtype and device of a tensor; it is computed there, because copying a constant would
+    wait."""
     return (torch.arange(4, device=like.device) >= 2).to(like.dtype)
 
 
@@ -92,8 +93,8 @@ def decode(
     """The inverse of `encode`. Shapes broadcast to (..., 4).
 
     Args:
-        growth_bound: `above` caps log sizes at `MAX_LOG_SCALE`; `both` keeps them above its negative too
-            (MMDetection's `delta2bbox`); `none` takes them as they are (Matterport).
+        growth_bound: `above` caps log(w / w_a) and log(h / h_a) at `MAX_LOG_SCALE`; `both` also bounds them from below
+            by its negative (MMDetection's `delta2bbox`); `none` does not bound them (Matterport).
     """
     deltas = torch.stack([delta / weight for delta, weight in zip(deltas.unbind(-1), weights, strict=True)], dim=-1)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]

@@ -1,4 +1,4 @@
-"""What suits a device: the form of an operation, precision, compilation. The one place where that is chosen."""
+"""Which form of an operation, which precision and which compilation suit a device. They are chosen here alone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ SHAPES = 64  # for which a function may be compiled before it runs uncompiled
 
 
 def has_kernels(tensor: Tensor) -> bool:
-    """Whether the Triton kernels of this folder run where the tensor lies."""
+    """Whether the Triton kernels of this folder can run on the device of the tensor."""
     return tensor.is_cuda and triton_works()
 
 
 def static_shapes(tensor: Tensor) -> bool:
-    """Whether sizes may not follow from values: a device would have to be waited for, a compiler would have to stop.
+    """Whether the sizes of results must not depend on values: on a GPU the host would have to wait for the device, and
+    a compiler would have to break the graph.
 
-    Elsewhere looking at values costs nothing, and what is not needed is not computed.
+    On a CPU it costs nothing to look at values, and only what is needed is computed.
     """
     return tensor.is_cuda or torch.compiler.is_compiling()
 
@@ -37,7 +38,7 @@ def static_shapes(tensor: Tensor) -> bool:
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """The dtype of the network's arithmetic.
 
-    `auto` takes bfloat16 where the processor multiplies it faster than float32.
+    `auto` is bfloat16 where the processor multiplies it faster than float32.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -51,24 +52,24 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 def _bf16_pays() -> bool:
     """Whether the CPU multiplies bfloat16 faster than float32: by tiles (AMX), or by AVX512-BF16 at AMD's rate.
 
-    Xeons that have tiles have AVX512-BF16 too, at half the rate of float32 (measured on one whose tiles the hypervisor
-    hides); they have AVX512-FP16, and AMD's up to Zen 5 do not. Instructions are asked for, not a clock, so that a
-    machine computes the same today and tomorrow.
+    Xeons with tiles have AVX512-BF16 too, at half the rate of float32 (measured on one whose hypervisor hides the
+    tiles). AVX512-FP16 tells them apart: they have it, and AMD's processors up to Zen 5 do not. The choice follows from
+    the instruction set and not from a measurement, so that a machine gives the same results every day.
     """
-    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch does not tell them apart
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch, which cannot tell them apart
         return torch.cpu._is_amx_tile_supported()
     can = torch.cpu.get_capabilities()
     return bool(can.get("amx_bf16") or (can.get("avx512_bf16") and not can.get("avx512_fp16")))
 
 
 def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which a network computes in that precision; what must be float32 stays so."""
+    """The context in which a network computes in that precision. Boxes and losses stay float32."""
     dtype = resolve_precision(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
-    """The function as compiled code, for each shape of its tensors anew; on CUDA it is replayed as one graph."""
+    """The compiled function. It is compiled for each shape of its tensors, and on CUDA replayed as one graph."""
     run = torch.compile(function, dynamic=False, mode="reduce-overhead" if device.type == "cuda" else "default")
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -82,8 +83,8 @@ def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
 
 @cache
 def triton_works() -> bool:
-    """Whether Triton is there, which comes with torch for GPUs on Linux, and what it builds its launcher with: a C
-    compiler and Python's headers, which small container images lack."""
+    """Whether Triton is installed, which torch brings for GPUs on Linux, and can build its launcher, which takes a C
+    compiler and Python's headers. Small container images lack these."""
     header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     compiler = os.environ.get("CC") or which("gcc") or which("clang")
     return find_spec("triton") is not None and compiler is not None and header.is_file()

@@ -1,4 +1,4 @@
-"""Keypoints as positions in a map over the box: what a map should say, and where it points.
+"""Keypoints as positions in a map over the box: the targets of maps, and the points that maps predict.
 
 Legend: R RoIs, K keypoints, M side of a map.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 CUBIC_A = -0.75  # the coefficient of torch's and OpenCV's bicubic kernel
-CHUNK = 1 << 24  # values of the enlarged maps that are held at a time
+CHUNK = 1 << 24  # values of upsampled maps that are held at a time
 
 
 def keypoint_targets(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -22,8 +22,8 @@ def keypoint_targets(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tenso
         side: M.
 
     Returns:
-        (R, K) int64 number of the cell, row by row, 0 where there is none; and (R, K) bool, whether there is one:
-        the point is labelled and inside the box, its right and lower border included.
+        (R, K) int64 number of the cell, row by row, 0 where there is none; and (R, K) bool, whether there is one, which
+        means that the point is labelled and inside the box, including its right and lower border.
     """
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     xy = keypoints[..., :2]
@@ -35,16 +35,16 @@ def keypoint_targets(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tenso
 
 
 def decode_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best point of each map, enlarged bicubically to the whole pixels of its box (Detectron's, Detectron2's and
-    torchvision's rule).
+    """The highest-scoring point of each map after bicubic upsampling to the pixels of its box (Detectron's,
+    Detectron2's and torchvision's rule).
 
     Args:
         maps: (R, K, M, M) float32 logits.
         boxes: (R, 4) in network-input pixels; sides below 1 count as 1.
 
     Returns:
-        (R, K, 2) float32 x, y in network-input pixels; (R, K) the enlarged logit there; and (R, K) its probability
-        as a softmax over the M x M map that was not enlarged (Detectron2: comparable between boxes of any size).
+        (R, K, 2) float32 x, y in network-input pixels; (R, K) the upsampled logit there; and (R, K) its probability in
+        a softmax over the M x M map before upsampling (Detectron2), which is comparable between boxes of all sizes.
     """
     count, kinds, side = maps.shape[:3]
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
@@ -72,8 +72,8 @@ def decode_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _cubic(lengths: Tensor, side: int, longest: int) -> Tensor:
-    """The matrices (R, longest, side) that enlarge an axis of `side` cells to each of (R,) lengths; as torch's
-    `interpolate(mode="bicubic")`, cells beyond the border repeating it."""
+    """The matrices (R, longest, side) that upsample an axis of `side` cells to each of (R,) lengths, as torch's
+    `interpolate(mode="bicubic")` does: cells beyond the border repeat it."""
     at = (torch.arange(longest, device=lengths.device) + 0.5) * (side / lengths[:, None]) - 0.5
     first = at.floor()
     offset = (at - first)[..., None] - torch.arange(-1, 3, device=at.device)  # from each of four taps

@@ -1,4 +1,4 @@
-"""Mask targets of sampled RoIs, read straight from box-cropped bitmaps in original pixels.
+"""Mask targets of sampled RoIs, sampled directly from box-cropped bitmaps in original pixels.
 
 Legend: R RoIs, M target side, S samples a cell and axis.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-_GROUP = 16  # RoIs of adaptive sampling at once
+_GROUP = 16  # RoIs at a time in adaptive sampling
 
 
 def sample_bitmaps(
@@ -24,15 +24,15 @@ def sample_bitmaps(
         offsets, sizes_hw, origins_xy: (R,), (R, 2), (R, 2) int64, where each crop starts in `pixels`, its size
             and the original pixel of its top left corner.
         points_xy: (R, P, 2) float32, continuous original pixels.
-        image_hw: (R, 2) int64; points nearer than a pixel outside the image are moved to its border.
+        image_hw: (R, 2) int64; points less than a pixel outside the image are moved to its border.
 
     Returns:
         (R, P) float32 in 0..1.
     """
-    at = points_xy - 0.5  # a pixel's value stands at its centre
+    at = points_xy - 0.5  # a pixel has its value at its centre
     last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
     inside = ((at >= -1) & (at <= last + 1)).all(-1)
-    # Coordinates that are not numbers, of a network that diverges, must not become positions.
+    # A network that diverges gives coordinates that are not finite, which must not become positions.
     at = torch.minimum(at.where(inside[..., None], 0.0).clamp(min=0), last)
     first = at.floor()
     x_fraction, y_fraction = (at - first).unbind(-1)
@@ -52,33 +52,34 @@ def sample_resized(
     *,
     corner: bool = False,
 ) -> Tensor:
-    """As `sample_bitmaps`, of the bitmaps that nearest-neighbour resizing to the network input would give: bilinear
-    between the pixels of the network input, each of which has the value of the original pixel under its centre.
+    """Samples the bitmaps that nearest-neighbour resizing to the network input would give, bilinearly between the
+    pixels of the network input. Each of these has the value of the original pixel under its centre.
 
     Args:
-        crops: pixels, offsets, sizes_hw and origins_xy as `sample_bitmaps` takes them.
+        crops: pixels, offsets, sizes_hw and origins_xy as in `sample_bitmaps`.
         points_xy: (R, P, 2) float32, continuous network-input pixels.
         to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
-        image_hw: (R, 2) int64, original size; pixels outside it have the value of the border.
-        corner: each pixel has the value of the original pixel under its top left corner in the original image, as
-            OpenCV's INTER_NEAREST gives it (MMDetection).
+        image_hw: (R, 2) int64, original size; pixels outside it have the value at the border.
+        corner: each pixel has the value of the original pixel under its top left corner instead, as with OpenCV's
+            INTER_NEAREST (MMDetection).
 
     Returns:
         (R, P) float32 in 0..1.
     """
     pixels, offsets, sizes_hw, origins_xy = crops
-    at = (points_xy - 0.5).nan_to_num(0.0)  # of a network that diverges
+    at = (points_xy - 0.5).nan_to_num(0.0)  # a network that diverges gives points that are not numbers
     first = at.floor()
     fraction = at - first
     linear, shift = to_original[:, :, :2].transpose(1, 2), to_original[:, None, :, 2]
-    if corner:  # from the centre back, whichever way the image was flipped; what is whole may be rounded below it
+    if corner:
+        # Half a pixel back from the centre, however the image was flipped; 1e-4 undoes rounding below an integer.
         shift = shift - linear.abs().sum(1)[:, None] / 2 + 1e-4
     last = image_hw.flip(-1)[:, None].to(at.dtype) - 1
     result = torch.zeros_like(fraction[..., 0])
     for dy in (0, 1):
         for dx in (0, 1):
             centre = torch.stack([first[..., 0] + (dx + 0.5), first[..., 1] + (dy + 0.5)], dim=-1)
-            # Products and sums, as a matrix product would be rounded under autocast.
+            # Products and sums, because autocast would round a matrix product to bfloat16.
             there = (centre[..., None] * linear[:, None]).sum(2) + shift
             x, y = (torch.minimum(there.floor().clamp(min=0), last).to(torch.int64) - origins_xy[:, None]).unbind(-1)
             weight = (fraction if dx else 1 - fraction)[..., 0] * (fraction if dy else 1 - fraction)[..., 1]
@@ -112,13 +113,13 @@ def mask_targets(
     Args:
         boxes: (R, 4) float32, network-input pixels.
         to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
-        crops: pixels, offsets, sizes_hw and origins_xy as `sample_bitmaps` takes them.
+        crops: pixels, offsets, sizes_hw and origins_xy as in `sample_bitmaps`.
         image_hw: (R, 2) int64, original size.
         size: M.
         sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
-        aligned: False samples half a pixel further and widens RoIs to one pixel (RoIAlign's older rule).
-        threshold: makes targets 0 or 1 (at least the threshold); None keeps the averages.
-        pixels: `network` and `network_corner` sample the bitmap as `sample_resized` does, not the original one.
+        aligned: False samples half a pixel further, and RoIs are at least one pixel wide (RoIAlign's older rule).
+        threshold: targets are 1 from this average on, otherwise 0; None keeps the averages.
+        pixels: `original` samples the bitmap itself; `network` and `network_corner` sample it as `sample_resized` does.
         crop_and_resize: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and
             not the space between them (TensorFlow's crop_and_resize); S and `aligned` have no effect.
 
@@ -127,7 +128,8 @@ def mask_targets(
     """
     if len(boxes) == 0:
         return boxes.new_zeros((0, size, size))
-    if crop_and_resize:  # M samples in M - 1 spaces are the centres of M cells of that size, half a cell further out
+    if crop_and_resize:
+        # The M samples, M - 1 steps apart, are the centres of M cells that reach half a step further out.
         grow = (boxes[:, 2:] - boxes[:, :2]) / (2 * max(size - 1, 1))
         boxes, sampling_ratio, aligned = torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], 1) + 0.5, 1, True
     start, length = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -140,9 +142,9 @@ def mask_targets(
         largest = [[sampling_ratio] * 2]
     else:
         counts = cell.ceil().clamp(min=1)
-        # RoIs of like size together, because all of a group take as many samples as its largest.
+        # RoIs of similar size form a group, because all of a group take as many samples as its largest.
         groups = counts.amax(1).argsort().split(_GROUP)
-        # One wait for the device, and not one a group.
+        # The host waits for the device once, and not once a group.
         largest = torch.stack([counts[group].amax(0) for group in groups]).to(torch.int64).tolist()
     targets = boxes.new_empty((len(boxes), size, size))
     for group, most in zip(groups, largest, strict=True):
@@ -172,21 +174,21 @@ def _averages(
     size: int,
     pixels: Literal["original", "network", "network_corner"],
 ) -> Tensor:
-    """(R, M, M) averages over samples, of which each cell has counts (R, 2) in x and y and none has more than `most`.
+    """(R, M, M) averages over the samples of each cell, `counts` (R, 2) of them in x and y, at most `most`.
 
     Args:
-        start, cell: (R, 2) float32, corner of the RoI and sides of a cell.
+        start, cell: (R, 2) float32, top left corner of the RoI and sides of a cell.
     """
     x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], most[0], size)
     y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], most[1], size)
     samples = _at_points(x[:, None, :], y[:, :, None], to_original, crops, image_hw, pixels)
-    # Products and sums, not einsum: under autocast a matrix product would round the targets to bfloat16.
+    # Products and sums, because autocast would round a matrix product of einsum to bfloat16.
     targets = (samples.view(-1, size, most[1], size, most[0]) * x_weights[:, None, None, None, :]).sum(4)
     return (targets * y_weights[:, None, :, None]).sum(2)
 
 
 def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> tuple[Tensor, Tensor]:
-    """(R, M * S) positions of the samples on one axis and the weights (R, S) of those of a cell, S = most."""
+    """(R, M * S) positions of the samples on one axis, and (R, S) weights of the samples of a cell; S = most."""
     step = torch.arange(most, device=start.device, dtype=start.dtype)
     cells = torch.arange(size, device=start.device, dtype=start.dtype)
     within = (step + 0.5) / counts[:, None]  # fraction of a cell

@@ -1,4 +1,4 @@
-"""Which ground truth a candidate box stands for, and which candidates enter the loss. All batched, fixed shapes.
+"""Which object a candidate box is matched with, and which candidates enter the loss. Batched, with static shapes.
 
 Legend: B images, G ground-truth slots, N candidates an image, S sampled an image.
 """
@@ -13,12 +13,12 @@ from torch import Tensor
 from maskrcnn.ops.boxes import area, intersection, pairwise_iou
 from maskrcnn.ops.device import static_shapes
 
-# A candidate with more than this share inside a crowd region is no negative (Detectron's CROWD_FILTER_THRESH).
+# A candidate is no negative if more than this share of it lies in a crowd region (Detectron's CROWD_FILTER_THRESH).
 CROWD_COVER = 0.7
 
 
 class Sample(NamedTuple):
-    """Candidates drawn for the loss: their numbers `chosen` (B, S) int64, `positive` and `valid` (B, S) bool."""
+    """The candidates sampled for the loss: their numbers `chosen` (B, S) int64, `positive` and `valid` (B, S) bool."""
 
     chosen: Tensor
     positive: Tensor
@@ -37,21 +37,21 @@ def match(
     low_quality_target: Literal["highest_iou", "own"] = "highest_iou",
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Compares candidates with ground truth (Ren et al. 2015, section 3.1.2).
+    """Matches candidates with ground truth by their overlap (Ren et al. 2015, section 3.1.2).
 
     Args:
         candidates: (B, N, 4) or (1, N, 4) boxes.
         boxes: (B, G, 4) ground truth; valid: (B, G) bool objects; crowd: (B, G) bool regions to ignore.
-        positive_iou: at least this overlap makes a candidate positive.
-        negative_iou: less makes it negative; between the two it is left out.
+        positive_iou: a candidate is positive from this overlap on.
+        negative_iou: it is negative below this overlap. Between the two it is ignored.
         low_quality_iou: a candidate that overlaps an object as much as any other does, and by at least this, is
             positive too; None: it is not.
         low_quality_target: the object that such a candidate is matched with, the one that it overlaps most or (`own`)
             the one that made it positive, and the last one if there are several (MMDetection's `MaxIoUAssigner`).
-        left_out: (B, N) bool, candidates that are not compared with anything.
+        left_out: (B, N) bool, candidates that are ignored whatever they overlap.
 
     Returns:
-        (B, N) int64 of 1 positive, 0 negative, -1 left out; and (B, N) int64, the object it stands for.
+        (B, N) int64 of 1 positive, 0 negative, -1 ignored; and (B, N) int64, the object that it is matched with.
     """
     iou = pairwise_iou(boxes, candidates)  # (B, G, N)
     iou.masked_fill_(~valid[..., None], -1.0)
@@ -61,7 +61,7 @@ def match(
     positive = overlap >= positive_iou
     if low_quality_iou is not None:
         best = iou.amax(dim=2, keepdim=True)
-        # Without the lower bound an object that nothing overlaps would make every candidate positive.
+        # Without this lower bound, an object that no candidate overlaps would make all of them positive.
         is_best = (iou == best) & (best > 0) & (best >= low_quality_iou)
         positive |= is_best.any(dim=1)
         if low_quality_target == "own":
@@ -79,13 +79,13 @@ def match(
 
 
 def sample(label: Tensor, count: int, positive_fraction: float) -> Sample:
-    """Draws `count` candidates an image without replacement, at most `positive_fraction` of them positive.
+    """Samples `count` candidates an image without replacement, at most `positive_fraction` of them positive.
 
-    The largest of uniform random keys are a uniform sample, so one top-k serves the whole batch. Missing
-    positives are made up by negatives; slots left over are not valid.
+    Every candidate gets a uniform random key, and those with the largest keys are a uniform sample: one top-k serves
+    the whole batch. Negatives take the place of missing positives, and slots that are left over are not valid.
 
     Args:
-        label: (B, N) int64 of 1, 0 and -1, as `match` gives it.
+        label: (B, N) int64 of 1, 0 and -1, as `match` returns it.
     """
     count = min(count, label.shape[1])
     most_positive = min(int(count * positive_fraction), count)

@@ -1,8 +1,8 @@
 """From M x M mask probabilities in a box to run lengths of the whole image, without an image in between.
 
-Both coordinate rules sample the mask bilinearly at a grid of pixels, with zeros around it. Down one column of
-pixels that is a piecewise linear profile with M + 2 knots, so the rows at or above the threshold follow from
-where the profile crosses it: the cost is M + 2 numbers a column, whatever the height of the box.
+All rules sample the mask bilinearly at a grid of pixels, with zeros around the mask. Down one column of pixels this is
+a piecewise linear profile with M + 2 knots. The rows at or above the threshold follow from where the profile crosses
+it, so that a column costs M + 2 numbers, whatever the height of the box.
 
 Legend: N masks, M side of a mask, C pixel columns of a few masks, X crossings.
 """
@@ -16,20 +16,20 @@ import numpy as np
 
 from maskrcnn.ops.rle import encode_many, runs_from_spans
 
-# Profile values worked on at once: 2 MB an array of float32, which a processor's cache holds.
+# Profile values at a time: 2 MB an array of float32, which fits in a processor's cache.
 _CHUNK_VALUES = 1 << 19
 _FAR = 1e9  # pixels; boxes beyond it are clipped before they become integers
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels of N pastes sample their masks; the first column is for x, the second for y.
+    """Where the pixels of N images sample their masks; the first column is for x, the second for y.
 
     Attributes:
         origin, scale: (N, 2) float64. Pixel i samples at (i + 0.5 - origin) * scale + offset, where whole numbers
             0..M-1 are the mask's rows or columns.
-        offset: of the rule.
-        first, stop: (N, 2) int64, the pixels that may be set, inside the image; stop >= first.
+        offset: of the rule, as in the formula above.
+        first, stop: (N, 2) int64, range of the pixels that may be set, inside the image; stop >= first.
         inclusive: whether a probability equal to the threshold is inside.
     """
 
@@ -52,34 +52,36 @@ def paste_to_runs(
 
     Args:
         probs: (N, M, M) float32 in 0..1, first axis of a mask is y.
-        boxes: (N, 4) float32 x1 y1 x2 y2, pixels of the image; may reach out of it.
+        boxes: (N, 4) float32 x1 y1 x2 y2, pixels of the image; may extend beyond it.
         image_hw: size of the image.
         threshold: in 0..1, both excluded.
-        rule: `pixel_centres` stretches the mask over the float box, samples it at pixel centres and keeps what is
-            at or above the threshold (Detectron2, MMDetection); `expanded_box` pads the mask by one cell, expands
-            the box alike, truncates it to whole pixels, resizes the mask to it and keeps what is above the
-            threshold (Detectron, torchvision); `whole_box` rounds the box to whole pixels and sets those inside of it
-            that `pixel_centres` would, all of them where the whole mask is at or above the threshold (Matterport, by
-            scikit-image, which keeps what it resizes within the range of the mask).
+        rule: `pixel_centres` stretches the mask over the float box, samples it at pixel centres and keeps pixels at
+            or above the threshold (Detectron2, MMDetection). `expanded_box` pads the mask by one cell, expands the box
+            by the same factor, truncates it to whole pixels, resizes the mask to it and keeps pixels above the
+            threshold (Detectron, torchvision). `whole_box` rounds the box to whole pixels and sets the pixels inside it
+            that `pixel_centres` would set, or all of them if the whole mask is at or above the threshold (Matterport:
+            scikit-image clips a resized image to the range of the original).
 
     Returns:
-        N strings; a box that is not finite, or without width or height where it does not grow, gives an empty mask.
+        N strings. The mask is empty where the box is not finite or, except with `expanded_box`, has no width or height.
 
     Raises:
         ValueError: the threshold is out of range.
     """
-    if not 0 < threshold < 1:  # at 0 the endless surroundings of the mask would be inside
+    if not 0 < threshold < 1:  # at 0 everything around the mask would be inside
         raise ValueError(f"expected a mask threshold above 0 and below 1, found {threshold}")
-    threshold = float(np.float32(threshold))  # the number that float32 probabilities are compared with
+    threshold = float(np.float32(threshold))  # as float32 probabilities are compared with it
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     number, side = len(boxes), probs.shape[-1]
     make_grid = {"pixel_centres": pixel_centres, "expanded_box": expanded_box, "whole_box": whole_box}[rule]
     grid = make_grid(boxes, side, image_hw)
-    # Columns become rows, so that the profile down a pixel column is contiguous.
+    # Transposed, so that the profile down a pixel column is contiguous.
     padded = np.zeros((number, side + 2, side + 2), dtype=np.float32)
     padded[:, 1:-1, 1:-1] = np.nan_to_num(np.asarray(probs, dtype=np.float32).transpose(0, 2, 1))
     if rule == "whole_box":
-        padded[(probs >= threshold).all(axis=(1, 2)), 1:-1, 1:-1] = 4  # a corner pixel reads a quarter of its cell
+        padded[(probs >= threshold).all(axis=(1, 2)), 1:-1, 1:-1] = (
+            4  # a pixel in a corner of the box reads at least a quarter of its cell
+        )
     widths = grid.stop[:, 0] - grid.first[:, 0]
     fits = max(_CHUNK_VALUES // (side + 2), 1)
     result: list[bytes] = []
@@ -99,11 +101,11 @@ def pixel_centres(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Gr
     """The grid of Detectron2's rule: the mask stretched over the float box, sampled at pixel centres."""
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     image = np.array(image_hw[::-1])
-    with np.errstate(invalid="ignore"):  # infinity minus infinity: not finite, sorted out here
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is not finite, and handled in the next line
         length = high - low
         good = (np.isfinite(length) & (length > 0)).all(axis=1, keepdims=True)
     low, length = np.where(good, low, 0), np.where(good, length, 1)
-    reach = length / (2 * side)  # with zeros around it the mask fades out over half a cell outside the box
+    reach = length / (2 * side)  # the zeros around the mask let it fade out over half a cell outside the box
     first = np.clip(np.floor(low - reach), 0, image).astype(np.int64)
     stop = np.clip(np.ceil(low + length + reach), 0, image).astype(np.int64)
     stop = np.where(good, np.maximum(stop, first), first)
@@ -111,7 +113,7 @@ def pixel_centres(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Gr
 
 
 def whole_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
-    """The grid of Matterport's rule: `pixel_centres` of the rounded box, and nothing outside of that."""
+    """The grid of Matterport's rule: `pixel_centres` of the rounded box, without pixels outside it."""
     boxes = boxes.round()
     grid = pixel_centres(boxes, side, image_hw)
     finite = np.nan_to_num(boxes)
@@ -120,10 +122,11 @@ def whole_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
 
 
 def expanded_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Grid:
-    """The grid of Detectron's and torchvision's rule: box and mask grow by a cell all round, the box becomes whole."""
+    """The grid of Detectron's and torchvision's rule: box and mask grow by a cell on every side, then the box is
+    truncated to whole pixels."""
     good = np.isfinite(boxes).all(axis=1, keepdims=True)
     boxes = np.where(good, np.clip(boxes, -_FAR, _FAR), np.float32(0))
-    # In float32, as the rule's authors do: other digits truncate to other pixels.
+    # In float32, as in the original code, because other rounding would truncate to other pixels.
     half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32((side + 2) / side)
     centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
     low, high = np.trunc(centre - half).astype(np.int64), np.trunc(centre + half).astype(np.int64) + 1
@@ -131,7 +134,7 @@ def expanded_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Gri
     image = np.array(image_hw[::-1])
     first = np.clip(low, 0, image)
     stop = np.where(good, np.maximum(np.clip(high, 0, image), first), first)
-    # The padded mask's first cell is number -1 here. Resizing repeats the outermost cells, which are zeros.
+    # The first cell of the padded mask has number -1 here. Resizing repeats the outermost cells, which are zero.
     return Grid(low.astype(np.float64), (side + 2) / length, -1.5, first, stop, inclusive=False)
 
 
@@ -166,13 +169,13 @@ def _spans(padded: np.ndarray, grid: Grid, height: int, threshold: float) -> tup
     profile = _lerp(padded[owner, cell], padded[owner, cell + 1], (at - cell).astype(np.float32)[:, None])
 
     inside = profile >= threshold if grid.inclusive else profile > threshold
-    # Both ends of a profile are outside: crossings come in pairs, up and down.
+    # Both ends of a profile are outside the mask, so that crossings come in pairs, up and down.
     column, knot = np.nonzero(inside[:, 1:] != inside[:, :-1])
     above, below = profile[column, knot].astype(np.float64), profile[column, knot + 1].astype(np.float64)
     who = owner[column]
     crossing = knot - 1 + (threshold - above) / (below - above)  # mask rows
     row = (crossing - grid.offset) / grid.scale[who, 1] + grid.origin[who, 1] - 0.5  # pixel rows
-    # A pixel exactly on the crossing is inside where the threshold is.
+    # A pixel exactly on the crossing is inside if the threshold itself is.
     if grid.inclusive:
         up, down = np.ceil(row[0::2]), np.floor(row[1::2]) + 1
     else:
@@ -180,7 +183,7 @@ def _spans(padded: np.ndarray, grid: Grid, height: int, threshold: float) -> tup
     who, column = who[0::2], column[0::2]
     first, stop = grid.first[who, 1], grid.stop[who, 1]
     up, down = np.clip(up, first, stop).astype(np.int64), np.clip(down, first, stop).astype(np.int64)
-    # Two crossings so near to each other that rounding swaps them must not make spans overlap.
+    # Rounding may swap two crossings that are very close. Their spans must not overlap.
     same = column[1:] == column[:-1]
     up[1:] = np.where(same, np.maximum(up[1:], down[:-1]), up[1:])
     full = np.flatnonzero(up < down)

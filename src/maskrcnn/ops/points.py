@@ -1,4 +1,4 @@
-"""Features at points, instead of on a grid over a box. Legend: B images, R RoIs, P points a RoI, C channels."""
+"""Features at free points instead of on a grid over a box. Legend: B images, R RoIs, P points a RoI, C channels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sample_map(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_feature(feature: Tensor, points: Tensor, image_index: Tensor, stride: int) -> Tensor:
-    """Bilinear samples of the map of each RoI's image, zero beyond it: RoIAlign's lookup at free points.
+    """Bilinear samples of the map of each RoI's image, zero beyond it: the lookup of `ops.roi_align` at free points.
 
     Args:
         feature: (B, C, h, w), channels-last for speed.
@@ -36,7 +36,7 @@ def sample_feature(feature: Tensor, points: Tensor, image_index: Tensor, stride:
     table = feature.permute(0, 2, 3, 1).reshape(-1, channels)
     if len(points) == 0:
         return table[:0].reshape(0, channels, points.shape[1])
-    at = points / stride - 0.5  # a cell's value stands at its centre
+    at = points / stride - 0.5  # a cell has its value at its centre
     first = at.floor()
     fraction = at - first
     positions, weights = [], []

@@ -1,8 +1,8 @@
 """Polygons to pixels, exactly as COCO's own tools draw them.
 
-COCO's rule (rounds corners to a fifth of a pixel, walks the edges in floating point) does not commute with
-moving a polygon, not even by whole pixels. So polygons are drawn where they lie in the image, as run lengths:
-that costs time and memory in proportion to their outline, and the crop is cut from the runs.
+COCO's rule rounds corners to a fifth of a pixel and walks along the edges in floating point. Moving a polygon, even by
+whole pixels, can so change its pixels. Therefore polygons are drawn at their place in the image, as run lengths, which
+costs time and memory in proportion to the outline, and the crop is cut from the runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def polygons_to_rle(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> b
     """The union of polygon parts as a COCO compressed string.
 
     Args:
-        parts: each (n, 2) x y in pixels, n of 3 or more, open or closed; what lies outside the image is cut off.
+        parts: each (n, 2) x y in pixels, n of 3 or more, open or closed; they are clipped to the image.
         image_hw: size of the image.
 
     Raises:
@@ -47,14 +47,14 @@ def polygons_to_crop(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> 
     """The union of polygon parts as a bitmap cropped to its tight box.
 
     Args:
-        parts, image_hw: as `polygons_to_rle` takes them.
+        parts, image_hw: as in `polygons_to_rle`.
 
     Returns:
         bitmap: (h, w) uint8 of 0 and 1, C-contiguous; (0, 0) when no pixel is covered.
         origin_xy: the image pixel of its top left corner.
 
     Raises:
-        DataError: as `polygons_to_rle`.
+        DataError: as in `polygons_to_rle`.
     """
     return rle_to_crop(polygons_to_rle(parts, image_hw), image_hw)
 
@@ -62,5 +62,5 @@ def polygons_to_crop(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> 
 def polygon_area(points: np.ndarray) -> float:
     """The area in square pixels that an (n, 2) polygon encloses (shoelace formula); orientation does not matter."""
     x, y = np.asarray(points, dtype=np.float64).T
-    x, y = x - x[0], y - y[0]  # near the origin products lose less
+    x, y = x - x[0], y - y[0]  # near the origin products lose less precision
     return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)

@@ -1,7 +1,7 @@
 """The slow, readable twins of the kernels: float64, plain loops over boxes, bins and pixels.
 
-Here is what each operation means; the fast versions are tested against it. Boxes are continuous edges
-x1 y1 x2 y2 and pixel i covers [i, i + 1), so its centre lies at i + 0.5.
+They define what each operation means, and the fast versions are tested against them. Boxes are continuous edges
+x1 y1 x2 y2, and pixel i covers [i, i + 1), so its centre is at i + 0.5.
 `ops.reference_masks` holds the twins of mask pasting and run lengths.
 """
 
@@ -39,14 +39,14 @@ def iou(a: Box, b: Box) -> float:
 
 
 def generalised_iou(a: Box, b: Box) -> float:
-    """IoU, less the part of the smallest box around both that belongs to neither."""
+    """IoU minus the share of the smallest box around both that belongs to neither."""
     around = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
     union = area(a) + area(b) - intersection(a, b)
     return iou(a, b) - (area(around) - union) / area(around)
 
 
 def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
-    """How far the centre moves, in anchor sides, and how the sides grow, as logarithms; each times its weight."""
+    """The shift of the centre in anchor sides and the growth of the sides as logarithms, each times its weight."""
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
     t_x = ((box[0] + box[2]) / 2 - (anchor[0] + anchor[2]) / 2) / anchor_w
     t_y = ((box[1] + box[3]) / 2 - (anchor[1] + anchor[3]) / 2) / anchor_h
@@ -61,8 +61,8 @@ def decode(
     weights: Sequence[float],
     growth_bound: Literal["above", "both", "none"] = "above",
 ) -> tuple[float, float, float, float]:
-    """The box that `encode` came from; no side grows by more than a factor of 62.5, if there is a bound, nor
-    shrinks by more with `both`."""
+    """The box from which `encode` computed the offsets. With a bound no side grows by more than a factor of 62.5, and
+    with `both` none shrinks by more."""
     bound = math.inf if growth_bound == "none" else MAX_LOG_SCALE
     least = -MAX_LOG_SCALE if growth_bound == "both" else -math.inf
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
@@ -74,10 +74,10 @@ def decode(
 
 
 def nms(boxes: Sequence[Box], iou_threshold: float, labels: Sequence[int] | None = None) -> list[int]:
-    """Numbers of the boxes that no better survivor (of the same label) overlaps by more than the threshold.
+    """Numbers of the boxes that no higher-scoring survivor (of the same label) overlaps by more than the threshold.
 
     Args:
-        boxes: best first.
+        boxes: highest-scoring first.
     """
     kept: list[int] = []
     for i, box in enumerate(boxes):
@@ -90,7 +90,7 @@ def nms(boxes: Sequence[Box], iou_threshold: float, labels: Sequence[int] | None
 def bilinear(cells: np.ndarray, y: float, x: float) -> np.ndarray:
     """The value between the four cells around (y, x), where whole numbers are cells.
 
-    A point up to one cell outside counts as on the border; further out everything is zero.
+    A point up to one cell outside the map is moved to the border; further outside everything is zero.
 
     Args:
         cells: (h, w, ...) float64.
@@ -116,7 +116,7 @@ def sampled_bins(
     sampling_ratio: int,
     reduce: Literal["average", "max"],
 ) -> np.ndarray:
-    """The mean or maximum of the points spread evenly over each bin of a rectangle.
+    """The mean or maximum of points that are evenly spaced in each bin of a rectangle.
 
     Args:
         cells: (h, w, C) float64.
@@ -157,12 +157,13 @@ def roi_align(
     aligned: bool,
     reduce: Literal["average", "max"] = "average",
 ) -> np.ndarray:
-    """Each bin of a RoI is the mean or maximum of points spread evenly over it (`sampled_bins`).
+    """Each bin of a RoI is the mean or maximum of evenly spaced points in it (`sampled_bins`).
 
     Args:
         features: one (B, C, h, w) array a level.
-        boxes: R RoIs in network-input pixels, of image `image_index` and to be read from `level`.
-        aligned: cell i lies at i + 0.5, as pixels do; False is the older rule: at i, and RoIs at least one cell wide.
+        boxes: R RoIs in network-input pixels, in the images `image_index` and read from the levels `level`.
+        aligned: the centre of cell i is at i + 0.5, as with pixels; False is the older rule, in which it is at i and
+            RoIs are at least one cell wide.
 
     Returns:
         (R, C, output_size, output_size).
@@ -202,13 +203,13 @@ def roi_pool(
 ) -> np.ndarray:
     """Each bin of a RoI rounded to cells is the maximum of the cells it touches, 0 where there are none.
 
-    The arguments and the result are `roi_align`'s.
+    Arguments and result are those of `roi_align`.
     """
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
         cells = features[k][image]
         left, top, width, height = whole_cells(box, strides[k])
-        # In float32, whose rounding makes the last bin a cell larger for some sizes, in torchvision too.
+        # In float32, whose rounding makes the last bin a cell larger for some sizes, as in torchvision.
         step = np.arange(output_size + 1, dtype=np.float32)
         x, y = (
             step * (np.float32(width) / np.float32(output_size)),
@@ -235,7 +236,7 @@ def roi_warp(
     sampling_ratio: int,
     reduce: Literal["average", "max"],
 ) -> np.ndarray:
-    """`roi_align` on the whole cells of `roi_pool`; cell i lies at i + 0.5. The arguments are `roi_align`'s."""
+    """`roi_align` on the whole cells of `roi_pool`; cell i lies at i + 0.5. The arguments are those of `roi_align`."""
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
         left, top, width, height = whole_cells(box, strides[k])
@@ -261,7 +262,7 @@ def roi_crop(
     trim: float,
 ) -> np.ndarray:
     """Points spread evenly from one corner of the RoI to the other; the centres of a map's outermost cells are the
-    ends of the image. The arguments and the result are `roi_align`'s.
+    ends of the image. Arguments and result are those of `roi_align`.
 
     Args:
         trim: by how many pixels boxes and images end before their edge.
@@ -290,7 +291,7 @@ def mask_target(
     threshold: float | None = None,
     crop_and_resize: bool = False,
 ) -> np.ndarray:
-    """What the mask branch should say of one RoI: the share of each of its cells that the object covers.
+    """The target of the mask branch for one RoI: the share of each of its cells that the object covers.
 
     Args:
         bitmap: (H, W) of the whole original image, 0 and 1.

@@ -1,6 +1,6 @@
 """The slow, readable twins of `ops.paste` and `ops.rle`: whole images in float64, one mask at a time.
 
-For tests and for reading; each function says the rule that its fast twin obeys.
+They are for tests and for reading: each function states the rule that its fast twin follows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def bilinear(mask: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-    """Samples an (h, w) mask at the grid ys x xs; whole numbers are its cells, and zeros lie around it.
+    """Samples an (h, w) mask at the grid ys x xs; whole numbers are its cells, and it is zero around them.
 
     Returns:
         (len(ys), len(xs)) float64.
@@ -61,7 +61,7 @@ def paste_expanded_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, i
 
 
 def paste_whole_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-    """The (H, W) probabilities of one (M, M) mask resized to its rounded box, between the least and the largest of the
+    """The (H, W) probabilities of one (M, M) mask resized to its rounded box and clipped to the range of the
     mask."""
     x1, y1, x2, y2 = box = np.asarray(box, dtype=np.float32).round()
     result = np.zeros(image_hw)
@@ -74,7 +74,7 @@ def paste_whole_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]
 
 
 def run_lengths(image: np.ndarray) -> list[int]:
-    """COCO's runs of an (H, W) image: down the columns, background first."""
+    """COCO's run lengths of an (H, W) image: down the columns, background first."""
     runs, colour = [0], 0
     for pixel in image.T.ravel().tolist():
         if bool(pixel) != bool(colour):
@@ -85,8 +85,8 @@ def run_lengths(image: np.ndarray) -> list[int]:
 
 
 def string_of_runs(runs: list[int]) -> bytes:
-    """COCO's compressed string: from the fourth run on differences to the last but one; five bits a character,
-    low bits first, bit 32 when more follow, "0" added; the highest bit written is the sign."""
+    """COCO's compressed string. From the fourth run on it stores the difference to the run before the last. A number is
+    written five bits a character, low bits first, plus bit 32 if more follow, plus "0"; its highest bit is the sign."""
     text = bytearray()
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run

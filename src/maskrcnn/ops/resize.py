@@ -29,12 +29,12 @@ def network_scale(
 
     Args:
         height, width: pixels of the original image.
-        short_side, long_side: the short side is brought to `short_side` unless the long one would pass
-            `long_side` (paper section 3.1).
-        min_scale: no smaller factor than this brings the short side to `short_side`.
-        scale: the same factor for every image instead, still capped by `long_side`.
+        short_side, long_side: the short side becomes `short_side`, or less if the long side would exceed `long_side`
+            (paper section 3.1).
+        min_scale: lower bound of the factor that brings the short side to `short_side`.
+        scale: one factor for all images instead, still capped by `long_side`.
         fixed_size: (height, width) to fit inside instead.
-        rounding: with `half_even`, `long_side` caps only what rounds to more than it.
+        rounding: with `half_even`, `long_side` caps only long sides that round to more than it.
     """
     if fixed_size is not None:
         return min(fixed_size[0] / height, fixed_size[1] / width)
@@ -51,7 +51,7 @@ def network_size(height: int, width: int, *, rounding: Rounding = "round", **lim
 
     Args:
         height, width: pixels of the original image.
-        limits: those of `network_scale`.
+        limits: arguments of `network_scale`.
         rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
             side and the scale can fall just below the whole number and lose a pixel; `half_even` as Python and
             Matterport do; `short_side` rounds the short side and takes the long one as its multiple, rounded down

@@ -1,7 +1,7 @@
-"""COCO run lengths: column by column through the whole image, background first; and their compressed string.
+"""COCO run lengths, column by column through the whole image with background first, and their compressed string.
 
-Everything here works on the runs: time and memory follow the number of runs and the size of the object,
-never the size of the image. A span is one foreground run, as the half-open range of flat pixel numbers
+Everything here works on the runs, so that time and memory grow with the number of runs and the size of the object,
+never with the size of the image. A span is one foreground run, as the half-open range of flat pixel numbers
 x * height + y.
 
 Legend: K spans, R runs, N masks.
@@ -16,12 +16,12 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 
-# The compressed string stores five bits a character from "0" on, bit 32 says that more follow (the format of
-# the COCO API). Eight characters hold 39 bits: far above any image, and sums of them cannot overflow int64.
+# The compressed string stores five bits a character, added to "0"; bit 32 means that more characters follow (the format
+# of the COCO API). Eight characters hold 39 bits, far more than any image needs, and their sums cannot overflow int64.
 _FIRST = 48
 _MORE = 32
 _MOST_CHARACTERS = 8
-_CHARACTERS_AT_ONCE = 1 << 18  # that are decoded: some fifty bytes of memory each
+_CHARACTERS_AT_ONCE = 1 << 18  # decoded at a time; each takes some fifty bytes of memory
 _ONE_MORE_CHARACTER_FROM = np.array([1 << (5 * n - 1) for n in range(1, 13)], dtype=np.int64)
 
 
@@ -69,7 +69,7 @@ def decode_runs(counts: bytes) -> np.ndarray:
 
 
 def _fault(counts: bytes, runs: np.ndarray) -> str:
-    """What is wrong with a string."""
+    """Says what is wrong with a malformed string."""
     codes = np.frombuffer(counts, dtype=np.uint8) - np.uint8(_FIRST)
     if int(codes.max()) >= 2 * _MORE:
         at = int(np.argmax(codes >= 2 * _MORE))
@@ -88,11 +88,12 @@ def decode_many(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.nd
     """The run lengths of N compressed strings at once.
 
     Returns:
-        runs: (R,) int64, one string after another; those of a malformed string have no meaning.
+        runs: (R,) int64, one string after another; the runs of a malformed string have no meaning.
         sizes: (N,) int64, runs of each string.
         sound: (N,) bool, False for a malformed string.
     """
-    codes = np.frombuffer(b"".join(strings), dtype=np.uint8) - np.uint8(_FIRST)  # below "0" it wraps: seen as too large
+    # Characters below "0" wrap around and count as too large.
+    codes = np.frombuffer(b"".join(strings), dtype=np.uint8) - np.uint8(_FIRST)
     stops = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
     sound = np.ones(len(strings), dtype=np.bool_)
     sizes = np.zeros(len(strings), dtype=np.int64)
@@ -101,13 +102,13 @@ def decode_many(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.nd
     last = (codes & _MORE) == 0
     finals = stops[np.diff(stops, prepend=0) > 0] - 1  # the last character of each string that has any
     unfinished = finals[~last[finals]]
-    last[finals] = True  # a number never goes on in the next string
+    last[finals] = True  # a number never continues in the next string
     ends = np.flatnonzero(last) + 1
     starts = np.concatenate([[0], ends[:-1]])
     lengths = ends - starts
     place = np.minimum(np.arange(len(codes)) - np.repeat(starts, lengths), _MOST_CHARACTERS)
     runs = np.add.reduceat((codes & 31).astype(np.int64) << (5 * place), starts)
-    # The sign of two's complement.
+    # Numbers are two's complement: the highest bit is the sign.
     runs -= ((codes[ends - 1] & 16) != 0).astype(np.int64) << (5 * np.minimum(lengths, _MOST_CHARACTERS))
     sizes = np.diff(np.searchsorted(ends, stops, side="right"), prepend=0)
     _add_up(runs, sizes)
@@ -122,20 +123,21 @@ def decode_many(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def _add_up(runs: np.ndarray, sizes: np.ndarray) -> None:
-    """Turns differences into runs, in place: from the fourth on, each is to the last run of the same colour."""
-    rows = (sizes + 1) // 2  # of two runs each, so that one colour stands in one column
+    """Turns differences into runs, in place. From the fourth run on a string stores the difference to the last run of
+    the same colour."""
+    rows = (sizes + 1) // 2  # of two runs each, so that each colour is one column
     first_row = np.cumsum(rows) - rows
     index = np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     row, column = np.repeat(first_row, sizes) + index // 2, index % 2
     table = np.zeros((int(rows.sum()) + 1, 2), dtype=np.int64)
-    table[row + 1, column] = np.where(index == 0, 0, runs)  # the first run is no start of a sum
+    table[row + 1, column] = np.where(index == 0, 0, runs)  # sums do not start at the first run
     table = np.cumsum(table, axis=0)
     sums = table[row + 1, column] - table[np.repeat(first_row, sizes), column]
     runs[:] = np.where(index == 0, runs, sums)
 
 
 def count_pixels(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels of N compressed strings and those of the foreground, (N,) int64 each; -1 for malformed ones."""
+    """All pixels and foreground pixels of N compressed strings, (N,) int64 each; -1 for malformed strings."""
     pixels, foreground = np.full((2, len(strings)), -1, dtype=np.int64)
     lengths = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
     cuts = np.flatnonzero(np.diff(lengths // _CHARACTERS_AT_ONCE)) + 1
@@ -150,7 +152,7 @@ def count_pixels(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spans_from_runs(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends, (K,) int64 each, of the foreground runs that are not empty."""
+    """Starts and ends, (K,) int64 each, of the foreground runs with at least one pixel."""
     edges = np.cumsum(runs)
     starts, ends = edges[0 : len(edges) - 1 : 2], edges[1::2]
     full = ends > starts
@@ -206,7 +208,7 @@ def to_box(runs: np.ndarray, height: int) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     first, last = starts // height, (ends - 1) // height
     x1, x2 = int(first[0]), int(last[-1]) + 1
-    if (first != last).any():  # a run goes on in the next column: through the bottom row and the top row
+    if (first != last).any():  # a run continues in the next column, through the bottom row and the top row
         return x1, 0, x2, height
     return x1, int((starts % height).min()), x2, int(((ends - 1) % height).max()) + 1
 
@@ -228,7 +230,7 @@ def crop_to_rle(bitmap: np.ndarray, origin_xy: tuple[int, int], image_hw: tuple[
         raise ValueError(
             f"expected a crop inside an image of {width} x {height}, found {w} x {h} pixels at ({x0}, {y0})"
         )
-    padded = np.zeros((w, h + 2), dtype=np.int8)  # a column's runs start and end inside it
+    padded = np.zeros((w, h + 2), dtype=np.int8)  # so that the runs of a column start and end inside it
     padded[:, 1:-1] = (bitmap != 0).T
     column, row = np.nonzero(padded[:, 1:] != padded[:, :-1])
     edges = (x0 + column) * height + y0 + row
@@ -255,9 +257,9 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
 
 
 def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """As `rle_to_crop`, of (R,) run lengths of an image of that height."""
+    """The same as `rle_to_crop`, from the (R,) run lengths of an image of that height."""
     x1, y1, x2, y2 = to_box(runs, height)
-    # Cut the spans at column ends: a span over columns a..b gives b - a + 1 pieces.
+    # Spans are cut at the ends of columns: a span over columns a..b gives b - a + 1 pieces.
     starts, ends = spans_from_runs(runs)
     first = starts // height
     pieces = (ends - 1) // height - first + 1
@@ -266,7 +268,7 @@ def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, 
     top = np.maximum(np.repeat(starts, pieces) - column * height, 0) - y1
     bottom = np.minimum(np.repeat(ends, pieces) - column * height, height) - y1
     steps = np.zeros((x2 - x1, y2 - y1 + 1), dtype=np.int8)
-    steps[column - x1, top] += 1  # no two spans share a start or an end, so that no index comes twice
+    steps[column - x1, top] += 1  # no two spans share a start or an end, so that no index occurs twice
     steps[column - x1, bottom] -= 1
     filled = np.cumsum(steps[:, :-1], axis=1, dtype=np.int8)
     return np.ascontiguousarray(filled.T).view(np.uint8), (x1, y1)

@@ -1,9 +1,9 @@
 """RoIAlign over all levels of a pyramid in one call, as a weighted embedding-bag lookup.
 
 With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a
-weighted sum of table rows: bilinear weights are products of one weight per axis, so each axis is
-solved once per RoI. Forward and backward are then one `embedding_bag` each, on any device and in
-bfloat16. Averages on a GPU are a Triton kernel, `ops.roi_align_triton`. `ops.reference.roi_align` is
+weighted sum of table rows. A bilinear weight is the product of one weight per axis, so each axis is
+computed once per RoI. Forward and backward are then one `embedding_bag` each, on any device and in
+bfloat16. On a GPU averages are a Triton kernel, `ops.roi_align_triton`. `ops.reference.roi_align` is
 the slow twin; `ops.roi_pool` holds RoIPool and RoIWarp.
 
 Legend: B images, C channels, R RoIs, O output side, S samples an axis and bin, N cells of all maps.
@@ -25,9 +25,9 @@ from maskrcnn.ops.weighted_rows import weighted_rows
 
 Reduce = Literal["average", "max"]
 
-# Sample values that `max` holds at once: 256 MB of float32.
+# Values of samples that `max` holds at a time: 256 MB of float32.
 _CHUNK_VALUES = 1 << 26
-_FAR = 1e6  # cells; float32 still tells half cells apart, and sums and products stay finite
+_FAR = 1e6  # cells; there float32 still resolves half cells, and sums and products stay finite
 
 
 def level_of(
@@ -45,7 +45,7 @@ def level_of(
 
     Args:
         boxes: (R, 4), network-input pixels.
-        levels: how many levels there are; the result is clamped to 0..levels-1.
+        levels: number of levels; the result is clamped to 0..levels-1.
         lowest: the number of the first level, P2.
         rounding: `floor` of equation 1, or `round` to the nearest level (Matterport).
         level_epsilon, size_epsilon: small terms that keep exact powers of two on their level despite rounding down,
@@ -59,18 +59,18 @@ def level_of(
 
 
 def in_cells(boxes: Tensor, level: Tensor, strides: Sequence[float]) -> Tensor:
-    """Edges of boxes in cells of their level, (R, 4) float32 x1 y1 x2 y2, finite; the arguments are `roi_align`'s."""
+    """Edges of boxes in cells of their level, (R, 4) float32 x1 y1 x2 y2, finite; arguments as in `roi_align`."""
     with torch.no_grad():
-        # Each number is written by the device itself: a tensor brought there would make the call wait for it.
+        # Each number is written on the device: copying a tensor there would make the call wait.
         stride = torch.stack([boxes.new_full((), float(s)) for s in strides])[level]
         edges = boxes / stride[:, None]
-        # Boxes that are not numbers, of a network that diverges, must not become positions: they read nothing.
+        # A network that diverges gives boxes that are not finite. They must not become positions, and read nothing.
         return edges.masked_fill(~edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
 
 
 @dataclass(frozen=True)
 class RoIMaps:
-    """The maps that R RoIs read, with the cells of all levels as one table.
+    """The feature maps that R RoIs are read from, with the cells of all levels as one table.
 
     Attributes:
         table: (N, C), level by level, image by image, row by row.
@@ -85,10 +85,10 @@ class RoIMaps:
 
 
 def roi_maps(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> RoIMaps:
-    """The table of the features and where RoIs read it; the arguments are those of `roi_align`."""
+    """The table of the features, and the part of it that is the map of each RoI; arguments as in `roi_align`."""
     channels = features[0].shape[1]
     tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
-    table = torch.cat(tables) if len(tables) > 1 else tables[0]  # one channels-last map is its own table
+    table = torch.cat(tables) if len(tables) > 1 else tables[0]  # a single channels-last map is already a table
     with torch.no_grad():
         per_level = [(f.shape[0] * f.shape[2] * f.shape[3], f.shape[2], f.shape[3]) for f in features]
         shape = torch.tensor(per_level, device=level.device)
@@ -119,12 +119,12 @@ def roi_align(
         strides: network-input pixels a cell of each level.
         output_size: O.
         sampling_ratio: samples a bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
-            one, as torchvision and Detectron2 do. Bins then differ in size: without the kernel the call waits for the
-            device.
+            one, as torchvision and Detectron2 do. Bins then differ in size, and without the kernel the call waits for
+            the device.
         aligned: continuous coordinates, with cell centres at i + 0.5; False is the older rule without the
             half pixel, in which a RoI is at least one cell wide.
-        reduce: what a bin takes of its samples; of equal maxima the first has the gradient. "max" waits for the
-            device.
+        reduce: how the samples of a bin are reduced. The first of equal maxima gets the gradient, and "max" waits for
+            the device.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -153,18 +153,18 @@ def roi_align(
 def pool_samples(
     maps: RoIMaps, low: Tensor, length: Tensor, *, output_size: int, sampling_ratio: int, reduce: Reduce
 ) -> Tensor:
-    """Cuts rectangles into O x O bins, samples these bilinearly and reduces the samples.
+    """Divides rectangles into O x O bins, samples each bin bilinearly and reduces its samples.
 
     Args:
-        low, length: (R, 2) float32, x and y of the rectangles' corner and their sides, in cells where whole
+        low, length: (R, 2) float32, top left corners and sides of the rectangles, x and y in cells, where whole
             numbers are cell centres.
-        output_size, sampling_ratio, reduce: as `roi_align` takes them.
+        output_size, sampling_ratio, reduce: as in `roi_align`.
 
     Returns:
         (R, C, O, O), channels-last in memory.
 
     Raises:
-        ConfigError: as `roi_align` does.
+        ConfigError: as in `roi_align`.
     """
     if sampling_ratio < 0:
         raise ConfigError(f"expected sampling_ratio 0 (adaptive) or more, found {sampling_ratio}")
@@ -196,7 +196,7 @@ def table_rows(maps: RoIMaps, y: Tensor) -> Tensor:
 def to_maps(pooled: Tensor, count: int, output_size: int) -> Tensor:
     """(R*O*O, C), bin after bin -> (R, C, O, O), channels-last in memory.
 
-    With no RoIs `pooled` is an empty piece of the table, so that the step still has a gradient (of zero) everywhere.
+    Without RoIs `pooled` is an empty slice of the table, so that every parameter still gets a gradient, of zero.
     """
     return pooled.view(count, output_size, output_size, pooled.shape[1]).permute(0, 3, 1, 2)
 
@@ -205,12 +205,12 @@ def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: 
     """All pairs of a row and a column in each of the R*O*O bins, bin after bin.
 
     Args:
-        row_count, column_count: (R, O) int64, how many of its slots each bin uses on an axis; may be 0.
-        row_slots, column_slots: slots there are.
+        row_count, column_count: (R, O) int64, number of slots that each bin uses on an axis; may be 0.
+        row_slots, column_slots: number of slots of a bin.
 
     Returns:
-        (P,) int64 positions of the rows in a table (R, O, row_slots) laid flat, the same of the columns, and
-        (R*O*O,) where the pairs of each bin begin: `embedding_bag`'s offsets.
+        (P,) int64 positions of the rows in a flattened table (R, O, row_slots), (P,) int64 the same for the columns,
+        and (R*O*O,) int64 where the pairs of each bin begin, as `embedding_bag` takes its offsets.
     """
     bins = row_count.shape[1]
     size = (row_count[:, :, None] * column_count[:, None, :]).flatten()
@@ -225,12 +225,12 @@ def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: 
 
 @dataclass(frozen=True)
 class Axis:
-    """What the bins of each RoI read on one axis: up to S samples of K cells each.
+    """The cells that the bins of each RoI read on one axis: up to S samples of K cells each.
 
     Attributes:
         cells: (R, O, S, K) int64, inside the map.
-        weights: (R, O, S, K) float32, of each cell in its sample; zeros outside the map and in unused samples.
-        number: (R, O) int64, how many of the S samples are in use, at least one.
+        weights: (R, O, S, K) float32, weight of each cell in its sample; zero outside the map and in unused samples.
+        number: (R, O) int64, how many of the S samples are used, at least one.
     """
 
     cells: Tensor
@@ -258,10 +258,11 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
     slot = torch.arange(slots, device=low.device, dtype=low.dtype)
     used = slot < number[..., None]
     sample = first[..., None] + torch.minimum(slot, number[..., None] - 1)
-    # In torchvision's order, which gives its positions to the last bit (csrc/ops/cpu/roi_align_common.h).
+    # The order of torchvision's arithmetic, which gives the same bits (csrc/ops/cpu/roi_align_common.h).
     at = (low + step * size)[..., None] + (sample + 0.5) * size[..., None] / count[..., None]  # (R, O, S)
     last = (cells - 1).to(at.dtype)[:, None, None]
-    # Samples more than one cell outside count as zero; those nearer are moved to the border (torchvision, Detectron2).
+    # A sample more than one cell outside the map is zero; a nearer one is moved to the border (torchvision,
+    # Detectron2).
     inside = (at >= -1.0) & (at <= last + 1.0) & used
     at = torch.minimum(at.clamp(min=0.0), last)
     before = at.floor()
@@ -274,22 +275,23 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
 
 
 def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """First sample of each bin to look at and how many: those on the map, and one or two of the zeros on either side.
+    """The first sample of each bin that is computed, and how many are: those on the map, and one or two outside it on
+    either side, which are zero.
 
-    Without this a RoI of a million cells, of a network that diverges, would have as many samples.
+    Without this limit a RoI of a million cells, which a network that diverges may give, would have as many samples.
 
     Args:
-        low: (R, O) start of the bins; spacing, cells, count: (R, 1), distance of samples, cells of the axis and
-            samples a bin.
+        low: (R, O) start of the bins.
+        spacing, cells, count: (R, 1) distance of samples, cells of the axis, samples a bin.
     """
-    spacing = spacing.clamp(min=0.5)  # what it exceeds where a bin has several samples
+    spacing = spacing.clamp(min=0.5)  # where a bin has several samples their spacing is larger
     first = (((-1 - low) / spacing - 0.5).floor() - 1).clamp(min=0).minimum(count - 1)
     stop = (((cells - low) / spacing - 0.5).floor() + 3).minimum(count).maximum(first + 1)
     return first, stop - first
 
 
 def _merged(axis: Axis) -> Axis:
-    """The same sums with each cell once: samples stand at most a cell apart, so neighbours share cells."""
+    """The same weighted sums with each cell once. Samples are at most a cell apart, so that neighbours share cells."""
     first, last = axis.cells[:, :, 0, 0], axis.cells[:, :, -1, -1]
     number = last - first + 1
     slots = int(number.max())
@@ -300,11 +302,11 @@ def _merged(axis: Axis) -> Axis:
 
 
 def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """One bag of T * T pairs of a row and a column for each bin, where all bins use all T = S * K of both."""
+    """(R*O*O, C) averages of bins that all use their T = S * K rows and columns: a bag of T * T pairs each."""
     taps = rows.cells.shape[2] * rows.cells.shape[3]
 
     def of_pairs(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, O, 1, T * T) and (R, 1, O, T * T): torch combines long runs of numbers faster than T by T."""
+        """(R, O, 1, T * T) and (R, 1, O, T * T): torch combines long rows of numbers faster than T by T blocks."""
         return (
             along_y.flatten(2).repeat_interleave(taps, dim=2)[:, :, None],
             along_x.flatten(2).repeat(1, 1, taps)[:, None],
@@ -317,7 +319,7 @@ def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 
 def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """The (P, K*K) table rows and weights of all used samples, bin after bin, and the offsets of the bins."""
+    """(P, K*K) table rows and weights of all used samples, bin after bin, and the offsets of the bins."""
     y, x, offsets = bags(rows.number, columns.number, rows.cells.shape[2], columns.cells.shape[2])
     taps = rows.cells.shape[3]
     index = rows.cells.view(-1, taps)[y][:, :, None] + columns.cells.view(-1, taps)[x][:, None, :]
@@ -326,20 +328,20 @@ def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _adaptive_averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """One bag a bin, of its own number of cells."""
+    """(R*O*O, C) averages of bins with different numbers of cells: a bag each."""
     index, weights, offsets = _pairs(rows, columns)
     return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
 
 
 def _maxima(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """One bag of four cells a sample, then one bag of samples a bin."""
+    """(bins, C) maxima: each sample is a bag of four cells, and each bin then a bag of samples."""
     index, weights, offsets = _pairs(rows, columns)
     samples = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
     return F.embedding_bag(torch.arange(len(samples), device=table.device), samples, offsets, mode="max")
 
 
 def _chunks(rows: Axis, columns: Axis, channels: int) -> Iterator[tuple[Axis, Axis]]:
-    """Runs of RoIs whose samples fit in memory; the gradient keeps positions only, not sample values."""
+    """Consecutive RoIs whose samples fit in memory. The gradient keeps positions, but no values of samples."""
     values = rows.number.sum(1) * columns.number.sum(1) * channels
     chunk = (values.cumsum(0) - values) // _CHUNK_VALUES
     start = 0

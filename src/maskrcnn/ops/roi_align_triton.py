@@ -1,13 +1,15 @@
 """RoIAlign's averages over all levels of a pyramid as one Triton kernel, forward and backward.
 
-The samples of a bin form a grid and the rules at the border hold for each axis alone, so a bin is
-`sum over y and x of Wy[p, y] Wx[q, x] F[y, x]`: what a cell weighs on an axis is the average of the hat functions of a
-bin's samples. One program takes a row of bins of a RoI and a block of channels, and walks over the cells under it:
-forward it adds cells to bins, backward bins to cells. Each cell is then read, or added to, once a row of bins and not
-once a sample and corner. How far it walks is read from data, so nothing waits for the host.
+The samples of a bin form a grid, and the rules at the border hold for each axis by itself, so a bin is
+`sum over y and x of Wy[p, y] Wx[q, x] F[y, x]`. The weight of a cell on an axis is the average of the hat functions of
+the bin's samples. One program takes a row of bins of a RoI and a block of channels, and walks over the cells under it:
+forward it adds cells to bins, backward bins to cells. So each cell is read, or added to, once for a row of bins and not
+once for every corner of every sample. The program reads from memory how far it has to walk, so that the host need not
+wait for sizes.
 
-`ops.roi_align` chooses between this and its lookup; `ops.reference.roi_align` is the slow twin. Triton comes with
-torch for GPUs on Linux alone, so import this file where it is needed. With TRITON_INTERPRET=1 the kernel runs on a CPU.
+`ops.roi_align` chooses between this kernel and its lookup; `ops.reference.roi_align` is the slow twin. Triton comes
+only with torch for GPUs on Linux, so this file is imported inside functions. With TRITON_INTERPRET=1 the kernel runs on
+a CPU.
 
 Legend: B images, C channels, R RoIs, O output side, N cells of all maps; p, q row and column of a bin.
 """
@@ -24,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 LEVELS = 5  # of a pyramid, for which the kernel has arguments
-# Values of a tile of bins and channels: 64 registers of each of the 32 threads of a program.
+# Values of a tile of bins and channels: 64 registers in each of the 32 threads of a program.
 _TILE = 2048
 
 
@@ -48,15 +50,15 @@ def pool_averages(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """Cuts rectangles into O x O bins and averages bilinear samples of these; only the features have a gradient.
+    """Divides rectangles into O x O bins and averages bilinear samples of each; only the features have a gradient.
 
-    Sums are float32 in any dtype. Gradients are added in no fixed order, so their last bits change from run to run.
-    A cell that is not finite reaches the bins of its whole row in a RoI.
+    Sums are float32, whatever the dtype. Gradients are added in no fixed order, so their last bits change from run to
+    run. A cell that is not finite reaches all bins of its row in a RoI.
 
     Args:
         features: one (B, C, h, w) map a level, at most five, of one dtype; those not channels-last are copied.
-        low, length: (R, 2) float32, finite, x and y of the rectangles' corner and their sides, in cells of the RoI's
-            own level, where whole numbers are cell centres.
+        low, length: (R, 2) float32, finite, top left corners and sides of the rectangles, x and y in cells of the
+            RoI's own level, where whole numbers are cell centres.
         image_index, level: (R,) int64, into the batch and into `features`.
         output_size: O.
         sampling_ratio: samples a bin and axis; 0 takes ceil(side in cells / O) for each RoI and axis, at least one.
@@ -83,7 +85,7 @@ def _pool(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`pool_averages` with channels last: maps (B, h, w, C) -> (R, O, O, C). One operator for `torch.compile`."""
+    """`pool_averages` with channels last: maps (B, h, w, C) -> (R, O, O, C). It is one operator for `torch.compile`."""
     pooled = maps[0].new_empty((len(low), output_size, output_size, maps[0].shape[3]))
     _launch(pooled, [m.contiguous() for m in maps], low, length, image_index, level, sampling_ratio, backward=False)
     return pooled
@@ -121,7 +123,7 @@ def _gradient(
 ) -> Tensor:
     """(R, O, O, C) -> (N, C) float32, the gradient of the cells level by level, image by image, row by row.
 
-    One tensor for all levels, because an operator may not return pieces of one.
+    It is one tensor for all levels, because an operator may not return views of one.
     """
     channels = gradient.shape[3]
     table = gradient.new_zeros((_cells(images, heights, widths), channels), dtype=torch.float32)
@@ -202,15 +204,16 @@ def _launch(
             side=side,
             ratio=sampling_ratio,
             backward=backward,
-            row_block=4,  # cells that a row of bins touches with two samples a bin, of up to four cells a side
+            row_block=4,  # cells under a row of bins of two samples, where a bin has up to four cells a side
             column_block=column_block,
             channel_block=channel_block,
-            num_warps=1,  # holds whole channels of the tile: sums over bins ask no other warp
-            enable_fp_fusion=False,  # positions are rounded as torch does: one cell outside counts, a bit more does not
+            num_warps=1,  # one warp holds the whole tile, so that sums over bins need no other warp
+            # Positions must have torch's rounding: a sample exactly one cell outside counts, a bit further not.
+            enable_fp_fusion=False,
         )
 
 
-# Sizes of maps differ from batch to batch; without this Triton would compile anew for each that 16 divides or not.
+# The sizes of maps differ between batches. Otherwise Triton would compile again, depending on which of them 16 divides.
 @triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(LEVELS)])
 def _walk(
     bins,
@@ -241,17 +244,17 @@ def _walk(
     column_block: tl.constexpr,
     channel_block: tl.constexpr,
 ):
-    """The cells under one row of bins, a few rows of cells by one column at a time.
+    """Walks over the cells under one row of bins, a few rows of cells by one column at a time.
 
-    A program a RoI would add to each cell once, and this one adds again to the rows of cells that two rows of bins
-    share. But there are enough of these programs to fill a GPU, and the tile of bins stays in registers.
+    One program for a whole RoI would add to each cell once; this one adds twice to the rows of cells that two rows of
+    bins share. In return there are enough programs to fill a GPU, and the tile of bins stays in registers.
     """
     program = tl.program_id(0).to(tl.int64)
     roi, p = program // side, (program % side).to(tl.float32)
     at_level = tl.load(level + roi)
     height = _of_level(at_level, h0, h1, h2, h3, h4)
     width = _of_level(at_level, w0, w1, w2, w3, w4)
-    # Offsets pass 2^31 in large batches: what they come from is int64.
+    # Offsets exceed 2^31 in large batches, so they are computed in int64.
     cells = _of_level(at_level, map0, map1, map2, map3, map4) + tl.load(image_index + roi) * height * width * channels
     x_low, x_size, x_count = _axis(low + 2 * roi, length + 2 * roi, side, ratio)
     y_low, y_size, y_count = _axis(low + 2 * roi + 1, length + 2 * roi + 1, side, ratio)
@@ -272,7 +275,7 @@ def _walk(
         for x in range(left, right + 1):
             of_columns = _weights(q.to(tl.float32), x, x_low, x_size, x_count, width, ratio)
             place = cells + ((y.to(tl.int64) * width + x) * channels)[:, None] + c[None, :]
-            # Cells without a weight, between samples that stand far apart and outside the map, are let alone.
+            # Cells without a weight, which lie between distant samples or outside the map, are skipped.
             used = (of_rows * tl.sum(of_columns, axis=0) > 0)[:, None] & (c < channels)[None, :]
             if backward:
                 column = tl.sum(of_columns[:, None] * tile, axis=0)
@@ -292,8 +295,8 @@ def _of_level(level, of0, of1, of2, of3, of4):
 
 @triton.jit
 def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
-    """Start of the first bin on an axis, side of a bin in cells, samples a bin; divided as torch does, to the last bit:
-    14 cells in 7 bins are 2 samples a bin and not 3."""
+    """Start of the first bin on an axis, side of a bin in cells, samples a bin. The division has torch's rounding, so
+    that 14 cells in 7 bins give 2 samples a bin and not 3."""
     size = tl.div_rn(tl.load(length), side * 1.0)
     count = tl.full((), ratio, tl.float32) if ratio > 0 else tl.maximum(tl.ceil(size), 1.0)
     return tl.load(low), size, count
@@ -301,13 +304,13 @@ def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
 
 @triton.jit
 def _position(bin, sample, low, size, count):
-    """Of a sample on an axis, in cells; rounded as the lookup rounds it."""
+    """The position of a sample on an axis, in cells, with the rounding of the lookup."""
     return low + bin * size + tl.div_rn((sample + 0.5) * size, count)
 
 
 @triton.jit
 def _ends(first_bin, last_bin, low, size, count, cells):
-    """First and last cell of the map that samples of these bins can read; a negative side turns bins round."""
+    """First and last cell of the map that samples of these bins can read. A negative side reverses the bins."""
     start = _position(first_bin, 0.0, low, size, count)
     end = _position(last_bin, count - 1, low, size, count)
     first = tl.floor(_inside(tl.minimum(start, end), cells)).to(tl.int32)
@@ -322,12 +325,13 @@ def _inside(position, cells):
 
 @triton.jit
 def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
-    """What cells weigh in bins on an axis; `bin` and `cell` are numbers or tiles that broadcast."""
+    """The weights of cells in bins on an axis; `bin` and `cell` are numbers or tiles that broadcast."""
     if ratio > 0:
         first = 0.0
     else:
-        # A bin of n samples is more than n - 1 cells long, so at most three of them lie within a cell of this one. The
-        # first looked at may be one early, and one more is for rounding. A RoI of a million cells has as many samples.
+        # A bin of n samples is more than n - 1 cells long, so at most three samples lie within one cell of this one.
+        # The first of the five may be one too early, and one more allows for rounding. All samples cannot be visited,
+        # because a RoI of a million cells has as many.
         spacing = tl.maximum(size / count, 0.5)
         first = tl.floor((cell - 1 - low - bin * size) / spacing - 0.5)
         first = tl.minimum(tl.maximum(first, 0.0), count - 1)
@@ -340,6 +344,7 @@ def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
 
 @triton.jit
 def _hat(position, cell, cells):
-    """Weight of a cell in a sample: further than a cell outside it counts as zero, nearer it moves to the border."""
+    """Weight of a cell in a sample: zero if the sample is more than a cell outside the map; a nearer one is moved to
+    the border."""
     counts = (position >= -1.0) & (position <= cells)
     return tl.where(counts, tl.maximum(1 - tl.abs(_inside(position, cells) - cell), 0.0), 0.0)

@@ -1,6 +1,6 @@
 """TensorFlow's `crop_and_resize` over all levels of a pyramid in one call, as Matterport's Mask R-CNN uses it.
 
-It reads through the lookup of `ops.roi_align`, whose legend holds here; `ops.reference.roi_crop` is the slow twin.
+It uses the lookup of `ops.roi_align`, whose legend holds here; `ops.reference.roi_crop` is the slow twin.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskrcnn.ops.roi_align import Axis, averages, in_cells, roi_maps, table_rows, to_maps
 
-# Cells by which rounding may put the last sample of a RoI that ends at the border of the map outside of it.
+# The last sample of a RoI that ends at the border of the map may lie outside by so many cells, from rounding.
 _SLACK = 1e-3
 
 
@@ -28,11 +28,11 @@ def roi_crop(
 ) -> Tensor:
     """O x O bilinear samples of each RoI, the outer ones on its border.
 
-    The centre of a map's first cell stands for the start of the image and that of its last cell for the end. Samples
+    The centre of a map's first cell is the start of the image, and the centre of its last cell is the end. Samples
     outside the map are zero.
 
     Args:
-        features: one (B, C, h, w) map a level, channels-last for speed; a map of stride s is of s * h x s * w pixels.
+        features: one (B, C, h, w) map a level, channels-last for speed; a map of stride s covers s * h x s * w pixels.
         boxes: (R, 4) float32, network-input pixels; not differentiated. A box that is not finite gives zeros.
         image_index: (R,) int64, which image of the batch a box belongs to.
         level: (R,) int64, index into `features`.

@@ -1,4 +1,4 @@
-"""RoIPool and RoIWarp, which round RoIs to whole cells: what the paper's ablation sets RoIAlign against.
+"""RoIPool and RoIWarp, which round RoIs to whole cells: the alternatives to RoIAlign in the paper's ablation.
 
 Both read all levels of a pyramid in one call, through the lookup of `ops.roi_align`, whose legend holds here.
 The slow twins are in `ops.reference`.
@@ -26,9 +26,9 @@ def roi_pool(
 ) -> Tensor:
     """RoIPool: the maximum of the cells of each bin, with RoI and bins rounded to whole cells (Girshick 2015).
 
-    The edges of a RoI are divided by the stride and rounded, halves away from zero; both rounded cells belong to
-    the RoI, which is thus at least one cell wide. Bins reach out to whole cells and so may overlap. A bin without
-    cells, outside the map, is zero. These are the rules of `torchvision.ops.roi_pool`.
+    The edges of a RoI are divided by the stride and rounded, halves away from zero. Both rounded cells belong to the
+    RoI, which is thus at least one cell wide. Bins are enlarged to whole cells and may overlap. A bin without cells,
+    outside the map, is zero. These are the rules of `torchvision.ops.roi_pool`.
 
     Args:
         features: one (B, C, h, w) map a level, channels-last for speed.
@@ -39,7 +39,7 @@ def roi_pool(
         output_size: O.
 
     Returns:
-        (R, C, O, O) in the dtype of `features`, channels-last in memory; of equal maxima the first has the gradient.
+        (R, C, O, O) in the dtype of `features`, channels-last in memory. The first of equal maxima gets the gradient.
     """
     maps = roi_maps(features, image_index, level)
     if len(boxes) == 0:
@@ -64,14 +64,14 @@ def roi_warp(
     sampling_ratio: int = 2,
     reduce: Reduce = "average",
 ) -> Tensor:
-    """RoIWarp: bilinear samples as RoIAlign takes them, in a RoI rounded as `roi_pool` does (Dai et al. 2016).
+    """RoIWarp: the bilinear samples of RoIAlign in the rounded RoI of `roi_pool` (Dai et al. 2016).
 
-    This is the form that the paper compares with: the rounding loses the alignment, the sampling is the same. The
-    rounded RoI covers its first to last cell whole, with cell centres at i + 0.5.
+    This is the form that the paper compares with: rounding loses the alignment, and the sampling is the same. The
+    rounded RoI covers all of its first to last cell, with cell centres at i + 0.5.
 
     Args:
-        features, boxes, image_index, level, strides, output_size: as `roi_pool` takes them.
-        sampling_ratio, reduce: as `roi_align` takes them.
+        features, boxes, image_index, level, strides, output_size: as in `roi_pool`.
+        sampling_ratio, reduce: as in `roi_align`.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -96,8 +96,8 @@ def _whole_cells(edges: Tensor) -> tuple[Tensor, Tensor]:
 def _bin_cells(first: Tensor, length: Tensor, cells: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Cells of each bin on one axis: (R, O, T) int64, of which the first `count`, (R, O) int64, are in the map.
 
-    The products stay in float32: rounded up they reach a cell too far for some lengths (7 bins of 31 cells), in
-    torchvision and so in every network trained with it.
+    The products stay in float32. For some lengths (7 bins of 31 cells) their rounding adds a cell to a bin, and so it
+    does in torchvision and in every network trained with it.
     """
     step = torch.arange(bins + 1, device=first.device, dtype=first.dtype) * (length / bins)[:, None]
     last = cells.to(first.dtype)[:, None]

@@ -11,11 +11,11 @@ from torch.autograd.function import once_differentiable
 
 
 def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """Sums of weighted rows of a table, a bag after the other; only the table has a gradient.
+    """Sums of weighted rows of a table, one for each bag; only the table has a gradient.
 
     Args:
         table: (N, C).
-        index, weights: (P,) int64 rows in 0..N-1 and float32, of all bags.
+        index, weights: (P,) int64 rows in 0..N-1 and (P,) float32 weights, of all bags.
         offsets: (Q,) int64, where each bag begins.
 
     Returns:
@@ -28,9 +28,9 @@ def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor
 
 
 class _WeightedRows(torch.autograd.Function):
-    """`embedding_bag` whose gradient is an `embedding_bag` too, with the rows as bags.
+    """`embedding_bag` with a gradient that is an `embedding_bag` too, with the rows of the table as bags.
 
-    Its own gradient sorts 64-bit keys and adds row by row, which takes twice as long on a CPU.
+    torch's own gradient sorts 64-bit keys and adds row by row, which takes twice as long on a CPU.
     """
 
     @staticmethod

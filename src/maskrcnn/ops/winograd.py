@@ -1,10 +1,10 @@
 """3x3 convolutions by Winograd's minimal filtering (Lavin and Gray 2016): a quarter of the multiplications.
 
-Each 4x4 tile of the output takes one product for each of 36 points of a polynomial, and not 144, because the tile's
-6x6 input and the 3x3 filter are both brought to these points first. The products of all tiles and channels are 36
-matrix products. In float32 results differ from the direct sum by some 1e-6 of the largest.
+A 4x4 tile of the output takes 144 multiplications directly, and 36 in this form: the tile's 6x6 input and the 3x3
+filter are first evaluated as polynomials at 36 points, where a convolution is one product a point. For all tiles and
+channels these are 36 matrix products. In float32 results differ from the direct sum by some 1e-6 of the largest.
 
-Legend: B images, C channels read, O channels written, T tiles, P = 36 points.
+Legend: B images, C input channels, O output channels, T tiles, P = 36 points.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from torch.autograd.function import once_differentiable
 
 TILE = 4
 _POINTS = (TILE + 2) ** 2
-_AT_ONCE = 128  # tiles, so that what is made of them stays in the cache
+_AT_ONCE = 128  # tiles at a time, so that intermediate results stay in the cache
 _FEWEST_CHANNELS, _FEWEST_TILES = 128, 64  # below them oneDNN's direct convolution was as fast
 
-# The polynomials' points, beside infinity. The usual 0, 1, -1, 2 and -2 lose twice as much to rounding (measured).
+# The points on one axis, beside infinity. The common choice 0, 1, -1, 2, -2 has twice the rounding error (measured).
 _AT = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
 
 
 def _transforms() -> list[Tensor]:
-    """Input (36, 36), filter (36, 9) and output (16, 36) to and from the points, both axes at once, float64.
+    """The matrices that bring an input (36, 36) and a filter (36, 9) to the points and products back to an output
+    (16, 36), both axes at once, float64.
 
-    On one axis (Toom and Cook): a filter and an output, seen as polynomials, are evaluated at the points; of the
-    input the output's transpose asks for the coefficients of the polynomials that vanish at all other points.
+    On one axis this is the transposed algorithm of Toom and Cook. Filter and output are evaluated at the points as
+    polynomials; a row of the input's matrix has the coefficients of the polynomial that is zero at all other points.
     """
     others = [np.delete(_AT, i) for i in range(len(_AT))]
     input_rows = [np.append(np.poly(other)[::-1], 0) for other in others]
@@ -58,8 +59,8 @@ def convolve(
 ) -> Tensor:
     """`F.conv2d`, by `conv3x3` where that is faster: large float32 convolutions of 3x3 on a CPU, in training.
 
-    Not in prediction: through a whole network its rounding moves a score by up to 1.3e-4, and torchvision's own scores
-    are promised to 1e-4. What is drawn at random in training is far larger.
+    It is not used in prediction: over a whole network its rounding changes a score by up to 1.3e-4, and scores are
+    promised to agree with torchvision's within 1e-4. In training the random sampling changes far more.
     """
     plain = weight.shape[2:] == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
@@ -145,7 +146,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 
 
 class _Part(NamedTuple):
-    """Some images, and rows of tiles of them from the pixel row `top` on."""
+    """Rows of tiles of some images, from the pixel row `top` on."""
 
     images: slice
     top: int
@@ -154,7 +155,7 @@ class _Part(NamedTuple):
 
 
 def _parts(images: int, height: int, width: int) -> Iterator[_Part]:
-    """All tiles, about `_AT_ONCE` a part: several small images, or some rows of a large one."""
+    """All tiles in parts of about `_AT_ONCE`: several small images, or some rows of a large one."""
     rows, columns = -(-height // TILE), -(-width // TILE)
     together = max(1, _AT_ONCE // (rows * columns))
     most = min(rows, max(1, _AT_ONCE // columns))
@@ -164,8 +165,8 @@ def _parts(images: int, height: int, width: int) -> Iterator[_Part]:
 
 
 def _gather(x: Tensor, part: _Part, side: int, border: int) -> Tensor:
-    """(side * side, T * C): the side x side inputs of every tile, zero beyond the image, which begin `border` pixels
-    before the tile."""
+    """(side * side, T * C): the side x side pixels of every tile, from `border` pixels before it on; zero beyond the
+    image."""
     some = x[part.images].permute(0, 2, 3, 1)
     height, width = x.shape[2:]
     first, last = part.top - border, part.top - border + TILE * (part.rows - 1) + side
