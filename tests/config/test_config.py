@@ -150,7 +150,7 @@ def test_keypoints_of_categories_survive_json_and_old_files_have_none() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such field"),
+        ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such setting"),
         ({"model": {"backbone": {"depth": 51}}}, r"model\.backbone\..*depth.*51"),
         ({"train": {"steps": "many"}}, r"train\.steps.*'many'"),
     ],

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.cli.flags import Flag, Flags, parse_flags
 
 if TYPE_CHECKING:
     from maskrcnn.benchmark.measure import Comparison
     from maskrcnn.benchmark.memory import Memory
 
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 Argv = tyro.conf.Suppress[tuple[str, ...]]
-Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
 
 Row = tuple[str, str, str, str, str]
 COLUMNS: Row = ("", "ms", "quartiles", "share", "memory MB")
@@ -202,4 +201,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Bench:
-    return replace(tyro.cli(Command, prog="maskrcnn bench", args=argv), argv=tuple(argv))
+    bench: Bench = replace(parse_flags(Command, "maskrcnn bench", argv), argv=tuple(argv))
+    return bench

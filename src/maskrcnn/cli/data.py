@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
+
 if TYPE_CHECKING:
     from maskrcnn.data.coco import CocoDataset
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
@@ -136,4 +136,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Check | Show:
-    return tyro.cli(Command, prog="maskrcnn data", args=argv)
+    command: Check | Show = parse_flags(Command, "maskrcnn data", argv)
+    return command

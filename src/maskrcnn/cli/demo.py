@@ -7,14 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config.presets import preset
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 RUN_FILES = ("model.safetensors", "last.ckpt", "metrics.jsonl", "curves.png")
 
@@ -101,4 +98,5 @@ def draw_sheet(model: Predictor, data: Path, path: Path, rows: int = 8) -> None:
 
 
 def parse(argv: Sequence[str]) -> Demo:
-    return tyro.cli(Demo, prog="maskrcnn demo", args=argv)
+    command: Demo = parse_flags(Demo, "maskrcnn demo", argv)
+    return command

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
@@ -88,4 +85,5 @@ class Evaluate:
 
 
 def parse(argv: Sequence[str]) -> Evaluate:
-    return tyro.cli(Evaluate, prog="maskrcnn evaluate", args=argv)
+    command: Evaluate = parse_flags(Evaluate, "maskrcnn evaluate", argv)
+    return command

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
@@ -75,4 +74,5 @@ class Predict:
 
 
 def parse(argv: Sequence[str]) -> Predict:
-    return tyro.cli(Predict, prog="maskrcnn predict", args=argv)
+    command: Predict = parse_flags(Predict, "maskrcnn predict", argv)
+    return command

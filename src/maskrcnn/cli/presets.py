@@ -8,9 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config.presets import PRESETS, preset
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
@@ -47,4 +46,5 @@ class Presets:
 
 
 def parse(argv: Sequence[str]) -> Presets:
-    return tyro.cli(Presets, prog="maskrcnn presets", args=argv)
+    command: Presets = parse_flags(Presets, "maskrcnn presets", argv)
+    return command

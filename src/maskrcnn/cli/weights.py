@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.errors import MaskRCNNError, WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from maskrcnn.config import Config
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 OURS = "maskrcnn"  # the framework of our own model files
 BROUGHT = ("model.", "image.", "conventions.")  # parts of the config that come with a checkpoint
@@ -210,4 +209,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Inspect | Convert | List:
-    return tyro.cli(Command, prog="maskrcnn weights", args=argv)
+    command: Inspect | Convert | List = parse_flags(Command, "maskrcnn weights", argv)
+    return command

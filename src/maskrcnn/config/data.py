@@ -30,20 +30,17 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How an image becomes network input, in prediction and as the base of the training augmentation.
+    """How an image becomes network input. Training augments the result."""
 
-    The scale is, in this order: `fixed_size` (fit inside, pad to exactly that size), `scale` (the same
-    enlargement for every image, for data whose objects have one natural size), or `short_side` and
-    `long_side` (paper section 3.1). `long_side` always caps the result except with `fixed_size`.
-    """
-
-    short_side: int = 800
-    long_side: int = 1333
+    short_side: int = 800  # shorter side in pixels after resizing
+    long_side: int = 1333  # longer side in pixels, at most
+    # Factor that resizes every image, instead of short_side: for objects of one natural size. long_side still holds.
     scale: float | None = None
-    fixed_size: tuple[int, int] | None = None  # (height, width)
-    divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # Height and width of every network input, instead of the sides: the image is resized to fit inside and padded.
+    fixed_size: tuple[int, int] | None = None
+    divisor: int = 32  # batches are padded at bottom and right to a multiple of this
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # standard deviation of the pixels, RGB
 
     def __post_init__(self) -> None:
         require(
@@ -65,17 +62,17 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of a training image. Geometry composes into one matrix; colour follows it."""
+    """Random changes of training images."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # factor on the scale that ImageConfig gives, drawn log-uniformly
-    crop: tuple[int, int] | None = None  # (height, width) of a random window of the scaled image
-    flip_horizontal: float = 0.5  # probability
-    flip_vertical: float = 0.0  # probability
-    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees: only where up and down mean nothing
-    brightness: float = 0.0  # strengths as in torchvision's ColorJitter
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a further random resizing
+    crop: tuple[int, int] | None = None  # height and width of a random window
+    flip_horizontal: float = 0.5  # probability of a mirror image
+    flip_vertical: float = 0.0  # probability of an upside-down image
+    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees
+    brightness: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    contrast: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    saturation: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    hue: float = 0.0  # strength of random changes, 0..0.5, as in torchvision's ColorJitter
 
     def __post_init__(self) -> None:
         low, high = self.scale_jitter
