@@ -45,7 +45,8 @@ def parse_flags(
         command,
         prog=prog,
         args=argv,
-        config=(tyro.conf.AvoidSubcommands, *markers),  # `mask_head: MaskHeadConfig | None` gives flags, no subcommand
+        # `mask_head: MaskHeadConfig | None` gives flags, not a subcommand.
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName, *markers),
         registry=_registry(hidden),
         **options,
     )
@@ -58,7 +59,7 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
 
     @registry.struct_rule
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """tyro's own reading of a dataclass of ours, with other fields."""
+        """How tyro reads our dataclasses, except for fields that are hidden or shown more plainly."""
         nonlocal inside
         if inside or not str(getattr(info.type, "__module__", "")).startswith("maskrcnn."):
             return None
@@ -69,8 +70,11 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
             inside = False
         if not isinstance(found, StructConstructorSpec):
             return None
-        ours = info.type.__module__.startswith("maskrcnn.cli.")
-        kept = [_hide(field) if hidden(info.type, field) else _plain(field, ours) for field in found.fields]
+        of_config = info.type.__module__.startswith("maskrcnn.config")  # there None is a value that may be typed
+        kept = [
+            _hide(field) if hidden(info.type, field) else field if of_config else _plain(field)
+            for field in found.fields
+        ]
         return replace(found, fields=tuple(kept))
 
     return registry
@@ -81,9 +85,9 @@ def _hide(field: StructFieldSpec) -> StructFieldSpec:
     return replace(field, type=suppress[field.type])
 
 
-def _plain(field: StructFieldSpec, of_command: bool) -> StructFieldSpec:
-    """Without "{None}|" and "(default: None)" where a flag of a command is not given."""
-    if not of_command or not (field.default is None or field.default is False or field.default == ()):
+def _plain(field: StructFieldSpec) -> StructFieldSpec:
+    """Without "{None}|" and "(default: None)", which say nothing about a flag that need not be given."""
+    if field.default not in (None, ()) and field.default is not False:
         return field
     given: Any = tyro.conf.DisallowNone
     return replace(field, type=Annotated[given[field.type], tyro.conf.arg(help_behavior_hint="")])  # type: ignore[arg-type]

@@ -14,10 +14,13 @@ from maskrcnn.config.presets import PRESETS, preset
 
 @dataclass(frozen=True)
 class Presets:
-    """Named configurations: parameters, arithmetic of one 800x1333 image (a multiply-add is 2 FLOPs), and use."""
+    """List the named configurations with parameters, GFLOPs and use.
+
+    GFLOPs are those of one image of 800x1333 pixels; a multiply-add counts as two.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Only these; default: all."""
+    """Only these configurations; default: all."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
