@@ -26,8 +26,8 @@ SHORT_HELP: dict[type, tuple[str, ...]] = {
         *("evaluate_every", "checkpoint_every", "workers", "seed"),
     ),
 }
-# Parts of the config that are no flags: the data give the first.
-NO_FLAGS = ("categories",)
+# Parts of the config that are no flags. Conventions come with a model, or from a file; categories come from the data.
+NO_FLAGS = ("conventions", "categories")
 
 
 @dataclass(frozen=True)

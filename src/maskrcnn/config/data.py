@@ -9,17 +9,17 @@ from maskrcnn.config.rules import require
 
 @dataclass(frozen=True)
 class Category:
-    """One class of the data set: its id there and its name. Labels are positions in `Config.categories`."""
+    """One class of the data set. Labels are positions in `Config.categories`."""
 
-    id: int
+    id: int  # in the data set
     name: str
-    keypoints: tuple[str, ...] = ()  # their names; a class without keypoints has none
+    keypoints: tuple[str, ...] = ()  # names of the keypoints; empty for a class without keypoints
     skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
 
     def __post_init__(self) -> None:
         require(
             len(set(self.keypoints)) == len(self.keypoints),
-            f"category {self.name}: expected keypoints with names of their own, found {', '.join(self.keypoints)}",
+            f"category {self.name}: expected keypoints with different names, found {', '.join(self.keypoints)}",
         )
         require(
             all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
@@ -78,7 +78,10 @@ class AugmentConfig:
         low, high = self.scale_jitter
         require(0 < low <= high, f"augment.scale_jitter must be 0 < low <= high, found {self.scale_jitter}")
         for name in ("flip_horizontal", "flip_vertical"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name} is a probability, found {getattr(self, name)}")
+            require(
+                0 <= getattr(self, name) <= 1,
+                f"augment.{name} is a probability and must lie in 0..1, found {getattr(self, name)}",
+            )
         for name in ("brightness", "contrast", "saturation"):
             require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in 0..1, found {getattr(self, name)}")
         require(0 <= self.hue <= 0.5, f"augment.hue must lie in 0..0.5, found {self.hue}")

@@ -18,12 +18,12 @@ class TrainConfig:
     batch_size: int = 16  # images in a step
     optimizer: Literal["sgd", "adamw"] = "sgd"  # stochastic gradient descent, or AdamW
     learning_rate: float = 0.02  # highest rate, reached after warm-up
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 1e-4  # pull of the weights towards zero
+    momentum: float = 0.9  # momentum of sgd
+    weight_decay: float = 1e-4  # weight decay of the optimizer
     warmup_steps: int = 1000  # steps in which the learning rate rises to its highest value
     schedule: Literal["step", "cosine"] = "step"  # how the learning rate falls: at `drops`, or along a cosine to zero
     drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` after which the rate is divided by 10
-    clip_norm: float | None = None  # the gradient is shortened to this L2 norm where it is longer
+    clip_norm: float | None = None  # a longer gradient is scaled to this L2 norm; None: it is not
     precision: Precision = "auto"  # auto: bf16 if faster, else fp32
     # Compile the network, on CUDA into graphs that are replayed. The first steps then take minutes, and batches are
     # padded to a few sizes.
