@@ -33,6 +33,8 @@ def test_settings_change_at_any_depth_and_the_others_stay() -> None:
     expected = replace(base, model=model, train=replace(base.train, steps=7, clip_norm=None))
     assert with_settings(base, given) == expected
     assert with_settings(base, {}) == base
+    dotted = {"train.steps": 7, "model.anchors": {"ratios": [1]}, "train": {"clip_norm": None}}
+    assert with_settings(base, dotted) == expected
 
 
 def test_parts_come_and_go() -> None:
@@ -56,6 +58,7 @@ def test_parts_come_and_go() -> None:
         ({5: 1}, r"^5: there is no such setting"),
         ({"model": {"backbone": {"dept": 50}}}, r"^model\.backbone\.dept: .*nearest: model\.backbone\.depth"),
         ({"model": {"backbone": {"frozen": True}}}, r"^model\.backbone\.name: this setting has no default"),
+        ({"train.stepz": 1}, r"^train\.stepz: there is no such setting; nearest: train\.steps"),
         ({"train": 5}, r"^train: expected the settings of this part by name, found 5"),
         ({"model": {"mask_head": [1]}}, r"^model\.mask_head: expected the settings of this part by name, found \[1\]"),
         ({"train": None}, r"^train: expected the settings"),

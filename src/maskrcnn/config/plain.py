@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def with_settings(part: T, given: Mapping[str, Any], path: str = "") -> T:
-    """A dataclass of settings with those changed that `given` names, at any depth: `{"train": {"steps": 500}}`.
+    """A dataclass of settings with those changed that `given` names: `{"train": {"steps": 5}}` or `{"train.steps": 5}`.
 
     A part that `part` lacks (a mask head, another kind of backbone) starts from its defaults.
 
@@ -36,15 +36,26 @@ def with_settings(part: T, given: Mapping[str, Any], path: str = "") -> T:
 
 def _changes(kind: type, present: Any, given: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The fields that `given` names, each of its own type."""
-    types = _types(kind)
+    types, given = _types(kind), _nested(given)
     for name in given:
         if name not in types:
-            near = difflib.get_close_matches(str(name), types, n=3, cutoff=0.5)
+            near = difflib.get_close_matches(name, types, n=3, cutoff=0.5)
             hint = f"nearest: {', '.join(path + other for other in near)}" if near else f"there are: {', '.join(types)}"
             raise ConfigError(f"{path}{name}: there is no such setting; {hint}")
     return {
         name: _value(types[name], getattr(present, name, None), value, f"{path}{name}") for name, value in given.items()
     }
+
+
+def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, with `{"rpn": {"convs": 2}}` in place of `{"rpn.convs": 2}`."""
+    result: dict[str, Any] = {}
+    for name, value in given.items():
+        first, dot, rest = str(name).partition(".")
+        added = {rest: value} if dot else value
+        both = isinstance(added, Mapping) and isinstance(result.get(first), Mapping)
+        result[first] = {**result[first], **added} if both else added
+    return result
 
 
 def _value(kind: Any, present: Any, value: Any, path: str) -> Any:
@@ -58,10 +69,11 @@ def _value(kind: Any, present: Any, value: Any, path: str) -> Any:
         raise ConfigError(f"{path}: expected the settings of this part by name, found {reprlib.repr(value)}")
     # A backbone of the other kind is meant where only that one knows all the names.
     parts.sort(key=lambda part: part is not type(present))
-    part = next((part for part in parts if value.keys() <= _types(part).keys()), parts[0])
+    given = _nested(value)
+    part = next((part for part in parts if given.keys() <= _types(part).keys()), parts[0])
     if part is type(present):
-        return with_settings(present, value, f"{path}.")
-    changes = _changes(part, None, value, f"{path}.")
+        return with_settings(present, given, f"{path}.")
+    changes = _changes(part, None, given, f"{path}.")
     for field in fields(part):
         if field.name not in changes and field.default is field.default_factory is MISSING:
             raise ConfigError(f"{path}.{field.name}: this setting has no default and must be given")
