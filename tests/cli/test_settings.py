@@ -79,6 +79,16 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
     assert (other.preset, other.config.train.steps) == ("mask_rcnn_R_18_FPN", 11)
 
 
+def test_conventions_come_from_a_file_and_are_no_flags(command, narrow, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("conventions.pixels: {kernel: pil, rounding: floor}\n")
+    ran = command("train", "--config", path, "--print-config")
+    assert yaml.safe_load(ran.out)["conventions"]["pixels"]["kernel"] == "pil"
+    assert train.parse([*BASE, "--config", str(path)]).settings.config.conventions.pixels.rounding == "floor"
+    assert "conventions" not in command("train", "--help-all").out
+    assert command("train", *BASE, "--conventions.pixels.kernel", "pil").code == 2
+
+
 def test_a_file_that_gives_a_part_has_its_flags(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("model: {keypoint_head: {num_keypoints: 4}}\n")

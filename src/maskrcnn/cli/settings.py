@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -54,9 +53,7 @@ class Settings:
 
         values = {"preset": self.preset, **config_to_dict(self.config)}
         del values["categories"]
-        # Through JSON: tuples become lists, and no list is shared, which YAML would write as an alias.
-        plain = json.loads(json.dumps(values))
-        sys.stdout.write(yaml.dump(plain, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120))
+        sys.stdout.write(yaml.dump(values, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120))
         return 0
 
 
