@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Annotated, Any
 
 import tyro
@@ -34,7 +35,7 @@ def parse_flags(
     """An instance of a dataclass, or of the one that `argv` chooses from a union, with the flags in `argv` applied.
 
     Args:
-        hidden: tells which fields, of which dataclass, are no flags.
+        hidden: tells which fields, of which dataclass, are no flags; these keep their default.
         markers: of `tyro.conf`, for all flags.
         options: further arguments of `tyro.cli`.
 
@@ -70,19 +71,23 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
             inside = False
         if not isinstance(found, StructConstructorSpec):
             return None
-        of_config = info.type.__module__.startswith("maskrcnn.config")  # there None is a value that may be typed
-        kept = [
-            _hide(field) if hidden(info.type, field) else field if of_config else _plain(field)
-            for field in found.fields
-        ]
-        return replace(found, fields=tuple(kept))
+        kept = [field for field in found.fields if not hidden(info.type, field)]
+        build = found.instantiate if len(kept) == len(found.fields) else _like(info.default)
+        if not info.type.__module__.startswith("maskrcnn.config"):  # there None is a value that may be typed
+            kept = [_plain(field) for field in kept]
+        return StructConstructorSpec(build, tuple(kept))
 
     return registry
 
 
-def _hide(field: StructFieldSpec) -> StructFieldSpec:
-    suppress: Any = tyro.conf.Suppress
-    return replace(field, type=suppress[field.type])
+def _like(default: Any) -> Callable[..., Any]:
+    """Builds a copy of a dataclass with the given fields changed; in the help it has the docstring of the class."""
+
+    @wraps(type(default))
+    def build(**given: Any) -> Any:
+        return replace(default, **given)
+
+    return build
 
 
 def _plain(field: StructFieldSpec) -> StructFieldSpec:
