@@ -70,12 +70,6 @@ def test_every_field_of_the_config_is_a_flag(command):
     assert [flag for flag in sorted(flags - parts) if flag not in text] == []
 
 
-def test_conventions_are_no_flags(command):
-    """They come with the weights."""
-    assert "--conventions" not in command("train", "--help").out
-    assert command("train", *BASE, "--conventions.pixels.kernel", "pil").code == 2
-
-
 @pytest.mark.parametrize(
     ("preset_name", "flag"),
     [
