@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from maskrcnn.cli.settings import base_settings
+from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.weights.torchvision import export_state
 from maskrcnn.weights.torchvision_config import our_config, with_rules
 from small_data import write_small
@@ -109,3 +111,12 @@ def test_files_that_the_documents_name_exist() -> None:
     for document in (README, *sorted((root / "docs").glob("*.md")), root / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_file_of_settings_in_the_guide_is_read(tmp_path: Path) -> None:
+    (text,) = blocks(GUIDE, "yaml")
+    (tmp_path / "run.yaml").write_text(text)
+    name, config = base_settings(["--config", str(tmp_path / "run.yaml")], "mask_rcnn_tiny")
+    assert (name, config.train.steps, config.image.short_side) == ("mask_rcnn_R_18_FPN", 5000, 1024)
+    assert config.model.mask_head is None
+    assert config.model.keypoint_head == KeypointHeadConfig()

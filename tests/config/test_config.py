@@ -37,7 +37,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "two rules for the size": (lambda: ImageConfig(scale=2.0, fixed_size=(64, 64)), "scale and image.fixed_size"),
     "a size that is not padded": (lambda: ImageConfig(fixed_size=(100, 64)), r"multiples of image.divisor 32.*100"),
     "jitter upside down": (lambda: AugmentConfig(scale_jitter=(1.2, 0.8)), "low <= high"),
-    "no probability": (lambda: AugmentConfig(flip_horizontal=50), "flip_horizontal is a probability, found 50"),
+    "no probability": (lambda: AugmentConfig(flip_horizontal=50), "flip_horizontal is a probability .*found 50"),
     "a stage that is not there": (lambda: ResNetConfig(frozen_stages=6), "frozen_stages must lie in 0..5, found 6"),
     "groups without bottlenecks": (lambda: ResNetConfig(depth=18, groups=32), "groups.*bottleneck.*depth to 50.*18"),
     "a stride in no 1x1": (lambda: ResNetConfig(depth=34, stride_in_1x1=True), "stride_in_1x1.*depth to 50"),
@@ -77,7 +77,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ModelConfig(neck="c4", anchors=ONE_LEVEL, mask_head=MaskHeadConfig(point_rend=PointRendConfig())),
         "mask_head.point_rend .*model.neck c4",
     ),
-    "more than all points": (lambda: PointRendConfig(important=1.5), "important is a share, found 1.5"),
+    "more than all points": (
+        lambda: PointRendConfig(important=1.5),
+        "important is a share and must lie in 0..1, found 1.5",
+    ),
     "fewer points than chosen": (lambda: PointRendConfig(oversample=0.5), "oversample must be at least 1"),
     "no keypoint": (lambda: KeypointHeadConfig(num_keypoints=0), "num_keypoints must be positive"),
     "channels of some convolutions": (
@@ -90,11 +93,11 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "less than no samples": (lambda: RoIConfig(sampling_ratio=-1), "sampling_ratio must not be negative"),
     "C4 with the anchors of a pyramid": (
         lambda: ModelConfig(neck="c4"),
-        r"model.neck c4 has one level.*model.anchors.sizes is of 5",
+        r"model.neck c4 has one level.*model.anchors.sizes has 5 levels",
     ),
     "a pyramid with the anchors of C4": (
         lambda: ModelConfig(anchors=ONE_LEVEL),
-        r"model.neck fpn has the levels P2\.\.P6.*model.anchors.sizes is of 1",
+        r"model.neck fpn has the levels P2\.\.P6.*model.anchors.sizes has 1 levels",
     ),
     "stages of a timm backbone": (
         lambda: ModelConfig(neck="dc5", anchors=ONE_LEVEL, backbone=TimmConfig("convnext_tiny")),
@@ -113,7 +116,10 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "no steps": (lambda: TrainConfig(steps=0), "train.steps must be positive"),
     "a drop after the end": (lambda: TrainConfig(drops=(8, 11)), "fractions of train.steps"),
     "other classes than the data": (lambda: Config(categories=(Category(1, "cat"),)), "1 entries.*num_classes is 80"),
-    "two keypoints of one name": (lambda: Category(1, "dog", ("ear", "ear")), "category dog: .*own, found ear, ear"),
+    "two keypoints of one name": (
+        lambda: Category(1, "dog", ("ear", "ear")),
+        "category dog: .*different names, found ear, ear",
+    ),
     "a limb to nowhere": (
         lambda: Category(1, "dog", ("ear", "tail"), ((0, 2),)),
         r"category dog: skeleton joins positions 0\.\.1 of its 2 keypoints, found \(\(0, 2\),\)",
@@ -150,7 +156,7 @@ def test_keypoints_of_categories_survive_json_and_old_files_have_none() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such field"),
+        ({"model": {"backbone": {"dept": 50}}}, r"model\.backbone\.dept: there is no such setting"),
         ({"model": {"backbone": {"depth": 51}}}, r"model\.backbone\..*depth.*51"),
         ({"train": {"steps": "many"}}, r"train\.steps.*'many'"),
     ],

@@ -1,4 +1,4 @@
-"""What the benchmarks can be asked. Imports no torch: these are also the flags of `maskrcnn bench`."""
+"""Settings of the benchmarks, which are also the flags of `maskrcnn bench`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def _require(ok: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How often and on what."""
+    """How often both sides are timed, and on what."""
 
     rounds: int = 10
-    """Each times both sides once; the side that goes first changes from round to round."""
+    """Rounds, each of which times both sides once; the two take turns at going first."""
     warmup: int = 1
-    """Rounds before them that do not count."""
+    """Rounds before those, which do not count."""
     precision: Precision = "fp32"
-    """bf16 runs both sides under autocast."""
+    """Precision of both sides; bf16 uses autocast."""
     compile: bool = False
-    """Compile our side, on CUDA into graphs that are replayed; raise --warmup with it."""
+    """Compile our side; give more --warmup with it."""
     device: str | None = None
-    """cpu, cuda or cuda:N; default: the first GPU if there is one, else the CPU."""
+    """cpu, cuda or cuda:N; default: the first GPU, or else the CPU."""
     memory: bool = True
-    """Also measure the memory of each side, alone."""
+    """Also measure the memory that each side needs."""
 
     def __post_init__(self) -> None:
         _require(self.rounds >= 1, f"--rounds must be 1 or more, found {self.rounds}")
@@ -41,22 +41,22 @@ class Protocol:
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """Images, and what is looked for in them."""
+    """Images, and how objects are detected in them."""
 
     size: tuple[int, int] = (480, 640)
-    """Height and width of the generated images; unused with --images."""
+    """Height and width of the generated images."""
     count: int = 4
-    """How many images are generated; unused with --images."""
+    """Number of generated images."""
     short_side: int = 800
-    """Of the network input."""
+    """Shorter side of the network input."""
     long_side: int = 1333
-    """Most of the network input."""
+    """Longer side of the network input, at most."""
     batch_size: int = 1
     """Images that pass through the network together."""
     detections: int = 100
-    """The most an image."""
+    """Detections in an image, at most."""
     score_threshold: float = 0.5
-    """The random weights give about 360 candidates an image above 0.5: the limit of 100 detections is reached."""
+    """Lowest score of a detection. The random weights give about 360 boxes an image above 0.5."""
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size", "detections"):
@@ -77,12 +77,12 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Images of a step."""
+    """The batch of a step."""
 
     batch_size: int = 4
-    """Generated images a step."""
+    """Generated images in a step."""
     size: int = 256
-    """Their side in pixels, which is also the network's."""
+    """Side of the images in pixels, which are not resized."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, f"--batch-size must be 1 or more, found {self.batch_size}")
@@ -97,15 +97,15 @@ class KernelSettings:
     """Sizes of the random input."""
 
     boxes: int = 1000
-    """Of RoIAlign, and of each of the five lists of suppression."""
+    """Boxes of RoIAlign, and of each of the five lists for non-maximum suppression."""
     channels: int = 256
-    """Of the feature map."""
+    """Channels of the feature map."""
     map_size: tuple[int, int] = (200, 272)
     """Height and width of the feature map."""
     masks: int = 300
-    """Instances to encode."""
+    """Masks to encode."""
     image_size: tuple[int, int] = (3000, 4000)
-    """Height and width of the image they lie in."""
+    """Height and width of the image that the masks lie in."""
 
     def __post_init__(self) -> None:
         for name in ("boxes", "channels", "masks"):
@@ -125,17 +125,17 @@ class LoaderSettings:
     size: int = 1024
     """Side of a sample in pixels."""
     batch_size: int = 8
-    """Samples a round; every round has others."""
+    """Samples in a round; each round has new ones."""
     count: int = 32
-    """How many images are generated; unused with --data."""
+    """Number of generated images, without --data."""
     workers: int = 2
-    """Processes of which the memory is measured."""
+    """Worker processes whose memory is measured."""
     annotations: int = 5_000
-    """At least as many in the data with which memory is measured, and four times as many: the data repeated."""
+    """Memory is measured with at least this many annotations, and with four times as many: the data are repeated."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "count", "workers", "annotations"):
             value = getattr(self, name)
             _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
-        # Below it masks have a few pixels, which each side rounds in its own way.
+        # Masks in smaller samples have few pixels, which each side rounds differently.
         _require(self.size >= SMALLEST_SAMPLE, f"--size must be {SMALLEST_SAMPLE} or more, found {self.size}")

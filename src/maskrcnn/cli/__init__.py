@@ -1,8 +1,7 @@
 """The command `maskrcnn`: one small file a command, imported when that command is called.
 
 Each file has a frozen dataclass whose fields are the flags, with `run() -> exit code`, and `parse(argv)`
-that returns one. Exit codes: 0 done, 1 what was to be checked is wrong, 2 bad usage or
-bad input, 130 interrupted.
+that returns one. Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from maskrcnn.allocator import keep_freed_memory
 from maskrcnn.errors import MaskRCNNError
 
 COMMANDS = {
-    "demo": "generated data, training, AP and pictures: minutes on 2 cores, no download",
+    "demo": "train and evaluate on generated images: minutes on 2 cores, no download",
     "train": "train a model on COCO JSON",
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
-    "predict": "find objects in images: predictions.json and drawn pictures",
-    "data": "check or show a data set",
-    "weights": "inspect, convert and list checkpoints of other frameworks",
-    "ablate": "the paper's ablations on one's own data, as one table",
-    "bench": "speed and memory beside torchvision's, with equal results",
-    "presets": "the named configurations and what each costs",
+    "predict": "find objects in images; write predictions.json and pictures",
+    "data": "check or draw a data set",
+    "weights": "inspect, convert and list models and checkpoints of other frameworks",
+    "ablate": "repeat the paper's ablations on your data, as one table",
+    "bench": "compare speed and memory with torchvision",
+    "presets": "list the named configurations and their cost",
 }
 
-# Conditions of the machine, not defects of ours: worth one line instead of a traceback.
+# Conditions of the machine and not defects of ours: one line says enough, without a traceback.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -45,7 +44,7 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "maskrcnn COMMAND --help lists the flags of a command.",
+            "maskrcnn COMMAND --help shows the flags of a command.",
         ]
     )
 
@@ -95,7 +94,7 @@ def use_small_machines_whole() -> None:
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
-    """Runs a command and turns what users and machines cause into one line; defects of ours pass through."""
+    """Runs a command. Errors that users and machines cause become one line; defects of ours keep their traceback."""
     try:
         exit_code = run()
         sys.stdout.flush()

@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from maskrcnn.cli.train import flag_types, preset_name
-from maskrcnn.config import Config
-from maskrcnn.config.presets import preset as preset_config
+from maskrcnn.cli.flags import Flag, Flags
+from maskrcnn.cli.settings import Settings, parse_with_settings
 from maskrcnn.errors import ConfigError
 
 DEFAULT_PRESET = "mask_rcnn_tiny"
 
-Flag = tyro.conf.FlagCreatePairsOff[bool]
-
 
 @dataclass(frozen=True)
 class Ablate:
-    """Train every row of the paper's ablations several times on one data set and compare the differences with the
-    paper's. What is trained already is not trained again: the same command goes on where it was stopped."""
+    """Repeat the paper's ablations on your data, and compare the differences.
+
+    Rows that are trained already are kept: the same command continues.
+    """
 
     data: Path
-    """COCO JSON to train on, or a folder that holds one."""
+    """COCO JSON to train on, or its folder."""
     val: Path
     """COCO JSON to evaluate on."""
     out: Path
-    """Folder for the runs, and for ablations.md, ablations.json and ablations.png."""
+    """Folder for the runs and ablations.md."""
+    settings: Annotated[Settings, Flags]
     tables: tuple[str, ...] = ()
-    """Only these tables, by their names; default: all that the data allow."""
+    """Only these tables, by name."""
     seeds: int = 3
     """Runs of each row."""
-    preset: str = DEFAULT_PRESET
-    """The base that every row changes, a pyramid; the flags below change it first."""
     weights: str | None = None
-    """Weights of the backbone to start from, as in maskrcnn train."""
+    """What to start from, as in `maskrcnn train`."""
     json: Flag = False
     """Print the rows as one JSON object on stdout."""
-    config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+    argv: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def run(self) -> int:
+        if self.settings.print_config:
+            return self.settings.print()
         import json
 
         from maskrcnn.cli.output import console, print_json
@@ -59,7 +59,7 @@ class Ablate:
         if not self.tables and not any(category.keypoints for category in load_coco(self.data).categories):
             chosen.remove("keypoints")
             say(f"{self.data} has no keypoints: that table is left out")
-        runs = Runs(self.config, self.data, self.val, self.out, self.weights)
+        runs = Runs(self.settings.config, self.data, self.val, self.out, self.weights)
         measured = []
         for row in ROWS:
             if row.table in chosen:
@@ -74,14 +74,6 @@ class Ablate:
 
 
 def parse(argv: Sequence[str]) -> Ablate:
-    """The command with every flag applied to the preset's config; raises as `cli.train.parse`."""
-    name = preset_name(argv, DEFAULT_PRESET)
-    blank = tyro.MISSING
-    return tyro.cli(
-        Ablate,
-        prog="maskrcnn ablate",
-        args=argv,
-        default=Ablate(data=blank, val=blank, out=blank, preset=name, config=preset_config(name)),
-        config=(tyro.conf.AvoidSubcommands,),
-        registry=flag_types(),
-    )
+    """The command with the file and every flag applied to the preset's settings; raises as `parse_with_settings`."""
+    ablate: Ablate = parse_with_settings(Ablate, "maskrcnn ablate", argv, DEFAULT_PRESET, ("data", "val", "out"))
+    return ablate

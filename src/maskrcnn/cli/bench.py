@@ -1,4 +1,4 @@
-"""`maskrcnn bench predict|train|kernels|loader`: speed and memory beside torchvision's, with equal results."""
+"""`maskrcnn bench predict|train|kernels|loader`: speed and memory compared with torchvision, at equal results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.cli.flags import Flag, Flags, parse_flags
 
 if TYPE_CHECKING:
     from maskrcnn.benchmark.measure import Comparison
     from maskrcnn.benchmark.memory import Memory
 
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 Argv = tyro.conf.Suppress[tuple[str, ...]]
-Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
 
 Row = tuple[str, str, str, str, str]
 COLUMNS: Row = ("", "ms", "quartiles", "share", "memory MB")
@@ -26,10 +25,10 @@ COLUMNS: Row = ("", "ms", "quartiles", "share", "memory MB")
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict images with the same random weights in both packages: detections, seconds, memory, our stages."""
+    """Compare the prediction of images, with the same random weights in both packages."""
 
     images: tuple[str, ...] = ()
-    """Image files, folders (searched to the bottom) and globs; default: generated images."""
+    """Image files, globs, and folders, whose subfolders are searched too; default: generated images."""
     settings: Annotated[PredictSettings, Flags] = field(default_factory=PredictSettings)
     protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
     json: Flag = False
@@ -56,7 +55,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Train:
-    """Training steps of both packages with the same weights, images and optimiser: losses, seconds, memory."""
+    """Compare training steps, with the same weights, images and optimiser."""
 
     settings: Annotated[TrainSettings, Flags] = field(default_factory=TrainSettings)
     protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
@@ -73,7 +72,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Kernels:
-    """RoIAlign, suppression and masks to run lengths in both packages: results, seconds, memory."""
+    """Compare RoIAlign, non-maximum suppression and the encoding of masks."""
 
     settings: Annotated[KernelSettings, Flags] = field(default_factory=KernelSettings)
     protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
@@ -96,10 +95,10 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Loader:
-    """Training samples with large scale jitter from a COCO JSON in both packages, on one core: seconds, memory."""
+    """Compare the loading of training samples with large-scale jitter, on one core."""
 
     data: Path | None = None
-    """COCO JSON, or a folder that holds one; default: generated images with polygons."""
+    """COCO JSON, or its folder; default: generated images with polygons."""
     settings: Annotated[LoaderSettings, Flags] = field(default_factory=LoaderSettings)
     protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
     json: Flag = False
@@ -123,17 +122,17 @@ Bench = Predict | Train | Kernels | Loader
 
 
 def _worker_mb(found: Mapping[int, int] | None) -> str:
-    """What a worker has to itself, with few and with many annotations."""
+    """Memory that a worker does not share, with few and with many annotations."""
     return ", ".join(f"{size / 1e6:.0f} ({count:,})" for count, size in (found or {}).items()) or "-"
 
 
 def _finish(name: str, command: Bench, report: Any, rows: Sequence[Row], outcome: str) -> int:
-    """Prints the report; 1 when the results differ, because then the speed means nothing."""
+    """Prints the report. Returns 1 when the results differ, because the speed means nothing then."""
     from rich.table import Table
 
     from maskrcnn.cli.output import console, print_json
 
-    # One line to copy: what came out, on which versions and machine, and how to repeat it.
+    # One line to copy: the outcome, the versions and the machine, and the command that repeats it.
     line = f"{name}: {outcome}; {_machine(report.environment)}; {shlex.join(['maskrcnn', 'bench', *command.argv])}"
     if command.json:
         print_json({**report.to_dict(), "line": line})
@@ -151,7 +150,7 @@ def _finish(name: str, command: Bench, report: Any, rows: Sequence[Row], outcome
 
 
 def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) -> list[Row]:
-    """A row of each side; memory is what the first call needs above what was there before."""
+    """A row for each side. Memory is what the first call needs in addition to what was in use before."""
     rows = []
     for side, seconds in (("ours", times.ours), ("torchvision", times.theirs)):
         found = memory.get(side)
@@ -202,4 +201,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Bench:
-    return replace(tyro.cli(Command, prog="maskrcnn bench", args=argv), argv=tuple(argv))
+    bench: Bench = replace(parse_flags(Command, "maskrcnn bench", argv), argv=tuple(argv))
+    return bench

@@ -1,4 +1,4 @@
-"""`maskrcnn data check` and `maskrcnn data show`: is this data set usable, and what does it look like?"""
+"""`maskrcnn data check` and `maskrcnn data show`: whether a data set is usable, and what it looks like."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
+
 if TYPE_CHECKING:
     from maskrcnn.data.coco import CocoDataset
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
 class Check:
-    """Read a data set and every image of it; print counts, problems and what to do."""
+    """Read every annotation and image; print counts, problems and what to do."""
 
     json_file: tyro.conf.Positional[Path]
-    """COCO JSON, or a folder that holds one."""
+    """COCO JSON, or its folder."""
     images: Path | None = None
-    """Folder of the images; default: looked for beside the JSON."""
+    """Folder of the images; default: the images are searched for beside the JSON."""
     strict: Flag = False
-    """Exit with 2 at any problem, not only when the data set is unusable."""
+    """Exit with 2 if there is any problem, even where the data set is usable."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -77,7 +77,7 @@ class Check:
         if problems and self.strict:
             return fail(f"{dataset.path}: {len(problems)} problems and --strict; correct what is listed above")
         if problems:
-            say(f"usable; {len(problems)} problems are skipped in training, and refused with --strict")
+            say(f"usable; {len(problems)} problems are skipped in training and refused with --strict")
         else:
             say("no problems found")
         return 0
@@ -101,16 +101,16 @@ def _keypoints(dataset: CocoDataset) -> dict[str, dict[str, int]]:
 
 @dataclass(frozen=True)
 class Show:
-    """Draw the first annotated images of a data set, masks, boxes and keypoints, into a folder."""
+    """Draw masks, boxes and keypoints of the first annotated images."""
 
     json_file: tyro.conf.Positional[Path]
-    """COCO JSON, or a folder that holds one."""
+    """COCO JSON, or its folder."""
     out: Path
     """Folder for the pictures."""
     images: Path | None = None
-    """Folder of the images; default: looked for beside the JSON."""
+    """Folder of the images; default: the images are searched for beside the JSON."""
     limit: int = 20
-    """How many images to draw."""
+    """Images to draw, at most."""
 
     def run(self) -> int:
         from PIL import Image
@@ -136,4 +136,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Check | Show:
-    return tyro.cli(Command, prog="maskrcnn data", args=argv)
+    command: Check | Show = parse_flags(Command, "maskrcnn data", argv)
+    return command

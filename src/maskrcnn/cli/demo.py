@@ -7,36 +7,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tyro
-
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config.presets import preset
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 RUN_FILES = ("model.safetensors", "last.ckpt", "metrics.jsonl", "curves.png")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Generate shapes, train the tiny preset, evaluate on unseen images, and draw truth beside prediction."""
+    """Generate images of shapes, train the tiny preset, evaluate and draw the results."""
 
     out: Path = Path("demo")
-    """Folder for the data set, the run and the pictures."""
+    """Folder for the data, the model and the pictures."""
     images: int = 1000
-    """Generated training images."""
+    """Number of training images."""
     val_images: int = 200
-    """Generated images to evaluate on."""
+    """Number of images to evaluate on."""
     size: int = 160
-    """Side of the generated images in pixels."""
+    """Side of the images in pixels."""
     steps: int | None = None
-    """Training steps; default: the preset's."""
+    """Training steps; default: those of the preset."""
     seed: int = 0
-    """Of the data and of the training."""
+    """Seed of the data and of training."""
     keypoints: Flag = False
-    """Learn the topmost, rightmost, bottommost and leftmost point of each shape as well."""
+    """Also learn the topmost, rightmost, bottommost and leftmost point of each shape."""
     json: Flag = False
     """Print the figures as one JSON object on stdout."""
 
@@ -54,14 +51,14 @@ class Demo:
             for split, count in (("train", self.images), ("val", self.val_images))
         }
         run, sheet = self.out / "run", self.out / "contact_sheet.png"
-        if sheet.exists():  # written last: the demo has been here and came to its end
+        if sheet.exists():  # written last: an earlier demo here has ended
             for file in (sheet, *(run / name for name in RUN_FILES)):
                 file.unlink(missing_ok=True)
         config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
         config = replace(config, train=replace(config.train, seed=self.seed, steps=self.steps or config.train.steps))
         summary = train(config, data["train"], out=run, resume=(run / "last.ckpt").exists())
         if not summary.finished:
-            say(f"interrupted; the same command goes on in {self.out}")
+            say(f"interrupted; the same command continues in {self.out}")
             return 130
         model = load(summary.model)
         report = evaluate(model, data["val"], track=lambda items, total: track(items, "evaluate", total))
@@ -101,4 +98,5 @@ def draw_sheet(model: Predictor, data: Path, path: Path, rows: int = 8) -> None:
 
 
 def parse(argv: Sequence[str]) -> Demo:
-    return tyro.cli(Demo, prog="maskrcnn demo", args=argv)
+    command: Demo = parse_flags(Demo, "maskrcnn demo", argv)
+    return command

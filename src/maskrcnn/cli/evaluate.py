@@ -6,40 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """COCO AP and AR: of a model on a data set (--model), or of a COCO results JSON (--results)."""
+    """COCO AP and AR of a model (--model), or of a COCO results JSON (--results)."""
 
     data: Path
-    """Ground truth: COCO JSON, or a folder that holds one."""
+    """Ground truth: COCO JSON, or its folder."""
     model: str | None = None
-    """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
+    """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     config: Path | None = None
-    """With --model: of the framework that wrote the checkpoint."""
+    """With --model: config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
     results: Path | None = None
-    """COCO results JSON of any detector, instead of --model."""
+    """COCO results JSON of any detector."""
     max_detections: int | None = None
-    """Most detections an image that count; default: the model's own limit, 100 for --results."""
+    """Detections that count in each image, at most; default: the limit of the model, or 100 with --results."""
     results_out: Path | None = None
-    """With --model: also write its predictions as COCO results JSON."""
+    """With --model: also write the predictions as COCO results JSON."""
     limit: int | None = None
-    """With --model: evaluate only the first so many images."""
+    """With --model: evaluate only the first images, this many."""
     group_by: str | None = None
-    """A field of the images in --data, for example `modality`: also AP for each of its values."""
+    """Also give AP for each value of this field of the images in --data, for example `modality`."""
     batch_size: int = 1
-    """With --model: images that pass through the network together; worth it on a GPU."""
+    """With --model: images that pass through the network together, which helps on a GPU."""
     precision: Precision = "auto"
-    """With --model: of the network; auto: bf16 where the processor multiplies it faster, else fp32."""
+    """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
     compile: Flag = False
-    """With --model: compile the network, on CUDA into graphs that are replayed."""
+    """With --model: compile the network, which takes minutes and pays on a GPU."""
     strict: Flag = False
     """With --model: refuse broken images and annotations instead of skipping them."""
     json: Flag = False
@@ -88,4 +85,5 @@ class Evaluate:
 
 
 def parse(argv: Sequence[str]) -> Evaluate:
-    return tyro.cli(Evaluate, prog="maskrcnn evaluate", args=argv)
+    command: Evaluate = parse_flags(Evaluate, "maskrcnn evaluate", argv)
+    return command

@@ -1,4 +1,4 @@
-"""Where a command writes: people read stderr and tables, programs read one JSON object on stdout."""
+"""What a command writes: tables and messages for people, one JSON object on stdout for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def console(*, stderr: bool) -> Console:
-    """A rich console that never breaks a path or a table row of ours in two when the output is a file or a pipe."""
+    """A rich console that never breaks a path or a table row in two when the output is a file or a pipe."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False)
@@ -28,9 +28,9 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
-    """What the import of `source` took for granted, was missing and was left out, a line each, on stderr.
+    """Prints what the import of `source` assumed, initialised and left out, a line each, on stderr.
 
-    A model file that was imported once says nothing of it any more.
+    A model file that was imported earlier is silent about it.
     """
     if provenance.get("imported_from") != source:
         return

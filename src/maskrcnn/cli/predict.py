@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Find objects: writes predictions.json (COCO results with RLE masks) and one drawn picture an image."""
+    """Find objects in images; write COCO results (predictions.json) and pictures."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]
-    """Image files, folders (searched to the bottom) and globs."""
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
+    """Image files, globs, and folders, whose subfolders are searched too."""
     model: str
-    """Model file, checkpoint of another framework, address, or a name of `maskrcnn weights list`."""
+    """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     out: Path
     """Folder for predictions.json and the pictures."""
     config: Path | None = None
-    """Of the framework that wrote the checkpoint."""
-    draw: Flag = True
+    """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
+    draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
     """Write only predictions.json."""
     min_score: float = 0.5
-    """Objects with a lower score are not drawn."""
+    """Draw only objects with at least this score."""
     batch_size: int = 1
-    """Images that pass through the network together; worth it on a GPU."""
+    """Images that pass through the network together, which helps on a GPU."""
     precision: Precision = "auto"
-    """Of the network; auto: bf16 where the processor multiplies it faster, else fp32, whose results are exact."""
+    """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
     compile: Flag = False
-    """Compile the network, on CUDA into graphs that are replayed: pays after some hundred images."""
+    """Compile the network, which takes minutes and pays on a GPU after some hundred images."""
     strict: Flag = False
-    """Stop at a broken image instead of skipping it."""
+    """Refuse broken images instead of skipping them."""
     json: Flag = False
     """Print the summary as one JSON object on stdout."""
 
@@ -70,9 +70,10 @@ class Predict:
                 lines.append(f"{len(summary.skipped)} images skipped, see above")
             console(stderr=False).print("\n".join(lines))
         if summary.images == 0:
-            return fail(f"none of the {len(files)} images could be read; the reasons stand above")
+            return fail(f"none of the {len(files)} images could be read; the reasons are above")
         return 0
 
 
 def parse(argv: Sequence[str]) -> Predict:
-    return tyro.cli(Predict, prog="maskrcnn predict", args=argv)
+    command: Predict = parse_flags(Predict, "maskrcnn predict", argv)
+    return command

@@ -8,17 +8,19 @@ from typing import Annotated
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config.presets import PRESETS, preset
-
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)
 class Presets:
-    """Named configurations: parameters, arithmetic of one 800x1333 image (a multiply-add is 2 FLOPs), and use."""
+    """List the named configurations with parameters, GFLOPs and use.
+
+    GFLOPs are those of one image of 800x1333 pixels; a multiply-add counts as two.
+    """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Only these; default: all."""
+    """Only these configurations; default: all."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -47,4 +49,5 @@ class Presets:
 
 
 def parse(argv: Sequence[str]) -> Presets:
-    return tyro.cli(Presets, prog="maskrcnn presets", args=argv)
+    command: Presets = parse_flags(Presets, "maskrcnn presets", argv)
+    return command

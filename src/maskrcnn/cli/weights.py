@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.errors import MaskRCNNError, WeightsError
 
 if TYPE_CHECKING:
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
 
     from maskrcnn.config import Config
 
-Flag = tyro.conf.FlagCreatePairsOff[bool]
-
 OURS = "maskrcnn"  # the framework of our own model files
 BROUGHT = ("model.", "image.", "conventions.")  # parts of the config that come with a checkpoint
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """What a file of weights is, which model it makes, and what was assumed; missing and surplus tensors are listed."""
+    """Say what a file of weights is, which model it makes and what was assumed.
+
+    Missing and unexpected tensors are listed.
+    """
 
     file: tyro.conf.Positional[str]
-    """A file, an address, or a name of `maskrcnn weights list`."""
+    """A file, a URL, or a name in `maskrcnn weights list`."""
     config: Path | None = None
-    """Of the framework that wrote it."""
+    """Config file of the framework that wrote the file (not the settings file of `train`)."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -72,18 +74,18 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Convert:
-    """A checkpoint of another framework as our model file, or a model in the names and layout of another framework."""
+    """Convert a checkpoint of another framework to a model file, or a model to another framework."""
 
     file: tyro.conf.Positional[str]
-    """A file, an address, or a name of `maskrcnn weights list`."""
+    """A file, a URL, or a name in `maskrcnn weights list`."""
     out: tyro.conf.Positional[Path]
-    """The file to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
+    """File to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
     """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
     config: Path | None = None
-    """Of the framework that wrote the file."""
+    """Config file of the framework that wrote the file (not the settings file of `train`)."""
     allow_partial: Flag = False
-    """Go on without tensors that are missing (they become random) or have no place."""
+    """Continue if tensors are missing (they become random) or unexpected (they are left out)."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -96,7 +98,7 @@ class Convert:
         if self.to not in (OURS, *frameworks):
             raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *frameworks))}")
         if self.to == OURS and self.out.suffix != ".safetensors":
-            raise WeightsError(f"{self.out}: our model file is a .safetensors; name it so, or choose --to")
+            raise WeightsError(f"{self.out}: a model file is a .safetensors: change the ending, or choose --to")
         network, config, provenance = open_weights(self.file, self.config, allow_partial=self.allow_partial)
         say_assumptions(provenance, self.file)
         rules: dict[str, tuple[Any, Any]] = {}
@@ -119,10 +121,10 @@ class Convert:
 
 @dataclass(frozen=True)
 class List:
-    """Published models that can be named wherever a file of weights is asked for: AP on COCO val2017, size, licence."""
+    """List published models, whose names stand for their files: AP on COCO val2017, size, licence."""
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Only names that hold all of these: torchvision, keypoint, R_101"""
+    """Only names that contain all of these: torchvision, keypoint, R_101"""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -167,7 +169,7 @@ def in_words(config: Config) -> str:
 
 
 def report(facts: dict[str, Any], config: Config) -> list[str]:
-    """Lines about a model: what it is, its settings that are not our defaults, what was assumed and did not fit."""
+    """Lines about a model: what it is, which settings differ from the defaults, what was assumed or did not fit."""
     from maskrcnn.config import Config, differing_settings
 
     lines = [f"{facts['framework']}: {facts['model']}"]
@@ -183,12 +185,12 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
 
 
 def other_rules(framework: Any, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings of a model that an export cannot hold: what the framework would take for them, and what they are."""
+    """Settings of a model that an export cannot store: the default of the framework, and the value of the model."""
     from maskrcnn.config import differing_settings
     from maskrcnn.files.checkpoint import Checkpoint
 
-    usual = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
-    differing = differing_settings(usual, config).items()
+    defaults = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
+    differing = differing_settings(defaults, config).items()
     return {name: pair for name, pair in differing if name.startswith(BROUGHT)}
 
 
@@ -210,4 +212,5 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Inspect | Convert | List:
-    return tyro.cli(Command, prog="maskrcnn weights", args=argv)
+    command: Inspect | Convert | List = parse_flags(Command, "maskrcnn weights", argv)
+    return command

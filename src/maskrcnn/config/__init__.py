@@ -7,7 +7,7 @@ where a model comes from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,10 +16,10 @@ from maskrcnn.config.conventions import Conventions
 from maskrcnn.config.data import AugmentConfig, Category, ImageConfig
 from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, PointRendConfig, RoIConfig
 from maskrcnn.config.model import DetectConfig, ModelConfig
+from maskrcnn.config.plain import with_settings
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
 from maskrcnn.config.rules import NORM_GROUPS, BoxLoss, HeadNorm, Norm, require
 from maskrcnn.config.training import Precision, TrainConfig
-from maskrcnn.errors import ConfigError
 
 __all__ = [
     "NORM_GROUPS",
@@ -47,6 +47,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "differing_settings",
+    "with_settings",
 ]
 
 
@@ -118,22 +119,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown field or a value of the wrong type, with its path.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        config = TypeAdapter(Config).validate_python(dict(data))
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(
-            f"config field {path or '(root)'}: {first['msg']}, found {first['input']!r}; "
-            "was the file written by a newer version?"
-        ) from None
-    unknown = next(_unknown_fields(data, config_to_dict(config)), None)
-    require(
-        unknown is None, f"config field {unknown}: there is no such field; was the file written by a newer version?"
-    )
-    return config
+    return with_settings(Config(), data)
 
 
 def differing_settings(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -154,13 +140,3 @@ def differing_settings(one: Config, other: Config) -> dict[str, tuple[Any, Any]]
         for name in sorted(first.keys() | second.keys())
         if first.get(name) != second.get(name)
     }
-
-
-def _unknown_fields(given: Any, known: Any, path: str = "") -> Iterator[str]:
-    """The paths of all keys in `given` that `known` has not."""
-    if isinstance(given, Mapping) and isinstance(known, Mapping):
-        for key, value in given.items():
-            if key in known:
-                yield from _unknown_fields(value, known[key], f"{path}{key}.")
-            else:
-                yield f"{path}{key}"

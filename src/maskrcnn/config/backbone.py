@@ -10,20 +10,25 @@ from maskrcnn.config.rules import Norm, require, require_groups
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """The backbone (He et al. 2016). Stage numbers are the literature's: stem 1, res2..res5 2..5."""
+    """ResNet or ResNeXt (He et al. 2016). The stages are the stem, 1, and res2 to res5."""
 
-    depth: Literal[10, 18, 34, 50, 101, 152] = 50  # 10: one basic block a stage, for tests and the demo
-    width: int = 64  # channels inside res2's blocks; 64 in the literature
-    stem_width: int | None = None  # channels of the stem; None: `width`
-    # ResNeXt (Xie et al. 2017): groups of the 3x3 convolution, and its channels at res2, all groups together.
-    groups: int = 1  # 32x8d: 32
-    bottleneck_width: int | None = None  # 32x8d: 256; None: `width`
-    stride_in_1x1: bool = False  # of a bottleneck: the original ResNet's place; torchvision has it in the 3x3
+    # layers, as in ResNet-50; 10 has one block in each stage, for tests and the demo
+    depth: Literal[10, 18, 34, 50, 101, 152] = 50
+    width: int = 64  # channels inside the blocks of res2; 64 in the literature
+    stem_width: int | None = None  # channels of the stem; None: as many as `width`
+    groups: int = 1  # groups of the 3x3 convolutions; 32 in ResNeXt 32x8d (Xie et al. 2017)
+    # channels of the 3x3 convolutions in res2, all groups together; 256 in ResNeXt 32x8d; None: `width`
+    bottleneck_width: int | None = None
+    # the first 1x1 convolution of a block has the stride, as in the original ResNet, not the 3x3
+    stride_in_1x1: bool = False
+    # frozen: neither statistics nor weights are trained; fixed: the statistics are not
     norm: Norm = "frozen_batch_norm"
-    norm_eps: float = 1e-5
-    frozen_stages: int = 2  # stages 1..this are not trained; 0 trains everything
-    deformable_stages: tuple[int, ...] = ()  # stages whose 3x3 convolutions are deformable: 3 4 5 (Dai et al. 2017)
-    deformable_modulated: bool = False  # with a learned weight for each sample (Zhu et al. 2019)
+    norm_eps: float = 1e-5  # added to the variance in the norms
+    frozen_stages: int = 2  # number of stages, from the stem on, that are not trained; 0 trains all
+    # stages with deformable 3x3 convolutions, for example 3 4 5 (Dai et al. 2017)
+    deformable_stages: tuple[int, ...] = ()
+    # deformable convolutions have a learned weight for each sample (Zhu et al. 2019)
+    deformable_modulated: bool = False
 
     def __post_init__(self) -> None:
         require(0 <= self.frozen_stages <= 5, f"backbone.frozen_stages must lie in 0..5, found {self.frozen_stages}")
@@ -51,7 +56,7 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class TimmConfig:
-    """A backbone of the timm library that gives features at strides 4, 8, 16 and 32."""
+    """A backbone of the timm library that has features at strides 4, 8, 16 and 32."""
 
-    name: str  # as in timm.list_models(): convnext_tiny
-    frozen: bool = False  # nothing of it is trained
+    name: str  # a name in timm.list_models(), for example convnext_tiny
+    frozen: bool = False  # nothing in the backbone is trained

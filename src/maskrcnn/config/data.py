@@ -9,17 +9,17 @@ from maskrcnn.config.rules import require
 
 @dataclass(frozen=True)
 class Category:
-    """One class of the data set: its id there and its name. Labels are positions in `Config.categories`."""
+    """One class of the data set. Labels are positions in `Config.categories`."""
 
-    id: int
+    id: int  # in the data set
     name: str
-    keypoints: tuple[str, ...] = ()  # their names; a class without keypoints has none
+    keypoints: tuple[str, ...] = ()  # names of the keypoints; empty for a class without keypoints
     skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
 
     def __post_init__(self) -> None:
         require(
             len(set(self.keypoints)) == len(self.keypoints),
-            f"category {self.name}: expected keypoints with names of their own, found {', '.join(self.keypoints)}",
+            f"category {self.name}: expected keypoints with different names, found {', '.join(self.keypoints)}",
         )
         require(
             all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
@@ -30,20 +30,17 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How an image becomes network input, in prediction and as the base of the training augmentation.
+    """How an image becomes network input. Training augments the result."""
 
-    The scale is, in this order: `fixed_size` (fit inside, pad to exactly that size), `scale` (the same
-    enlargement for every image, for data whose objects have one natural size), or `short_side` and
-    `long_side` (paper section 3.1). `long_side` always caps the result except with `fixed_size`.
-    """
-
-    short_side: int = 800
-    long_side: int = 1333
+    short_side: int = 800  # shorter side in pixels after resizing
+    long_side: int = 1333  # longer side in pixels, at most
+    # Factor that resizes every image, instead of short_side: for objects of one natural size. long_side still holds.
     scale: float | None = None
-    fixed_size: tuple[int, int] | None = None  # (height, width)
-    divisor: int = 32  # the batch is padded at bottom and right to a multiple of this
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    # Height and width of every network input, instead of the sides: the image is resized to fit inside and padded.
+    fixed_size: tuple[int, int] | None = None
+    divisor: int = 32  # batches are padded at bottom and right to a multiple of this
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # standard deviation of the pixels, RGB
 
     def __post_init__(self) -> None:
         require(
@@ -65,23 +62,26 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of a training image. Geometry composes into one matrix; colour follows it."""
+    """Random changes of training images."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # factor on the scale that ImageConfig gives, drawn log-uniformly
-    crop: tuple[int, int] | None = None  # (height, width) of a random window of the scaled image
-    flip_horizontal: float = 0.5  # probability
-    flip_vertical: float = 0.0  # probability
-    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees: only where up and down mean nothing
-    brightness: float = 0.0  # strengths as in torchvision's ColorJitter
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a further random resizing
+    crop: tuple[int, int] | None = None  # height and width of a random window
+    flip_horizontal: float = 0.5  # probability of a mirror image
+    flip_vertical: float = 0.0  # probability of an upside-down image
+    quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees
+    brightness: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    contrast: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    saturation: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    hue: float = 0.0  # strength of random changes, 0..0.5, as in torchvision's ColorJitter
 
     def __post_init__(self) -> None:
         low, high = self.scale_jitter
         require(0 < low <= high, f"augment.scale_jitter must be 0 < low <= high, found {self.scale_jitter}")
         for name in ("flip_horizontal", "flip_vertical"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name} is a probability, found {getattr(self, name)}")
+            require(
+                0 <= getattr(self, name) <= 1,
+                f"augment.{name} is a probability and must lie in 0..1, found {getattr(self, name)}",
+            )
         for name in ("brightness", "contrast", "saturation"):
             require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in 0..1, found {getattr(self, name)}")
         require(0 <= self.hue <= 0.5, f"augment.hue must lie in 0..0.5, found {self.hue}")

@@ -10,13 +10,13 @@ from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups
 
 @dataclass(frozen=True)
 class RoIConfig:
-    """From a box to features of one size (paper section 3)."""
+    """How the features of a RoI are read (paper section 3)."""
 
-    op: Literal["align", "pool", "warp"] = "align"  # RoIAlign; RoIPool and RoIWarp for the paper's ablation
-    reduce: Literal["average", "max"] = "average"  # over the samples of a bin; RoIPool takes the maximum anyway
-    sampling_ratio: int = 2  # samples a bin and axis; 0: as many as the bin has cells (Detectron2)
-    canonical_level: int = 4  # k0 of FPN equation 1
-    canonical_size: float = 224.0
+    op: Literal["align", "pool", "warp"] = "align"  # RoIAlign, or RoIPool and RoIWarp of the paper's ablation
+    reduce: Literal["average", "max"] = "average"  # how the samples of a bin are joined; RoIPool needs max
+    sampling_ratio: int = 2  # samples of a bin in each direction; 0: as many as the bin has cells
+    canonical_level: int = 4  # pyramid level of a RoI of canonical_size (k0 in FPN equation 1)
+    canonical_size: float = 224.0  # pixels, square root of the area
 
     def __post_init__(self) -> None:
         require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
@@ -28,30 +28,25 @@ class RoIConfig:
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Second stage: sampling of RoIs, classification and box regression.
+    """Classes and boxes of RoIs. Cascade R-CNN has further stages, each on the boxes of the one before."""
 
-    The branch is two fully connected layers (FPN paper), or `convs` 3x3 convolutions with a norm and then
-    `layers` fully connected ones: four and one in the group-norm paper and in torchvision's V2. No layers at all
-    means the mean over the RoI, as after res5 with C4.
-
-    Cascade R-CNN has further stages, each trained with its own overlap and weights on the boxes of the one before.
-    """
-
-    positive_iou: float = 0.5
-    samples: int = 512  # RoIs an image in the loss
-    positive_fraction: float = 0.25
-    resolution: int = 7
-    convs: int = 0
-    conv_channels: int = 256
-    norm: HeadNorm = "none"  # of the convolutions
-    layers: int = 2
-    hidden: int = 1024
-    class_agnostic: bool = False
+    positive_iou: float = 0.5  # a RoI is positive if it overlaps an object by at least this IoU
+    samples: int = 512  # RoIs of each image that are sampled for the loss
+    positive_fraction: float = 0.25  # share of positive RoIs among them, at most
+    resolution: int = 7  # cells of a RoI in each direction
+    convs: int = 0  # 3x3 convolutions; 4 in torchvision's V2
+    conv_channels: int = 256  # channels of the convolutions
+    norm: HeadNorm = "none"  # norm of the convolutions
+    layers: int = 2  # fully connected layers after them; 0: the mean over the RoI, as with C4
+    hidden: int = 1024  # channels of the fully connected layers
+    class_agnostic: bool = False  # one box for all classes, instead of one for each
+    # factors on the four box offsets x, y, w, h
     box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    # smooth_l1: on the offsets (Girshick 2015); giou: on the boxes (Rezatofighi et al. 2019)
     box_loss: BoxLoss = "smooth_l1"
-    smooth_l1_beta: float = 1 / 9  # 0 is plain L1
-    cascade_ious: tuple[float, ...] = ()  # of the stages after the first: 0.6 0.7
-    cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # 20 20 10 10 and 30 30 15 15
+    smooth_l1_beta: float = 1 / 9  # smooth L1 is quadratic below this difference; 0: plain L1
+    cascade_ious: tuple[float, ...] = ()  # positive_iou of the further stages of Cascade R-CNN, for example 0.6 0.7
+    cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # box_weights of the further stages
 
     def __post_init__(self) -> None:
         require(self.layers >= 0, f"box_head.layers must not be negative, found {self.layers}")
@@ -62,7 +57,7 @@ class BoxHeadConfig:
         )
         require(
             self.norm == "none" or self.convs > 0,
-            f"box_head.norm {self.norm} is of the convolutions, and box_head.convs is {self.convs}: "
+            f"box_head.norm {self.norm} belongs to convolutions, and box_head.convs is {self.convs}: "
             "set box_head.convs 4 or box_head.norm none",
         )
         require_groups("box_head.conv_channels", self.conv_channels, "box_head.norm", self.norm)
@@ -70,36 +65,40 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class PointRendConfig:
-    """PointRend (Kirillov et al. 2020): the mask head is coarse, and an MLP refines it at chosen points."""
+    """PointRend (Kirillov et al. 2020): an MLP refines a coarse mask at chosen points."""
 
-    layers: int = 3
-    channels: int = 256
-    train_points: int = 196  # a RoI
-    oversample: float = 3.0  # random points drawn for each one that is chosen
-    important: float = 0.75  # share chosen for being uncertain; the others stay random
-    subdivision_steps: int = 5  # doublings from the coarse mask
-    subdivision_points: int = 784  # cells computed anew after each
+    layers: int = 3  # layers of the MLP
+    channels: int = 256  # channels of the MLP
+    train_points: int = 196  # points of each RoI in training
+    oversample: float = 3.0  # random points from which one is chosen, for each of them
+    important: float = 0.75  # share of points that are chosen where the mask is uncertain; the others are random
+    subdivision_steps: int = 5  # times that the mask is doubled in prediction
+    subdivision_points: int = 784  # most uncertain points that are refined after each doubling
 
     def __post_init__(self) -> None:
-        require(0 <= self.important <= 1, f"point_rend.important is a share, found {self.important}")
+        require(
+            0 <= self.important <= 1, f"point_rend.important is a share and must lie in 0..1, found {self.important}"
+        )
         require(self.oversample >= 1, f"point_rend.oversample must be at least 1, found {self.oversample}")
 
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Mask branch: convolutions and masks of twice `resolution`, or one of the other forms that are chosen here."""
+    """Masks of RoIs (paper section 3)."""
 
-    resolution: int = 14
-    kind: Literal["fcn", "mlp"] = "fcn"  # mlp: the paper's table 2e
-    convs: int = 4
-    channels: int = 256
-    norm: HeadNorm = "none"
-    layers: int = 2  # fully connected ones of `mlp` and of PointRend's coarse head
-    hidden: int = 1024  # their width
-    loss: Literal["sigmoid", "softmax"] = "sigmoid"  # softmax: classes compete for each pixel, the paper's table 2b
-    point_rend: PointRendConfig | None = None
-    samples: int = 128  # most positive RoIs an image in the mask loss, drawn at random beyond that
-    class_agnostic: bool = False
+    resolution: int = 14  # cells of a RoI in each direction; masks have twice as many
+    # convolutions (fcn), or the fully connected layers of the paper's table 2e (mlp)
+    kind: Literal["fcn", "mlp"] = "fcn"
+    convs: int = 4  # 3x3 convolutions of fcn
+    channels: int = 256  # channels of the convolutions
+    norm: HeadNorm = "none"  # norm of the convolutions
+    layers: int = 2  # fully connected layers of mlp and of PointRend's coarse head
+    hidden: int = 1024  # channels of the fully connected layers
+    # softmax: classes compete for each pixel, as in the paper's table 2b
+    loss: Literal["sigmoid", "softmax"] = "sigmoid"
+    point_rend: PointRendConfig | None = None  # None: without PointRend
+    samples: int = 128  # positive RoIs of each image in the loss, at most
+    class_agnostic: bool = False  # one mask for all classes, instead of one for each
 
     def __post_init__(self) -> None:
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
@@ -110,7 +109,7 @@ class MaskHeadConfig:
         )
         require(
             self.kind == "fcn" or self.norm == "none",
-            f"mask_head.norm {self.norm} is of convolutions, and mask_head.kind is mlp: set mask_head.norm none",
+            f"mask_head.norm {self.norm} belongs to convolutions, and mask_head.kind is mlp: set mask_head.norm none",
         )
         require(
             self.point_rend is None or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none"),
@@ -121,13 +120,13 @@ class MaskHeadConfig:
 
 @dataclass(frozen=True)
 class KeypointHeadConfig:
-    """Keypoint branch (paper section 5). Its maps have four times `resolution`."""
+    """Keypoints of RoIs (paper section 5)."""
 
-    num_keypoints: int = 17
-    resolution: int = 14
-    convs: int = 8
-    channels: int | tuple[int, ...] = 512  # of each of them, or a number for each (Detectron2's CONV_DIMS)
-    samples: int = 128  # most positive RoIs an image in the loss, drawn at random beyond that
+    num_keypoints: int = 17  # keypoints of an object; training takes the number from the data
+    resolution: int = 14  # cells of a RoI in each direction; maps of keypoints have four times as many
+    convs: int = 8  # 3x3 convolutions
+    channels: int | tuple[int, ...] = 512  # channels of the convolutions, one number or one for each
+    samples: int = 128  # positive RoIs of each image in the loss, at most
 
     def __post_init__(self) -> None:
         require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")

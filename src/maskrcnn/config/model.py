@@ -14,12 +14,13 @@ from maskrcnn.errors import ConfigError
 
 @dataclass(frozen=True)
 class DetectConfig:
-    """From scored boxes to detections (paper section 3.1, inference)."""
+    """Which boxes become detections (paper section 3.1, inference)."""
 
-    score_threshold: float = 0.05
+    score_threshold: float = 0.05  # detections with a lower score are dropped
+    # non-maximum suppression drops a box that overlaps a better one of its class by more than this IoU
     nms_iou: float = 0.5
-    max_detections: int = 100
-    mask_threshold: float = 0.5
+    max_detections: int = 100  # detections of each image, at most
+    mask_threshold: float = 0.5  # a pixel belongs to the mask from this probability on
 
     def __post_init__(self) -> None:
         require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
@@ -30,17 +31,14 @@ class DetectConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network. `mask_head=None` is Faster R-CNN, with `keypoint_head` Keypoint R-CNN.
+    """The network. Without a mask head it is Faster R-CNN; a keypoint head makes it Keypoint R-CNN."""
 
-    RPN and RoIs read the pyramid (fpn), or one map of the backbone: res4, with res5 in the head (c4), res5 at
-    stride 32 (c5), or res5 dilated, at stride 16 (dc5).
-    """
-
-    num_classes: int = 80
+    num_classes: int = 80  # classes without the background; training takes the number from the data
     backbone: ResNetConfig | TimmConfig = field(default_factory=ResNetConfig)
+    # feature pyramid, or one map: res4 with res5 in the head (c4), res5 (c5), dilated res5 (dc5)
     neck: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
-    fpn_channels: int = 256
-    fpn_norm: HeadNorm = "none"
+    fpn_channels: int = 256  # channels of the pyramid
+    fpn_norm: HeadNorm = "none"  # norm of the pyramid
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
     rois: RoIConfig = field(default_factory=RoIConfig)
@@ -56,7 +54,7 @@ class ModelConfig:
         have = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, a size on each"}
         require(
             len(self.anchors.sizes) == levels,
-            f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes is of {len(self.anchors.sizes)}: "
+            f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes has {len(self.anchors.sizes)} levels: "
             "change one of the two",
         )
         require(

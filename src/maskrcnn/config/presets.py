@@ -1,6 +1,6 @@
-"""Named configurations, each a plain function. Names are the literature's; the head of each says its cost.
+"""Named configurations, each a plain function with a name from the literature. The docstrings say what each costs.
 
-Nothing here imports torch, so that `maskrcnn --help` is instant.
+Nothing here imports torch, so that the help of a command is fast.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def mask_rcnn_R_50_FPN_GN() -> Config:
 
 
 def mask_rcnn_R_50_FPN_V2() -> Config:
-    """ResNet-50-FPN with batch norm throughout, as torchvision's V2 (Li et al. 2021): 46.3 M parameters.
+    """ResNet-50-FPN with batch norm everywhere, as in torchvision's V2 (Li et al. 2021): 46.3 M parameters.
 
     Two RPN convolutions, and four convolutions in the box branch.
     """
@@ -97,7 +97,7 @@ def mask_rcnn_ConvNeXt_T_FPN() -> Config:
 
 
 def mask_rcnn_R_50_C4() -> Config:
-    """ResNet-50-C4, the paper's ablation model: 35.9 M parameters, res5 on each RoI and so slower than FPN."""
+    """ResNet-50-C4, the paper's ablation model: 35.9 M parameters, res5 on each RoI, and therefore slower than FPN."""
     return with_c4(mask_rcnn_R_50_FPN())
 
 
@@ -140,20 +140,20 @@ def cascade_mask_rcnn_R_50_FPN() -> Config:
 
 
 def pointrend_rcnn_R_50_FPN() -> Config:
-    """PointRend (Kirillov et al. 2020), masks of 224 x 224 with sharp borders: 60.2 M parameters."""
+    """PointRend (Kirillov et al. 2020), with sharp masks of 224 x 224: 60.2 M parameters."""
     base = mask_rcnn_R_50_FPN()
     mask_head = MaskHeadConfig(point_rend=PointRendConfig())
     return replace(base, model=replace(base.model, mask_head=mask_head))
 
 
 def faster_rcnn_R_50_FPN() -> Config:
-    """Faster R-CNN with ResNet-50-FPN, boxes alone: 41.7 M parameters."""
+    """Faster R-CNN with ResNet-50-FPN, without masks: 41.7 M parameters."""
     base = mask_rcnn_R_50_FPN()
     return replace(base, model=replace(base.model, mask_head=None))
 
 
 def faster_rcnn_R_50_C4() -> Config:
-    """Faster R-CNN with ResNet-50-C4, boxes alone: 33.8 M parameters."""
+    """Faster R-CNN with ResNet-50-C4, without masks: 33.8 M parameters."""
     base = mask_rcnn_R_50_C4()
     return replace(base, model=replace(base.model, mask_head=None))
 
@@ -203,7 +203,7 @@ def mask_rcnn_tiny() -> Config:
 
 
 def keypoint_rcnn_tiny() -> Config:
-    """mask_rcnn_tiny with four keypoints an object beside its mask, where up and down differ: 2.0 M parameters."""
+    """mask_rcnn_tiny with masks and four keypoints, for objects that are never upside down: 2.0 M parameters."""
     base = mask_rcnn_tiny()
     keypoint_head = KeypointHeadConfig(num_keypoints=4, convs=4, channels=64, samples=8)
     augment = replace(base.augment, flip_vertical=0.0, quarter_turns=False)
@@ -217,7 +217,7 @@ def _with_backbone(**settings: Any) -> Config:
 
 
 def _with_normalised_heads(base: Config, norm: HeadNorm) -> Config:
-    """A norm in the pyramid, in a box branch of four convolutions and one layer, and in the mask branch."""
+    """Norms in the pyramid, the mask branch, and a box branch of four convolutions and one layer."""
     model = base.model
     assert model.mask_head is not None
     box_head = replace(model.box_head, convs=4, layers=1, norm=norm)
@@ -226,7 +226,7 @@ def _with_normalised_heads(base: Config, norm: HeadNorm) -> Config:
 
 
 def with_c4(base: Config) -> Config:
-    """RPN and RoIs on res4, res5 in the head: figures of the paper and of Detectron2's C4 models."""
+    """RPN and RoIs on res4, and res5 in the head, as in the paper and in Detectron2's C4 models."""
     model = base.model
     box_head = replace(model.box_head, resolution=14, layers=0, samples=min(64, model.box_head.samples))
     mask_head = None if model.mask_head is None else replace(model.mask_head, convs=0)
@@ -239,12 +239,12 @@ def with_c5(base: Config) -> Config:
 
 
 def with_dc5(base: Config) -> Config:
-    """RPN and RoIs on a dilated res5: figures of Detectron2's DC5 models."""
+    """RPN and RoIs on a dilated res5, as in Detectron2's DC5 models."""
     return _on_one_level(base, neck="dc5")
 
 
 def _on_one_level(base: Config, **changes: Any) -> Config:
-    """All anchor sizes of the base, and several levels' worth of candidates, on one map."""
+    """All anchor sizes of the base on one map, with more proposals from it, because it stands for several levels."""
     sizes = tuple(size for level in base.model.anchors.sizes for size in level)
     rpn = replace(
         base.model.rpn,
@@ -257,7 +257,7 @@ def _on_one_level(base: Config, **changes: Any) -> Config:
 
 
 def _with_keypoints(base: Config) -> Config:
-    """The keypoint branch in place of the mask branch, for persons alone: figures of Detectron2's keypoint models."""
+    """The keypoint branch in place of the mask branch, for persons, as in Detectron2's keypoint models."""
     rpn = replace(base.model.rpn, post_nms_train=1500)
     keypoint_head = KeypointHeadConfig()
     return replace(base, model=replace(base.model, num_classes=1, rpn=rpn, mask_head=None, keypoint_head=keypoint_head))

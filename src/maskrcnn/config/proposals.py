@@ -9,10 +9,11 @@ from maskrcnn.config.rules import BoxLoss, require
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """Boxes around every cell of every level, P2 first. Ratio is height / width."""
+    """Anchors of each level, from P2 on."""
 
+    # square roots of the areas in pixels, a size or several for each level
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
-    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height divided by width
 
     def __post_init__(self) -> None:
         require(
@@ -31,22 +32,23 @@ class AnchorConfig:
 
 @dataclass(frozen=True)
 class RPNConfig:
-    """Region proposal network (paper section 3, Ren et al. 2015; figures as in FPN)."""
+    """Region proposal network (paper section 3, Ren et al. 2015)."""
 
     convs: int = 1  # 3x3 convolutions before the predictions
-    channels: int | None = None  # of these convolutions, a setting of MMDetection and Matterport; None: of the features
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    samples: int = 256  # anchors an image in the loss
-    positive_fraction: float = 0.5
-    pre_nms_train: int = 2000  # a level
-    pre_nms_test: int = 1000
-    post_nms_train: int = 1000  # an image, all levels together
-    post_nms_test: int = 1000
-    nms_iou: float = 0.7
-    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    channels: int | None = None  # channels of these convolutions; None: those of the features
+    positive_iou: float = 0.7  # an anchor is positive if it overlaps an object by at least this IoU
+    negative_iou: float = 0.3  # an anchor is negative if it overlaps every object by less than this IoU
+    samples: int = 256  # anchors of each image that are sampled for the loss
+    positive_fraction: float = 0.5  # share of positive anchors among them, at most
+    pre_nms_train: int = 2000  # highest-scoring anchors of each level that enter non-maximum suppression in training
+    pre_nms_test: int = 1000  # the same in prediction
+    post_nms_train: int = 1000  # proposals of each image in training, at most
+    post_nms_test: int = 1000  # the same in prediction
+    nms_iou: float = 0.7  # non-maximum suppression drops a box that overlaps a better one by more than this IoU
+    box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # factors on the four box offsets x, y, w, h
+    # smooth_l1: on the offsets (Girshick 2015); giou: on the boxes (Rezatofighi et al. 2019)
     box_loss: BoxLoss = "smooth_l1"
-    smooth_l1_beta: float = 1 / 9  # 0 is plain L1
+    smooth_l1_beta: float = 1 / 9  # smooth L1 is quadratic below this difference; 0: plain L1
 
     def __post_init__(self) -> None:
         require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")

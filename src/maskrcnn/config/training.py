@@ -12,27 +12,26 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The training run."""
+    """How the model is trained."""
 
-    steps: int = 90_000
-    batch_size: int = 16
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 0.02
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup_steps: int = 1000
-    schedule: Literal["step", "cosine"] = "step"
-    drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` at which the rate is divided by 10
-    clip_norm: float | None = None  # largest L2 norm of the whole gradient
-    # auto: bf16 where the processor multiplies it faster, else fp32.
-    precision: Precision = "auto"
-    # Compile the network, on CUDA into graphs that are replayed: the first steps take minutes. Batches then are padded
-    # to a few sizes.
+    steps: int = 90_000  # training steps, each with one batch
+    batch_size: int = 16  # images in a step
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # stochastic gradient descent, or AdamW
+    learning_rate: float = 0.02  # highest rate, reached after warm-up
+    momentum: float = 0.9  # momentum of sgd
+    weight_decay: float = 1e-4  # weight decay of the optimizer
+    warmup_steps: int = 1000  # steps in which the learning rate rises to its highest value
+    schedule: Literal["step", "cosine"] = "step"  # how the learning rate falls: at `drops`, or along a cosine to zero
+    drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` after which the rate is divided by 10
+    clip_norm: float | None = None  # a longer gradient is scaled to this L2 norm; None: it is not
+    precision: Precision = "auto"  # auto: bf16 if faster, else fp32
+    # Compile the network, on CUDA into graphs that are replayed. The first steps then take minutes, and batches are
+    # padded to a few sizes.
     compile: bool = False
-    evaluate_every: int = 5000  # steps; 0: only at the end
-    checkpoint_every: int = 1000  # steps
-    workers: int = 2  # loader processes; 0 loads in the training process
-    seed: int = 0
+    evaluate_every: int = 5000  # steps between evaluations; 0: only at the end
+    checkpoint_every: int = 1000  # steps between checkpoints
+    workers: int = 2  # processes that load images; 0: none
+    seed: int = 0  # seed of the random numbers
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "checkpoint_every"):

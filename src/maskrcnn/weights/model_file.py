@@ -61,7 +61,7 @@ def open_model(path: Path | str) -> tuple[MaskRCNN, Config, dict[str, Any]]:
     try:
         config = config_from_dict(stored)
     except ConfigError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise WeightsError(f"{path}: {error}; was the file written by a newer version?") from None
     network = build_model(config)
     fill(network, tensors, str(path))
     return network.eval(), config, header.get("provenance", {})

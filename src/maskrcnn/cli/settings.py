@@ -1,0 +1,124 @@
+"""The settings of a run: those of a preset, changed by a file, changed by flags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import StructFieldSpec
+
+from maskrcnn.cli.flags import Flag, Flags, parse_flags
+from maskrcnn.config import AugmentConfig, Config, ImageConfig, TrainConfig, config_to_dict, with_settings
+from maskrcnn.config.presets import preset
+from maskrcnn.errors import ConfigError
+
+# What --help shows of the config; --help-all shows every setting.
+SHORT_HELP: dict[type, tuple[str, ...]] = {
+    ImageConfig: ("short_side", "long_side"),
+    AugmentConfig: ("scale_jitter", "crop", "flip_horizontal", "flip_vertical", "quarter_turns"),
+    TrainConfig: (
+        *("steps", "batch_size", "optimizer", "learning_rate", "precision"),
+        *("evaluate_every", "checkpoint_every", "workers", "seed"),
+    ),
+}
+# Parts of the config that are no flags. Conventions come with a model, or from a file; categories come from the data.
+NO_FLAGS = ("conventions", "categories")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the settings come from, and all of them as flags."""
+
+    preset: str
+    """Settings to start from; maskrcnn presets lists them."""
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """YAML file that changes the preset; flags change both."""
+    print_config: Flag = False
+    """Print the settings as YAML for --config and exit. The classes are not yet those of the data."""
+    help_all: Flag = False
+    """Show the flags of all settings and exit."""
+    config: Annotated[Config, Flags] = field(default_factory=Config)
+
+    def print(self) -> int:
+        """Writes the preset's name and the settings to stdout, in the form that `--config` reads."""
+        import yaml
+
+        class Dumper(yaml.SafeDumper):
+            def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+                return super().represent_mapping(tag, mapping, flow_style=False)  # a line for each setting
+
+        values = {"preset": self.preset, **config_to_dict(self.config)}
+        del values["categories"]
+        sys.stdout.write(yaml.dump(values, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120))
+        return 0
+
+
+def parse_with_settings(
+    command: Any, prog: str, argv: Sequence[str], default_preset: str, required: Sequence[str]
+) -> Any:
+    """A command with the fields `settings: Settings`, `argv` and those in `required`; its data may stand first.
+
+    Raises:
+        ConfigError: an unknown preset, or a file of settings that cannot be used.
+        SystemExit: 2 for wrong flags and values, 0 after help.
+    """
+    args = ["--data", *argv] if argv and not argv[0].startswith("-") else list(argv)
+    name, config = base_settings(args, default_preset)
+    if not args:
+        print(f"usage: {prog} {' '.join(f'--{flag} PATH' for flag in required)} [OPTIONS]", file=sys.stderr)
+    everything = "--help-all" in args
+    short = not everything and not {"-h", "--help"}.isdisjoint(args)
+    blank: Any = Path() if "--print-config" in args else tyro.MISSING
+    return parse_flags(
+        command,
+        prog,
+        [*args, "--help"] if everything else args,
+        hidden=lambda kind, setting: _hidden(kind, setting, short),
+        markers=[tyro.conf.DisallowNone] if short else [],
+        default=command(**dict.fromkeys(required, blank), settings=Settings(name, config=config), argv=tuple(argv)),
+    )
+
+
+def base_settings(argv: Sequence[str], default_preset: str) -> tuple[str, Config]:
+    """The preset's name, and its settings changed by the file: what `argv` says before all other flags, because it
+    decides their defaults."""
+    path = flag_value(argv, "--config")
+    given = {} if path is None else settings_file(path)
+    name = flag_value(argv, "--preset") or str(given.get("preset", default_preset))
+    base = preset(name)
+    try:
+        return name, with_settings(base, {key: value for key, value in given.items() if key != "preset"})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def settings_file(path: str) -> dict[str, Any]:
+    """The settings in a YAML file by name, none where it is empty."""
+    from maskrcnn.files.plain_yaml import read_yaml
+
+    given = read_yaml(path)
+    if given is not None and not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected settings by name (train: ...), found {type(given).__name__}")
+    return given or {}
+
+
+def flag_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag, `--flag value` or `--flag=value`."""
+    for place, here in enumerate(argv):
+        if here == flag:
+            return argv[place + 1] if place + 1 < len(argv) else None
+        if here.startswith(f"{flag}="):
+            return here.removeprefix(f"{flag}=")
+    return None
+
+
+def _hidden(kind: type, setting: StructFieldSpec, short: bool) -> bool:
+    """Whether a field is no flag, or none that the short help shows."""
+    if kind is Config:
+        return setting.name in NO_FLAGS
+    of_config = kind.__module__.startswith("maskrcnn.config.")
+    return short and of_config and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())

@@ -1,0 +1,83 @@
+"""YAML read as plain data: no classes, a bound on what aliases may expand to, and errors of one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from maskrcnn.errors import ConfigError
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 100_000  # after every alias is written out
+
+
+def read_yaml(path: Path | str) -> Any:
+    """The content of a YAML file: dictionaries, lists, texts, numbers, or None where it is empty.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML or is too large; names the line.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a YAML file, it cannot be read: {error}") from None
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{path}: expected settings of at most {MAX_BYTES:,} characters, found more")
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The content of a YAML text, as of `read_yaml`; `where` names it in errors."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    # YAML 1.1 takes 1e-4 for a text, because it has no point.
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+    try:
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, where)
+        return loader.construct_document(node)
+    except ConfigError:  # a ValueError, too
+        raise
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: expected YAML, {error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a character or a number that cannot be read
+        raise ConfigError(f"{where}: expected YAML, {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: expected settings, found lists nested too deeply") from None
+
+
+def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
+    """How many values a node holds when aliases are written out; each node is visited once.
+
+    Raises:
+        ConfigError: too many, a node that holds itself, or a mapping with the same key twice.
+    """
+    children = node.value if isinstance(node.value, list) else []
+    keys = [child[0].value for child in children if isinstance(child, tuple) and isinstance(child[0].value, str)]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    here = f"{where}, line {node.start_mark.line + 1}"
+    if twice is not None:
+        raise ConfigError(f"{here}: {twice} is given twice; keep one of the two")
+    counted[id(node)] = None
+    total = 1
+    for child in children:
+        for part in child if isinstance(child, tuple) else (child,):
+            found = counted[id(part)] if id(part) in counted else _count(part, counted, where)
+            if found is None:
+                raise ConfigError(f"{here}: an alias stands inside of what it names")
+            total += found
+    if total > MAX_VALUES:
+        raise ConfigError(f"{here}: expected at most {MAX_VALUES:,} values, found more once aliases are written out")
+    counted[id(node)] = total
+    return total

@@ -1,0 +1,168 @@
+"""Preset, file and flags: which wins, what is printed, and what the help shows."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import pytest
+import yaml
+
+from maskrcnn.cli import settings, train
+from maskrcnn.config.presets import preset
+
+BASE = ["--data", "d.json", "--out", "runs/x"]
+# One preset of each kind of parts.
+KINDS = (
+    "mask_rcnn_R_50_FPN",
+    "mask_rcnn_ConvNeXt_T_FPN",
+    "mask_rcnn_R_50_C4",
+    "cascade_mask_rcnn_R_50_FPN",
+    "pointrend_rcnn_R_50_FPN",
+    "keypoint_rcnn_tiny",
+)
+SCREEN = 70  # lines
+WIDTH = 80
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("name", "preset_name"),
+    [*(("train", name) for name in KINDS), ("ablate", "mask_rcnn_tiny")],
+)
+def test_the_help_fits_on_one_screen(command, narrow, name, preset_name):
+    ran = command(name, "--preset", preset_name, "--help")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert len(lines) <= SCREEN
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_the_help_shows_what_people_set_with_the_defaults_of_the_preset(command, narrow):
+    text = command("train", "--preset", "mask_rcnn_tiny", "--help").out
+    words = (
+        "--data --val --out --preset --weights --resume --json --config --print-config --help-all --image.short-side "
+        "--train.steps --train.batch-size --train.learning-rate --train.evaluate-every --train.checkpoint-every "
+        "--train.precision --train.workers --train.seed --augment.crop --augment.flip-horizontal"
+    )
+    assert [flag for flag in words.split() if flag not in text] == []
+    assert "--model." not in text
+    assert "None" not in text.replace("(default: None)", "")
+    tiny = preset("mask_rcnn_tiny")
+    for value in (tiny.train.steps, tiny.train.batch_size, tiny.image.short_side):
+        assert f"(default: {value})" in text
+
+
+def test_the_short_help_names_settings_that_exist():
+    for kind, names in settings.SHORT_HELP.items():
+        assert set(names) <= {field.name for field in fields(kind)}
+
+
+def test_settings_that_the_short_help_leaves_out_are_flags_after_it(command, narrow):
+    assert command("train", "--help").code == 0
+    assert train.parse([*BASE, "--image.scale", "2"]).settings.config.image.scale == 2
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("preset: mask_rcnn_tiny\ntrain: {steps: 11, seed: 12}\nmodel: {mask_head: null}\n")
+    found = train.parse([*BASE, "--config", str(path), "--train.seed", "13"]).settings
+    tiny = preset("mask_rcnn_tiny")
+    expected = replace(tiny, model=replace(tiny.model, mask_head=None), train=replace(tiny.train, steps=11, seed=13))
+    assert (found.preset, found.config) == ("mask_rcnn_tiny", expected)
+    other = train.parse([*BASE, f"--config={path}", "--preset", "mask_rcnn_R_18_FPN"]).settings
+    assert other.config.model.backbone == preset("mask_rcnn_R_18_FPN").model.backbone
+    assert (other.preset, other.config.train.steps) == ("mask_rcnn_R_18_FPN", 11)
+
+
+def test_conventions_come_from_a_file_and_are_no_flags(command, narrow, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("conventions.pixels: {kernel: pil, rounding: floor}\n")
+    ran = command("train", "--config", path, "--print-config")
+    assert yaml.safe_load(ran.out)["conventions"]["pixels"]["kernel"] == "pil"
+    assert train.parse([*BASE, "--config", str(path)]).settings.config.conventions.pixels.rounding == "floor"
+    assert "conventions" not in command("train", "--help-all").out
+    assert command("train", *BASE, "--conventions.pixels.kernel", "pil").code == 2
+
+
+def test_a_file_that_gives_a_part_has_its_flags(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("model: {keypoint_head: {num_keypoints: 4}}\n")
+    found = train.parse([*BASE, "--config", str(path), "--model.keypoint-head.convs", "2"]).settings.config
+    assert found.model.keypoint_head is not None
+    assert (found.model.keypoint_head.num_keypoints, found.model.keypoint_head.convs) == (4, 2)
+
+
+@pytest.mark.parametrize(("name", "preset_name"), [*(("train", name) for name in KINDS), ("ablate", "mask_rcnn_tiny")])
+def test_what_is_printed_reads_back_to_the_same(command, tmp_path, name, preset_name):
+    flags = ("--train.steps", "7", "--image.scale", "1.5", "--train.clip-norm", "None", "--train.learning-rate", "1e-5")
+    printed = command(name, "--preset", preset_name, *flags, "--print-config")
+    assert printed.code == 0
+    path = tmp_path / "a.yaml"
+    path.write_text(printed.out)
+    assert command(name, "--config", path, "--print-config").out == printed.out
+    values = yaml.safe_load(printed.out)
+    assert (values["preset"], values["train"]["steps"]) == (preset_name, 7)
+    assert "categories" not in values
+    assert "&" not in printed.out
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("# nothing yet\n")
+    assert train.parse([*BASE, "--config", str(path)]) == replace(
+        train.parse(BASE),
+        argv=(*BASE, "--config", str(path)),
+        settings=replace(train.parse(BASE).settings, file=path),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {stepz: 5}", "train.stepz: there is no such setting; nearest: train.steps"),
+        ("train: {steps: many}", "train.steps: expected a valid integer, found 'many'"),
+        ("train: {steps: -1}", "train.steps must be positive, found -1"),
+        ("train:\n  steps: [1\n", "line 3: expected YAML"),
+        ("- 1", "expected settings by name (train: ...), found list"),
+        ("preset: mask_rcnn_tiniest", "unknown preset 'mask_rcnn_tiniest'; nearest: mask_rcnn_tiny"),
+        ("preset: [1]", "unknown preset '[1]'"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_with_a_fault_is_one_line_and_2(command, tmp_path, text, message):
+    path = tmp_path / "a.yaml"
+    if text is not None:
+        path.write_text(text)
+    ran = command("train", *BASE, "--config", path)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith("error: ")
+    assert message in ran.err
+    assert "preset" in message or str(path) in ran.err
+
+
+@pytest.mark.parametrize(("name", "required"), [("train", ("data", "out")), ("ablate", ("data", "val", "out"))])
+def test_without_arguments_usage_and_what_is_missing(command, narrow, name, required):
+    ran = command(name)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"usage: maskrcnn {name} --data PATH")
+    assert all(f"--{flag} PATH" in ran.err.split("\n", 1)[1] for flag in required)
+    assert "Traceback" not in ran.err
+
+
+def test_the_data_may_stand_first():
+    parsed = train.parse(["d.json", "--out", "runs/x"])
+    assert (parsed.data, parsed.argv) == (train.parse(BASE).data, ("d.json", "--out", "runs/x"))
+    assert train.resume_command(parsed.argv) == "maskrcnn train d.json --out runs/x --resume"
+
+
+def test_every_setting_has_a_help_text(command, narrow):
+    lines = [line.strip("│ ") for line in command("train", "--help-all").out.splitlines()]
+    flags = [flag for flag in lines if flag.startswith("--")]
+    silent = [f for f, text in pairwise(lines) if f in flags and text.startswith("(default")]
+    assert len(flags) > 60
+    assert silent == []
