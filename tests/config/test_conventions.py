@@ -103,7 +103,8 @@ def test_every_framework_is_stored_and_read_again(name: str) -> None:
     config = Config(image=ImageConfig(long_side=1024), conventions=FRAMEWORKS[name])
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
     assert config_from_dict({}).conventions == OURS
-    with pytest.raises(ConfigError, match=r"conventions\.pixels\.kernels: there is no such setting; nearest: conventions\.pixels\.kernel"):
+    expected = r"conventions\.pixels\.kernels: there is no such setting; nearest: conventions\.pixels\.kernel"
+    with pytest.raises(ConfigError, match=expected):
         config_from_dict({"conventions": {"pixels": {"kernels": "pil"}}})
 
 
