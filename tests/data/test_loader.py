@@ -18,7 +18,7 @@ from maskrcnn.data.loader import SLOTS, Batch, collate, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import draw_matrix, training_sample
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.ops.mask_targets import mask_targets
+from maskrcnn.ops.mask_targets import Crops, mask_targets
 from small_data import COLOURS, small_coco, small_config, write_small
 
 SMALL = ImageConfig(short_side=64, long_side=96)
@@ -100,15 +100,15 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventio
             assert box[3] <= h
             colour = np.array(COLOURS[names[sample.labels[j]]])
             frame = torch.tensor([[0.0, 0.0, side, side]])
-            crops = (
+            crops = Crops(
                 bank.pixels,
                 bank.offsets[0, j : j + 1],
                 bank.sizes_hw[0, j : j + 1],
                 bank.origins_xy[0, j : j + 1],
+                bank.to_original[:1],
+                bank.image_hw[:1],
             )
-            mask = mask_targets(frame, bank.to_original[:1], crops, bank.image_hw[:1], size=side, sampling_ratio=1)[
-                0, :h, :w
-            ].numpy()
+            mask = mask_targets(frame, crops, size=side, sampling_ratio=1)[0, :h, :w].numpy()
             # Away from its edge, where resampling mixes it with the ground, the object has its pure colour.
             core = tuple(slice(*np.ceil([low + 2, high - 2]).astype(int)) for low, high in (box[1::2], box[::2]))
             assert np.abs(image[core] - colour).max(initial=0) <= 2

@@ -54,7 +54,7 @@ class RoIPooler(nn.Module):
         """
         config, rules = self.config, self.rules
         level = self._level(features, boxes)
-        args = (features, self.span(boxes), image_index, level)
+        args = (features, trim(boxes, self.box_rules.roi_trim), image_index, level)
         if rules.crop_and_resize:
             pooled = roi_crop(*args, strides=self.strides, output_size=output_size, trim=self.box_rules.trim)
             return self.shared_head(pooled)
@@ -69,10 +69,6 @@ class RoIPooler(nn.Module):
             case "pool":
                 pooled = roi_pool(*args, strides=self.strides, output_size=output_size)
         return self.shared_head(pooled)
-
-    def span(self, boxes: Tensor) -> Tensor:
-        """The part of a box that its features cover, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
-        return trim(boxes, self.box_rules.roi_trim)
 
     def _level(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
         """(R,) int64, the feature map that each box is read from."""
@@ -109,8 +105,8 @@ class RoIReader:
         return pooled
 
     def span(self, boxes: Tensor) -> Tensor:
-        """The part of a box that its features cover, as `RoIPooler.span` gives it."""
-        return self.pooler.span(boxes)
+        """The part of a box that its features cover, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
+        return trim(boxes, self.pooler.box_rules.roi_trim)
 
     @property
     def finest(self) -> tuple[Tensor, int]:
