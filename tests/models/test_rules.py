@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskrcnn.config import BoxHeadConfig, ConfigError, DetectConfig, ResNetConfig, RoIConfig, RPNConfig
+from maskrcnn.config import BoxHeadConfig, DetectConfig, ResNetConfig, RoIConfig, RPNConfig
 from maskrcnn.config.conventions import (
     OURS,
     BoxRules,
@@ -18,6 +18,7 @@ from maskrcnn.config.conventions import (
     MatchingRules,
     ProposalRules,
 )
+from maskrcnn.errors import ConfigError
 from maskrcnn.models.branches.box import box_losses, select_detections
 from maskrcnn.models.losses import mean_box_loss
 from maskrcnn.models.pooler import RoIPooler

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config, ConfigError, ImageConfig, ModelConfig, ResNetConfig
+from maskrcnn.config import Config, ImageConfig, ModelConfig, ResNetConfig
 from maskrcnn.config.conventions import OURS, FeatureRules
-from maskrcnn.errors import WeightsError
+from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.weights.backbones import check_rules, load_backbone, read_backbone, with_rules_of
