@@ -28,7 +28,7 @@ class Evaluate:
     results_out: Path | None = None
     """With --model: also write the predictions as COCO results JSON."""
     limit: int | None = None
-    """With --model: evaluate only the first images, this many."""
+    """With --model: evaluate only the first images, up to this many."""
     group_by: str | None = None
     """Also give AP for each value of this field of the images in --data, for example `modality`."""
     batch_size: int = 1

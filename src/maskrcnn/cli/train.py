@@ -36,7 +36,7 @@ class Train:
     resume: Flag = False
     """Continue from the last checkpoint in --out."""
     limit: int | None = None
-    """Train only on the first images, this many."""
+    """Train only on the first images, up to this many."""
     strict: Flag = False
     """Refuse broken images and annotations."""
     json: Flag = False
