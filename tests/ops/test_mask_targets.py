@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from maskrcnn.ops import reference
-from maskrcnn.ops.mask_targets import mask_targets, sample_bitmaps
+from maskrcnn.ops.mask_targets import MaskCrops, mask_targets, sample_bitmaps
 
 HW = (40, 56)  # height, width
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -37,7 +37,7 @@ def blobs(count: int, seed: int = 0) -> np.ndarray:
     return np.stack(masks).astype(np.uint8)
 
 
-def bank(masks: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def bank(masks: np.ndarray, matrix: np.ndarray = IDENTITY) -> MaskCrops:
     """The flat buffer of crops of the tight boxes; between two crops lie ones that nobody may read."""
     pixels, offsets, sizes, origins = [np.ones(3, dtype=np.uint8)], [], [], []
     for mask in masks:
@@ -47,23 +47,20 @@ def bank(masks: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, t
         sizes.append(crop.shape)
         origins.append((columns[0], rows[0]))
         pixels += [crop.ravel(), np.ones(7, dtype=np.uint8)]
-    return (
+    count = len(masks)
+    return MaskCrops(
         torch.from_numpy(np.concatenate(pixels)),
         torch.tensor(offsets),
         torch.tensor(sizes),
         torch.tensor(np.array(origins)),
+        torch.from_numpy(matrix.astype(np.float32)).expand(count, 2, 3),
+        torch.tensor(HW).expand(count, 2),
     )
 
 
 def targets_of(masks: np.ndarray, boxes: np.ndarray, matrix: np.ndarray, **options: object) -> np.ndarray:
-    count = len(masks)
-    return mask_targets(
-        torch.from_numpy(boxes.astype(np.float32)),
-        torch.from_numpy(matrix.astype(np.float32)).expand(count, 2, 3),
-        bank(masks),
-        torch.tensor(HW).expand(count, 2),
-        **options,  # type: ignore[arg-type]
-    ).numpy()
+    rois = torch.from_numpy(boxes.astype(np.float32))
+    return mask_targets(rois, bank(masks, matrix), **options).numpy()  # type: ignore[arg-type]
 
 
 def boxes_near(masks: np.ndarray, seed: int, reach: float = 6) -> np.ndarray:
@@ -174,10 +171,10 @@ def test_points_outside_the_crop_and_the_image_are_background() -> None:
     masks = np.zeros((1, *HW), dtype=np.uint8)
     masks[0, 10:20, 10:20] = 1
     points = torch.tensor([[[10.5, 10.5], [19.5, 19.5], [9.5, 12.0], [10.0, 12.0], [20.0, 12.0], [60.0, 12.0]]])
-    found = sample_bitmaps(*bank(masks), points, torch.tensor([HW]))
+    found = sample_bitmaps(bank(masks), points)
     assert found.tolist() == [[1.0, 1.0, 0.0, 0.5, 0.5, 0.0]]
     far = torch.tensor([[[float("nan"), 12.0], [float("inf"), 12.0], [3e38, -3e38], [-1e9, 12.0]]])
-    assert sample_bitmaps(*bank(masks), far, torch.tensor([HW])).tolist() == [[0.0] * 4]
+    assert sample_bitmaps(bank(masks), far).tolist() == [[0.0] * 4]
 
 
 def test_adaptive_samples_do_not_depend_on_the_other_rois() -> None:
@@ -190,8 +187,8 @@ def test_adaptive_samples_do_not_depend_on_the_other_rois() -> None:
 
 def test_no_rois() -> None:
     empty = torch.zeros(0, 2, dtype=torch.int64)
-    crops = (torch.zeros(5, dtype=torch.uint8), empty[:, 0], empty, empty)
-    assert mask_targets(torch.zeros(0, 4), torch.zeros(0, 2, 3), crops, empty, size=28).shape == (0, 28, 28)
+    bitmaps = MaskCrops(torch.zeros(5, dtype=torch.uint8), empty[:, 0], empty, empty, torch.zeros(0, 2, 3), empty)
+    assert mask_targets(torch.zeros(0, 4), bitmaps, size=28).shape == (0, 28, 28)
 
 
 def test_autocast_does_not_round_targets() -> None:

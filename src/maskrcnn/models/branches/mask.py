@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from maskrcnn.models.branches.mask_head import MaskHead, MLPMaskHead
 from maskrcnn.models.losses import add_losses, mean_of, mean_over
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, Slots, filled_slots, positive_slots
-from maskrcnn.ops.mask_targets import mask_targets
+from maskrcnn.ops.mask_targets import MaskCrops, mask_targets
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
@@ -110,42 +109,17 @@ def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> Slots:
     return positive_slots(rois.positive & has_mask, config.samples)
 
 
-class MaskCrops(NamedTuple):
-    """The ground-truth masks of R RoIs.
-
-    Attributes:
-        crops: pixels, offsets, sizes_hw and origins_xy, as `ops.mask_targets.sample_bitmaps` takes them.
-        to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
-        image_hw: (R, 2) int64, sizes of the original images.
-    """
-
-    crops: tuple[Tensor, Tensor, Tensor, Tensor]
-    to_original: Tensor
-    image_hw: Tensor
-
-
 def mask_crops(rois: RoIs, slots: Slots, targets: Targets) -> MaskCrops:
     """The ground-truth masks of the RoIs in the given slots."""
-    bank = targets.masks
-    assert bank is not None, "targets carry no masks"
-    image_index = slots.image_index
-    row = image_index * targets.boxes.shape[1] + slots.take(rois.slot)
-    crops = (
-        bank.pixels,
-        bank.offsets.flatten()[row],
-        bank.sizes_hw.flatten(0, 1)[row],
-        bank.origins_xy.flatten(0, 1)[row],
-    )
-    return MaskCrops(crops, bank.to_original[image_index], bank.image_hw[image_index])
+    assert targets.masks is not None, "targets carry no masks"
+    return targets.masks.select(slots.image_index, slots.take(rois.slot))
 
 
 def mask_goal(boxes: Tensor, masks: MaskCrops, rules: MaskRules, side: int) -> Tensor:
     """What the masks over the boxes (R, 4), network-input pixels, should be: (R, side, side) float32 in 0..1."""
     return mask_targets(
         boxes,
-        masks.to_original,
-        masks.crops,
-        masks.image_hw,
+        masks,
         size=side,
         sampling_ratio=rules.target_sampling_ratio,
         aligned=rules.target_aligned,

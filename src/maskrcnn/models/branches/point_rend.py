@@ -108,7 +108,7 @@ class PointRendBranch(nn.Module):
         logits = self._of_class(self._refine(read, boxes, image_index, coarse, points), labels)
         at = _in_network_pixels(points, boxes)
         at = at @ masks.to_original[:, :, :2].transpose(1, 2) + masks.to_original[:, None, :, 2]
-        point_goal = sample_bitmaps(*masks.crops, at, masks.image_hw)
+        point_goal = sample_bitmaps(masks, at)
         point_loss = F.binary_cross_entropy_with_logits(logits, point_goal, reduction="none").mean(1)
         return {"loss_mask": mean_over(coarse_loss, slots.used), "loss_mask_point": mean_over(point_loss, slots.used)}
 
