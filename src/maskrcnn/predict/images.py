@@ -75,12 +75,13 @@ def _instances(detections: Detections, number: int, frame: Frame, config: Config
 
 
 def boxes_to_original(boxes: np.ndarray, frame: Frame, rules: BoxRules) -> np.ndarray:
-    """Boxes in the original image: the one place where they go back.
+    """Boxes in the original image. `rules.end` says what is scaled:
 
-    By `rules.end`, edges are mapped by the frame (`edge`); or a box goes from its first to its last pixel, and the last
-    pixel of the network input becomes that of the original image, so that the scale is the ratio of the sizes less one
-    (`last_pixel`, Matterport's `denorm_boxes`); or the span from the first to the last pixel is mapped by the frame
-    (`roi_last_pixel`, `BoxList.resize` of maskrcnn-benchmark).
+    - `edge`: the edges of a box, as the frame says.
+    - `last_pixel`: x2 and y2 are the last pixel of a box, and the last pixel of the network input becomes the last pixel
+      of the original image. So the scale is the ratio of the sizes less one (Matterport, `denorm_boxes`).
+    - `roi_last_pixel`: the span from the first to the last pixel, as the frame says (maskrcnn-benchmark,
+      `BoxList.resize`).
 
     Args:
         boxes: (N, 4) float32, pixels of the network input.
