@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from maskrcnn.config import Config, ConfigError, KeypointHeadConfig, ModelConfig, RoIConfig
+from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, RoIConfig
 from maskrcnn.config.conventions import (
     DETECTRON,
     MASKRCNN_BENCHMARK,
@@ -28,6 +28,7 @@ from maskrcnn.config.conventions import (
     PixelRules,
     ProposalRules,
 )
+from maskrcnn.errors import ConfigError
 from maskrcnn.models.anchors import Anchors, cell_anchors
 from maskrcnn.models.branches import keypoint, mask
 from maskrcnn.models.branches.keypoint import KeypointHead

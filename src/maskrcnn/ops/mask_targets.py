@@ -6,7 +6,7 @@ Legend: R RoIs, M target side, S samples a cell and axis.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor

@@ -78,8 +78,8 @@ def boxes_to_original(boxes: np.ndarray, frame: Frame, rules: BoxRules) -> np.nd
     """Boxes in the original image. `rules.end` says what is scaled:
 
     - `edge`: the edges of a box, as the frame says.
-    - `last_pixel`: x2 and y2 are the last pixel of a box, and the last pixel of the network input becomes the last pixel
-      of the original image. So the scale is the ratio of the sizes less one (Matterport, `denorm_boxes`).
+    - `last_pixel`: x2 and y2 are the last pixel of a box, and the last pixel of the network input becomes that of the
+      original image. So the scale is the ratio of the sizes less one (Matterport, `denorm_boxes`).
     - `roi_last_pixel`: the span from the first to the last pixel, as the frame says (maskrcnn-benchmark,
       `BoxList.resize`).
 
