@@ -121,7 +121,7 @@ def test_broken_keypoints_are_skipped_and_named_or_refused(tmp_path: Path, name:
         ({"keypoints": ["nose", 3]}, "category person: expected keypoints as a list of names"),
         (
             {"keypoints": ["nose", "nose"], "skeleton": []},
-            "category person: expected keypoints with names of their own",
+            "category person: expected keypoints with different names",
         ),
         ({"skeleton": [[0, 1]]}, r"category person: expected skeleton as pairs of keypoints numbered 1\.\.5"),
         ({"skeleton": [[1, 6]]}, r"category person: expected skeleton as pairs"),

@@ -18,7 +18,7 @@ from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.weights.torchvision import our_state
-from torchvision_copy import torchvision_keypoint_model, torchvisions_keypoint_rules
+from torchvision_copy import in_one_batch, torchvision_keypoint_model, torchvisions_keypoint_rules
 
 LOSSES = {
     "loss_objectness": "loss_rpn_class",

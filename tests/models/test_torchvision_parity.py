@@ -25,7 +25,7 @@ from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.frame import frame_of_size
 from maskrcnn.weights.torchvision import our_layout, our_names
 from maskrcnn.weights.torchvision_config import Version
-from torchvision_copy import torchvision_model, torchvisions_rules
+from torchvision_copy import in_one_batch, torchvision_model, torchvisions_rules
 
 PREDICTIONS = re.compile(r"cls_logits|bbox_pred|cls_score|mask_fcn_logits")
 LANDSCAPE, PORTRAIT = "000000000139.jpg", "000000000802.jpg"  # 426 x 640 and 640 x 424
