@@ -16,7 +16,7 @@ from maskrcnn.errors import ImageError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import read_image
 from maskrcnn.predict.images import to_coco_results
-from maskrcnn.predict.pipeline import D, Detector, P, stream
+from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
 from maskrcnn.structures.instances import Instances
 
 LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
@@ -34,7 +34,7 @@ class FilesSummary:
 
 
 def predict_files(
-    detector: Detector[P, D],
+    detector: Detector[Prepared, Found],
     files: Sequence[Path],
     out: Path,
     *,

@@ -25,14 +25,14 @@ from maskrcnn.structures.instances import Instances
 
 T = TypeVar("T")
 R = TypeVar("R")
-P = TypeVar("P")
-D = TypeVar("D")
+Prepared = TypeVar("Prepared")
+Found = TypeVar("Found")
 ImageLike = str | Path | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead: among them, most find enough others of their orientation
 BEHIND = 2  # batches whose masks are still being encoded
 
 
-class Detector(Protocol[P, D]):
+class Detector(Protocol[Prepared, Found]):
     """Finds objects: images in, `Instances` out, in three steps that the pipeline calls.
 
     The Predictor is one. Tiles or test-time augmentation are others, which stand around one and call its steps.
@@ -42,18 +42,18 @@ class Detector(Protocol[P, D]):
     def device(self) -> torch.device:
         """Where `detect` computes."""
 
-    def prepare(self, image: np.ndarray) -> P:
+    def prepare(self, image: np.ndarray) -> Prepared:
         """What `detect` takes of an (H, W, 3) uint8 RGB image. Called in several threads."""
 
-    def detect(self, prepared: Sequence[P]) -> D:
+    def detect(self, prepared: Sequence[Prepared]) -> Found:
         """What is found on a batch of prepared images. Called in the thread of the caller."""
 
-    def finish(self, found: D) -> list[Instances]:
+    def finish(self, found: Found) -> list[Instances]:
         """The objects of each image of a batch, in pixels of that image. Called in several threads."""
 
 
 def predict_images(
-    detector: Detector[P, D], images: ImageLike | Iterable[ImageLike], batch_size: int = 1
+    detector: Detector[Prepared, Found], images: ImageLike | Iterable[ImageLike], batch_size: int = 1
 ) -> list[Instances]:
     """Finds objects in images of any size.
 
@@ -88,7 +88,7 @@ def _instances(item: ImageLike, image: np.ndarray, found: Instances) -> Instance
 
 
 @dataclass(frozen=True)
-class _Ready(Generic[T, P]):
+class _Ready(Generic[T, Prepared]):
     """An item with its image.
 
     Attributes:
@@ -98,7 +98,7 @@ class _Ready(Generic[T, P]):
 
     item: T
     image: np.ndarray | ImageError
-    prepared: P | None
+    prepared: Prepared | None
 
     @property
     def portrait(self) -> bool:
@@ -106,7 +106,7 @@ class _Ready(Generic[T, P]):
 
 
 def stream(
-    detector: Detector[P, D],
+    detector: Detector[Prepared, Found],
     items: Iterable[T],
     read: Callable[[T], np.ndarray],
     then: Callable[[T, np.ndarray, Instances], R],
@@ -131,7 +131,7 @@ def stream(
     threads, threads_of_torch = _threads(detector.device), torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     numbered = enumerate(items)
-    waiting: dict[int, Future[_Ready[T, P]]] = {}
+    waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
     behind: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
     done: dict[int, tuple[T, R | ImageError]] = {}
     following = 0
@@ -156,7 +156,7 @@ def stream(
         torch.set_num_threads(threads_of_torch)  # the pool's threads also changed the number for threads yet to come
 
 
-def _prepare(detector: Detector[P, D], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, P]:
+def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:
     try:
         image = read(item)
     except ImageError as error:
@@ -164,9 +164,9 @@ def _prepare(detector: Detector[P, D], item: T, read: Callable[[T], np.ndarray])
     return _Ready(item, image, detector.prepare(image))
 
 
-def _next_batch(waiting: dict[int, Future[_Ready[T, P]]], batch_size: int) -> dict[int, _Ready[T, P]]:
+def _next_batch(waiting: dict[int, Future[_Ready[T, Prepared]]], batch_size: int) -> dict[int, _Ready[T, Prepared]]:
     """Takes out of `waiting` the first image and the next ones of its orientation, and the broken ones on the way."""
-    batch: dict[int, _Ready[T, P]] = {}
+    batch: dict[int, _Ready[T, Prepared]] = {}
     orientations: list[bool] = []
     for number, future in waiting.items():
         ready = future.result()
@@ -183,9 +183,9 @@ def _next_batch(waiting: dict[int, Future[_Ready[T, P]]], batch_size: int) -> di
 
 
 def _finish(
-    detector: Detector[P, D],
-    batch: dict[int, _Ready[T, P]],
-    found: D | None,
+    detector: Detector[Prepared, Found],
+    batch: dict[int, _Ready[T, Prepared]],
+    found: Found | None,
     then: Callable[[T, np.ndarray, Instances], R],
 ) -> dict[int, tuple[T, R | ImageError]]:
     instances = iter(() if found is None else detector.finish(found))
