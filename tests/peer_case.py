@@ -15,9 +15,10 @@ from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.predict import Predictor, load, preprocess
-from maskrcnn.structures.detections import Detections, Instances
+from maskrcnn.predict import Predictor, TorchBackend, load, preprocess
+from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
+from maskrcnn.structures.instances import Instances
 from maskrcnn.weights.imported import Imported
 from peer_fixtures import PeerFixture, network_of, pairs_of, relative_error
 
@@ -61,8 +62,8 @@ class Case:
 
     @cached_property
     def instances(self) -> list[Instances]:
-        predictor = Predictor(self.network, self.imported.config)
-        return [predictor.predict_arrays([self.peer.image(i)])[0] for i in (0, 1)]
+        predictor = Predictor(TorchBackend(self.network), self.imported.config)
+        return [predictor.predict(self.peer.image(i))[0] for i in (0, 1)]
 
     def pairs(self, number: int) -> list[tuple[int, int]]:
         """Our and their detections of one image, by class and box."""
@@ -147,10 +148,10 @@ def assert_masks(case: Case) -> None:
 
 
 def assert_saved_as_our_file_it_finds_the_same_bits(case: Case, tmp_path: Path) -> None:
-    Predictor(case.network, case.imported.config).save(tmp_path / "model.safetensors")
+    Predictor(TorchBackend(case.network), case.imported.config).save(tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors", device="cpu", precision="fp32")
     assert again.config == case.imported.config
-    found, first = again.predict_arrays([case.peer.image(0)])[0], case.instances[0]
+    found, first = again.predict(case.peer.image(0))[0], case.instances[0]
     assert np.array_equal(found.boxes, first.boxes)
     assert np.array_equal(found.scores, first.scores)
     if found.masks is not None and first.masks is not None:

@@ -80,15 +80,14 @@ def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:
 
 def training_batch(fixture: PeerFixture, config: Config, numbers: Sequence[int]) -> Batch:
     """The images `numbers` as the peer trained on them: resized as in prediction, not flipped."""
-    return collate([_sample(fixture, config, number) for number in numbers], config.image.divisor)
+    return collate([_sample(fixture, config, number) for number in numbers], config.image)
 
 
 def _sample(fixture: PeerFixture, config: Config, number: int) -> Sample:
     arrays, image = fixture.expected, fixture.image(number)
     batch = preprocess([image], config)
-    height, width = batch.sizes_hw[0].tolist()
-    size = image.shape[0], image.shape[1]
-    scale = np.array([width / size[1], height / size[0]])
+    (frame,), (height, width) = batch.frames, batch.sizes_hw[0].tolist()
+    scale = frame.scale_xy
     keypoints = arrays.get(f"gt{number}_keypoints")
     if keypoints is not None:
         keypoints = (keypoints * [*scale, 1] * (keypoints[..., 2:] > 0)).astype(np.float32)
@@ -98,9 +97,8 @@ def _sample(fixture: PeerFixture, config: Config, number: int) -> Sample:
         boxes=(arrays[f"gt{number}_boxes"] * np.tile(scale, 2)).astype(np.float32),
         labels=arrays[f"gt{number}_classes"].astype(np.int64),
         crowd=np.zeros(len(objects), dtype=bool),
-        crops=[polygons_to_crop([np.reshape(part, (-1, 2)) for part in parts], size) for parts in objects],
-        to_original=np.array([[1 / scale[0], 0, 0], [0, 1 / scale[1], 0]], dtype=np.float32),
-        image_hw=size,
+        crops=[polygons_to_crop([np.reshape(part, (-1, 2)) for part in parts], frame.original_hw) for parts in objects],
+        frame=frame,
         image_id=number,
         keypoints=keypoints,
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from maskrcnn.config import AnchorConfig, AugmentConfig, BoxHeadConfig, Category, Config, ImageConfig, MaskHeadConfig
 from maskrcnn.config.presets import preset
 from maskrcnn.models.build import build_model
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 
 COLOURS = {"red": (200, 40, 40), "blue": (40, 60, 210)}
 
@@ -69,7 +69,7 @@ def random_predictor() -> Predictor:
     config = small_config()
     model = replace(config.model, num_classes=2, detect=replace(config.model.detect, score_threshold=0.01))
     config = replace(config, model=model, categories=(Category(3, "blue"), Category(7, "red")))
-    return Predictor(build_model(config).eval(), config)
+    return Predictor(TorchBackend(build_model(config).eval()), config)
 
 
 def small_config(**train: Any) -> Config:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.config import Config, Conventions, DetectConfig
+from maskrcnn.config import Config, Conventions, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import OURS
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.structures.frame import frame_of_size
 from small_data import small_config
 
 Objects = list[tuple[int, tuple[int, int, int, int]]]  # label (-1 is a crowd) and box
@@ -55,11 +56,10 @@ def sample_of(height: int, width: int, objects: Objects, *, seed: int = 0, with_
         labels=np.array([label for label, _ in objects], dtype=np.int64),
         crowd=np.array([label < 0 for label, _ in objects], dtype=bool),
         crops=crops,
-        to_original=np.eye(3, dtype=np.float32)[:2],
-        image_hw=(height, width),
+        frame=frame_of_size((height, width), (height, width)),
         image_id=seed,
     )
 
 
 def batch_of(*samples: Sample) -> Batch:
-    return collate(samples, 32)
+    return collate(samples, ImageConfig())

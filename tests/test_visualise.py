@@ -11,7 +11,7 @@ import pytest
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.ops.rle import crop_to_rle
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.visualise import contact_sheet, draw
 

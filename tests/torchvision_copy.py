@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
 from maskrcnn.benchmark.pair import CLASSES, SPREAD, enliven, settings_of_theirs, without_sampling
 from maskrcnn.config import Config
+from maskrcnn.predict import Predictor
+from maskrcnn.structures.instances import Instances
 from maskrcnn.weights.torchvision_config import Version, torchvision_config
 
 SPREAD_V2 = {
@@ -24,6 +27,11 @@ SPREAD_KEYPOINT = {
     **{f"roi_heads.keypoint_head.{2 * i}": 1.0 for i in range(8)},
     "roi_heads.keypoint_predictor.kps_score_lowres": 3.0,
 }
+
+
+def in_one_batch(predictor: Predictor, images: list[np.ndarray]) -> list[Instances]:
+    """What is found on images of any orientation that share one padded batch, as torchvision's transform makes it."""
+    return predictor.finish(predictor.detect([predictor.prepare(image) for image in images]))
 
 
 def torchvisions_rules(version: Version, short_side: int, long_side: int, proposals: int, detections: int) -> Config:

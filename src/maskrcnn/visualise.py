@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.keypoints import Side, side
 from maskrcnn.structures.masks import RLE
 

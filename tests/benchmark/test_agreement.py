@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from maskrcnn.benchmark.agreement import compare
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
 
 HW = (20, 30)

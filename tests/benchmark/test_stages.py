@@ -11,7 +11,7 @@ from maskrcnn.benchmark.measure import no_track
 from maskrcnn.benchmark.settings import Protocol
 from maskrcnn.benchmark.stages import parts_of, stage_seconds
 from maskrcnn.config import KeypointHeadConfig
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from small_network import lively_network, network_config
 
 STAGES = (
@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 def small_predictor(**model: object) -> Predictor:
     config = network_config(**model)
-    return Predictor(lively_network(config).eval(), config)
+    return Predictor(TorchBackend(lively_network(config).eval()), config)
 
 
 def test_stages_cover_the_whole(files: list[Path]) -> None:

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.config import AugmentConfig, Category, Config, ImageConfig
-from maskrcnn.data import geometry
+from maskrcnn.config import AugmentConfig, Category, ImageConfig
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import collate, training_batches
 from maskrcnn.data.transforms import training_sample, visible_keypoints
 from maskrcnn.errors import DataError
+from maskrcnn.structures.frame import frame_of_size, transform_points
 from maskrcnn.structures.tensors import to_device
 from small_data import small_coco, small_config, write_small
 from small_network import sample_of
@@ -121,7 +121,7 @@ def test_broken_keypoints_are_skipped_and_named_or_refused(tmp_path: Path, name:
         ({"keypoints": ["nose", 3]}, "category person: expected keypoints as a list of names"),
         (
             {"keypoints": ["nose", "nose"], "skeleton": []},
-            "category person: expected keypoints with names of their own",
+            "category person: expected keypoints with different names",
         ),
         ({"skeleton": [[0, 1]]}, r"category person: expected skeleton as pairs of keypoints numbered 1\.\.5"),
         ({"skeleton": [[1, 6]]}, r"category person: expected skeleton as pairs"),
@@ -149,26 +149,27 @@ def test_points_follow_the_matrix_and_sides_change_when_it_mirrors(data: st.Data
     rng = np.random.default_rng(seed)
     points = np.concatenate([rng.uniform(0, 60, (3, 5, 2)), rng.integers(0, 3, (3, 5, 1))], axis=2).astype(np.float32)
     points *= points[..., 2:] > 0
-    matrix = geometry.scaling(*rng.uniform(0.3, 3, 2))
-    matrix = geometry.translation(*rng.uniform(-40, 20, 2)) @ matrix
     out_hw = (int(rng.integers(20, 120)), int(rng.integers(20, 120)))
+    frame = frame_of_size((60, 60), (60, 60), tuple(rng.uniform(0.3, 3, 2)))
+    frame = frame.cropped(*rng.uniform(-20, 40, 2), out_hw)
     mirrors = 0
     for step in data.draw(st.lists(st.sampled_from(["horizontal", "vertical", "turn"]), max_size=4)):
-        if step == "turn":
-            matrix, out_hw = geometry.quarter_turn(out_hw[0]) @ matrix, out_hw[::-1]
-        else:
-            flip = geometry.horizontal_flip(out_hw[1]) if step == "horizontal" else geometry.vertical_flip(out_hw[0])
-            matrix, mirrors = flip @ matrix, mirrors + 1
+        frame = {
+            "turn": frame.turned,
+            "horizontal": frame.flipped_horizontally,
+            "vertical": frame.flipped_vertically,
+        }[step]()
+        mirrors += step != "turn"
     names = (KEYPOINTS, (), KEYPOINTS)
-    found = visible_keypoints(points, names, matrix, out_hw)
+    found = visible_keypoints(points, names, frame)
     assert found.dtype == np.float32
     partner = [0, 2, 1, 4, 3]
     for i in range(3):
         for k in range(5):
             x, y, v = points[i, k].astype(np.float64)
-            there = matrix @ (x, y, 1)
+            there = frame.matrix @ (x, y, 1)
             place = partner[k] if mirrors % 2 and names[i] else k
-            if v and 0 <= there[0] <= out_hw[1] and 0 <= there[1] <= out_hw[0]:
+            if v and 0 <= there[0] <= frame.input_hw[1] and 0 <= there[1] <= frame.input_hw[0]:
                 np.testing.assert_allclose(found[i, place], [*there[:2], v], rtol=1e-6, atol=1e-4)
             else:
                 assert not found[i, place].any()
@@ -177,22 +178,20 @@ def test_points_follow_the_matrix_and_sides_change_when_it_mirrors(data: st.Data
 def test_keypoints_lie_on_their_spots_after_any_augmentation(tmp_path: Path) -> None:
     dataset = load_coco(write_people(tmp_path, "train", 6))
     augment = AugmentConfig(scale_jitter=(0.8, 2.0), crop=(64, 64), flip_vertical=0.5, quarter_turns=True)
+    config = replace(small_config(), image=SAME_SIZE, augment=augment)
     mirrored_spots = SPOTS[[0, 2, 1, 4, 3]].astype(int)
     seen = {True: 0, False: 0}
     gone = 0
     for seed in range(80):
-        config = Config(image=SAME_SIZE, augment=augment)
         sample = training_sample(dataset, seed % 6, config, np.random.default_rng(seed))
         assert sample.keypoints is not None
         assert sample.keypoints.shape == (len(sample.boxes), 5, 3)
-        mirrored = bool(np.linalg.det(sample.to_original[:, :2]) < 0)
+        mirrored = bool(np.linalg.det(sample.frame.matrix) < 0)
         spots = mirrored_spots if mirrored else SPOTS.astype(int)
         gone += int((sample.keypoints[..., 2] == 0).sum())
         given = dataset.keypoints(seed % 6)
         assert given is not None
-        there = np.linalg.solve(
-            sample.to_original[:, :2], (given[..., :2] - sample.to_original[:, 2])[..., None].astype(np.float64)
-        )[..., 0]
+        there = transform_points(given[..., :2].astype(np.float64), sample.frame.matrix)
         inside = ((there >= 0) & (there <= sample.image.shape[:0:-1])).all(axis=-1) & (given[..., 2] > 0)
         assert (sample.keypoints[..., 2] > 0).sum() == inside.sum(), "no object that is seen loses its keypoints"
         for person in sample.keypoints:
@@ -240,7 +239,7 @@ def test_images_without_people_and_data_without_keypoints(tmp_path: Path) -> Non
     for batch in islice(training_batches(plain, small_config()), 2):
         assert batch.targets.keypoints is None
         assert to_device(batch.targets, "cpu").keypoints is None
-    assert collate([sample_of(32, 32, [(0, (2, 2, 9, 9))])], 32).targets.keypoints is None
+    assert collate([sample_of(32, 32, [(0, (2, 2, 9, 9))])], ImageConfig()).targets.keypoints is None
 
 
 def test_real_people(shared: Path) -> None:

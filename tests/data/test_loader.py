@@ -6,26 +6,32 @@ import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
 from maskrcnn.config import AugmentConfig, Config, Conventions, ImageConfig
-from maskrcnn.config.conventions import DETECTRON, OURS, PixelRules
+from maskrcnn.config.conventions import OURS, PixelRules
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import SLOTS, Batch, collate, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
-from maskrcnn.data.transforms import draw_matrix, training_sample
+from maskrcnn.data.transforms import random_frame, training_sample
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.ops.mask_targets import Crops, mask_targets
+from maskrcnn.ops.mask_targets import mask_targets
+from maskrcnn.ops.resize import resize_image
+from maskrcnn.predict import preprocess
 from small_data import COLOURS, small_coco, small_config, write_small
 
-SMALL = ImageConfig(short_side=64, long_side=96)
-SQUARE, DIVISOR = (replace(OURS, pixels=PixelRules(letterbox=kind)) for kind in ("square", "divisor"))
 EVERYTHING = AugmentConfig(
     scale_jitter=(0.5, 3.0), crop=(64, 64), flip_vertical=0.5, quarter_turns=True, brightness=0.1
 )
+
+
+PLAIN = AugmentConfig(flip_horizontal=0.0)
+SMALL = ImageConfig(short_side=64, long_side=96)
+SQUARE, DIVISOR = (replace(OURS, pixels=PixelRules(letterbox=kind)) for kind in ("square", "divisor"))
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -49,27 +55,62 @@ def config(augment: AugmentConfig = EVERYTHING, **train: int) -> Config:
 
 
 def test_a_turned_image_is_whole() -> None:
-    config = Config(image=SMALL, augment=AugmentConfig(flip_horizontal=0.0, quarter_turns=True))
-    sizes = {draw_matrix((40, 60), np.zeros((0, 4)), config, np.random.default_rng(i))[1] for i in range(20)}
+    turning = Config(image=SMALL, augment=replace(PLAIN, quarter_turns=True))
+    sizes = {random_frame((40, 60), np.zeros((0, 4)), turning, np.random.default_rng(i)).input_hw for i in range(20)}
     assert sizes == {(64, 96), (96, 64)}
 
 
-def test_bars_are_on_both_sides() -> None:
-    config = Config(image=SMALL, augment=AugmentConfig(flip_horizontal=0.0), conventions=SQUARE)
-    matrix, out_hw = draw_matrix((30, 60), np.zeros((0, 4)), config, np.random.default_rng(0))
-    assert out_hw == (96, 96)
-    assert (matrix @ [0, 0, 1])[:2].tolist() == [0, 24]
-    assert (matrix @ [60, 30, 1])[:2].tolist() == [96, 72]
-    cropped = replace(config, augment=replace(config.augment, crop=(40, 50)))
-    assert draw_matrix((30, 60), np.zeros((0, 4)), cropped, np.random.default_rng(0))[1] == (40, 50)
+def test_letterbox_padding_is_on_both_sides_and_not_around_a_crop() -> None:
+    square = Config(image=SMALL, augment=PLAIN, conventions=SQUARE)
+    frame = random_frame((30, 60), np.zeros((0, 4)), square, np.random.default_rng(0))
+    assert frame.input_hw == (96, 96)
+    assert frame.window == (0, 24, 96, 72)
+    cropped = replace(square, augment=replace(PLAIN, crop=(40, 50)))
+    assert random_frame((30, 60), np.zeros((0, 4)), cropped, np.random.default_rng(0)).input_hw == (40, 50)
 
 
-def test_exact_scale_is_that_of_the_limits() -> None:
-    """333 x 499 becomes 800 x 1199 by 800 / 333, and not by 1199 / 499 along the rows."""
-    config = Config(augment=AugmentConfig(flip_horizontal=0.0), conventions=DETECTRON)
-    matrix, out_hw = draw_matrix((333, 499), np.zeros((0, 4)), config, np.random.default_rng(0))
-    assert out_hw == (800, 1199)
-    np.testing.assert_allclose(np.diag(matrix), [800 / 333, 800 / 333, 1], rtol=1e-12)
+KERNELS = get_args(get_type_hints(PixelRules)["kernel"])
+
+
+@pytest.mark.parametrize("letterbox", ["none", "square", "divisor"])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_without_augmentation_training_sees_what_prediction_sees(data: Path, kernel: Any, letterbox: Any) -> None:
+    dataset = load_coco(data)
+    rules = replace(OURS, pixels=PixelRules(letterbox=letterbox, kernel=kernel))
+    plain = Config(image=ImageConfig(short_side=51, long_side=96), augment=PLAIN, conventions=rules)
+    for index in range(3):
+        sample = training_sample(dataset, index, plain, np.random.default_rng(0))
+        expected = preprocess([dataset.read(index)], plain)
+        assert torch.equal(sample.image, expected.pixels[0, :, : sample.image.shape[1], : sample.image.shape[2]])
+        assert [list(sample.frame.input_hw)] == expected.sizes_hw.tolist()
+        assert np.array_equal(sample.frame.matrix, expected.frames[0].matrix)
+    assert expected.pixels.dtype == (torch.float32 if kernel == "bilinear" else torch.uint8)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_augmented_images_are_resized_by_the_kernel_of_the_model(data: Path, kernel: Any) -> None:
+    """Jittered and flipped as a whole, an image is that of the kernel's own function, flipped."""
+    dataset = load_coco(data)
+    augment = AugmentConfig(scale_jitter=(0.5, 2.0), flip_horizontal=1.0)
+    jittered = Config(image=SMALL, augment=augment, conventions=replace(OURS, pixels=PixelRules(kernel=kernel)))
+    for index in range(3):
+        sample = training_sample(dataset, index, jittered, np.random.default_rng(index))
+        pixels = torch.from_numpy(dataset.read(index)).permute(2, 0, 1)
+        assert sample.frame.input_hw != tuple(pixels.shape[1:])
+        assert torch.equal(sample.image, resize_image(pixels, sample.frame.input_hw, kernel).flip(2))
+
+
+def test_colours_of_float_pixels_change_like_those_of_whole_ones(data: Path) -> None:
+    augment = replace(PLAIN, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1)
+    images = {}
+    for kernel in ("antialias", "bilinear"):  # nothing is resized here, so both see the same image
+        rules = replace(OURS, pixels=PixelRules(kernel=kernel))  # type: ignore[arg-type]
+        settings = Config(image=SMALL, augment=augment, conventions=rules)
+        images[kernel] = training_sample(load_coco(data), 0, settings, np.random.default_rng(0)).image
+    assert images["antialias"].dtype == torch.uint8
+    assert images["bilinear"].dtype == torch.float32
+    assert (images["antialias"].float() - images["bilinear"]).abs().max() < 8  # each of four steps rounds
+    assert (images["antialias"] - torch.from_numpy(load_coco(data).read(0)).permute(2, 0, 1)).float().abs().mean() > 2
 
 
 @pytest.mark.parametrize(
@@ -84,9 +125,9 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventio
     checked = 0
     for seed in range(60):
         index = seed % len(dataset)
-        config = Config(image=SMALL, augment=replace(augment, brightness=0.0), conventions=conventions)
-        sample = training_sample(dataset, index, config, np.random.default_rng(seed))
-        batch = collate([sample], 32)
+        settings = Config(image=SMALL, augment=replace(augment, brightness=0.0), conventions=conventions)
+        sample = training_sample(dataset, index, settings, np.random.default_rng(seed))
+        batch = collate([sample], SMALL)
         bank = batch.targets.masks
         assert bank is not None
         h, w = sample.image.shape[1:]
@@ -100,15 +141,8 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventio
             assert box[3] <= h
             colour = np.array(COLOURS[names[sample.labels[j]]])
             frame = torch.tensor([[0.0, 0.0, side, side]])
-            crops = Crops(
-                bank.pixels,
-                bank.offsets[0, j : j + 1],
-                bank.sizes_hw[0, j : j + 1],
-                bank.origins_xy[0, j : j + 1],
-                bank.to_original[:1],
-                bank.image_hw[:1],
-            )
-            mask = mask_targets(frame, crops, size=side, sampling_ratio=1)[0, :h, :w].numpy()
+            bitmap = bank.select(torch.tensor([0]), torch.tensor([j]))
+            mask = mask_targets(frame, bitmap, size=side, sampling_ratio=1)[0, :h, :w].numpy()
             # Away from its edge, where resampling mixes it with the ground, the object has its pure colour.
             core = tuple(slice(*np.ceil([low + 2, high - 2]).astype(int)) for low, high in (box[1::2], box[::2]))
             assert np.abs(image[core] - colour).max(initial=0) <= 2
@@ -160,11 +194,13 @@ def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) 
     assert not any(map(equal, alone, other))
 
 
-def test_batches_of_few_shapes_hold_the_same(data: Path) -> None:
+def test_batches_of_static_shapes_hold_the_same(data: Path) -> None:
     config = small_config(batch_size=2)
-    few = replace(config, train=replace(config.train, compile=True))
+    static = replace(config, train=replace(config.train, compile=True))
     shapes = set()
-    for plain, padded in islice(zip(*(training_batches(load_coco(data), c) for c in (config, few)), strict=False), 6):
+    for plain, padded in islice(
+        zip(*(training_batches(load_coco(data), c) for c in (config, static)), strict=False), 6
+    ):
         slots = plain.targets.boxes.shape[1]
         bank, wider = plain.targets.masks, padded.targets.masks
         assert bank is not None

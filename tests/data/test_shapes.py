@@ -237,7 +237,7 @@ def test_augmentation_of_the_tiny_preset_keeps_the_extremes(tmp_path: Path) -> N
     for i in range(48):
         sample = training_sample(dataset, i % 12, config, rng)
         assert sample.keypoints is not None
-        mirrored += int(np.linalg.det(sample.to_original[:, :2]) < 0)
+        mirrored += int(np.linalg.det(sample.frame.matrix) < 0)
         x, y, v = np.moveaxis(sample.keypoints, -1, 0)
         for low, high, place in ((3, 1, x), (0, 2, y)):
             both = (v[:, low] > 0) & (v[:, high] > 0)

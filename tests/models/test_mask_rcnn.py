@@ -160,7 +160,10 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(network: MaskRCNN) 
     batch = batch_of(*CASES["objects in every image"], sample_of(40, 90, TWO[:1], seed=5)).images
     together = network.detect(batch, SETTINGS)
     for i in range(3):
-        alone = network.detect(ImageBatch(batch.pixels[i : i + 1], batch.sizes_hw[i : i + 1]), SETTINGS)
+        part = slice(i, i + 1)
+        alone = network.detect(
+            ImageBatch(batch.pixels[part], batch.sizes_hw[part], batch.windows[part], batch.frames[part]), SETTINGS
+        )
         a, b = of_one(together, i), of_one(alone, 0)
         assert len(a.scores) > 3
         assert torch.equal(a.labels, b.labels)
@@ -172,7 +175,7 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(network: MaskRCNN) 
 def test_what_lies_in_the_padding_does_not_matter(network: MaskRCNN) -> None:
     network.eval()
     clean = batch_of(sample_of(40, 70, TWO[:1])).images
-    dirty = ImageBatch(clean.pixels.clone(), clean.sizes_hw)
+    dirty = replace(clean, pixels=clean.pixels.clone())
     dirty.pixels[:, :, 40:] = 200
     dirty.pixels[:, :, :, 70:] = 100
     a, b = network.detect(clean, SETTINGS), network.detect(dirty, SETTINGS)
@@ -183,7 +186,7 @@ def test_what_lies_in_the_padding_does_not_matter(network: MaskRCNN) -> None:
 def test_uint8_and_float_images_are_the_same(network: MaskRCNN) -> None:
     network.eval()
     images = batch_of(*CASES["one image"]).images
-    a, b = network.normalise(images), network.normalise(ImageBatch(images.pixels.float(), images.sizes_hw))
+    a, b = network.normalise(images), network.normalise(replace(images, pixels=images.pixels.float()))
     assert torch.equal(a, b)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     expected = (images.pixels[0, :, 3, 4].float() - mean) / std

@@ -42,6 +42,7 @@ from maskrcnn.ops.mask_targets import mask_targets
 from maskrcnn.ops.resize import network_size, resize_image
 from maskrcnn.predict import postprocess
 from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.frame import frame_of_size, network_frame
 from small_network import batch_of, lively_network, network_config, sample_of
 
 LAST = torch.tensor([0.0, 0.0, 1.0, 1.0])  # from edges to pixels
@@ -159,7 +160,7 @@ def test_boxes_and_masks_come_back_as_pixels() -> None:
     found = Detections(
         (pixels + LAST)[None, None], torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1) > 0, probs
     )
-    (instances,) = postprocess(found, torch.tensor([[0, 0, 300, 200]]), [(100, 150)], config, ())
+    (instances,) = postprocess(found, [frame_of_size((100, 150), (200, 300))], config)
     there = pixels.double() / 2
     np.testing.assert_allclose(instances.boxes[0], (there + LAST).numpy(), rtol=1e-6)
     assert instances.masks is not None
@@ -221,8 +222,7 @@ def test_exact_scale_moves_pixels_by_the_scale() -> None:
     config = Config(ModelConfig(num_classes=2), conventions=rules)
     box = torch.tensor([[[8.0, 16.0, 80.0, 160.0]]])
     found_boxes = Detections(box, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1) > 0)
-    height, width = network_size(333, 499, short_side=800, long_side=1333)
-    (instances,) = postprocess(found_boxes, torch.tensor([[0, 0, width, height]]), [(333, 499)], config, ())
+    (instances,) = postprocess(found_boxes, [network_frame((333, 499), config)], config)
     np.testing.assert_allclose(instances.boxes[0], box[0, 0].numpy() * 333 / 800, rtol=1e-6)
     with pytest.raises(ConfigError, match="exact_scale"):
         PixelRules(exact_scale=True)

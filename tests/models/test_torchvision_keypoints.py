@@ -16,9 +16,9 @@ from maskrcnn.data.loader import collate
 from maskrcnn.data.transforms import training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.weights.torchvision import our_state
-from torchvision_copy import torchvision_keypoint_model, torchvisions_keypoint_rules
+from torchvision_copy import in_one_batch, torchvision_keypoint_model, torchvisions_keypoint_rules
 
 LOSSES = {
     "loss_objectness": "loss_rpn_class",
@@ -49,7 +49,7 @@ def test_detections(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]) 
     theirs, ours, config, images = pair
     with torch.no_grad():
         expected = theirs([as_float(image) for image in images])
-    found = Predictor(ours, config).predict_arrays(images)
+    found = in_one_batch(Predictor(TorchBackend(ours), config), images)
     for their, our in zip(expected, found, strict=True):
         assert len(our) == len(their["boxes"]) >= 8
         assert our.keypoints is not None
@@ -75,7 +75,7 @@ def test_losses(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]], shar
     still = replace(config, image=small, augment=replace(config.augment, flip_horizontal=0.0))
     samples = [training_sample(dataset, i, still, np.random.default_rng(0)) for i in range(2)]
     assert not any(sample.crowd.any() for sample in samples)  # torchvision knows no crowds
-    batch = collate(samples, config.image.divisor)
+    batch = collate(samples, config.image)
     targets = []
     for sample in samples:
         assert sample.keypoints is not None

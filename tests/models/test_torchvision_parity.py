@@ -21,10 +21,11 @@ from maskrcnn.data.transforms import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.structures.frame import frame_of_size
 from maskrcnn.weights.torchvision import our_layout, our_names
 from maskrcnn.weights.torchvision_config import Version
-from torchvision_copy import torchvision_model, torchvisions_rules
+from torchvision_copy import in_one_batch, torchvision_model, torchvisions_rules
 
 PREDICTIONS = re.compile(r"cls_logits|bbox_pred|cls_score|mask_fcn_logits")
 LANDSCAPE, PORTRAIT = "000000000139.jpg", "000000000802.jpg"  # 426 x 640 and 640 x 424
@@ -78,7 +79,7 @@ def assert_same_detections(
     """Box edges differ by less than `box_tolerance` pixels, scores by less than `score_tolerance`."""
     with torch.no_grad():
         expected = pair.theirs([as_float(image) for image in images])
-    found = Predictor(pair.ours, pair.config).predict_arrays(images)
+    found = in_one_batch(Predictor(TorchBackend(pair.ours), pair.config), images)
     for theirs, ours in zip(expected, found, strict=True):
         assert len(ours) == len(theirs["boxes"]) >= 30
         assert len(set(ours.labels.tolist())) >= 10
@@ -145,8 +146,7 @@ def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sampl
         labels=np.array(labels),
         crowd=np.zeros(len(boxes), dtype=bool),
         crops=crops,
-        to_original=np.eye(3, dtype=np.float32)[:2],
-        image_hw=(image.shape[1], image.shape[2]),
+        frame=frame_of_size((image.shape[1], image.shape[2]), (image.shape[1], image.shape[2])),
         image_id=record.image_id,
     )
     target = {
@@ -176,7 +176,7 @@ def test_losses_and_gradients(
     ]
     samples, their_targets = [sample for sample, _ in cuts], [target for _, target in cuts]
     assert all(len(sample.boxes) > 0 for sample in samples)
-    batch = collate(samples, small.config.image.divisor)
+    batch = collate(samples, small.config.image)
 
     theirs, ours = small.theirs, small.ours
     theirs.transform._skip_resize = True

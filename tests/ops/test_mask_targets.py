@@ -12,7 +12,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from maskrcnn.ops import reference
-from maskrcnn.ops.mask_targets import Crops, mask_targets, sample_bitmaps
+from maskrcnn.ops.mask_targets import MaskCrops, mask_targets, sample_bitmaps
 
 HW = (40, 56)  # height, width
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -37,7 +37,7 @@ def blobs(count: int, seed: int = 0) -> np.ndarray:
     return np.stack(masks).astype(np.uint8)
 
 
-def bank(masks: np.ndarray, matrix: np.ndarray = IDENTITY) -> Crops:
+def bank(masks: np.ndarray, matrix: np.ndarray = IDENTITY) -> MaskCrops:
     """The flat buffer of crops of the tight boxes; between two crops lie ones that nobody may read."""
     pixels, offsets, sizes, origins = [np.ones(3, dtype=np.uint8)], [], [], []
     for mask in masks:
@@ -47,19 +47,20 @@ def bank(masks: np.ndarray, matrix: np.ndarray = IDENTITY) -> Crops:
         sizes.append(crop.shape)
         origins.append((columns[0], rows[0]))
         pixels += [crop.ravel(), np.ones(7, dtype=np.uint8)]
-    return Crops(
+    count = len(masks)
+    return MaskCrops(
         torch.from_numpy(np.concatenate(pixels)),
         torch.tensor(offsets),
         torch.tensor(sizes),
         torch.tensor(np.array(origins)),
-        torch.from_numpy(matrix.astype(np.float32)).expand(len(masks), 2, 3),
-        torch.tensor(HW).expand(len(masks), 2),
+        torch.from_numpy(matrix.astype(np.float32)).expand(count, 2, 3),
+        torch.tensor(HW).expand(count, 2),
     )
 
 
 def targets_of(masks: np.ndarray, boxes: np.ndarray, matrix: np.ndarray, **options: object) -> np.ndarray:
-    found = mask_targets(torch.from_numpy(boxes.astype(np.float32)), bank(masks, matrix), **options)  # type: ignore[arg-type]
-    return found.numpy()
+    rois = torch.from_numpy(boxes.astype(np.float32))
+    return mask_targets(rois, bank(masks, matrix), **options).numpy()  # type: ignore[arg-type]
 
 
 def boxes_near(masks: np.ndarray, seed: int, reach: float = 6) -> np.ndarray:
@@ -186,8 +187,8 @@ def test_adaptive_samples_do_not_depend_on_the_other_rois() -> None:
 
 def test_no_rois() -> None:
     empty = torch.zeros(0, 2, dtype=torch.int64)
-    crops = Crops(torch.zeros(5, dtype=torch.uint8), empty[:, 0], empty, empty, torch.zeros(0, 2, 3), empty)
-    assert mask_targets(torch.zeros(0, 4), crops, size=28).shape == (0, 28, 28)
+    bitmaps = MaskCrops(torch.zeros(5, dtype=torch.uint8), empty[:, 0], empty, empty, torch.zeros(0, 2, 3), empty)
+    assert mask_targets(torch.zeros(0, 4), bitmaps, size=28).shape == (0, 28, 28)
 
 
 def test_autocast_does_not_round_targets() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from random import Random
 
 import hotcoco.mask
 import numpy as np
@@ -13,6 +14,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.ops.reference_masks import run_lengths, string_of_runs
 from maskrcnn.ops.rle import (
     area,
+    column_spans,
     count_pixels,
     crop_to_rle,
     decode_many,
@@ -20,6 +22,7 @@ from maskrcnn.ops.rle import (
     encode_many,
     encode_runs,
     rle_to_crop,
+    runs_from_column_spans,
     runs_from_spans,
     spans_from_runs,
     to_box,
@@ -179,3 +182,18 @@ def test_many_strings_are_decoded_as_each(strings: list[bytes], at_once: int) ->
             assert sound[i]
             assert own.tolist() == alone.tolist()
             assert (pixels[i], foreground[i]) == (alone.sum(), area(alone))
+
+
+@given(bitmaps, st.integers(-5, 5), st.integers(-5, 5), st.randoms(use_true_random=False))
+def test_column_spans_are_the_foreground_column_by_column(bitmap: np.ndarray, x: int, y: int, random: Random) -> None:
+    height = bitmap.shape[0]
+    column, top, bottom = column_spans(decode_runs(crop_to_rle(bitmap, (0, 0), bitmap.shape)), height)
+    painted = np.zeros_like(bitmap)
+    for at, start, stop in zip(column, top, bottom, strict=True):
+        assert 0 <= start < stop <= height
+        painted[start:stop, at] = 1
+    np.testing.assert_array_equal(painted, bitmap)
+    order = random.sample(range(len(column)), len(column))
+    moved = runs_from_column_spans(column[order] + x, top[order] + y, bottom[order] + y, (6, 7))
+    expected = np.pad(bitmap, 20)[20 - y : 26 - y, 20 - x : 27 - x]
+    assert encode_runs(moved) == crop_to_rle(expected, (0, 0), (6, 7))

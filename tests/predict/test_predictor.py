@@ -20,8 +20,9 @@ import maskrcnn
 from maskrcnn.config import Category, Config, ImageConfig
 from maskrcnn.config.conventions import MATTERPORT, OURS, PixelRules
 from maskrcnn.errors import ImageError
-from maskrcnn.predict import Predictor, postprocess, predict_files, preprocess, to_coco_results
+from maskrcnn.predict import Predictor, TorchBackend, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.frame import frame_of_size
 from small_data import random_predictor, write_small
 
 
@@ -42,6 +43,26 @@ def test_paths_pil_images_and_arrays_give_the_same(predictor: Predictor, tmp_pat
     for other in found[1:]:
         np.testing.assert_array_equal(found[0].boxes, other.boxes)
         assert found[0].masks == other.masks
+
+
+def test_one_image_of_any_kind_gives_a_list_of_one(predictor: Predictor, tmp_path: Path) -> None:
+    image = picture(50, 70)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    expected = predictor.predict([image])[0]
+    for single in (image, Image.fromarray(image), tmp_path / "a.png", str(tmp_path / "a.png")):
+        (found,) = predictor.predict(single)
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+    several = predictor.predict(picture(50, 70, seed) for seed in range(3))
+    assert len(several) == 3
+    np.testing.assert_array_equal(several[0].boxes, expected.boxes)
+    assert len(predictor.predict(np.stack([image, image]))) == 2
+    assert predictor.predict([]) == []
+
+
+def test_images_that_are_none(predictor: Predictor, tmp_path: Path) -> None:
+    for wrong in (np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3), np.float32), tmp_path / "none.png"):
+        with pytest.raises(ImageError, match="expected an"):
+            predictor.predict(wrong)
 
 
 def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> None:
@@ -81,7 +102,7 @@ def test_nothing_found(predictor: Predictor) -> None:
     assert len(found) == 0
     assert found.masks is not None
     assert found.masks.dense().shape == (0, 40, 50)
-    assert to_coco_results(found, 1, strict.config) == []
+    assert to_coco_results(found, 1) == []
 
 
 def test_saved_and_loaded_it_predicts_the_same(predictor: Predictor, tmp_path: Path) -> None:
@@ -102,7 +123,7 @@ def test_the_network_computes_in_the_precision_asked_for(
     seen: list[torch.dtype] = []
     read = predictor.network.backbone.register_forward_hook(lambda module, given, levels: seen.append(levels[-1].dtype))
     try:
-        found = replace(predictor, precision=precision).predict([picture(64, 80)])[0]
+        found = replace(predictor, backend=TorchBackend(predictor.network, precision)).predict(picture(64, 80))[0]
     finally:
         read.remove()
     assert seen == [torch.bfloat16 if precision == "bf16" else torch.float32]
@@ -114,12 +135,12 @@ def test_the_network_computes_in_the_precision_asked_for(
 def test_compiled_it_finds_the_same(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     # The graph is run operation by operation: to generate code for it takes minutes on two cores.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
-    compiled = replace(predictor, compile=True)
+    compiled = TorchBackend(predictor.network, compile=True)
     images = [picture(60, 80), picture(64, 70, seed=1)]
     for image in images:
-        batch = preprocess([image], predictor.config, few=True)  # the same canvas
+        batch = preprocess([image], predictor.config, static_shapes=True)  # of the same size
         plain = predictor.network.detect(batch, predictor.config.model.detect)
-        found = compiled.detect(batch)
+        found = compiled.detect(batch, predictor.config.model.detect)
         count = int(plain.valid.sum())
         assert count > 3
         assert int(found.valid.sum()) == count
@@ -133,7 +154,7 @@ def test_compiled_it_finds_the_same(predictor: Predictor, monkeypatch: pytest.Mo
 def test_results_are_coco_results(predictor: Predictor) -> None:
     found = predictor.predict([picture(64, 80)])[0]
     assert found.masks is not None
-    results = json.loads(json.dumps(to_coco_results(found, 5, predictor.config)))
+    results = json.loads(json.dumps(to_coco_results(found, 5)))
     assert len(results) == len(found)
     for i, entry in enumerate(results):
         assert entry["image_id"] == 5
@@ -153,13 +174,12 @@ def test_fixed_size_input() -> None:
     ("letterbox", "input_hw", "window"),
     [("square", (128, 128), (0, 32, 128, 96)), ("divisor", (64, 128), (0, 0, 128, 64))],
 )
-def test_black_bars_are_image_to_the_network(
+def test_letterbox_padding_is_image_to_the_network(
     letterbox: str, input_hw: tuple[int, int], window: tuple[int, ...], predictor: Predictor
 ) -> None:
-    """The image stands in the middle, bars are -mean after normalising, and boxes come back without them."""
+    """The image stands in the middle, its padding is -mean after normalisation, and boxes come back without it."""
     rules = replace(OURS, pixels=PixelRules(letterbox=letterbox, kernel="truncated"))  # type: ignore[arg-type]
-    config = Config(image=ImageConfig(short_side=100, long_side=128), conventions=rules)
-    batch = preprocess([picture(30, 60)], config)
+    batch = preprocess([picture(30, 60)], Config(image=ImageConfig(short_side=100, long_side=128), conventions=rules))
     assert batch.pixels.shape[2:] == input_hw
     assert batch.sizes_hw.tolist() == [list(input_hw)]
     assert batch.windows.tolist() == [list(window)]
@@ -169,13 +189,13 @@ def test_black_bars_are_image_to_the_network(
     assert not batch.pixels[0, :, ~inside].any()
     assert batch.pixels[0, :, inside].float().mean() > 5
     network = predictor.network
-    bars = network.normalise(batch)[0, :, ~inside]
-    torch.testing.assert_close(bars, (-network.pixel_mean / network.pixel_std)[:, :, 0].expand_as(bars))
+    padding = network.normalise(batch)[0, :, ~inside]
+    torch.testing.assert_close(padding, (-network.pixel_mean / network.pixel_std)[:, :, 0].expand_as(padding))
     boxes = torch.tensor([[[x1 + 32.0, y1 + 16.0, x1 + 64.0, y1 + 32.0]]])
     found = Detections(
         boxes, torch.ones(1, 1), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
     )
-    instances = postprocess(found, batch.windows, [(30, 60)], predictor.config, ())[0]
+    instances = postprocess(found, batch.frames, predictor.config)[0]
     np.testing.assert_allclose(instances.boxes, [[15, 7.5, 30, 15]])
 
 
@@ -192,17 +212,12 @@ def test_whole_boxes_that_end_at_the_last_pixel(predictor: Predictor) -> None:
         torch.zeros(1, count, dtype=torch.int64),
         torch.ones(1, count, dtype=torch.bool),
     )
-    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(25, 50)], config, ())[0]
+    instances = postprocess(found, [frame_of_size((25, 50), (50, 100))], config)[0]
     expected = np.around(boxes[0].numpy() * [49 / 99, 24 / 49, 49 / 99, 24 / 49] + [0, 0, 1, 1])
     np.testing.assert_array_equal(instances.boxes, expected)
     assert instances.boxes[0].tolist() == [0, 0, 50, 25]
-    shifted = postprocess(
-        replace(found, boxes=found.boxes - torch.tensor([0.0, 0, 1.5, 0])),
-        torch.tensor([[0, 0, 100, 50]]),
-        [(25, 50)],
-        config,
-        (),
-    )[0]
+    shorter = replace(found, boxes=found.boxes - torch.tensor([0.0, 0, 1.5, 0]))
+    shifted = postprocess(shorter, [frame_of_size((25, 50), (50, 100))], config)[0]
     assert len(shifted) == 2
 
 
@@ -238,6 +253,7 @@ import torch
 from maskrcnn.predict import postprocess, to_coco_results
 from maskrcnn.config.presets import preset
 from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.frame import frame_of_size
 torch.manual_seed(0)
 corner = torch.rand(1, 300, 2) * torch.tensor([600.0, 400.0])
 boxes = torch.cat([corner, corner + 60 + 600 * torch.rand(1, 300, 2)], dim=-1)
@@ -246,10 +262,10 @@ scores, labels, valid = torch.rand(1, 300), torch.zeros(1, 300, dtype=torch.int6
 found = Detections(boxes, scores, labels, valid, probs)
 config = preset("mask_rcnn_R_50_FPN")
 small = Detections(boxes[:, :1], scores[:, :1], labels[:, :1], valid[:, :1], probs[:, :1])
-postprocess(small, torch.tensor([[0, 0, 1067, 800]]), [(60, 80)], config, ())
+postprocess(small, [frame_of_size((60, 80), (800, 1067))], config)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-instances = postprocess(found, torch.tensor([[0, 0, 1067, 800]]), [(3000, 4000)], config, ())[0]
-results = to_coco_results(instances, 1, config)
+instances = postprocess(found, [frame_of_size((3000, 4000), (800, 1067))], config)[0]
+results = to_coco_results(instances, 1)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert len(results) == 300 and sum(instances.masks.areas() > 0) > 250
 print((after - before) / 1024)
@@ -262,7 +278,7 @@ def test_detections_keep_their_place_when_brought_back(predictor: Predictor) -> 
     boxes = torch.tensor([[[10.0, 20.0, 30.0, 40.0], [0.0, 0.0, 0.0, 0.0]]])
     probs = torch.ones(1, 2, 28, 28)
     found = Detections(boxes, torch.tensor([[0.9, 0.0]]), torch.tensor([[1, 0]]), torch.tensor([[True, False]]), probs)
-    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], predictor.config, ("blue", "red"))[0]
+    instances = postprocess(found, [frame_of_size((100, 400), (50, 100))], predictor.config)[0]
     assert instances.boxes.tolist() == [[40.0, 40.0, 120.0, 80.0]]
     assert instances.names == ("red",)
     assert instances.masks is not None
@@ -279,14 +295,14 @@ def test_keypoints_are_brought_back_and_written_as_indices_of_pixels(predictor: 
     found = Detections(boxes, scores, torch.tensor([[1, 0, 0]]), valid, keypoints=points)
     categories = (Category(3, "blue"), Category(7, "red", ("left", "right"), ((0, 1),)))
     config = replace(predictor.config, categories=categories)
-    instances = postprocess(found, torch.tensor([[0, 0, 100, 50]]), [(100, 400)], config, ("blue", "red"))[0]
+    instances = postprocess(found, [frame_of_size((100, 400), (50, 100))], config)[0]
     assert instances.keypoints is not None
     assert instances.keypoints.dtype == np.float32
     expected = [[[48, 44, 0.7], [120, 80, 0.2]], [[202, 21, 0.9], [240, 24, 0.1]]]
     np.testing.assert_allclose(instances.keypoints, expected, rtol=1e-6)
     assert instances.categories == categories
-    first, second = json.loads(json.dumps(to_coco_results(instances, 1, config)))
+    first, second = json.loads(json.dumps(to_coco_results(instances, 1)))
     np.testing.assert_allclose(first["keypoints"], [47.5, 43.5, 0.7, 119.5, 79.5, 0.2], rtol=1e-6)
     assert "keypoints" not in second, "its category has none"
-    nameless = replace(predictor.config, categories=())
-    assert [len(entry["keypoints"]) for entry in to_coco_results(instances, 1, nameless)] == [6, 6]
+    nameless = to_coco_results(replace(instances, categories=()), 1)
+    assert [(entry["category_id"], len(entry["keypoints"])) for entry in nameless] == [(2, 6), (1, 6)]

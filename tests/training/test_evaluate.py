@@ -16,7 +16,7 @@ from maskrcnn.config import Category, DetectConfig
 from maskrcnn.data.coco import CocoDataset, load_coco
 from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.training.evaluate import check_categories, evaluate
@@ -100,7 +100,7 @@ def seer(predictor: Predictor, data: Path) -> Predictor:
     model = replace(predictor.config.model, num_classes=1)
     image = replace(predictor.config.image, short_side=100, long_side=200)
     config = replace(predictor.config, model=model, image=image, categories=dataset.categories)
-    return Predictor(Seer(dataset), config)  # type: ignore[arg-type]
+    return Predictor(TorchBackend(Seer(dataset)), config)  # type: ignore[arg-type]
 
 
 def test_keypoints_of_a_model_are_judged_in_the_frame_of_the_file(predictor: Predictor, tmp_path: Path) -> None:

@@ -1,17 +1,65 @@
-"""Training that goes on from a real checkpoint of another framework."""
+"""Training that continues from a real checkpoint of another framework."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from maskrcnn.config import Config
+from maskrcnn.config import AugmentConfig, Config
+from maskrcnn.data.coco import load_coco
+from maskrcnn.data.loader import Batch
+from maskrcnn.predict import load, preprocess
+from maskrcnn.training import loop
 from maskrcnn.training.loop import train
+from maskrcnn.training.step import train_step
 from maskrcnn.weights.model_file import open_model
 from maskrcnn.weights.open import open_weights
+
+
+@pytest.mark.parametrize(
+    ("file", "kernel"),
+    [
+        ("detectron2/r50_fpn/model_final.pkl", "pil"),
+        ("mmdet/r50_caffe_fpn/epoch_12.pth", "opencv"),
+        ("matterport/resnet50/mask_rcnn_fx.h5", "truncated"),
+    ],
+)
+def test_training_resizes_as_the_framework_that_made_the_model(
+    file: str, kernel: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without augmentation, a step of training sees the bits that the trained model sees in prediction."""
+    batches: list[Batch] = []
+
+    def noted(network: Any, optimiser: Any, batch: Batch, *args: Any) -> Any:
+        batches.append(batch)
+        return train_step(network, optimiser, batch, *args)
+
+    monkeypatch.setattr(loop, "train_step", noted)
+    own = Config()
+    own = replace(
+        own,
+        image=replace(own.image, short_side=150, long_side=192),
+        augment=AugmentConfig(flip_horizontal=0.0),
+        train=replace(own.train, steps=2, batch_size=1, workers=0),
+    )
+    data = shared / "data" / "nuclei" / "train.json"
+    train(own, data, out=tmp_path, weights=shared / "fixtures" / file, limit=2)
+    predictor, dataset = load(tmp_path / "model.safetensors", "cpu", precision="fp32"), load_coco(data)
+    assert predictor.config.conventions.pixels.kernel == kernel
+    numbers = {record.image_id: number for number, record in enumerate(dataset.records)}
+    assert len(batches) == 2
+    for batch in batches:
+        image = dataset.read(numbers[batch.image_ids[0]])
+        expected = preprocess([image], predictor.config)
+        assert image.shape[:2] != batch.images.frames[0].resized_hw
+        assert torch.equal(batch.images.pixels, expected.pixels)
+        assert torch.equal(batch.images.windows, expected.windows)
+        assert torch.equal(predictor.network.normalise(batch.images), predictor.network.normalise(expected))
 
 
 @pytest.mark.slow

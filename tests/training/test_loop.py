@@ -22,7 +22,7 @@ import maskrcnn
 from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
@@ -215,7 +215,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     network = build_model(config)
     optimiser = build_optimiser(network, config.train)
     save_checkpoint(tmp_path, network, optimiser, config, Progress(2))
-    Predictor(network, config).save(tmp_path / "model.safetensors")
+    Predictor(TorchBackend(network), config).save(tmp_path / "model.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     # A limit on the size of files fails the write in the same place as a full disk does.
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -228,7 +228,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
             writing(tmp_path / "model.safetensors"),
         ):
-            Predictor(network, config).save(tmp_path / "model.safetensors")
+            Predictor(TorchBackend(network), config).save(tmp_path / "model.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskrcnn.config import TrainConfig
+from maskrcnn.config import ImageConfig, TrainConfig
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.errors import TrainingError
 from maskrcnn.models import rois
@@ -28,7 +28,11 @@ CONFIG = TrainConfig(learning_rate=0.01, warmup_steps=0, precision="fp32")
 
 def batch() -> Batch:
     objects = [(0, (5, 5, 40, 40)), (1, (30, 20, 80, 60)), (-1, (60, 0, 90, 30))]
-    return collate([sample_of(64, 96, objects), sample_of(96, 64, [(0, (5, 5, 40, 40))], seed=1)], 32, few=True)  # type: ignore[arg-type]
+    return collate(
+        [sample_of(64, 96, objects), sample_of(96, 64, [(0, (5, 5, 40, 40))], seed=1)],
+        ImageConfig(),
+        static_shapes=True,
+    )  # type: ignore[arg-type]
 
 
 def weights_after(network: MaskRCNN, number: int, images: Batch, **settings: object) -> list[torch.Tensor]:

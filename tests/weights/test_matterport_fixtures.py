@@ -22,8 +22,9 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rois import RoIs, Slots
 from maskrcnn.models.rpn import RPNOutput
 from maskrcnn.ops.boxes import decode, pairwise_iou, trim
-from maskrcnn.predict import Predictor, load, preprocess
+from maskrcnn.predict import Predictor, TorchBackend, load, preprocess
 from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.frame import frame_of_size
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.weights.imported import Imported
 from maskrcnn.weights.matterport import FOLDED, PLAIN, PREDICTORS, export_state, import_checkpoint, read_config
@@ -97,7 +98,7 @@ def test_our_file_gives_the_same_bits(peer: Peer, tmp_path: Path) -> None:
     save_model(tmp_path / "ours.safetensors", peer.network, peer.imported.config, {})
     opened = load(tmp_path / "ours.safetensors", "cpu", precision="fp32")
     image = peer.fixture.image(0)
-    before = Predictor(peer.network, peer.imported.config).predict([image])[0]
+    before = Predictor(TorchBackend(peer.network), peer.imported.config).predict([image])[0]
     after = opened.predict([image])[0]
     assert len(before) == 13
     assert np.array_equal(before.boxes, after.boxes)
@@ -202,7 +203,7 @@ def match_up(boxes: np.ndarray, labels: np.ndarray, expected: np.ndarray, raw: n
 
 @both
 def test_instances(peer: Peer, number: int) -> None:
-    found = Predictor(peer.network, peer.imported.config).predict([peer.fixture.image(number)])[0]
+    found = Predictor(TorchBackend(peer.network), peer.imported.config).predict([peer.fixture.image(number)])[0]
     boxes, classes = peer.expected(number, "det_boxes"), peer.expected(number, "det_classes")
     assert np.array_equal(found.boxes, boxes)
     assert np.array_equal(found.labels + 1, classes)
@@ -242,11 +243,10 @@ def training_batch(peer: Peer, tag: str) -> Batch:
         labels=arrays[f"{tag}_gt_class_ids"].astype(np.int64) - 1,
         crowd=np.zeros(len(boxes), dtype=bool),
         crops=crops,
-        to_original=np.eye(3, dtype=np.float32)[:2],
-        image_hw=(384, 384),
+        frame=frame_of_size((384, 384), (384, 384)),
         image_id=0,
     )
-    return collate([sample], 64)
+    return collate([sample], peer.imported.config.image)
 
 
 def given_rois(arrays: dict[str, np.ndarray], tag: str, boxes: Tensor, background: int) -> RoIs:

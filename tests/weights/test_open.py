@@ -18,7 +18,7 @@ from maskrcnn.config.conventions import OURS, PixelRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.weights import detectron2
 from maskrcnn.weights.families import FAMILIES, family_of
 from maskrcnn.weights.model_file import save_model
@@ -98,7 +98,7 @@ def test_import_save_load_gives_equal_outputs(file: Path, settings: Path, tmp_pa
 def test_our_own_file_and_a_foreign_config(settings: Path, tmp_path: Path) -> None:
     config = network_config(num_classes=2)
     network = lively_network(config)
-    Predictor(network, config, {"step": 5}).save(tmp_path / "ours.safetensors")
+    Predictor(TorchBackend(network), config, {"step": 5}).save(tmp_path / "ours.safetensors")
     found, found_config, provenance = open_weights(tmp_path / "ours.safetensors")
     assert (found_config, provenance) == (config, {"step": 5})
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.state_dict().items())

@@ -16,7 +16,7 @@ from maskrcnn.benchmark.pair import SPREAD, enliven
 from maskrcnn.data.shapes import draw_shapes
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.weights.torchvision import class_rows, export_state, import_checkpoint
 from torchvision_copy import SPREAD_KEYPOINT
 
@@ -68,7 +68,7 @@ def test_the_import_finds_what_torchvision_finds(kind: Callable[..., nn.Module],
     found = import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), settings)
     network = build_model(found.config)
     network.load_state_dict(found.state)
-    ours = Predictor(network.eval(), found.config).predict_arrays([image()])[0]
+    ours = Predictor(TorchBackend(network.eval()), found.config).predict(image())[0]
     rows, _ = class_rows(found.config)
     expected = {name: value.numpy() for name, value in detections(theirs).items()}
     kept = np.isin(expected["labels"], rows)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 
 BOX_PX = 0.01  # pixels of the original image, each edge
 SCORE = 1e-4

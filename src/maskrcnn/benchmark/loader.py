@@ -22,9 +22,11 @@ from maskrcnn.benchmark.memory import Visitable, worker_memory
 from maskrcnn.benchmark.settings import LoaderSettings, Protocol
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
+from maskrcnn.config import ImageConfig
+from maskrcnn.config.conventions import PixelRules
 from maskrcnn.data.coco import CocoDataset, load_coco
 from maskrcnn.data.loader import Batch, collate
-from maskrcnn.data.transforms import Sample, transformed_sample
+from maskrcnn.data.transforms import Sample, framed_sample
 from maskrcnn.errors import ConfigError
 
 GREY_LEVELS = 4.0  # mean difference of the pixels: our windows begin up to a pixel earlier
@@ -32,6 +34,7 @@ MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the neares
 MATCHED = 0.99  # of our objects: among hundreds one may lie on the threshold of one pixel
 BOX_PX = 2.0  # by which a box of ours may pass that of torchvision's
 CPU = torch.device("cpu")
+RULES = PixelRules()  # our own kernel
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,8 @@ def _views(dataset: CocoDataset, settings: LoaderSettings, number: int) -> list[
 
 def our_batch(dataset: CocoDataset, views: list[View]) -> Batch:
     """uint8 images padded to S x S, and ground truth with masks as crops, as training takes them."""
-    samples = [transformed_sample(dataset, view.index, view.matrix, view.out_hw) for view in views]
-    return collate(samples, 1, (views[0].side, views[0].side))
+    samples = [framed_sample(dataset, view.index, view.frame, RULES) for view in views]
+    return collate(samples, ImageConfig(), (views[0].side, views[0].side))
 
 
 def compare_samples(dataset: CocoDataset, theirs: TheirData, views: list[View]) -> Likeness:
@@ -167,7 +170,7 @@ def compare_samples(dataset: CocoDataset, theirs: TheirData, views: list[View]) 
     ours, others, matched, both, either = 0, 0, 0, 0, 0
     levels: list[float] = []
     for view in views:
-        sample = transformed_sample(dataset, view.index, view.matrix, view.out_hw)
+        sample = framed_sample(dataset, view.index, view.frame, RULES)
         image, target = theirs.sample(view)
         height, width = view.out_hw
         seen = slice(view.side - width, None) if view.flipped else slice(width)  # padded first, then flipped
@@ -198,8 +201,9 @@ def dense_mask(sample: Sample, number: int) -> np.ndarray:
     """(h, w) bool, the mask of object `number` at the centres of the pixels of the sample."""
     bitmap, origin = sample.crops[number]
     height, width = sample.image.shape[1:]
+    to_original = sample.frame.inverse
     y, x = np.mgrid[0:height, 0:width] + 0.5
-    points = np.stack([x, y], axis=-1) @ sample.to_original[:, :2].T + sample.to_original[:, 2] - np.array(origin)
+    points = np.stack([x, y], axis=-1) @ to_original[:2, :2].T + to_original[:2, 2] - np.array(origin)
     column, row = np.floor(points).astype(int).transpose(2, 0, 1)
     inside = (row >= 0) & (column >= 0) & (row < bitmap.shape[0]) & (column < bitmap.shape[1])
     result = np.zeros((height, width), dtype=bool)
@@ -220,7 +224,7 @@ class _Ours:
     def sample(self, index: int) -> object:
         record = self.dataset.records[index]
         view = draw_view(index, (record.height, record.width), self.side, np.random.default_rng(index))
-        return transformed_sample(self.dataset, index, view.matrix, view.out_hw)
+        return framed_sample(self.dataset, index, view.frame, RULES)
 
     def visit(self, index: int) -> object:
         return [self.dataset.rle(index, i) for i in range(self.dataset.records[index].count)]

@@ -34,8 +34,8 @@ from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import in_precision
-from maskrcnn.predict import Predictor, preprocess, stream
-from maskrcnn.structures.detections import Instances
+from maskrcnn.predict import Predictor, TorchBackend, preprocess, stream
+from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.tensors import to_device
 
 T = TypeVar("T")
@@ -121,11 +121,11 @@ def _in_this_process(
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
     pair = pair.to(device)
-    predictor = Predictor(pair.ours, config, precision=protocol.precision, compile=protocol.compile)
+    predictor = Predictor(TorchBackend(pair.ours, protocol.precision, protocol.compile), config)
     agreement = check(pair, images[:MOST_CHECKED], compile=protocol.compile)
 
     def ours(number: int) -> list[Instances]:
-        return predictor.predict_arrays(_batch(images, number, size))
+        return predictor.predict(_batch(images, number, size), size)
 
     def theirs(number: int) -> list[dict[str, Tensor]]:
         with in_precision(protocol.precision, device):
@@ -141,8 +141,11 @@ def _in_this_process(
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], protocol: Protocol) -> list[float]:
     """Of one batch that lies on the device, a value a round."""
     watch = Stopwatch(predictor.device)
-    batch = to_device(preprocess(images, predictor.config, few=protocol.compile), predictor.device)
-    seconds = [watch.time(lambda: predictor.detect(batch)) for _ in range(protocol.warmup + protocol.rounds)]
+    batch = to_device(preprocess(images, predictor.config, static_shapes=protocol.compile), predictor.device)
+    seconds = [
+        watch.time(lambda: predictor.backend.detect(batch, predictor.config.model.detect))
+        for _ in range(protocol.warmup + protocol.rounds)
+    ]
     return seconds[protocol.warmup :]
 
 
@@ -159,12 +162,12 @@ def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, pro
 def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) -> Agreement:
     """Both sides' detections of each image, in float32 whatever is timed; ours compiled if that is."""
     device = pair.ours.pixel_mean.device
-    predictor = Predictor(pair.ours, pair.config, compile=compile)
+    predictor = Predictor(TorchBackend(pair.ours, compile=compile), pair.config)
     # TF32 convolutions, the default on GPUs, keep 10 bits: they would be compared instead of the networks.
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
     with exact:
         return compare(
-            (predictor.predict_arrays([image])[0], predict_theirs(pair.theirs, [image], device)[0]) for image in images
+            (predictor.predict(image)[0], predict_theirs(pair.theirs, [image], device)[0]) for image in images
         )
 
 
@@ -201,8 +204,8 @@ def _batch(items: Sequence[T], number: int, size: int) -> list[T]:
 def _ours_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:
     """Our side, from what was left in `folder`, ready to predict its batch."""
     images, network = _stored_images(folder), stored_ours(folder, config, device)
-    predictor = Predictor(network, config, precision=protocol.precision, compile=protocol.compile)
-    return partial(predictor.predict_arrays, images)
+    predictor = Predictor(TorchBackend(network, protocol.precision, protocol.compile), config)
+    return partial(predictor.predict, images, len(images))
 
 
 def _theirs_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:

@@ -60,8 +60,7 @@ def stage_seconds(
             ready = watch.mark()
             detections = predictor.network.detect(batch, predictor.config.model.detect)
             detected = watch.mark()
-            sizes = [(image.shape[0], image.shape[1]) for image in images]
-            postprocess(detections, batch.windows, sizes, predictor.config, predictor.names)
+            postprocess(detections, batch.frames, predictor.config)
         end = watch.mark()
         marks = [("decode", start, decoded), ("preprocess", decoded, ready), *marks, ("postprocess", detected, end)]
         if number >= protocol.warmup:

@@ -196,7 +196,7 @@ def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Dat
     rng = np.random.default_rng(0)
     samples = [training_sample(dataset, i, config, rng) for i in range(settings.batch_size)]
     return Data(
-        collate(samples, config.image.divisor),
+        collate(samples, config.image),
         [sample.image.float() / 255 for sample in samples],
         [their_target(sample) for sample in samples],
     )
@@ -204,7 +204,7 @@ def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Dat
 
 def their_target(sample: Sample) -> dict[str, Tensor]:
     """torchvision's target: labels that begin after the background, and (N, H, W) uint8 masks."""
-    masks = np.zeros((len(sample.boxes), *sample.image_hw), dtype=np.uint8)
+    masks = np.zeros((len(sample.boxes), *sample.frame.original_hw), dtype=np.uint8)
     for mask, (bitmap, (x, y)) in zip(masks, sample.crops, strict=True):
         mask[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
     return {

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from maskrcnn.data.geometry import horizontal_flip, scaling, translation, window_start
+from maskrcnn.ops.resize_part import nearest_start
+from maskrcnn.structures.frame import Frame, frame_of_size
 
 SCALES = (0.1, 2.0)  # factor on the size that fits into S x S, drawn uniformly (torchvision's ScaleJitter)
 
@@ -36,11 +37,12 @@ class View:
     image_hw: tuple[int, int]
 
     @property
-    def matrix(self) -> np.ndarray:
-        """3x3, original to network-input pixels, of a window less than a pixel before `start_xy`."""
-        y, x = (new / old for new, old in zip(self.size_hw, self.image_hw, strict=True))
-        matrix = translation(-window_start(self.start_xy[0], x), -window_start(self.start_xy[1], y)) @ scaling(x, y)
-        return horizontal_flip(self.out_hw[1]) @ matrix if self.flipped else matrix
+    def frame(self) -> Frame:
+        """Ours, whose window begins less than a pixel before `start_xy`."""
+        frame = frame_of_size(self.image_hw, self.size_hw)
+        left, top = (nearest_start(at, scale) for at, scale in zip(self.start_xy, frame.scale_xy, strict=True))
+        frame = frame.cropped(left, top, self.out_hw)
+        return frame.flipped_horizontally() if self.flipped else frame
 
 
 def draw_view(index: int, image_hw: tuple[int, int], side: int, rng: np.random.Generator) -> View:

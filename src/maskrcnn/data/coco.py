@@ -36,7 +36,7 @@ from maskrcnn.errors import ConfigError, DataError, ImageError
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.keypoints import keypoint_names
 from maskrcnn.structures.masks import RLE, Masks, known_areas
 

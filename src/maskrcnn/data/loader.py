@@ -19,11 +19,12 @@ from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.structures.images import ImageBatch, canvas_of, pad_size, stack_images
+from maskrcnn.structures.frame import pad_size
+from maskrcnn.structures.images import ImageBatch, batch_size_hw, collate_images
 from maskrcnn.structures.targets import MaskBank, Targets
 from maskrcnn.structures.tensors import map_tensors
 
-SLOTS = 32  # objects an image, of which a batch of few shapes has room for some multiple
+SLOTS = 32  # the ground-truth slots of an image are a multiple of it where shapes are static
 TRIES = 20  # broken images in a row, after which something larger is wrong
 
 
@@ -90,12 +91,11 @@ def training_batches(
     if augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
     sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
-    size = pad_size(*augment.crop, config.image.divisor) if augment.crop else config.image.fixed_size
     loader = DataLoader(
         TrainingData(dataset, config, strict),
         batch_sampler=sampler,
         num_workers=config.train.workers,
-        collate_fn=_Collate(config.image, size, few=config.train.compile),
+        collate_fn=_Collate(config),
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
@@ -111,31 +111,35 @@ def _leave_signals_to_the_parent(worker: int) -> None:
 
 @dataclass(frozen=True)
 class _Collate:
-    config: ImageConfig
-    size: tuple[int, int] | None
-    few: bool
+    """What the loader's processes make of the samples of a batch."""
+
+    config: Config
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        size = self.size
-        if self.few and size is None:
-            sides = [sample.image.shape[1:] for sample in samples]
-            size = canvas_of(max(h for h, _ in sides), max(w for _, w in sides), self.config)
-        return collate(samples, self.config.divisor, size, few=self.few)
+        image, crop = self.config.image, self.config.augment.crop
+        size = pad_size(*crop, image.divisor) if crop else None
+        return collate(samples, image, size, static_shapes=self.config.train.compile)
 
 
 def collate(
-    samples: Sequence[Sample], divisor: int, size: tuple[int, int] | None = None, *, few: bool = False
+    samples: Sequence[Sample],
+    config: ImageConfig,
+    size_hw: tuple[int, int] | None = None,
+    *,
+    static_shapes: bool = False,
 ) -> Batch:
     """Pads images to one size and ground truth to one number of slots; all mask crops go into one buffer.
 
     Args:
-        divisor, size: as `stack_images` takes them.
-        few: the number of slots is a multiple of `SLOTS` and the length of the buffer a power of two, so that batches
-            differ in few shapes.
+        size_hw: height and width of the batch; by default those that `config` pads to.
+        static_shapes: batches differ in few shapes: also the number of slots is a multiple of `SLOTS`, and the length
+            of the buffer a power of two.
     """
-    images = stack_images([sample.image for sample in samples], divisor, size)
+    frames = [sample.frame for sample in samples]
+    size_hw = size_hw or batch_size_hw([frame.input_hw for frame in frames], config, static_shapes=static_shapes)
+    images = collate_images([sample.image for sample in samples], frames, size_hw)
     slots = max(1, *(len(sample.boxes) for sample in samples)) if samples else 1
-    if few:
+    if static_shapes:
         slots = -(-slots // SLOTS) * SLOTS
     shape = (len(samples), slots)
     boxes = np.zeros((*shape, 4), dtype=np.float32)
@@ -154,15 +158,15 @@ def collate(
     # A byte in front: samples that miss every crop read it, also when the batch has none.
     offsets = (1 + np.cumsum(areas) - areas).reshape(shape)
     length = int(1 + areas.sum())
-    pixels = np.zeros(1 << (length - 1).bit_length() if few else length, dtype=np.uint8)
+    pixels = np.zeros(1 << (length - 1).bit_length() if static_shapes else length, dtype=np.uint8)
     np.concatenate([np.zeros(1, dtype=np.uint8), *bitmaps], out=pixels[:length])
     bank = MaskBank(
         pixels=torch.from_numpy(pixels),
         offsets=torch.from_numpy(offsets),
         sizes_hw=torch.from_numpy(sizes),
         origins_xy=torch.from_numpy(origins),
-        to_original=torch.from_numpy(np.stack([sample.to_original for sample in samples])),
-        image_hw=torch.tensor([sample.image_hw for sample in samples]),
+        to_original=torch.from_numpy(np.stack([frame.inverse[:2] for frame in frames]).astype(np.float32)),
+        image_hw=torch.tensor([frame.original_hw for frame in frames]),
     )
     targets = Targets(
         torch.from_numpy(boxes),

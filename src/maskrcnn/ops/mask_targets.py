@@ -14,11 +14,11 @@ from torch import Tensor
 _GROUP = 16  # RoIs at a time in adaptive sampling
 
 
-class Crops(NamedTuple):
-    """The bitmaps of R instances, each cropped to its own box in the original image.
+class MaskCrops(NamedTuple):
+    """The ground-truth masks of R RoIs, each cropped to its own box, in pixels of its original image.
 
     Attributes:
-        pixels: (T,) uint8, all crops, each row by row.
+        pixels: (T,) uint8, all crops one after another, row by row.
         offsets: (R,) int64, where each crop starts in `pixels`.
         sizes_hw: (R, 2) int64, height and width of each crop.
         origins_xy: (R, 2) int64, the original pixel of each crop's top left corner.
@@ -33,12 +33,12 @@ class Crops(NamedTuple):
     to_original: Tensor
     image_hw: Tensor
 
-    def part(self, chosen: Tensor) -> Crops:
-        """The crops of the instances `chosen`, (N,) int64."""
-        return Crops(self.pixels, *(values[chosen] for values in self[1:]))
+    def select(self, index: Tensor) -> MaskCrops:
+        """The masks at some positions (R',) int64; the pixels are shared."""
+        return MaskCrops(self.pixels, *(part[index] for part in self[1:]))
 
 
-def sample_bitmaps(crops: Crops, points_xy: Tensor) -> Tensor:
+def sample_bitmaps(masks: MaskCrops, points_xy: Tensor) -> Tensor:
     """Bilinear samples of R cropped bitmaps at P points each; zero outside a crop.
 
     Args:
@@ -49,27 +49,27 @@ def sample_bitmaps(crops: Crops, points_xy: Tensor) -> Tensor:
         (R, P) float32 in 0..1.
     """
     at = points_xy - 0.5  # a pixel has its value at its centre
-    last = crops.image_hw.flip(-1)[:, None].to(at.dtype) - 1
+    last = masks.image_hw.flip(-1)[:, None].to(at.dtype) - 1
     inside = ((at >= -1) & (at <= last + 1)).all(-1)
     # A network that diverges gives coordinates that are not finite, which must not become positions.
     at = torch.minimum(at.where(inside[..., None], 0.0).clamp(min=0), last)
     first = at.floor()
     x_fraction, y_fraction = (at - first).unbind(-1)
-    x0, y0 = (first.to(torch.int64) - crops.origins_xy[:, None]).unbind(-1)
+    x0, y0 = (first.to(torch.int64) - masks.origins_xy[:, None]).unbind(-1)
     result = torch.zeros_like(x_fraction)
     for y, y_weight in ((y0, 1 - y_fraction), (y0 + 1, y_fraction)):
         for x, x_weight in ((x0, 1 - x_fraction), (x0 + 1, x_fraction)):
-            result += _look_up(crops, x, y) * (y_weight * x_weight)
+            result += _look_up(masks, x, y) * (y_weight * x_weight)
     return torch.where(inside, result, 0)
 
 
-def sample_resized(crops: Crops, points_xy: Tensor, *, corner: bool = False) -> Tensor:
+def sample_resized(masks: MaskCrops, points_xy: Tensor, *, corner: bool = False) -> Tensor:
     """Samples the bitmaps that nearest-neighbour resizing to the network input would give, bilinearly between the
-    pixels of the network input. Each of these has the value of the original pixel under its centre.
+    pixels of the network input. Each of these has the value of the original pixel under its centre. Pixels outside the
+    image have the value at its border.
 
     Args:
-        points_xy: (R, P, 2) float32, continuous network-input pixels. Pixels outside the original image have the value
-            at its border.
+        points_xy: (R, P, 2) float32, continuous network-input pixels.
         corner: each pixel has the value of the original pixel under its top left corner instead, as with OpenCV's
             INTER_NEAREST (MMDetection).
 
@@ -79,36 +79,35 @@ def sample_resized(crops: Crops, points_xy: Tensor, *, corner: bool = False) -> 
     at = (points_xy - 0.5).nan_to_num(0.0)  # a network that diverges gives points that are not numbers
     first = at.floor()
     fraction = at - first
-    linear, shift = crops.to_original[:, :, :2].transpose(1, 2), crops.to_original[:, None, :, 2]
+    linear, shift = masks.to_original[:, :, :2].transpose(1, 2), masks.to_original[:, None, :, 2]
     if corner:
         # Half a pixel back from the centre, however the image was flipped; 1e-4 undoes rounding below an integer.
         shift = shift - linear.abs().sum(1)[:, None] / 2 + 1e-4
-    last = crops.image_hw.flip(-1)[:, None].to(at.dtype) - 1
+    last = masks.image_hw.flip(-1)[:, None].to(at.dtype) - 1
     result = torch.zeros_like(fraction[..., 0])
     for dy in (0, 1):
         for dx in (0, 1):
             centre = torch.stack([first[..., 0] + (dx + 0.5), first[..., 1] + (dy + 0.5)], dim=-1)
             # Products and sums, because autocast would round a matrix product to bfloat16.
             there = (centre[..., None] * linear[:, None]).sum(2) + shift
-            x, y = (torch.minimum(there.floor().clamp(min=0), last).to(torch.int64) - crops.origins_xy[:, None]).unbind(
-                -1
-            )
+            pixel = torch.minimum(there.floor().clamp(min=0), last).to(torch.int64)
+            x, y = (pixel - masks.origins_xy[:, None]).unbind(-1)
             weight = (fraction if dx else 1 - fraction)[..., 0] * (fraction if dy else 1 - fraction)[..., 1]
-            result += _look_up(crops, x, y) * weight
+            result += _look_up(masks, x, y) * weight
     return result
 
 
-def _look_up(crops: Crops, x: Tensor, y: Tensor) -> Tensor:
-    """(R, P) float32 values of R crops at (R, P) int64 columns and rows; 0 outside a crop."""
-    height, width = crops.sizes_hw[:, None, 0], crops.sizes_hw[:, None, 1]
+def _look_up(masks: MaskCrops, x: Tensor, y: Tensor) -> Tensor:
+    """(R, P) float32 values of R crops at (R, P) int64 columns and rows of the crop; 0 outside of it."""
+    height, width = masks.sizes_hw[:, None, 0], masks.sizes_hw[:, None, 1]
     hit = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    index = torch.where(hit, crops.offsets[:, None] + y * width + x, 0)
-    return torch.where(hit, crops.pixels[index].to(torch.float32), 0)
+    index = torch.where(hit, masks.offsets[:, None] + y * width + x, 0)
+    return torch.where(hit, masks.pixels[index].to(torch.float32), 0)
 
 
 def mask_targets(
     boxes: Tensor,
-    crops: Crops,
+    masks: MaskCrops,
     *,
     size: int,
     sampling_ratio: int = 2,
@@ -121,6 +120,7 @@ def mask_targets(
 
     Args:
         boxes: (R, 4) float32, network-input pixels.
+        masks: of the objects that the RoIs are to find.
         size: M.
         sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
         aligned: False samples half a pixel further, and RoIs are at least one pixel wide (RoIAlign's older rule).
@@ -159,7 +159,7 @@ def mask_targets(
             cell[group],
             counts[group],
             most,
-            crops.part(group),
+            masks.select(group),
             size=size,
             pixels=pixels,
         )
@@ -171,7 +171,7 @@ def _averages(
     cell: Tensor,
     counts: Tensor,
     most: Sequence[int],
-    crops: Crops,
+    masks: MaskCrops,
     *,
     size: int,
     pixels: Literal["original", "network", "network_corner"],
@@ -183,7 +183,7 @@ def _averages(
     """
     x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], most[0], size)
     y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], most[1], size)
-    samples = _at_points(x[:, None, :], y[:, :, None], crops, pixels)
+    samples = _at_points(x[:, None, :], y[:, :, None], masks, pixels)
     # Products and sums, because autocast would round a matrix product of einsum to bfloat16.
     targets = (samples.view(-1, size, most[1], size, most[0]) * x_weights[:, None, None, None, :]).sum(4)
     return (targets * y_weights[:, None, :, None]).sum(2)
@@ -198,14 +198,16 @@ def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> 
     return at.flatten(1), (step < counts[:, None]) / counts[:, None]
 
 
-def _at_points(x: Tensor, y: Tensor, crops: Crops, pixels: Literal["original", "network", "network_corner"]) -> Tensor:
+def _at_points(
+    x: Tensor, y: Tensor, masks: MaskCrops, pixels: Literal["original", "network", "network_corner"]
+) -> Tensor:
     """Samples (R, H * W) at the grid of (R, 1, W) columns and (R, H, 1) rows, network-input pixels."""
     if pixels != "original":
         points = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
-        return sample_resized(crops, points.flatten(1, 2), corner=pixels == "network_corner")
-    linear, shift = crops.to_original[:, :, :2], crops.to_original[:, :, 2]
+        return sample_resized(masks, points.flatten(1, 2), corner=pixels == "network_corner")
+    linear, shift = masks.to_original[:, :, :2], masks.to_original[:, :, 2]
     points = torch.stack(
         [linear[:, i, 0, None, None] * x + linear[:, i, 1, None, None] * y + shift[:, i, None, None] for i in (0, 1)],
         dim=-1,
     )
-    return sample_bitmaps(crops, points.flatten(1, 2))
+    return sample_bitmaps(masks, points.flatten(1, 2))

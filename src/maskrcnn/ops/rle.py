@@ -259,16 +259,44 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
 def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, int]]:
     """The same as `rle_to_crop`, from the (R,) run lengths of an image of that height."""
     x1, y1, x2, y2 = to_box(runs, height)
-    # Spans are cut at the ends of columns: a span over columns a..b gives b - a + 1 pieces.
-    starts, ends = spans_from_runs(runs)
-    first = starts // height
-    pieces = (ends - 1) // height - first + 1
-    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    column = np.repeat(first, pieces) + number
-    top = np.maximum(np.repeat(starts, pieces) - column * height, 0) - y1
-    bottom = np.minimum(np.repeat(ends, pieces) - column * height, height) - y1
+    column, top, bottom = column_spans(runs, height)
+    top, bottom = top - y1, bottom - y1
     steps = np.zeros((x2 - x1, y2 - y1 + 1), dtype=np.int8)
     steps[column - x1, top] += 1  # no two spans share a start or an end, so that no index occurs twice
     steps[column - x1, bottom] -= 1
     filled = np.cumsum(steps[:, :-1], axis=1, dtype=np.int8)
     return np.ascontiguousarray(filled.T).view(np.uint8), (x1, y1)
+
+
+def column_spans(runs: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The foreground cut at the ends of columns: the column, the first row and the row after the last one of each span,
+    (K,) int64 each, in the order of columns and rows.
+
+    Args:
+        runs: (R,) run lengths of an image of that height.
+    """
+    starts, ends = spans_from_runs(runs)
+    first = starts // height
+    pieces = (ends - 1) // height - first + 1  # a span over columns a..b gives b - a + 1 pieces
+    number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    column = np.repeat(first, pieces) + number
+    top = np.maximum(np.repeat(starts, pieces) - column * height, 0)
+    bottom = np.minimum(np.repeat(ends, pieces) - column * height, height)
+    return column, top, bottom
+
+
+def runs_from_column_spans(
+    column: np.ndarray, top: np.ndarray, bottom: np.ndarray, image_hw: tuple[int, int]
+) -> np.ndarray:
+    """The inverse of `column_spans`: (R,) run lengths of an image of that size.
+
+    Args:
+        column, top, bottom: (K,) int64 in any order, not overlapping. What lies outside the image is cut off.
+    """
+    height, width = image_hw
+    top, bottom = np.maximum(top, 0), np.minimum(bottom, height)
+    inside = (top < bottom) & (column >= 0) & (column < width)
+    starts, ends = (column * height + top)[inside], (column * height + bottom)[inside]
+    order = np.argsort(starts)
+    owners = np.zeros(len(order), dtype=np.int64)
+    return runs_from_spans(starts[order], ends[order], owners, 1, height * width)[0]

@@ -1,16 +1,21 @@
-"""Prediction: a network with everything needed to use it, on single images, streams of them, and files."""
+"""Prediction: images in, instances out, by one pipeline for single images, streams of them, and files."""
 
+from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.files import FilesSummary, predict_files
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
+from maskrcnn.predict.pipeline import Detector, predict_images, stream
 from maskrcnn.predict.predictor import Predictor, load
-from maskrcnn.predict.stream import stream
 
 __all__ = [
+    "Backend",
+    "Detector",
     "FilesSummary",
     "Predictor",
+    "TorchBackend",
     "load",
     "postprocess",
     "predict_files",
+    "predict_images",
     "preprocess",
     "stream",
     "to_coco_results",

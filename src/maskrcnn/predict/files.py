@@ -14,11 +14,10 @@ from PIL import Image
 
 from maskrcnn.errors import ImageError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.files.images import image_size, read_image
+from maskrcnn.files.images import read_image
 from maskrcnn.predict.images import to_coco_results
-from maskrcnn.predict.predictor import Predictor
-from maskrcnn.predict.stream import stream
-from maskrcnn.structures.detections import Instances
+from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
+from maskrcnn.structures.instances import Instances
 
 LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
 
@@ -35,7 +34,7 @@ class FilesSummary:
 
 
 def predict_files(
-    predictor: Predictor,
+    detector: Detector[Prepared, Found],
     files: Sequence[Path],
     out: Path,
     *,
@@ -53,10 +52,11 @@ def predict_files(
 
     Args:
         min_score: objects below it are not drawn; predictions.json holds all.
-        batch_size: images that pass through the network together; those of one orientation do.
-        track: wraps what is done with their number, for a progress bar.
+        batch_size: images that pass through the network together.
+        track: gets the answers and their number, and passes them on; for a progress bar.
 
     Raises:
+        ConfigError: `batch_size` is below 1.
         ImageError: with `strict`, the first file that cannot be read.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -64,17 +64,14 @@ def predict_files(
     skipped: list[str] = []
     count = 0
     target = out / "predictions.json"
-    numbered = list(enumerate(files, start=1))
-    if batch_size > 1:
-        numbered.sort(key=lambda item: _is_portrait(item[1]))
 
     def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
         image_id, file = item
         if draw:
             _draw(image, found, out / f"{image_id:06d}_{file.stem}.png", min_score)
-        return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id, predictor.config)]
+        return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
 
-    done = stream(predictor, numbered, lambda item: read_image(item[1]), write, batch_size=batch_size)
+    done = stream(detector, enumerate(files, start=1), lambda item: read_image(item[1]), write, batch_size=batch_size)
     try:
         for _, entries in track(done, len(files)):
             if isinstance(entries, ImageError):
@@ -87,19 +84,9 @@ def predict_files(
             results.extend(entries)
     finally:
         done.close()
-        results.sort(key=lambda entry: entry["image_id"])
         with atomic_write(target) as temporary:
             temporary.write_text(json.dumps(results))
     return FilesSummary(count, len(results), tuple(skipped), target, out if draw else None)
-
-
-def _is_portrait(file: Path) -> bool:
-    """By the header alone; of a file without one the reading will tell."""
-    try:
-        height, width = image_size(file)
-    except ImageError:
-        return False
-    return height > width
 
 
 def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:

@@ -1,52 +1,50 @@
-"""From images to instances: preprocessing, the network, and masks as run lengths.
-
-Legend: B images, N instances of one image, D detection slots an image, K keypoints.
-"""
+"""A model with everything needed to use it: what `maskrcnn.load` returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from maskrcnn.config import Config
-from maskrcnn.files.images import as_rgb, read_image
+from maskrcnn.errors import ConfigError
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.device import Precision, compiled, in_precision
-from maskrcnn.predict.images import postprocess, preprocess
-from maskrcnn.structures.detections import Detections, Instances
-from maskrcnn.structures.images import ImageBatch
-from maskrcnn.structures.tensors import map_tensors, to_device
+from maskrcnn.ops.device import Precision
+from maskrcnn.predict.backend import Backend, TorchBackend
+from maskrcnn.predict.images import collate_prepared, postprocess, prepare
+from maskrcnn.predict.pipeline import ImageLike, predict_images
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.frame import Frame
+from maskrcnn.structures.instances import Instances
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import open_weights
 
-ImageLike = str | Path | Image.Image | np.ndarray
+
+class Detected(NamedTuple):
+    """The detections of a batch, and the frames that bring them back to the original images."""
+
+    detections: Detections
+    frames: tuple[Frame, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Predictor:
-    """A network with everything needed to use it: what `maskrcnn.load` returns.
+    """Finds the objects of images: a `Detector` (`maskrcnn.predict.pipeline`).
 
     Attributes:
-        network: in evaluation mode.
+        backend: computes the detections; `TorchBackend` with the network.
         config: thresholds and limits of `config.model.detect` are read at every call.
         provenance: how the weights came to be, from the model file.
-        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it faster.
-        compile: compile the network for each size of a batch, of which there then are few (`canvas_of`); on CUDA its
-            graphs are replayed.
     """
 
-    network: MaskRCNN
+    backend: Backend
     config: Config
     provenance: dict[str, Any] = field(default_factory=dict)
-    precision: Precision = "fp32"
-    compile: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,50 +52,60 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        return self.network.pixel_mean.device
+        return self.backend.device
+
+    @property
+    def network(self) -> MaskRCNN:
+        """
+        Raises:
+            ConfigError: the backend holds no network of PyTorch.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            raise ConfigError(
+                f"expected a model in PyTorch, found a {type(self.backend).__name__}, which has no network"
+            )
+        return self.backend.network
 
     def with_detections(self, most: int) -> Predictor:
-        """The same network with another limit of detections an image."""
+        """The same model with another limit of detections an image."""
         detect = replace(self.config.model.detect, max_detections=most)
         return replace(self, config=replace(self.config, model=replace(self.config.model, detect=detect)))
 
-    def predict(self, images: Sequence[ImageLike], batch_size: int = 1) -> list[Instances]:
+    def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 1) -> list[Instances]:
         """Finds objects in images of any size.
 
         Args:
-            images: paths, PIL images, or (H, W, 3) uint8 RGB arrays.
+            images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
             batch_size: how many pass through the network together.
 
+        Returns:
+            One `Instances` an image, in the order of the images; of one image a list with one.
+
         Raises:
+            ConfigError: `batch_size` is below 1.
             ImageError: an image cannot be read.
         """
-        found: list[Instances] = []
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
-            arrays = [read_image(i) if isinstance(i, str | Path) else as_rgb(i) for i in chunk]
-            found.extend(self.predict_arrays(arrays))
-        return found
+        return predict_images(self, images, batch_size)
 
-    def predict_arrays(self, images: Sequence[np.ndarray]) -> list[Instances]:
-        """As `predict`, for (H, W, 3) uint8 RGB arrays, all in one batch."""
-        batch = preprocess(images, self.config, few=self.compile)
-        sizes = [(image.shape[0], image.shape[1]) for image in images]
-        return postprocess(self.detect(batch), batch.windows, sizes, self.config, self.names)
+    def prepare(self, image: np.ndarray) -> tuple[Tensor, Frame]:
+        """The network input of an (H, W, 3) uint8 RGB image, and its frame."""
+        return prepare(image, self.config)
 
-    def detect(self, batch: ImageBatch) -> Detections:
-        """The network's answer, on its device and in the pixels of the batch, which may lie elsewhere."""
-        batch = to_device(batch, self.device)
-        with in_precision(self.precision, self.device):
-            if not self.compile:
-                return self.network.detect(batch, self.config.model.detect)
-            # Copies: what a replayed graph returns is overwritten by the next batch.
-            return map_tensors(self._compiled(batch, self.config.model.detect), torch.clone)
+    def detect(self, prepared: Sequence[tuple[Tensor, Frame]]) -> Detected:
+        """The detections of a batch, on the backend's device and in pixels of the network input."""
+        batch = collate_prepared(prepared, self.config, static_shapes=self.backend.static_shapes)
+        return Detected(self.backend.detect(batch, self.config.model.detect), batch.frames)
 
-    @cached_property
-    def _compiled(self) -> Callable[..., Detections]:
-        return compiled(self.network.detect, self.device)
+    def finish(self, found: Detected) -> list[Instances]:
+        """The objects of each image of a batch, in pixels of the original image."""
+        return postprocess(found.detections, found.frames, self.config)
 
     def save(self, path: Path | str) -> None:
+        """Writes the model file.
+
+        Raises:
+            ConfigError: the backend holds no network of PyTorch.
+        """
         save_model(path, self.network, self.config, self.provenance)
 
 
@@ -115,10 +123,10 @@ def load(
     Args:
         source: a file, an address, or a name of `maskrcnn weights list`.
         device: where to run; by default the first GPU if there is one, else the CPU.
-        config_file: of the framework that wrote the checkpoint; without it, shapes and what is usual decide, and
+        config_file: of the framework that wrote the checkpoint; without it, shapes and defaults decide, and
             `provenance["assumed"]` says what was taken for granted.
         allow_partial: accept a checkpoint that lacks tensors, which then are random, or holds others.
-        precision, compile: as `Predictor` has them. Where bf16 is native, `fp32` gives the exact results.
+        precision, compile: as `TorchBackend` has them. Where bf16 is native, `fp32` gives the exact results.
 
     Raises:
         WeightsError: the file cannot be opened as a model.
@@ -126,4 +134,4 @@ def load(
     """
     network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(network.to(target), config, provenance, precision, compile)
+    return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)

@@ -1,18 +1,23 @@
-"""The batch of images as the network takes it. Legend: B images, H and W of the padded batch."""
+"""Images on their way into the network: resized one by one, then padded to one batch.
+
+Legend: B images, H and W of the padded batch, h and w of one network input.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from maskrcnn.config import ImageConfig
 from maskrcnn.config.conventions import PixelRules
-from maskrcnn.ops.boxes import whole_images
-from maskrcnn.ops.resize import network_scale, network_size
+from maskrcnn.ops.resize import resize_image
+from maskrcnn.ops.resize_part import resize_part
+from maskrcnn.structures.frame import Frame, pad_size, transform_boxes
 
 
 @dataclass(frozen=True)
@@ -20,95 +25,71 @@ class ImageBatch:
     """Images of one padded size.
 
     Attributes:
-        pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255, zero beyond each image's true size.
-        sizes_hw: (B, 2) int64, true height and width of each image inside the padding, with its black bars.
-        unbarred: (B, 4) int64 x1 y1 x2 y2, where the images lie between their black bars; None: there are none.
+        pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255, zero beyond each image's network input.
+        sizes_hw: (B, 2) int64, height and width of each network input, with its letterbox padding.
+        windows: (B, 4) int64 x1 y1 x2 y2, the part of each network input that the image itself covers.
+        frames: one an image, on the CPU; the network does not read them.
     """
 
     pixels: Tensor
     sizes_hw: Tensor
-    unbarred: Tensor | None = None
-
-    @property
-    def windows(self) -> Tensor:
-        """(B, 4) int64 x1 y1 x2 y2, where each image itself lies in the batch."""
-        return whole_images(self.sizes_hw) if self.unbarred is None else self.unbarred
+    windows: Tensor
+    frames: tuple[Frame, ...]
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where an image comes to lie in its network input.
+def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
+    """The network input that `frame` makes of an image: resized by the kernel of `rules`, then cut out, flipped, turned
+    and padded with zeros.
 
-    Attributes:
-        size_hw: of the image once resized.
-        input_hw: of the network input: the same, or with black bars around.
+    With the antialiasing kernel only the visible part is resized.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        frame: its parts begin at whole pixels of the resized image or, with the antialiasing kernel, at places of
+            `maskrcnn.ops.resize_part.nearest_start`.
+
+    Returns:
+        (3, *frame.input_hw), uint8 or, with the bilinear kernel, float32, in 0..255.
+
+    Raises:
+        ValueError: the frame shows nothing of the image, or a part that begins elsewhere.
     """
-
-    size_hw: tuple[int, int]
-    input_hw: tuple[int, int]
-
-    @property
-    def origin_xy(self) -> tuple[int, int]:
-        """The pixel of the network input at which the image begins; of an odd number of black rows the lower bar has
-        one more."""
-        return (self.input_hw[1] - self.size_hw[1]) // 2, (self.input_hw[0] - self.size_hw[0]) // 2
-
-    @property
-    def window(self) -> tuple[int, int, int, int]:
-        """x1 y1 x2 y2 of the image in the network input."""
-        x, y = self.origin_xy
-        return x, y, x + self.size_hw[1], y + self.size_hw[0]
-
-
-def with_bars(image: Tensor, placed: Placement) -> Tensor:
-    """A resized (3, h, w) image between its black bars."""
-    left, top = placed.origin_xy
-    (height, width), (rows, columns) = placed.size_hw, placed.input_hw
-    return F.pad(image, (left, columns - width - left, top, rows - height - top))
+    x1, y1, x2, y2 = frame.window
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(f"expected a frame that shows a part of the image, found the matrix {frame.matrix.tolist()}")
+    visible = transform_boxes(np.array([[x1, y1, x2, y2]], dtype=np.float64), np.linalg.inv(frame.motion))[0]
+    pixels = _resized(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), visible, frame, rules)
+    linear = frame.motion[:2, :2]
+    if linear[0, 0] == 0:  # a quarter turn
+        pixels = pixels.transpose(1, 2)
+    flipped = [axis for axis, sign in ((1, linear[1].sum()), (2, linear[0].sum())) if sign < 0]
+    if flipped:
+        pixels = pixels.flip(flipped)
+    height, width = frame.input_hw
+    padding = x1, width - x2, y1, height - y2
+    return F.pad(pixels, padding) if any(padding) else pixels
 
 
-def place(height: int, width: int, config: ImageConfig, rules: PixelRules) -> Placement:
-    """The size and place that an image of these sides gets."""
-    size = network_size(height, width, **_limits(config, rules))
-    return Placement(size, size_with_bars(size, config, rules))
+def _resized(pixels: Tensor, visible: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
+    """(3, H, W) uint8 -> the part x1 y1 x2 y2 `visible` (4,) of the resized image, pixels of which these are."""
+    left, top = visible[:2].tolist()
+    width, height = (round(side) for side in (visible[2:] - visible[:2]).tolist())
+    scale_x, scale_y = frame.scale_xy.tolist()
+    if rules.kernel == "antialias" and (height, width) != frame.resized_hw:
+        return resize_part(pixels, (scale_y, scale_x), (top, left), (height, width))
+    whole = resize_image(pixels, frame.resized_hw, rules.kernel, scale_x if rules.exact_scale else None)
+    row, column = round(top), round(left)
+    return whole[:, row : row + height, column : column + width]
 
 
-def exact_scale(height: int, width: int, config: ImageConfig, rules: PixelRules) -> float | None:
-    """The factor by which pixels and boxes of an image of these sides are scaled where `rules.exact_scale` says so;
-    None: they are scaled by the ratio of the sizes."""
-    return network_scale(height, width, **_limits(config, rules)) if rules.exact_scale else None
+def static_input_size(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
+    """The size to which a batch is padded when every new size costs a compilation: one of six that hold these sides.
 
-
-def _limits(config: ImageConfig, rules: PixelRules) -> dict[str, Any]:
-    """The arguments of `network_scale`."""
-    limits = {name: getattr(config, name) for name in ("short_side", "long_side", "scale", "fixed_size")}
-    return limits | {"min_scale": rules.min_scale, "rounding": rules.rounding}
-
-
-def size_with_bars(size_hw: tuple[int, int], config: ImageConfig, rules: PixelRules) -> tuple[int, int]:
-    """Height and width of a resized image with its black bars, before the padding of the batch."""
-    match rules.letterbox:
-        case "none":
-            return size_hw
-        case "square":
-            return config.long_side, config.long_side
-        case "divisor":
-            return pad_size(*size_hw, config.divisor)
-
-
-def pad_size(height: int, width: int, divisor: int) -> tuple[int, int]:
-    """The smallest multiples of `divisor` that hold height and width."""
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
-
-
-def canvas_of(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
-    """The size to which a batch is padded where every new size has its price: one of few that hold these sides.
-
-    Of each orientation there are three, with the long side at 100, 90 and 80 percent of the most; images whose sides
-    `config` does not bound are padded as elsewhere.
+    Each orientation has three, with the long side at 100, 90 and 80 percent of `config.long_side`. Images whose sides
+    `config` does not bound are padded as without static shapes.
     """
     short = pad_size(config.short_side, config.short_side, config.divisor)[0]
     if config.scale is None:
@@ -119,17 +100,31 @@ def canvas_of(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
     return pad_size(height, width, config.divisor)
 
 
-def stack_images(images: list[Tensor], divisor: int, size: tuple[int, int] | None = None) -> ImageBatch:
-    """Pads (3, h, w) images at bottom and right with zeros to one size and stacks them.
+def batch_size_hw(
+    sizes_hw: Sequence[tuple[int, int]], config: ImageConfig, *, static_shapes: bool = False
+) -> tuple[int, int]:
+    """Height and width to which `config` pads a batch of network inputs of these sizes.
 
     Args:
-        images: same dtype, RGB in 0..255.
-        divisor: the padded sides are multiples of it.
-        size: (height, width) of the batch where it is fixed; every image must fit.
+        static_shapes: one of few sizes, as `static_input_size` chooses it.
     """
-    sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
-    height, width = size or pad_size(max(h for h, _ in sizes), max(w for _, w in sizes), divisor)
-    pixels = images[0].new_zeros((len(images), 3, height, width))
-    for row, image, (h, w) in zip(pixels, images, sizes, strict=True):
-        row[:, :h, :w] = image
-    return ImageBatch(pixels, torch.tensor(sizes, dtype=torch.int64).reshape(-1, 2))
+    if config.fixed_size is not None:
+        return config.fixed_size
+    height, width = max(h for h, _ in sizes_hw), max(w for _, w in sizes_hw)
+    return static_input_size(height, width, config) if static_shapes else pad_size(height, width, config.divisor)
+
+
+def collate_images(images: Sequence[Tensor], frames: Sequence[Frame], size_hw: tuple[int, int]) -> ImageBatch:
+    """Pads network inputs at bottom and right with zeros to one size and stacks them.
+
+    Args:
+        images: (3, h, w) each, of one dtype, RGB in 0..255.
+        frames: one an image.
+        size_hw: height and width of the batch; every image must fit.
+    """
+    pixels = images[0].new_zeros((len(images), 3, *size_hw))
+    for row, image in zip(pixels, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    sizes = torch.tensor([frame.input_hw for frame in frames], dtype=torch.int64)
+    windows = torch.tensor([frame.window for frame in frames], dtype=torch.int64)
+    return ImageBatch(pixels, sizes, windows, tuple(frames))

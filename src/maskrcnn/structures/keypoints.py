@@ -101,6 +101,23 @@ def flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return _pairs(tuple(names))
 
 
+def swap_sides(keypoints: np.ndarray, names: Sequence[Sequence[str]]) -> np.ndarray:
+    """Keypoints of objects in a mirrored image, where a left hand looks like a right one: `flip_pairs` change places.
+
+    Args:
+        keypoints: (N, K, 3).
+        names: of the K keypoints of each of the N objects; empty for one without keypoints.
+
+    Returns:
+        (N, K, 3), the same values in another order.
+    """
+    order = np.tile(np.arange(keypoints.shape[1]), (len(keypoints), 1))
+    for row, own in zip(order, names, strict=True):
+        for left, right in flip_pairs(own):
+            row[[left, right]] = right, left
+    return np.take_along_axis(keypoints, order[..., None], axis=1)
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

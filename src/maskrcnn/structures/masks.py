@@ -9,7 +9,17 @@ from typing import Any, overload
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.ops.rle import area, count_pixels, crop_to_rle, decode_runs, encode_runs, rle_to_crop, to_box
+from maskrcnn.ops.rle import (
+    area,
+    column_spans,
+    count_pixels,
+    crop_to_rle,
+    decode_runs,
+    encode_runs,
+    rle_to_crop,
+    runs_from_column_spans,
+    to_box,
+)
 
 _MOST_PIXELS = 1 << 39  # what the numbers of the string hold
 
@@ -82,6 +92,27 @@ class RLE:
     def box(self) -> np.ndarray:
         """(4,) float32, the tight edges x1 y1 x2 y2; zeros for an empty mask."""
         return np.array(to_box(decode_runs(self.counts), self.size[0]), dtype=np.float32)
+
+    def flipped_horizontally(self) -> RLE:
+        """The mask of the image with left and right exchanged."""
+        column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
+        return self._of_spans(self.size[1] - 1 - column, top, bottom, self.size)
+
+    def flipped_vertically(self) -> RLE:
+        """The mask of the image with top and bottom exchanged."""
+        height = self.size[0]
+        column, top, bottom = column_spans(decode_runs(self.counts), height)
+        return self._of_spans(column, height - bottom, height - top, self.size)
+
+    def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> RLE:
+        """The mask in an image of another height and width, in which this image begins at the pixel `offset_xy`. What
+        lies outside that image is cut off."""
+        column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
+        return self._of_spans(column + offset_xy[0], top + offset_xy[1], bottom + offset_xy[1], size)
+
+    @classmethod
+    def _of_spans(cls, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, size: tuple[int, int]) -> RLE:
+        return cls(size, encode_runs(runs_from_column_spans(column, top, bottom, size)))
 
     def crop(self) -> tuple[np.ndarray, tuple[int, int]]:
         """The (h, w) uint8 bitmap of the tight box and the pixel (x, y) of its top left corner."""
@@ -173,6 +204,18 @@ class Masks(Sequence[RLE]):
         for image, mask in zip(images, self._masks, strict=True):
             _fill(image, mask)
         return images
+
+    def flipped_horizontally(self) -> Masks:
+        """The masks of the image with left and right exchanged."""
+        return Masks([mask.flipped_horizontally() for mask in self._masks], self.size)
+
+    def flipped_vertically(self) -> Masks:
+        """The masks of the image with top and bottom exchanged."""
+        return Masks([mask.flipped_vertically() for mask in self._masks], self.size)
+
+    def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> Masks:
+        """The masks in another image, as `RLE.shifted`."""
+        return Masks([mask.shifted(offset_xy, size) for mask in self._masks], size)
 
     def areas(self) -> np.ndarray:
         """(N,) int64, pixels."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from maskrcnn.ops.mask_targets import MaskCrops
+
 
 @dataclass(frozen=True)
 class MaskBank:
@@ -23,7 +25,8 @@ class MaskBank:
         sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots and for objects without a mask,
             which take no part in the mask loss.
         origins_xy: (B, G, 2) int64, the original pixel of each crop's top left corner.
-        to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y).
+        to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y): the inverse of each
+            image's frame.
         image_hw: (B, 2) int64, size of each original image.
     """
 
@@ -33,6 +36,21 @@ class MaskBank:
     origins_xy: Tensor
     to_original: Tensor
     image_hw: Tensor
+
+    def select(self, image: Tensor, slot: Tensor) -> MaskCrops:
+        """The masks of R objects.
+
+        Args:
+            image, slot: (R,) int64, positions in B and in G.
+        """
+        return MaskCrops(
+            self.pixels,
+            self.offsets[image, slot],
+            self.sizes_hw[image, slot],
+            self.origins_xy[image, slot],
+            self.to_original[image],
+            self.image_hw[image],
+        )
 
 
 @dataclass(frozen=True)

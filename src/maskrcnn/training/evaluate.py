@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.data.coco import CocoDataset, find_json, load_coco, read_json
@@ -18,7 +16,7 @@ from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.inputs import GroundTruth, read_ground_truth
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
-from maskrcnn.structures.detections import Instances
+from maskrcnn.structures.instances import Instances
 
 
 def evaluate(
@@ -44,7 +42,7 @@ def evaluate(
         limit: only the first so many images.
         strict: refuse a data set with broken annotations or images instead of skipping them.
         group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
-        batch_size: images that pass through the network together; those of one orientation do.
+        batch_size: images that pass through the network together.
         track: wraps the images with their count, for a progress bar.
 
     Raises:
@@ -61,15 +59,11 @@ def evaluate(
         predictor = predictor.with_detections(max_detections)
     results: list[dict[str, Any]] = []
     image_ids = []
-    order: Sequence[int] = range(len(dataset))
-    if batch_size > 1:
-        heights, widths = dataset.records.sizes_hw.T
-        order = np.argsort(heights > widths, kind="stable").tolist()
 
-    def entries_of(index: int, image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
-        return to_coco_results(found, dataset.records[index].image_id, predictor.config)
+    def entries_of(index: int, image: object, found: Instances) -> list[dict[str, Any]]:
+        return to_coco_results(found, dataset.records[index].image_id)
 
-    with closing(stream(predictor, order, dataset.read, entries_of, batch_size=batch_size)) as done:
+    with closing(stream(predictor, range(len(dataset)), dataset.read, entries_of, batch_size=batch_size)) as done:
         for index, entries in track(done, len(dataset)):
             if isinstance(entries, ImageError):
                 if strict:

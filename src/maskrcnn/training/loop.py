@@ -20,7 +20,7 @@ from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, resolve_precision
-from maskrcnn.predict import Predictor
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
@@ -28,6 +28,7 @@ from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
 from maskrcnn.training.step import LossWindow, on_device, train_step
 from maskrcnn.weights.initialise import initialise, with_conventions
+from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
 
@@ -193,9 +194,9 @@ class _Run:
     def evaluate(self, bar: TrainingBar) -> Report:
         """Figures of the present weights; the model file is replaced when they are the best so far."""
         self.network.eval()
-        predictor = Predictor(self.network, self.config, precision=self.config.train.precision)
+        predictor = Predictor(TorchBackend(self.network, self.config.train.precision), self.config)
         assert self.validation is not None
-        report = evaluate(predictor, self.validation, track=bar.track)
+        report = evaluate(predictor, self.validation, batch_size=self.config.train.batch_size, track=bar.track)
         self.network.train()
         self.report = report
         if self.progress.best is None or report.score > self.progress.best:
@@ -215,7 +216,7 @@ class _Run:
             provenance["validation"] = report.to_dict()
         path = self.out / "model.safetensors"
         with writing(path):
-            Predictor(self.network, self.config, provenance).save(path)
+            save_model(path, self.network, self.config, provenance)
 
 
 def _read_data(

@@ -19,7 +19,7 @@ from maskrcnn.models.branches.mask_head import MaskHead, MLPMaskHead
 from maskrcnn.models.losses import add_losses, mean_of, mean_over
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, Slots, filled_slots, positive_slots
-from maskrcnn.ops.mask_targets import Crops, mask_targets
+from maskrcnn.ops.mask_targets import MaskCrops, mask_targets
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
@@ -109,27 +109,17 @@ def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> Slots:
     return positive_slots(rois.positive & has_mask, config.samples)
 
 
-def mask_crops(rois: RoIs, slots: Slots, targets: Targets) -> Crops:
+def mask_crops(rois: RoIs, slots: Slots, targets: Targets) -> MaskCrops:
     """The ground-truth masks of the RoIs in the given slots."""
-    bank = targets.masks
-    assert bank is not None, "targets carry no masks"
-    image_index = slots.image_index
-    row = image_index * targets.boxes.shape[1] + slots.take(rois.slot)
-    return Crops(
-        bank.pixels,
-        bank.offsets.flatten()[row],
-        bank.sizes_hw.flatten(0, 1)[row],
-        bank.origins_xy.flatten(0, 1)[row],
-        bank.to_original[image_index],
-        bank.image_hw[image_index],
-    )
+    assert targets.masks is not None, "targets carry no masks"
+    return targets.masks.select(slots.image_index, slots.take(rois.slot))
 
 
-def mask_goal(boxes: Tensor, crops: Crops, rules: MaskRules, side: int) -> Tensor:
+def mask_goal(boxes: Tensor, masks: MaskCrops, rules: MaskRules, side: int) -> Tensor:
     """What the masks over the boxes (R, 4), network-input pixels, should be: (R, side, side) float32 in 0..1."""
     return mask_targets(
         boxes,
-        crops,
+        masks,
         size=side,
         sampling_ratio=rules.target_sampling_ratio,
         aligned=rules.target_aligned,

@@ -99,16 +99,16 @@ class PointRendBranch(nn.Module):
         slots = mask_slots(rois, targets, self.config)
         boxes, image_index = slots.take(rois.boxes), slots.image_index
         labels = slots.take(rois.labels).clamp(max=self.num_classes - 1)
-        crops = mask_crops(rois, slots, targets)
+        masks = mask_crops(rois, slots, targets)
         coarse = self._coarse(read, boxes, image_index)
         own = self._of_class(coarse, labels)
-        goal = mask_goal(boxes, crops, self.rules, own.shape[-1])
+        goal = mask_goal(boxes, masks, self.rules, own.shape[-1])
         coarse_loss = F.binary_cross_entropy_with_logits(own, goal, reduction="none").mean((1, 2))
         points = self._training_points(own.detach())
         logits = self._of_class(self._refine(read, boxes, image_index, coarse, points), labels)
         at = _in_network_pixels(points, boxes)
-        at = at @ crops.to_original[:, :, :2].transpose(1, 2) + crops.to_original[:, None, :, 2]
-        point_goal = sample_bitmaps(crops, at)
+        at = at @ masks.to_original[:, :, :2].transpose(1, 2) + masks.to_original[:, None, :, 2]
+        point_goal = sample_bitmaps(masks, at)
         point_loss = F.binary_cross_entropy_with_logits(logits, point_goal, reduction="none").mean(1)
         return {"loss_mask": mean_over(coarse_loss, slots.used), "loss_mask_point": mean_over(point_loss, slots.used)}
 

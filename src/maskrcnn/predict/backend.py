@@ -1,0 +1,67 @@
+"""What computes detections: the one thing that differs between PyTorch and an exported model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+
+from maskrcnn.config import DetectConfig
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import Precision, compiled, in_precision
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from maskrcnn.structures.tensors import map_tensors, to_device
+
+
+class Backend(Protocol):
+    """Computes the detections of a batch. Everything before and after it is the same for all backends."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def static_shapes(self) -> bool:
+        """Whether each new size of a batch costs time, so that batches are padded to few sizes."""
+
+    def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
+        """The detections of the batch, in pixels of the network input. The tensors of both may lie on any device."""
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """The network in PyTorch.
+
+    Attributes:
+        network: in evaluation mode.
+        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it faster.
+        compile: compile the network for each size of a batch; on CUDA its graphs are replayed.
+    """
+
+    network: MaskRCNN
+    precision: Precision = "fp32"
+    compile: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.pixel_mean.device
+
+    @property
+    def static_shapes(self) -> bool:
+        return self.compile
+
+    def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
+        images = to_device(images, self.device)
+        with in_precision(self.precision, self.device):
+            if not self.compile:
+                return self.network.detect(images, settings)
+            # Copies: what a replayed graph returns is overwritten by the next batch.
+            return map_tensors(self._compiled(images, settings), torch.clone)
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Detections]:
+        return compiled(self.network.detect, self.device)

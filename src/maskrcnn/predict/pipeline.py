@@ -1,0 +1,204 @@
+"""The one pipeline of prediction: images are read and resized ahead of the network, masks are encoded behind it.
+
+Single images, folders, and evaluation during and after training all run on `stream`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from maskrcnn.errors import ConfigError, ImageError
+from maskrcnn.files.images import as_rgb, read_image
+from maskrcnn.structures.instances import Instances
+
+T = TypeVar("T")
+R = TypeVar("R")
+Prepared = TypeVar("Prepared")
+Found = TypeVar("Found")
+ImageLike = str | Path | Image.Image | np.ndarray
+AHEAD = 3  # batches of images that are read ahead: among them, most find enough others of their orientation
+BEHIND = 2  # batches whose masks are still being encoded
+
+
+class Detector(Protocol[Prepared, Found]):
+    """Finds objects: images in, `Instances` out, in three steps that the pipeline calls.
+
+    The Predictor is one. Tiles or test-time augmentation are others, which stand around one and call its steps.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where `detect` computes."""
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """What `detect` takes of an (H, W, 3) uint8 RGB image. Called in several threads."""
+
+    def detect(self, prepared: Sequence[Prepared]) -> Found:
+        """What is found on a batch of prepared images. Called in the thread of the caller."""
+
+    def finish(self, found: Found) -> list[Instances]:
+        """The objects of each image of a batch, in pixels of that image. Called in several threads."""
+
+
+def predict_images(
+    detector: Detector[Prepared, Found], images: ImageLike | Iterable[ImageLike], batch_size: int = 1
+) -> list[Instances]:
+    """Finds objects in images of any size.
+
+    Args:
+        images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
+        batch_size: how many pass through the network together.
+
+    Returns:
+        One `Instances` an image, in the order of the images.
+
+    Raises:
+        ConfigError: `batch_size` is below 1.
+        ImageError: an image cannot be read.
+    """
+    single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    several: Iterable[ImageLike] = [images] if single else images  # type: ignore[assignment, list-item]
+    found = []
+    with closing(stream(detector, several, _read, _instances, batch_size=batch_size)) as answers:
+        for _, answer in answers:
+            if isinstance(answer, ImageError):
+                raise answer
+            found.append(answer)
+    return found
+
+
+def _read(image: ImageLike) -> np.ndarray:
+    return read_image(image) if isinstance(image, str | Path) else as_rgb(image)
+
+
+def _instances(item: ImageLike, image: np.ndarray, found: Instances) -> Instances:
+    return found
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[T, Prepared]):
+    """An item with its image.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, or why it cannot be read.
+        prepared: what `Detector.prepare` made of it; None if it cannot be read.
+    """
+
+    item: T
+    image: np.ndarray | ImageError
+    prepared: Prepared | None
+
+    @property
+    def portrait(self) -> bool:
+        return not isinstance(self.image, ImageError) and self.image.shape[0] > self.image.shape[1]
+
+
+def stream(
+    detector: Detector[Prepared, Found],
+    items: Iterable[T],
+    read: Callable[[T], np.ndarray],
+    then: Callable[[T, np.ndarray, Instances], R],
+    *,
+    batch_size: int = 1,
+) -> Generator[tuple[T, R | ImageError]]:
+    """Predicts `items` and gives with each, in their order, what `then` made of it, or why it cannot be read.
+
+    Images of one orientation pass through the network together. Memory holds a few batches, however many items there
+    are.
+
+    Args:
+        read: the image of an item, (H, W, 3) uint8 RGB; called in threads.
+        then: called in threads with an item, its image and what was found.
+        batch_size: how many images pass through the network together.
+
+    Raises:
+        ConfigError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"expected a batch of 1 image or more, found --batch-size {batch_size}")
+    threads, threads_of_torch = _threads(detector.device), torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    numbered = enumerate(items)
+    waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
+    behind: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
+    done: dict[int, tuple[T, R | ImageError]] = {}
+    following = 0
+    try:
+        while True:
+            for number, item in islice(numbered, threads + AHEAD * batch_size - len(waiting)):
+                waiting[number] = pool.submit(_prepare, detector, item, read)
+            if waiting:
+                batch = _next_batch(waiting, batch_size)
+                prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
+                found = detector.detect(prepared) if prepared else None
+                behind.append(pool.submit(_finish, detector, batch, found, then))
+            elif not behind:
+                break
+            if len(behind) > BEHIND or not waiting:
+                done |= behind.popleft().result()
+            while following in done:
+                yield done.pop(following)
+                following += 1
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads_of_torch)  # the pool's threads also changed the number for threads yet to come
+
+
+def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:
+    try:
+        image = read(item)
+    except ImageError as error:
+        return _Ready(item, error, None)
+    return _Ready(item, image, detector.prepare(image))
+
+
+def _next_batch(waiting: dict[int, Future[_Ready[T, Prepared]]], batch_size: int) -> dict[int, _Ready[T, Prepared]]:
+    """Takes out of `waiting` the first image and the next ones of its orientation, and the broken ones on the way."""
+    batch: dict[int, _Ready[T, Prepared]] = {}
+    orientations: list[bool] = []
+    for number, future in waiting.items():
+        ready = future.result()
+        if ready.prepared is not None:
+            if orientations and ready.portrait != orientations[0]:
+                continue
+            orientations.append(ready.portrait)
+        batch[number] = ready
+        if len(orientations) == batch_size:
+            break
+    for number in batch:
+        del waiting[number]
+    return batch
+
+
+def _finish(
+    detector: Detector[Prepared, Found],
+    batch: dict[int, _Ready[T, Prepared]],
+    found: Found | None,
+    then: Callable[[T, np.ndarray, Instances], R],
+) -> dict[int, tuple[T, R | ImageError]]:
+    instances = iter(() if found is None else detector.finish(found))
+    return {
+        number: (
+            ready.item,
+            ready.image if isinstance(ready.image, ImageError) else then(ready.item, ready.image, next(instances)),
+        )
+        for number, ready in batch.items()
+    }
+
+
+def _threads(device: torch.device) -> int:
+    """On a CPU the network itself keeps the cores busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 if device.type == "cpu" else max(2, min(16, cores - 1))

@@ -1,0 +1,139 @@
+"""The objects of one image, and their algebra: select, shift, flip and join.
+
+Legend: N objects, K keypoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from maskrcnn.config import Category
+from maskrcnn.errors import DataError
+from maskrcnn.structures.keypoints import swap_sides
+from maskrcnn.structures.masks import Masks
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects found in (or annotated on) one image, in pixels of that image.
+
+    Attributes:
+        image_hw: height and width of the image.
+        boxes: (N, 4) float32, continuous edges x1 y1 x2 y2.
+        scores: (N,) float32, descending; 1 for ground truth.
+        labels: (N,) int64, 0-based.
+        masks: N run-length masks of the whole image, or None for a model without masks.
+        names: the word of each label.
+        keypoints: (N, K, 3) float32 x, y and score, or None; of ground truth the visibility 0, 1 or 2 as score.
+        categories: of all labels, for the names and limbs of keypoints; empty where they are not known.
+    """
+
+    image_hw: tuple[int, int]
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: Masks | None
+    names: tuple[str, ...] = ()
+    keypoints: np.ndarray | None = None
+    categories: tuple[Category, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def select(self, index: np.ndarray | list[int] | slice) -> Instances:
+        """Some of the objects.
+
+        Args:
+            index: a slice, positions, or a (N,) bool array.
+        """
+        chosen = np.arange(len(self))[index]
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+            masks=None if self.masks is None else self.masks[chosen],
+            names=tuple(self.names[i] for i in chosen) if self.names else (),
+            keypoints=None if self.keypoints is None else self.keypoints[chosen],
+        )
+
+    def with_score(self, least: float) -> Instances:
+        """The objects whose score is at least `least`."""
+        return self.select(self.scores >= least)
+
+    def shifted(self, offset_xy: tuple[int, int], image_hw: tuple[int, int]) -> Instances:
+        """The same objects in another image, for example in the image that this one is a tile of.
+
+        Boxes and masks are cut off at the border of the other image. Objects that lie outside of it stay, without area.
+
+        Args:
+            offset_xy: the pixel of the other image at which this one begins; may be negative.
+            image_hw: height and width of the other image.
+        """
+        height, width = image_hw
+        boxes = np.clip(self.boxes + np.tile(offset_xy, 2), 0, [width, height, width, height])
+        return replace(
+            self,
+            image_hw=image_hw,
+            boxes=boxes.astype(np.float32),
+            masks=None if self.masks is None else self.masks.shifted(offset_xy, image_hw),
+            keypoints=None if self.keypoints is None else self.keypoints + np.array([*offset_xy, 0], np.float32),
+        )
+
+    def flipped_horizontally(self) -> Instances:
+        """The objects of the image with left and right exchanged. Keypoints of the left and the right side of a body
+        change places, because a mirrored left hand looks like a right one."""
+        return self._flipped(0, None if self.masks is None else self.masks.flipped_horizontally())
+
+    def flipped_vertically(self) -> Instances:
+        """The objects of the image with top and bottom exchanged. Keypoints change places as in any mirrored image."""
+        return self._flipped(1, None if self.masks is None else self.masks.flipped_vertically())
+
+    def _flipped(self, axis: int, masks: Masks | None) -> Instances:
+        """With the coordinates of one axis mirrored, 0 for x and 1 for y."""
+        side, boxes, keypoints = self.image_hw[1 - axis], self.boxes.copy(), self.keypoints
+        boxes[:, [axis, axis + 2]] = side - self.boxes[:, [axis + 2, axis]]
+        if keypoints is not None:
+            names = [self.categories[label].keypoints if self.categories else () for label in self.labels]
+            keypoints = swap_sides(keypoints, names)
+            keypoints[..., axis] = side - keypoints[..., axis]
+        return replace(self, boxes=boxes, masks=masks, keypoints=keypoints)
+
+
+def join_instances(parts: Sequence[Instances]) -> Instances:
+    """The objects of several `Instances` of one image, by descending score; equal scores keep their order.
+
+    Raises:
+        DataError: there are no parts, or they differ in the image, the categories or what is known of an object.
+    """
+    if not parts:
+        raise DataError("join: expected one part or more, found none")
+    first = parts[0]
+    for number, part in enumerate(parts):
+        if _kind(part) != _kind(first):
+            raise DataError(
+                f"join: expected parts like the first, with {_kind(first)}, part {number} has {_kind(part)}"
+            )
+    joined = replace(
+        first,
+        boxes=np.concatenate([part.boxes for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        masks=None if first.masks is None else Masks([m for part in parts for m in part.masks or ()], first.image_hw),
+        names=tuple(name for part in parts for name in part.names),
+        keypoints=None
+        if first.keypoints is None
+        else np.concatenate([part.keypoints for part in parts if part.keypoints is not None]),
+    )
+    return joined.select(np.argsort(-joined.scores, kind="stable"))
+
+
+def _kind(instances: Instances) -> str:
+    """What parts that are joined must have in common."""
+    categories = [category.name for category in instances.categories]
+    masks = "no masks" if instances.masks is None else "masks"
+    points = "no keypoints" if instances.keypoints is None else f"{instances.keypoints.shape[1]} keypoints"
+    return f"an image of height, width {instances.image_hw}, categories {categories}, {masks} and {points}"
