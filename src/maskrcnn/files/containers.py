@@ -6,8 +6,10 @@ import codecs
 import difflib
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.torch_zip import LEGACY_MAGIC
@@ -53,39 +55,52 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(([dl]p?\d*\n|[]})tlq])|c[\w.]+\n\w+\n|
 _TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of the table in a checkpoint's .index file
 
 
-def container_of(path: Path) -> Container:
+def container_of(path: Path, file: BinaryIO) -> Container:
     """The kind of a file of weights.
 
+    Args:
+        file: the file at `path`, open for reading.
+
     Raises:
-        WeightsError: missing, a folder, empty, truncated, or of a kind that holds no weights or holds code; says which.
+        WeightsError: empty, truncated, or of a kind that holds no weights or holds code; says which.
+        OSError: the file cannot be read.
     """
-    if not path.is_file():
-        _no_file(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-            file.seek(max(0, path.stat().st_size - 8))
-            tail = file.read(8)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from None
+    head = file.read(4096)
     if not head:
         raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
     if head.startswith(HDF5):
         return "hdf5"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zip(path)
+        return _zip(path, file)
     if head.startswith(LEGACY_MAGIC):
         return "torch"
     if head[6:9] == b"\0\0{":  # the length of a header in eight bytes, and the header
         return "safetensors"
     if _PICKLE.match(head):
         return "pickle"
-    if tail == _TENSORFLOW_INDEX or re.search(r"\.data-\d+-of-\d+$", path.name):
+    file.seek(max(0, path.stat().st_size - len(_TENSORFLOW_INDEX)))
+    if file.read(len(_TENSORFLOW_INDEX)) == _TENSORFLOW_INDEX or re.search(r"\.data-\d+-of-\d+$", path.name):
         _foreign(path, "a part of a TensorFlow checkpoint", "save its variables by name with numpy.savez")
     for pattern, kind, hint in FOREIGN:
         if re.match(pattern, head, re.DOTALL):
             _foreign(path, kind, hint)
     _text_or_unknown(path, head)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """The open file.
+
+    Raises:
+        WeightsError: there is no such file, it is a folder, or it cannot be read; names what is there.
+    """
+    if not path.is_file():
+        _no_file(path)
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}), {EXPECTED}") from None
 
 
 def _foreign(path: Path, kind: str, hint: str) -> NoReturn:
@@ -109,9 +124,9 @@ def _no_file(path: Path) -> NoReturn:
     raise WeightsError(f"{path}: no such file{hint}")
 
 
-def _zip(path: Path) -> Container:
+def _zip(path: Path, file: BinaryIO) -> Container:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WeightsError(
