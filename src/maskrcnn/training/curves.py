@@ -10,7 +10,7 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.visualise import PALETTE
+from maskrcnn.visualise.palette import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
