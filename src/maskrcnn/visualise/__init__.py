@@ -4,7 +4,7 @@ Pillow draws everything, each mask inside its own crop. supervision would take i
 objects on 12 megapixels) and, without OpenCV, 8 s for 300 boxes.
 """
 
-from maskrcnn.visualise.sheet import contact_sheet
 from maskrcnn.visualise.objects import draw
+from maskrcnn.visualise.sheet import contact_sheet
 
 __all__ = ["contact_sheet", "draw"]
