@@ -17,7 +17,7 @@ from maskrcnn.files.torch_zip import LEGACY_MAGIC
 Container = Literal["torch", "pickle", "safetensors", "npz", "hdf5"]
 
 EXPECTED = "expected weights: torch (.pth), pickle (.pkl), safetensors, .npz or Keras HDF5 (.h5)"
-SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
+WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
@@ -115,7 +115,7 @@ def _no_file(path: Path) -> NoReturn:
                 "the folder of a TensorFlow SavedModel",
                 "load it in TensorFlow and save its variables by name with numpy.savez",
             )
-        files = sorted(found.name for found in path.iterdir() if found.suffix in SUFFIXES)
+        files = sorted(found.name for found in path.iterdir() if found.suffix in WEIGHTS_SUFFIXES)
         hint = f"; in it are {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}" if files else ""
         raise WeightsError(f"{path}: is a folder, {EXPECTED}{hint}")
     beside = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from maskrcnn.errors import ImageError
 
 # The image files that are looked for in folders; a file that is named may have any suffix.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 # A decoded image needs three bytes a pixel: this much is 1.5 GB. Larger ones are refused before decoding.
 MOST_PIXELS = 500_000_000
 _ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap the sides
@@ -103,13 +103,15 @@ def image_files(inputs: Sequence[str | Path]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         elif path.is_file():
             matches = [path]
         else:
             matches = sorted(Path(name) for name in glob.glob(str(item), recursive=True) if Path(name).is_file())
         if not matches:
-            what = f"no images in the folder ({', '.join(sorted(SUFFIXES))})" if path.is_dir() else "nothing there"
+            what = (
+                f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "nothing there"
+            )
             raise ImageError(f"{item}: expected an image, a folder of images or a glob, found {what}")
         found.update(dict.fromkeys(matches))
     return list(found)

@@ -53,7 +53,7 @@ class Dialect:
 DICTIONARIES = frozenset({"builtins.dict", "collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
 
 # Names that occur by themselves, as an argument.
-NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "builtins.float", "builtins.object"})
+LONE_NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "builtins.float", "builtins.object"})
 
 # Classes in the training files of the frameworks that hold nothing we need: settings, histories, dates and paths.
 # They are left out with all that is in them; what Detectron2 and MMEngine keep as text or plain dictionaries stays.

@@ -29,7 +29,7 @@ from maskrcnn.files.pickle_calls import (
     CALLS,
     DICTIONARIES,
     HARMLESS,
-    NAMES,
+    LONE_NAMES,
     OF_A_HARMLESS_CLASS,
     Dialect,
     ElementType,
@@ -70,7 +70,7 @@ class Machine:
     def __init__(self, file: io.BytesIO | mmap, purse: Purse, dialect: Dialect) -> None:
         self.file, self.purse = file, purse
         self.calls = CALLS | dict(dialect.calls)
-        self.names = self.calls.keys() | DICTIONARIES | NAMES | dialect.names | HARMLESS | OF_A_HARMLESS_CLASS
+        self.names = self.calls.keys() | DICTIONARIES | LONE_NAMES | dialect.names | HARMLESS | OF_A_HARMLESS_CLASS
         self.persistent_load = dialect.persistent_load
         self.stack: list[Any] = []
         self.marks: list[int] = []

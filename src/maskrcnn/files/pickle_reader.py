@@ -17,7 +17,7 @@ MAX_DEPTH = 100
 # What goes wrong on bytes that are no pickle, or a broken one.
 DAMAGES = (ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError, MemoryError)
 _DROPPED = object()
-PLAIN = Dialect()
+NO_DIALECT = Dialect()
 
 
 class Unpickled(NamedTuple):
@@ -35,7 +35,7 @@ class Unpickled(NamedTuple):
     end: int
 
 
-def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = PLAIN) -> Unpickled:
+def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = NO_DIALECT) -> Unpickled:
     """Reads one pickle: all protocols, files of Python 2 (their texts as Latin-1), modules of numpy 1 and 2.
 
     Args:

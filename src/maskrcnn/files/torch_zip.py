@@ -41,7 +41,9 @@ STORAGES = {
 # Types without a class of storage of their own.
 NEWER_DTYPES = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 DTYPES = {str(dtype): dtype for dtype in [*STORAGES.values(), *(getattr(torch, name) for name in NEWER_DTYPES)]}
-NAMES = frozenset({*STORAGES, *DTYPES, "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"})
+TORCH_NAMES = frozenset(
+    {*STORAGES, *DTYPES, "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
+)
 
 # How a file of torch < 1.6 begins: the pickle of a number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
@@ -121,7 +123,7 @@ def _read_zip(path: Path, file: BinaryIO, content: mmap) -> tuple[Any, tuple[str
     order = f"{folder}byteorder"
     if order in entries and content[slice(*region(order))] != b"little":
         raise ValueError("it was written on a big-endian machine")
-    found = unpickle(content[start:end], str(path), dialect=Dialect(_calls(load), NAMES, _storage))
+    found = unpickle(content[start:end], str(path), dialect=Dialect(_calls(load), TORCH_NAMES, _storage))
     return found.content, found.dropped
 
 
@@ -142,7 +144,7 @@ def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
         return _elements(content, starts[storage.key], starts[storage.key] + storage.nbytes, storage)
 
     calls = _calls(load)
-    without_tensors = Dialect(dict.fromkeys(calls, lambda args: None), NAMES, note)
+    without_tensors = Dialect(dict.fromkeys(calls, lambda args: None), TORCH_NAMES, note)
     version = unpickle(content, str(path), start=len(LEGACY_MAGIC))
     machine = unpickle(content, str(path), start=version.end)
     names = unpickle(content, str(path), start=machine.end, dialect=without_tensors)
@@ -158,7 +160,7 @@ def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
             raise ValueError("it ends early")
     except DAMAGES as error:
         _broken(path, error)
-    found = unpickle(content, str(path), start=machine.end, dialect=Dialect(calls, NAMES, _storage))
+    found = unpickle(content, str(path), start=machine.end, dialect=Dialect(calls, TORCH_NAMES, _storage))
     return found.content, found.dropped
 
 
