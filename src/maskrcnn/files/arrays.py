@@ -17,17 +17,20 @@ from torch import Tensor
 from maskrcnn.errors import MissingPackageError, WeightsError
 from maskrcnn.files.pickle_calls import ElementType, RefusedError, array_of
 
-# Compressed weights keep most of their size; more than this is a file made to fill the memory.
+# Compressed weights keep most of their size: a file that grows more than this was made to fill the memory.
 MAX_GROWTH = 30
 FREE_GROWTH = 1 << 26  # bytes
 MAX_TEXTS = 100_000  # of an array; as texts of Python they take some fifty times as much memory
 
 
 def read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
-    """The arrays of a `.npz`, compressed or not; those of texts as lists.
+    """The arrays of a `.npz`, compressed or not; arrays of texts become lists.
+
+    Args:
+        file: the file at `path`, open for reading.
 
     Raises:
-        WeightsError: truncated, an array of Python objects, or far more data than the size of the file allows.
+        WeightsError: truncated, holds an array of Python objects, or unpacks to far more data than its size justifies.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -44,9 +47,9 @@ def read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{entry.filename} is compressed in another way than numpy does")
+        raise ValueError(f"{entry.filename} is compressed by a method that numpy does not use")
     with archive.open(entry) as packed:
-        file = io.BytesIO(packed.read(entry.file_size))  # with the size: an entry may unpack to more than it claims
+        file = io.BytesIO(packed.read(entry.file_size))  # no more than that: an entry may unpack to more than it claims
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{entry.filename} is of version {version}")
@@ -61,14 +64,14 @@ def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays of a Keras file by path, as "group/layer/kernel:0", and the plain attributes of its top.
+    """The arrays of a Keras file by path, such as "group/layer/kernel:0", and the plain attributes of its root.
 
-    What lies below `model_weights`, where `model.save` puts it, is named as `save_weights` does; the state of the
-    optimiser is left out.
+    Weights below `model_weights`, where `model.save` puts them, get the names that `save_weights` gives them; the
+    optimiser's state is left out.
 
     Raises:
         MissingPackageError: h5py is not installed.
-        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or data that lies outside.
+        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or its data lies in another file.
     """
     try:
         import h5py
@@ -125,8 +128,8 @@ def _check_growth(path: Path, size: int) -> None:
     limit = FREE_GROWTH + MAX_GROWTH * path.stat().st_size
     if size > limit:
         raise WeightsError(
-            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size; "
-            "no file of weights does"
+            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size, as no "
+            "file of weights does"
         )
 
 

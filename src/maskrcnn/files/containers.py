@@ -1,4 +1,4 @@
-"""Which kind of file holds the weights, told by its content and never by its name."""
+"""The kind of a file of weights, which its content tells and never its name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
-# How other files begin, what they are, and what would work instead.
+# How other files begin, what they are, and what to do instead.
 FOREIGN = (
     (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
     (rb"\xff\xd8\xff", "a JPEG image", "images go to `maskrcnn predict`"),
