@@ -83,6 +83,7 @@ HOSTILE: dict[str, bytes] = {
     "marks": b"(" * N + b".",
     "copies of the top": b"N" + b"2" * N + b".",
     "memo": b"N" + b"\x94" * MIB + b".",
+    "colliding memo": b"N" + b"".join(b"p%d\n" % (i * ((1 << 61) - 1)) for i in range(N)) + b".",
     "large memo": b"Nr\xff\xff\xff\xff" * N + b".",
     "names": items(b"cnumpy\nndarray\n", N),
     "fractions": items(b"G" + bytes(8), N),

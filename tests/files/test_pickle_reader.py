@@ -479,7 +479,7 @@ def test_registered_extensions_are_refused(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     copyreg.add_extension("os", "system", 0xF1)
     try:
-        refused(b"\x80\x02\x82\xf1(" + text(command(canary)) + b"tR.", "a registered extension")
+        refused(b"\x80\x02\x82\xf1(" + text(command(canary)) + b"tR.", "the opcode EXT1")
     finally:
         copyreg.remove_extension("os", "system", 0xF1)
     assert not canary.exists()

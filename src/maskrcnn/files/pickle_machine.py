@@ -85,19 +85,19 @@ class Machine:
             read_argument, operation = _OPCODES[code]
             argument = read_argument(self.file)
             self.purse.pay(OPCODE_PRICE + sys.getsizeof(argument))
+            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+                raise ValueError(f"an integer of {argument.bit_length()} bits")  # Python may refuse to print it
             operation(self, argument)
         return self.stack.pop()
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def push_integer(self, value: int) -> None:
-        if value.bit_length() > MAX_BITS:  # Python refuses to print integers of thousands of digits
-            raise ValueError(f"an integer of {value.bit_length()} bits")
-        self.stack.append(value)
-
-    def refuse(self, what: str) -> None:
-        raise RefusedError(what)
+    def put(self, index: int) -> None:
+        """Keeps the value on top of the stack under a number."""
+        if not 0 <= index < SMALL_KEY:
+            raise ValueError(f"memo entry {index}")
+        self.memo[index] = self.stack[-1]
 
     def last(self, count: int) -> list[Any]:
         """Takes the topmost values off the stack, in the order in which they were pushed."""
@@ -113,12 +113,6 @@ class Machine:
         taken = self.stack[mark:]
         del self.stack[mark:]
         return taken
-
-    def pop(self) -> None:
-        if self.marks and self.marks[-1] == len(self.stack):
-            self.marks.pop()
-        else:
-            self.stack.pop()
 
     def extend(self, values: list[Any]) -> None:
         """Appends to the list on top of the stack."""
@@ -224,20 +218,14 @@ def _text_of_python_2(file: Any) -> str:
     return re.sub(r"\\(?:x([0-9a-f]{2})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES[m[2]], line[1:-1])
 
 
-def _instance(machine: Machine, name: list[str]) -> None:
-    args = tuple(machine.marked())
-    machine.push_name(*name)
-    machine.call(machine.stack.pop(), args)
-
-
-def _object(machine: Machine, _: Any) -> None:
-    function, *args = machine.marked()
-    machine.call(function, tuple(args))
-
-
-# What each opcode does; those that carry a value push it.
+_VALUES = (  # opcodes that carry the value that they push
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+)
+# What each opcode does. The others are refused: instances of Python 2's old classes, extensions, and outside buffers.
 _OPERATIONS: dict[str, Operation] = {
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Machine.push_integer),
+    **dict.fromkeys(_VALUES, Machine.push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
     "NONE": lambda m, _: m.push(None),
     "NEWTRUE": lambda m, _: m.push(True),
@@ -256,28 +244,22 @@ _OPERATIONS: dict[str, Operation] = {
     "SETITEM": lambda m, _: m.set_items(m.last(2)),
     "SETITEMS": lambda m, _: m.set_items(m.marked()),
     "MARK": lambda m, _: m.marks.append(len(m.stack)),
-    "POP": lambda m, _: m.pop(),
+    "POP": lambda m, _: m.last(1).clear(),
     "POP_MARK": lambda m, _: m.marked().clear(),
     "DUP": lambda m, _: m.push(m.stack[-1]),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, index: m.memo.update({index: m.stack[-1]})),
-    "MEMOIZE": lambda m, _: m.memo.update({len(m.memo): m.stack[-1]}),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
     "GLOBAL": lambda m, name: m.push_name(*name),
     "STACK_GLOBAL": lambda m, _: m.push_name(*m.last(2)),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call(*m.last(2))),
-    "NEWOBJ_EX": lambda m, _: m.call(*m.last(3)[:2]),  # without keywords, which no class that we know takes
-    "INST": _instance,
-    "OBJ": _object,
     "BUILD": lambda m, _: m.set_state(m.stack.pop()),
     "PERSID": lambda m, pid: m.push_persistent(pid),
     "BINPERSID": lambda m, _: m.push_persistent(m.stack.pop()),
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda m, _: m.refuse("a registered extension")),
-    **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), lambda m, _: m.refuse("a buffer outside of the pickle")),
 }
 # pickletools reads the arguments, but for lines: it warns of escapes, and knows texts in ASCII alone.
 _LINES: dict[str, Reader] = {
     "GLOBAL": lambda file: [_line(file), _line(file)],
-    "INST": lambda file: [_line(file), _line(file)],
     "PERSID": _line,
     "STRING": _text_of_python_2,
 }
@@ -287,7 +269,13 @@ def _reader(opcode: pickletools.OpcodeInfo) -> Reader:
     return _LINES.get(opcode.name) or (opcode.arg.reader if opcode.arg else lambda file: None)
 
 
+def _operation(opcode: pickletools.OpcodeInfo) -> Operation:
+    def refuse(machine: Machine, argument: Any) -> None:
+        raise RefusedError(f"the opcode {opcode.name}")
+
+    return _OPERATIONS.get(opcode.name, refuse)
+
+
 _OPCODES: dict[bytes, tuple[Reader, Operation]] = {
-    opcode.code.encode("latin1"): (_reader(opcode), _OPERATIONS.get(opcode.name, Machine.push))
-    for opcode in pickletools.opcodes
+    opcode.code.encode("latin1"): (_reader(opcode), _operation(opcode)) for opcode in pickletools.opcodes
 }
