@@ -26,7 +26,7 @@ from maskrcnn.ops.roi_align import roi_align
 # gets as many at once as fit into this.
 DENSE_BYTES = 1 << 30
 STRIDE = 4  # of the feature map
-LEVELS = 5  # of NMS
+NMS_LEVELS = 5  # of NMS
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,12 @@ def nms_case(settings: KernelSettings, device: torch.device) -> Case:
     each of the same places, as proposals lie around objects."""
     generator = torch.Generator().manual_seed(0)
     places = random_boxes(1 + settings.boxes // 50, (800, 1088), generator)
-    boxes = places[torch.randint(len(places), (LEVELS * settings.boxes,), generator=generator)]
+    boxes = places[torch.randint(len(places), (NMS_LEVELS * settings.boxes,), generator=generator)]
     shift = torch.randn(boxes.shape, generator=generator) * 0.08  # of the side: overlaps on both sides of 0.7
     boxes = (boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)).to(device)
-    scores = torch.rand(LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
-    levels = torch.arange(LEVELS, device=device).repeat_interleave(settings.boxes)
-    lists, valid = boxes.view(LEVELS, -1, 4), torch.ones_like(scores, dtype=torch.bool)
+    scores = torch.rand(NMS_LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
+    levels = torch.arange(NMS_LEVELS, device=device).repeat_interleave(settings.boxes)
+    lists, valid = boxes.view(NMS_LEVELS, -1, 4), torch.ones_like(scores, dtype=torch.bool)
 
     def theirs() -> torch.Tensor:
         kept = torchvision.ops.batched_nms(boxes, scores.flatten(), levels, 0.7)

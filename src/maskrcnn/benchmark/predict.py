@@ -74,7 +74,7 @@ class PredictReport:
         }
 
 
-Figures = tuple[Agreement, Comparison, dict[str, list[float]], list[float], float]  # the report's fields
+PredictFigures = tuple[Agreement, Comparison, dict[str, list[float]], list[float], float]  # the report's fields
 
 
 def bench_predict(
@@ -102,7 +102,9 @@ def predict_config(settings: PredictSettings) -> Config:
     return v1_config(settings.short_side, settings.long_side, settings.detections, settings.score_threshold)
 
 
-def _in_this_process(folder: Path, files: Sequence[Path], settings: PredictSettings, sitting: Sitting) -> Figures:
+def _in_this_process(
+    folder: Path, files: Sequence[Path], settings: PredictSettings, sitting: Sitting
+) -> PredictFigures:
     """All figures but memory; leaves the weights and the first batch in `folder`."""
     images, config, size = [read_image(file) for file in files], predict_config(settings), settings.batch_size
     pair = make_pair(config, [as_float(images[0])])

@@ -6,8 +6,7 @@ Legend: H, W of an image, T annotated objects, F found ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -20,16 +19,6 @@ from maskrcnn.visualise.palette import INK, PAPER, font
 _SHORT_SIDE, _LONG_SIDE = 320, 800  # pixels of an image on the sheet: the least short side and the most long side
 _GAP, _BETWEEN, _CAPTION = 14, 4, 26  # pixels around a pair, between its pictures, and above them
 _SIMILAR_IOU = 0.3  # from this IoU of the boxes a found object takes the colour of an annotated one
-
-
-class _Tile(NamedTuple):
-    """A picture and its caption."""
-
-    picture: Image.Image
-    caption: str
-
-
-_Pair = tuple[_Tile, _Tile]  # truth, prediction
 
 
 def contact_sheet(
@@ -54,42 +43,39 @@ def contact_sheet(
     columns = min(columns, len(rows))
     by_class = len({int(label) for _, *both in rows for one in both for label in one.labels}) > 1
     pairs = [_pair(image, truth, found, by_class, min_score) for image, truth, found in rows]
-    wide = max(left.picture.width for left, _ in pairs)
     lines = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
-    heights = [max(left.picture.height for left, _ in line) + _CAPTION + _GAP for line in lines]
-    pair_width = 2 * (wide + _GAP) + _BETWEEN
-    sheet = Image.new("RGB", (columns * pair_width, sum(heights) + _GAP // 2), PAPER)
-    for tile, x, y in _placed(lines, heights, pair_width):
-        pen = ImageDraw.Draw(sheet)
-        pen.text((x, y + _CAPTION // 2), tile.caption, fill=INK, font=font(15), anchor="lm")
-        sheet.paste(tile.picture, (x, y + _CAPTION))
+    heights = [max(pair.height for pair in line) + _GAP for line in lines]
+    width = max(pair.width for pair in pairs) + 2 * _GAP
+    sheet = Image.new("RGB", (columns * width, sum(heights) + _GAP // 2), PAPER)
+    y = _GAP // 2
+    for line, height in zip(lines, heights, strict=True):
+        for column, pair in enumerate(line):
+            sheet.paste(pair, (_GAP + column * width, y))
+        y += height
     return np.array(sheet)
 
 
-def _placed(lines: list[list[_Pair]], heights: list[int], pair_width: int) -> Iterator[tuple[_Tile, int, int]]:
-    """Every tile with the pixel of its upper left corner."""
-    y = _GAP // 2
-    for line, height in zip(lines, heights, strict=True):
-        for column, (left, right) in enumerate(line):
-            x = _GAP + column * pair_width
-            yield left, x, y
-            yield right, x + left.picture.width + _BETWEEN, y
-        y += height
-
-
-def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool, min_score: float) -> _Pair:
+def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool, min_score: float) -> Image.Image:
+    """Both pictures of an image side by side, with their captions above."""
     enlarge = math.ceil(_SHORT_SIDE / min(image.shape[:2]))
     shrink = max(1.0, enlarge * max(image.shape[:2]) / _LONG_SIDE)
     colours = (truth.labels, found.labels) if by_class else (np.arange(len(truth)), _colours(truth.boxes, found.boxes))
-    shown = np.arange(len(truth)), np.flatnonzero(found.scores >= min_score)
-    tiles = []
-    for kind, side in (("truth", 0), ("found", 1)):
-        picture = draw_objects(image, (truth, found)[side], shown[side], colours[side], Style(enlarge, shrink))
-        if shrink > 1:
-            picture.thumbnail((_LONG_SIDE, _LONG_SIDE))
-        count = len(shown[side])
-        tiles.append(_Tile(picture, f"{kind}: {count} object{'' if count == 1 else 's'}"))
-    return tiles[0], tiles[1]
+    shown, style = np.flatnonzero(found.scores >= min_score), Style(enlarge, shrink)
+    left = draw_objects(image, truth, np.arange(len(truth)), colours[0], style)
+    right = draw_objects(image, found, shown, colours[1], style)
+    if shrink > 1:
+        left.thumbnail((_LONG_SIDE, _LONG_SIDE))
+        right.thumbnail((_LONG_SIDE, _LONG_SIDE))
+    pair = Image.new("RGB", (2 * left.width + _BETWEEN, left.height + _CAPTION), PAPER)
+    pen = ImageDraw.Draw(pair)
+    for x, picture, kind, count in (
+        (0, left, "truth", len(truth)),
+        (left.width + _BETWEEN, right, "found", len(shown)),
+    ):
+        caption = f"{kind}: {count} object{'' if count == 1 else 's'}"
+        pen.text((x, _CAPTION // 2), caption, fill=INK, font=font(15), anchor="lm")
+        pair.paste(picture, (x, _CAPTION))
+    return pair
 
 
 def _colours(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
