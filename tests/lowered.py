@@ -261,15 +261,15 @@ def main() -> None:
     import tempfile
     from pathlib import Path
 
-    from maskrcnn.benchmark.settings import Protocol, TrainSettings
-    from maskrcnn.benchmark.train import config_of, generate_batch, timed_config
+    from maskrcnn.benchmark.settings import TrainSettings
+    from maskrcnn.benchmark.train import generate_batch, train_config
     from maskrcnn.models.build import build_model
 
     settings = TrainSettings(size=1024, batch_size=2)
-    config = config_of(settings)
+    config = train_config(settings, compile=True)
     with tempfile.TemporaryDirectory() as folder:
         batch = generate_batch(Path(folder), settings, config).ours
-    network = build_model(timed_config(config, Protocol(compile=True)))
+    network = build_model(config)
     parts = dict(zip(("forward", "backward"), lower(network.train(), batch.images, batch.targets), strict=True))
     with torch.no_grad():
         (parts["prediction"],) = lower(network.eval().detect, batch.images, config.model.detect)

@@ -137,7 +137,7 @@ def test_the_rules_allow_what_they_should() -> None:
         "training/loop.py": "from maskrcnn import __version__\nfrom maskrcnn.predict import Predictor",
         "models/rpn.py": "from maskrcnn.models.anchors import anchors\nfrom maskrcnn.ops import boxes",
         "cli/train.py": "import tyro\ndef run():\n    import torch\n    from maskrcnn.training.loop import train",
-        "cli/bench.py": "from maskrcnn.benchmark.settings import Protocol",
+        "cli/bench.py": "from maskrcnn.benchmark.settings import Timing",
         "__init__.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from maskrcnn.predict import load",
     }
     for file, source in cases.items():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import keypointrcnn_resnet50_fpn, maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 
-from maskrcnn.benchmark.pair import CLASSES, SPREAD, enliven, settings_of_theirs, without_sampling
+from maskrcnn.benchmark.pair import SPREAD, TORCHVISION_CLASSES, enliven, settings_of_theirs, without_sampling
 from maskrcnn.config import Config
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.instances import Instances
@@ -36,7 +36,7 @@ def in_one_batch(predictor: Predictor, images: list[np.ndarray]) -> list[Instanc
 
 def torchvisions_rules(version: Version, short_side: int, long_side: int, proposals: int, detections: int) -> Config:
     """torchvision's config with every sample in the losses."""
-    return _sized(torchvision_config(version, CLASSES - 1), short_side, long_side, proposals, detections)
+    return _sized(torchvision_config(version, TORCHVISION_CLASSES - 1), short_side, long_side, proposals, detections)
 
 
 def torchvisions_keypoint_rules(short_side: int, long_side: int, proposals: int, detections: int) -> Config:

@@ -12,7 +12,7 @@ from maskrcnn.benchmark.kernels import (
     random_boxes,
     roi_align_case,
 )
-from maskrcnn.benchmark.settings import KernelSettings, Protocol
+from maskrcnn.benchmark.settings import KernelSettings, Timing
 from maskrcnn.errors import ConfigError
 
 SMALL = KernelSettings(boxes=20, channels=4, map_size=(32, 40), masks=6, image_size=(120, 160))
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def test_every_kernel_is_compared() -> None:
-    report = bench_kernels(SMALL, Protocol(rounds=2, memory=False))
+    report = bench_kernels(SMALL, Timing(rounds=2, memory=False))
     assert [result.name for result in report.results] == [name for name, _, _ in CASES]
     assert report.agree
     assert "results agree" in report.line()
@@ -73,11 +73,11 @@ def test_boxes_lie_in_the_image() -> None:
 
 def test_bf16_is_refused() -> None:
     with pytest.raises(ConfigError, match="compared in fp32"):
-        bench_kernels(SMALL, Protocol(precision="bf16"))
+        bench_kernels(SMALL, Timing(precision="bf16"))
 
 
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
-    report = bench_kernels(SMALL, Protocol(rounds=2, device="cuda"))
+    report = bench_kernels(SMALL, Timing(rounds=2, device="cuda"))
     assert report.agree
     assert all(result.memory["ours"] is not None for result in report.results)

@@ -13,7 +13,7 @@ import torch
 from maskrcnn.benchmark import loader
 from maskrcnn.benchmark.generated_coco import repeat_annotations, write_coco
 from maskrcnn.benchmark.loader import bench_loader, compare_samples
-from maskrcnn.benchmark.settings import LoaderSettings, Protocol
+from maskrcnn.benchmark.settings import LoaderSettings, Timing
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
 from maskrcnn.data.coco import CocoDataset, load_coco
@@ -81,7 +81,7 @@ def test_the_views_have_the_size_of_torchvisions_jitter(sides: Sides) -> None:
 
 def test_the_report() -> None:
     settings = LoaderSettings(size=128, batch_size=2, count=2)
-    report = bench_loader(None, settings, Protocol(rounds=2, warmup=0, memory=False))
+    report = bench_loader(None, settings, Timing(rounds=2, warmup=0, memory=False))
     assert report.agreement.agree
     found = json.loads(json.dumps(report.to_dict()))
     assert found["data"] == {"images": 2, "annotations": report.annotations}

@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from maskrcnn.benchmark.measure import Comparison, Stopwatch, environment, in_turns, open_device, quartiles
-from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.benchmark.measure import Comparison, Sitting, Stopwatch, environment, open_device, quartiles
+from maskrcnn.benchmark.settings import Timing
 from maskrcnn.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def test_sides_take_turns_and_warm_up_does_not_count() -> None:
         bars.append(words)
         return rounds
 
-    found = in_turns(ours, theirs, Protocol(rounds=3, warmup=1), CPU, track)
+    found = Sitting(Timing(rounds=3, warmup=1), CPU, track).in_turns(ours, theirs)
     assert order == [
         *(("ours", 0), ("theirs", 0)),
         *(("theirs", 1), ("ours", 1)),

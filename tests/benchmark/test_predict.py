@@ -9,7 +9,7 @@ import torch
 
 from maskrcnn.benchmark.pair import build_theirs, v1_config, without_sampling
 from maskrcnn.benchmark.predict import as_float, bench_predict, generate_images
-from maskrcnn.benchmark.settings import PredictSettings, Protocol
+from maskrcnn.benchmark.settings import PredictSettings, Timing
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
@@ -48,13 +48,13 @@ def test_the_same_parts_are_trained_on_both_sides() -> None:
 def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"a\.jpg"):
-        bench_predict([tmp_path / "a.jpg"], SMALL, Protocol(rounds=1))
+        bench_predict([tmp_path / "a.jpg"], SMALL, Timing(rounds=1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
-    report = bench_predict([], SMALL, Protocol(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
+    report = bench_predict([], SMALL, Timing(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
     assert report.agreement.agree
     found = report.to_dict()
     assert found["detections_per_image"] == 10
@@ -76,7 +76,7 @@ def test_compiled_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     whole = partial(torch.compile, backend="aot_eager", fullgraph=True)
     monkeypatch.setattr(torch, "compile", lambda *args, **kwargs: calls.append(args) or whole(*args, **kwargs))
-    report = bench_predict([], SMALL, Protocol(1, 0, compile=True, memory=False))
+    report = bench_predict([], SMALL, Timing(1, 0, compile=True, memory=False))
     assert calls
     assert report.agreement.agree
 
@@ -84,7 +84,7 @@ def test_compiled_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_on_a_gpu() -> None:
-    report = bench_predict([], SMALL, Protocol(rounds=2, device="cuda"))
+    report = bench_predict([], SMALL, Timing(rounds=2, device="cuda"))
     assert report.agreement.agree
     assert sum(np.median(seconds) for stage, seconds in report.stages.items() if stage != "all") > 0
     assert report.memory["ours"] is not None

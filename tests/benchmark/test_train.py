@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.benchmark.settings import Protocol, TrainSettings
-from maskrcnn.benchmark.train import bench_train, config_of, generate_batch
+from maskrcnn.benchmark.settings import Timing, TrainSettings
+from maskrcnn.benchmark.train import bench_train, generate_batch, train_config
+from maskrcnn.config import differing_settings
 
 SMALL = TrainSettings(batch_size=3, size=64)
 
 
 def test_both_sides_get_the_same_batch(tmp_path: Path) -> None:
-    data = generate_batch(tmp_path, SMALL, config_of(SMALL))
+    data = generate_batch(tmp_path, SMALL, train_config(SMALL))
     images, targets = data.ours.images, data.ours.targets
     assert images.pixels.shape == (3, 3, 64, 64)
     assert targets.masks is not None
@@ -35,10 +36,15 @@ def test_both_sides_get_the_same_batch(tmp_path: Path) -> None:
     assert objects >= 3
 
 
+def test_compiled_steps_have_masks_of_a_fixed_number_of_samples() -> None:
+    plain, compiled = train_config(SMALL), train_config(SMALL, compile=True)
+    assert differing_settings(plain, compiled) == {"conventions.masks.target_sampling_ratio": (0, 2)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_losses_agree_and_steps_are_timed(precision: str) -> None:
-    report = bench_train(SMALL, Protocol(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
+    report = bench_train(SMALL, Timing(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
     assert report.agree
     assert len(report.losses) == 5
     assert all(ours > 0 for ours, _ in report.losses.values())
@@ -56,7 +62,7 @@ def test_losses_agree_and_steps_are_timed(precision: str) -> None:
 def test_compiled_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     # One graph, run operation by operation: to generate code for it takes minutes on two cores.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
-    report = bench_train(SMALL, Protocol(1, 0, compile=True, memory=False))
+    report = bench_train(SMALL, Timing(1, 0, compile=True, memory=False))
     assert report.agree
     assert report.times.ratio > 0
 
@@ -64,6 +70,6 @@ def test_compiled_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_on_a_gpu() -> None:
-    report = bench_train(SMALL, Protocol(rounds=2, device="cuda", precision="bf16"))
+    report = bench_train(SMALL, Timing(rounds=2, device="cuda", precision="bf16"))
     assert report.agree
     assert report.memory["ours"] is not None

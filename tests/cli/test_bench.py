@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Timing, TrainSettings
 from maskrcnn.cli import bench
 
 SMALL = (
@@ -20,7 +20,7 @@ def test_flags():
     assert isinstance(parsed, bench.Predict)
     assert parsed.images == ("a", "b/*.jpg")
     assert parsed.settings == PredictSettings(batch_size=2)
-    assert parsed.protocol == Protocol(rounds=3, precision="bf16", memory=False)
+    assert parsed.timing == Timing(rounds=3, precision="bf16", memory=False)
     assert bench.parse(["train", "--size", "128"]).settings == TrainSettings(size=128)
     assert bench.parse(["kernels"]).settings == KernelSettings()
     loader = bench.parse(["loader", "--data", "a.json", "--batch-size", "3", "--workers", "1"])

@@ -160,7 +160,7 @@ def test_a_wrong_hash_and_a_wrong_size(server: Server, cache: Path) -> None:
     refused(server.url(), f"expected a SHA-256 hash of {'0' * 64}, found {DIGEST}", sha256="0" * 64)
     refused(server.url(), "expected a file of 7 bytes, the server has one of 300000", size=7)
     server.length = None  # it does not say beforehand
-    refused(server.url(), "what came is not the file: expected 7 bytes, found 300000", size=7)
+    refused(server.url(), "another file came: expected 7 bytes, found 300000", size=7)
     assert kept(cache) == []
     assert fetch(server.url()).read_bytes() == CONTENT
 
@@ -191,7 +191,7 @@ def test_a_server_without_parts_begins_again(server: Server) -> None:
 def test_a_connection_that_breaks_again_and_again(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskrcnn.files.fetch.ATTEMPTS", 2)
     server.break_after = [100_000, 0, 0]
-    message = refused(server.url(), "cannot download .* 100000 bytes are kept, and the next try goes on from there")
+    message = refused(server.url(), "cannot download .* 100000 bytes are kept, and the next try continues from there")
     assert "give the path of the file" in message
     assert kept(cache) == ["weights.pth.part", "weights.pth.part.version"]
     server.asked.clear()
@@ -331,7 +331,7 @@ def test_a_disk_that_fills_up(server: Server) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, before[1]))
     try:
-        refused(server.url(), r"the disk of .* is full .*goes on where this stopped")
+        refused(server.url(), r"the disk of .* is full .*continues where it stopped")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert fetch(server.url()).read_bytes() == CONTENT

@@ -94,12 +94,20 @@ def test_files_that_are_no_images_are_named(tmp_path: Path, monkeypatch: pytest.
         "text.jpg": "a file of another kind",
         "cut.jpg": "truncated",
     }.items():
-        with pytest.raises(ImageError, match=words) as caught:
-            read_image(tmp_path / name)
-        assert "\n" not in str(caught.value)
+        for read in (read_image, image_size)[: 1 if name == "cut.jpg" else 2]:
+            with pytest.raises(ImageError, match=words) as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+    assert image_size(tmp_path / "cut.jpg") == (64, 64)
     monkeypatch.setattr(images, "MOST_PIXELS", 1000)
     with pytest.raises(ImageError, match="64 x 64 pixels are more than the limit of 1000"):
         read_image(tmp_path / "whole.jpg")
+
+
+def test_the_older_path_of_read_image() -> None:
+    from maskrcnn.structures import image_file
+
+    assert image_file.read_image is read_image
 
 
 def test_arrays_and_pil_images_are_taken_as_they_are() -> None:

@@ -14,7 +14,7 @@ from maskrcnn.config import Config, TimmConfig
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 from maskrcnn.models.build import build_model
-from maskrcnn.training.ablation import ROWS, TABLES, Measured, Row, Runs, markdown, write_tables
+from maskrcnn.training.ablation import ROWS, TABLES, AblationRow, Measured, Runs, markdown, write_tables
 from small_data import small_config, write_small
 
 FCN, MLP = (row for row in ROWS if row.table == "mask branch")
@@ -22,7 +22,7 @@ FCN, MLP = (row for row in ROWS if row.table == "mask branch")
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.table}: {row.name}")
 @pytest.mark.parametrize("base", ["mask_rcnn_tiny", "mask_rcnn_R_18_FPN"])
-def test_every_row_can_be_built(row: Row, base: str) -> None:
+def test_every_row_can_be_built(row: AblationRow, base: str) -> None:
     changed = row.change(preset(base))
     with torch.device("meta"):
         build_model(changed)

@@ -54,7 +54,7 @@ def test_curves_of_one_step(tmp_path: Path) -> None:
 
 
 def test_curves_of_nothing_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl: expected the metrics of a run, cannot be read"):
+    with pytest.raises(DataError, match=r"none\.jsonl: the metrics of a run cannot be read"):
         curves(tmp_path / "none.jsonl", tmp_path / "curves.png")
     (tmp_path / "empty.jsonl").write_text('{"step": 3, "masks": {}, "boxes": {}}\n\n')
     with pytest.raises(DataError, match="expected lines with step and loss, found none among 1"):

@@ -222,7 +222,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* go on with --resume"):
+        with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* continue with --resume"):
             save_checkpoint(tmp_path, network, optimiser, config, Progress(4))
         with (
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),

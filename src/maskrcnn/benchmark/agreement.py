@@ -1,4 +1,4 @@
-"""Whether two detectors found the same: a speed is worth nothing without equal results."""
+"""Whether two detectors found the same objects: a speed means nothing without equal results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASK_IOU = 0.99  # of all masks together; single pixels may lie on the threshold
 
 @dataclass(frozen=True)
 class Agreement:
-    """Detections of the same images by both sides, each matched to one of the other of the same label.
+    """Detections of the same images by both sides, matched one to one where they have the same label.
 
     Attributes:
         images, ours, theirs: how many.

@@ -1,9 +1,10 @@
-"""The operations around the convolutions, ours beside torchvision's: RoIAlign, suppression, masks to run lengths."""
+"""The operations around the convolutions, ours beside torchvision's: RoIAlign, non-maximum suppression (NMS), and masks
+to run lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,38 +14,29 @@ import torch
 import torchvision
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from maskrcnn.benchmark.measure import (
-    Comparison,
-    Track,
-    copy_times,
-    environment,
-    in_turns,
-    no_track,
-    open_device,
-    quartiles,
-)
-from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
-from maskrcnn.benchmark.settings import KernelSettings, Protocol
+from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track, open_device, quartiles
+from maskrcnn.benchmark.memory import Memory, SideName, compare_memory, memory_to_dict
+from maskrcnn.benchmark.settings import KernelSettings, Timing
 from maskrcnn.errors import ConfigError
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.roi_align import roi_align
 
 # torchvision pastes all masks of an image at once, in float32 and twice: 29 GB for 300 masks on 12 megapixels. Here it
-# is given as many as fit into this.
+# gets as many at once as fit into this.
 DENSE_BYTES = 1 << 30
 STRIDE = 4  # of the feature map
-LEVELS = 5  # of suppression
+NMS_LEVELS = 5  # of NMS
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work in both ways.
+    """One piece of work, done by each side.
 
     Attributes:
-        difference: of what ours and torchvision's return: values, or the part of the boxes or pixels that differs.
+        difference: between what both return: the largest of a value, or the part of the boxes or pixels that differs.
         device: where the work is done.
-        needed: bytes that any way must read or write, each once; 0 where they are not what bounds the speed.
+        needed: bytes that any implementation must read or write, each once; 0 where they do not bound the speed.
     """
 
     ours: Callable[[], Any]
@@ -61,10 +53,10 @@ Make = Callable[[KernelSettings, torch.device], Case]
 class KernelResult:
     """
     Attributes:
-        difference: the largest between both results, and what is allowed.
+        difference: as in `Case`; the results agree up to `tolerance`.
         memory: of `ours` and of `torchvision`; empty where it was not measured.
         needed: bytes, as in `Case`.
-        copy: seconds to copy as many in the same run, a round each: what no way can be faster than.
+        copy: seconds to copy as many in the same run, a value a round: no implementation can be faster.
     """
 
     name: str
@@ -113,46 +105,36 @@ class KernelReport:
         }
 
 
-def bench_kernels(settings: KernelSettings, protocol: Protocol, track: Track = no_track) -> KernelReport:
+def bench_kernels(settings: KernelSettings, timing: Timing, track: Track = no_track) -> KernelReport:
     """Compares every kernel in float32 on random input.
 
     Raises:
         ConfigError: the device does not exist, or bf16, in which torchvision has no kernels.
     """
-    if protocol.compile:
+    if timing.compile:
         raise ConfigError("kernels are compared as they are: leave out --compile")
-    if protocol.precision != "fp32":
-        raise ConfigError(f"kernels are compared in fp32: torchvision has none in {protocol.precision}")
-    device = open_device(protocol.device)
-    results = tuple(
-        _compare(name, make, tolerance, settings, protocol, device, track) for name, make, tolerance in CASES
-    )
-    return KernelReport(settings, environment(device, protocol.precision), results)
+    if timing.precision != "fp32":
+        raise ConfigError(f"kernels are compared in fp32: torchvision has none in {timing.precision}")
+    sitting = Sitting(timing, open_device(timing.device), track)
+    results = tuple(_compare_kernel(name, make, tolerance, settings, sitting) for name, make, tolerance in CASES)
+    return KernelReport(settings, sitting.environment(), results)
 
 
-def _compare(
-    name: str,
-    make: Make,
-    tolerance: float,
-    settings: KernelSettings,
-    protocol: Protocol,
-    device: torch.device,
-    track: Track,
+def _compare_kernel(
+    name: str, make: Make, tolerance: float, settings: KernelSettings, sitting: Sitting
 ) -> KernelResult:
-    case = make(settings, device)
+    case = make(settings, sitting.device)
     difference = case.difference(case.ours(), case.theirs())
-    times = in_turns(lambda _: case.ours(), lambda _: case.theirs(), protocol, case.device, track)
-    memory = {}
-    if protocol.memory:
-        ours, theirs = (partial(_alone, make, settings, device, side) for side in ("ours", "theirs"))
-        memory = compare_memory(ours, theirs, case.device)
-    copy = copy_times(case.needed, protocol, case.device) if case.needed else ()
+    sitting = replace(sitting, device=case.device)
+    times = sitting.in_turns(lambda _: case.ours(), lambda _: case.theirs())
+    memory = compare_memory(partial(_alone, make, settings, case.device), case.device) if sitting.timing.memory else {}
+    copy = sitting.copy_times(case.needed) if case.needed else ()
     return KernelResult(name, times, difference, tolerance, memory, case.needed, copy)
 
 
 def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: bool = False) -> Case:
-    """7x7 bins of two samples an axis on one map; with `backward` the gradient of the map too. What goes in is
-    channels-last as our network keeps it, and contiguous for torchvision."""
+    """7x7 bins of two samples an axis on one map; with `backward` the gradient of the map too. The input of ours is
+    channels-last as in our network, that of torchvision's is contiguous."""
     generator = torch.Generator().manual_seed(0)
     height, width = settings.map_size
     features = torch.randn(1, settings.channels, height, width, generator=generator).to(device)
@@ -177,8 +159,8 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
 
 
 def _align_bytes(features: torch.Tensor, boxes: torch.Tensor, backward: bool) -> int:
-    """Of the cells that the boxes touch and of the result; with `backward` of the gradients of the result and of the
-    map too."""
+    """Bytes of the cells that the boxes touch and of the result; with `backward` also of the gradients of the result
+    and of the map."""
     index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     flat = torch.ones_like(features[:, :1]).requires_grad_()
     pooled = roi_align([flat], boxes, index, index, strides=(STRIDE,), output_size=7)
@@ -190,16 +172,16 @@ def _align_bytes(features: torch.Tensor, boxes: torch.Tensor, backward: bool) ->
 
 
 def nms_case(settings: KernelSettings, device: torch.device) -> Case:
-    """The RPN's suppression: five levels of boxes, best first, which do not suppress one another. About fifty boxes
-    lie around each of the same places, as proposals lie around objects."""
+    """The RPN's NMS: five levels of boxes, highest-scoring first, each level for itself. About fifty boxes lie around
+    each of the same places, as proposals lie around objects."""
     generator = torch.Generator().manual_seed(0)
     places = random_boxes(1 + settings.boxes // 50, (800, 1088), generator)
-    boxes = places[torch.randint(len(places), (LEVELS * settings.boxes,), generator=generator)]
+    boxes = places[torch.randint(len(places), (NMS_LEVELS * settings.boxes,), generator=generator)]
     shift = torch.randn(boxes.shape, generator=generator) * 0.08  # of the side: overlaps on both sides of 0.7
     boxes = (boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)).to(device)
-    scores = torch.rand(LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
-    levels = torch.arange(LEVELS, device=device).repeat_interleave(settings.boxes)
-    lists, valid = boxes.view(LEVELS, -1, 4), torch.ones_like(scores, dtype=torch.bool)
+    scores = torch.rand(NMS_LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
+    levels = torch.arange(NMS_LEVELS, device=device).repeat_interleave(settings.boxes)
+    lists, valid = boxes.view(NMS_LEVELS, -1, 4), torch.ones_like(scores, dtype=torch.bool)
 
     def theirs() -> torch.Tensor:
         kept = torchvision.ops.batched_nms(boxes, scores.flatten(), levels, 0.7)
@@ -209,8 +191,8 @@ def nms_case(settings: KernelSettings, device: torch.device) -> Case:
 
 
 def masks_case(settings: KernelSettings, device: torch.device) -> Case:
-    """28x28 probabilities in boxes of all sizes to run lengths: ours inside the boxes; theirs pasted into images by
-    torchvision, a few at a time, thresholded, and encoded by hotcoco. Always on the CPU, where run lengths are made."""
+    """28x28 probabilities in boxes of all sizes to run lengths. Ours works inside the boxes; torchvision pastes a few
+    masks at a time into images, which hotcoco encodes. Always on the CPU, where run lengths are made."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(settings.masks, 1, 5, 5, generator=generator) * 3
     probs = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").sigmoid()
@@ -237,7 +219,7 @@ def masks_case(settings: KernelSettings, device: torch.device) -> Case:
     return Case(ours, theirs, difference, torch.device("cpu"))
 
 
-# Name, what makes it, and the difference allowed.
+# The name of each kernel, the function that makes its case, and the tolerance of the difference.
 CASES: tuple[tuple[str, Make, float], ...] = (
     ("RoIAlign", roi_align_case, 1e-4),
     ("RoIAlign, forward and backward", partial(roi_align_case, backward=True), 1e-4),
@@ -247,12 +229,13 @@ CASES: tuple[tuple[str, Make, float], ...] = (
 
 
 def random_boxes(count: int, image_hw: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """(N, 4) float32 boxes inside an image, sides drawn log-uniformly from a fiftieth to half of its shorter side."""
+    """(N, 4) float32 boxes inside an image, sides log-uniform from a fiftieth to half of its shorter side."""
     height, width = image_hw
     sides = torch.exp(torch.empty(count, 2).uniform_(np.log(0.02), np.log(0.5), generator=generator)) * min(image_hw)
     corner = torch.rand(count, 2, generator=generator) * (torch.tensor([float(width), float(height)]) - sides)
     return torch.cat([corner, corner + sides], dim=1)
 
 
-def _alone(make: Make, settings: KernelSettings, device: torch.device, side: str) -> Callable[[], Any]:
-    return getattr(make(settings, device), side)
+def _alone(make: Make, settings: KernelSettings, device: torch.device, side: SideName) -> Callable[[], Any]:
+    case = make(settings, device)
+    return case.ours if side == "ours" else case.theirs

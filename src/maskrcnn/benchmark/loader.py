@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from maskrcnn.benchmark.generated_coco import repeat_annotations, write_coco
-from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track
+from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track
 from maskrcnn.benchmark.memory import Visitable, worker_memory
-from maskrcnn.benchmark.settings import LoaderSettings, Protocol
+from maskrcnn.benchmark.settings import LoaderSettings, Timing
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
 from maskrcnn.config import ImageConfig
@@ -29,10 +29,10 @@ from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample, framed_sample
 from maskrcnn.errors import ConfigError
 
-GREY_LEVELS = 4.0  # mean difference of the pixels: our windows begin up to a pixel earlier
-MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the nearest pixel
-MATCHED = 0.99  # of our objects: among hundreds one may lie on the threshold of one pixel
-BOX_PX = 2.0  # by which a box of ours may pass that of torchvision's
+MAX_GREY_LEVELS = 4.0  # mean difference of the pixels: our windows begin up to a pixel earlier
+MIN_MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the nearest pixel
+MIN_MATCHED = 0.99  # part of our objects: among hundreds one may lie on the threshold of one pixel
+BOX_MARGIN_PX = 2.0  # by which a box of ours may reach out of that of torchvision's
 CPU = torch.device("cpu")
 RULES = PixelRules()  # our own kernel
 
@@ -44,8 +44,8 @@ class Likeness:
     Attributes:
         images: how many.
         ours: objects of ours.
-        theirs: objects of torchvision's; it keeps those of which only the box, not the mask, is in sight.
-        matched: ours inside the box of one of torchvision's of the same category, to `BOX_PX`.
+        theirs: objects of torchvision's, which also keeps those whose box is in sight and whose mask is not.
+        matched: ours that lie inside a box of torchvision's of the same category, up to `BOX_MARGIN_PX`.
         grey_levels: mean difference of the pixels that the images cover.
         mask_iou: overlap of all masks together.
     """
@@ -59,8 +59,8 @@ class Likeness:
 
     @property
     def agree(self) -> bool:
-        most = self.matched >= MATCHED * self.ours > 0
-        return most and self.grey_levels <= GREY_LEVELS and self.mask_iou >= MASK_IOU
+        most = self.matched >= MIN_MATCHED * self.ours > 0
+        return most and self.grey_levels <= MAX_GREY_LEVELS and self.mask_iou >= MIN_MASK_IOU
 
     def line(self) -> str:
         return (
@@ -110,39 +110,35 @@ class LoaderReport:
         }
 
 
-def bench_loader(
-    data: Path | None, settings: LoaderSettings, protocol: Protocol, track: Track = no_track
-) -> LoaderReport:
+def bench_loader(data: Path | None, settings: LoaderSettings, timing: Timing, track: Track = no_track) -> LoaderReport:
     """Compares the loading of `data`, or of generated photographs with polygons where there is none.
 
     Raises:
-        ConfigError: another device than the CPU, or bf16: neither has a meaning here.
+        ConfigError: another device than the CPU, bf16 or compilation, which have no meaning here.
         DataError: the data cannot be used.
         ImageError: an image cannot be read.
     """
-    if protocol.device not in (None, "cpu") or protocol.precision != "fp32" or protocol.compile:
+    if timing.device not in (None, "cpu") or timing.precision != "fp32" or timing.compile:
         raise ConfigError("bench loader measures one core of the CPU: leave out --device, --precision and --compile")
+    sitting = Sitting(timing, CPU, track)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)
         dataset = load_coco(data or write_coco(folder, settings.count))
         theirs = TheirData(dataset.path, dataset.records[0].path.parent)
         with _one_thread():
             agreement = compare_samples(dataset, theirs, _views(dataset, settings, 0))
-            times = in_turns(
+            times = sitting.in_turns(
                 lambda number: our_batch(dataset, _views(dataset, settings, number)),
                 lambda number: [theirs.sample(view) for view in _views(dataset, settings, number)],
-                protocol,
-                CPU,
-                track,
             )
         annotations = sum(record.count for record in dataset.records)
-        memory = measure_workers(dataset, settings, folder) if protocol.memory else {}
-    return LoaderReport(settings, environment(CPU, "fp32"), agreement, times, len(dataset), annotations, memory)
+        memory = measure_workers(dataset, settings, folder) if timing.memory else {}
+    return LoaderReport(settings, sitting.environment(), agreement, times, len(dataset), annotations, memory)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As in a loader's worker process."""
+    """Torch computes with one thread, as in a loader's worker process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -152,7 +148,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _views(dataset: CocoDataset, settings: LoaderSettings, number: int) -> list[View]:
-    """Of batch `number` of an endless round through the images."""
+    """The views of batch `number` of the images, which begin again behind the last one."""
     rng = np.random.default_rng(number)
     places = [(number * settings.batch_size + i) % len(dataset) for i in range(settings.batch_size)]
     sizes = [(dataset.records[i].height, dataset.records[i].width) for i in places]
@@ -181,7 +177,7 @@ def compare_samples(dataset: CocoDataset, theirs: TheirData, views: list[View]) 
         objects = np.flatnonzero(~sample.crowd)
         for i in objects:
             box, mask = sample.boxes[i], dense_mask(sample, int(i))
-            low, high = boxes[:, :2] - BOX_PX <= box[:2], boxes[:, 2:] + BOX_PX >= box[2:]
+            low, high = boxes[:, :2] - BOX_MARGIN_PX <= box[:2], boxes[:, 2:] + BOX_MARGIN_PX >= box[2:]
             named = target["labels"].numpy() == dataset.categories[sample.labels[i]].id
             close = np.flatnonzero(free & named & low.all(axis=1) & high.all(axis=1))
             if len(close) == 0:

@@ -1,4 +1,4 @@
-"""Two calls timed in turns in one process, and the figures that come of it."""
+"""Two calls timed in turns in one process, and the figures that result."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.benchmark.settings import Timing
 from maskrcnn.errors import ConfigError
 
-Mark = float | torch.cuda.Event  # a moment: of the clock on the wall, or of the device's own queue
+Mark = float | torch.cuda.Event  # a moment: of the wall clock, or of the device's own queue
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
 
@@ -45,11 +46,11 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is, of the medians."""
+        """How many times faster ours is, by the medians."""
         return float(np.median(self.theirs) / np.median(self.ours))
 
     def to_dict(self) -> dict[str, Any]:
-        """Quartiles of seconds of each side and of the ratios of the rounds, and the ratio of the medians."""
+        """The quartiles of each side's seconds and of the rounds' ratios, and the ratio of the medians."""
         paired = np.array(self.theirs) / np.array(self.ours)
         return {
             "ours": quartiles(self.ours),
@@ -74,8 +75,8 @@ def no_track(rounds: Iterable[int], words: str) -> Iterable[int]:
 class Stopwatch:
     """Moments of a device and the seconds between them.
 
-    On a GPU a moment is an event in the queue of the work, because the call that starts work returns before it
-    is done; on a CPU it is the clock on the wall.
+    On a GPU a moment is an event in the queue of the work, because the call that starts work returns before the work
+    is done; on a CPU it is the time of the wall clock.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -89,7 +90,7 @@ class Stopwatch:
         return event
 
     def seconds(self, start: Mark, end: Mark) -> float:
-        """Waits on a GPU until `end` has come."""
+        """On a GPU it waits until `end` has come."""
         if isinstance(start, float) and isinstance(end, float):
             return end - start
         assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
@@ -107,41 +108,50 @@ class Stopwatch:
         return seconds
 
 
-def in_turns(
-    ours: Callable[[int], object],
-    theirs: Callable[[int], object],
-    protocol: Protocol,
-    device: torch.device,
-    track: Track,
-) -> Comparison:
-    """Times both calls once a round; each is given the round's number.
+@dataclass(frozen=True)
+class Sitting:
+    """One benchmark in one process.
 
-    Args:
+    Attributes:
         track: wraps the numbers of the rounds, for a progress bar with the given words.
     """
-    watch = Stopwatch(device)
-    times: tuple[list[float], list[float]] = ([], [])
-    calls = (ours, theirs)
-    for number in track(range(protocol.warmup + protocol.rounds), "in turns"):
-        for side in (0, 1) if number % 2 == 0 else (1, 0):  # what drifts or stays in a cache favours neither
-            call = calls[side]
-            seconds = watch.time(lambda call=call, number=number: call(number))  # type: ignore[misc]
-            if number >= protocol.warmup:
-                times[side].append(seconds)
-    return Comparison(tuple(times[0]), tuple(times[1]))
 
+    timing: Timing
+    device: torch.device
+    track: Track = no_track
 
-def copy_times(size: int, protocol: Protocol, device: torch.device) -> tuple[float, ...]:
-    """Seconds, a round each, of a copy on the device that moves `size` bytes: half of them read, half written."""
-    watch = Stopwatch(device)
-    source = torch.ones(size // 2, dtype=torch.uint8, device=device)
-    target = source.clone()
-    times = [watch.time(lambda: target.copy_(source)) for _ in range(protocol.warmup + protocol.rounds)]
-    return tuple(times[protocol.warmup :])
+    @property
+    def all_rounds(self) -> range:
+        """The rounds with those of the warm-up."""
+        return range(self.timing.warmup + self.timing.rounds)
+
+    def in_turns(self, ours: Callable[[int], object], theirs: Callable[[int], object]) -> Comparison:
+        """Times both calls once a round; each is given the round's number."""
+        watch = Stopwatch(self.device)
+        times: tuple[list[float], list[float]] = ([], [])
+        calls = (ours, theirs)
+        for number in self.track(self.all_rounds, "in turns"):
+            for side in (0, 1) if number % 2 == 0 else (1, 0):  # what drifts or stays in a cache favours neither
+                times[side].append(watch.time(partial(calls[side], number)))
+        return Comparison(*(tuple(seconds[self.timing.warmup :]) for seconds in times))
+
+    def times(self, call: Callable[[], object]) -> tuple[float, ...]:
+        """Seconds of one call, a value a round."""
+        watch = Stopwatch(self.device)
+        return tuple([watch.time(call) for _ in self.all_rounds][self.timing.warmup :])
+
+    def copy_times(self, size: int) -> tuple[float, ...]:
+        """Seconds, a value a round, of a copy on the device that moves `size` bytes: half read, half written."""
+        source = torch.ones(size // 2, dtype=torch.uint8, device=self.device)
+        target = source.clone()
+        return self.times(lambda: target.copy_(source))
+
+    def environment(self) -> dict[str, Any]:
+        return environment(self.device, self.timing.precision)
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions and machine: what a figure of speed means nothing without."""
+    """Versions and machine, without which a figure of speed means nothing."""
     import torchvision
 
     from maskrcnn import __version__
@@ -163,7 +173,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def _processor_names() -> Iterator[str]:
-    """As the system calls them; Linux tells, elsewhere there are only families."""
+    """The processor's names: Linux knows the model, other systems only the family."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

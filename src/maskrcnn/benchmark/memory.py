@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context, get_start_method
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +26,8 @@ _SHARES = Path("/proc/self/smaps_rollup")  # what the process shares with others
 
 _SAMPLES = 8  # of each worker, after which its memory is read
 
+_Found = TypeVar("_Found")
+SideName = Literal["ours", "torchvision"]
 Prepare = Callable[[], Callable[[], object]]  # makes everything ready and returns the call to be measured
 
 
@@ -40,9 +43,12 @@ class Memory(NamedTuple):
         return self.peak - self.before
 
 
-def compare_memory(ours: Prepare, theirs: Prepare, device: torch.device) -> dict[str, Memory | None]:
-    """What each side needs, one after the other; see `peak_memory`."""
-    return {"ours": peak_memory(ours, device), "torchvision": peak_memory(theirs, device)}
+def compare_memory(
+    prepare: Callable[[SideName], Callable[[], object]], device: torch.device
+) -> dict[str, Memory | None]:
+    """The memory that each side needs, one after the other; see `peak_memory`."""
+    sides: tuple[SideName, SideName] = ("ours", "torchvision")
+    return {side: peak_memory(partial(prepare, side), device) for side in sides}
 
 
 def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, int] | None]:
@@ -66,13 +72,18 @@ def peak_memory(prepare: Prepare, device: torch.device) -> Memory | None:
         return _on_gpu(prepare, device)
     if not _CLEAR.exists():
         return None
+    return _in_a_process(partial(_here, prepare, torch.get_num_threads()), "choose a smaller size")
+
+
+def _in_a_process(call: Callable[[], _Found], hint: str) -> _Found:
+    """The result of a call in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            return pool.submit(_here, prepare, torch.get_num_threads()).result()
+            return pool.submit(call).result()
         except BrokenProcessPool:
             raise MaskRCNNError(
                 "the process in which memory was measured was killed; most likely memory ran out: "
-                "choose a smaller size, or --no-memory"
+                f"{hint}, or --no-memory"
             ) from None
 
 
@@ -119,14 +130,7 @@ def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
     """
     if not _SHARES.exists():
         return None
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(_of_workers, make, workers, get_start_method()).result()
-        except BrokenProcessPool:
-            raise MaskRCNNError(
-                "the process in which memory was measured was killed; most likely memory ran out: "
-                "choose fewer --annotations, or --no-memory"
-            ) from None
+    return _in_a_process(partial(_of_workers, make, workers, get_start_method()), "choose fewer --annotations")
 
 
 def _of_workers(make: Callable[[], Visitable], workers: int, start: str) -> int:

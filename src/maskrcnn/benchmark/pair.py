@@ -19,11 +19,11 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.torchvision import our_state
 from maskrcnn.weights.torchvision_config import torchvision_config
 
-CLASSES = 91  # of torchvision's COCO models, with the background
+TORCHVISION_CLASSES = 91  # of torchvision's COCO models, with the background
 EVERYTHING = 10**6  # a sample size that leaves nothing out
 _OURS, _THEIRS = "ours.pt", "theirs.pt"
 
-# What each layer of `maskrcnn_resnet50_fpn` says of an image gets this standard deviation.
+# The standard deviation that `enliven` gives to the output of each layer of `maskrcnn_resnet50_fpn`.
 SPREAD = {
     "rpn.head.conv.0.0": 1.0,
     "rpn.head.cls_logits": 2.0,
@@ -61,7 +61,7 @@ class Pair:
 
 def v1_config(short_side: int, long_side: int, detections: int = 100, score_threshold: float = 0.05) -> Config:
     """torchvision's `maskrcnn_resnet50_fpn` for images of that size."""
-    config = torchvision_config(1, CLASSES - 1)
+    config = torchvision_config(1, TORCHVISION_CLASSES - 1)
     detect = replace(config.model.detect, max_detections=detections, score_threshold=score_threshold)
     return replace(
         config,
@@ -71,10 +71,10 @@ def v1_config(short_side: int, long_side: int, detections: int = 100, score_thre
 
 
 def without_sampling(config: Config, proposals: int = 50) -> Config:
-    """The same network with every anchor and RoI in its losses, so that nothing in them is drawn at random.
+    """The same network with every anchor and RoI in its losses, so that none of them is sampled at random.
 
     Args:
-        proposals: an image in training; few, because all of them are kept.
+        proposals: of an image in training; few, because all of them are kept.
     """
     model = config.model
     mask_head = None if model.mask_head is None else replace(model.mask_head, samples=EVERYTHING)
@@ -148,8 +148,8 @@ def stored_theirs(folder: Path, config: Config, device: torch.device) -> nn.Modu
 def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, float]) -> None:
     """Changes the random weights of torchvision's network so that it finds many different objects.
 
-    Random weights alone find nothing, or the same everywhere. So each layer is scaled by what it says of
-    `images`: norms get their statistics (then off by a random factor), predictions a fixed spread.
+    Random weights alone find nothing, or the same everywhere. So each layer is scaled by its output for `images`:
+    norms get the statistics of their input (times a random factor), predictions a fixed spread.
 
     Args:
         images: (3, H, W) float32 in 0..1.
@@ -171,7 +171,7 @@ def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, flo
 
 
 def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Gives a norm roughly the statistics of what it sees."""
+    """Gives a norm roughly the statistics of its input."""
     assert isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d)
     x = inputs[0]
     norm.running_mean = x.mean((0, 2, 3)) + 0.1 * torch.randn(x.shape[1])
@@ -179,10 +179,10 @@ def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 class _Spread:
-    """Scales a layer so that what it says has mean 0 and a given deviation; done once, at its first call."""
+    """Scales a layer at its first call so that its output has a given standard deviation, and a mean near 0."""
 
-    def __init__(self, deviation: float) -> None:
-        self.deviation = deviation
+    def __init__(self, std: float) -> None:
+        self.std = std
         self.done = False
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -192,8 +192,8 @@ class _Spread:
         assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
         channels = output.movedim(1, -1).flatten(0, -2)
         mean = channels.mean(0)
-        scale = self.deviation / (channels - mean).std()
-        shift = 0.3 * self.deviation * torch.randn(len(mean)) - mean * scale
+        scale = self.std / (channels - mean).std()
+        shift = 0.3 * self.std * torch.randn(len(mean)) - mean * scale
         layer.weight.data *= scale
         assert layer.bias is not None
         layer.bias.data = layer.bias.data * scale + shift

@@ -17,30 +17,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskrcnn.benchmark.agreement import Agreement, compare
-from maskrcnn.benchmark.measure import (
-    Comparison,
-    Stopwatch,
-    Track,
-    environment,
-    in_turns,
-    no_track,
-    open_device,
-    quartiles,
-)
-from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
+from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track, open_device, quartiles
+from maskrcnn.benchmark.memory import Memory, SideName, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import Pair, make_pair, stored_ours, stored_theirs, v1_config
-from maskrcnn.benchmark.settings import PredictSettings, Protocol
+from maskrcnn.benchmark.settings import PredictSettings, Timing
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
 from maskrcnn.files.images import read_image
-from maskrcnn.ops.device import in_precision
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import Precision, in_precision
 from maskrcnn.predict import Predictor, TorchBackend, preprocess, stream
-from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.tensors import to_device
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 _IMAGES = "images.npz"
-MOST_CHECKED = 4  # images of which the detections are compared before the clock runs
+MOST_CHECKED = 4  # images whose detections are compared before the clock runs
 
 
 @dataclass(frozen=True)
@@ -48,9 +39,9 @@ class PredictReport:
     """
     Attributes:
         times: seconds of a batch, from (H, W, 3) uint8 arrays to each package's own detections.
-        stages: seconds of each stage of ours for a batch, a value a round.
+        stages: seconds of each of our stages for a batch, a value a round.
         network: seconds of our network alone, from a batch on the device to detections there, a value a round.
-        from_files: images a second of ours from image files to run lengths, all stages beside one another.
+        from_files: our images a second from image files to run lengths, where all stages run at the same time.
         memory: of `ours` and of `torchvision`; empty where it was not measured.
     """
 
@@ -83,107 +74,103 @@ class PredictReport:
         }
 
 
+PredictFigures = tuple[Agreement, Comparison, dict[str, list[float]], list[float], float]  # the report's fields
+
+
 def bench_predict(
-    files: Sequence[Path], settings: PredictSettings, protocol: Protocol, track: Track = no_track
+    files: Sequence[Path], settings: PredictSettings, timing: Timing, track: Track = no_track
 ) -> PredictReport:
-    """Compares prediction of `files`, or of generated images where there are none.
+    """Compares the prediction of `files`, or of generated images where there are none.
 
     Raises:
         ConfigError: the device does not exist.
         ImageError: a file cannot be read.
     """
-    device, config = open_device(protocol.device), config_of(settings)
-    with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
-        files = list(files) or generate_images(Path(folder), settings.count, settings.size)
-        measured = _in_this_process(Path(folder), files, settings, protocol, device, track)
-        # Both networks have left this process: memory is measured alone.
-        ours, theirs = (partial(side, Path(folder), config, protocol, device) for side in (_ours_alone, _theirs_alone))
-        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
-    return PredictReport(settings, environment(device, protocol.precision), *measured, memory)
+    sitting = Sitting(timing, open_device(timing.device), track)
+    with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
+        folder = Path(name)
+        files = list(files) or generate_images(folder, settings.count, settings.size)
+        measured = _in_this_process(folder, files, settings, sitting)
+        # Both networks have left this process, so that memory is measured for each alone.
+        alone = partial(_alone, folder, predict_config(settings), timing, sitting.device)
+        memory = compare_memory(alone, sitting.device) if timing.memory else {}
+    return PredictReport(settings, sitting.environment(), *measured, memory)
 
 
-def config_of(settings: PredictSettings) -> Config:
+def predict_config(settings: PredictSettings) -> Config:
     """The rules that both sides follow."""
     return v1_config(settings.short_side, settings.long_side, settings.detections, settings.score_threshold)
 
 
 def _in_this_process(
-    folder: Path,
-    files: Sequence[Path],
-    settings: PredictSettings,
-    protocol: Protocol,
-    device: torch.device,
-    track: Track,
-) -> tuple[Agreement, Comparison, dict[str, list[float]], list[float], float]:
-    """What the report says in that order, but for memory; leaves the weights and the first batch in `folder`."""
-    images, config, size = [read_image(file) for file in files], config_of(settings), settings.batch_size
+    folder: Path, files: Sequence[Path], settings: PredictSettings, sitting: Sitting
+) -> PredictFigures:
+    """All figures but memory; leaves the weights and the first batch in `folder`."""
+    images, config, size = [read_image(file) for file in files], predict_config(settings), settings.batch_size
     pair = make_pair(config, [as_float(images[0])])
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
-    pair = pair.to(device)
-    predictor = Predictor(TorchBackend(pair.ours, protocol.precision, protocol.compile), config)
-    agreement = check(pair, images[:MOST_CHECKED], compile=protocol.compile)
-
-    def ours(number: int) -> list[Instances]:
-        return predictor.predict(_batch(images, number, size), size)
-
-    def theirs(number: int) -> list[dict[str, Tensor]]:
-        with in_precision(protocol.precision, device):
-            return predict_theirs(pair.theirs, _batch(images, number, size), device)
-
-    times = in_turns(ours, theirs, protocol, device, track)
-    batches = [_batch(files, number, size) for number in range(len(files))]
-    stages = stage_seconds(predictor, batches, protocol, track)
-    network = network_seconds(predictor, _batch(images, 0, size), protocol)
-    return agreement, times, stages, network, files_per_second(predictor, files, size, protocol, track)
+    pair = pair.to(sitting.device)
+    agreement = check(pair, images[:MOST_CHECKED], compile=sitting.timing.compile)
+    predictor = our_predictor(pair.ours, config, sitting.timing)
+    theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)
+    times = sitting.in_turns(
+        lambda number: predictor.predict(_batch(images, number, size), size),
+        lambda number: theirs(_batch(images, number, size)),
+    )
+    stages = stage_seconds(predictor, [_batch(files, number, size) for number in range(len(files))], sitting)
+    network = network_seconds(predictor, _batch(images, 0, size), sitting)
+    return agreement, times, stages, network, files_per_second(predictor, files, size, sitting)
 
 
-def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], protocol: Protocol) -> list[float]:
-    """Of one batch that lies on the device, a value a round."""
-    watch = Stopwatch(predictor.device)
-    batch = to_device(preprocess(images, predictor.config, static_shapes=protocol.compile), predictor.device)
-    seconds = [
-        watch.time(lambda: predictor.backend.detect(batch, predictor.config.model.detect))
-        for _ in range(protocol.warmup + protocol.rounds)
-    ]
-    return seconds[protocol.warmup :]
+def our_predictor(network: MaskRCNN, config: Config, timing: Timing) -> Predictor:
+    return Predictor(TorchBackend(network, timing.precision, timing.compile), config)
 
 
-def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, protocol: Protocol, track: Track) -> float:
-    """Of an endless round through the files, from the first reading to the last run lengths."""
-    items = _batch(files, 0, protocol.rounds * size)
+def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], sitting: Sitting) -> list[float]:
+    """Seconds of the network alone for a batch that lies on the device, a value a round."""
+    batch = preprocess(images, predictor.config, static_shapes=sitting.timing.compile)
+    batch = to_device(batch, predictor.device)
+    return list(sitting.times(lambda: predictor.backend.detect(batch, predictor.config.model.detect)))
+
+
+def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, sitting: Sitting) -> float:
+    """Images a second from the first reading to the last run lengths, of the files again and again."""
+    items = _batch(files, 0, sitting.timing.rounds * size)
     done = stream(predictor, items, read_image, lambda file, image, found: len(found), batch_size=size)
     start = time.perf_counter()
-    for _ in zip(track(range(len(items)), "from files"), done, strict=True):
+    for _ in zip(sitting.track(range(len(items)), "from files"), done, strict=True):
         pass
     return len(items) / (time.perf_counter() - start)
 
 
 def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) -> Agreement:
-    """Both sides' detections of each image, in float32 whatever is timed; ours compiled if that is."""
-    device = pair.ours.pixel_mean.device
+    """Compares both sides' detections of each image, in float32 whatever is timed; ours compiled if that is timed."""
     predictor = Predictor(TorchBackend(pair.ours, compile=compile), pair.config)
-    # TF32 convolutions, the default on GPUs, keep 10 bits: they would be compared instead of the networks.
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if device.type == "cuda" else nullcontext()
+    # TF32 convolutions, the default on GPUs, keep 10 bits: their errors would hide those of the networks.
+    on_gpu = predictor.device.type == "cuda"
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if on_gpu else nullcontext()
     with exact:
         return compare(
-            (predictor.predict(image)[0], predict_theirs(pair.theirs, [image], device)[0]) for image in images
+            (predictor.predict(image)[0], predict_theirs(pair.theirs, "fp32", [image])[0]) for image in images
         )
 
 
 @torch.no_grad()
-def predict_theirs(model: nn.Module, images: Sequence[np.ndarray], device: torch.device) -> list[dict[str, Tensor]]:
-    """torchvision's detections of (H, W, 3) uint8 arrays, as its documentation feeds it."""
-    return model([as_float(image).to(device) for image in images])
+def predict_theirs(model: nn.Module, precision: Precision, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
+    """torchvision's detections of (H, W, 3) uint8 arrays, called as its documentation does."""
+    device = next(model.parameters()).device
+    with in_precision(precision, device):
+        return model([as_float(image).to(device) for image in images])
 
 
 def as_float(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in 0..1, as torchvision takes images."""
+    """(H, W, 3) uint8 -> (3, H, W) float32 in 0..1, torchvision's form of an image."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 def generate_images(folder: Path, count: int, image_hw: tuple[int, int]) -> list[Path]:
-    """Writes JPEG files of smooth coloured grounds with noise: contrast at every scale, as photographs have."""
+    """Writes JPEG files of smooth colours with noise, which have contrast at every scale as photographs do."""
     height, width = image_hw
     files = []
     for number in range(count):
@@ -196,28 +183,15 @@ def generate_images(folder: Path, count: int, image_hw: tuple[int, int]) -> list
     return files
 
 
-def _batch(items: Sequence[T], number: int, size: int) -> list[T]:
-    """Batch `number` of an endless round through the items."""
+def _batch(items: Sequence[_Item], number: int, size: int) -> list[_Item]:
+    """Batch `number` of the items, which begin again behind the last one."""
     return [items[(number * size + i) % len(items)] for i in range(size)]
 
 
-def _ours_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:
-    """Our side, from what was left in `folder`, ready to predict its batch."""
-    images, network = _stored_images(folder), stored_ours(folder, config, device)
-    predictor = Predictor(TorchBackend(network, protocol.precision, protocol.compile), config)
-    return partial(predictor.predict, images, len(images))
-
-
-def _theirs_alone(folder: Path, config: Config, protocol: Protocol, device: torch.device) -> Callable[[], object]:
-    images, model = _stored_images(folder), stored_theirs(folder, config, device)
-
-    def call() -> object:
-        with in_precision(protocol.precision, device):
-            return predict_theirs(model, images, device)
-
-    return call
-
-
-def _stored_images(folder: Path) -> list[np.ndarray]:
+def _alone(folder: Path, config: Config, timing: Timing, device: torch.device, side: SideName) -> Callable[[], object]:
+    """One side, from the weights and the batch in `folder`, ready to predict that batch."""
     with np.load(folder / _IMAGES) as stored:
-        return list(stored.values())
+        images = list(stored.values())
+    if side == "ours":
+        return partial(our_predictor(stored_ours(folder, config, device), config, timing).predict, images, len(images))
+    return partial(predict_theirs, stored_theirs(folder, config, device), timing.precision, images)

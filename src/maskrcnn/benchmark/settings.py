@@ -7,9 +7,8 @@ from typing import Literal
 
 from maskrcnn.errors import ConfigError
 
-Precision = Literal["fp32", "bf16"]
-SMALLEST_SIDE = 32  # pixels: below it the deepest feature map is empty
-SMALLEST_SAMPLE = 128  # pixels
+MIN_SIDE = 32  # pixels of an image: below it the deepest feature map is empty
+MIN_SAMPLE_SIDE = 128  # pixels; masks in smaller samples have few pixels, which each side rounds differently
 
 
 def _require(ok: bool, message: str) -> None:
@@ -17,15 +16,21 @@ def _require(ok: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def _require_positive(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
+
+
 @dataclass(frozen=True)
-class Protocol:
+class Timing:
     """How often both sides are timed, and on what."""
 
     rounds: int = 10
     """Rounds, each of which times both sides once; the two take turns at going first."""
     warmup: int = 1
     """Rounds before those, which do not count."""
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of both sides; bf16 uses autocast."""
     compile: bool = False
     """Compile our side; give more --warmup with it."""
@@ -59,13 +64,10 @@ class PredictSettings:
     """Lowest score of a detection. The random weights give about 360 boxes an image above 0.5."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "batch_size", "detections"):
-            _require(
-                getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {getattr(self, name)}"
-            )
+        _require_positive(self, "count", "batch_size", "detections")
         _require(
-            min(*self.size, self.short_side) >= SMALLEST_SIDE,
-            f"images need {SMALLEST_SIDE} or more pixels a side, found --size {self.size[0]} {self.size[1]} "
+            min(*self.size, self.short_side) >= MIN_SIDE,
+            f"images need {MIN_SIDE} or more pixels a side, found --size {self.size[0]} {self.size[1]} "
             f"and --short-side {self.short_side}",
         )
         _require(
@@ -85,10 +87,10 @@ class TrainSettings:
     """Side of the images in pixels, which are not resized."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, f"--batch-size must be 1 or more, found {self.batch_size}")
+        _require_positive(self, "batch_size")
         _require(
-            self.size >= 2 * SMALLEST_SIDE and self.size % SMALLEST_SIDE == 0,
-            f"--size must be a multiple of {SMALLEST_SIDE} from {2 * SMALLEST_SIDE} on, found {self.size}",
+            self.size >= 2 * MIN_SIDE and self.size % MIN_SIDE == 0,
+            f"--size must be a multiple of {MIN_SIDE} from {2 * MIN_SIDE} on, found {self.size}",
         )
 
 
@@ -108,13 +110,12 @@ class KernelSettings:
     """Height and width of the image that the masks lie in."""
 
     def __post_init__(self) -> None:
-        for name in ("boxes", "channels", "masks"):
-            _require(getattr(self, name) >= 1, f"--{name} must be 1 or more, found {getattr(self, name)}")
+        _require_positive(self, "boxes", "channels", "masks")
         for name in ("map_size", "image_size"):
             height, width = getattr(self, name)
             _require(
-                min(height, width) >= SMALLEST_SIDE,
-                f"--{name.replace('_', '-')} needs {SMALLEST_SIDE} or more a side, found {height} {width}",
+                min(height, width) >= MIN_SIDE,
+                f"--{name.replace('_', '-')} needs {MIN_SIDE} or more a side, found {height} {width}",
             )
 
 
@@ -134,8 +135,5 @@ class LoaderSettings:
     """Memory is measured with at least this many annotations, and with four times as many: the data are repeated."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "count", "workers", "annotations"):
-            value = getattr(self, name)
-            _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
-        # Masks in smaller samples have few pixels, which each side rounds differently.
-        _require(self.size >= SMALLEST_SAMPLE, f"--size must be {SMALLEST_SAMPLE} or more, found {self.size}")
+        _require_positive(self, "batch_size", "count", "workers", "annotations")
+        _require(self.size >= MIN_SAMPLE_SIDE, f"--size must be {MIN_SAMPLE_SIDE} or more, found {self.size}")

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrcnn.benchmark.measure import Mark, Stopwatch, Track
-from maskrcnn.benchmark.settings import Protocol
+from maskrcnn.benchmark.measure import Mark, Sitting, Stopwatch
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import in_precision
 from maskrcnn.predict import Predictor, postprocess, preprocess
@@ -21,7 +20,7 @@ Marks = list[tuple[str, Mark, Mark]]
 
 
 def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
-    """Stage, owner and name of every method that `MaskRCNN.detect` comes through; none calls another."""
+    """Stage, owner and name of the methods that `MaskRCNN.detect` calls one after the other; none calls another."""
     net: Any = network
     parts = [
         ("preprocess", net, "normalise"),
@@ -38,22 +37,20 @@ def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
     return parts
 
 
-def stage_seconds(
-    predictor: Predictor, batches: Sequence[Sequence[Path]], protocol: Protocol, track: Track
-) -> dict[str, list[float]]:
+def stage_seconds(predictor: Predictor, batches: Sequence[Sequence[Path]], sitting: Sitting) -> dict[str, list[float]]:
     """Seconds of every stage of predicting a batch of files, a value a round, in the order of the work.
 
-    `other` is what no stage covers. Marks cost microseconds.
+    `other` is the rest, which belongs to no stage. Marks cost microseconds.
     """
     watch = Stopwatch(predictor.device)
     rounds: list[dict[str, float]] = []
-    for number in track(range(protocol.warmup + protocol.rounds), "stages"):
+    for number in sitting.track(sitting.all_rounds, "stages"):
         files = batches[number % len(batches)]
         marks: Marks = []
         if watch.device.type == "cuda":
             torch.cuda.synchronize(watch.device)
         start = watch.mark()
-        with _marked(parts_of(predictor.network), watch, marks), in_precision(protocol.precision, watch.device):
+        with _marked(parts_of(predictor.network), watch, marks), in_precision(sitting.timing.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
             batch = to_device(preprocess(images, predictor.config), watch.device)
@@ -63,9 +60,8 @@ def stage_seconds(
             postprocess(detections, batch.frames, predictor.config)
         end = watch.mark()
         marks = [("decode", start, decoded), ("preprocess", decoded, ready), *marks, ("postprocess", detected, end)]
-        if number >= protocol.warmup:
-            rounds.append(_sums(marks, watch, watch.seconds(start, end)))
-    return {stage: [seconds[stage] for seconds in rounds] for stage in rounds[0]}
+        rounds.append(_sums(marks, watch, watch.seconds(start, end)))
+    return {stage: [seconds[stage] for seconds in rounds[sitting.timing.warmup :]] for stage in rounds[0]}
 
 
 def _sums(marks: Marks, watch: Stopwatch, total: float) -> dict[str, float]:
@@ -89,7 +85,7 @@ def _marked(parts: Sequence[tuple[str, Any, str]], watch: Stopwatch, marks: Mark
         return call
 
     for stage, owner, name in parts:
-        setattr(owner, name, marking(stage, getattr(owner, name)))  # of the object: it hides the one of its class
+        setattr(owner, name, marking(stage, getattr(owner, name)))  # set on the object, it hides that of the class
     try:
         yield
     finally:

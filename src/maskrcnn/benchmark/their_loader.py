@@ -1,8 +1,10 @@
 """torchvision's way from a COCO JSON to a training sample: dense masks, transforms v2.
 
-What its detection references do (`references/detection`: `coco_utils.py`, and `config/presets.py` with
-`--data-augmentation lsj --backend tv_tensor`), with the random draws given from outside. Run lengths and polygons are
-decoded by hotcoco, which is faster than pycocotools. Legend: N objects, H and W of the image, S side of the sample.
+This is what its detection references do (`references/detection`: `coco_utils.py`, and `presets.py` with
+`--data-augmentation lsj --backend tv_tensor`), but for two things: a `View` holds the random choices, and hotcoco
+decodes run lengths and polygons, faster than pycocotools.
+
+Legend: N objects, H and W of the image, S side of the sample.
 """
 
 from __future__ import annotations

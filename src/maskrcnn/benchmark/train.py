@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.benchmark.measure import Comparison, Track, environment, in_turns, no_track, open_device
-from maskrcnn.benchmark.memory import Memory, compare_memory, memory_to_dict
+from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track, open_device
+from maskrcnn.benchmark.memory import Memory, SideName, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import (
     Pair,
     build_theirs,
@@ -24,7 +24,7 @@ from maskrcnn.benchmark.pair import (
     v1_config,
     without_sampling,
 )
-from maskrcnn.benchmark.settings import Protocol, TrainSettings
+from maskrcnn.benchmark.settings import Timing, TrainSettings
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.coco import load_coco
 from maskrcnn.data.loader import Batch, collate
@@ -50,7 +50,7 @@ LOSSES = {
 
 @dataclass(frozen=True)
 class Data:
-    """The same batch as each side takes it; theirs are (3, H, W) float32 images and dictionaries."""
+    """The same batch in both forms; torchvision's are (3, H, W) float32 images and dictionaries."""
 
     ours: Batch
     their_images: list[Tensor]
@@ -61,7 +61,7 @@ class Data:
 class TrainReport:
     """
     Attributes:
-        losses: ours and torchvision's by our name, with nothing drawn at random.
+        losses: ours and torchvision's by our name, with nothing sampled at random.
         times: seconds of a step: forward, backward, update.
         memory: of `ours` and of `torchvision`; empty where it was not measured.
     """
@@ -95,68 +95,62 @@ class TrainReport:
         }
 
 
-def bench_train(settings: TrainSettings, protocol: Protocol, track: Track = no_track) -> TrainReport:
-    """Compares training steps on generated images, drawn as the shapes of `maskrcnn demo`.
+def bench_train(settings: TrainSettings, timing: Timing, track: Track = no_track) -> TrainReport:
+    """Compares training steps on the generated images of `maskrcnn demo`.
 
     Raises:
         ConfigError: the device does not exist.
     """
-    device, config = open_device(protocol.device), config_of(settings)
-    with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
-        data = generate_batch(Path(folder), settings, config)
-        losses, times = _in_this_process(Path(folder), data, config, protocol, device, track)
-        # Both networks have left this process: memory is measured alone.
-        ours, theirs = (
-            partial(side, Path(folder), settings, protocol, device) for side in (_ours_alone, _theirs_alone)
-        )
-        memory = compare_memory(ours, theirs, device) if protocol.memory else {}
-    return TrainReport(settings, environment(device, protocol.precision), losses, times, memory)
+    sitting = Sitting(timing, open_device(timing.device), track)
+    with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
+        folder = Path(name)
+        losses, times = _in_this_process(folder, settings, sitting)
+        # Both networks have left this process, so that memory is measured for each alone.
+        alone = partial(_alone, folder, settings, timing, sitting.device)
+        memory = compare_memory(alone, sitting.device) if timing.memory else {}
+    return TrainReport(settings, sitting.environment(), losses, times, memory)
 
 
-def config_of(settings: TrainSettings) -> Config:
-    """The rules that both sides follow; images are not changed at random."""
-    return replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
+def train_config(settings: TrainSettings, *, compile: bool = False) -> Config:
+    """The rules that both sides follow; images are not changed at random.
 
-
-def timed_config(config: Config, protocol: Protocol) -> Config:
-    """The rules of the steps that are timed.
-
-    Compiled steps take mask targets of two samples a cell and axis, as our own presets do: torchvision's number of
-    samples depends on the box, for which a graph would have to stop.
+    Compiled, mask targets have two samples a cell and axis, as in our own presets: torchvision's number of samples
+    depends on the box, which would break the graph.
     """
-    if not protocol.compile:
+    config = replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
+    if not compile:
         return config
     masks = replace(config.conventions.masks, target_sampling_ratio=2)
     return replace(config, conventions=replace(config.conventions, masks=masks))
 
 
 def _in_this_process(
-    folder: Path, data: Data, config: Config, protocol: Protocol, device: torch.device, track: Track
+    folder: Path, settings: TrainSettings, sitting: Sitting
 ) -> tuple[dict[str, tuple[float, float]], Comparison]:
     """Losses and times; leaves the weights in `folder`."""
+    config, timing = train_config(settings), sitting.timing
+    data = generate_batch(folder, settings, config)
     pair = make_pair(config, data.their_images)
     pair.store(folder)
     losses = losses_without_sampling(pair, data)
-    ours = our_steps(stored_ours(folder, timed_config(config, protocol), device), data, config, protocol, device)
-    theirs = their_steps(pair.theirs.to(device), data, config, protocol, device)
-    return losses, in_turns(ours, theirs, protocol, device, track)
+    compiled_config = train_config(settings, compile=timing.compile)
+    ours = our_steps(stored_ours(folder, compiled_config, sitting.device), data, compiled_config, timing)
+    return losses, sitting.in_turns(ours, their_steps(pair.theirs.to(sitting.device), data, config, timing))
 
 
-def our_steps(
-    network: MaskRCNN, data: Data, config: Config, protocol: Protocol, device: torch.device
-) -> Callable[[int], object]:
+def our_steps(network: MaskRCNN, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:
     """One training step of ours by its number, as `maskrcnn train` takes it."""
+    device = network.pixel_mean.device
     optimiser = build_optimiser(network.train(), config.train)
-    settings = replace(config.train, precision=protocol.precision)
-    losses_of = compiled(network, device) if protocol.compile else network
+    settings = replace(config.train, precision=timing.precision)
+    losses_of = compiled(network, device) if timing.compile else network
     batch = to_device(data.ours, device)
     return lambda step: train_step(losses_of, optimiser, batch, settings, step)
 
 
-def their_steps(
-    model: nn.Module, data: Data, config: Config, protocol: Protocol, device: torch.device
-) -> Callable[[int], object]:
+def their_steps(model: nn.Module, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:
     """One training step of torchvision's by its number, with our optimiser."""
+    device = next(model.parameters()).device
     model.train()
     model.transform._skip_resize = True  # type: ignore[union-attr]  # ours gets images of the right size too
     optimiser = build_optimiser(model, config.train)
@@ -164,7 +158,7 @@ def their_steps(
     targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
 
     def step(number: int) -> Tensor:
-        with in_precision(protocol.precision, device):
+        with in_precision(timing.precision, device):
             losses = model(images, targets)
         total = torch.stack(list(losses.values())).sum()
         optimiser.zero_grad(set_to_none=True)
@@ -203,7 +197,7 @@ def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Dat
 
 
 def their_target(sample: Sample) -> dict[str, Tensor]:
-    """torchvision's target: labels that begin after the background, and (N, H, W) uint8 masks."""
+    """torchvision's target: labels counted from 1, and (N, H, W) uint8 masks."""
     masks = np.zeros((len(sample.boxes), *sample.frame.original_hw), dtype=np.uint8)
     for mask, (bitmap, (x, y)) in zip(masks, sample.crops, strict=True):
         mask[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
@@ -214,19 +208,12 @@ def their_target(sample: Sample) -> dict[str, Tensor]:
     }
 
 
-def _ours_alone(
-    folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
+def _alone(
+    folder: Path, settings: TrainSettings, timing: Timing, device: torch.device, side: SideName
 ) -> Callable[[], object]:
-    """Our side, from what was left in `folder`, ready for a step."""
-    config = config_of(settings)
+    """One side, from the weights in `folder`, ready for a step."""
+    config = train_config(settings, compile=timing.compile and side == "ours")
     data = generate_batch(folder, settings, config)
-    network = stored_ours(folder, timed_config(config, protocol), device)
-    return partial(our_steps(network, data, config, protocol, device), 0)
-
-
-def _theirs_alone(
-    folder: Path, settings: TrainSettings, protocol: Protocol, device: torch.device
-) -> Callable[[], object]:
-    config = config_of(settings)
-    data = generate_batch(folder, settings, config)
-    return partial(their_steps(stored_theirs(folder, config, device), data, config, protocol, device), 0)
+    if side == "ours":
+        return partial(our_steps(stored_ours(folder, config, device), data, config, timing), 0)
+    return partial(their_steps(stored_theirs(folder, config, device), data, config, timing), 0)

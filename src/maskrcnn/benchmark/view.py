@@ -1,4 +1,4 @@
-"""The random draws of large scale jitter, made once for both sides. Legend: S side of the sample."""
+"""The random choices of large scale jitter, made once for both sides. Legend: S side of the sample."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import torch
 from maskrcnn.ops.resize_part import nearest_start
 from maskrcnn.structures.frame import Frame, frame_of_size
 
-SCALES = (0.1, 2.0)  # factor on the size that fits into S x S, drawn uniformly (torchvision's ScaleJitter)
+SCALES = (0.1, 2.0)  # factor on the size that fits into S x S, uniformly distributed (torchvision's ScaleJitter)
 
 
 @dataclass(frozen=True)
 class View:
-    """What is seen of one image.
+    """The part of one image that a sample shows.
 
     Attributes:
         index: of the image.
@@ -46,7 +46,7 @@ class View:
 
 
 def draw_view(index: int, image_hw: tuple[int, int], side: int, rng: np.random.Generator) -> View:
-    """A view of an image of that height and width."""
+    """A random view of an image of that height and width."""
     factor = float(rng.uniform(*SCALES))
     height, width = image_hw
     fitted = min(side / height, side / width) * torch.tensor([factor])  # in float32, as torchvision's transform

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Protocol, TrainSettings
+from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Timing, TrainSettings
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Argv = tyro.conf.Suppress[tuple[str, ...]]
 
-Row = tuple[str, str, str, str, str]
-COLUMNS: Row = ("", "ms", "quartiles", "share", "memory MB")
+TableRow = tuple[str, str, str, str, str]
+COLUMNS: TableRow = ("", "ms", "quartiles", "share", "memory MB")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Predict:
     images: tuple[str, ...] = ()
     """Image files, globs, and folders, whose subfolders are searched too; default: generated images."""
     settings: Annotated[PredictSettings, Flags] = field(default_factory=PredictSettings)
-    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    timing: Annotated[Timing, Flags] = field(default_factory=Timing)
     json: Flag = False
     """Print one JSON object on stdout."""
     argv: Argv = ()
@@ -41,7 +41,7 @@ class Predict:
         files = image_files(self.images)  # before torch: a wrong path is noticed at once
         from maskrcnn.benchmark.predict import bench_predict
 
-        report = bench_predict(files, self.settings, self.protocol, _track)
+        report = bench_predict(files, self.settings, self.timing, _track)
         whole = sum(report.stages["all"])
         rows = _sides("", report.times, report.memory)
         rows += [
@@ -58,7 +58,7 @@ class Train:
     """Compare training steps, with the same weights, images and optimiser."""
 
     settings: Annotated[TrainSettings, Flags] = field(default_factory=TrainSettings)
-    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    timing: Annotated[Timing, Flags] = field(default_factory=Timing)
     json: Flag = False
     """Print one JSON object on stdout."""
     argv: Argv = ()
@@ -66,7 +66,7 @@ class Train:
     def run(self) -> int:
         from maskrcnn.benchmark.train import bench_train
 
-        report = bench_train(self.settings, self.protocol, _track)
+        report = bench_train(self.settings, self.timing, _track)
         return _finish("train", self, report, _sides("", report.times, report.memory), _outcome(report.times))
 
 
@@ -75,7 +75,7 @@ class Kernels:
     """Compare RoIAlign, non-maximum suppression and the encoding of masks."""
 
     settings: Annotated[KernelSettings, Flags] = field(default_factory=KernelSettings)
-    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    timing: Annotated[Timing, Flags] = field(default_factory=Timing)
     json: Flag = False
     """Print one JSON object on stdout."""
     argv: Argv = ()
@@ -83,7 +83,7 @@ class Kernels:
     def run(self) -> int:
         from maskrcnn.benchmark.kernels import bench_kernels
 
-        report = bench_kernels(self.settings, self.protocol, _track)
+        report = bench_kernels(self.settings, self.timing, _track)
         rows = []
         for kernel in report.results:
             rows += _sides(f"{kernel.name}: ", kernel.times, kernel.memory)
@@ -100,7 +100,7 @@ class Loader:
     data: Path | None = None
     """COCO JSON, or its folder; default: generated images with polygons."""
     settings: Annotated[LoaderSettings, Flags] = field(default_factory=LoaderSettings)
-    protocol: Annotated[Protocol, Flags] = field(default_factory=Protocol)
+    timing: Annotated[Timing, Flags] = field(default_factory=Timing)
     json: Flag = False
     """Print one JSON object on stdout."""
     argv: Argv = ()
@@ -108,7 +108,7 @@ class Loader:
     def run(self) -> int:
         from maskrcnn.benchmark.loader import bench_loader
 
-        report = bench_loader(self.data, self.settings, self.protocol, _track)
+        report = bench_loader(self.data, self.settings, self.timing, _track)
         sides = {"ours": report.times.ours, "torchvision": report.times.theirs}
         rows = [_row(side, seconds, memory=_worker_mb(report.memory.get(side))) for side, seconds in sides.items()]
         speed = report.images_per_second()
@@ -126,7 +126,7 @@ def _worker_mb(found: Mapping[int, int] | None) -> str:
     return ", ".join(f"{size / 1e6:.0f} ({count:,})" for count, size in (found or {}).items()) or "-"
 
 
-def _finish(name: str, command: Bench, report: Any, rows: Sequence[Row], outcome: str) -> int:
+def _finish(name: str, command: Bench, report: Any, rows: Sequence[TableRow], outcome: str) -> int:
     """Prints the report. Returns 1 when the results differ, because the speed means nothing then."""
     from rich.table import Table
 
@@ -149,7 +149,7 @@ def _finish(name: str, command: Bench, report: Any, rows: Sequence[Row], outcome
     return 0 if agreement.agree else 1
 
 
-def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) -> list[Row]:
+def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) -> list[TableRow]:
     """A row for each side. Memory is what the first call needs in addition to what was in use before."""
     rows = []
     for side, seconds in (("ours", times.ours), ("torchvision", times.theirs)):
@@ -158,7 +158,7 @@ def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) 
     return rows
 
 
-def _row(name: str, seconds: Iterable[float], share: str = "", memory: str = "") -> Row:
+def _row(name: str, seconds: Iterable[float], share: str = "", memory: str = "") -> TableRow:
     from maskrcnn.benchmark.measure import quartiles
 
     found = {key: _ms(value) for key, value in quartiles(seconds).items()}

@@ -1,4 +1,4 @@
-"""Arrays by name from `.npz`, from HDF5 as Keras writes it, and from safetensors."""
+"""Arrays by name from `.npz`, from HDF5 as Keras writes it, and tensors by name from safetensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,25 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from maskrcnn.errors import MissingPackageError, WeightsError
-from maskrcnn.files.containers import container_of
-from maskrcnn.files.pickle_values import RefusedError, array_of, check_dtype, numbers_or_texts
+from maskrcnn.files.pickle_calls import ElementType, RefusedError, array_of
 
-# Compressed weights keep most of their size; more than this is a file made to fill the memory.
+# Compressed weights keep most of their size: a file that grows more than this was made to fill the memory.
 MAX_GROWTH = 30
 FREE_GROWTH = 1 << 26  # bytes
+MAX_TEXTS = 100_000  # of an array; as texts of Python they take some fifty times as much memory
 
 
-def read_npz(path: Path) -> dict[str, Any]:
-    """The arrays of a `.npz`, compressed or not; those of texts as lists.
+def read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
+    """The arrays of a `.npz`, compressed or not; arrays of texts become lists.
+
+    Args:
+        file: the file at `path`, open for reading.
 
     Raises:
-        WeightsError: truncated, an array of Python objects, or far more data than the size of the file allows.
+        WeightsError: truncated, holds an array of Python objects, or unpacks to far more data than its size justifies.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             _check_growth(path, sum(entry.file_size for entry in entries))
             return {entry.filename.removesuffix(".npy"): _npy(archive, entry) for entry in entries}
@@ -44,27 +47,31 @@ def read_npz(path: Path) -> dict[str, Any]:
 
 def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{entry.filename} is compressed in another way than numpy does")
+        raise ValueError(f"{entry.filename} is compressed by a method that numpy does not use")
     with archive.open(entry) as packed:
-        file = io.BytesIO(packed.read(entry.file_size))  # with the size: an entry may unpack to more than it claims
+        file = io.BytesIO(packed.read(entry.file_size))  # no more than that: an entry may unpack to more than it claims
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{entry.filename} is of version {version}")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
-    check_dtype(dtype)
-    return numbers_or_texts(array_of(bytearray(file.read()), dtype, shape, fortran))
+    array = array_of(file.read(), ElementType(dtype.str), shape, fortran)
+    if array.dtype.kind not in "SU":
+        return array
+    if array.size > MAX_TEXTS:
+        raise ValueError(f"{entry.filename} holds {array.size} texts")
+    return array.tolist()
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays of a Keras file by path, as "group/layer/kernel:0", and the plain attributes of its top.
+    """The arrays of a Keras file by path, such as "group/layer/kernel:0", and the plain attributes of its root.
 
-    What lies below `model_weights`, where `model.save` puts it, is named as `save_weights` does; the state of the
-    optimiser is left out.
+    Weights below `model_weights`, where `model.save` puts them, get the names that `save_weights` gives them; the
+    optimiser's state is left out.
 
     Raises:
         MissingPackageError: h5py is not installed.
-        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or data that lies outside.
+        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or its data lies in another file.
     """
     try:
         import h5py
@@ -121,8 +128,8 @@ def _check_growth(path: Path, size: int) -> None:
     limit = FREE_GROWTH + MAX_GROWTH * path.stat().st_size
     if size > limit:
         raise WeightsError(
-            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size; "
-            "no file of weights does"
+            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size, as no "
+            "file of weights does"
         )
 
 
@@ -130,15 +137,12 @@ def _line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file and its metadata.
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, which lie in the file until they are read, and its metadata.
 
     Raises:
-        WeightsError: the file is missing, empty, truncated or of another kind.
+        WeightsError: the file is truncated or of another kind.
     """
-    path = Path(path)
-    if (container := container_of(path)) != "safetensors":
-        raise WeightsError(f"{path}: expected a safetensors file, found one of the kind {container}")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to; it takes the place of `path` when the block succeeds.
+    """Yields a temporary path beside `path` for writing; it takes the place of `path` when the block succeeds.
 
-    A process killed in the middle, an exception, a full disk: the old file stays as it was. Missing parent
-    folders are made, and a symbolic link stays one: the file that it names is replaced.
+    The old file stays as it was when the process is killed in the middle, when the block raises, or when the disk is
+    full. Missing parent folders are made. A symbolic link stays one: the file that it names is replaced.
 
     The temporary name starts with a dot and keeps the suffix, from which some writers derive the format.
 
@@ -26,7 +26,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
-        # On disk before it gets its name: after a power cut the name must not lead to an empty file.
+        # The data is on disk before it gets its name: after a power cut the name must not lead to an empty file.
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -1,14 +1,16 @@
 """Checkpoints of any framework: what file it is, its tensors by name, and the plain data beside them.
 
-Which framework wrote the file, and what the names mean, is not asked here.
+This module does not ask which framework wrote the file, nor what the names mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short_repr  # a key may be long
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -16,15 +18,14 @@ from torch import Tensor
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.arrays import read_hdf5, read_npz, read_safetensors
-from maskrcnn.files.containers import Container, container_of
-from maskrcnn.files.pickle_scan import unpickle
-from maskrcnn.files.torch_zip import read_torch
+from maskrcnn.files.containers import Container, container_of, open_file
+from maskrcnn.files.pickle_reader import unpickle
+from maskrcnn.files.torch_zip import read_torch_file
 
 # Where the frameworks keep the weights in a training file: the first of these that holds tensors is read.
 # model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
 # PySlowFast; network: ours.
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
-MAX_EXTRA = 100_000  # values in one entry of the plain data
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Checkpoint:
         tensors: by the names of the file, in its order, with its types, on the CPU. `module.` in front of every name
             (DataParallel) is taken off. Large ones may lie in the file until they are read. Names in HDF5 are paths:
             "conv1/conv1/kernel:0".
-        extra: the plain data beside the tensors (numbers, texts, lists and dictionaries of them).
+        extra: the plain data beside the tensors (numbers, texts, lists and dictionaries of them), such as the metadata
+            of safetensors.
         dropped: what was left out: entries that hold other tensors, such as the optimiser's, and the names of
             classes that hold settings or logs.
     """
@@ -56,30 +58,37 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         MissingPackageError: a Keras file, and h5py is not installed.
     """
     path = Path(path)
-    container = container_of(path)
-    extra: Mapping[Any, Any] = {}
-    dropped: tuple[str, ...] = ()
-    content: Any
-    if container == "safetensors":
-        content, extra = read_safetensors(path)
-    elif container == "npz":
-        content = read_npz(path)
-    elif container == "hdf5":
-        content, extra = read_hdf5(path)
-    elif container == "torch":
-        content, dropped = read_torch(path)
-    else:
-        content, dropped = unpickle(path.read_bytes(), str(path))
+    with open_file(path) as file:
+        container = container_of(path, file)
+        content, extra, dropped = _read(path, file, container)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
     found, beside = _find_weights(path, content)
     tensors = {name: _tensor(value) for name, value in found.items() if _is_tensor(value)}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    beside |= {name: value for name, value in found.items() if not _is_tensor(value)} | dict(extra)
+    beside |= {name: value for name, value in found.items() if not _is_tensor(value)} | extra
     plain = {str(name): value for name, value in beside.items() if _is_plain(value)}
     dropped += tuple(str(name) for name in beside if str(name) not in plain)
     return Checkpoint(container, tensors, plain, dropped)
+
+
+def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    """The content of a file, what its container holds beside it, and what was left out."""
+    match container:
+        case "safetensors":
+            return *read_safetensors(path), ()
+        case "hdf5":
+            return *read_hdf5(path), ()
+        case "npz":
+            return read_npz(path, file), {}, ()
+        case "torch":
+            content, dropped = read_torch_file(path, file)
+            return content, {}, dropped
+        case "pickle":
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+                found = unpickle(data, str(path))
+            return found.content, {}, found.dropped
 
 
 def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, Any], dict[Any, Any]]:
@@ -97,14 +106,14 @@ def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, 
         content = content[inner[0]]
     names = [name for name, value in content.items() if _is_tensor(value)]
     if not names:
-        held = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in list(content.items())[:6])
+        held = ", ".join(f"{short_repr(key)}: {type(value).__name__}" for key, value in list(content.items())[:6])
         raise WeightsError(
             f"{path}: expected a dictionary of tensors by name, or one under {', '.join(WEIGHTS_KEYS[:5])}, "
             f"found {{{held or 'nothing'}}}; save model.state_dict()"
         )
     for name in names:
         if not isinstance(name, str):
-            raise WeightsError(f"{path}: expected a dictionary of tensors by name, found the name {name!r}")
+            raise WeightsError(f"{path}: expected a dictionary of tensors by name, found the name {short_repr(name)}")
     return content, beside
 
 
@@ -128,21 +137,9 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it holds only texts, numbers and None, in lists and dictionaries that do not grow without end.
-
-    A list that holds another many times, which holds another many times, is small in the file and endless to whoever
-    prints it.
-    """
-    waiting, count = [value], 1
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting += item
-        elif item is not None and not isinstance(item, str | bytes | bool | int | float | complex):
-            return False
-        count += len(item) if isinstance(item, dict | list | tuple | set | frozenset) else 0
-        if count > MAX_EXTRA:
-            return False
-    return True
+    """Whether it holds only texts, numbers and None, in lists and dictionaries."""
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, str | bytes | bool | int | float | complex)

@@ -1,4 +1,4 @@
-"""Which kind of file holds the weights, told by its content and never by its name."""
+"""The kind of a file of weights, which its content tells and never its name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import codecs
 import difflib
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.torch_zip import LEGACY_MAGIC
@@ -15,12 +17,12 @@ from maskrcnn.files.torch_zip import LEGACY_MAGIC
 Container = Literal["torch", "pickle", "safetensors", "npz", "hdf5"]
 
 EXPECTED = "expected weights: torch (.pth), pickle (.pkl), safetensors, .npz or Keras HDF5 (.h5)"
-SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
+WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
-# How other files begin, what they are, and what would work instead.
+# How other files begin, what they are, and what to do instead.
 FOREIGN = (
     (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
     (rb"\xff\xd8\xff", "a JPEG image", "images go to `maskrcnn predict`"),
@@ -53,39 +55,52 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(([dl]p?\d*\n|[]})tlq])|c[\w.]+\n\w+\n|
 _TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of the table in a checkpoint's .index file
 
 
-def container_of(path: Path) -> Container:
+def container_of(path: Path, file: BinaryIO) -> Container:
     """The kind of a file of weights.
 
+    Args:
+        file: the file at `path`, open for reading.
+
     Raises:
-        WeightsError: missing, a folder, empty, truncated, or of a kind that holds no weights or holds code; says which.
+        WeightsError: empty, truncated, or of a kind that holds no weights or holds code; says which.
+        OSError: the file cannot be read.
     """
-    if not path.is_file():
-        _no_file(path)
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-            file.seek(max(0, path.stat().st_size - 8))
-            tail = file.read(8)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from None
+    head = file.read(4096)
     if not head:
         raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
     if head.startswith(HDF5):
         return "hdf5"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _zip(path)
+        return _zip(path, file)
     if head.startswith(LEGACY_MAGIC):
         return "torch"
     if head[6:9] == b"\0\0{":  # the length of a header in eight bytes, and the header
         return "safetensors"
     if _PICKLE.match(head):
         return "pickle"
-    if tail == _TENSORFLOW_INDEX or re.search(r"\.data-\d+-of-\d+$", path.name):
+    file.seek(max(0, path.stat().st_size - len(_TENSORFLOW_INDEX)))
+    if file.read(len(_TENSORFLOW_INDEX)) == _TENSORFLOW_INDEX or re.search(r"\.data-\d+-of-\d+$", path.name):
         _foreign(path, "a part of a TensorFlow checkpoint", "save its variables by name with numpy.savez")
     for pattern, kind, hint in FOREIGN:
         if re.match(pattern, head, re.DOTALL):
             _foreign(path, kind, hint)
     _text_or_unknown(path, head)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """The open file.
+
+    Raises:
+        WeightsError: there is no such file, it is a folder, or it cannot be read; names what is there.
+    """
+    if not path.is_file():
+        _no_file(path)
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}), {EXPECTED}") from None
 
 
 def _foreign(path: Path, kind: str, hint: str) -> NoReturn:
@@ -100,7 +115,7 @@ def _no_file(path: Path) -> NoReturn:
                 "the folder of a TensorFlow SavedModel",
                 "load it in TensorFlow and save its variables by name with numpy.savez",
             )
-        files = sorted(found.name for found in path.iterdir() if found.suffix in SUFFIXES)
+        files = sorted(found.name for found in path.iterdir() if found.suffix in WEIGHTS_SUFFIXES)
         hint = f"; in it are {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}" if files else ""
         raise WeightsError(f"{path}: is a folder, {EXPECTED}{hint}")
     beside = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -109,9 +124,9 @@ def _no_file(path: Path) -> NoReturn:
     raise WeightsError(f"{path}: no such file{hint}")
 
 
-def _zip(path: Path) -> Container:
+def _zip(path: Path, file: BinaryIO) -> Container:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WeightsError(

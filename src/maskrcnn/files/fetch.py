@@ -1,4 +1,4 @@
-"""Files from the web into a cache folder: resumed, checked, whole or not at all, and used offline afterwards."""
+"""Downloads into a cache folder: resumed, checked, whole or not at all, and used without a network afterwards."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from maskrcnn import __version__
 from maskrcnn.errors import WeightsError
 
 TIMEOUT = 30.0  # seconds without a byte before a connection counts as broken
-ATTEMPTS = 5  # connections in a row that bring nothing
-BAR_AFTER = 2.0  # seconds; what is faster needs no bar
+ATTEMPTS = 5  # connections in a row that may bring nothing
+BAR_AFTER = 2.0  # seconds; faster downloads need no progress bar
 BLOCK = 1 << 20  # bytes
 
-# torchvision and MMDetection end the names of their files in the first digits of the SHA-256; a date is none.
+# torchvision and MMDetection end the names of their files in the first digits of the SHA-256. A date is not one.
 _HASH_IN_NAME = re.compile(r"-(?!20\d{6}\.)([a-f0-9]{8,64})\.")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_folder() -> Path:
-    """$MASKRCNN_CACHE, else `maskrcnn` in the folder that the platform has for caches."""
+    """$MASKRCNN_CACHE, or else `maskrcnn` in the platform's folder for caches."""
     if chosen := os.environ.get("MASKRCNN_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -48,26 +48,26 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
-    """The file behind an address, from the cache folder where it lies there already.
+    """Downloads a file into the cache folder, unless it is there already, and returns its path.
 
-    A broken connection is taken up where it broke, also by a later call. Two processes that want the same file wait
-    for each other. Proxies come from the environment, as everywhere.
+    A download that broke continues where it stopped, also in a later call. Of two processes that want the same file,
+    one waits for the other. Proxies come from the environment.
 
     Args:
         url: http or https.
         size: bytes that the file must have.
-        sha256: hexadecimal digits of its SHA-256, all or the first ones; without it, those in the file's name, as in
+        sha256: hexadecimal digits of its SHA-256, all or the first ones; default: those in the file's name, as in
             `resnet50-11ad3fa6.pth`.
         timeout: seconds without a byte before a connection counts as broken.
 
     Raises:
-        WeightsError: the address is none, the network or the server refuses, the disk is full, or what came is not
-            the file; says what to do.
+        WeightsError: not an address, the network or the server refuses, the disk is full, or another file came; says
+            what to do.
     """
     if not re.match(r"https?://(\[[0-9a-fA-F:.]+\]|[^/\[\]\s]+)", url):
         raise WeightsError(f"{url!r}: expected an address that begins with https:// or http://, or a path to a file")
     name = re.sub(r"[^\w.+=-]", "_", PurePosixPath(unquote(urlsplit(url).path)).name).lstrip(".") or "file"
-    # A folder for each address: model_final.pkl is the name of a hundred files.
+    # Each address has a folder of its own, because a hundred files are called model_final.pkl.
     target = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     found = _HASH_IN_NAME.search(name)
     digest = (sha256 or (found[1] if found else "")).lower()
@@ -81,8 +81,8 @@ def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeo
             if problem := _difference(part, size, digest):
                 part.unlink()
                 raise WeightsError(
-                    f"{url}: what came is not the file: {problem}; it was removed: try again, and if that does not "
-                    "help, the address holds another file or a proxy answers in its place"
+                    f"{url}: another file came: {problem}; it was removed: try again, and if that does not help, the "
+                    "address holds another file or a proxy answers in its place"
                 )
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())  # on disk before it gets its name
@@ -95,7 +95,7 @@ def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeo
 
 
 def _difference(path: Path, size: int | None, digest: str) -> str:
-    """In which way a file is not the one that was asked for, empty where it is."""
+    """How a file differs from the one that was asked for; empty where it does not."""
     if size is not None and path.stat().st_size != size:
         return f"expected {size} bytes, found {path.stat().st_size}"
     if not digest:
@@ -107,7 +107,7 @@ def _difference(path: Path, size: int | None, digest: str) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the system takes the lock away from a process that dies."""
+    """Lets one process at a time in; the system releases the lock of a process that dies."""
     with open(path, "a+b") as file:
         if sys.platform == "win32":
             import msvcrt
@@ -126,7 +126,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _read(response: HTTPResponse) -> bytes:
-    """The next bytes; all that can go wrong becomes a ConnectionError, to be told from trouble with the disk."""
+    """The next bytes. Every failure becomes a ConnectionError, which differs from the errors of the disk."""
     try:
         return response.read1(BLOCK)
     except OSError as error:
@@ -135,18 +135,18 @@ def _read(response: HTTPResponse) -> bytes:
 
 def _disk_full(folder: Path, reason: str) -> NoReturn:
     raise WeightsError(
-        f"the disk of {folder} is full ({reason}); free some space and try again, which goes on where this "
-        "stopped, or set MASKRCNN_CACHE to a folder on another disk"
+        f"the disk of {folder} is full ({reason}); free some space and try again: the download continues where it "
+        "stopped; or set MASKRCNN_CACHE to a folder on another disk"
     ) from None
 
 
 class _Download:
-    """One file on its way: connections until it is whole."""
+    """Downloads one file with as many connections as it takes."""
 
     def __init__(self, url: str, part: Path, size: int | None, timeout: float, can_check: bool) -> None:
         self.url, self.part, self.size, self.timeout = url, part, size, timeout
-        self.state = part.with_name(f"{part.name}.version")  # the server's name for the version that we have a part of
-        # Without a version and without a hash nothing would tell that two halves are of different files.
+        self.state = part.with_name(f"{part.name}.version")  # holds the server's name for the version of our part
+        # Without a version and without a hash nobody would notice that two halves belong to different files.
         if not self.state.is_file() and not can_check:
             part.unlink(missing_ok=True)
 
@@ -155,7 +155,7 @@ class _Download:
 
         Raises:
             WeightsError: the server refuses, cannot be reached, or the connection breaks again and again.
-            OSError: of the disk.
+            OSError: the disk fails.
         """
         failures, reason = 0, ""
         while failures < ATTEMPTS:
@@ -169,7 +169,7 @@ class _Download:
                 with error:
                     if error.code != 416:
                         self._refused(error)
-                # Nothing lies behind our part: it is the whole file, which the checks will tell, or part of another.
+                # The server has nothing behind our part: it is the whole file, which is checked later, or another one.
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     self.state.unlink(missing_ok=True)
                     return
@@ -178,10 +178,10 @@ class _Download:
             except (URLError, HTTPException, TimeoutError, ConnectionError, UnicodeError) as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
                 if failures == 0 and before == self._have() == 0:
-                    break  # no network: say so at once
+                    break  # without a network, further attempts help nothing
             failures = failures + 1 if self._have() <= before else 0
             time.sleep(0.1 * 2**failures)
-        kept = f"{self._have()} bytes are kept, and the next try goes on from there; " if self._have() else ""
+        kept = f"{self._have()} bytes are kept, and the next try continues from there; " if self._have() else ""
         raise WeightsError(
             f"cannot download {self.url} ({reason}); {kept}"
             "without a network, download it on another machine and give the path of the file"
@@ -191,33 +191,33 @@ class _Download:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _connect(self) -> bool:
-        """One connection; whether the file is whole after it."""
+        """Makes one connection; returns whether the file is whole after it."""
         have = self._have()
         headers = {"User-Agent": f"maskrcnn/{__version__}"}
         if have:
             headers["Range"] = f"bytes={have}-"
             if self.state.is_file():
                 headers["If-Range"] = self.state.read_text()
-        # An opener of its own: the one behind urlopen keeps the proxies that it saw first.
+        # Not urlopen, whose opener keeps the proxies that it saw first.
         with build_opener().open(Request(self.url, headers=headers), timeout=self.timeout) as response:
             begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-            goes_on = response.status == 206 and begin is not None and int(begin[1]) == have
-            if response.status == 206 and not goes_on:
-                raise HTTPException("the server sent another part than asked for")
+            continues = response.status == 206 and begin is not None and int(begin[1]) == have
+            if response.status == 206 and not continues:
+                raise HTTPException("the server sent another part than the requested one")
             length = response.headers.get("Content-Length")
-            total = self.size if length is None else int(length) + (have if goes_on else 0)
+            total = self.size if length is None else int(length) + (have if continues else 0)
             self._check(total)
-            if not goes_on:
+            if not continues:
                 version = response.headers.get("ETag") or response.headers.get("Last-Modified")
                 self.state.unlink(missing_ok=True)
                 if version:
                     self.state.write_text(version)
-            with open(self.part, "ab" if goes_on else "wb") as file:
+            with open(self.part, "ab" if continues else "wb") as file:
                 self._copy(response, file, total)
         return total is None or self._have() >= total
 
     def _check(self, total: int | None) -> None:
-        """Before the first byte: is it the right size, and is there space?"""
+        """Checks before the first byte that the size is right and that there is space."""
         if total is None:
             return
         if self.size is not None and total != self.size:
@@ -232,7 +232,7 @@ class _Download:
             _disk_full(self.part.parent, f"the file needs {needed} bytes more, {free} are free")
 
     def _copy(self, response: HTTPResponse, file: BinaryIO, total: int | None) -> None:
-        """The body to the file, with a bar on a terminal."""
+        """Writes the body to the file, and shows a progress bar on a terminal."""
         console = Console(stderr=True)
         bar = Progress(
             TextColumn("{task.description}"),
@@ -260,10 +260,10 @@ class _Download:
     def _refused(self, error: HTTPError) -> NoReturn:
         hints = {
             401: "the file needs a login: download it in a browser and give its path",
-            403: "the server does not give the file to programs: download it in a browser and give its path",
+            403: "the server refuses programs: download the file in a browser and give its path",
             404: "the address is wrong or the file was moved: look for its new address",
             407: "the proxy needs a login: put user and password into https_proxy",
-            429: "the server is asked too often: try again later",
+            429: "the server got too many requests: try again later",
         }
         hint = hints.get(error.code, "the server has a problem: try again later")
         raise WeightsError(f"cannot download {self.url}: the server answers {error.code} {error.reason}; {hint}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,41 +13,62 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+# The image files that are looked for in folders; a file that is named may have any suffix.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 # A decoded image needs three bytes a pixel: this much is 1.5 GB. Larger ones are refused before decoding.
 MOST_PIXELS = 500_000_000
+_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap the sides
 
 
 def read_image(path: Path | str) -> np.ndarray:
     """Decodes an image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
 
-    Grey and palette images become colour, transparency is dropped, of an animation the first frame is taken.
+    Grey and palette images become colour, transparency is dropped, and the first frame of an animation is read.
     16-bit and float grey images are scaled from their own smallest and largest value to 0..255, because such
     files rarely use their whole range.
 
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
     """
-    path = Path(path)
+    with _opened(Path(path)) as image:
+        return as_rgb(image)
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Upright height and width from the file's header alone.
+
+    Raises:
+        ImageError: as of `read_image`, but for damage behind the header.
+    """
+    with _opened(Path(path)) as image:
+        swapped = image.getexif().get(_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image of which only the header is read; what Pillow raises on it in the block becomes an ImageError."""
     if not path.is_file():
         raise ImageError(f"{path}: expected an image, found {'a folder' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: expected an image, found an empty file; get the file again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL's remarks on odd metadata and large images; we have our own limit
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large images; we have our own limit
             with Image.open(path) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ImageError(
                         f"{path}: {image.width} x {image.height} pixels are more than the limit of {MOST_PIXELS}; "
                         "cut the image into tiles"
                     )
-                return as_rgb(image)
+                yield image
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{path}: expected an image, found a file of another kind") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}; cut the image into tiles") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what PIL's decoders raise for broken files
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for broken files
         raise ImageError(f"{path}: the image cannot be decoded ({error}); it may be truncated") from None
 
 
@@ -66,23 +88,9 @@ def as_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         return _stretched(np.asarray(image))
     if image.mode != "RGB":
-        # A palette with transparency goes through RGBA: PIL warns about the direct way.
+        # A palette with transparency becomes RGBA first: Pillow warns about the direct conversion.
         image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     return np.array(image)
-
-
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Upright height and width from the file's header alone.
-
-    Raises:
-        ImageError: the file is missing or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: the image cannot be opened ({error})") from None
 
 
 def image_files(inputs: Sequence[str | Path]) -> list[Path]:
@@ -95,13 +103,15 @@ def image_files(inputs: Sequence[str | Path]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         elif path.is_file():
             matches = [path]
         else:
             matches = sorted(Path(name) for name in glob.glob(str(item), recursive=True) if Path(name).is_file())
         if not matches:
-            what = f"no images in the folder ({', '.join(sorted(SUFFIXES))})" if path.is_dir() else "nothing there"
+            what = (
+                f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "nothing there"
+            )
             raise ImageError(f"{item}: expected an image, a folder of images or a glob, found {what}")
         found.update(dict.fromkeys(matches))
     return list(found)

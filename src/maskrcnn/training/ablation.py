@@ -1,6 +1,7 @@
-"""The paper's ablations as one table: each row a change of one base configuration, trained and evaluated several times.
+"""The paper's ablations as one table. Each row changes one base configuration and is trained and evaluated several
+times.
 
-The numbers of the paper are those of its tables 2, 3 and 6 (COCO minival, ResNet-50 unless a row says otherwise).
+The paper's figures come from its tables 2, 3 and 6 (COCO minival, ResNet-50 unless a row says otherwise).
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ Metric = Literal["masks", "boxes", "keypoints"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line; the first of each table is the one that the others of it are compared with.
+class AblationRow:
+    """One line of a table. The other rows of a table are compared with its first one, their reference.
 
     Attributes:
-        change: from the base configuration, a pyramid with sigmoid masks, to this row's.
-        metric: whose AP counts.
+        change: makes this row's configuration from the base one, a pyramid with sigmoid masks.
+        metric: what the AP is taken of.
         paper: that AP in the paper, in percent.
     """
 
@@ -40,7 +41,7 @@ class Row:
     paper: float
 
     @property
-    def reference(self) -> Row:
+    def reference(self) -> AblationRow:
         return next(other for other in ROWS if other.table == self.table)
 
 
@@ -49,7 +50,9 @@ def _deeper(config: Config) -> Config:
     backbone = config.model.resnet
     depth: Any = {10: 18, 18: 34, 34: 50, 50: 101, 101: 152}.get(backbone.depth)
     if depth is None:
-        raise ConfigError(f"the ablation of the backbone needs a deeper ResNet than {backbone.depth}; there is none")
+        raise ConfigError(
+            f"the ablation of the backbone needs a deeper ResNet than {backbone.depth}, and there is none"
+        )
     return _model(config, backbone=replace(backbone, depth=depth))
 
 
@@ -70,29 +73,33 @@ def _keypoints(config: Config) -> Config:
 
 
 ROWS = (
-    Row("backbone", "C4", with_c4, "masks", 30.3),
-    Row("backbone", "C4, deeper", lambda c: with_c4(_deeper(c)), "masks", 32.7),
-    Row("backbone", "FPN", lambda c: c, "masks", 33.6),
-    Row("backbone", "FPN, deeper", _deeper, "masks", 35.4),
-    Row("mask loss", "sigmoid", with_c4, "masks", 30.3),
-    Row("mask loss", "softmax", lambda c: _mask(with_c4(c), loss="softmax"), "masks", 24.8),
-    Row("mask classes", "class-specific", with_c4, "masks", 30.3),
-    Row("mask classes", "class-agnostic", lambda c: _mask(with_c4(c), class_agnostic=True), "masks", 29.7),
-    Row("RoI layer, stride 16", "RoIAlign, average", with_c4, "masks", 30.3),
-    Row("RoI layer, stride 16", "RoIAlign, max", lambda c: _rois(with_c4(c), reduce="max"), "masks", 30.2),
-    Row("RoI layer, stride 16", "RoIWarp, average", lambda c: _rois(with_c4(c), op="warp"), "masks", 27.1),
-    Row("RoI layer, stride 16", "RoIWarp, max", lambda c: _rois(with_c4(c), op="warp", reduce="max"), "masks", 27.2),
-    Row("RoI layer, stride 16", "RoIPool", lambda c: _rois(with_c4(c), op="pool", reduce="max"), "masks", 26.9),
-    Row("RoI layer, stride 32", "RoIAlign", with_c5, "masks", 30.9),
-    Row("RoI layer, stride 32", "RoIPool", lambda c: _rois(with_c5(c), op="pool", reduce="max"), "masks", 23.6),
-    Row("RoI layer, stride 32, boxes", "RoIAlign", with_c5, "boxes", 34.0),
-    Row("RoI layer, stride 32, boxes", "RoIPool", lambda c: _rois(with_c5(c), op="pool", reduce="max"), "boxes", 28.2),
-    Row("mask branch", "FCN", lambda c: c, "masks", 33.6),
-    Row("mask branch", "MLP", lambda c: _mask(c, kind="mlp", norm="none"), "masks", 31.5),
-    Row("boxes", "with masks", _mask, "boxes", 38.2),
-    Row("boxes", "without masks", lambda c: _model(c, mask_head=None), "boxes", 37.3),
-    Row("keypoints", "alone", lambda c: _keypoints(_model(c, mask_head=None)), "keypoints", 64.2),
-    Row("keypoints", "with masks", lambda c: _mask(_keypoints(c)), "keypoints", 64.7),
+    AblationRow("backbone", "C4", with_c4, "masks", 30.3),
+    AblationRow("backbone", "C4, deeper", lambda c: with_c4(_deeper(c)), "masks", 32.7),
+    AblationRow("backbone", "FPN", lambda c: c, "masks", 33.6),
+    AblationRow("backbone", "FPN, deeper", _deeper, "masks", 35.4),
+    AblationRow("mask loss", "sigmoid", with_c4, "masks", 30.3),
+    AblationRow("mask loss", "softmax", lambda c: _mask(with_c4(c), loss="softmax"), "masks", 24.8),
+    AblationRow("mask classes", "class-specific", with_c4, "masks", 30.3),
+    AblationRow("mask classes", "class-agnostic", lambda c: _mask(with_c4(c), class_agnostic=True), "masks", 29.7),
+    AblationRow("RoI layer, stride 16", "RoIAlign, average", with_c4, "masks", 30.3),
+    AblationRow("RoI layer, stride 16", "RoIAlign, max", lambda c: _rois(with_c4(c), reduce="max"), "masks", 30.2),
+    AblationRow("RoI layer, stride 16", "RoIWarp, average", lambda c: _rois(with_c4(c), op="warp"), "masks", 27.1),
+    AblationRow(
+        "RoI layer, stride 16", "RoIWarp, max", lambda c: _rois(with_c4(c), op="warp", reduce="max"), "masks", 27.2
+    ),
+    AblationRow("RoI layer, stride 16", "RoIPool", lambda c: _rois(with_c4(c), op="pool", reduce="max"), "masks", 26.9),
+    AblationRow("RoI layer, stride 32", "RoIAlign", with_c5, "masks", 30.9),
+    AblationRow("RoI layer, stride 32", "RoIPool", lambda c: _rois(with_c5(c), op="pool", reduce="max"), "masks", 23.6),
+    AblationRow("RoI layer, stride 32, boxes", "RoIAlign", with_c5, "boxes", 34.0),
+    AblationRow(
+        "RoI layer, stride 32, boxes", "RoIPool", lambda c: _rois(with_c5(c), op="pool", reduce="max"), "boxes", 28.2
+    ),
+    AblationRow("mask branch", "FCN", lambda c: c, "masks", 33.6),
+    AblationRow("mask branch", "MLP", lambda c: _mask(c, kind="mlp", norm="none"), "masks", 31.5),
+    AblationRow("boxes", "with masks", _mask, "boxes", 38.2),
+    AblationRow("boxes", "without masks", lambda c: _model(c, mask_head=None), "boxes", 37.3),
+    AblationRow("keypoints", "alone", lambda c: _keypoints(_model(c, mask_head=None)), "keypoints", 64.2),
+    AblationRow("keypoints", "with masks", lambda c: _mask(_keypoints(c)), "keypoints", 64.7),
 )
 TABLES = tuple(dict.fromkeys(row.table for row in ROWS))
 
@@ -101,7 +108,7 @@ TABLES = tuple(dict.fromkeys(row.table for row in ROWS))
 class Measured:
     """A measured row: AP of each seed in percent, and of its reference row in the order of the same seeds."""
 
-    row: Row
+    row: AblationRow
     ap: tuple[float, ...]
     reference: tuple[float, ...]
 
@@ -111,16 +118,16 @@ class Measured:
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds of the difference, 0 of one seed."""
-        return _deviation(self._differences())
+        """Standard deviation of the difference over the seeds, 0 for one seed."""
+        return _std(self._differences())
 
     @property
     def paper_difference(self) -> float:
         return self.row.paper - self.row.reference.paper
 
     def verdict(self) -> str:
-        """Whether the paper's direction shows: a difference counts when it is larger than its spread, for which it
-        takes two seeds."""
+        """Whether the difference has the paper's direction. It counts when it is larger than its spread, which needs
+        two seeds or more."""
         if self.row is self.row.reference:
             return "reference"
         if len(self.ap) == 1:
@@ -135,7 +142,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Runs:
-    """Where an ablation trains: the base configuration, the data, the folder, and what the weights begin from."""
+    """The base configuration of an ablation, its data, its folder, and the weights from which training starts."""
 
     base: Config
     data: Path
@@ -143,8 +150,8 @@ class Runs:
     out: Path
     weights: str | None = None
 
-    def score(self, row: Row, seed: int, say: Callable[[str], None]) -> float:
-        """AP of one run in percent, read from the folder when an earlier call has trained it.
+    def score(self, row: AblationRow, seed: int, say: Callable[[str], None]) -> float:
+        """AP of one run in percent, which is read from the folder where an earlier call has trained it.
 
         Raises:
             TrainingError: the run was interrupted.
@@ -158,10 +165,10 @@ class Runs:
         result = folder / "result.json"
         if not result.exists():
             resume = (folder / "last.ckpt").exists()
-            say(f"{row.table}: {row.name}, seed {seed}, {'going on' if resume else 'beginning'} in {folder}")
+            say(f"{row.table}: {row.name}, seed {seed}, {'continued' if resume else 'started'} in {folder}")
             summary = train(config, self.data, out=folder, weights=self.weights, resume=resume)
             if not summary.finished:
-                raise TrainingError(f"{folder} was interrupted; the same command goes on with it")
+                raise TrainingError(f"{folder} was interrupted; the same command continues it")
             report = evaluate(summary.model, self.val)
             with atomic_write(result) as temporary:
                 figures = {"row": f"{row.table}: {row.name}", "seed": seed, "seconds": summary.seconds}
@@ -169,14 +176,14 @@ class Runs:
         figures = json.loads(result.read_text(encoding="utf-8"))[row.metric]
         return 100 * float(figures["AP"] or 0.0)
 
-    def measure(self, row: Row, seeds: int, say: Callable[[str], None] = print) -> Measured:
-        """A row and the one that it is compared with, each trained `seeds` times; raises as `score`."""
+    def measure(self, row: AblationRow, seeds: int, say: Callable[[str], None] = print) -> Measured:
+        """A row and its reference, each trained `seeds` times; raises as `score`."""
         own = tuple(self.score(row, seed, say) for seed in range(seeds))
         return Measured(row, own, tuple(self.score(row.reference, seed, say) for seed in range(seeds)))
 
 
 def markdown(measured: list[Measured]) -> str:
-    """The table: AP and difference to the reference row, mean and standard deviation, beside the paper's."""
+    """The table: mean and standard deviation of the AP and of the difference to the reference, beside the paper's."""
     lines = [
         "| table | row | AP | difference | paper AP | paper difference | direction |",
         "|---|---|---|---|---|---|---|",
@@ -185,7 +192,7 @@ def markdown(measured: list[Measured]) -> str:
         first = m.row is m.row.reference
         difference = "" if first else f"{m.difference:+.1f} ± {m.spread:.1f}"
         paper = "" if first else f"{m.paper_difference:+.1f}"
-        ap = f"{statistics.fmean(m.ap):.1f} ± {_deviation(m.ap):.1f}"
+        ap = f"{statistics.fmean(m.ap):.1f} ± {_std(m.ap):.1f}"
         lines.append(
             f"| {m.row.table} | {m.row.name} | {ap} | {difference} | {m.row.paper:.1f} | {paper} | {m.verdict()} |"
         )
@@ -220,34 +227,22 @@ def _draw(measured: list[Measured], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 1.2 + 0.42 * len(measured)), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, whatever the user's settings
+    FigureCanvasAgg(figure)  # draws without a window, whatever the user's settings
     axes = figure.add_subplot()
     places = range(len(measured))
-    axes.barh(
-        [place - 0.2 for place in places],
-        [m.difference for m in measured],
-        height=0.4,
-        xerr=[m.spread for m in measured],
-        capsize=3,
-        color="#4361ee",
-        label="here",
-    )
-    axes.barh(
-        [place + 0.2 for place in places],
-        [m.paper_difference for m in measured],
-        height=0.4,
-        color="#c4c9d4",
-        label="paper",
-    )
+    ours, spreads = [m.difference for m in measured], [m.spread for m in measured]
+    upper, lower = [place - 0.2 for place in places], [place + 0.2 for place in places]
+    axes.barh(upper, ours, height=0.4, xerr=spreads, capsize=3, color="#4361ee", label="here")
+    axes.barh(lower, [m.paper_difference for m in measured], height=0.4, color="#c4c9d4", label="paper")
     axes.axvline(0, color="#111827", linewidth=0.8)
     axes.set_yticks(list(places), [f"{m.row.name} against {m.row.reference.name}\n({m.row.table})" for m in measured])
     axes.invert_yaxis()
-    axes.set_xlabel("difference in AP, points; bars of ours end in their standard deviation over the seeds")
+    axes.set_xlabel("difference in AP, points; our bars show the standard deviation over the seeds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
 
-def _deviation(values: Sequence[float]) -> float:
+def _std(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -38,10 +38,10 @@ class Progress:
 def save_checkpoint(
     out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config, progress: Progress
 ) -> None:
-    """Writes `out/last.ckpt`. Random draws need no state: they are derived from the seed and the step.
+    """Writes `out/last.ckpt`. Random numbers need no state: they are derived from the seed and the step.
 
     Raises:
-        TrainingError: the file cannot be written; the one before it is untouched.
+        TrainingError: the file cannot be written; the previous one is kept.
     """
     state = {
         "config": config_to_dict(config),
@@ -56,13 +56,13 @@ def save_checkpoint(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what torch and safetensors raise when a disk is full into a TrainingError that says how to go on."""
+    """Turns what torch and safetensors raise when a disk is full into a TrainingError that says how to continue."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingError(
-            f"{path}: cannot write ({str(error).splitlines()[0]}); what was written before is untouched: "
-            "free some space and go on with --resume"
+            f"{path}: cannot write ({str(error).splitlines()[0]}); the previous file is kept: "
+            "free some space and continue with --resume"
         ) from error
 
 
@@ -81,7 +81,7 @@ def load_checkpoint(out: Path, network: MaskRCNN, optimiser: torch.optim.Optimiz
         if stored != config:
             raise TrainingError(f"{path}: {_difference(stored, config)}; resume with the settings the run began with")
         fill(network, state["network"], str(path))
-        # A copy: what the optimiser keeps must not lie in the file that the next save replaces.
+        # A copy, because the tensors that the optimiser keeps must not lie in the file that the next save replaces.
         optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
         return Progress(state["step"], state["best"])
     except (KeyError, TypeError, WeightsError) as error:

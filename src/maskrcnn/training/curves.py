@@ -10,7 +10,7 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.visualise import PALETTE
+from maskrcnn.visualise.palette import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ def curves(metrics: Path, out: Path) -> None:
     """The losses, the learning rate and the validation AP of a run as a PNG.
 
     Args:
-        metrics: the run's JSON lines. A line cut off, the last one of a killed run, is passed over.
+        metrics: the run's JSON lines. Lines that are no JSON are ignored, such as the cut last line of a killed run.
         out: the picture.
 
     Raises:
@@ -38,7 +38,7 @@ def curves(metrics: Path, out: Path) -> None:
     style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.style.context(["default", style]):
         figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
-        FigureCanvasAgg(figure)  # no window, whatever the user's settings
+        FigureCanvasAgg(figure)  # draws without a window, whatever the user's settings
         grid = figure.add_gridspec(2, 2 if evaluations else 1, height_ratios=(3, 1))
         losses = figure.add_subplot(grid[0, 0])
         _plot_losses(losses, steps)
@@ -57,7 +57,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{path}: expected the metrics of a run, cannot be read ({error.strerror})") from None
+        raise DataError(f"{path}: the metrics of a run cannot be read ({error.strerror})") from None
     lines = []
     for line in text.splitlines():
         try:
@@ -70,7 +70,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
-    """Every loss: as measured, faint, and smoothed."""
+    """Every loss twice: the measured values in a faint colour, and their moving average."""
     names = ["loss", *dict.fromkeys(name for line in steps for name in line if name.startswith("loss_"))]
     colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
     for name, colour in zip(names, colours, strict=False):
@@ -79,14 +79,8 @@ def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
         smooth = _smoothed(values, span=len(values) // 25)
         label = "sum" if name == "loss" else name.removeprefix("loss_").replace("_", " ")
         axes.plot(x, values, color=colour, alpha=0.22, linewidth=0.8)
-        axes.plot(
-            x,
-            smooth,
-            color=colour,
-            linewidth=1.6,
-            label=f"{label}  {smooth[-1]:.3f}",
-            marker="." if len(x) == 1 else "",
-        )
+        marker = "." if len(x) == 1 else ""
+        axes.plot(x, smooth, color=colour, linewidth=1.6, marker=marker, label=f"{label}  {smooth[-1]:.3f}")
     axes.set(title="Training losses")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, ncols=2)
@@ -111,7 +105,7 @@ def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
 
 
 def _smoothed(values: np.ndarray, span: int) -> np.ndarray:
-    """The mean of each value and up to `span` neighbours at either side."""
+    """(N,) the mean of each value and up to `span` neighbours on each side."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     starts, ends = np.maximum(0, places - span), np.minimum(len(values), places + span + 1)

@@ -11,7 +11,7 @@ from maskrcnn.config import TrainConfig
 
 
 def build_optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum or AdamW over the trainable parameters; vectors (biases, norms) are not decayed."""
+    """SGD with momentum or AdamW for the trainable parameters; vectors (biases, norms) have no weight decay."""
     trainable = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -23,7 +23,7 @@ def build_optimiser(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The rate of a step counted from 0: linear warm-up from a thousandth, then drops by 10 or a cosine to 0."""
+    """The learning rate of a step, counted from 0: linear warm-up from a thousandth, then steps of 1/10 or a cosine."""
     if step < config.warmup_steps:
         return config.learning_rate * (0.001 + 0.999 * step / config.warmup_steps)
     if config.schedule == "cosine":

@@ -1,4 +1,4 @@
-"""What a person sees while training, and the metrics file that a machine reads."""
+"""The progress of training: a bar or lines for people, and the metrics file for programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 METRICS = "metrics.jsonl"
 
-T = TypeVar("T")
+_Item = TypeVar("_Item")
 
 
 class TrainingBar:
-    """A bar on standard error with every loss, images a second and time left; plain lines without a terminal."""
+    """A progress bar on standard error with every loss, images a second and the time left; without a terminal it prints
+    lines."""
 
     def __init__(self, total: int, start: int) -> None:
         self.console = Console(stderr=True)
@@ -56,8 +57,8 @@ class TrainingBar:
             minutes, seconds = divmod(int(seconds_left), 60)
             self.console.print(f"step {step}/{self.total} {text} left {minutes}:{seconds:02d}", soft_wrap=True)
 
-    def track(self, items: Iterable[T], total: int) -> Iterator[T]:
-        """The items, with a second bar below the first."""
+    def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
+        """Yields the items, and shows a second bar below the first one meanwhile."""
         task = self._bar.add_task("evaluating", total=total)
         for count, item in enumerate(items, start=1):
             yield item
@@ -69,7 +70,7 @@ class TrainingBar:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line. A resumed run drops the lines after the step it resumes from."""
+    """`metrics.jsonl`: one JSON object a line. A resumed run removes the lines after the step from which it resumes."""
 
     def __init__(self, out: Path, start: int) -> None:
         self.path = out / METRICS

@@ -8,7 +8,7 @@ from typing import Any
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import read_checkpoint
-from maskrcnn.files.containers import SUFFIXES
+from maskrcnn.files.containers import WEIGHTS_SUFFIXES
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.named import downloaded, local_file
 
@@ -53,7 +53,7 @@ def imagenet_file(source: Path | str) -> Path:
 def is_file(source: Path | str) -> bool:
     """Whether a source is meant as a path or an address, and not as a name in torchvision's list."""
     path = Path(source)
-    return path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1
+    return path.exists() or path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1
 
 
 def load_timm(backbone: TimmBackbone, source: Path | str) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.files.arrays import read_safetensors
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
@@ -43,10 +43,11 @@ def open_model(path: Path | str) -> tuple[MaskRCNN, Config, dict[str, Any]]:
     Raises:
         WeightsError: the file is missing, truncated, of another kind, or does not fit its own config.
     """
-    tensors, metadata = read_safetensors(path)
+    checkpoint = read_checkpoint(path)
+    tensors, metadata = checkpoint.tensors, checkpoint.extra
     if METADATA_KEY not in metadata:
         raise WeightsError(
-            f"{path}: expected a model file of this package, found a safetensors file without its header "
+            f"{path}: expected a model file of this package, found one without its header "
             f"({len(tensors)} tensors); backbone weights go to `maskrcnn train --weights`"
         )
     try:

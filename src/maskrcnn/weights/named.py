@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.containers import SUFFIXES
+from maskrcnn.files.containers import WEIGHTS_SUFFIXES
 from maskrcnn.files.fetch import fetch
 
 
@@ -85,7 +85,7 @@ def local_file(source: Path | str) -> Path:
         entry = named_weights().get(str(source))
         return downloaded(str(source) if entry is None else entry.url)
     frameworks = {name.split("/")[0] for name in named_weights()}
-    if path.suffix in SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
+    if path.suffix in WEIGHTS_SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
         return path  # whoever opens it says that it is missing
     names = {name.rpartition("/")[2]: name for name in named_weights()}  # the last part is what people remember
     near = [names[last] for last in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.pickle_scan import MAX_DEPTH, unpickle
-from maskrcnn.files.pickle_values import HARMLESS, Global
+from maskrcnn.files.pickle_calls import HARMLESS
+from maskrcnn.files.pickle_reader import MAX_DEPTH, unpickle
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -73,6 +73,8 @@ values = st.recursive(
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype.newbyteorder("=") == b.dtype.newbyteorder("=") and np.array_equal(a, b, equal_nan=True)
+    if isinstance(a, frozenset):
+        return isinstance(b, list) and len(a) == len(b) and a == set(b)
     if isinstance(a, dict):
         return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):
@@ -84,8 +86,9 @@ def same(a: Any, b: Any) -> bool:
 
 @given(values, st.sampled_from(PROTOCOLS))
 def test_plain_values_come_back_at_every_protocol(value: Any, protocol: int) -> None:
-    found, dropped = unpickle(pickle.dumps(value, protocol), "w.pkl")
+    found, dropped, end = unpickle(data := pickle.dumps(value, protocol), "w.pkl")
     assert same(value, found)
+    assert end == len(data)
     assert dropped == ()
 
 
@@ -152,7 +155,7 @@ def test_large_arrays_are_not_copied_and_can_be_written() -> None:
     data = pickle.dumps({str(i): np.full(1_000_000, i, np.uint8) for i in range(20)}, 4)
     unpickle(pickle.dumps(np.zeros(3)), "w.pkl")
     tracemalloc.start()
-    found, _ = unpickle(data, "w.pkl")
+    found = unpickle(data, "w.pkl").content
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 22_000_000
@@ -162,7 +165,7 @@ def test_large_arrays_are_not_copied_and_can_be_written() -> None:
 
 def test_scalars_and_texts_of_numpy_are_plain() -> None:
     value = {"f": np.float32(1.5), "big": np.frombuffer(b"\0\0\0\7", ">i4")[0], "s": np.array(["a", "bc"])}
-    found, _ = unpickle(pickle.dumps(value), "w.pkl")
+    found = unpickle(pickle.dumps(value), "w.pkl").content
     assert found == {"f": 1.5, "big": 7, "s": ["a", "bc"]}
     assert type(found["f"]) is float
 
@@ -216,7 +219,7 @@ def test_a_history_is_left_out(protocol: int) -> None:
     with known_as(History, HISTORY):
         data = pickle.dumps({"log": {"loss": History(), "n": 3}, "w": np.ones(2)}, protocol)
     assert b"getattr" in data
-    found, dropped = unpickle(data, "w.pkl")
+    found, dropped, _ = unpickle(data, "w.pkl")
     assert same(found, {"log": {"n": 3}, "w": np.ones(2)})
     assert dropped == (HISTORY,)
 
@@ -241,11 +244,11 @@ def test_harmless_classes_are_left_out(protocol: int) -> None:
         for value in (plain, OfDict(a=1), OfList([1, 2]), Plain):
             with known_as(value if isinstance(value, type) else type(value), name):
                 data = pickle.dumps({"w": 1, "x": value, "y": [value, (value, 2)]}, protocol)
-            assert unpickle(data, "w.pkl") == ({"w": 1, "y": [(2,)]}, (name,))
+            assert unpickle(data, "w.pkl")[:2] == ({"w": 1, "y": [(2,)]}, (name,))
 
 
 def test_names_that_are_allowed_stand_by_themselves_only() -> None:
-    assert unpickle(b"cnumpy\nndarray\n.", "w.pkl")[0] == Global("numpy.ndarray")
+    assert unpickle(b"cnumpy\nndarray\n.", "w.pkl")[0] == "numpy.ndarray"
     refused(b"cnumpy\nndarray\n((I1000000000\nttR.", "a call of numpy.ndarray")
     refused(b"cbuiltins\nlist\n(]tR.", "a call of builtins.list")
 
@@ -457,14 +460,17 @@ def test_copyreg_of_what_is_not_left_out() -> None:
     "name", [b"collections\nOrderedDict", b"argparse\nNamespace", b"numpy\ndtype", b"numpy\nndarray"]
 )
 def test_the_state_of_a_name_cannot_be_set(name: bytes, state: bytes) -> None:
-    refused(b"c" + name + b"\n" + state + b"b.", "cannot be read")
+    if name == b"argparse\nNamespace":
+        assert unpickle(b"c" + name + b"\n" + state + b"b.", "w.pkl")[:2] == (None, ("argparse.Namespace",))
+    else:
+        refused(b"c" + name + b"\n" + state + b"b.", "cannot be read")
     assert same(unpickle(pickle.dumps({"w": np.ones(2)}), "w.pkl")[0], {"w": np.ones(2)})
 
 
 def test_what_a_dictionary_carries_besides_its_items_is_ignored() -> None:
     """torch's state_dict has `_metadata`; a file may put functions there, under the names of methods."""
     data = b"ccollections\nOrderedDict\n)R}Vitems\ncnumpy\ndtype\nsb."
-    found, _ = unpickle(data, "w.pkl")
+    found = unpickle(data, "w.pkl").content
     assert type(found) is dict
     assert dict(found.items()) == {}
 
@@ -473,7 +479,7 @@ def test_registered_extensions_are_refused(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     copyreg.add_extension("os", "system", 0xF1)
     try:
-        refused(b"\x80\x02\x82\xf1(" + text(command(canary)) + b"tR.", "a registered extension")
+        refused(b"\x80\x02\x82\xf1(" + text(command(canary)) + b"tR.", "the opcode EXT1")
     finally:
         copyreg.remove_extension("os", "system", 0xF1)
     assert not canary.exists()
@@ -518,13 +524,13 @@ def test_calls_with_other_arguments_than_numpys_own() -> None:
 
 
 def bomb(data: bytes) -> None:
-    """Refused within a second and some megabytes."""
+    """Refused within seconds and some megabytes; the memory of many more is measured in `test_hostile_pickles.py`."""
     tracemalloc.start()
     start = time.perf_counter()
     refused(data, "cannot be read")
     seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 30_000_000
+    assert peak < 60_000_000
     assert seconds < 5
 
 
@@ -546,9 +552,9 @@ BOMBS = {
     "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"abc.",
     "short bytes": b"\x80\x04B" + struct.pack("<I", 1 << 31) + b"abc.",
     "integer": b"\x80\x04\x8b" + struct.pack("<I", 1 << 30) + b"abc.",
-    "memo": b"\x80\x02Nr\x00\x00\x00\x01.",
-    "memo as text": b"Np16777216\n.",
-    "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N.",
+    "memo": b"\x80\x02" + b"Nr\x00\x00\x00\x01" + b"0j\x00\x00\x00\x02.",
+    "memo as text": b"Np16777216\n0g1\n.",
+    "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"N",
     "shape": pickle.dumps(np.zeros(7), 2).replace(b"K\x07\x85", b"J\xff\xff\xff\x7f\x85"),
     "shape and nothing": PYTHON_2[0]
     .replace(b"(I2\n", b"(I0\nI99999999999\nI99999999999\n")
@@ -574,19 +580,33 @@ def test_bombs_of_what_is_shared(make: Callable[[], bytes]) -> None:
 
 
 def test_bombs_are_told_from_damage() -> None:
+    keys_of_hash_0 = pickle.dumps({i * ((1 << 61) - 1): None for i in range(1, 5003)})
     refused(BOMBS["shape"], r"an array of shape \(2147483647,\) and type float64 needs 17179869176 bytes, found 56")
     refused(BOMBS["deep lists"], f"nested deeper than {MAX_DEPTH}")
-    refused(BOMBS["memo"], "memo entry 16777216 after 0")
+    refused(keys_of_hash_0, "more than 5000 keys that are large numbers")
 
 
-def test_lists_of_shared_lists_take_no_time() -> None:
+def test_lists_that_would_grow_without_end_are_refused() -> None:
+    """Each list holds the next one ten times: small in the file, and endless to whoever prints or copies it."""
     level: list[Any] = [1]
-    for _ in range(MAX_DEPTH - 5):
+    for _ in range(50):
         level = [level] * 10
-    found, _ = unpickle(pickle.dumps(level), "w.pkl")
-    assert len(found) == 10
+    refused(pickle.dumps(level), "more memory than a file of its size justifies")
 
 
-def test_too_many_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskrcnn.files.pickle_scan.MAX_OPCODES", 100)
-    refused(b"N0" * 60 + b"N.", "more than 100 opcodes")
+def test_values_that_occur_several_times_are_one() -> None:
+    level: list[Any] = [1]
+    found = unpickle(pickle.dumps([level, level, (level, level)]), "w.pkl").content
+    assert found == [[1], [1], ([1], [1])]
+    assert found[0] is found[1] is found[2][0] is found[2][1]
+
+
+def test_keys_of_real_files() -> None:
+    """torch before 1.6 named the parameters of an optimiser by their addresses; logs have fractions and pairs."""
+    value = {140_234_567_890_123 + 64 * i: i for i in range(4000)} | {0.5: 1, ("loss", 3): 2, None: 3, b"x": 4}
+    assert unpickle(pickle.dumps(value), "w.pkl").content == value
+
+
+def test_a_large_file_may_hold_much() -> None:
+    rows = [[float(i), i / 2, str(i)] for i in range(60_000)]
+    assert unpickle(pickle.dumps({"log": rows}), "w.pkl").content == {"log": rows}

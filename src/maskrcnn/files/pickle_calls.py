@@ -1,0 +1,232 @@
+"""What the names in a pickle may stand for: arrays, plain Python values, and classes that are left out.
+
+The functions of this file take the place of those that a pickle names. Each checks its arguments, which come from the
+file, and builds the value; what it raises of `pickle_reader.DAMAGES` means a damaged file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from reprlib import repr as short_repr  # values of a file may be long, and nested without end
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+Builder = Callable[[tuple[Any, ...]], Any]  # the value of a call from its arguments
+
+
+class RefusedError(Exception):
+    """The file asks for something that is neither an array nor plain data; the text says for what."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class, function or constant that the pickle names, such as `torch.float32`.
+
+    One of `HARMLESS` also stands in the place of the objects of the class.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What a pickle may hold beside arrays and plain values.
+
+    Attributes:
+        calls: functions by name, with what builds their values.
+        names: names that may stand by themselves.
+        persistent_load: what to put in the place of a persistent id; None refuses a pickle that has any.
+    """
+
+    calls: Mapping[str, Builder] = field(default_factory=dict)
+    names: frozenset[str] = frozenset()
+    persistent_load: Callable[[Any], Any] | None = None
+
+
+# Calls that make a dictionary: arguments that are pairs, and items that are set afterwards.
+DICTIONARIES = frozenset({"builtins.dict", "collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
+
+# Names that occur by themselves, as an argument.
+LONE_NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "builtins.float", "builtins.object"})
+
+# Classes in the training files of the frameworks that hold nothing we need: settings, histories, dates and paths.
+# They are left out with all that is in them; what Detectron2 and MMEngine keep as text or plain dictionaries stays.
+HARMLESS = frozenset(
+    {
+        "addict.addict.Dict",
+        "argparse.Namespace",
+        "collections.deque",
+        "core.config.AttrDict",
+        "datetime.date",
+        "datetime.datetime",
+        "datetime.timedelta",
+        "datetime.timezone",
+        "detectron.utils.collections.AttrDict",
+        "detectron2.config.config.CfgNode",
+        "detectron2.structures.boxes.BoxMode",
+        "easydict.EasyDict",
+        "fvcore.common.config.CfgNode",
+        "mmcv.utils.config.Config",
+        "mmcv.utils.config.ConfigDict",
+        "mmengine.config.config.Config",
+        "mmengine.config.config.ConfigDict",
+        "mmengine.config.lazy.LazyAttr",
+        "mmengine.config.lazy.LazyObject",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "omegaconf.base.ContainerMetadata",
+        "omegaconf.base.Metadata",
+        "omegaconf.dictconfig.DictConfig",
+        "omegaconf.listconfig.ListConfig",
+        "omegaconf.nodes.AnyNode",
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "pathlib.PurePosixPath",
+        "pathlib.PureWindowsPath",
+        "pathlib.WindowsPath",
+        "types.SimpleNamespace",
+        "typing.Any",
+        "utils.collections.AttrDict",
+        "yacs.config.CfgNode",
+    }
+)
+# How pickle writes an object, or a method, of a class by a call: allowed for the classes above only.
+OF_A_HARMLESS_CLASS = frozenset({"builtins.getattr", "copyreg._reconstructor", "copyreg.__newobj__"})
+
+
+def is_left_out(value: Any) -> TypeGuard[Name]:
+    """Whether it is a harmless class or an object of one."""
+    return isinstance(value, Name) and value.name in HARMLESS
+
+
+_NUMBER = r"b1|[iu][1248]|f[248]|c8|c16"
+_DTYPE = re.compile(rf"[<>|=]?({_NUMBER}|[SU][1-9]\d{{0,5}})")
+
+
+class ElementType:
+    """A dtype of numpy in the making: pickle gives its byte order after it has made it."""
+
+    def __init__(self, spec: Any) -> None:
+        if not isinstance(spec, str):
+            raise ValueError(f"a type of elements given as {short_repr(spec)}")
+        if spec.lstrip("<>|=").startswith("O"):
+            raise RefusedError("an array of Python objects")
+        if not _DTYPE.fullmatch(spec):
+            raise ValueError(f"arrays of {spec[:20]!r} are not supported")
+        self.dtype = np.dtype(spec)
+
+    def set_order(self, state: Any) -> None:
+        """
+        Args:
+            state: version, byte order, subtype, field names, fields, ...
+        """
+        if len(state) < 5 or state[1] not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+            raise ValueError("arrays of records are not supported")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+def fill_array(array: Any, state: Any) -> int:
+    """Gives an empty array its content, as pickle does after it has made it; returns its bytes.
+
+    The data is copied only where numpy must (few or byte-swapped elements).
+
+    Args:
+        state: version, shape, `ElementType`, whether the order is Fortran's, and the data: bytes, or the Latin-1 text
+            that Python 2 wrote for them.
+
+    Raises:
+        ValueError: the shape does not need exactly the bytes that are there.
+    """
+    _, shape, element_type, fortran, data = state
+    data = data.encode("latin1") if isinstance(data, str) else data
+    if array.size or not isinstance(element_type, ElementType) or not isinstance(data, bytes):
+        raise ValueError("an array without its data")
+    if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
+        raise ValueError(f"an array of shape {short_repr(shape)}")
+    dtype = element_type.dtype
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != len(data):
+        raise ValueError(
+            f"an array of shape {short_repr(shape)} and type {dtype} needs {needed} bytes, found {len(data)}"
+        )
+    if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.str[0]}u4") > sys.maxunicode).any():
+        raise ValueError("an array of texts with characters that do not exist")
+    array.__setstate__((1, shape, dtype, bool(fortran), data))  # numpy's own way to take bytes over without a copy
+    return needed
+
+
+def array_of(data: Any, element_type: Any, shape: Any, fortran: bool) -> NDArray[Any]:
+    """A new array; see `fill_array`."""
+    array: NDArray[Any] = np.empty(0)
+    fill_array(array, (1, shape, element_type, fortran, bytes(data) if isinstance(data, bytearray) else data))
+    return array
+
+
+def _empty_array(args: tuple[Any, ...]) -> NDArray[Any]:
+    if args[0] != Name("numpy.ndarray"):
+        raise ValueError(f"an array of class {short_repr(args[0])}")
+    return np.empty(0, "V1")  # until `fill_array` gives it another type
+
+
+def _frombuffer(args: tuple[Any, ...]) -> NDArray[Any]:
+    data, dtype, shape, order, *axes = args
+    array = array_of(data, dtype, shape, order == "F")
+    return array.transpose(axes[0]) if order == "K" else array
+
+
+def _scalar(args: tuple[Any, ...]) -> Any:
+    dtype, data = args
+    return array_of(data, dtype, (), False).item()
+
+
+def _encode(args: tuple[Any, ...]) -> bytes:
+    text, encoding = args
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise RefusedError(f"_codecs.encode to {short_repr(encoding)}")
+    return text.encode("latin1")
+
+
+def _bytes(args: tuple[Any, ...]) -> bytes:
+    if args not in ((), (b"",)):
+        raise ValueError("bytes of something else than nothing")
+    return b""
+
+
+def _bytearray(args: tuple[Any, ...]) -> bytearray:
+    if not args:
+        return bytearray()
+    return bytearray(args[0] if isinstance(args[0], bytes) else _encode(args))
+
+
+def _complex(args: tuple[Any, ...]) -> complex:
+    real, imaginary = args
+    if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
+        raise ValueError("a complex number of something else than numbers")
+    return complex(real, imaginary)
+
+
+def _set(args: tuple[Any, ...]) -> list[Any]:
+    (items,) = args or ([],)
+    if not isinstance(items, list):
+        raise ValueError("a set of something else than a list")
+    return items
+
+
+# Names are those of Python 3 and of numpy 1; `pickle_machine.py` translates the others.
+CALLS: dict[str, Builder] = {
+    "_codecs.encode": _encode,
+    "builtins.bytearray": _bytearray,
+    "builtins.bytes": _bytes,
+    "builtins.complex": _complex,
+    "builtins.frozenset": _set,
+    "builtins.set": _set,
+    "numpy.core.multiarray._reconstruct": _empty_array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _frombuffer,
+    "numpy.dtype": lambda args: ElementType(args[0]),
+}

@@ -1,0 +1,281 @@
+"""A machine that carries out the opcodes of a pickle without running anything that the pickle names.
+
+Three rules make it safe:
+
+1. It imports nothing. A name must be on the lists of `pickle_calls.py`, whose functions check their arguments and
+   build the values themselves. Objects of classes that are known to be harmless are left out.
+2. Every opcode pays for the memory that it takes. What a file may spend is proportional to its size (`Purse`), and so
+   are memory and time, whatever the file asks for.
+3. Only texts and numbers are hashed, and numbers that could be chosen to collide are limited (`_checked_key`). A set
+   becomes a list.
+
+Python's documentation of `pickle` ("Restricting Globals") asks for less than the first rule. The others are needed
+because Python's own unpickler trusts sizes and hashes, and numpy's and torch's functions trust their arguments.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import sys
+from collections.abc import Callable
+from mmap import mmap
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.files.pickle_calls import (
+    CALLS,
+    DICTIONARIES,
+    HARMLESS,
+    LONE_NAMES,
+    OF_A_HARMLESS_CLASS,
+    Dialect,
+    ElementType,
+    Name,
+    RefusedError,
+    fill_array,
+    is_left_out,
+)
+
+FREE = 40 << 20  # bytes that any file may spend
+GROWTH = 12  # bytes that it may spend for each byte of its size; a list of floats needs 10, arrays need 2
+OPCODE_PRICE = 64  # bytes: an empty list or dictionary and its place in another one
+CALL_PRICE = 1000  # bytes: an empty tensor with all that belongs to it
+MAX_BITS = 1024  # of an integer; the states of random generators have 128
+MAX_KEY_PARTS = 8  # elements of a tuple that is a key
+# Python scatters texts by a secret, but numbers by their value, so that a file can choose numbers that all meet in one
+# place of a dictionary: n of them take n * n / 2 steps. Below this size there are too few such numbers to matter.
+SMALL_KEY = 1 << 24
+MAX_LARGE_KEYS = 5_000
+
+
+class Purse:
+    """The memory that a file may still use. It grows with the file, so that a large file can hold much."""
+
+    def __init__(self, file_bytes: int) -> None:
+        self.left = FREE + GROWTH * file_bytes
+
+    def pay(self, size: int) -> None:
+        """Raises ValueError when the file has spent all."""
+        self.left -= size
+        if self.left < 0:
+            raise ValueError("it needs more memory than a file of its size justifies")
+
+
+class Machine:
+    """Carries out the opcodes of one pickle."""
+
+    def __init__(self, file: io.BytesIO | mmap, purse: Purse, dialect: Dialect) -> None:
+        self.file, self.purse = file, purse
+        self.calls = CALLS | dict(dialect.calls)
+        self.names = self.calls.keys() | DICTIONARIES | LONE_NAMES | dialect.names | HARMLESS | OF_A_HARMLESS_CLASS
+        self.persistent_load = dialect.persistent_load
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+        self.large_keys = 0
+
+    def run(self) -> Any:
+        """The value that the pickle leaves on the stack."""
+        while (code := self.file.read(1)) != b".":
+            if code not in _OPCODES:
+                raise ValueError(f"0x{code.hex()} is no opcode" if code else "it ends early")
+            read_argument, operation = _OPCODES[code]
+            argument = read_argument(self.file)
+            self.purse.pay(OPCODE_PRICE + sys.getsizeof(argument))
+            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+                raise ValueError(f"an integer of {argument.bit_length()} bits")  # Python may refuse to print it
+            operation(self, argument)
+        return self.stack.pop()
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def put(self, index: int) -> None:
+        """Keeps the value on top of the stack under a number."""
+        if not 0 <= index < SMALL_KEY:
+            raise ValueError(f"memo entry {index}")
+        self.memo[index] = self.stack[-1]
+
+    def last(self, count: int) -> list[Any]:
+        """Takes the topmost values off the stack, in the order in which they were pushed."""
+        if len(self.stack) < count:
+            raise ValueError("it takes more values than it gave")
+        taken = self.stack[-count:]
+        del self.stack[-count:]
+        return taken
+
+    def marked(self) -> list[Any]:
+        """Takes off all values above the last mark, and the mark."""
+        mark = self.marks.pop()
+        taken = self.stack[mark:]
+        del self.stack[mark:]
+        return taken
+
+    def extend(self, values: list[Any]) -> None:
+        """Appends to the list on top of the stack."""
+        target = self.stack[-1]
+        if type(target) is list:
+            target += values
+        elif not is_left_out(target):
+            raise ValueError(f"items for a {type(target).__name__}")
+
+    def set_items(self, items: list[Any]) -> None:
+        """Fills the dictionary on top of the stack: key, value, key, value, ..."""
+        target = self.stack[-1]
+        if is_left_out(target):
+            return
+        if type(target) is not dict or len(items) % 2:
+            raise ValueError(f"{len(items)} keys and values for a {type(target).__name__}")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not is_left_out(key):
+                target[self._checked_key(key)] = value
+
+    def push_dictionary(self, items: list[Any]) -> None:
+        self.stack.append({})
+        self.set_items(items)
+
+    def _checked_key(self, key: Any) -> Any:
+        parts = key if type(key) is tuple and len(key) <= MAX_KEY_PARTS else (key,)
+        for part in parts:
+            if part is not None and not isinstance(part, str | bytes | int | float):
+                raise ValueError(f"a key of type {type(part).__name__}")
+        if not (key is None or isinstance(key, str | bytes) or (isinstance(key, int) and abs(key) < SMALL_KEY)):
+            self.large_keys += 1
+            if self.large_keys > MAX_LARGE_KEYS:
+                raise ValueError(f"more than {MAX_LARGE_KEYS} keys that are large numbers, fractions or tuples")
+        return key
+
+    def push_name(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("a name that is not a text")
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        full = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
+        if full not in self.names:
+            raise RefusedError(f"{module}.{name}"[:100])
+        self.stack.append(Name(full))
+
+    def call(self, function: Any, args: Any) -> None:
+        """Pushes the value of a call."""
+        if not isinstance(function, Name) or type(args) is not tuple:
+            raise ValueError("a call of something that is not a name")
+        if function.name in HARMLESS:
+            self.stack.append(function)
+        elif function.name in OF_A_HARMLESS_CLASS:
+            if not args or not is_left_out(args[0]):
+                raise RefusedError(function.name)
+            self.stack.append(args[0])
+        elif function.name in DICTIONARIES:
+            given = args[-1] if args and not isinstance(args[-1], Name) else ()  # a name: defaultdict's factory
+            pairs = given.items() if isinstance(given, dict) else given
+            self.purse.pay(2 * OPCODE_PRICE * len(pairs))
+            self.push_dictionary([part for key, value in pairs for part in (key, value)])
+        elif function.name in self.calls:
+            made = self.calls[function.name](args)
+            self.purse.pay(CALL_PRICE + (made.nbytes if isinstance(made, np.ndarray) else sys.getsizeof(made)))
+            self.stack.append(made)
+        else:
+            raise RefusedError(f"a call of {function.name}")
+
+    def set_state(self, state: Any) -> None:
+        """What pickle does after it has made an object; dictionaries ignore it (torch's have `_metadata`)."""
+        target = self.stack[-1]
+        if isinstance(target, ElementType):
+            target.set_order(state)
+        elif isinstance(target, np.ndarray):
+            self.purse.pay(fill_array(target, state))
+        elif not is_left_out(target) and type(target) is not dict:
+            raise ValueError(f"a state for a {type(target).__name__}")
+
+    def push_persistent(self, pid: Any) -> None:
+        if self.persistent_load is None:
+            raise RefusedError("an object outside of the pickle (a persistent id)")
+        self.purse.pay(CALL_PRICE)
+        self.stack.append(self.persistent_load(pid))
+
+
+Reader = Callable[[Any], Any]
+Operation = Callable[[Machine, Any], None]
+
+
+def _line(file: Any) -> str:
+    line: bytes = file.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError("it ends early")
+    return line[:-1].decode("utf-8")
+
+
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
+
+
+def _text_of_python_2(file: Any) -> str:
+    """A text as Python 2 prints it: in quotes, with other bytes than those of ASCII as \\x.."""
+    line = _line(file)
+    if len(line) < 2 or line[0] not in "'\"" or line[-1] != line[0]:
+        raise ValueError("a text without quotes")
+    return re.sub(r"\\(?:x([0-9a-f]{2})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES[m[2]], line[1:-1])
+
+
+_VALUES = (  # opcodes that carry the value that they push
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+)
+# What each opcode does. The others are refused: instances of Python 2's old classes, extensions, and outside buffers.
+_OPERATIONS: dict[str, Operation] = {
+    **dict.fromkeys(_VALUES, Machine.push),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m.push([])),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE1": lambda m, _: m.push(tuple(m.last(1))),
+    "TUPLE2": lambda m, _: m.push(tuple(m.last(2))),
+    "TUPLE3": lambda m, _: m.push(tuple(m.last(3))),
+    "TUPLE": lambda m, _: m.push(tuple(m.marked())),
+    **dict.fromkeys(("LIST", "FROZENSET"), lambda m, _: m.push(m.marked())),
+    "DICT": lambda m, _: m.push_dictionary(m.marked()),
+    "APPEND": lambda m, _: m.extend(m.last(1)),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m.extend(m.marked())),
+    "SETITEM": lambda m, _: m.set_items(m.last(2)),
+    "SETITEMS": lambda m, _: m.set_items(m.marked()),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.last(1).clear(),
+    "POP_MARK": lambda m, _: m.marked().clear(),
+    "DUP": lambda m, _: m.push(m.stack[-1]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
+    "GLOBAL": lambda m, name: m.push_name(*name),
+    "STACK_GLOBAL": lambda m, _: m.push_name(*m.last(2)),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call(*m.last(2))),
+    "BUILD": lambda m, _: m.set_state(m.stack.pop()),
+    "PERSID": lambda m, pid: m.push_persistent(pid),
+    "BINPERSID": lambda m, _: m.push_persistent(m.stack.pop()),
+}
+# pickletools reads the arguments, but for lines: it warns of escapes, and knows texts in ASCII alone.
+_LINES: dict[str, Reader] = {
+    "GLOBAL": lambda file: [_line(file), _line(file)],
+    "PERSID": _line,
+    "STRING": _text_of_python_2,
+}
+
+
+def _reader(opcode: pickletools.OpcodeInfo) -> Reader:
+    return _LINES.get(opcode.name) or (opcode.arg.reader if opcode.arg else lambda file: None)
+
+
+def _operation(opcode: pickletools.OpcodeInfo) -> Operation:
+    def refuse(machine: Machine, argument: Any) -> None:
+        raise RefusedError(f"the opcode {opcode.name}")
+
+    return _OPERATIONS.get(opcode.name, refuse)
+
+
+_OPCODES: dict[bytes, tuple[Reader, Operation]] = {
+    opcode.code.encode("latin1"): (_reader(opcode), _operation(opcode)) for opcode in pickletools.opcodes
+}

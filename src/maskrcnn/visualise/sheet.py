@@ -1,0 +1,91 @@
+"""Many images on one sheet, each with its annotated objects beside those found.
+
+Legend: H, W of an image, T annotated objects, F found ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from maskrcnn.errors import DataError
+from maskrcnn.structures.instances import Instances
+from maskrcnn.visualise.objects import Style, draw_objects
+from maskrcnn.visualise.palette import INK, PAPER, font
+
+_SHORT_SIDE, _LONG_SIDE = 320, 800  # pixels of an image on the sheet: the least short side and the most long side
+_GAP, _BETWEEN, _CAPTION = 14, 4, 26  # pixels around a pair, between its pictures, and above them
+_SIMILAR_IOU = 0.3  # from this IoU of the boxes a found object takes the colour of an annotated one
+
+
+def contact_sheet(
+    rows: Sequence[tuple[np.ndarray, Instances, Instances]], *, columns: int = 2, min_score: float = 0.5
+) -> np.ndarray:
+    """Pairs of pictures, the truth at the left and the prediction at the right, with captions. Small images are
+    enlarged, large ones are shrunk.
+
+    Args:
+        rows: image (H, W, 3) uint8 RGB, its annotated objects, the objects found.
+        columns: pairs side by side.
+        min_score: found objects below it are left out.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        DataError: no pairs, or objects of an image of another size.
+    """
+    if not rows:
+        raise DataError("contact sheet: expected one or more images, found none")
+    columns = min(columns, len(rows))
+    by_class = len({int(label) for _, *both in rows for one in both for label in one.labels}) > 1
+    pairs = [_pair(image, truth, found, by_class, min_score) for image, truth, found in rows]
+    lines = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
+    heights = [max(pair.height for pair in line) + _GAP for line in lines]
+    width = max(pair.width for pair in pairs) + 2 * _GAP
+    sheet = Image.new("RGB", (columns * width, sum(heights) + _GAP // 2), PAPER)
+    y = _GAP // 2
+    for line, height in zip(lines, heights, strict=True):
+        for column, pair in enumerate(line):
+            sheet.paste(pair, (_GAP + column * width, y))
+        y += height
+    return np.array(sheet)
+
+
+def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool, min_score: float) -> Image.Image:
+    """Both pictures of an image side by side, with their captions above."""
+    enlarge = math.ceil(_SHORT_SIDE / min(image.shape[:2]))
+    shrink = max(1.0, enlarge * max(image.shape[:2]) / _LONG_SIDE)
+    colours = (truth.labels, found.labels) if by_class else (np.arange(len(truth)), _colours(truth.boxes, found.boxes))
+    shown, style = np.flatnonzero(found.scores >= min_score), Style(enlarge, shrink)
+    left = draw_objects(image, truth, np.arange(len(truth)), colours[0], style)
+    right = draw_objects(image, found, shown, colours[1], style)
+    if shrink > 1:
+        left.thumbnail((_LONG_SIDE, _LONG_SIDE))
+        right.thumbnail((_LONG_SIDE, _LONG_SIDE))
+    pair = Image.new("RGB", (2 * left.width + _BETWEEN, left.height + _CAPTION), PAPER)
+    pen = ImageDraw.Draw(pair)
+    for x, picture, kind, count in (
+        (0, left, "truth", len(truth)),
+        (left.width + _BETWEEN, right, "found", len(shown)),
+    ):
+        caption = f"{kind}: {count} object{'' if count == 1 else 's'}"
+        pen.text((x, _CAPTION // 2), caption, fill=INK, font=font(15), anchor="lm")
+        pair.paste(picture, (x, _CAPTION))
+    return pair
+
+
+def _colours(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """(F,) for each found box the position of the most similar of the T annotated ones, or a number after theirs."""
+    numbers = len(truth) + np.arange(len(found))
+    if len(truth) == 0 or len(found) == 0:
+        return numbers
+    low = np.maximum(found[:, None, :2], truth[None, :, :2])
+    high = np.minimum(found[:, None, 2:], truth[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (found, truth)]
+    iou = common / np.maximum(areas[0][:, None] + areas[1] - common, 1e-9)
+    return np.where(iou.max(axis=1) >= _SIMILAR_IOU, iou.argmax(axis=1), numbers)
