@@ -26,7 +26,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
-from maskrcnn.weights.imported import Imported
+from maskrcnn.weights.frameworks.importer import Imported
 from maskrcnn.weights.open import framework_of
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)

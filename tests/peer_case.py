@@ -19,7 +19,7 @@ from maskrcnn.predict import Predictor, TorchBackend, load, preprocess
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.structures.instances import Instances
-from maskrcnn.weights.imported import Imported
+from maskrcnn.weights.frameworks.importer import Imported
 from peer_fixtures import PeerFixture, network_of, pairs_of, relative_error
 
 EVERY = 1 << 16  # more samples than there are candidates: nothing is drawn at random

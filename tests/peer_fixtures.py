@@ -21,7 +21,7 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.polygons import polygons_to_crop
 from maskrcnn.predict import preprocess
-from maskrcnn.weights.imported import Imported
+from maskrcnn.weights.frameworks.importer import Imported
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from maskrcnn.cli.settings import base_settings
 from maskrcnn.config import KeypointHeadConfig
-from maskrcnn.weights.torchvision import export_state
-from maskrcnn.weights.torchvision_config import our_config, with_rules
+from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision.settings import our_config, with_rules
 from small_data import write_small
 from small_network import lively_network, network_config
 

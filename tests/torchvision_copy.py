@@ -13,7 +13,7 @@ from maskrcnn.benchmark.pair import SPREAD, TORCHVISION_CLASSES, enliven, settin
 from maskrcnn.config import Config
 from maskrcnn.predict import Predictor
 from maskrcnn.structures.instances import Instances
-from maskrcnn.weights.torchvision_config import Version, torchvision_config
+from maskrcnn.weights.frameworks.torchvision.settings import Version, torchvision_config
 
 SPREAD_V2 = {
     **{name: value for name, value in SPREAD.items() if ".mask_head." not in name},  # norms spread what these say

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from maskrcnn.config import config_to_dict
+from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.model_file import open_model
-from maskrcnn.weights.torchvision import export_state
-from maskrcnn.weights.torchvision_config import with_rules
 from small_network import lively_network, network_config
 
 

@@ -23,8 +23,8 @@ from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.frame import frame_of_size
-from maskrcnn.weights.torchvision import our_layout, our_names
-from maskrcnn.weights.torchvision_config import Version
+from maskrcnn.weights.frameworks.torchvision.names import our_layout, our_names
+from maskrcnn.weights.frameworks.torchvision.settings import Version
 from torchvision_copy import in_one_batch, torchvision_model, torchvisions_rules
 
 PREDICTIONS = re.compile(r"cls_logits|bbox_pred|cls_score|mask_fcn_logits")

@@ -13,10 +13,10 @@ from maskrcnn.config import Category, Config, ResNetConfig
 from maskrcnn.config.conventions import OURS, TORCHVISION, DetectionRules
 from maskrcnn.config.presets import preset
 from maskrcnn.training.loop import train
+from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.initialise import initialise, with_conventions
 from maskrcnn.weights.model_file import open_model, save_model
-from maskrcnn.weights.torchvision import export_state
-from maskrcnn.weights.torchvision_config import with_rules
 from small_data import write_small
 from small_network import lively_network, network_config
 

@@ -19,12 +19,10 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.weights import detectron2
-from maskrcnn.weights.families import FAMILIES, family_of
+from maskrcnn.weights.frameworks.detectron2 import names as detectron2
+from maskrcnn.weights.frameworks.families import FAMILIES, family_of
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import FRAMEWORKS, framework_of, holds_detector, name_of, open_weights
-from maskrcnn.weights.torchvision import export_state
-from maskrcnn.weights.torchvision_config import with_rules
 from small_network import lively_network, network_config
 
 SETTINGS = {"min_size": 64, "max_size": 96, "categories": ["cat", "dog"], "box_score_thresh": 0.02}

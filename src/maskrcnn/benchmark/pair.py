@@ -16,8 +16,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from maskrcnn.config import Config
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights.torchvision import our_state
-from maskrcnn.weights.torchvision_config import torchvision_config
+from maskrcnn.weights.frameworks.torchvision.names import our_state
+from maskrcnn.weights.frameworks.torchvision.settings import torchvision_config
 
 TORCHVISION_CLASSES = 91  # of torchvision's COCO models, with the background
 EVERYTHING = 10**6  # a sample size that leaves nothing out

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from maskrcnn.config import Config, ResNetConfig, config_from_dict, config_to_dict
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
-from maskrcnn.weights import detectron, detectron2, matterport
+from maskrcnn.weights.frameworks.architecture import SHARED_HEAD
+from maskrcnn.weights.frameworks.detectron import names as detectron
+from maskrcnn.weights.frameworks.detectron2 import names as detectron2
+from maskrcnn.weights.frameworks.importer import other_colours
+from maskrcnn.weights.frameworks.matterport import names as matterport
 from maskrcnn.weights.imagenet import imagenet_file, torchvision_to_ours
-from maskrcnn.weights.imported import other_colours
 from maskrcnn.weights.model_file import fill
-from maskrcnn.weights.shapes import SHARED_HEAD
 
 # The classifier and the training counters of batch norm have no place in a backbone.
 DROPPED = re.compile(

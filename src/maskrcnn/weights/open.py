@@ -12,18 +12,16 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights import (
-    detectron,
-    detectron2,
-    maskrcnn_benchmark,
-    matterport,
-    mmdetection,
-    tensorpack,
-    torchvision,
-)
-from maskrcnn.weights.coco_categories import named_as_coco
-from maskrcnn.weights.families import NO_MASK_RCNN, family_of
-from maskrcnn.weights.imported import Imported, IncompleteError, listed
+from maskrcnn.weights.frameworks.coco_categories import named_as_coco
+from maskrcnn.weights.frameworks.detectron import names as detectron
+from maskrcnn.weights.frameworks.detectron2 import names as detectron2
+from maskrcnn.weights.frameworks.families import NO_MASK_RCNN, family_of
+from maskrcnn.weights.frameworks.importer import Imported, IncompleteError, listed
+from maskrcnn.weights.frameworks.maskrcnn_benchmark import names as maskrcnn_benchmark
+from maskrcnn.weights.frameworks.matterport import names as matterport
+from maskrcnn.weights.frameworks.mmdetection import names as mmdetection
+from maskrcnn.weights.frameworks.tensorpack import names as tensorpack
+from maskrcnn.weights.frameworks.torchvision import names as torchvision
 from maskrcnn.weights.model_file import METADATA_KEY, open_model
 from maskrcnn.weights.named import is_named, local_file, named_weights
 
@@ -43,7 +41,7 @@ READ_ONLY: tuple[ModuleType, ...] = (matterport, maskrcnn_benchmark, detectron, 
 
 def name_of(framework: ModuleType) -> str:
     """`torchvision`, as it is written in provenance and on the command line."""
-    return framework.__name__.rpartition(".")[2]
+    return framework.__name__.split(".")[-2]
 
 
 def open_weights(

@@ -1,0 +1,206 @@
+"""Matterport's Config, and what the shapes of its layers tell, as our config.
+
+The source of every rule is `mrcnn/config.py`, `mrcnn/model.py` and `mrcnn/utils.py` of matterport/Mask_RCNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from maskrcnn.config import (
+    AnchorConfig,
+    BoxHeadConfig,
+    Config,
+    DetectConfig,
+    ImageConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    ResNetConfig,
+    RPNConfig,
+    TrainConfig,
+)
+from maskrcnn.config.conventions import MATTERPORT, Conventions
+from maskrcnn.errors import WeightsError
+from maskrcnn.weights.frameworks.importer import listed
+
+Layers = dict[str, dict[str, Tensor]]  # parameters by their names, by the layer
+
+EPS = 1e-3  # of Keras' batch norm
+XYWH = [1, 0, 3, 2]  # (y, x, h, w) to (x, y, w, h) and back
+
+# What `mrcnn/config.py` has where a model's own configuration is not at hand.
+DEFAULTS: dict[str, Any] = {
+    "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
+    "IMAGE_RESIZE_MODE": "square",
+    "IMAGE_MIN_DIM": 800,
+    "IMAGE_MAX_DIM": 1024,
+    "IMAGE_MIN_SCALE": 0,
+    "MEAN_PIXEL": [123.7, 116.8, 103.9],
+    "RPN_ANCHOR_SCALES": [32, 64, 128, 256, 512],
+    "RPN_ANCHOR_RATIOS": [0.5, 1, 2],
+    "RPN_ANCHOR_STRIDE": 1,
+    "RPN_NMS_THRESHOLD": 0.7,
+    "RPN_TRAIN_ANCHORS_PER_IMAGE": 256,
+    "RPN_BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2],
+    "PRE_NMS_LIMIT": 6000,
+    "POST_NMS_ROIS_TRAINING": 2000,
+    "POST_NMS_ROIS_INFERENCE": 1000,
+    "TRAIN_ROIS_PER_IMAGE": 200,
+    "ROI_POSITIVE_RATIO": 0.33,
+    "MASK_POOL_SIZE": 14,
+    "BBOX_STD_DEV": [0.1, 0.1, 0.2, 0.2],
+    "DETECTION_MAX_INSTANCES": 100,
+    "DETECTION_MIN_CONFIDENCE": 0.7,
+    "DETECTION_NMS_THRESHOLD": 0.3,
+    "LEARNING_RATE": 0.001,
+    "LEARNING_MOMENTUM": 0.9,
+    "WEIGHT_DECAY": 0.0001,
+    "GRADIENT_CLIP_NORM": 5.0,
+    "TRAIN_BN": False,
+}
+# An image of this side is never reached: IMAGE_MAX_DIM bounds nothing but the mode "square".
+NO_LIMIT = 1_000_000
+
+# Layers whose shapes tell the sizes of all.
+TELLING = (
+    "conv1",
+    "res2a_branch2a",
+    "res2a_branch2c",
+    "fpn_c2p2",
+    "rpn_conv_shared",
+    "rpn_class_raw",
+    "mrcnn_class_conv1",
+    "mrcnn_class_logits",
+    "mrcnn_mask_conv1",
+)
+
+
+def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
+    """The config that shapes and settings ask for, and what had to be assumed."""
+    known = {name: value for name, value in DEFAULTS.items() if name not in (settings or {})}
+    use = {**DEFAULTS, **(settings or {})}
+    width = {layer: parts["kernel"].shape[-1] for layer, parts in layers.items() if "kernel" in parts}
+    missing = [layer for layer in TELLING if layer not in width]
+    if missing:
+        raise WeightsError(
+            f"expected a whole Matterport model, found none of its layers {listed(missing)}, which tell the sizes of "
+            "the others; is it a file of the backbone alone?"
+        )
+    classes, anchors = width["mrcnn_class_logits"], width["rpn_class_raw"] // 2
+    _agree("NUM_CLASSES", use.get("NUM_CLASSES", classes), classes, "rows of mrcnn_class_logits")
+    _agree("len(RPN_ANCHOR_RATIOS)", len(use["RPN_ANCHOR_RATIOS"]), anchors, "anchors a cell in rpn_class_raw")
+    _agree("RPN_ANCHOR_STRIDE", use["RPN_ANCHOR_STRIDE"], 1, "the only one that is supported")
+    _agree("BACKBONE_STRIDES", list(use["BACKBONE_STRIDES"]), [4, 8, 16, 32, 64], "the strides of a ResNet")
+    _agree("IMAGE_CHANNEL_COUNT", use.get("IMAGE_CHANNEL_COUNT", 3), 3, "RGB")
+    model = ModelConfig(
+        num_classes=classes - 1,
+        backbone=ResNetConfig(
+            depth=101 if "res4g_branch2a" in layers else 50,
+            width=width["res2a_branch2c"] // 4,
+            stem_width=width["conv1"],
+            bottleneck_width=width["res2a_branch2a"],
+            stride_in_1x1=True,
+            norm_eps=EPS,
+            frozen_stages=0,
+        ),
+        fpn_channels=width["fpn_c2p2"],
+        anchors=AnchorConfig(
+            sizes=tuple((float(scale),) for scale in use["RPN_ANCHOR_SCALES"]),
+            ratios=tuple(1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]),  # width / height there
+        ),
+        rpn=_rpn_config(use, width["rpn_conv_shared"]),
+        box_head=BoxHeadConfig(
+            resolution=layers["mrcnn_class_conv1"]["kernel"].shape[0],
+            hidden=width["mrcnn_class_conv1"],
+            samples=use["TRAIN_ROIS_PER_IMAGE"],
+            positive_fraction=use["ROI_POSITIVE_RATIO"],
+            box_weights=_box_weights(use["BBOX_STD_DEV"]),
+            smooth_l1_beta=1.0,
+        ),
+        mask_head=MaskHeadConfig(
+            resolution=use["MASK_POOL_SIZE"],
+            channels=width["mrcnn_mask_conv1"],
+            samples=use["TRAIN_ROIS_PER_IMAGE"],
+        ),
+        detect=DetectConfig(
+            score_threshold=use["DETECTION_MIN_CONFIDENCE"] or 0.0,
+            nms_iou=use["DETECTION_NMS_THRESHOLD"],
+            max_detections=use["DETECTION_MAX_INSTANCES"],
+        ),
+    )
+    train = TrainConfig(
+        learning_rate=use["LEARNING_RATE"],
+        momentum=use["LEARNING_MOMENTUM"],
+        weight_decay=use["WEIGHT_DECAY"],
+        clip_norm=use["GRADIENT_CLIP_NORM"],
+    )
+    config = Config(model=model, image=_image_config(use), train=train, conventions=_conventions(use))
+    return config, _assumptions(use, known)
+
+
+def _rpn_config(use: Mapping[str, Any], channels: int) -> RPNConfig:
+    return RPNConfig(
+        channels=channels,
+        samples=use["RPN_TRAIN_ANCHORS_PER_IMAGE"],
+        pre_nms_train=use["PRE_NMS_LIMIT"],
+        pre_nms_test=use["PRE_NMS_LIMIT"],
+        post_nms_train=use["POST_NMS_ROIS_TRAINING"],
+        post_nms_test=use["POST_NMS_ROIS_INFERENCE"],
+        nms_iou=use["RPN_NMS_THRESHOLD"],
+        box_weights=_box_weights(use["RPN_BBOX_STD_DEV"]),
+        smooth_l1_beta=1.0,
+    )
+
+
+def _image_config(use: Mapping[str, Any]) -> ImageConfig:
+    """`utils.resize_image`. The mode "none" wants sides that are multiples of 64, which "pad64" leaves as they are."""
+    red, green, blue = use["MEAN_PIXEL"]
+    square, resized = use["IMAGE_RESIZE_MODE"] == "square", use["IMAGE_RESIZE_MODE"] != "none"
+    long_side = use["IMAGE_MAX_DIM"] if square else NO_LIMIT
+    return ImageConfig(
+        short_side=min((use["IMAGE_MIN_DIM"] if resized else None) or 1, long_side),
+        long_side=long_side,
+        divisor=64,
+        mean=(red, green, blue),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def _conventions(use: Mapping[str, Any]) -> Conventions:
+    square, resized = use["IMAGE_RESIZE_MODE"] == "square", use["IMAGE_RESIZE_MODE"] != "none"
+    pixels = replace(
+        MATTERPORT.pixels,
+        letterbox="square" if square else "divisor",
+        min_scale=max(1.0, (use["IMAGE_MIN_SCALE"] if resized else None) or 0.0),
+    )
+    return replace(MATTERPORT, pixels=pixels)
+
+
+def _box_weights(std_dev: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, w, h = (1 / std_dev[i] for i in XYWH)
+    return x, y, w, h
+
+
+def _agree(name: str, found: Any, wanted: Any, what: str) -> None:
+    if found != wanted:
+        raise WeightsError(
+            f"Matterport config: expected {name} {wanted}, {what}, found {found}; does the config belong to this file?"
+        )
+
+
+def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+    assumed = []
+    if defaults:
+        shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
+        assumed.append(f"settings that no config gave are Matterport's defaults: {shown}")
+    if use["TRAIN_BN"] is not False:
+        assumed.append(f"TRAIN_BN is {use['TRAIN_BN']}: in continued training the batch norms rest all the same.")
+    if use["IMAGE_RESIZE_MODE"] == "crop":
+        assumed.append("IMAGE_RESIZE_MODE crop is for training alone: images are resized as in pad64.")
+    if any(weight != 1 for weight in use.get("LOSS_WEIGHTS", {}).values()):
+        assumed.append(f"LOSS_WEIGHTS {use['LOSS_WEIGHTS']} are not kept: every loss counts once.")
+    return tuple(assumed)

@@ -1,0 +1,229 @@
+"""The settings of an MMDetection model: its config, which is Python, read as data and never run.
+
+A config is a row of assignments of literals, `dict(...)`, earlier names and names of the files under `_base_`. The
+sources are MMEngine's and MMCV's `Config.fromfile`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from maskrcnn.errors import ConfigError
+from maskrcnn.weights.frameworks.importer import listed
+
+ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+INSTEAD = "give the config as MMDetection prints it (tools/misc/print_config.py), or none: most files hold their own"
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """A config of MMDetection, .py or .json, with those it names under `_base_` beneath it.
+
+    Raises:
+        ConfigError: missing, not the config of a model, or more than data: functions, loops, conditions.
+    """
+    settings = _read(Path(path), ())
+    if not isinstance(settings.get("model"), Mapping):
+        raise ConfigError(
+            f"{path}: expected a config of MMDetection with a model, found {listed(settings) or 'nothing'}"
+        )
+    return settings
+
+
+def parse_config(text: str, where: str) -> dict[str, Any]:
+    """The assignments in the text of a config, as a file of weights holds it.
+
+    MMCV 1 wrote the files one after another, those under `_base_` first, each below a line with its path.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    settings: dict[str, Any] = {}
+    for part in re.split(r"^\S+\.py$", text, flags=re.MULTILINE):
+        settings = _merged(settings, _parse(part, where, settings))
+    settings.pop("_base_", None)
+    return settings
+
+
+def setting(settings: Any, path: str, default: Any = None) -> Any:
+    """`model.roi_head.bbox_head` of nested dictionaries; `default` where a part is missing or None."""
+    for name in path.split("."):
+        settings = settings.get(name) if isinstance(settings, Mapping) else None
+    return default if settings is None else settings
+
+
+def stages(settings: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
+    """A part that Cascade R-CNN has one of for each stage, and others once; empty where it is missing."""
+    found = setting(settings, path, [])
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def steps(settings: Mapping[str, Any], which: str) -> list[Mapping[str, Any]]:
+    """The steps that an image passes through, `which` "train" or "test"; those that others contain stand for them."""
+    paths = (f"{which}_pipeline", f"{which}_dataloader.dataset.pipeline", f"data.{which}.pipeline")
+    return _flat(next((found for path in paths if (found := setting(settings, path))), []))
+
+
+def _flat(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    result = []
+    for step in pipeline:
+        inner = _flat(step.get("transforms", ()))
+        if step.get("type") == "MultiScaleFlipAug" and "img_scale" in step:  # MMDetection 2 gives the size here
+            sizes = {"img_scale": step["img_scale"]}
+            inner = [{**part, **sizes} if part.get("type") == "Resize" else part for part in inner]
+        result += inner or [step]
+    return result
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """`above`: the files that led here by their `_base_`."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: its _base_ leads back to itself")
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a config of MMDetection, cannot be read: {error}; {INSTEAD}") from None
+    if path.suffix == ".json":
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: expected a config of MMDetection, this is no JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: expected a config of MMDetection, found a {type(content).__name__}")
+        return content
+    names = _parse(text, str(path), None).get("_base_", [])
+    below: dict[str, Any] = {}
+    for name in [names] if isinstance(names, str) else names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{path}: _base_ should name files, found {name!r}")
+        below |= _read(path.parent / name, (*above, path.resolve()))
+    own = _parse(text, str(path), below)
+    own.pop("_base_", None)
+    return _merged(below, own)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` on top of `below`, dictionary by dictionary; one with `_delete_` takes the other's whole place."""
+    result = dict(below)
+    for name, value in above.items():
+        old = result.get(name)
+        if isinstance(value, Mapping):
+            kept = {} if value.get("_delete_") or not isinstance(old, Mapping) else old
+            result[name] = _merged(kept, {key: item for key, item in value.items() if key != "_delete_"})
+        else:
+            result[name] = value
+    return result
+
+
+def _parse(text: str, where: str, base: dict[str, Any] | None) -> dict[str, Any]:
+    """`base`: what `_base_.name` stands for, which assignments may change; None: only `_base_` is wanted."""
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{where}: expected a config of MMDetection, this is no Python: {error}; {INSTEAD}") from None
+    found: dict[str, Any] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement):
+            continue
+        if not isinstance(statement, ast.Assign):
+            _refuse(statement, where)
+        names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        if base is None and "_base_" not in names:
+            continue
+        scope = found if base is None else found | {"_base_": base}
+        try:
+            value = _value(statement.value, scope, where)
+        except ConfigError:
+            raise
+        except (RecursionError, TypeError, ValueError):
+            _refuse(statement, where)
+        for target in statement.targets:
+            if isinstance(target, ast.Name):
+                found[target.id] = value
+            else:
+                _set(target, value, scope, where)
+    return found
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _set(target: ast.expr, value: Any, scope: Mapping[str, Any], where: str) -> None:
+    """`_base_.model.neck = value`, `model['neck'] = value`."""
+    if not isinstance(target, ast.Attribute | ast.Subscript):
+        _refuse(target, where)
+    holder = _value(target.value, scope, where)
+    key = target.attr if isinstance(target, ast.Attribute) else _value(target.slice, scope, where)
+    try:
+        holder[key] = value
+    except (TypeError, IndexError):
+        _refuse(target, where)
+
+
+def _value(node: ast.expr, scope: Mapping[str, Any], where: str) -> Any:
+    def of(inner: ast.expr) -> Any:
+        return _value(inner, scope, where)
+
+    match node:
+        case ast.Constant(value=value):
+            return value
+        case ast.List(elts=items):
+            return [of(item) for item in items]
+        case ast.Tuple(elts=items):
+            return tuple(of(item) for item in items)
+        case ast.Set(elts=[ast.Set(elts=[inner])]):  # {{_base_.name}}
+            return of(inner)
+        case ast.Dict(keys=keys, values=values):
+            result: dict[Any, Any] = {}
+            for key, item in zip(keys, values, strict=True):
+                result |= of(item) if key is None else {of(key): of(item)}
+            return result
+        case ast.Call(func=ast.Name(id="dict"), args=arguments, keywords=keywords):
+            result = {}
+            for argument in arguments:
+                result |= of(argument)
+            for keyword in keywords:
+                result |= of(keyword.value) if keyword.arg is None else {keyword.arg: of(keyword.value)}
+            return result
+        case ast.Name(id=name) if name in scope:
+            return scope[name]
+        case ast.UnaryOp(op=ast.USub(), operand=inner) if isinstance(number := of(inner), int | float):
+            return -number
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
+            pair = of(left), of(right)
+            numbers = all(isinstance(side, int | float) for side in pair)
+            lists = (
+                isinstance(op, ast.Add) and type(pair[0]) is type(pair[1]) and isinstance(pair[0], list | tuple | str)
+            )
+            if numbers or lists:
+                try:
+                    return ARITHMETIC[type(op)](*pair)
+                except (ArithmeticError, ValueError):
+                    _refuse(node, where)
+        case ast.Attribute(value=inner, attr=key) if isinstance(holder := of(inner), Mapping) and key in holder:
+            return holder[key]
+        case ast.Subscript(value=inner, slice=key):
+            try:
+                return of(inner)[of(key)]
+            except (TypeError, KeyError, IndexError):
+                _refuse(node, where)
+    _refuse(node, where)
+
+
+def _refuse(node: ast.AST, where: str) -> NoReturn:
+    raise ConfigError(
+        f"{where}, line {getattr(node, 'lineno', '?')}: expected data (numbers, texts, lists, dict(...), earlier "
+        f"names), found {ast.unparse(node)[:80]!r}, which is not run; {INSTEAD}"
+    )

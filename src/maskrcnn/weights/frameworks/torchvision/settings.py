@@ -1,0 +1,212 @@
+"""torchvision's rules as a config of ours, and the arguments of its constructors that change them.
+
+The sources are torchvision/models/detection (`mask_rcnn.py`, `faster_rcnn.py`, `keypoint_rcnn.py`, `rpn.py`,
+`roi_heads.py`, `transform.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from maskrcnn.config import (
+    AnchorConfig,
+    BoxHeadConfig,
+    Category,
+    Config,
+    HeadNorm,
+    ImageConfig,
+    KeypointHeadConfig,
+    MaskHeadConfig,
+    ModelConfig,
+    ResNetConfig,
+    RPNConfig,
+    config_from_dict,
+    config_to_dict,
+)
+from maskrcnn.config.conventions import TORCHVISION
+from maskrcnn.errors import ConfigError
+from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON, LAST_ID
+
+Version = Literal[1, 2]
+
+# Arguments of torchvision's constructors -> our settings.
+ARGUMENTS = {
+    "min_size": "image.short_side",
+    "max_size": "image.long_side",
+    "rpn_pre_nms_top_n_train": "model.rpn.pre_nms_train",
+    "rpn_pre_nms_top_n_test": "model.rpn.pre_nms_test",
+    "rpn_post_nms_top_n_train": "model.rpn.post_nms_train",
+    "rpn_post_nms_top_n_test": "model.rpn.post_nms_test",
+    "rpn_nms_thresh": "model.rpn.nms_iou",
+    "rpn_fg_iou_thresh": "model.rpn.positive_iou",
+    "rpn_bg_iou_thresh": "model.rpn.negative_iou",
+    "rpn_batch_size_per_image": "model.rpn.samples",
+    "rpn_positive_fraction": "model.rpn.positive_fraction",
+    "box_score_thresh": "model.detect.score_threshold",
+    "box_nms_thresh": "model.detect.nms_iou",
+    "box_detections_per_img": "model.detect.max_detections",
+    "box_fg_iou_thresh": "model.box_head.positive_iou",
+    "box_batch_size_per_image": "model.box_head.samples",
+    "box_positive_fraction": "model.box_head.positive_fraction",
+    "bbox_reg_weights": "model.box_head.box_weights",
+    "image_mean": "image.mean",
+    "image_std": "image.std",
+    # Of parts that are given to the constructors: AnchorGenerator's two, and the eps of FrozenBatchNorm2d.
+    "sizes": "model.anchors.sizes",
+    "aspect_ratios": "model.anchors.ratios",
+    "norm_eps": "model.backbone.norm_eps",
+}
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """Settings that no checkpoint of torchvision holds, from a JSON object: arguments of its constructors by their
+    names (`ARGUMENTS`), and `categories`, the names of the classes without the background, or objects with `id`
+    and `name`.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no JSON object.
+    """
+    try:
+        settings = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected a JSON object with arguments of torchvision's model ({error})") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(
+            f'{path}: expected a JSON object such as {{"min_size": 640, "categories": ["cat"]}}, '
+            f"found {type(settings).__name__}"
+        )
+    return settings
+
+
+def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
+    """The config of a file whose shapes tell `model`, a class for every row but the background's; and what was assumed.
+
+    Args:
+        settings: what `read_config` gives; None: torchvision's defaults.
+
+    Raises:
+        ConfigError: a setting that is unknown, or does not fit the file.
+    """
+    given = dict(settings or {})
+    rows = model.num_classes + 1
+    categories, assumed = _categories(rows, model.keypoint_head, given)
+    unused = model.num_classes - len(categories) if categories else 0
+    model = replace(model, num_classes=model.num_classes - unused)
+    model, of_norms = _norms(model, rows, given)
+    assumed += of_norms
+    if not given:
+        assumed.append("sizes, anchors and thresholds are torchvision's defaults, as no settings were given")
+    config = replace(with_rules(model, unused), categories=categories)
+    return _with_arguments(config, given), tuple(assumed)
+
+
+def _categories(
+    rows: int, keypoint_head: KeypointHeadConfig | None, given: Mapping[str, Any]
+) -> tuple[tuple[Category, ...], list[str]]:
+    """What the classes are, and what was assumed; no categories where nothing tells."""
+    if "categories" in given:
+        return _given_categories(given["categories"], rows), []
+    if keypoint_head is not None and rows == 2 and keypoint_head.num_keypoints == len(COCO_PERSON.keypoints):
+        return (COCO_PERSON,), ["the class is COCO's person, with its 17 keypoints"]
+    if keypoint_head is None and rows == LAST_ID + 1:
+        return COCO, ["the 91 rows of classes are COCO's ids, of which 80 have a category"]
+    return (), []
+
+
+def _given_categories(entries: Any, rows: int) -> tuple[Category, ...]:
+    try:
+        categories = tuple(
+            Category(int(entry["id"]), str(entry["name"])) if isinstance(entry, dict) else Category(number, str(entry))
+            for number, entry in enumerate(entries, start=1)
+        )
+    except (TypeError, KeyError, ValueError):
+        raise ConfigError(
+            f"settings: `categories` must be names, or objects with id and name, found {entries!r}"
+        ) from None
+    if len(categories) != rows - 1:
+        raise ConfigError(
+            f"settings: `categories` has {len(categories)} entries, and the file has {rows - 1} classes beside the "
+            "background, which is not listed"
+        )
+    return categories
+
+
+def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
+    """The rules of the backbone's batch norm, and what was assumed of them."""
+    backbone = model.backbone
+    assert isinstance(backbone, ResNetConfig)
+    keypoints = 0 if model.keypoint_head is None else model.keypoint_head.num_keypoints
+    if backbone.norm == "batch_norm" and model.fpn_norm == "none":
+        # torchvision's constructors freeze the norms of V1 unless everything begins at random.
+        return replace(model, backbone=replace(backbone, frozen_stages=0)), []
+    if backbone.norm != "frozen_batch_norm" or "norm_eps" in given:
+        return model, []
+    if (rows, keypoints) in ((LAST_ID + 1, 0), (2, len(COCO_PERSON.keypoints))):
+        eps, why = 0.0, "for its published weights of COCO; one that was trained from an ImageNet backbone has 1e-05"
+    else:
+        eps, why = 1e-5, "for all but its published weights of COCO; one that was tuned from those may have 0"
+    said = f"the epsilon of the frozen batch norm is {eps:g}, as torchvision sets it {why} (setting `norm_eps`)"
+    return replace(model, backbone=replace(backbone, norm_eps=eps)), [said]
+
+
+def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
+    """The config of an architecture that follows torchvision in everything else."""
+    detections = replace(TORCHVISION.detections, unused_classes=unused_classes)
+    return Config(
+        model=replace(model, anchors=AnchorConfig(), rpn=replace(model.rpn, post_nms_train=2000)),
+        conventions=replace(TORCHVISION, detections=detections),
+        image=ImageConfig(
+            mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+            std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+        ),
+    )
+
+
+def torchvision_config(version: Version, num_classes: int, num_keypoints: int | None = None) -> Config:
+    """The config of torchvision's `maskrcnn_resnet50_fpn` (or `_v2`) or `keypointrcnn_resnet50_fpn`, untrained.
+
+    Args:
+        num_classes: without the background, which is class 0 there.
+        num_keypoints: of Keypoint R-CNN, which has no masks; None for Mask R-CNN.
+    """
+    norm: HeadNorm = "batch_norm" if version == 2 else "none"
+    return with_rules(
+        ModelConfig(
+            num_classes=num_classes,
+            backbone=ResNetConfig(norm="frozen_batch_norm" if version == 1 else "batch_norm"),
+            fpn_norm=norm,
+            rpn=RPNConfig(convs=version),
+            box_head=BoxHeadConfig(convs=4 if version == 2 else 0, layers=1 if version == 2 else 2, norm=norm),
+            mask_head=MaskHeadConfig(norm=norm) if num_keypoints is None else None,
+            keypoint_head=None if num_keypoints is None else KeypointHeadConfig(num_keypoints),
+        )
+    )
+
+
+def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
+    """The config with arguments of torchvision's constructors in it."""
+    values = config_to_dict(config)
+    for name, value in given.items():
+        if name == "categories":
+            continue
+        if name not in ARGUMENTS:
+            raise ConfigError(
+                f"settings: {name!r} is none of the arguments that can be followed here: {', '.join(ARGUMENTS)}, "
+                "categories"
+            )
+        if name in ("image_mean", "image_std"):  # of values in 0..1
+            value = [255 * channel for channel in value]
+        if name == "min_size" and isinstance(value, list):  # drawn from in training; the last one in prediction
+            value = value[-1]
+        if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same for every level
+            value = value[0]
+        *path, last = ARGUMENTS[name].split(".")
+        place = values
+        for part in path:
+            place = place[part]
+        place[last] = value
+    return config_from_dict(values)

@@ -1,0 +1,270 @@
+"""Matterport's names, layouts and settings on small random models: variants, round trips and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskrcnn.config.conventions import MATTERPORT
+from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.models.build import build_model
+from maskrcnn.structures.images import place
+from maskrcnn.weights.frameworks.importer import fold_norm
+from maskrcnn.weights.frameworks.matterport.names import EPS, export_state, import_checkpoint, read_config, recognise
+from small_network import batch_of, sample_of
+
+
+def layer(tensors: dict[str, Tensor], name: str, *shape: int) -> None:
+    group = "rpn_model" if name.startswith("rpn") else name
+    tensors[f"{group}/{name}/kernel:0"] = torch.randn(shape)
+    tensors[f"{group}/{name}/bias:0"] = torch.randn(shape[2] if "deconv" in name else shape[-1])
+
+
+def norm(tensors: dict[str, Tensor], name: str, channels: int) -> None:
+    for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+        tensors[f"{name}/{name}/{part}:0"] = torch.rand(channels) + 0.5
+
+
+def weights(classes: int = 3, blocks: int = 6, anchors: int = 3, wide: int = 4) -> dict[str, Tensor]:
+    """Random tensors by the names of a file: ResNet-50 or -101 with few channels."""
+    torch.manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    layer(tensors, "conv1", 7, 7, 3, 6)
+    norm(tensors, "bn_conv1", 6)
+    read = 6
+    for stage, count in zip(range(2, 6), (3, 4, blocks, 3), strict=True):
+        inner = wide * 2 ** (stage - 2)
+        for block in range(count):
+            base = f"{stage}{chr(ord('a') + block)}_branch"
+            parts = [("2a", 1, read, inner), ("2b", 3, inner, inner), ("2c", 1, inner, 4 * inner)]
+            for branch, side, low, high in parts + [("1", 1, read, 4 * inner)] * (block == 0):
+                layer(tensors, f"res{base}{branch}", side, side, low, high)
+                norm(tensors, f"bn{base}{branch}", high)
+            read = 4 * inner
+        layer(tensors, f"fpn_c{stage}p{stage}", 1, 1, read, 8)
+        layer(tensors, f"fpn_p{stage}", 3, 3, 8, 8)
+    layer(tensors, "rpn_conv_shared", 3, 3, 8, 12)
+    layer(tensors, "rpn_class_raw", 1, 1, 12, 2 * anchors)
+    layer(tensors, "rpn_bbox_pred", 1, 1, 12, 4 * anchors)
+    for i, shape in ((1, (7, 7, 8, 10)), (2, (1, 1, 10, 10))):
+        layer(tensors, f"mrcnn_class_conv{i}", *shape)
+        norm(tensors, f"mrcnn_class_bn{i}", 10)
+    layer(tensors, "mrcnn_class_logits", 10, classes)
+    layer(tensors, "mrcnn_bbox_fc", 10, 4 * classes)
+    for i in range(1, 5):
+        layer(tensors, f"mrcnn_mask_conv{i}", 3, 3, 8 if i == 1 else 9, 9)
+        norm(tensors, f"mrcnn_mask_bn{i}", 9)
+    layer(tensors, "mrcnn_mask_deconv", 2, 2, 9, 9)
+    layer(tensors, "mrcnn_mask", 1, 1, 9, classes)
+    return tensors
+
+
+def checkpoint(tensors: dict[str, Tensor]) -> Checkpoint:
+    return Checkpoint("hdf5", tensors, {}, ())
+
+
+@pytest.mark.parametrize(("blocks", "depth"), [(6, 50), (23, 101)])
+def test_sizes_are_told_by_the_shapes(blocks: int, depth: int) -> None:
+    imported = import_checkpoint(checkpoint(weights(5, blocks)), None)
+    model = imported.config.model
+    assert imported.unused == ()
+    assert (model.num_classes, model.backbone.depth, model.backbone.stem_width) == (4, depth, 6)  # type: ignore[union-attr]
+    assert (model.rpn.channels, model.fpn_channels, model.box_head.hidden) == (12, 8, 10)
+    build_model(imported.config).load_state_dict(imported.state)
+    assert "IMAGE_MAX_DIM 1024" in imported.assumed[0]
+
+
+def test_export_and_import_give_the_same_bits() -> None:
+    first = import_checkpoint(checkpoint(weights()), None)
+    exported = export_state(first.config, first.state)
+    assert {name: v.shape for name, v in exported.items()} == {name: v.shape for name, v in weights().items()}
+    second = import_checkpoint(checkpoint(exported), None)
+    assert second.config == first.config
+    assert all(torch.equal(first.state[name], value) for name, value in second.state.items())
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"model_weights/{name}",
+        lambda name: name.replace("/kernel", "_1/kernel").replace("/gamma", "_1/gamma"),  # a graph of two models
+        lambda name: name.removesuffix(":0"),
+        lambda name: f"mask_rcnn/{name}",  # several GPUs: the model in a model
+    ],
+)
+def test_names_as_other_versions_of_keras_write_them(rename: Any) -> None:
+    expected = import_checkpoint(checkpoint(weights()), None)
+    renamed = {rename(name): value for name, value in weights().items()}
+    assert recognise(renamed)
+    found = import_checkpoint(checkpoint(renamed), None)
+    assert found.unused == ()
+    assert all(torch.equal(found.state[name], value) for name, value in expected.state.items())
+
+
+def test_other_files_are_not_recognised() -> None:
+    assert recognise(weights())
+    assert not recognise({name: v for name, v in weights().items() if name.startswith(("res", "bn", "conv1"))})
+    assert not recognise(["backbone.conv1.weight", "rpn.head.conv.weight"])
+
+
+def test_names_without_a_place_are_listed() -> None:
+    extra = {
+        **weights(),
+        "attention/attention/kernel:0": torch.zeros(1),
+        "res3e_branch2a/res3e_branch2a/bias:0": torch.zeros(1),
+    }
+    assert set(import_checkpoint(checkpoint(extra), None).unused) == extra.keys() - weights().keys()
+
+
+def test_rows_and_offsets_find_their_place() -> None:
+    tensors = weights(3)
+    tensors["rpn_model/rpn_class_raw/bias:0"] = torch.tensor([1.0, 11, 2, 22, 3, 33])
+    tensors["rpn_model/rpn_bbox_pred/bias:0"] = torch.arange(12.0)
+    tensors["mrcnn_class_logits/mrcnn_class_logits/bias:0"] = torch.arange(3.0)
+    tensors["mrcnn_bbox_fc/mrcnn_bbox_fc/bias:0"] = torch.arange(12.0)
+    tensors["mrcnn_mask/mrcnn_mask/bias:0"] = torch.arange(3.0)
+    state = import_checkpoint(checkpoint(tensors), None).state
+    assert state["rpn.head.objectness.bias"].tolist() == [10, 20, 30]
+    assert state["rpn.head.deltas.bias"].tolist() == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10]
+    assert state["roi_heads.box.heads.0.class_logits.bias"].tolist() == [1, 2, 0]
+    assert state["roi_heads.box.heads.0.deltas.bias"].tolist() == [5, 4, 7, 6, 9, 8, 11, 10]
+    assert state["roi_heads.mask.heads.0.predictor.bias"].tolist() == [1, 2]
+    kernel = tensors["res2a_branch2b/res2a_branch2b/kernel:0"]
+    assert state["backbone.res2.0.conv2.conv.weight"][1, 2, 0, 2] == kernel[0, 2, 2, 1]
+
+
+def test_folded_norms_do_the_same() -> None:
+    conv, x = torch.nn.Conv2d(3, 5, 3), torch.randn(2, 3, 8, 8)
+    gamma, beta, mean, var = torch.randn(5), torch.randn(5), torch.randn(5), torch.rand(5)
+    weight, bias = fold_norm(conv.weight, conv.bias, (gamma, beta, mean, var), EPS)  # type: ignore[arg-type]
+    expected = F.batch_norm(conv(x), mean, var, gamma, beta, eps=EPS)
+    torch.testing.assert_close(F.conv2d(x, weight, bias), expected)
+
+
+def test_a_convolution_without_bias_is_read_too() -> None:
+    tensors = weights()
+    bias = tensors.pop("conv1/conv1/bias:0")
+    state = import_checkpoint(checkpoint(tensors), None).state
+    mean = tensors["bn_conv1/bn_conv1/moving_mean:0"]
+    assert torch.equal(state["backbone.stem.norm.running_mean"], mean)
+    with_bias = import_checkpoint(checkpoint(weights()), None).state
+    torch.testing.assert_close(with_bias["backbone.stem.norm.running_mean"], mean - bias)
+
+
+SETTINGS: dict[str, Any] = {
+    "NUM_CLASSES": 3,
+    "IMAGE_MIN_DIM": 256,
+    "IMAGE_MAX_DIM": 512,
+    "RPN_ANCHOR_RATIOS": [0.25, 1, 4],
+    "RPN_ANCHOR_SCALES": [8, 16, 32, 64, 128],
+    "BBOX_STD_DEV": [0.1, 0.2, 0.25, 0.5],
+    "DETECTION_MIN_CONFIDENCE": 0.9,
+    "LEARNING_RATE": 0.002,
+    "TRAIN_BN": False,
+}
+
+
+def test_settings_become_the_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
+    imported = import_checkpoint(checkpoint(weights()), read_config(tmp_path / "config.json"))
+    model, image = imported.config.model, imported.config.image
+    assert model.anchors.ratios == (4.0, 1.0, 0.25)  # width / height there
+    assert model.anchors.sizes[0] == (8.0,)
+    assert model.box_head.box_weights == (5.0, 10.0, 2.0, 4.0)  # y x h w there
+    assert model.detect.score_threshold == 0.9
+    assert imported.config.train.learning_rate == 0.002
+    assert (image.short_side, image.long_side) == (256, 512)
+    assert imported.config.conventions == MATTERPORT
+    assert "NUM_CLASSES" not in imported.assumed[0]
+    assert "POST_NMS_ROIS_INFERENCE 1000" in imported.assumed[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "size_hw", "input_hw"),
+    [
+        ({"IMAGE_RESIZE_MODE": "square"}, (100, 300), (171, 512), (512, 512)),
+        ({"IMAGE_RESIZE_MODE": "square"}, (300, 320), (300, 320), (512, 512)),  # never made smaller
+        ({"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_SCALE": 1.5}, (300, 320), (450, 480), (512, 512)),
+        ({"IMAGE_RESIZE_MODE": "square", "IMAGE_MIN_DIM": None}, (100, 300), (100, 300), (512, 512)),
+        ({"IMAGE_RESIZE_MODE": "pad64"}, (100, 900), (256, 2304), (256, 2304)),
+        ({"IMAGE_RESIZE_MODE": "pad64"}, (300, 310), (300, 310), (320, 320)),
+        ({"IMAGE_RESIZE_MODE": "none"}, (128, 192), (128, 192), (128, 192)),
+    ],
+)
+def test_modes_of_resizing(
+    settings: dict[str, Any], size: tuple[int, int], size_hw: tuple[int, int], input_hw: tuple[int, int]
+) -> None:
+    config = import_checkpoint(checkpoint(weights()), {**SETTINGS, **settings}).config
+    placed = place(*size, config.image, config.conventions.pixels)
+    assert (placed.size_hw, placed.input_hw) == (size_hw, input_hw)
+
+
+def test_what_is_assumed_is_said() -> None:
+    settings = {**SETTINGS, "TRAIN_BN": None, "IMAGE_RESIZE_MODE": "crop", "LOSS_WEIGHTS": {"rpn_class_loss": 2.0}}
+    text = " ".join(import_checkpoint(checkpoint(weights()), settings).assumed)
+    for word in ("TRAIN_BN", "pad64", "LOSS_WEIGHTS"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"NUM_CLASSES": 81}, "NUM_CLASSES 3.*found 81"),
+        ({"RPN_ANCHOR_STRIDE": 2}, "RPN_ANCHOR_STRIDE 1.*found 2"),
+        ({"RPN_ANCHOR_RATIOS": [1]}, "RPN_ANCHOR_RATIOS.*3.*found 1"),
+        ({"BACKBONE_STRIDES": [8, 16, 32, 64, 128]}, "BACKBONE_STRIDES"),
+        ({"IMAGE_CHANNEL_COUNT": 4}, "IMAGE_CHANNEL_COUNT 3.*found 4"),
+        ({"IMAGE_MIN_DIM": "large"}, "Matterport config"),
+        ({"IMAGE_MAX_DIM": 500}, "long_side must be a multiple"),
+        ({"BBOX_STD_DEV": [0, 0, 0, 0]}, "Matterport config"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):  # of our own errors: WeightsError and ConfigError
+        import_checkpoint(checkpoint(weights()), {**SETTINGS, **settings})
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("rpn_conv_shared/kernel", "none of its layers rpn_conv_shared"),
+        ("res4c_branch2b", "missing: res4c_branch2b"),
+        ("mrcnn_mask_bn2", "missing: mrcnn_mask_conv2"),
+        ("fpn_p3/bias", "missing: fpn_p3"),
+    ],
+)
+def test_missing_layers_are_named(lost: str, message: str) -> None:
+    part = {name: value for name, value in weights().items() if lost not in name}
+    with pytest.raises(WeightsError, match=message):
+        import_checkpoint(checkpoint(part), None)
+
+
+def test_layers_of_another_shape_are_named() -> None:
+    with pytest.raises(WeightsError, match="fpn_p2 is"):
+        import_checkpoint(checkpoint({**weights(), "fpn_p2/fpn_p2/kernel:0": torch.zeros(3, 3, 8, 7)}), None)
+
+
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(WeightsError, match="JSON object"):
+        read_config(tmp_path / "config.json")
+    with pytest.raises(WeightsError, match="JSON"):
+        read_config(tmp_path / "none.json")
+
+
+def test_an_imported_model_learns() -> None:
+    """Its rules in a step of training: letterbox, crops, last pixels and its own losses."""
+    imported = import_checkpoint(checkpoint(weights()), {**SETTINGS, "PRE_NMS_LIMIT": 50, "POST_NMS_ROIS_TRAINING": 20})
+    network = build_model(imported.config)
+    batch = batch_of(sample_of(64, 64, [(0, (10, 10, 40, 50)), (1, (30, 5, 60, 40))]))
+    losses = network(batch.images, batch.targets)
+    assert set(losses) == {"loss_rpn_class", "loss_rpn_box", "loss_class", "loss_box", "loss_mask"}
+    torch.stack(list(losses.values())).sum().backward()
+    assert network.backbone.stem.conv.weight.grad is not None  # type: ignore[union-attr]

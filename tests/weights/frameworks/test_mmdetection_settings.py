@@ -1,0 +1,150 @@
+"""Configs of MMDetection are Python that is read and never run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrcnn.errors import ConfigError
+from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, read_config, setting, stages, steps
+
+
+def written(folder: Path, **files: str) -> Path:
+    """Writes `name.py` of each, and gives the first."""
+    paths = [folder / f"{name}.py" for name in files]
+    for path, text in zip(paths, files.values(), strict=True):
+        path.write_text(text)
+    return paths[0]
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**6), 10**6)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+@given(values)
+def test_what_python_prints_is_read_again(value: Any) -> None:
+    assert parse_config(f"model = {value!r}", "a config") == {"model": value}
+
+
+def test_calls_of_dict_earlier_names_and_sums() -> None:
+    text = """
+'''A text.'''
+import os
+scale = (1333, 800)
+norm = dict(type='BN', eps=1.0 / 8)
+model = dict({'a': 1}, norm=norm, **dict(b=-2), pair=[*[]] if False else None)
+"""
+    with pytest.raises(ConfigError, match=r"a config, line 6: .*not run"):
+        parse_config(text, "a config")
+    found = parse_config(
+        text.replace(", pair=[*[]] if False else None", ", side=scale[1], half=800 // 2, all=[1] + [2]"), ""
+    )
+    assert found["model"] == {
+        "a": 1,
+        "norm": {"type": "BN", "eps": 0.125},
+        "b": -2,
+        "side": 800,
+        "half": 400,
+        "all": [1, 2],
+    }
+
+
+def test_bases_lie_beneath(tmp_path: Path) -> None:
+    own = written(
+        tmp_path,
+        own="""
+_base_ = ['./model.py', 'rest.py']
+_base_.optimiser.kind = 'amp'
+model = dict(neck=dict(_delete_=True, type='B'), roi=dict(classes=3), of={{_base_.scale}})
+model['more'] = _base_.scale[0]
+""",
+        model="model = dict(neck=dict(type='A', width=1), roi=dict(classes=80, stride=4))",
+        rest="_base_ = 'size.py'\noptimiser = dict(kind='sgd', rate=0.1)",
+        size="scale = (1333, 800)",
+    )
+    assert read_config(own) == {
+        "model": {"neck": {"type": "B"}, "roi": {"classes": 3, "stride": 4}, "of": (1333, 800), "more": 1333},
+        "optimiser": {"kind": "amp", "rate": 0.1},
+        "scale": (1333, 800),
+    }
+
+
+def test_files_one_after_another_as_mmcv_1_wrote_them() -> None:
+    text = """configs/_base_/model.py
+model = dict(neck=dict(type='A'), roi=dict(classes=80))
+
+configs/own.py
+_base_ = '_base_/model.py'
+model = dict(roi=dict(classes=3))
+"""
+    assert parse_config(text, "a config") == {"model": {"neck": {"type": "A"}, "roi": {"classes": 3}}}
+
+
+def test_json(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"type": "MaskRCNN"}}))
+    assert read_config(tmp_path / "config.json") == {"model": {"type": "MaskRCNN"}}
+    for text in ("{", "[1]", "{}"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.json: expected a config of MMDetection"):
+            read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = dict(", "no Python"),
+        ("model = open('/etc/passwd')", r"line 1: .*found \"open\('/etc/passwd'\)\", which is not run"),
+        ("model = __import__('os').getcwd()", "not run"),
+        ("x = 1\nfor i in range(3):\n    x = i", "line 2"),
+        ("model = unknown", "found 'unknown'"),
+        ("model = dict(a=[i for i in (1, 2)])", "not run"),
+        ("model = [0] * 1000000000", "not run"),
+        ("model = 9 ** 9", "not run"),
+        ("model = 1 / 0", "not run"),
+        ("model = dict(**1)", "not run"),
+        ("model = {[]: 1}", "not run"),
+        ("model.x = 1", "found 'model'"),
+        ("x = 1\nx.y = 2", "line 2"),
+        ("model = " + "(" * 300 + "1" + ")" * 300, "no Python"),
+        ("a = 1", "expected a config of MMDetection with a model, found a"),
+        ("_base_ = 'own.py'\nmodel = dict()", "leads back to itself"),
+        ("_base_ = [1]\nmodel = dict()", "_base_ should name files, found 1"),
+        ("_base_ = 'mmdet::_base_/default.py'\nmodel = dict()", "cannot be read"),
+        ("from mmengine.config import read_base\nwith read_base():\n    from .a import *", "print_config"),
+    ],
+)
+def test_what_is_more_than_data_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_config(written(tmp_path, own=text))
+
+
+def test_a_long_sum_ends_in_an_error_and_not_in_python() -> None:
+    with pytest.raises(ConfigError):
+        parse_config("model = " + "+".join(["1"] * 20000), "a config")
+
+
+def test_a_part_a_stage_and_a_step() -> None:
+    settings = {"a": {"b": None, "c": 0}, "head": [{"k": 1}, {"k": 2}], "neck": {"k": 3}}
+    assert setting(settings, "a.b", 5) == 5
+    assert setting(settings, "a.c", 5) == 0
+    assert setting(settings, "a.c.d") is None
+    assert stages(settings, "head") == [{"k": 1}, {"k": 2}]
+    assert stages(settings, "neck") == [{"k": 3}]
+    assert stages(settings, "none") == []
+    nested = {
+        "test_dataloader": {"dataset": {"pipeline": [{"type": "TestTimeAug", "transforms": [{"type": "Resize"}]}]}}
+    }
+    assert steps(nested, "test") == [{"type": "Resize"}]
+    assert steps({}, "train") == []
