@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from maskrcnn.config import Config, Conventions, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import OURS
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.structures.frame import frame_of_size
+from maskrcnn.weights.backbones import fill_backbone, read_backbone
+from maskrcnn.weights.named import initial_file
 from small_data import small_config
 
 Objects = list[tuple[int, tuple[int, int, int, int]]]  # label (-1 is a crowd) and box
@@ -25,6 +30,11 @@ def network_config(conventions: Conventions = OURS, **model: Any) -> Config:
     base = small_config()
     settings: dict[str, Any] = {"detect": DetectConfig(score_threshold=0.02), **model}
     return replace(base, model=replace(base.model, **settings), conventions=conventions)
+
+
+def load_backbone(backbone: nn.Module, source: Path | str) -> str:
+    """Fills a ResNet from a file or name, as training does."""
+    return fill_backbone(backbone, read_backbone(read_checkpoint(initial_file(source))), source)
 
 
 def lively_network(config: Config, seed: int = 0) -> MaskRCNN:

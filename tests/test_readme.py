@@ -17,7 +17,7 @@ from PIL import Image
 
 from maskrcnn.cli.settings import base_settings
 from maskrcnn.config import KeypointHeadConfig
-from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import our_config, with_rules
 from small_data import write_small
 from small_network import lively_network, network_config
@@ -92,7 +92,7 @@ def test_commands_on_checkpoints_run_as_written(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
     config = with_rules(network_config(num_classes=2).model)
-    torch.save(export_state(config, lively_network(config).state_dict()), tmp_path / "theirs.pth")
+    torch.save(Torchvision().export_state(config, lively_network(config).state_dict()), tmp_path / "theirs.pth")
     commands = [command for block in blocks(CHECKPOINTS, "") for command in commands_of(block)]
     assert len(commands) == 6
     for command in commands:

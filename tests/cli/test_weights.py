@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from maskrcnn.config import config_to_dict
-from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
-from maskrcnn.weights.model_file import open_model
+from maskrcnn.weights.open import open_weights
 from small_network import lively_network, network_config
 
 
@@ -17,7 +17,7 @@ def file(tmp_path_factory):
     """A small checkpoint of torchvision with two classes."""
     config = with_rules(network_config(num_classes=2).model)
     path = tmp_path_factory.mktemp("weights") / "theirs.pth"
-    torch.save(export_state(config, lively_network(config).state_dict()), path)
+    torch.save(Torchvision().export_state(config, lively_network(config).state_dict()), path)
     return path
 
 
@@ -68,7 +68,7 @@ def test_convert_and_back_is_the_same_bit_for_bit(command, file, tmp_path):
     ran = command("weights", "convert", ours, theirs, "--to", "torchvision")
     assert (ran.code, ran.err) == (0, "")  # of our own file nothing is assumed
     assert command("weights", "convert", theirs, again).code == 0
-    first, second = open_model(ours), open_model(again)
+    first, second = open_weights(ours), open_weights(again)
     assert config_to_dict(first[1]) == config_to_dict(second[1])
     for name, value in first[0].state_dict().items():
         assert torch.equal(value, second[0].state_dict()[name]), name

@@ -17,7 +17,7 @@ from maskrcnn.data.transforms import training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.weights.frameworks.torchvision.names import our_state
+from maskrcnn.weights.frameworks.torchvision.layout import our_state
 from torchvision_copy import in_one_batch, torchvision_keypoint_model, torchvisions_keypoint_rules
 
 LOSSES = {

@@ -23,7 +23,8 @@ from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.frame import frame_of_size
-from maskrcnn.weights.frameworks.torchvision.names import our_layout, our_names
+from maskrcnn.weights.frameworks.torchvision.layout import our_layout
+from maskrcnn.weights.frameworks.torchvision.names import TABLE
 from maskrcnn.weights.frameworks.torchvision.settings import Version
 from torchvision_copy import in_one_batch, torchvision_model, torchvisions_rules
 
@@ -206,7 +207,7 @@ def test_losses_and_gradients(
 
     sum(expected.values()).backward()  # type: ignore[union-attr]
     sum(found.values()).backward()  # type: ignore[union-attr]
-    gradients, names = dict(ours.named_parameters()), our_names(theirs.state_dict())
+    gradients, names = dict(ours.named_parameters()), TABLE.our_names(theirs.state_dict())
     compared = 0
     for name, parameter in theirs.named_parameters():
         our = names[name]

@@ -36,7 +36,7 @@ from maskrcnn.ops.boxes import clip, decode
 from maskrcnn.ops.roi_align import roi_align
 from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 from maskrcnn.structures.detections import Detections
-from maskrcnn.weights.initialise import initialise
+from maskrcnn.weights.initialise import read_initial_weights
 from small_network import batch_of, lively_network, network_config, sample_of
 from variants import BASE, CASCADE, ONE_LEVEL, SMALL_RESNET, VARIANTS, batch_with_points, network_of
 
@@ -333,14 +333,14 @@ def test_a_timm_backbone_gives_a_pyramid_and_takes_a_file(tmp_path: Path) -> Non
     torch.manual_seed(1)
     whole = timm.create_model("test_convnext")
     torch.save(whole.state_dict(), tmp_path / "whole.pth")
-    said = initialise(network, config, tmp_path / "whole.pth")
+    said = read_initial_weights(tmp_path / "whole.pth", config).fill(network, config)
     assert said == "backbone from whole.pth"
     torch.testing.assert_close(network.backbone.net.state_dict()["stem_0.weight"], whole.state_dict()["stem.0.weight"])
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"other.pth: stem.* tensors of timm's test_convnext are missing"):
-        initialise(network, config, tmp_path / "other.pth")
+        read_initial_weights(tmp_path / "other.pth", config).fill(network, config)
     with pytest.raises(WeightsError, match="no such file"):
-        initialise(network, config, tmp_path / "missing.pth")
+        read_initial_weights(tmp_path / "missing.pth", config).fill(network, config)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_imagenet_weights_reach_res5_in_the_head(tmp_path: Path) -> None:
     theirs = resnet50()
     torch.save(theirs.state_dict(), tmp_path / "r50.pth")
     network = lively_network(config, seed=1)
-    initialise(network, config, tmp_path / "r50.pth")
+    read_initial_weights(tmp_path / "r50.pth", config).fill(network, config)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         network.eval()

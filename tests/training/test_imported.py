@@ -17,7 +17,6 @@ from maskrcnn.predict import load, preprocess
 from maskrcnn.training import loop
 from maskrcnn.training.loop import train
 from maskrcnn.training.step import train_step
-from maskrcnn.weights.model_file import open_model
 from maskrcnn.weights.open import open_weights
 
 
@@ -88,7 +87,7 @@ def test_a_detectron2_model_learns_nuclei_and_keeps_its_rules(shared: Path, tmp_
     first, *_, last = (line["loss"] for line in lines)  # means of 20 steps, and of the last ten
     assert last < 0.8 * first
 
-    theirs, (_, found, provenance) = open_weights(source)[1], open_model(tmp_path / "model.safetensors")
+    theirs, (_, found, provenance) = open_weights(source)[1], open_weights(tmp_path / "model.safetensors")
     assert provenance["initial_weights"] == f"weights of {source}, class layers new"
     assert [category.name for category in found.categories] == ["nucleus"]
     assert found.image == replace(theirs.image, short_side=128, long_side=192)

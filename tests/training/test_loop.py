@@ -26,7 +26,7 @@ from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
-from maskrcnn.weights.model_file import open_model
+from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
 
 
@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    return open_model(path)[0].state_dict()
+    return open_weights(path)[0].state_dict()
 
 
 def rows(out: Path) -> list[dict[str, float]]:

@@ -16,9 +16,10 @@ from maskrcnn.config.conventions import OURS, FeatureRules
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.weights.backbones import check_rules, load_backbone, read_backbone, with_rules_of
-from maskrcnn.weights.initialise import with_conventions
+from maskrcnn.weights.backbones import check_rules, read_backbone, with_rules_of
+from maskrcnn.weights.initialise import read_initial_weights
 from older_twins import KINDS, convolutions
+from small_network import load_backbone
 
 ARCHITECTURE = ResNetConfig(depth=50, width=8, frozen_stages=0)
 TINY = replace(KINDS["FPN"], backbone=ARCHITECTURE)
@@ -148,13 +149,13 @@ def test_files_open_by_their_content(tmp_path: Path) -> None:
     path = tmp_path / "R-50.pkl"
     tensors = as_detectron(lively(replace(ARCHITECTURE, stride_in_1x1=True)))
     path.write_bytes(pickle.dumps({name: value.numpy() for name, value in tensors.items()}, protocol=2))
-    config = with_conventions(Config(TINY), path)
+    config = read_initial_weights(path, Config(TINY)).with_conventions(Config(TINY))
     assert isinstance(config.model.backbone, ResNetConfig)
     assert config.model.backbone.stride_in_1x1
     assert load_backbone(ResNet(config.model.backbone), path) == "backbone from R-50.pkl"
     tensors["more_w"] = torch.zeros(1)
     path.write_bytes(pickle.dumps({name: value.numpy() for name, value in tensors.items()}, protocol=2))
-    with pytest.raises(WeightsError, match="1 surplus: more_w"):
+    with pytest.raises(WeightsError, match="1 unexpected: more_w"):
         load_backbone(ResNet(config.model.backbone), path)
 
 
@@ -217,7 +218,7 @@ def test_timms_resnets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["conv1.0.weight", "layer1.0.se.fc1.weight"])
 def test_timms_other_resnets_are_refused(name: str) -> None:
     tensors = {"layer1.0.conv1.weight": torch.zeros(1), name: torch.zeros(1)}
-    with pytest.raises(WeightsError, match="a part that ours has not"):
+    with pytest.raises(WeightsError, match="a part that ours does not have"):
         read_backbone(checkpoint(tensors))
 
 

@@ -21,10 +21,9 @@ from maskrcnn.config import Category, ResNetConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.norm import Norm
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.weights.backbones import load_backbone
-from maskrcnn.weights.initialise import CLASS_LAYERS, initialise
+from maskrcnn.weights.initialise import CLASS_LAYERS, read_initial_weights
 from maskrcnn.weights.model_file import save_model
-from small_network import lively_network, network_config
+from small_network import lively_network, load_backbone, network_config
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -279,7 +278,7 @@ def test_fine_tuning_with_other_classes_keeps_all_but_the_class_layers(tmp_path:
         config = replace(network_config(num_classes=len(categories)), categories=categories)
         new = lively_network(config, seed=2)
         fresh = {name: value.clone() for name, value in new.state_dict().items()}
-        assert "class layers new" in initialise(new, config, tmp_path / "old.safetensors")
+        assert "class layers new" in read_initial_weights(tmp_path / "old.safetensors", config).fill(new, config)
         changed = 0
         for name, value in new.state_dict().items():
             if CLASS_LAYERS.match(name):
@@ -294,7 +293,7 @@ def test_going_on_with_the_same_classes_keeps_everything(tmp_path: Path) -> None
     config = replace(network_config(num_classes=2), categories=(BLUE, RED))
     old, new = lively_network(config, seed=1), lively_network(config, seed=2)
     save_model(tmp_path / "old.safetensors", old, config, {})
-    assert "class layers" not in initialise(new, config, tmp_path / "old.safetensors")
+    assert "class layers" not in read_initial_weights(tmp_path / "old.safetensors", config).fill(new, config)
     assert all(torch.equal(value, old.state_dict()[name]) for name, value in new.state_dict().items())
 
 
@@ -305,7 +304,7 @@ def test_a_model_of_another_shape_is_refused_and_nothing_changes(tmp_path: Path)
     network = lively_network(config)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(WeightsError, match=r"wide\.safetensors: .* should be .*, found .*preset"):
-        initialise(network, config, tmp_path / "wide.safetensors")
+        read_initial_weights(tmp_path / "wide.safetensors", config).fill(network, config)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
@@ -313,6 +312,6 @@ def test_initialise_takes_a_backbone_too(small: nn.Module, tmp_path: Path) -> No
     config = network_config(backbone=ResNetConfig(depth=18))
     network = lively_network(config)
     save_file(small.state_dict(), tmp_path / "r18.safetensors")
-    initialise(network, config, tmp_path / "r18.safetensors")
+    read_initial_weights(tmp_path / "r18.safetensors", config).fill(network, config)
     assert isinstance(network.backbone, ResNet)
     assert_same_features(network.eval().backbone, small)  # type: ignore[arg-type]

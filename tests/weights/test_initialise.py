@@ -13,10 +13,11 @@ from maskrcnn.config import Category, Config, ResNetConfig
 from maskrcnn.config.conventions import OURS, TORCHVISION, DetectionRules
 from maskrcnn.config.presets import preset
 from maskrcnn.training.loop import train
-from maskrcnn.weights.frameworks.torchvision.names import export_state
+from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
-from maskrcnn.weights.initialise import initialise, with_conventions
-from maskrcnn.weights.model_file import open_model, save_model
+from maskrcnn.weights.initialise import read_initial_weights
+from maskrcnn.weights.model_file import save_model
+from maskrcnn.weights.open import open_weights
 from small_data import write_small
 from small_network import lively_network, network_config
 
@@ -28,14 +29,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint of torchvision with seven classes."""
     config = with_rules(network_config(num_classes=7).model)
     path = tmp_path_factory.mktemp("weights") / "theirs.pth"
-    torch.save(export_state(config, lively_network(config).state_dict()), path)
+    torch.save(Torchvision().export_state(config, lively_network(config).state_dict()), path)
     return path
 
 
 def test_rules_of_an_import_are_kept_and_own_changes_too(file: Path) -> None:
     own = preset("mask_rcnn_R_50_FPN")
     own = replace(own, image=replace(own.image, short_side=320, long_side=640))
-    found = with_conventions(own, file)
+    found = read_initial_weights(file, own).with_conventions(own)
     assert found.conventions == TORCHVISION
     assert (found.image.short_side, found.image.long_side) == (320, 640)
     assert isinstance(found.model.backbone, ResNetConfig)
@@ -46,16 +47,18 @@ def test_rules_of_an_import_are_kept_and_own_changes_too(file: Path) -> None:
 
 def test_heads_stay_those_that_were_asked_for(file: Path) -> None:
     own = preset("faster_rcnn_R_50_FPN")
-    assert with_conventions(own, file).model.mask_head is None
-    keypoints = with_conventions(preset("keypoint_rcnn_R_50_FPN"), file).model
+    assert read_initial_weights(file, own).with_conventions(own).model.mask_head is None
+    own = preset("keypoint_rcnn_R_50_FPN")
+    keypoints = read_initial_weights(file, own).with_conventions(own).model
     assert keypoints.keypoint_head is not None
     assert keypoints.mask_head is None
 
 
 def test_keypoint_rules_are_kept(tmp_path: Path) -> None:
     config = with_rules(network_config(num_classes=1, mask_head=None, keypoint_head=small_keypoints()).model)
-    torch.save(export_state(config, lively_network(config).state_dict()), tmp_path / "k.pth")
-    found = with_conventions(preset("keypoint_rcnn_R_50_FPN"), tmp_path / "k.pth")
+    torch.save(Torchvision().export_state(config, lively_network(config).state_dict()), tmp_path / "k.pth")
+    own = preset("keypoint_rcnn_R_50_FPN")
+    found = read_initial_weights(tmp_path / "k.pth", own).with_conventions(own)
     assert found.model.keypoint_head is not None
     assert (found.conventions.keypoints.score, found.model.keypoint_head.channels) == ("logit", 16)
 
@@ -69,8 +72,7 @@ def small_keypoints():  # type: ignore[no-untyped-def]
 def test_a_backbone_brings_no_rules(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "r.pth")
     own = preset("mask_rcnn_R_50_FPN")
-    for source in (tmp_path / "r.pth", "resnet50"):
-        assert with_conventions(own, source) is own
+    assert read_initial_weights(tmp_path / "r.pth", own).with_conventions(own) is own
 
 
 def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
         save_model(path, network, config, {})
         own = replace(base, train=replace(base.train, steps=1, workers=0, batch_size=1))
         train(own, data, out=tmp_path / f"run{unused}", weights=path)
-        trained, found, provenance = open_model(tmp_path / f"run{unused}" / "model.safetensors")
+        trained, found, provenance = open_weights(tmp_path / f"run{unused}" / "model.safetensors")
         assert found.conventions.detections.unused_classes == unused
         assert ("class layers new" in provenance["initial_weights"]) == (unused == 0)
         rows = trained.state_dict()["roi_heads.box.heads.0.class_logits.bias"]
@@ -97,11 +99,11 @@ def test_training_on_keeps_the_rules_and_all_but_the_class_layers(file: Path, tm
     own = Config(train=replace(Config().train, steps=1, workers=0, batch_size=1, learning_rate=1e-9))
     own = replace(own, image=replace(own.image, short_side=64, long_side=96))
     train(own, data, out=tmp_path / "run", weights=file)
-    network, config, provenance = open_model(tmp_path / "run" / "model.safetensors")
+    network, config, provenance = open_weights(tmp_path / "run" / "model.safetensors")
     assert provenance["initial_weights"] == f"weights of {file}, class layers new"
     assert config.conventions == TORCHVISION
     assert [category.name for category in config.categories] == ["blue", "red"]
     fresh = lively_network(config, seed=5)
-    initialise(fresh, config, file)
+    read_initial_weights(file, config).fill(fresh, config)
     name = "roi_heads.box.heads.0.layers.0.weight"
     np.testing.assert_allclose(network.state_dict()[name].numpy(), fresh.state_dict()[name].numpy(), atol=1e-5)

@@ -16,7 +16,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from maskrcnn.config import Config
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights.frameworks.torchvision.names import our_state
+from maskrcnn.weights.frameworks.torchvision.layout import our_state
 from maskrcnn.weights.frameworks.torchvision.settings import torchvision_config
 
 TORCHVISION_CLASSES = 91  # of torchvision's COCO models, with the background

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from maskrcnn.config import Config
+    from maskrcnn.weights.frameworks.importer import Exporter
 
 OURS = "maskrcnn"  # the framework of our own model files
 BROUGHT = ("model.", "image.", "conventions.")  # parts of the config that come with a checkpoint
@@ -41,7 +42,7 @@ class Inspect:
         from maskrcnn.config import config_to_dict
         from maskrcnn.files.checkpoint import read_checkpoint
         from maskrcnn.weights.named import local_file
-        from maskrcnn.weights.open import open_weights
+        from maskrcnn.weights.open import detector_in
 
         path = local_file(self.file)
         checkpoint = read_checkpoint(path)
@@ -56,7 +57,9 @@ class Inspect:
         }
         config, problem = None, ""
         try:
-            _, config, provenance = open_weights(path, self.config, allow_partial=True)
+            saved = detector_in(checkpoint, path, self.config, allow_partial=True)
+            saved.network()  # says whether the tensors fit
+            config, provenance = saved.config, saved.provenance
             facts |= {"framework": provenance.get("framework", OURS), "model": in_words(config)}
             facts |= {name: provenance.get(name, []) for name in ("assumed", "new", "unused")}
         except MaskRCNNError as error:
@@ -92,11 +95,11 @@ class Convert:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, say_assumptions
         from maskrcnn.weights.model_file import save_model
-        from maskrcnn.weights.open import FRAMEWORKS, READ_ONLY, name_of, open_weights
+        from maskrcnn.weights.open import EXPORTERS, open_weights
 
-        frameworks = {name_of(framework): framework for framework in FRAMEWORKS if framework not in READ_ONLY}
-        if self.to not in (OURS, *frameworks):
-            raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *frameworks))}")
+        exporters = {exporter.name: exporter for exporter in EXPORTERS}
+        if self.to not in (OURS, *exporters):
+            raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *exporters))}")
         if self.to == OURS and self.out.suffix != ".safetensors":
             raise WeightsError(f"{self.out}: a model file is a .safetensors: change the ending, or choose --to")
         network, config, provenance = open_weights(self.file, self.config, allow_partial=self.allow_partial)
@@ -105,8 +108,8 @@ class Convert:
         if self.to == OURS:
             save_model(self.out, network, config, provenance)
         else:
-            state = frameworks[self.to].export_state(config, network.state_dict())
-            rules = other_rules(frameworks[self.to], state, config)
+            state = exporters[self.to].export_state(config, network.state_dict())
+            rules = other_rules(exporters[self.to], state, config)
             write_tensors(self.out, state)
         for name, (there, here) in rules.items():
             console(stderr=True).print(
@@ -184,12 +187,12 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
     return lines
 
 
-def other_rules(framework: Any, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
+def other_rules(exporter: Exporter, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
     """Settings of a model that an export cannot store: the default of the framework, and the value of the model."""
     from maskrcnn.config import differing_settings
     from maskrcnn.files.checkpoint import Checkpoint
 
-    defaults = framework.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
+    defaults = exporter.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
     differing = differing_settings(defaults, config).items()
     return {name: pair for name, pair in differing if name.startswith(BROUGHT)}
 

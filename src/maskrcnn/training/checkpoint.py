@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict, differing_settings
-from maskrcnn.errors import TrainingError, WeightsError
+from maskrcnn.errors import ConfigError, TrainingError, WeightsError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.torch_zip import read_torch
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -66,25 +66,51 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def load_checkpoint(out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
-    """Continues from `out/last.ckpt`.
+@dataclass(frozen=True)
+class SavedRun:
+    """A checkpoint that has been read, and for which no network has been built yet."""
+
+    path: Path
+    config: Config
+    state: dict[str, Any]
+
+    def restore(self, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
+        """Fills a network and its optimiser, both built for `config`.
+
+        Raises:
+            TrainingError: the checkpoint belongs to a run with other settings.
+        """
+        if self.config != config:
+            raise TrainingError(
+                f"{self.path}: {_difference(self.config, config)}; resume with the settings the run began with"
+            )
+        with _of_this_run(self.path):
+            fill(network, self.state["network"], str(self.path))
+            # A copy, because the tensors that the optimiser keeps must not lie in the file that the next save replaces.
+            optimiser.load_state_dict(copy.deepcopy(self.state["optimiser"]))
+            return Progress(self.state["step"], self.state["best"])
+
+
+def load_checkpoint(out: Path) -> SavedRun:
+    """Reads `out/last.ckpt`.
 
     Raises:
-        TrainingError: there is none, or it belongs to a run with other settings.
+        TrainingError: there is none, or it is no checkpoint.
     """
     path = out / NAME
     if not path.is_file():
         raise TrainingError(f"{path}: nothing to resume, no such file; start without --resume")
-    try:
+    with _of_this_run(path):
         state: Any = read_torch(path)[0]
-        stored = config_from_dict(state["config"])
-        if stored != config:
-            raise TrainingError(f"{path}: {_difference(stored, config)}; resume with the settings the run began with")
-        fill(network, state["network"], str(path))
-        # A copy, because the tensors that the optimiser keeps must not lie in the file that the next save replaces.
-        optimiser.load_state_dict(copy.deepcopy(state["optimiser"]))
-        return Progress(state["step"], state["best"])
-    except (KeyError, TypeError, WeightsError) as error:
+        return SavedRun(path, config_from_dict(state["config"]), state)
+
+
+@contextmanager
+def _of_this_run(path: Path) -> Iterator[None]:
+    """Turns what a file that is no such checkpoint raises into a TrainingError."""
+    try:
+        yield
+    except (KeyError, TypeError, ConfigError, WeightsError) as error:
         raise TrainingError(f"{path}: not a checkpoint of this run ({error})") from None
 
 

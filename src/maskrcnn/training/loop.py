@@ -27,7 +27,7 @@ from maskrcnn.training.evaluate import check_categories, evaluate
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
 from maskrcnn.training.step import LossWindow, on_device, train_step
-from maskrcnn.weights.initialise import initialise, with_conventions
+from maskrcnn.weights.initialise import InitialWeights, read_initial_weights, with_conventions
 from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -82,20 +82,27 @@ def train(
     """
     out = Path(out)
     given = config
-    if weights is not None:
-        config = with_conventions(config, weights)
+    saved = load_checkpoint(out) if resume else None
+    initial: InitialWeights | None = None
+    if saved is not None and weights is not None:  # the run's own settings hold those of the weights
+        config = with_conventions(config, saved.config)
+    elif weights is not None:
+        initial = read_initial_weights(weights, config)
+        config = initial.with_conventions(config)
     brought = [name for name in differing_settings(given, config) if name != "categories"]
     dataset, validation, config = _read_data(config, data, val, strict, limit)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_precision(config.train.precision, device)
     torch.manual_seed(config.train.seed)
     network = build_model(config)
-    origin = initialise(network, config, weights) if weights is not None and not resume else "random weights"
+    origin = "random weights" if initial is None else initial.fill(network, config)
+    del initial  # it may hold a file in memory
     network.to(device)
     optimiser = build_optimiser(network, config.train)
     if not resume and (out / NAME).exists():
         raise TrainingError(f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out")
-    progress = load_checkpoint(out, network, optimiser, config) if resume else Progress()
+    progress = Progress() if saved is None else saved.restore(network, optimiser, config)
+    del saved
     out.mkdir(parents=True, exist_ok=True)
 
     began = time.monotonic()

@@ -1,6 +1,6 @@
 """Backbones trained on ImageNet, from files of any framework: their names in ours, and the rules they were trained by.
 
-Told by their content: torchvision and timm (`layer1.0.conv1.weight`), Detectron2's pickles of MSRA and FAIR
+The content says what a file is: torchvision and timm (`layer1.0.conv1.weight`), Detectron2's pickles of MSRA and FAIR
 (`res2.0.conv1.norm.weight`), Detectron's (`res2_0_branch2a_w`), and the Keras files of ResNet-50 and 101 without their
 top (`res2a_branch2a`).
 """
@@ -16,31 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.config import Config, ResNetConfig, config_from_dict, config_to_dict
+from maskrcnn.config import Config, ResNetConfig, config_to_dict
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.timm_backbone import TimmBackbone
+from maskrcnn.weights.frameworks import detectron
 from maskrcnn.weights.frameworks.architecture import SHARED_HEAD
-from maskrcnn.weights.frameworks.detectron import names as detectron
-from maskrcnn.weights.frameworks.detectron2 import names as detectron2
-from maskrcnn.weights.frameworks.importer import other_colours
-from maskrcnn.weights.frameworks.matterport import names as matterport
-from maskrcnn.weights.imagenet import imagenet_file, torchvision_to_ours
+from maskrcnn.weights.frameworks.detectron import names as detectron_names
+from maskrcnn.weights.frameworks.detectron2 import names as detectron2_names
+from maskrcnn.weights.frameworks.layout import STEM, other_colours
+from maskrcnn.weights.frameworks.matterport import layout as keras_layout
+from maskrcnn.weights.frameworks.matterport import names as keras_names
+from maskrcnn.weights.frameworks.names import NameTable
+from maskrcnn.weights.frameworks.settings import setting, with_settings
+from maskrcnn.weights.frameworks.torchvision import names as torchvision_names
 from maskrcnn.weights.model_file import fill
 
 # The classifier and the training counters of batch norm have no place in a backbone.
 DROPPED = re.compile(
     r"^fc\.|\.num_batches_tracked$|^(pred|fc1000)_[wb]$|_momentum$|^(stem\.)?fc\.|^fc1000/|^predictions/"
 )
-STEM = "stem.conv.weight"
 MEAN, STD = "image.mean", "image.std"
 IN_1X1, EPS = "model.backbone.stride_in_1x1", "model.backbone.norm_eps"
 POOL = "conventions.features.pool_padding"
-# The last part of a path in a Keras file: of Keras 2, or of Keras 1 (`res2a_branch2a_W_1:0`), whose running_std is a
-# variance.
-KERAS = re.compile(
-    r"(?:^|_)(kernel|W|bias|b|gamma|beta|moving_mean|running_mean|moving_variance|running_std)(?:_\d+)?(?::\d+)?$"
-)
-KERAS_1 = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
 NO_STD = (1.0, 1.0, 1.0)
 MEAN_DETECTRON = (122.7717, 115.9465, 102.9801)
 MEAN_CAFFE = (123.675, 116.28, 103.53)
@@ -80,50 +79,81 @@ def read_backbone(checkpoint: Checkpoint) -> BackboneFile:
     deep = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
     if "layer1.0.conv1.weight" in tensors and deep:
         raise WeightsError(
-            f"a ResNet of timm with a part that ours has not ({deep[0]}): take one with the plain stem and blocks, "
-            "such as resnet50, or set model.backbone.name to this network of timm"
+            f"a ResNet of timm with a part that ours does not have ({deep[0]}): take one with the plain stem and "
+            "blocks, such as resnet50, or set model.backbone.name to this network of timm"
         )
-    # Trained as torchvision's: RGB, the usual mean and deviation, the stride in the 3x3 convolution.
-    state = {torchvision_to_ours(name): value.to(torch.float32) for name, value in tensors.items()}
-    return BackboneFile("torchvision or timm", state)
+    # Trained as torchvision's: RGB, its mean and standard deviation, the stride in the 3x3 convolution.
+    return BackboneFile("torchvision or timm", _by_our_names(tensors, torchvision_names.BACKBONE))
 
 
-def load_backbone(backbone: nn.Module, source: Path | str) -> str:
-    """Fills a backbone from a file of any kind that `read_backbone` knows, or from torchvision's weight list by name.
-
-    Args:
-        backbone: a ResNet, or its stem and stages under their names.
-        source: as of `imagenet_file`.
+def fill_backbone(backbone: nn.Module, file: BackboneFile, source: Path | str) -> str:
+    """Fills a ResNet, or its stem and stages under their names.
 
     Returns:
         Where the weights came from, in words.
 
     Raises:
-        WeightsError: no such file or name, the network cannot be reached, or the file does not fit.
+        WeightsError: they do not fit.
     """
-    return fill_backbone(backbone, read_backbone(read_checkpoint(imagenet_file(source))), source)
-
-
-def fill_backbone(backbone: nn.Module, file: BackboneFile, source: Path | str) -> str:
-    """As `load_backbone`, of a file that is read already."""
-    expected = backbone.state_dict()
-    counters = {name: value for name, value in expected.items() if name.endswith(".num_batches_tracked")}
+    counters = {name: value for name, value in backbone.state_dict().items() if name.endswith(".num_batches_tracked")}
     fill(backbone, file.state | counters, str(source))
     return f"backbone from {Path(source).name}"
 
 
+def whole_backbone(network: MaskRCNN) -> nn.Module:
+    """The ResNet of a network with all its stages, of which C4 keeps the last one in the head."""
+    stages, shared_head = dict(network.backbone.named_children()), network.roi_heads.pooler.shared_head
+    return nn.ModuleDict(stages if isinstance(shared_head, nn.Identity) else stages | {"res5": shared_head})
+
+
+def fill_timm(backbone: TimmBackbone, tensors: Mapping[str, Tensor] | None, source: Path | str) -> str:
+    """Fills a backbone of timm.
+
+    Args:
+        tensors: of timm's whole model; None: timm downloads its own.
+
+    Returns:
+        Where the weights came from, in words.
+
+    Raises:
+        WeightsError: the network cannot be reached, or the tensors do not fit.
+    """
+    import timm
+
+    overlay = None
+    if tensors is not None:
+        whole: Any = timm.create_model(backbone.name)
+        classifier = f"{whole.default_cfg['classifier']}."
+        missing = [name for name in whole.state_dict() if name not in tensors and not name.startswith(classifier)]
+        if missing:  # which timm itself would leave at random
+            raise WeightsError(
+                f"{source}: {missing[0]} and {len(missing) - 1} more tensors of timm's {backbone.name} are missing; "
+                "give a file of its whole model, or `timm` to download it"
+            )
+        overlay = {"state_dict": tensors}
+    try:
+        filled = timm.create_model(backbone.name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # timm raises whatever its parts do
+        raise WeightsError(f"{source} does not fill timm's {backbone.name}: {error}") from None
+    backbone.net.load_state_dict(filled.state_dict())
+    return f"backbone from {Path(source).name}"
+
+
+def _by_our_names(tensors: Mapping[str, Tensor], table: NameTable) -> dict[str, Tensor]:
+    """The tensors by the names of our backbone; a tensor without a counterpart keeps its name, and is unexpected."""
+    names = table.our_names(tensors)
+    return {_in_backbone(names.get(name, name)): value.to(torch.float32) for name, value in tensors.items()}
+
+
+def _in_backbone(name: str) -> str:
+    return name.replace(SHARED_HEAD, "res5.").removeprefix("backbone.")
+
+
 def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
-    names = detectron.our_names(tensors)
-    state: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if name in detectron.IDLE:
-            continue
-        our = names.get(name, name).replace(SHARED_HEAD, "res5.").removeprefix("backbone.")
-        state[our] = value.to(torch.float32)
-        if name.endswith("_bn_s"):  # the statistics are in scale and shift
-            module = our.removesuffix(".weight")
-            state[f"{module}.running_mean"] = torch.zeros_like(state[our])
-            state[f"{module}.running_var"] = torch.ones_like(state[our])
+    tensors = {name: value for name, value in tensors.items() if name not in detectron_names.WITHOUT_EFFECT}
+    state = _by_our_names(tensors, detectron_names.TABLE)
+    theirs = {_in_backbone(our): name for name, our in detectron_names.TABLE.our_names(tensors).items()}
+    state |= detectron.statistics(theirs, state)
     grouped = "conv1_gn_s" in tensors
     rules = {MEAN: MEAN_DETECTRON, STD: NO_STD, IN_1X1: _groups(tensors["res2_0_branch2b_w"]) == 1 and not grouped}
     if not grouped:
@@ -133,11 +163,7 @@ def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
 
 def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
     """MSRA's and FAIR's networks read BGR; what Detectron2's own converter made of torchvision's says so itself."""
-    names = detectron2.our_names([f"backbone.{name}" for name in tensors])
-    state = {
-        names.get(f"backbone.{name}", name).removeprefix("backbone."): value.to(torch.float32)
-        for name, value in tensors.items()
-    }
+    state = _by_our_names(tensors, detectron2_names.BACKBONE)
     if "torchvision" in author:
         return BackboneFile("torchvision, in Detectron2's names", state)
     groups = _groups(tensors["res2.0.conv2.weight"])
@@ -146,22 +172,18 @@ def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
 
 
 def _of_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
-    """Trained on BGR; its convolutions have biases, and its first pooling reads on from the first pixel."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        *groups, last = name.split("/")
-        layer = next((group for group in reversed(groups) if matterport.LAYER.fullmatch(group)), None)
-        if layer is not None and (found := KERAS.search(last)) is not None:
-            layers.setdefault(layer, {})[KERAS_1.get(found[1], found[1])] = value.to(torch.float32)
-    depth = 101 if "res4g_branch2a" in layers else 50
-    state = matterport.backbone_state(layers, matterport.backbone_names(depth))
-    state = {name.removeprefix("backbone."): value for name, value in state.items()}
-    rules = {MEAN: MEAN_KERAS, STD: NO_STD, IN_1X1: True, EPS: matterport.EPS, POOL: "after"}
-    return BackboneFile("Keras", _for_rgb(state), rules)
+    """Trained on BGR; its convolutions have biases, and its first pooling is padded after the last pixel."""
+    places = keras_names.places(tensors)
+    ours = keras_names.TABLE.our_names(places.values())
+    found = {ours[place]: tensors[path].to(torch.float32) for path, place in places.items()}
+    state, _ = keras_layout.fold_norms({name: keras_layout.our_layout(name, value) for name, value in found.items()})
+    rules = {MEAN: MEAN_KERAS, STD: NO_STD, IN_1X1: True, EPS: keras_layout.EPS, POOL: "after"}
+    return BackboneFile("Keras", _for_rgb({_in_backbone(name): value for name, value in state.items()}), rules)
 
 
 def _for_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return state | {STEM: other_colours(state[STEM])} if STEM in state else state
+    stem = _in_backbone(STEM)
+    return state | {stem: other_colours(state[stem])} if stem in state else state
 
 
 def _groups(weight: Tensor) -> int:
@@ -173,22 +195,18 @@ def with_rules_of(config: Config, file: BackboneFile) -> Config:
     """The config with the rules of a backbone wherever its own are the defaults."""
     if not file.rules or not isinstance(config.model.backbone, ResNetConfig):
         return config
-    values, usual = config_to_dict(config), config_to_dict(Config())
-    for name, value in file.rules.items():
-        if _get(values, name) == _get(usual, name):
-            *path, last = name.split(".")
-            place = values
-            for part in path:
-                place = place[part]
-            place[last] = value
-    return config_from_dict(values)
+    own, defaults = config_to_dict(config), config_to_dict(Config())
+    return with_settings(
+        config,
+        {name: value for name, value in file.rules.items() if setting(own, name) == setting(defaults, name)},
+    )
 
 
 def check_rules(config: Config, file: BackboneFile) -> None:
     """Raises ConfigError where a network would use a backbone otherwise than it was trained."""
     values = config_to_dict(config)
     for name, value in file.rules.items():
-        found = _get(values, name)
+        found = setting(values, name)
         if found != value:
             raise ConfigError(
                 f"{name} is {found}, and these weights of {file.kind} were trained with {value}: set it so"
@@ -199,10 +217,3 @@ def check_rules(config: Config, file: BackboneFile) -> None:
             f"model.backbone.norm is {backbone.norm}, and these weights of {file.kind} hold no statistics of batch "
             "norm: set it to frozen_batch_norm"
         )
-
-
-def _get(values: Mapping[str, Any], name: str) -> Any:
-    found: Any = values
-    for part in name.split("."):
-        found = found[part] if isinstance(found, Mapping) and part in found else None
-    return found

@@ -1,22 +1,32 @@
-"""What training begins from: another model, or a backbone trained on ImageNet."""
+"""What training begins from: another detector, or a backbone trained on ImageNet. Its file is read once."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, TimmConfig, config_from_dict, config_to_dict
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.timm_backbone import TimmBackbone
-from maskrcnn.weights.backbones import check_rules, fill_backbone, read_backbone, with_rules_of
-from maskrcnn.weights.imagenet import imagenet_file, is_file, load_timm
-from maskrcnn.weights.open import holds_detector, open_weights
+from maskrcnn.weights.backbones import (
+    BackboneFile,
+    check_rules,
+    fill_backbone,
+    fill_timm,
+    read_backbone,
+    whole_backbone,
+    with_rules_of,
+)
+from maskrcnn.weights.model_file import SavedModel
+from maskrcnn.weights.named import initial_file
+from maskrcnn.weights.open import detector_in, holds_detector
 
 # Layers with a row for each class, which another set of classes cannot use.
 CLASS_LAYERS = re.compile(
@@ -24,84 +34,132 @@ CLASS_LAYERS = re.compile(
 )
 
 
-def initialise(network: MaskRCNN, config: Config, source: Path | str) -> str:
-    """Fills a new network from a whole detector (all but the class layers where the categories differ) or from the
-    weights of a backbone.
+class InitialWeights(Protocol):
+    """Weights that have been read, for a network that is not built yet."""
+
+    def with_conventions(self, config: Config) -> Config:
+        """The config with the rules that the weights were trained by, wherever its own are the defaults."""
+
+    def fill(self, network: MaskRCNN, config: Config) -> str:
+        """Fills a new network of `config`.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            WeightsError: the weights do not fit.
+            ConfigError: they were trained by other rules than the config has.
+        """
+
+
+def read_initial_weights(source: Path | str, config: Config) -> InitialWeights:
+    """Reads the weights that training begins from.
 
     Args:
-        source: what `open_weights` opens, ImageNet weights as a file, or a name in torchvision's list of these.
-
-    Returns:
-        What was done, in words.
+        source: what `open_weights` opens, ImageNet weights as a file or an address, or a name in torchvision's list of
+            these; with a backbone of timm also `timm`, for timm's own weights.
+        config: of the training that begins.
 
     Raises:
-        WeightsError: the file cannot be read or does not fit.
-        ConfigError: a backbone was trained by other rules than the config has.
+        WeightsError: the file cannot be read, or has nothing to do with a Mask R-CNN.
+        ConfigError: a setting of another framework's checkpoint cannot be followed.
     """
-    if not holds_detector(source):
-        if isinstance(network.backbone, TimmBackbone):
-            return load_timm(network.backbone, source)
-        file = read_backbone(read_checkpoint(imagenet_file(source)))
-        check_rules(config, file)
-        return fill_backbone(_whole_backbone(network), file, source)
-    other, other_config, _ = open_weights(source)
-    same_classes = other_config.categories == config.categories
-    own, given = network.state_dict(), other.state_dict()
-    for name, value in own.items():
-        if not same_classes and CLASS_LAYERS.match(name):
-            continue
-        if name not in given or given[name].shape != value.shape:
-            found = tuple(given[name].shape) if name in given else "nothing"
-            raise WeightsError(
-                f"{source}: {name} should be {tuple(value.shape)}, found {found}; "
-                "train with the preset and model settings that the file was made with"
-            )
+    of_timm = isinstance(config.model.backbone, TimmConfig)
+    if of_timm and str(source) == "timm":
+        return TimmWeights(str(source), None)
+    checkpoint = read_checkpoint(initial_file(source))
+    if holds_detector(checkpoint, source):
+        return DetectorWeights(detector_in(checkpoint, source))
+    if of_timm:
+        return TimmWeights(str(source), checkpoint.tensors)
+    return BackboneWeights(str(source), read_backbone(checkpoint))
+
+
+@dataclass(frozen=True)
+class DetectorWeights:
+    """A whole detector: it is used as it was trained, and gives all layers but those of other categories."""
+
+    saved: SavedModel
+
+    def with_conventions(self, config: Config) -> Config:
+        return with_conventions(config, self.saved.config)
+
+    def fill(self, network: MaskRCNN, config: Config) -> str:
+        source, given = self.saved.source, self.saved.state
+        same_classes = self.saved.config.categories == config.categories
+        own = {
+            name: value for name, value in network.state_dict().items() if same_classes or not CLASS_LAYERS.match(name)
+        }
+        for name, value in own.items():
+            if name not in given or given[name].shape != value.shape:
+                found = tuple(given[name].shape) if name in given else "nothing"
+                raise WeightsError(
+                    f"{source}: {name} should be {tuple(value.shape)}, found {found}; "
+                    "train with the preset and model settings that the file was made with"
+                )
         with torch.no_grad():
-            value.copy_(given[name])
-    kept = "" if same_classes else ", class layers new"
-    return f"weights of {source}{kept}"
+            for name, value in own.items():
+                value.copy_(given[name])
+        return f"weights of {source}{'' if same_classes else ', class layers new'}"
 
 
-def with_conventions(config: Config, source: Path | str) -> Config:
-    """The config with the model and image settings and the conventions of the detector that training begins from,
-    wherever its own are the defaults: a detector is used as it was trained. A backbone alone brings the mean and
-    standard deviation of the pixels, and if it has them its strides and the padding of its stem.
+@dataclass(frozen=True)
+class BackboneWeights:
+    """A ResNet trained on ImageNet: it brings the mean and standard deviation of its pixels, and if it has them its
+    strides and the padding of its stem."""
+
+    source: str
+    file: BackboneFile
+
+    def with_conventions(self, config: Config) -> Config:
+        return with_rules_of(config, self.file)
+
+    def fill(self, network: MaskRCNN, config: Config) -> str:
+        check_rules(config, self.file)
+        return fill_backbone(whole_backbone(network), self.file, self.source)
+
+
+@dataclass(frozen=True)
+class TimmWeights:
+    """A backbone of timm.
+
+    Attributes:
+        tensors: of timm's whole model; None: timm downloads its own.
+    """
+
+    source: str
+    tensors: dict[str, Tensor] | None
+
+    def with_conventions(self, config: Config) -> Config:
+        return config
+
+    def fill(self, network: MaskRCNN, config: Config) -> str:
+        assert isinstance(network.backbone, TimmBackbone)
+        return fill_timm(network.backbone, self.tensors, self.source)
+
+
+def with_conventions(config: Config, trained: Config) -> Config:
+    """`config` with the model and image settings and the conventions of a detector, wherever its own are the defaults.
 
     Which heads the network has is not changed, nor how it is trained; the categories are the detector's.
 
-    Raises:
-        WeightsError: as of `initialise`.
+    Args:
+        trained: the config of the detector.
     """
-    if not holds_detector(source):
-        if isinstance(config.model.backbone, TimmConfig) or not is_file(source):  # torchvision's own rules are ours
-            return config
-        return with_rules_of(config, read_backbone(read_checkpoint(imagenet_file(source))))
-    other = open_weights(source)[1]
     # Mapped as dictionaries: settings of another kind of backbone, or of a head that one of the two lacks, stay.
-    mine, theirs, usual = (config_to_dict(one) for one in (config, other, Config()))
+    mine, theirs, defaults = (config_to_dict(one) for one in (config, trained, Config()))
     keypoints = config_to_dict(Config(model=ModelConfig(keypoint_head=KeypointHeadConfig())))
-    usual["model"]["keypoint_head"] = keypoints["model"]["keypoint_head"]
-    merged = {part: _merged(mine[part], theirs[part], usual[part]) for part in ("model", "image", "conventions")}
-    merged["model"]["num_classes"] = theirs["model"]["num_classes"]
-    return config_from_dict(mine | merged | {"categories": theirs["categories"]})
+    defaults["model"]["keypoint_head"] = keypoints["model"]["keypoint_head"]
+    chosen = {part: _chosen(mine[part], theirs[part], defaults[part]) for part in ("model", "image", "conventions")}
+    chosen["model"]["num_classes"] = theirs["model"]["num_classes"]
+    return config_from_dict(mine | chosen | {"categories": theirs["categories"]})
 
 
-def _merged(mine: Any, theirs: Any, usual: Any) -> Any:
-    """`theirs` where `mine` is what is usual, by the leaves of nested dictionaries with the same keys."""
+def _chosen(mine: Any, theirs: Any, default: Any) -> Any:
+    """`theirs` where `mine` is the default, by the leaves of nested dictionaries with the same keys."""
     if not isinstance(mine, dict) and not isinstance(theirs, dict):
-        return theirs if mine == usual else mine
+        return theirs if mine == default else mine
     if not (isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys()):
         return mine
-    defaults = usual if isinstance(usual, dict) else {}
-    return {name: _merged(mine[name], theirs[name], defaults.get(name)) for name in mine}
-
-
-def _whole_backbone(network: MaskRCNN) -> nn.Module:
-    """The ResNet with all its stages, of which C4 keeps the last in the head."""
-    shared_head = network.roi_heads.pooler.shared_head
-    if isinstance(shared_head, nn.Identity):
-        return network.backbone
-    whole = nn.Module()
-    for name, part in (*network.backbone.named_children(), ("res5", shared_head)):
-        whole.add_module(name, part)
-    return whole
+    defaults = default if isinstance(default, dict) else {}
+    return {name: _chosen(mine[name], theirs[name], defaults.get(name)) for name in mine}

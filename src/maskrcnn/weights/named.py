@@ -93,6 +93,32 @@ def local_file(source: Path | str) -> Path:
     raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
 
 
+def initial_file(source: Path | str) -> Path:
+    """The file that training begins from: as of `local_file`, or ImageNet weights by their name in torchvision.
+
+    Args:
+        source: a path, an address, a name of the table, or a name of torchvision such as `resnet50` (its default
+            weights) or `ResNet50_Weights.IMAGENET1K_V1`.
+
+    Raises:
+        WeightsError: no such name, or the network cannot be reached.
+    """
+    path = Path(source)
+    if path.exists() or path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1:
+        return local_file(source)
+    from torchvision.models import get_model_weights, get_weight
+
+    name = str(source)
+    try:
+        weights = get_weight(name) if "." in name else get_model_weights(name).DEFAULT
+    except (ValueError, AttributeError, KeyError):
+        raise WeightsError(
+            f"{name!r} is neither a file nor the name of torchvision weights; "
+            "examples: resnet50, ResNet50_Weights.IMAGENET1K_V1, weights/resnet50.pth"
+        ) from None
+    return downloaded(weights.url)
+
+
 def downloaded(url: str) -> Path:
     """The file behind an address: torch's own copy of it, where the name holds the hash that tells it, or ours."""
     import torch

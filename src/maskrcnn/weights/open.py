@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from maskrcnn.config import Config
@@ -13,90 +12,106 @@ from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.frameworks.coco_categories import named_as_coco
-from maskrcnn.weights.frameworks.detectron import names as detectron
-from maskrcnn.weights.frameworks.detectron2 import names as detectron2
+from maskrcnn.weights.frameworks.detectron import Detectron
+from maskrcnn.weights.frameworks.detectron2 import Detectron2
 from maskrcnn.weights.frameworks.families import NO_MASK_RCNN, family_of
-from maskrcnn.weights.frameworks.importer import Imported, IncompleteError, listed
-from maskrcnn.weights.frameworks.maskrcnn_benchmark import names as maskrcnn_benchmark
-from maskrcnn.weights.frameworks.matterport import names as matterport
-from maskrcnn.weights.frameworks.mmdetection import names as mmdetection
-from maskrcnn.weights.frameworks.tensorpack import names as tensorpack
-from maskrcnn.weights.frameworks.torchvision import names as torchvision
-from maskrcnn.weights.model_file import METADATA_KEY, open_model
-from maskrcnn.weights.named import is_named, local_file, named_weights
+from maskrcnn.weights.frameworks.importer import Exporter, Imported, Importer, IncompleteError, listed
+from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
+from maskrcnn.weights.frameworks.matterport import Matterport
+from maskrcnn.weights.frameworks.mmdetection import MMDetection
+from maskrcnn.weights.frameworks.tensorpack import Tensorpack
+from maskrcnn.weights.frameworks.torchvision import Torchvision
+from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
+from maskrcnn.weights.named import local_file
 
-# Each has recognise, read_config, import_checkpoint and export_state. The first that recognises a file imports it.
-FRAMEWORKS: tuple[ModuleType, ...] = (
-    torchvision,
-    detectron2,
-    mmdetection,
-    matterport,
-    maskrcnn_benchmark,
-    detectron,
-    tensorpack,
-)
-# Their files are opened, and none is written for them: nobody trains with them any more.
-READ_ONLY: tuple[ModuleType, ...] = (matterport, maskrcnn_benchmark, detectron, tensorpack)
-
-
-def name_of(framework: ModuleType) -> str:
-    """`torchvision`, as it is written in provenance and on the command line."""
-    return framework.__name__.split(".")[-2]
+# Weights are written for these.
+EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
+# The first that recognises a file imports it. Nobody trains any more with those that are only read.
+IMPORTERS: tuple[Importer, ...] = (*EXPORTERS, Matterport(), MaskRCNNBenchmark(), Detectron(), Tensorpack())
 
 
 def open_weights(
     source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
 ) -> tuple[MaskRCNN, Config, dict[str, Any]]:
-    """Builds the network that a file describes, fills it, and brings its rules along as a config.
+    """Reads a file once, and builds the network that it describes.
 
     Args:
-        source: our model file, a checkpoint of one of `FRAMEWORKS`, an address, or a name of `maskrcnn weights list`.
-        config_file: the framework's own, read as data; without it, shapes and what is usual decide.
-        allow_partial: accept missing and surplus tensors. What is missing stays random.
+        source: our model file, a checkpoint of one of `IMPORTERS`, an address, or a name of `maskrcnn weights list`.
+        config_file, allow_partial: as of `detector_in`.
 
     Returns:
-        The network in evaluation mode, its config, and where it comes from. Of an imported one the provenance holds
-        `imported_from`, `framework`, `assumed` (what neither file said), `unused` (names that have no place) and
-        `new` (our names of what stayed random).
+        The network in evaluation mode, its config, and its provenance.
 
     Raises:
         WeightsError: no such file or name, a file that cannot be read, of an unknown family, or that does not fit.
         ConfigError: the config file cannot be followed.
     """
-    path = local_file(source)
-    checkpoint = read_checkpoint(path)
-    if METADATA_KEY in checkpoint.extra:
+    checkpoint = read_checkpoint(local_file(source))
+    saved = detector_in(checkpoint, source, config_file, allow_partial=allow_partial)
+    return saved.network(), saved.config, saved.provenance
+
+
+def detector_in(
+    checkpoint: Checkpoint, source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
+) -> SavedModel:
+    """The detector in a file that has been read, with the rules of its framework as a config.
+
+    Args:
+        source: what the file came from, for messages and the provenance.
+        config_file: the framework's own, read as data; without it, shapes and the framework's defaults decide.
+        allow_partial: accept missing and unexpected tensors. What is missing is random.
+
+    Returns:
+        The provenance of an imported model holds `imported_from`, `framework`, `assumed` (what neither file said),
+        `unused` (names that have no place) and `new` (our names of what is random).
+
+    Raises:
+        WeightsError: a file of an unknown family, or that does not fit.
+        ConfigError: the config file cannot be followed.
+    """
+    if is_model_file(checkpoint):
         if config_file is not None:
-            raise ConfigError(f"{config_file}: {path} is a model file of this package, which holds its own config")
-        return open_model(path)
-    framework = framework_of(checkpoint, source)
-    settings = None if config_file is None else framework.read_config(config_file)
+            raise ConfigError(f"{config_file}: {source} is a model file of this package, which holds its own config")
+        return saved_model(checkpoint, source)
+    importer = importer_of(checkpoint, source)
+    settings = None if config_file is None else importer.read_settings(config_file)
     try:
-        imported, new = _import(framework, checkpoint, settings, allow_partial)
+        imported, new = _imported(importer, checkpoint, settings, allow_partial)
     except (WeightsError, ConfigError) as error:
         raise type(error)(f"{source}: {error}") from None
-    network = build_model(imported.config)
-    network.load_state_dict(imported.state)
     provenance = {
         "imported_from": str(source),
-        "framework": name_of(framework),
+        "framework": importer.name,
         "assumed": list(imported.assumed),
         "unused": list(imported.unused),
         "new": list(new),
     }
-    return network.eval(), imported.config, provenance
+    return SavedModel(str(source), imported.config, imported.state, provenance)
 
 
-def framework_of(checkpoint: Checkpoint, source: Path | str) -> ModuleType:
+def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
+    """Whether `detector_in` is for this file: a detector, and not a backbone alone.
+
+    Raises:
+        WeightsError: the file is of a family that has nothing to do with a Mask R-CNN.
+    """
+    if is_model_file(checkpoint) or any(importer.recognise(checkpoint.tensors) for importer in IMPORTERS):
+        return True
+    if family_of(checkpoint.tensors)[1] == NO_MASK_RCNN:
+        importer_of(checkpoint, source)
+    return False
+
+
+def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
     """The importer that recognises a checkpoint.
 
     Raises:
-        WeightsError: none does; says what the file is where its names tell.
+        WeightsError: none does; says what the file is if its names tell.
     """
-    for framework in FRAMEWORKS:
-        if framework.recognise(checkpoint.tensors):
-            return framework
-    known = ", ".join(map(name_of, FRAMEWORKS))
+    for importer in IMPORTERS:
+        if importer.recognise(checkpoint.tensors):
+            return importer
+    known = ", ".join(importer.name for importer in IMPORTERS)
     family, advice = family_of(checkpoint.tensors)
     found = f"the weights of {family}" if family else f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
     raise WeightsError(
@@ -105,60 +120,26 @@ def framework_of(checkpoint: Checkpoint, source: Path | str) -> ModuleType:
     )
 
 
-def holds_detector(source: Path | str) -> bool:
-    """Whether `open_weights` is for this source: a detector, and not a backbone alone (of which a name that is neither
-    a file nor in `maskrcnn weights list` is one).
-
-    Raises:
-        WeightsError: the file cannot be read, or is of a family that has nothing to do with a Mask R-CNN.
-    """
-    if not Path(source).exists():
-        if str(source) in named_weights():
-            return True
-        if not is_named(source):
-            return False
-    checkpoint = read_checkpoint(local_file(source))
-    if METADATA_KEY in checkpoint.extra or any(framework.recognise(checkpoint.tensors) for framework in FRAMEWORKS):
-        return True
-    if family_of(checkpoint.tensors)[1] == NO_MASK_RCNN:
-        framework_of(checkpoint, source)
-    return False
-
-
-def _import(
-    framework: ModuleType, checkpoint: Checkpoint, settings: dict[str, Any] | None, allow_partial: bool
+def _imported(
+    importer: Importer, checkpoint: Checkpoint, settings: dict[str, Any] | None, allow_partial: bool
 ) -> tuple[Imported, tuple[str, ...]]:
     """The import, and our names of the tensors that were missing and are random."""
-    new: tuple[str, ...] = ()
-    missing = ""
     try:
-        imported = framework.import_checkpoint(checkpoint, settings)
+        imported, problems = importer.import_checkpoint(checkpoint, settings), ""
     except IncompleteError as error:
-        imported = _completed(framework, checkpoint, settings, error)
-        new = tuple(name for name in imported.state if name not in error.state)
-        missing = f"{error}; "
-    if not imported.config.categories:
-        config, of_classes = named_as_coco(imported.config)
-        imported = replace(imported, config=config, assumed=(*imported.assumed, *of_classes))
-    surplus = (
-        f"{len(imported.unused)} have no place in the model: {listed(imported.unused)}; " if imported.unused else ""
-    )
-    if (missing or surplus) and not allow_partial:
+        imported, problems = error.partial, f"{error}; "
+    if imported.unused:
+        problems += f"{len(imported.unused)} have no place in the model: {listed(imported.unused)}; "
+    if problems and not allow_partial:
         raise WeightsError(
-            f"{missing}{surplus}to go on without them: `maskrcnn weights convert --allow-partial`, "
+            f"{problems}to continue without them: `maskrcnn weights convert --allow-partial`, "
             "or allow_partial=True in Python"
         )
-    return imported, new
-
-
-def _completed(
-    framework: ModuleType, checkpoint: Checkpoint, settings: dict[str, Any] | None, error: IncompleteError
-) -> Imported:
-    """The import of a checkpoint with random tensors in the place of those that it lacks."""
-    random = framework.export_state(error.config, build_model(error.config).state_dict())
-    fitting = {
-        name: value
-        for name, value in checkpoint.tensors.items()
-        if name not in random or random[name].shape == value.shape
-    }
-    return framework.import_checkpoint(replace(checkpoint, tensors=random | fitting), settings)
+    if not imported.config.categories:
+        config, sentences = named_as_coco(imported.config)
+        imported = replace(imported, config=config, assumed=(*imported.assumed, *sentences))
+    if not problems:
+        return imported, ()
+    random = build_model(imported.config).state_dict()
+    new = tuple(name for name in random if name not in imported.state)
+    return replace(imported, state=random | imported.state), new

@@ -15,8 +15,8 @@ from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.coco_categories import named_as_coco
-from maskrcnn.weights.frameworks.detectron import names as detectron
-from maskrcnn.weights.frameworks.detectron.names import import_checkpoint, read_config
+from maskrcnn.weights.frameworks.detectron import Detectron
+from maskrcnn.weights.frameworks.detectron.names import TABLE
 from maskrcnn.weights.open import open_weights
 from older_twins import BLOCKS, KINDS, convolutions, found_and_returned, kinds, put, random_state, their_values
 
@@ -78,13 +78,13 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
 
 
 def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = None, **extra: Any) -> Any:
-    return import_checkpoint(Checkpoint("pickle", tensors, extra, ()), settings)
+    return Detectron().import_checkpoint(Checkpoint("pickle", tensors, extra, ()), settings)
 
 
 @pytest.mark.parametrize("kind", kinds(KINDS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = KINDS[kind]
-    found = found_and_returned(detectron, twin(model), folded_state(model), model)
+    found = found_and_returned(Detectron(), TABLE, twin(model), folded_state(model), model)
     assert found.config.model.backbone.stride_in_1x1 == (kind != "group norm")
 
 
@@ -127,7 +127,7 @@ PIXEL_MEANS: [[[1.0, 2.0, 3.0]]]
 def test_settings_become_fields(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG)
-    found = imported_from(twin(KINDS["FPN"]), read_config(file))
+    found = imported_from(twin(KINDS["FPN"]), Detectron().read_settings(file))
     config, model = found.config, found.config.model
     assert found.assumed == ()
     assert (config.image.short_side, config.image.long_side, config.image.mean) == (500, 833, (3.0, 2.0, 1.0))
@@ -141,7 +141,7 @@ def test_the_config_in_the_file_is_read() -> None:
     """As Detectron writes it: an AttrDict in YAML, with an array of numpy, of which nothing is run."""
     body = "\n".join(f"  {line}" for line in CONFIG.replace("PIXEL_MEANS: [[[1.0, 2.0, 3.0]]]", "").splitlines())
     text = (
-        "!!python/object/new:detectron.utils.collections.AttrDict\ndictitems:\n"
+        "!!python/object/new:DETECTRON.utils.collections.AttrDict\ndictitems:\n"
         f"{body}\n  PIXEL_MEANS: !!python/object/apply:numpy.core.multiarray._reconstruct\n    args: [1, 2]\n"
         "    state: [1, 2]\nstate: {}\n"
     )
@@ -167,7 +167,7 @@ def test_settings_that_cannot_be_followed(name: str, value: Any, message: str, t
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG)
     with pytest.raises((ConfigError, WeightsError), match=message):
-        imported_from(twin(KINDS["FPN"]), read_config(file) | {name: value})
+        imported_from(twin(KINDS["FPN"]), Detectron().read_settings(file) | {name: value})
 
 
 def test_what_is_left_out_is_said() -> None:

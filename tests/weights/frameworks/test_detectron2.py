@@ -28,7 +28,8 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.models.build import build_model
-from maskrcnn.weights.frameworks.detectron2.names import export_state, import_checkpoint, read_config, recognise
+from maskrcnn.weights.frameworks.detectron2 import Detectron2
+from maskrcnn.weights.frameworks.settings import flat
 
 TRUNK = "backbone.bottom_up."
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
@@ -168,18 +169,18 @@ def random_state(model: ModelConfig) -> dict[str, Tensor]:
 
 
 def exported(model: ModelConfig) -> dict[str, Tensor]:
-    return export_state(Config(model, image=ImageConfig(divisor=32)), random_state(model))
+    return Detectron2().export_state(Config(model, image=ImageConfig(divisor=32)), random_state(model))
 
 
 def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = None) -> Any:
-    return import_checkpoint(Checkpoint("pickle", tensors, {}, ()), settings)
+    return Detectron2().import_checkpoint(Checkpoint("pickle", tensors, {}, ()), settings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_are_detectron2s(kind: str) -> None:
     model, names = KINDS[kind]
     tensors = exported(model)
-    assert recognise(tensors)
+    assert Detectron2().recognise(tensors)
     assert set(names) <= tensors.keys()
     ours = ("neck.", "rpn.", "roi_heads.box.", "roi_heads.mask.", "roi_heads.keypoint.", "roi_heads.pooler")
     assert not [
@@ -191,13 +192,13 @@ def test_names_are_detectron2s(kind: str) -> None:
 def test_every_kind_comes_back_by_its_shapes(kind: str) -> None:
     model, _ = KINDS[kind]
     state = random_state(model)
-    found = imported_from(export_state(Config(model, image=ImageConfig(divisor=32)), state))
+    found = imported_from(Detectron2().export_state(Config(model, image=ImageConfig(divisor=32)), state))
     assert found.unused == ()
     assert found.state.keys() == state.keys()
     assert all(torch.equal(found.state[name], value) for name, value in state.items())
     for part in ("num_classes", "neck", "backbone", "fpn_channels", "fpn_norm", "anchors"):
         assert getattr(found.config.model, part) == getattr(model, part), part
-    again, first = export_state(found.config, found.state), exported(model)
+    again, first = Detectron2().export_state(found.config, found.state), exported(model)
     assert again.keys() == first.keys()
     assert all(torch.equal(again[name], value) for name, value in first.items())
 
@@ -307,7 +308,7 @@ def test_conventions_that_no_config_says() -> None:
 
 def test_settings_become_fields() -> None:
     tensors = exported(KINDS["FPN"][0])
-    found = imported_from(tensors, SETTINGS)
+    found = imported_from(tensors, flat(SETTINGS))
     config, model = found.config, found.config.model
     assert found.assumed == ()
     assert (config.image.short_side, config.image.long_side) == (640, 900)
@@ -343,39 +344,35 @@ def test_settings_become_fields() -> None:
     ],
 )
 def test_settings_that_do_not_fit_or_have_no_counterpart(path: str, value: Any, message: str) -> None:
-    part, _, name = path.rpartition(".")
-    model = dict(SETTINGS["MODEL"])
-    if part:
-        model[part] = {**model.get(part, {}), name: value}
-    else:
-        model[name] = value
     with pytest.raises((WeightsError, ConfigError), match=message):
-        imported_from(exported(KINDS["FPN"][0]), SETTINGS | {"MODEL": model})
+        imported_from(exported(KINDS["FPN"][0]), flat(SETTINGS) | {f"MODEL.{path}": value})
 
 
 def test_config_files_are_data_with_a_base(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("MODEL:\n  MASK_ON: true\n  RPN: {NMS_THRESH: 0.7, PRE_NMS_TOPK_TEST: 1000}\n")
     (tmp_path / "own.yaml").write_text("_BASE_: base.yaml\nMODEL:\n  RPN: {NMS_THRESH: 0.5}\n")
-    assert read_config(tmp_path / "own.yaml") == {
-        "MODEL": {"MASK_ON": True, "RPN": {"NMS_THRESH": 0.5, "PRE_NMS_TOPK_TEST": 1000}}
+    assert Detectron2().read_settings(tmp_path / "own.yaml") == {
+        "MODEL.MASK_ON": True,
+        "MODEL.RPN.NMS_THRESH": 0.5,
+        "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
     }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "cannot be read"),
+        ("a: [", "expected the YAML config of Detectron2: "),
         ("- 1", "found list"),
-        ("{}", "expected a config.yaml of Detectron2 with settings under MODEL"),
+        ("{}", "expected the YAML config of Detectron2, with settings under MODEL, found nothing"),
         ("NUM_CLASSES: 3", "with settings under MODEL, found NUM_CLASSES"),
-        ("model: {_target_: detectron2.modeling.GeneralizedRCNN}", "LazyConfig"),
+        ("model: {_target_: detectron2.modeling.GeneralizedRCNN}", "found model; a config in Python is not read"),
         ("_BASE_: own.yaml", "_BASE_ should name another file"),
-        ("MODEL: !!python/object/apply:os.getcwd []", "cannot be read"),
+        ("MODEL: !!python/object/apply:os.getcwd []", "with settings under MODEL"),
     ],
 )
 def test_config_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        read_config(tmp_path / "own.yaml")
+        Detectron2().read_settings(tmp_path / "own.yaml")
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
-        read_config(tmp_path / "missing.yaml")
+        Detectron2().read_settings(tmp_path / "missing.yaml")

@@ -16,13 +16,8 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights.frameworks.detectron2.names import (
-    export_state,
-    import_checkpoint,
-    read_config,
-    recognise,
-    their_name,
-)
+from maskrcnn.weights.frameworks.detectron2 import Detectron2
+from maskrcnn.weights.frameworks.detectron2.names import TABLE
 from peer_case import (
     Case,
     assert_detections,
@@ -39,7 +34,12 @@ VARIANTS = ("r50_fpn", "r50_c4", "keypoint_r50_fpn", "cascade_r50_fpn")
 
 def import_case(shared: Path, variant: str) -> Case:
     peer = PeerFixture(shared / "fixtures" / "detectron2" / variant)
-    return Case(peer, import_checkpoint(read_checkpoint(peer.checkpoint), read_config(peer.folder / "config.yaml")))
+    return Case(
+        peer,
+        Detectron2().import_checkpoint(
+            read_checkpoint(peer.checkpoint), Detectron2().read_settings(peer.folder / "config.yaml")
+        ),
+    )
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
@@ -48,7 +48,7 @@ def case(shared: Path, request: pytest.FixtureRequest) -> Case:
 
 
 def test_every_tensor_has_its_place(case: Case) -> None:
-    assert recognise(read_checkpoint(case.peer.checkpoint).tensors)
+    assert Detectron2().recognise(read_checkpoint(case.peer.checkpoint).tensors)
     assert case.imported.unused == ()
     assert case.imported.assumed == ()
 
@@ -92,7 +92,7 @@ def test_saved_as_our_file_it_finds_the_same_bits(case: Case, tmp_path: Path) ->
 
 
 def test_export_is_the_file_again(case: Case) -> None:
-    exported = export_state(case.imported.config, case.imported.state)
+    exported = Detectron2().export_state(case.imported.config, case.imported.state)
     settings = ("pixel_", "proposal_generator.anchor_generator.")  # which older versions stored beside the weights
     stored = read_checkpoint(case.peer.checkpoint).tensors
     original = {name: value for name, value in stored.items() if not name.startswith(settings)}
@@ -102,7 +102,7 @@ def test_export_is_the_file_again(case: Case) -> None:
 
 def test_without_a_config_what_is_usual_is_assumed(case: Case) -> None:
     """The fixtures keep Detectron2's own settings in all but the size of the image and what the shapes tell."""
-    guessed = import_checkpoint(read_checkpoint(case.peer.checkpoint), None)
+    guessed = Detectron2().import_checkpoint(read_checkpoint(case.peer.checkpoint), None)
     assert guessed.config.model == case.imported.config.model
     assert replace(guessed.config.image, short_side=256, long_side=400) == case.imported.config.image
     assert any("800" in sentence for sentence in guessed.assumed)
@@ -156,8 +156,9 @@ def assert_same_losses(step: Step, mask: float) -> None:
 
 def assert_same_gradients(step: Step) -> None:
     sum(step.losses.values()).backward()  # type: ignore[union-attr]
+    theirs = TABLE.their_names(step.network.state_dict())
     found = {
-        their_name(name, step.config): float(parameter.grad.norm())
+        theirs[name]: float(parameter.grad.norm())
         for name, parameter in step.network.named_parameters()
         if parameter.grad is not None
     }

@@ -13,8 +13,8 @@ from maskrcnn.config import ModelConfig
 from maskrcnn.config.conventions import MASKRCNN_BENCHMARK
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.weights.frameworks.maskrcnn_benchmark import names as maskrcnn_benchmark
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import import_checkpoint, read_config
+from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import TABLE
 from maskrcnn.weights.open import open_weights
 from older_twins import (
     AFFINE,
@@ -79,13 +79,13 @@ def twin(model: ModelConfig) -> dict[str, Tensor]:
 
 
 def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = None) -> Any:
-    return import_checkpoint(Checkpoint("torch", tensors, {}, ()), settings)
+    return MaskRCNNBenchmark().import_checkpoint(Checkpoint("torch", tensors, {}, ()), settings)
 
 
 @pytest.mark.parametrize("kind", kinds(KINDS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = KINDS[kind]
-    found = found_and_returned(maskrcnn_benchmark, twin(model), random_state(model), model)
+    found = found_and_returned(MaskRCNNBenchmark(), TABLE, twin(model), random_state(model), model)
     assert found.config.model.backbone.stride_in_1x1 == (kind != "group norm")
     assert found.config.model.box_head.class_agnostic == model.box_head.class_agnostic
 
@@ -141,7 +141,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG)
     tensors = twin(KINDS["FPN"])
-    found = imported_from(tensors, read_config(file))
+    found = imported_from(tensors, MaskRCNNBenchmark().read_settings(file))
     config, model = found.config, found.config.model
     assert found.assumed == ()
     assert (config.image.short_side, config.image.long_side) == (600, 1000)
@@ -172,7 +172,7 @@ PYRAMID = {"DATALOADER.SIZE_DIVISIBILITY": 32, "MODEL.RPN.FPN_POST_NMS_TOP_N_TES
         ("MODEL: {RPN: {ASPECT_RATIOS: [1.0]}}", "3 anchors a cell, and the settings make 1"),
         ("MODEL: {RPN: {POST_NMS_TOP_N_TEST: 100}}", "limits the proposals of a level"),
         ("MODEL: {ROI_HEADS: {NMS: wrong}}", "unexpected kind"),
-        ("- a list", "with settings under MODEL, found list"),
+        ("- a list", "expected the YAML config of maskrcnn-benchmark, found list"),
         ("a: [", "expected the YAML config of maskrcnn-benchmark"),
     ],
 )
@@ -180,13 +180,13 @@ def test_settings_that_cannot_be_followed(text: str, message: str, tmp_path: Pat
     file = tmp_path / "config.yaml"
     file.write_text(text)
     with pytest.raises((ConfigError, WeightsError), match=message):
-        imported_from(twin(KINDS["FPN"]), PYRAMID | read_config(file))
+        imported_from(twin(KINDS["FPN"]), PYRAMID | MaskRCNNBenchmark().read_settings(file))
 
 
 def test_yaml_runs_nothing(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(f'MODEL: {{MASK_ON: !!python/object/apply:os.system ["touch {tmp_path / "ran"}"]}}')
-    assert read_config(file) == {"MODEL.MASK_ON": [f"touch {tmp_path / 'ran'}"]}
+    assert MaskRCNNBenchmark().read_settings(file) == {"MODEL.MASK_ON": [f"touch {tmp_path / 'ran'}"]}
     assert not (tmp_path / "ran").exists()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample
-from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
+from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.branches.box import box_losses
 from maskrcnn.models.branches.mask import MaskBranch, mask_crops, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -27,14 +27,8 @@ from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import frame_of_size
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.weights.frameworks.importer import Imported
-from maskrcnn.weights.frameworks.matterport.names import (
-    FOLDED,
-    PLAIN,
-    PREDICTORS,
-    export_state,
-    import_checkpoint,
-    read_config,
-)
+from maskrcnn.weights.frameworks.matterport import Matterport
+from maskrcnn.weights.frameworks.matterport.names import TABLE, places
 from maskrcnn.weights.frameworks.matterport.settings import EPS
 from maskrcnn.weights.model_file import save_model
 from peer_fixtures import PeerFixture, network_of, relative_error
@@ -69,7 +63,9 @@ class Peer:
 @pytest.fixture(scope="module")
 def peer(shared: Path) -> Peer:
     fixture = PeerFixture(shared / "fixtures" / "matterport" / "resnet50")
-    imported = import_checkpoint(read_checkpoint(fixture.checkpoint), read_config(fixture.folder / "config.json"))
+    imported = Matterport().import_checkpoint(
+        read_checkpoint(fixture.checkpoint), Matterport().read_settings(fixture.folder / "config.json")
+    )
     network = network_of(imported)
     return Peer(fixture, imported, network, (look(fixture, imported, network, 0), look(fixture, imported, network, 1)))
 
@@ -91,14 +87,12 @@ def test_nothing_is_missing_or_left_over(peer: Peer) -> None:
     assert peer.imported.assumed == ()
 
 
-def test_export_and_import_give_the_same_bits(peer: Peer) -> None:
-    exported = export_state(peer.imported.config, peer.imported.state)
-    theirs = read_checkpoint(peer.fixture.checkpoint).tensors
-    assert {name: value.shape for name, value in exported.items()} == {n: v.shape for n, v in theirs.items()}
-    settings = read_config(peer.fixture.folder / "config.json")
-    again = import_checkpoint(Checkpoint("hdf5", exported, {}, ()), settings)
-    assert again.config == peer.imported.config
-    assert all(torch.equal(value, again.state[name]) for name, value in peer.imported.state.items())
+def test_the_table_names_every_tensor_both_ways(peer: Peer) -> None:
+    found = places(read_checkpoint(peer.fixture.checkpoint).tensors)
+    ours = TABLE.our_names(found.values())
+    assert ours.keys() == set(found.values())
+    assert TABLE.their_names(ours.values()) == {our: place for place, our in ours.items()}
+    assert peer.imported.state.keys() - {f"{name}" for name in ours.values()} == set()
 
 
 def test_our_file_gives_the_same_bits(peer: Peer, tmp_path: Path) -> None:
@@ -333,17 +327,20 @@ def gradient_norms(peer: Peer) -> dict[str, float]:
     for name, parameter in ours.items():
         if name.startswith("backbone.") and parameter.grad is not None:
             norms[backbone_name(name) + "/kernel:0"] = float(parameter.grad.norm())
-    for layer, module in (PLAIN | PREDICTORS).items():
-        for part, own in (("kernel", "weight"), ("bias", "bias")):
-            gradient = ours[f"{module}.{own}"].grad
-            if gradient is not None:  # of the two logits of an anchor each has it, with one sign or the other
-                norms[f"{layer}/{part}:0"] = float(gradient.norm()) * (2**0.5 if layer == "rpn_class_raw" else 1)
-    for (layer, bn), module in FOLDED.items():
-        gradient = ours[f"{module}.weight"].grad
-        if gradient is not None:
+    for name, place in TABLE.their_names(ours).items():
+        gradient = ours[name].grad
+        layer, _, part = place.partition("/")
+        bn = layer.replace("_conv", "_bn")
+        if gradient is None or name.startswith("backbone."):
+            continue
+        if f"{bn}/gamma:0" not in theirs or layer == bn:
+            # Each of the two logits of an anchor has the gradient, with one sign or the other.
+            norms[f"{place}:0"] = float(gradient.norm()) * (2**0.5 if layer == "rpn_class_raw" else 1)
+        elif part == "kernel":
             scale = theirs[f"{bn}/gamma:0"] / torch.sqrt(theirs[f"{bn}/moving_variance:0"] + EPS)
-            norms[f"{layer}/kernel:0"] = float((gradient * scale.view(-1, *[1] * (gradient.dim() - 1))).norm())
-            norms[f"{bn}/beta:0"] = float(ours[f"{module}.bias"].grad.norm())
+            norms[f"{place}:0"] = float((gradient * scale.view(-1, *[1] * (gradient.dim() - 1))).norm())
+        else:
+            norms[f"{bn}/beta:0"] = float(gradient.norm())
     return norms
 
 

@@ -18,13 +18,8 @@ from maskrcnn.models.branches.mask import mask_crops, mask_goal
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rois import RoIs, Slots
 from maskrcnn.ops.matching import match
-from maskrcnn.weights.frameworks.mmdetection.names import (
-    export_state,
-    import_checkpoint,
-    read_config,
-    recognise,
-    their_name,
-)
+from maskrcnn.weights.frameworks.mmdetection import MMDetection
+from maskrcnn.weights.frameworks.mmdetection.names import TABLE
 from maskrcnn.weights.open import open_weights
 from peer_case import (
     Case,
@@ -41,11 +36,16 @@ from peer_fixtures import PeerFixture, losses_on, network_of, training_batch
 @pytest.fixture(scope="module")
 def case(shared: Path) -> Case:
     peer = PeerFixture(shared / "fixtures" / "mmdet" / "r50_caffe_fpn")
-    return Case(peer, import_checkpoint(read_checkpoint(peer.checkpoint), read_config(peer.folder / "config.json")))
+    return Case(
+        peer,
+        MMDetection().import_checkpoint(
+            read_checkpoint(peer.checkpoint), MMDetection().read_settings(peer.folder / "config.json")
+        ),
+    )
 
 
 def test_every_tensor_has_its_place(case: Case) -> None:
-    assert recognise(read_checkpoint(case.peer.checkpoint).tensors)
+    assert MMDetection().recognise(read_checkpoint(case.peer.checkpoint).tensors)
     assert case.imported.unused == ()
     assert [category.name for category in case.imported.config.categories] == ["c0", "c1", "c2", "c3", "c4"]
 
@@ -85,7 +85,7 @@ def test_saved_as_our_file_it_finds_the_same_bits(case: Case, tmp_path: Path) ->
 
 
 def test_export_is_the_file_again(case: Case) -> None:
-    exported = export_state(case.imported.config, case.imported.state)
+    exported = MMDetection().export_state(case.imported.config, case.imported.state)
     original = read_checkpoint(case.peer.checkpoint).tensors
     assert exported.keys() == original.keys()
     assert all(torch.equal(exported[name], value) for name, value in original.items())
@@ -100,7 +100,7 @@ def test_the_config_inside_of_the_file_is_the_one_beside_it(case: Case) -> None:
 def test_without_any_config_what_is_usual_is_assumed(case: Case) -> None:
     """The fixture keeps MMDetection's own settings in all but the size of the image and what the shapes tell. The style
     of its backbone shows in the statistics behind the first convolution."""
-    guessed = import_checkpoint(replace(read_checkpoint(case.peer.checkpoint), extra={}), None)
+    guessed = MMDetection().import_checkpoint(replace(read_checkpoint(case.peer.checkpoint), extra={}), None)
     assert guessed.config.model == case.imported.config.model
     assert replace(guessed.config.image, short_side=256, long_side=400) == case.imported.config.image
     assert any("style of the backbone is caffe, because" in sentence for sentence in guessed.assumed)
@@ -177,8 +177,9 @@ def test_losses_and_gradients(case: Case) -> None:
     sum(step.losses.values()).backward()  # type: ignore[union-attr]
     arrays = case.peer.expected
     norms = dict(zip(arrays["t1bit_grad_names"].tolist(), arrays["t1bit_grad_norms"].tolist(), strict=True))
+    theirs = TABLE.their_names(step.network.state_dict())
     found = {
-        their_name(name, case.imported.config): float(parameter.grad.norm())
+        theirs[name]: float(parameter.grad.norm())
         for name, parameter in step.network.named_parameters()
         if parameter.grad is not None
     }

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, read_config, setting, stages, steps
+from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, read_settings, setting, stages, steps
 
 
 def written(folder: Path, **files: str) -> Path:
@@ -74,7 +74,7 @@ model['more'] = _base_.scale[0]
         rest="_base_ = 'size.py'\noptimiser = dict(kind='sgd', rate=0.1)",
         size="scale = (1333, 800)",
     )
-    assert read_config(own) == {
+    assert read_settings(own) == {
         "model": {"neck": {"type": "B"}, "roi": {"classes": 3, "stride": 4}, "of": (1333, 800), "more": 1333},
         "optimiser": {"kind": "amp", "rate": 0.1},
         "scale": (1333, 800),
@@ -94,11 +94,11 @@ model = dict(roi=dict(classes=3))
 
 def test_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": {"type": "MaskRCNN"}}))
-    assert read_config(tmp_path / "config.json") == {"model": {"type": "MaskRCNN"}}
+    assert read_settings(tmp_path / "config.json") == {"model": {"type": "MaskRCNN"}}
     for text in ("{", "[1]", "{}"):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(ConfigError, match=r"config\.json: expected a config of MMDetection"):
-            read_config(tmp_path / "config.json")
+            read_settings(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_json(tmp_path: Path) -> None:
 )
 def test_what_is_more_than_data_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_config(written(tmp_path, own=text))
+        read_settings(written(tmp_path, own=text))
 
 
 def test_a_long_sum_ends_in_an_error_and_not_in_python() -> None:

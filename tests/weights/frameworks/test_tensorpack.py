@@ -17,8 +17,8 @@ from maskrcnn.config.conventions import DETECTRON, TENSORPACK
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.anchors import cell_anchors
-from maskrcnn.weights.frameworks.tensorpack import names as tensorpack
-from maskrcnn.weights.frameworks.tensorpack.names import import_checkpoint, read_config
+from maskrcnn.weights.frameworks.tensorpack import Tensorpack
+from maskrcnn.weights.frameworks.tensorpack.names import TABLE
 from maskrcnn.weights.open import open_weights
 from older_twins import (
     GROUPED,
@@ -133,13 +133,13 @@ def stage_values(model: ModelConfig, names: dict[str, str], ours: dict[str, Tens
 
 
 def imported_from(tensors: dict[str, Tensor], settings: dict[str, Any] | None = None) -> Any:
-    return import_checkpoint(Checkpoint("npz", tensors, {}, ()), settings)
+    return Tensorpack().import_checkpoint(Checkpoint("npz", tensors, {}, ()), settings)
 
 
 @pytest.mark.parametrize("kind", kinds(MODELS))
 def test_every_kind_is_found_by_names_and_shapes(kind: str) -> None:
     model = MODELS[kind]
-    found = found_and_returned(tensorpack, twin(model), random_state(model), model)
+    found = found_and_returned(Tensorpack(), TABLE, twin(model), random_state(model), model)
     assert found.config.model.box_head.cascade_weights == model.box_head.cascade_weights
 
 
@@ -179,7 +179,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
         "DATA": {"NUM_CATEGORY": 3},
     }
     file.write_text(json.dumps(settings))
-    found = imported_from(twin(MODELS["FPN"]), read_config(file))
+    found = imported_from(twin(MODELS["FPN"]), Tensorpack().read_settings(file))
     config, model = found.config, found.config.model
     assert found.assumed == ()
     assert (config.image.mean, config.image.short_side, config.image.long_side) == ((1.0, 2.0, 3.0), 640, 1024)

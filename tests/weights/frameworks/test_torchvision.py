@@ -37,26 +37,21 @@ from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON
 from maskrcnn.weights.frameworks.importer import Imported, IncompleteError
-from maskrcnn.weights.frameworks.torchvision import names as torchvision
-from maskrcnn.weights.frameworks.torchvision.names import (
-    class_rows,
-    export_state,
-    import_checkpoint,
-    our_layout,
-    our_names,
-)
+from maskrcnn.weights.frameworks.torchvision import Torchvision
+from maskrcnn.weights.frameworks.torchvision.layout import class_rows, our_layout
+from maskrcnn.weights.frameworks.torchvision.names import TABLE
 from maskrcnn.weights.frameworks.torchvision.settings import torchvision_config, with_rules
 
 Build = Callable[[], nn.Module]
 
 
 def imported(state: dict[str, Tensor], settings: dict[str, Any] | None = None) -> Imported:
-    assert torchvision.recognise(state)
-    return import_checkpoint(Checkpoint("torch", state, {}, ()), settings)
+    assert Torchvision().recognise(state)
+    return Torchvision().import_checkpoint(Checkpoint("torch", state, {}, ()), settings)
 
 
 def on_meta(build: Callable[..., nn.Module], **settings: Any) -> dict[str, Tensor]:
-    """The names and shapes of a model of torchvision."""
+    """The names and shapes of a model of TORCHVISION."""
     with torch.device("meta"):
         return build(weights=None, weights_backbone=None, **settings).state_dict()
 
@@ -112,7 +107,7 @@ def test_architecture_is_told_by_names_and_shapes(build: Build) -> None:
         ours = build_model(found.config).state_dict()
     assert shapes(found.state) == shapes(ours)
     assert found.unused == ()
-    assert shapes(export_state(found.config, ours)) == shapes(theirs)
+    assert shapes(Torchvision().export_state(found.config, ours)) == shapes(theirs)
 
 
 @pytest.mark.parametrize("name", ["v2", "resnet18"])
@@ -120,7 +115,7 @@ def test_every_value_arrives_and_returns(name: str) -> None:
     """Import, export, import: bit-equal; and the export differs from the file only in rows that nothing reads."""
     state = numbered(ARCHITECTURES[name])
     first = imported(state)
-    exported = export_state(first.config, first.state)
+    exported = Torchvision().export_state(first.config, first.state)
     used, _ = class_rows(first.config)
     for name, value in exported.items():
         expected = state[name]
@@ -168,7 +163,7 @@ def test_names_of_before_0_13_are_the_same_layers() -> None:
     now = list(on_meta(maskrcnn_resnet50_fpn))
     before = [FORMER.get(name, name) for name in now]
     assert before != now
-    assert list(our_names(before).values()) == list(our_names(now).values())
+    assert list(TABLE.our_names(before).values()) == list(TABLE.our_names(now).values())
 
 
 @pytest.mark.parametrize(
@@ -263,8 +258,8 @@ def test_missing_tensors_are_listed_by_their_own_names() -> None:
         match=r"1 missing: roi_heads.mask_head.2.0.bias; 1 of another shape: roi_heads.box_head.fc7.weight",
     ) as caught:
         imported(state)
-    assert "roi_heads.mask.heads.0.convs.2.weight" in caught.value.state
-    assert "roi_heads.mask.heads.0.convs.2.bias" not in caught.value.state
+    assert "roi_heads.mask.heads.0.convs.2.weight" in caught.value.partial.state
+    assert "roi_heads.mask.heads.0.convs.2.bias" not in caught.value.partial.state
 
 
 def test_surplus_tensors_are_listed() -> None:
@@ -285,13 +280,13 @@ def test_a_backbone_that_is_no_resnet_is_named() -> None:
 )
 def test_what_torchvision_has_not_is_not_exported(name: str) -> None:
     with pytest.raises(WeightsError, match="torchvision has no model with"):
-        export_state(preset(name), {})
+        Torchvision().export_state(preset(name), {})
 
 
 def test_torchvision_opens_the_export_strictly() -> None:
     """With all its own checks, and into frozen norms as well as ordinary ones."""
     config = with_rules(replace(preset("mask_rcnn_R_18_FPN").model, num_classes=4))
-    exported = export_state(config, build_model(config).state_dict())
+    exported = Torchvision().export_state(config, build_model(config).state_dict())
     with_backbone("resnet18", MaskRCNN, 5)().load_state_dict(exported, strict=True)
     norm = nn.BatchNorm2d
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=norm)

@@ -17,7 +17,8 @@ from maskrcnn.data.shapes import draw_shapes
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.weights.frameworks.torchvision.names import class_rows, export_state, import_checkpoint
+from maskrcnn.weights.frameworks.torchvision import Torchvision
+from maskrcnn.weights.frameworks.torchvision.layout import class_rows
 from torchvision_copy import SPREAD_KEYPOINT
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def test_the_import_finds_what_torchvision_finds(kind: Callable[..., nn.Module],
     """Scores of 91 rows, of which ten are never found, and both epsilons; without a choice the usual one is taken."""
     theirs = lively(kind, classes, eps)
     settings = dict(SETTINGS) if (classes, eps) != (91, 1e-5) else {**SETTINGS, "norm_eps": 1e-5}
-    found = import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), settings)
+    found = Torchvision().import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), settings)
     network = build_model(found.config)
     network.load_state_dict(found.state)
     ours = Predictor(TorchBackend(network.eval()), found.config).predict(image())[0]
@@ -92,9 +93,9 @@ def test_the_import_finds_what_torchvision_finds(kind: Callable[..., nn.Module],
 @pytest.mark.parametrize(("kind", "classes"), [(MaskRCNN, 91), (KeypointRCNN, 2)])
 def test_torchvision_opens_the_export_and_finds_the_same(kind: Callable[..., nn.Module], classes: int) -> None:
     theirs = lively(kind, classes, 0.0)
-    found = import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), SETTINGS)
+    found = Torchvision().import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), SETTINGS)
     again = build(kind, classes)
-    again.load_state_dict(export_state(found.config, found.state), strict=True)
+    again.load_state_dict(Torchvision().export_state(found.config, found.state), strict=True)
     overwrite_eps(again, 0.0)
     before, after = detections(theirs), detections(again)
     # Boxes and masks of the ids without a category are not kept, so that those are not the same.

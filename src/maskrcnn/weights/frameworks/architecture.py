@@ -27,6 +27,19 @@ from maskrcnn.config import (
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import BLOCKS, Bottleneck
 
+
+class MissingTensorError(WeightsError):
+    """A tensor that every model has, and that tells its sizes, is missing.
+
+    Attributes:
+        name: ours.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"expected the weights of a Mask R-CNN, found no {name} (the name of this package)")
+        self.name = name
+
+
 Tensors = Mapping[str, Tensor]
 BOX, MASK, KEYPOINT = "roi_heads.box.heads", "roi_heads.mask.", "roi_heads.keypoint.head"
 SHARED_HEAD = "roi_heads.pooler.shared_head."  # res5 with C4
@@ -117,7 +130,7 @@ def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHe
     conv = _conv(tensors, f"{head}.convs.0") if convs else None
     resolution = 14 if neck == "c4" else 7
     if layers:
-        first = tensors[f"{head}.layers.0.weight"]
+        first = _need(tensors, f"{head}.layers.0.weight")
         resolution = math.isqrt(first.shape[1] // (features if conv is None else len(conv)))
     return BoxHeadConfig(
         resolution=resolution,
@@ -141,12 +154,13 @@ def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
         point = _need(tensors, f"{MASK}point_head.layers.0.weight")
         layers = _count(tensors, f"{MASK}coarse_head.layers")
         masks = len(_need(tensors, f"{MASK}point_head.predictor.weight"))
-        side = math.isqrt(tensors[f"{MASK}coarse_head.layers.0.weight"].shape[1] // len(coarse))
+        first = _need(tensors, f"{MASK}coarse_head.layers.0.weight")
+        side = math.isqrt(first.shape[1] // len(coarse))
         return MaskHeadConfig(
             resolution=2 * side,
             channels=len(coarse),
             layers=layers,
-            hidden=len(tensors[f"{MASK}coarse_head.layers.0.weight"]),
+            hidden=len(first),
             class_agnostic=classes > 1 and masks == 1,
             point_rend=PointRendConfig(layers=_count(tensors, f"{MASK}point_head.layers"), channels=len(point)),
         )
@@ -187,11 +201,12 @@ def _conv(tensors: Tensors, name: str) -> Tensor:
 
 
 def _count(tensors: Tensors, prefix: str) -> int:
-    numbers = {name[len(prefix) + 1 :].partition(".")[0] for name in tensors if name.startswith(f"{prefix}.")}
-    return len(numbers)
+    """Modules in a list; one that is missing in between counts."""
+    numbers = [int(name[len(prefix) + 1 :].partition(".")[0]) for name in tensors if name.startswith(f"{prefix}.")]
+    return 1 + max(numbers, default=-1)
 
 
 def _need(tensors: Tensors, name: str) -> Tensor:
     if name not in tensors:
-        raise WeightsError(f"expected the weights of a Mask R-CNN, with {name} in the names of this package; not found")
+        raise MissingTensorError(name)
     return tensors[name]

@@ -1,187 +1,143 @@
-"""What Detectron, maskrcnn-benchmark and tensorpack share: their layout of tensors, and settings in a YAML file.
+"""How other frameworks lay out tensors that are laid out otherwise here, each difference once.
 
-All three read BGR, count the background as class 0, and flatten RoI features by (channel, row, column).
+Ours: RGB input; the background is the last class; anchors of a cell by ratio and then size; the first fully connected
+layer reads a RoI feature by (row, column, channel). All names in this file are ours.
 """
 
 from __future__ import annotations
 
-import ast
+import math
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config, ModelConfig
-from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.frameworks.importer import (
-    Imported,
-    background_first,
-    background_last,
-    channels_first_columns,
-    channels_last_columns,
-    channels_read,
-    complete,
-    listed,
-    other_colours,
-)
+from maskrcnn.config import ModelConfig, ResNetConfig
+from maskrcnn.errors import WeightsError
+from maskrcnn.models.resnet import stage_channels
 
 STEM = "backbone.stem.conv.weight"
-FIRST_LAYER = re.compile(r"^roi_heads\.box\.heads\.\d+\.layers\.0\.weight$")
-CLASSES = re.compile(r"^roi_heads\.box\.heads\.\d+\.class_logits\.")
-DELTAS = re.compile(r"^roi_heads\.box\.heads\.\d+\.deltas\.")
-MASKS = "roi_heads.mask.heads.0.predictor."
+HEAD = r"^roi_heads\.box\.heads\.\d+\."
+FIRST_LAYER = re.compile(HEAD + r"layers\.0\.weight$")
+CLASSES = re.compile(HEAD + r"class_logits\.")
+DELTAS = re.compile(HEAD + r"deltas\.")
+MASKS = re.compile(r"^roi_heads\.mask\.heads\.\d+\.predictor\.")
+ANCHORS = re.compile(r"^rpn\.head\.(?:objectness|deltas)\.(?:weight|bias)$")
 
 
-def our_rows(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
-    """One of their tensors with its rows of classes in our order; `name` is ours.
+@dataclass(frozen=True)
+class Layout:
+    """The layout of a framework whose first fully connected layer reads (channel, row, column).
 
-    Rows of boxes come in fours, those of the background first: dropped, unless four rows serve all classes. Detectron
-    and maskrcnn-benchmark keep four for the background even then.
+    Attributes:
+        bgr: the first convolution reads BGR.
+        anchors_by_size: anchors of a cell are ordered by size and then ratio.
+    """
+
+    bgr: bool
+    anchors_by_size: bool = False
+
+    def to_ours(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
+        """One of their tensors as ours; `name` is ours."""
+        if name == STEM and self.bgr:
+            return other_colours(value)
+        if FIRST_LAYER.match(name):
+            return channels_last_columns(value, channels_read(model))
+        if ANCHORS.match(name) and self.anchors_by_size:
+            return reordered(value, len(model.anchors.sizes[0]), len(model.anchors.ratios))
+        return value
+
+    def to_theirs(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
+        """The inverse of `to_ours`."""
+        if name == STEM and self.bgr:
+            return other_colours(value)
+        if FIRST_LAYER.match(name):
+            return channels_first_columns(value, channels_read(model))
+        if ANCHORS.match(name) and self.anchors_by_size:
+            return reordered(value, len(model.anchors.ratios), len(model.anchors.sizes[0]))
+        return value
+
+
+def without_background(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
+    """One of their tensors in which the background comes first, with the rows of classes in our order.
+
+    Rows of boxes come in fours, those of the background first. They are dropped, unless four rows serve all classes.
+    Detectron and maskrcnn-benchmark keep four for the background even then.
 
     Args:
+        name: ours.
         mask_background: the first of several masks is that of the background.
     """
     if CLASSES.match(name):
         return background_last(value)
     if DELTAS.match(name):
         return value[4:] if len(value) > 4 else value
-    if name.startswith(MASKS):
+    if MASKS.match(name):
         return value[1:] if mask_background and len(value) > 1 else value
     return value
 
 
-def our_columns(name: str, value: Tensor, model: ModelConfig, *, bgr: bool) -> Tensor:
-    """One of their tensors with the columns that read pixels or RoI features in our order; `name` is ours."""
-    if name == STEM and bgr:
-        return other_colours(value)
-    if FIRST_LAYER.match(name):
-        return channels_last_columns(value, channels_read(model))
-    return value
-
-
-def their_layout(
-    name: str, value: Tensor, model: ModelConfig, *, agnostic_rows: int, mask_background: bool = True
-) -> Tensor:
-    """The inverse of `our_rows` and `our_columns`, for BGR; rows that we do not have are zeros.
+def check_anchors(model: ModelConfig, found: Mapping[str, Tensor], settings: str) -> None:
+    """Raises WeightsError where the RPN of a file has another number of anchors a cell than the settings make.
 
     Args:
-        agnostic_rows: rows of boxes that serve all classes, in their file.
-        mask_background: it has a mask.
+        found: tensors by our names.
+        settings: what to give, in the words of the framework.
     """
-    if name == STEM:
-        return other_colours(value)
-    if FIRST_LAYER.match(name):
-        return channels_first_columns(value, channels_read(model))
-    if CLASSES.match(name):
-        return background_first(value)
-    if DELTAS.match(name):
-        missing = agnostic_rows - 4 if model.box_head.class_agnostic else 4
-        return torch.cat([torch.zeros_like(value[:missing]), value])
-    agnostic = model.mask_head is not None and model.mask_head.class_agnostic
-    if name.startswith(MASKS) and mask_background and not agnostic:
-        return torch.cat([torch.zeros_like(value[:1]), value])
-    return value
-
-
-def finished(
-    config: Config,
-    ours: Mapping[str, Tensor],
-    theirs: Mapping[str, str],
-    their_name: Callable[[str], str],
-    *,
-    bgr: bool,
-    assumed: tuple[str, ...],
-    unused: tuple[str, ...],
-) -> Imported:
-    """The import, once names, rows and settings are ours.
-
-    Args:
-        ours: tensors by our names, their columns still those of the framework.
-        theirs: our names -> those of the file.
-        their_name: our name -> what the file would call it, for tensors that are missing.
-        unused: names in the file that have no counterpart; those that the network has no place for come on top.
-
-    Raises:
-        IncompleteError: tensors are missing or of another shape.
-    """
-    check_anchors(config, ours)
-    found = {name: our_columns(name, value, config.model, bgr=bgr) for name, value in ours.items()}
-    state = complete(config, found, lambda name: theirs.get(name) or their_name(name))
-    surplus = tuple(theirs[name] for name in ours if name not in state and name in theirs)
-    return Imported(config, state, assumed, (*unused, *surplus))
-
-
-def check_anchors(config: Config, ours: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError where the proposals have other anchors a cell than the settings make."""
-    expected = config.model.anchors.per_cell
-    rows = len(ours["rpn.head.objectness.weight"]) if "rpn.head.objectness.weight" in ours else expected
-    if rows != expected:
+    objectness = found.get("rpn.head.objectness.weight")
+    if objectness is not None and len(objectness) != model.anchors.per_cell:
         raise WeightsError(
-            f"the proposals of the file have {rows} anchors a cell, and the settings make {expected}: give the config "
-            "file of the framework, with its sizes and ratios of anchors"
+            f"the RPN of the file has {len(objectness)} anchors a cell, and the settings make "
+            f"{model.anchors.per_cell}: give {settings}"
         )
 
 
-def plain_yaml(text: str, where: str, framework: str) -> dict[str, Any]:
-    """The settings in a YAML text, tuples that are written as text included. Read as data: nothing is run.
-
-    Raises:
-        ConfigError: no YAML, or no settings of a model.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_object)
-    try:
-        content = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: expected the YAML config of {framework}: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("MODEL", {}), dict) or "model" in content:
-        found = listed(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise ConfigError(f"{where}: expected the YAML config of {framework}, with settings under MODEL, found {found}")
-    result: dict[str, Any] = literals(content)
-    return result
+def channels_read(model: ModelConfig) -> int:
+    """Channels of the feature that the first fully connected layer of the box branch reads."""
+    if model.box_head.convs:
+        return model.box_head.conv_channels
+    if model.neck == "fpn":
+        return model.fpn_channels
+    assert isinstance(model.backbone, ResNetConfig)
+    return stage_channels(model.backbone)[-1]
 
 
-def read_yaml(path: Path | str, framework: str) -> dict[str, Any]:
-    """`plain_yaml` of a file.
-
-    Raises:
-        ConfigError: it cannot be read, or is no such config.
-    """
-    try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected the YAML config of {framework}, cannot be read: {error}") from None
-    return plain_yaml(text, str(path), framework)
+def channels_last_columns(weight: Tensor, channels: int) -> Tensor:
+    """Columns of a layer that reads a flattened RoI feature, from (channel, row, column) to (row, column, channel):
+    (out, channels * side * side) in both. Another number of columns stays as it is."""
+    side = math.isqrt(weight.shape[1] // channels)
+    if channels * side * side != weight.shape[1]:
+        return weight
+    return weight.view(len(weight), channels, side, side).permute(0, 2, 3, 1).reshape(len(weight), -1)
 
 
-def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
-    """The dictionary, list or text that an object of Python is written with; its class is not looked up."""
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        content = loader.construct_mapping(node, deep=True)
-        return content.get("dictitems", content)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return loader.construct_scalar(node)
+def channels_first_columns(weight: Tensor, channels: int) -> Tensor:
+    """The inverse of `channels_last_columns`."""
+    side = math.isqrt(weight.shape[1] // channels)
+    return weight.view(len(weight), side, side, channels).permute(0, 3, 1, 2).reshape(len(weight), -1)
 
 
-def literals(value: Any) -> Any:
-    """Texts such as "(0.5, 1, 2)" as the lists that they name; yacs and Detectron read them so."""
-    if isinstance(value, dict):
-        return {str(name): literals(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [literals(item) for item in value]
-    if isinstance(value, str) and value[:1] in ("(", "["):
-        try:
-            return literals(ast.literal_eval(value))
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return value
-    return value
+def other_colours(stem: Tensor) -> Tensor:
+    """The first convolution (out, 3, h, w) for BGR instead of RGB input, or the other way round."""
+    return stem.flip(1)
+
+
+def reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
+    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each. Another
+    number of rows stays as it is."""
+    if len(rows) % (outer * inner):
+        return rows
+    return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
+
+
+def background_last(rows: Tensor) -> Tensor:
+    """Class scores (K + 1, ...) with the background first -> with the background last."""
+    return torch.cat([rows[1:], rows[:1]])
+
+
+def from_tensorflow(value: Tensor) -> Tensor:
+    """A kernel (h, w, in, out) -> (out, in, h, w), the kernel of a transposed convolution (h, w, out, in) ->
+    (in, out, h, w), the weight of a layer (in, out) -> (out, in). Vectors stay as they are."""
+    return value.permute(3, 2, 0, 1) if value.dim() == 4 else value.T if value.dim() == 2 else value

@@ -1,0 +1,70 @@
+"""Detectron's Mask, Faster and Keypoint R-CNN (pickles of Caffe2 blobs): ResNets with FPN and C4."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.weights.frameworks.detectron.names import TABLE, WITHOUT_EFFECT
+from maskrcnn.weights.frameworks.detectron.settings import our_config, read_settings, settings_in, settings_of
+from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors, without_background
+
+OWN_RES5 = ("_[mask]_res5_", "_[pose]_res5_")
+
+
+class Detectron:
+    """An `Importer`."""
+
+    name = "detectron"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        return "cls_score_w" in names and "res2_0_branch2a_w" in names
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        tensors = {name: value for name, value in checkpoint.tensors.items() if not name.endswith("_momentum")}
+        own = [name for name in tensors if name.startswith(OWN_RES5)]
+        if own:
+            raise WeightsError(
+                f"the branch of {own[0]} has a res5 of its own: here all branches share that of the boxes"
+            )
+        file = renamed(tensors, TABLE)
+        ours = {name: without_background(name, value) for name, value in file.tensors.items()}
+        ours |= statistics(file.theirs, file.tensors)
+        model = file.model(ours)
+        stored = settings_in(checkpoint.extra.get("cfg")) if settings is None else settings
+        settings, assumed = settings_of(model, stored)
+        config = our_config(model, settings)
+        check_anchors(config.model, ours, "its YAML config, with the sizes and ratios of anchors")
+        momentum = len(checkpoint.tensors) - len(tensors)
+        if momentum:
+            assumed += (f"{momentum} blobs of the optimiser (..._momentum) are left out",)
+        layout = Layout(bgr=True)
+        found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
+        return finished(config, found, file, assumed, ignored=f"^({'|'.join(WITHOUT_EFFECT)})$")
+
+
+def statistics(theirs: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The statistics of batch norms that a file holds as scale and shift alone: a mean of 0 and a variance of 1, to
+    which no epsilon is added.
+
+    Args:
+        theirs: our names -> the names in the file.
+        tensors: of the file, by our names.
+    """
+    result: dict[str, Tensor] = {}
+    for name, their in theirs.items():
+        if their.endswith("_bn_s"):
+            module = name.removesuffix(".weight")
+            result[f"{module}.running_mean"] = torch.zeros_like(tensors[name])
+            result[f"{module}.running_var"] = torch.ones_like(tensors[name])
+    return result

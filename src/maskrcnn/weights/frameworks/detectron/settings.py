@@ -6,10 +6,16 @@ The sources are Detectron's `core/config.py` and `configs/12_2017_baselines`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import ModelConfig, ResNetConfig
+from maskrcnn.config import Config, ModelConfig, ResNetConfig
+from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import DEFAULTS as DEFAULTS_THERE
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config as config_there
+from maskrcnn.weights.frameworks.settings import Settings, flat, parse_yaml, read_yaml, three
 
 # What Detectron takes where a config is silent, of the settings that are read here.
 DEFAULTS: dict[str, Any] = {
@@ -186,6 +192,63 @@ ASSUMED = (
 )
 
 
+def read_settings(path: Path | str) -> Settings:
+    """The YAML config, by names such as TEST.NMS; raises ConfigError."""
+    return _named(read_yaml(path, "Detectron"))
+
+
+def settings_in(text: Any) -> Settings | None:
+    """The settings that a file holds as text; None where there are none, or they cannot be read. What stands there as
+    an object of numpy (the mean of the pixels) is left at its default."""
+    if not isinstance(text, str):
+        return None
+    try:
+        settings = _named(flat(parse_yaml(text, "the cfg in the file", "Detectron")))
+    except ConfigError:
+        return None
+    return {name: value for name, value in settings.items() if name != "PIXEL_MEANS" or _is_numbers(value)}
+
+
+def _named(settings: Settings) -> Settings:
+    """TEST.SCALES, which older configs have, as TEST.SCALE."""
+    scales = settings.pop("TEST.SCALES", None)
+    if isinstance(scales, list) and len(scales) == 1:
+        settings.setdefault("TEST.SCALE", scales[0])
+    return settings
+
+
+def _is_numbers(value: Any) -> bool:
+    try:
+        three(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def settings_of(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Settings, tuple[str, ...]]:
+    """Every setting of a model of these shapes, and the sentences on what was assumed."""
+    return usual(model) if given is None else (DEFAULTS | dict(given), ())
+
+
+def our_config(model: ModelConfig, settings: Mapping[str, Any]) -> Config:
+    """The config of a model whose shapes are known, as Detectron uses it.
+
+    Args:
+        settings: every setting of `DEFAULTS`.
+
+    Raises:
+        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
+        WeightsError: a setting does not fit the shapes.
+    """
+    config = config_there(model, DEFAULTS_THERE | in_other_names(model, settings), DETECTRON)
+    rois = replace(  # the levels of RoIs are settings in Detectron alone
+        config.model.rois,
+        canonical_size=float(settings["FPN.ROI_CANONICAL_SCALE"]),
+        canonical_level=settings["FPN.ROI_CANONICAL_LEVEL"],
+    )
+    return replace(config, model=replace(config.model, rois=rois))
+
+
 def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The settings that its baselines give a model of this shape, and the sentences that say so."""
     backbone = model.backbone
@@ -227,7 +290,7 @@ def in_other_names(model: ModelConfig, said: Mapping[str, Any]) -> dict[str, Any
     result = {NAMES[name]: value for name, value in said.items() if name in NAMES}
     for phase in ("TRAIN", "TEST"):
         result[f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}"] = said[f"{phase}.RPN_POST_NMS_TOP_N"]
-    result["INPUT.PIXEL_MEAN"] = _three(said["PIXEL_MEANS"])
+    result["INPUT.PIXEL_MEAN"] = list(three(said["PIXEL_MEANS"]))
     result["INPUT.HORIZONTAL_FLIP_PROB_TRAIN"] = 0.5 if said["TRAIN.USE_FLIPPED"] else 0.0
     if model.neck == "fpn":
         result["DATALOADER.SIZE_DIVISIBILITY"] = said["FPN.COARSEST_STRIDE"]
@@ -237,10 +300,3 @@ def in_other_names(model: ModelConfig, said: Mapping[str, Any]) -> dict[str, Any
         result["MODEL.RPN.ANCHOR_SIZES"] = said["RPN.SIZES"]
         result["MODEL.RPN.ASPECT_RATIOS"] = said["RPN.ASPECT_RATIOS"]
     return result
-
-
-def _three(value: Any) -> Any:
-    """The three numbers in [[[b, g, r]]]."""
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value

@@ -1,0 +1,51 @@
+"""Detectron2's Mask R-CNN and its relatives: ResNets with FPN, C4 and DC5, Cascade, keypoints, PointRend.
+
+The source of every rule is Detectron2 (`modeling/`, `projects/PointRend`). Names, the colours of the first convolution,
+the order of anchors and the columns of the first layer are turned round; everything else in which the two differ is a
+field of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from maskrcnn.config import Config
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED_SETTINGS, read_settings
+from maskrcnn.weights.frameworks.detectron2.names import RPN_HEAD, TABLE
+from maskrcnn.weights.frameworks.detectron2.settings import our_config
+from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors
+
+IGNORED = rf"^({'|'.join(STORED_SETTINGS)}|{CELL_ANCHORS})|\.num_batches_tracked$"
+
+
+class Detectron2:
+    """An `Exporter`. It writes for the default INPUT.FORMAT, BGR."""
+
+    name = "detectron2"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        return any(name.startswith(RPN_HEAD) for name in names)
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        file = renamed(checkpoint.tensors, TABLE)
+        config, assumed = our_config(file.model(), checkpoint.tensors, settings)
+        check_anchors(config.model, file.tensors, "the config.yaml of the file, with its MODEL.ANCHOR_GENERATOR")
+        bgr = settings is None or settings.get("INPUT.FORMAT", "BGR") == "BGR"
+        layout = Layout(bgr=bgr, anchors_by_size=True)
+        found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
+        # A norm that is frozen has no place for its count of batches, which has no meaning either.
+        return finished(config, found, file, assumed, ignored=IGNORED)
+
+    def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        layout = Layout(bgr=True, anchors_by_size=True)
+        names = exported_names(TABLE, state, self.name)
+        return {their: layout.to_theirs(name, state[name], config.model) for name, their in names.items()}

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig, ResNetConfig
-from maskrcnn.errors import ConfigError
-from maskrcnn.weights.frameworks.importer import listed
+from maskrcnn.weights.frameworks.settings import Settings, read_yaml
 
 # Buffers of older files that say what a config says.
 STORED_SETTINGS = ("pixel_mean", "pixel_std")
@@ -87,50 +86,13 @@ WITH_CASCADE: dict[str, Any] = {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000}
 WITH_KEYPOINTS: dict[str, Any] = {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5}
 
 
-def read_config(path: Path | str) -> dict[str, Any]:
-    """A config.yaml of Detectron2, with those it names under `_BASE_` beneath it. Read as data: nothing is run.
+def read_settings(path: Path | str) -> Settings:
+    """A config.yaml of Detectron2, by names such as MODEL.RPN.NMS_THRESH; one in the form of LazyConfig is not read.
 
     Raises:
-        ConfigError: missing, no YAML, or not the config of a model; one in the form of LazyConfig is not read.
+        ConfigError: missing, no YAML, or not the config of a model.
     """
-    import yaml
-
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"{path}: expected a config.yaml of Detectron2, cannot be read: {str(error).splitlines()[0]}"
-        ) from None
-    settings = isinstance(content, dict) and ("_BASE_" in content or "MODEL" in content)
-    if not settings or not isinstance(content.get("MODEL", {}), dict):
-        raise ConfigError(
-            f"{path}: expected a config.yaml of Detectron2 with settings under MODEL, found "
-            f"{listed(map(str, content)) if isinstance(content, dict) else type(content).__name__}; "
-            "a LazyConfig is not read: leave the config out"
-        )
-    base = content.pop("_BASE_", None)
-    if base is None:
-        return content
-    if not isinstance(base, str) or (path.parent / base).resolve() == path.resolve():
-        raise ConfigError(f"{path}: _BASE_ should name another file, found {base!r}")
-    return _merged(read_config(path.parent / base), content)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for name, value in above.items():
-        old = result.get(name)
-        result[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"MODEL": {"MASK_ON": True}} -> {"MODEL.MASK_ON": True}."""
-    result: dict[str, Any] = {}
-    for name, value in settings.items():
-        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return result
+    return read_yaml(path, "Detectron2")
 
 
 def usual(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -27,7 +27,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.config.conventions import DETECTRON2
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.frameworks.detectron2.defaults import DEFAULTS, flat, usual
+from maskrcnn.weights.frameworks.detectron2.defaults import DEFAULTS, usual
 
 NORMS: dict[str, Norm] = {
     "FrozenBN": "frozen_batch_norm",
@@ -47,7 +47,7 @@ def our_config(
     Args:
         model: what the shapes tell; a norm with counts of batches is batch norm here.
         tensors: of the file, by its names.
-        settings: what `detectron2_settings.read_config` gives, or None.
+        settings: what `read_settings` gives, or None.
 
     Returns:
         The config, and what was assumed.
@@ -59,9 +59,8 @@ def our_config(
     if settings is None:
         said, assumed = usual(model, tensors)
     else:
-        given = flat(settings)
-        said, assumed = DEFAULTS | given, ()
-        _check_fit(model, given)
+        said, assumed = DEFAULTS | dict(settings), ()
+        _check_fit(model, settings)
     _check_supported(model, said)
     try:
         return _config(model, said), assumed

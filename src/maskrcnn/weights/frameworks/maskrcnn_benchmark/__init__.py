@@ -1,0 +1,78 @@
+"""maskrcnn-benchmark's Mask, Faster and Keypoint R-CNN: ResNets with FPN and C4."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskrcnn.config import Config
+from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.models.anchors import cell_anchors
+from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors, without_background
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import BOX_RES5, TABLE
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config, read_settings, settings_of
+
+# With C4 the mask branch reads the features of the box branch, and the file names the same tensors a second time.
+MASK_RES5 = "roi_heads.mask.feature_extractor.head.layer4."
+CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."
+
+
+class MaskRCNNBenchmark:
+    """An `Importer`."""
+
+    name = "maskrcnn_benchmark"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        return "roi_heads.box.predictor.cls_score.weight" in names
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        # Its frozen batch norm has no counters, and that is the only batch norm that it has.
+        counters = ".num_batches_tracked"
+        tensors = {name: value for name, value in checkpoint.tensors.items() if not name.endswith(counters)}
+        _check_shared(tensors)
+        file = renamed(tensors, TABLE)
+        ours = {name: without_background(name, value) for name, value in file.tensors.items()}
+        model = file.model(ours)
+        settings, assumed = settings_of(model, settings)
+        config = our_config(model, settings)
+        check_anchors(config.model, ours, "its YAML config, with MODEL.RPN")
+        _check_cells(config, tensors)
+        layout = Layout(bgr=bool(settings["INPUT.TO_BGR255"]))
+        found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
+        return finished(config, found, file, assumed, ignored=f"^({CELL_ANCHORS}|{MASK_RES5})")
+
+
+def _check_shared(tensors: Mapping[str, Tensor]) -> None:
+    """Raises WeightsError where the mask branch has a res5 of its own, which ours shares with the box branch."""
+    for name, value in tensors.items():
+        if name.startswith(MASK_RES5):
+            box = tensors.get(BOX_RES5 + name.removeprefix(MASK_RES5))
+            if box is None or not torch.equal(box, value):
+                raise WeightsError(
+                    f"the mask branch has a res5 of its own ({name}): here box and mask branch share it "
+                    "(SHARE_BOX_FEATURE_EXTRACTOR)"
+                )
+
+
+def _check_cells(config: Config, tensors: Mapping[str, Tensor]) -> None:
+    """Raises WeightsError where the anchors that the file stores are not those of the settings."""
+    anchors = config.model.anchors
+    strides = [4, 8, 16, 32, 64] if config.model.neck == "fpn" else [32 if config.model.neck == "c5" else 16]
+    for level, (sizes, stride) in enumerate(zip(anchors.sizes, strides, strict=True)):
+        stored = tensors.get(f"{CELL_ANCHORS}{level}")
+        ours = cell_anchors(sizes, anchors.ratios, stride, "base") + stride / 2
+        ours = ours - ours.new_tensor([0, 0, 1, 1])  # pixels from first to last
+        if stored is not None and (stored.shape != ours.shape or not torch.allclose(stored.float(), ours, atol=0.01)):
+            raise WeightsError(
+                f"the anchors in the file ({CELL_ANCHORS}{level}: {stored.tolist()}) are others than sizes "
+                f"{list(sizes)} and ratios {list(anchors.ratios)} make: give its YAML config, with MODEL.RPN"
+            )

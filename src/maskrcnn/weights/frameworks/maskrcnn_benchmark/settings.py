@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import (
@@ -27,6 +28,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.config.conventions import MASKRCNN_BENCHMARK, Conventions
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.weights.frameworks.settings import Settings, read_yaml
 
 # What maskrcnn-benchmark takes where a config is silent, of the settings that are read here.
 DEFAULTS: dict[str, Any] = {
@@ -106,6 +108,16 @@ ASSUMED = (
 )
 
 
+def read_settings(path: Path | str) -> Settings:
+    """The YAML config, by names such as MODEL.RPN.NMS_THRESH; raises ConfigError."""
+    return read_yaml(path, "maskrcnn-benchmark")
+
+
+def settings_of(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Settings, tuple[str, ...]]:
+    """Every setting of a model of these shapes, and the sentences on what was assumed."""
+    return usual(model) if given is None else (DEFAULTS | dict(given), ())
+
+
 def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The settings that its own configs give a model of this shape, and the sentences that say so."""
     backbone = model.backbone
@@ -119,10 +131,11 @@ def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
     return said, (*ASSUMED, stride, f"RoIAlign takes {samples} samples a bin and axis")
 
 
-def our_config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
-    """The config of a model of which the shapes are known, as maskrcnn-benchmark uses it.
+def our_config(model: ModelConfig, said: Mapping[str, Any], conventions: Conventions = MASKRCNN_BENCHMARK) -> Config:
+    """The config of a model whose shapes are known, as maskrcnn-benchmark uses it.
 
     Args:
+        conventions: of the framework that the settings are from.
         said: every setting of `DEFAULTS`.
 
     Raises:
@@ -135,7 +148,7 @@ def our_config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
             model=_model(model, said),
             image=_image(said),
             augment=_augment(said),
-            conventions=with_rpn_rules(MASKRCNN_BENCHMARK, model, said),
+            conventions=_with_rpn_rules(conventions, model, said),
         )
     except (TypeError, ValueError, IndexError) as error:
         if isinstance(error, ConfigError):
@@ -231,7 +244,7 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def with_rpn_rules(conventions: Conventions, model: ModelConfig, said: Mapping[str, Any]) -> Conventions:
+def _with_rpn_rules(conventions: Conventions, model: ModelConfig, said: Mapping[str, Any]) -> Conventions:
     """The conventions with those rules of the RPN that are settings of the framework."""
     straddle = float(said["MODEL.RPN.STRADDLE_THRESH"])
     per_batch = model.neck == "fpn" and said["MODEL.RPN.FPN_POST_NMS_PER_BATCH"]

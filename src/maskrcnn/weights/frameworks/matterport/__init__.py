@@ -1,0 +1,43 @@
+"""Matterport's Mask R-CNN (Keras HDF5) with a ResNet-50 or 101 and FPN.
+
+The source of every rule is `mrcnn/model.py`, `mrcnn/utils.py` and `mrcnn/config.py` of matterport/Mask_RCNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.weights.frameworks.importer import Imported, Renamed, finished
+from maskrcnn.weights.frameworks.layout import check_anchors
+from maskrcnn.weights.frameworks.matterport.layout import fold_norms, our_layout
+from maskrcnn.weights.frameworks.matterport.names import TABLE, places
+from maskrcnn.weights.frameworks.matterport.settings import our_config, read_settings
+
+
+class Matterport:
+    """An `Importer`."""
+
+    name = "matterport"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        layers = {place.partition("/")[0] for place in places(names).values()}
+        return {"rpn_conv_shared", "mrcnn_class_logits"} <= layers
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        found = places(checkpoint.tensors)
+        ours = TABLE.our_names(found.values())
+        theirs = {ours[place]: path for path, place in found.items()}
+        tensors = {name: checkpoint.tensors[path].to(torch.float32) for name, path in theirs.items()}
+        file = Renamed(tuple(checkpoint.tensors), tensors, theirs, TABLE)
+        state, folded = fold_norms({name: our_layout(name, value) for name, value in tensors.items()})
+        config, assumed = our_config(file.model(state), settings)
+        check_anchors(config.model, state, "the config of the file, with its RPN_ANCHOR_RATIOS")
+        return finished(config, state, file, assumed, folded=folded)

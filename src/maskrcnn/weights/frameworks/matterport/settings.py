@@ -7,30 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from maskrcnn.config import (
     AnchorConfig,
-    BoxHeadConfig,
     Config,
     DetectConfig,
     ImageConfig,
-    MaskHeadConfig,
     ModelConfig,
     ResNetConfig,
     RPNConfig,
     TrainConfig,
 )
 from maskrcnn.config.conventions import MATTERPORT, Conventions
-from maskrcnn.errors import WeightsError
-from maskrcnn.weights.frameworks.importer import listed
-
-Layers = dict[str, dict[str, Tensor]]  # parameters by their names, by the layer
-
-EPS = 1e-3  # of Keras' batch norm
-XYWH = [1, 0, 3, 2]  # (y, x, h, w) to (x, y, w, h) and back
+from maskrcnn.weights.frameworks.matterport.layout import EPS, YXHW
+from maskrcnn.weights.frameworks.settings import Settings, check_fits, check_supported, kinds_checked, read_json
 
 # What `mrcnn/config.py` has where a model's own configuration is not at hand.
 DEFAULTS: dict[str, Any] = {
@@ -65,65 +57,66 @@ DEFAULTS: dict[str, Any] = {
 # An image of this side is never reached: IMAGE_MAX_DIM bounds nothing but the mode "square".
 NO_LIMIT = 1_000_000
 
-# Layers whose shapes tell the sizes of all.
-TELLING = (
-    "conv1",
-    "res2a_branch2a",
-    "res2a_branch2c",
-    "fpn_c2p2",
-    "rpn_conv_shared",
-    "rpn_class_raw",
-    "mrcnn_class_conv1",
-    "mrcnn_class_logits",
-    "mrcnn_mask_conv1",
-)
+# The only values that this package supports.
+SUPPORTED: dict[str, Any] = {
+    "RPN_ANCHOR_STRIDE": 1,
+    "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
+    "IMAGE_CHANNEL_COUNT": 3,
+}
 
 
-def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
-    """The config that shapes and settings ask for, and what had to be assumed."""
-    known = {name: value for name, value in DEFAULTS.items() if name not in (settings or {})}
-    use = {**DEFAULTS, **(settings or {})}
-    width = {layer: parts["kernel"].shape[-1] for layer, parts in layers.items() if "kernel" in parts}
-    missing = [layer for layer in TELLING if layer not in width]
-    if missing:
-        raise WeightsError(
-            f"expected a whole Matterport model, found none of its layers {listed(missing)}, which tell the sizes of "
-            "the others; is it a file of the backbone alone?"
-        )
-    classes, anchors = width["mrcnn_class_logits"], width["rpn_class_raw"] // 2
-    _agree("NUM_CLASSES", use.get("NUM_CLASSES", classes), classes, "rows of mrcnn_class_logits")
-    _agree("len(RPN_ANCHOR_RATIOS)", len(use["RPN_ANCHOR_RATIOS"]), anchors, "anchors a cell in rpn_class_raw")
-    _agree("RPN_ANCHOR_STRIDE", use["RPN_ANCHOR_STRIDE"], 1, "the only one that is supported")
-    _agree("BACKBONE_STRIDES", list(use["BACKBONE_STRIDES"]), [4, 8, 16, 32, 64], "the strides of a ResNet")
-    _agree("IMAGE_CHANNEL_COUNT", use.get("IMAGE_CHANNEL_COUNT", 3), 3, "RGB")
+def read_settings(path: Path | str) -> Settings:
+    """The attributes of a Config object written as JSON; raises ConfigError."""
+    return read_json(path, "Matterport")
+
+
+def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
+    """The config of a model whose shapes are known, and what had to be assumed.
+
+    Args:
+        settings: the attributes of its Config by name; those that are missing take Matterport's defaults.
+
+    Raises:
+        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
+        WeightsError: a setting does not fit the shapes.
+    """
+    given = settings or {}
+    check_fits(given, {"NUM_CLASSES": model.num_classes + 1})
+    use = DEFAULTS | dict(given)
+    known = {name: value for name, value in DEFAULTS.items() if name not in given}
+    with kinds_checked("Matterport"):
+        check_supported({**use, "BACKBONE_STRIDES": list(use["BACKBONE_STRIDES"])}, SUPPORTED)
+        return _config(model, use), _assumptions(use, known)
+
+
+def _config(shapes: ModelConfig, use: Mapping[str, Any]) -> Config:
+    backbone = shapes.backbone
+    assert isinstance(backbone, ResNetConfig)
+    assert shapes.mask_head is not None
     model = ModelConfig(
-        num_classes=classes - 1,
-        backbone=ResNetConfig(
-            depth=101 if "res4g_branch2a" in layers else 50,
-            width=width["res2a_branch2c"] // 4,
-            stem_width=width["conv1"],
-            bottleneck_width=width["res2a_branch2a"],
+        num_classes=shapes.num_classes,
+        backbone=replace(
+            backbone,
             stride_in_1x1=True,
             norm_eps=EPS,
             frozen_stages=0,
         ),
-        fpn_channels=width["fpn_c2p2"],
+        fpn_channels=shapes.fpn_channels,
         anchors=AnchorConfig(
             sizes=tuple((float(scale),) for scale in use["RPN_ANCHOR_SCALES"]),
             ratios=tuple(1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]),  # width / height there
         ),
-        rpn=_rpn_config(use, width["rpn_conv_shared"]),
-        box_head=BoxHeadConfig(
-            resolution=layers["mrcnn_class_conv1"]["kernel"].shape[0],
-            hidden=width["mrcnn_class_conv1"],
+        rpn=_rpn_config(shapes.rpn, use),
+        box_head=replace(
+            shapes.box_head,
             samples=use["TRAIN_ROIS_PER_IMAGE"],
             positive_fraction=use["ROI_POSITIVE_RATIO"],
             box_weights=_box_weights(use["BBOX_STD_DEV"]),
             smooth_l1_beta=1.0,
         ),
-        mask_head=MaskHeadConfig(
+        mask_head=replace(
+            shapes.mask_head,
             resolution=use["MASK_POOL_SIZE"],
-            channels=width["mrcnn_mask_conv1"],
             samples=use["TRAIN_ROIS_PER_IMAGE"],
         ),
         detect=DetectConfig(
@@ -138,13 +131,12 @@ def config_of(layers: Layers, settings: Mapping[str, Any] | None) -> tuple[Confi
         weight_decay=use["WEIGHT_DECAY"],
         clip_norm=use["GRADIENT_CLIP_NORM"],
     )
-    config = Config(model=model, image=_image_config(use), train=train, conventions=_conventions(use))
-    return config, _assumptions(use, known)
+    return Config(model=model, image=_image_config(use), train=train, conventions=_conventions(use))
 
 
-def _rpn_config(use: Mapping[str, Any], channels: int) -> RPNConfig:
-    return RPNConfig(
-        channels=channels,
+def _rpn_config(rpn: RPNConfig, use: Mapping[str, Any]) -> RPNConfig:
+    return replace(
+        rpn,
         samples=use["RPN_TRAIN_ANCHORS_PER_IMAGE"],
         pre_nms_train=use["PRE_NMS_LIMIT"],
         pre_nms_test=use["PRE_NMS_LIMIT"],
@@ -181,15 +173,8 @@ def _conventions(use: Mapping[str, Any]) -> Conventions:
 
 
 def _box_weights(std_dev: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, w, h = (1 / std_dev[i] for i in XYWH)
+    x, y, w, h = (1 / std_dev[i] for i in YXHW)
     return x, y, w, h
-
-
-def _agree(name: str, found: Any, wanted: Any, what: str) -> None:
-    if found != wanted:
-        raise WeightsError(
-            f"Matterport config: expected {name} {wanted}, {what}, found {found}; does the config belong to this file?"
-        )
 
 
 def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:

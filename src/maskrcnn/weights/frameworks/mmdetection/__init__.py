@@ -1,0 +1,60 @@
+"""MMDetection 2 and 3: Mask, Faster and Cascade R-CNN with a ResNet, FPN, C4 or one level.
+
+The source of every rule is MMDetection 3.3 with MMCV 2; names are the same in both versions. The first convolution is
+turned round where the network reads BGR, and so are the columns of the first layer. Everything else in which the two
+differ is a field of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskrcnn.config import Config
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors
+from maskrcnn.weights.frameworks.mmdetection.config_file import read_settings
+from maskrcnn.weights.frameworks.mmdetection.defaults import reads_bgr
+from maskrcnn.weights.frameworks.mmdetection.names import TABLE
+from maskrcnn.weights.frameworks.mmdetection.settings import our_config
+
+COUNTER = "num_batches_tracked"
+
+
+class MMDetection:
+    """An `Exporter`.
+
+    The network that it writes for reads the colours that MMDetection's own configs read for such a model: BGR in the
+    style caffe, where pixels are not divided by a standard deviation, and for ResNeXt 32x8d, else RGB.
+    """
+
+    name = "mmdetection"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        return all(any(name.startswith(part) for name in names) for part in ("rpn_head.", "roi_head.bbox_head."))
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        file = renamed(checkpoint.tensors, TABLE)
+        config, bgr, assumed = our_config(file.model(), file.tensors, checkpoint.extra, settings)
+        check_anchors(config.model, file.tensors, "the config of the file, with its anchor_generator")
+        layout = Layout(bgr=bgr)
+        found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
+        # A norm whose statistics stay has no place for its count of batches.
+        return finished(config, found, file, assumed, ignored=rf"\.{COUNTER}$")
+
+    def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        layout = Layout(bgr=reads_bgr(config.model, plain=config.image.std == (1.0, 1.0, 1.0)))
+        result = {}
+        for name, their in exported_names(TABLE, state, self.name).items():
+            result[their] = layout.to_theirs(name, state[name], config.model)
+            if their.endswith(".running_var"):  # its norms count batches, those whose statistics stay too
+                result.setdefault(f"{their.removesuffix('running_var')}{COUNTER}", torch.zeros((), dtype=torch.int64))
+        return result

@@ -27,7 +27,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 INSTEAD = "give the config as MMDetection prints it (tools/misc/print_config.py), or none: most files hold their own"
 
 
-def read_config(path: Path | str) -> dict[str, Any]:
+def read_settings(path: Path | str) -> dict[str, Any]:
     """A config of MMDetection, .py or .json, with those it names under `_base_` beneath it.
 
     Raises:
@@ -47,7 +47,7 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
     MMCV 1 wrote the files one after another, those under `_base_` first, each below a line with its path.
 
     Raises:
-        ConfigError: as `read_config`.
+        ConfigError: as `read_settings`.
     """
     settings: dict[str, Any] = {}
     for part in re.split(r"^\S+\.py$", text, flags=re.MULTILINE):

@@ -41,7 +41,7 @@ def our_config(
         model: what the shapes tell.
         tensors: by our names, in MMDetection's layout.
         extra: the plain data of the file: `meta` holds the names of the classes, and mostly the config.
-        settings: what `mmdetection_settings.read_config` gives, or None.
+        settings: what `read_settings` gives, or None.
 
     Returns:
         The config, whether the network of the file reads BGR, and what was assumed.

@@ -19,7 +19,7 @@ from maskrcnn.config import (
 )
 from maskrcnn.config.conventions import TENSORPACK, AnchorRules, Conventions
 from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.frameworks.layout import literals
+from maskrcnn.weights.frameworks.settings import Settings, read_yaml
 
 # What tensorpack takes where nothing is said, of the settings that are read here; LEGACY_ANCHORS is a name of ours.
 DEFAULTS: dict[str, Any] = {
@@ -71,22 +71,17 @@ ASSUMED = (
 )
 
 
-def read_settings(path: Path | str) -> dict[str, Any]:
-    """Settings in YAML, of which JSON is a part; nested or not.
+def read_settings(path: Path | str) -> Settings:
+    """Settings in YAML or JSON by tensorpack's names, such as BACKBONE.STRIDE_1X1; raises ConfigError."""
+    settings = read_yaml(path, "tensorpack", section=None)
+    if "PREPROC.SHORT_EDGE_SIZE" in settings:  # before training had several
+        settings.setdefault("PREPROC.TEST_SHORT_EDGE_SIZE", settings["PREPROC.SHORT_EDGE_SIZE"])
+    return settings
 
-    Raises:
-        ConfigError: they cannot be read.
-    """
-    import yaml
 
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: expected tensorpack's settings as YAML, cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected tensorpack's settings by name, found {type(content).__name__}")
-    result: dict[str, Any] = literals(content)
-    return result
+def settings_of(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Settings, tuple[str, ...]]:
+    """Every setting of a model of these shapes, and the sentences on what was assumed."""
+    return usual(model) if given is None else (DEFAULTS | dict(given), ())
 
 
 def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:

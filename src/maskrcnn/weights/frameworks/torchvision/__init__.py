@@ -1,0 +1,49 @@
+"""torchvision's Mask, Faster and Keypoint R-CNN with a ResNet and FPN.
+
+`maskrcnn_resnet50_fpn` is version 1 and `maskrcnn_resnet50_fpn_v2` version 2. Names and shapes tell every mixture of
+the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from maskrcnn.config import Config
+from maskrcnn.errors import WeightsError
+from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
+from maskrcnn.weights.frameworks.layout import STEM, check_anchors
+from maskrcnn.weights.frameworks.torchvision.layout import our_state, their_state
+from maskrcnn.weights.frameworks.torchvision.names import TABLE
+from maskrcnn.weights.frameworks.torchvision.settings import our_config, read_settings
+
+
+class Torchvision:
+    """An `Exporter`."""
+
+    name = "torchvision"
+
+    def recognise(self, names: Collection[str]) -> bool:
+        return "rpn.head.cls_logits.weight" in names and "roi_heads.box_predictor.cls_score.weight" in names
+
+    def read_settings(self, path: Path | str) -> dict[str, Any]:
+        return read_settings(path)
+
+    def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
+        file = renamed(checkpoint.tensors, TABLE)
+        if STEM not in file.tensors:
+            raise WeightsError(
+                "a detector of torchvision whose backbone is no ResNet (MobileNet?), which has no counterpart here; "
+                "those with a ResNet and FPN can be opened"
+            )
+        config, assumed = our_config(file.model(), settings)
+        check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")
+        found = our_state(checkpoint.tensors, config)
+        return finished(config, found, file, assumed, ignored=r"\.num_batches_tracked$")
+
+    def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return their_state(config, state)

@@ -6,7 +6,6 @@ The sources are torchvision/models/detection (`mask_rcnn.py`, `faster_rcnn.py`, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +23,11 @@ from maskrcnn.config import (
     ModelConfig,
     ResNetConfig,
     RPNConfig,
-    config_from_dict,
-    config_to_dict,
 )
 from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON, LAST_ID
+from maskrcnn.weights.frameworks.settings import read_json, with_settings
 
 Version = Literal[1, 2]
 
@@ -62,7 +60,7 @@ ARGUMENTS = {
 }
 
 
-def read_config(path: Path | str) -> dict[str, Any]:
+def read_settings(path: Path | str) -> dict[str, Any]:
     """Settings that no checkpoint of torchvision holds, from a JSON object: arguments of its constructors by their
     names (`ARGUMENTS`), and `categories`, the names of the classes without the background, or objects with `id`
     and `name`.
@@ -70,23 +68,14 @@ def read_config(path: Path | str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no JSON object.
     """
-    try:
-        settings = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected a JSON object with arguments of torchvision's model ({error})") from None
-    if not isinstance(settings, dict):
-        raise ConfigError(
-            f'{path}: expected a JSON object such as {{"min_size": 640, "categories": ["cat"]}}, '
-            f"found {type(settings).__name__}"
-        )
-    return settings
+    return read_json(path, "torchvision")
 
 
 def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
     """The config of a file whose shapes tell `model`, a class for every row but the background's; and what was assumed.
 
     Args:
-        settings: what `read_config` gives; None: torchvision's defaults.
+        settings: what `read_settings` gives; None: torchvision's defaults.
 
     Raises:
         ConfigError: a setting that is unknown, or does not fit the file.
@@ -189,7 +178,7 @@ def torchvision_config(version: Version, num_classes: int, num_keypoints: int | 
 
 def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
     """The config with arguments of torchvision's constructors in it."""
-    values = config_to_dict(config)
+    values = {}
     for name, value in given.items():
         if name == "categories":
             continue
@@ -204,9 +193,5 @@ def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
             value = value[-1]
         if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same for every level
             value = value[0]
-        *path, last = ARGUMENTS[name].split(".")
-        place = values
-        for part in path:
-            place = place[part]
-        place[last] = value
-    return config_from_dict(values)
+        values[ARGUMENTS[name]] = value
+    return with_settings(config, values)
