@@ -233,7 +233,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path, network, optimiser, config) == Progress(2)
+    assert load_checkpoint(tmp_path).restore(network, optimiser, config) == Progress(2)
 
 
 def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:

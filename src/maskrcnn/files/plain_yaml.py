@@ -29,8 +29,14 @@ def read_yaml(path: Path | str) -> Any:
     return parse_yaml(text, str(path))
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """The content of a YAML text, as of `read_yaml`; `where` names it in errors."""
+def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
+    """The content of a YAML text, as of `read_yaml`.
+
+    Args:
+        where: names the text in errors.
+        python_tags: accept objects of Python, as the dictionary, list or text that they are written with. Their classes
+            are not looked up.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -38,6 +44,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
     # YAML 1.1 takes 1e-4 for a text, because it has no point.
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+    if python_tags:
+        Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_object)
     try:
         loader = Loader(text)
         node = loader.get_single_node()
@@ -55,6 +63,17 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: expected YAML, {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise ConfigError(f"{where}: expected settings, found lists nested too deeply") from None
+
+
+def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        content = loader.construct_mapping(node, deep=True)
+        return content.get("dictitems", content)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
 
 
 def _count(node: Any, counted: dict[int, int | None], where: str) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import Config, ResNetConfig, config_to_dict
+from maskrcnn.config.plain import with_settings
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -29,7 +30,7 @@ from maskrcnn.weights.frameworks.layout import STEM, other_colours
 from maskrcnn.weights.frameworks.matterport import layout as keras_layout
 from maskrcnn.weights.frameworks.matterport import names as keras_names
 from maskrcnn.weights.frameworks.names import NameTable
-from maskrcnn.weights.frameworks.settings import setting, with_settings
+from maskrcnn.weights.frameworks.settings import setting
 from maskrcnn.weights.frameworks.torchvision import names as torchvision_names
 from maskrcnn.weights.model_file import fill
 

@@ -154,9 +154,9 @@ def test_the_config_in_the_file_is_read() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("MODEL.NUM_CLASSES", 81, "NUM_CLASSES is 81 in the config, and 4 in the file"),
-        ("TEST.SOFT_NMS.ENABLED", True, "SOFT_NMS.ENABLED True has no counterpart"),
-        ("FAST_RCNN.ROI_XFORM_METHOD", "RoIPoolF", "'RoIPoolF' has no counterpart here: expected 'RoIAlign'"),
+        ("MODEL.NUM_CLASSES", 81, "NUM_CLASSES is 81 in the settings, and 4 in the file"),
+        ("TEST.SOFT_NMS.ENABLED", True, "SOFT_NMS.ENABLED True is not supported"),
+        ("FAST_RCNN.ROI_XFORM_METHOD", "RoIPoolF", "'RoIPoolF' is not supported: expected 'RoIAlign'"),
         ("MRCNN.DILATION", 2, "MRCNN.DILATION 2"),
         ("FPN.RPN_MAX_LEVEL", 7, "RPN_MAX_LEVEL 7"),
         ("TEST.RPN_NMS_THRESH", 0.6, "one threshold here"),

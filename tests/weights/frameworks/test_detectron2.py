@@ -327,20 +327,20 @@ def test_settings_become_fields() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("ROI_HEADS.NUM_CLASSES", 80, "NUM_CLASSES is 80 in the config, and 3 in the file"),
-        ("ROI_HEADS.NAME", "CascadeROIHeads", "'CascadeROIHeads' in the config, and 'StandardROIHeads' in the file"),
+        ("ROI_HEADS.NUM_CLASSES", 80, "NUM_CLASSES is 80 in the settings, and 3 in the file"),
+        ("ROI_HEADS.NAME", "CascadeROIHeads", "'CascadeROIHeads' in the settings, and 'StandardROIHeads' in the file"),
         ("BACKBONE.NAME", "build_resnet_backbone", "and 'a name with fpn' in the file"),
         ("RESNETS.DEPTH", 101, "DEPTH is 101"),
         ("MASK_ON", False, "MASK_ON is False"),
         ("KEYPOINT_ON", True, "KEYPOINT_ON is True"),
         ("RESNETS.NORM", "GN", "'batch norm' in the file"),
-        ("ROI_BOX_HEAD.USE_SIGMOID_CE", True, "USE_SIGMOID_CE True has no counterpart"),
+        ("ROI_BOX_HEAD.USE_SIGMOID_CE", True, "USE_SIGMOID_CE True is not supported"),
         ("FPN.FUSE_TYPE", "avg", "expected 'sum'"),
         ("ROI_BOX_HEAD.POOLER_SAMPLING_RATIO", 0, "the same for all branches"),
         ("ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0], [2.0]], "the same on every level"),
         ("ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0, 2.0]], "3 anchors a cell"),
-        ("RPN.BBOX_REG_LOSS_TYPE", "diou", "smooth_l1 or giou here, found 'diou'"),
-        ("PIXEL_MEAN", [1.0, 2.0], "another kind"),
+        ("RPN.BBOX_REG_LOSS_TYPE", "diou", "'diou' is not supported: expected 'smooth_l1' or 'giou'"),
+        ("PIXEL_MEAN", [1.0, 2.0], "unexpected kind"),
     ],
 )
 def test_settings_that_do_not_fit_or_have_no_counterpart(path: str, value: Any, message: str) -> None:
@@ -361,7 +361,7 @@ def test_config_files_are_data_with_a_base(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "expected the YAML config of Detectron2: "),
+        ("a: [", "line 1: expected YAML"),
         ("- 1", "found list"),
         ("{}", "expected the YAML config of Detectron2, with settings under MODEL, found nothing"),
         ("NUM_CLASSES: 3", "with settings under MODEL, found NUM_CLASSES"),

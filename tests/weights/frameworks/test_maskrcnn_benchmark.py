@@ -163,9 +163,9 @@ PYRAMID = {"DATALOADER.SIZE_DIVISIBILITY": 32, "MODEL.RPN.FPN_POST_NMS_TOP_N_TES
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("MODEL: {ROI_BOX_HEAD: {NUM_CLASSES: 81}}", "NUM_CLASSES is 81 in the config, and 4 in the file"),
+        ("MODEL: {ROI_BOX_HEAD: {NUM_CLASSES: 81}}", "NUM_CLASSES is 81 in the settings, and 4 in the file"),
         ("MODEL: {MASK_ON: False}", "MASK_ON is False"),
-        ("MODEL: {RESNETS: {RES5_DILATION: 2}}", "RES5_DILATION 2 has no counterpart"),
+        ("MODEL: {RESNETS: {RES5_DILATION: 2}}", "RES5_DILATION 2 is not supported"),
         ("MODEL: {GROUP_NORM: {DIM_PER_GP: 16}}", "DIM_PER_GP 16"),
         ("MODEL: {ROI_BOX_HEAD: {POOLER_SAMPLING_RATIO: 2}}", "the same for all branches"),
         ("MODEL: {ROI_HEADS: {BG_IOU_THRESHOLD: 0.4}}", "one threshold here"),
@@ -173,7 +173,7 @@ PYRAMID = {"DATALOADER.SIZE_DIVISIBILITY": 32, "MODEL.RPN.FPN_POST_NMS_TOP_N_TES
         ("MODEL: {RPN: {POST_NMS_TOP_N_TEST: 100}}", "limits the proposals of a level"),
         ("MODEL: {ROI_HEADS: {NMS: wrong}}", "unexpected kind"),
         ("- a list", "expected the YAML config of maskrcnn-benchmark, found list"),
-        ("a: [", "expected the YAML config of maskrcnn-benchmark"),
+        ("a: [", "line 1: expected YAML"),
     ],
 )
 def test_settings_that_cannot_be_followed(text: str, message: str, tmp_path: Path) -> None:

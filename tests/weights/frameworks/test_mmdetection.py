@@ -311,7 +311,9 @@ def test_conventions_that_no_config_says() -> None:
 def test_settings_become_fields() -> None:
     found = imported_from(exported(KINDS["FPN"][0]), {"model": MODEL, **PIPELINES})
     config, model = found.config, found.config.model
-    assert found.assumed == ("training goes on with another roi_head.bbox_head.loss_bbox.loss_weight than 10.0: 1",)
+    assert found.assumed == (
+        "roi_head.bbox_head.loss_bbox.loss_weight 10.0 is not supported: training continues with 1",
+    )
     assert (config.image.short_side, config.image.long_side, config.image.divisor) == (640, 900, 64)
     assert (config.image.mean, config.image.std, config.conventions.pixels) == ((3, 2, 1), (6, 5, 4), PixelRules("pil"))
     assert (config.augment.scale_jitter, config.augment.flip_horizontal) == ((0.5, 1.0), 0.25)
@@ -426,10 +428,10 @@ def test_octaves_are_sizes_of_anchors() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("backbone.depth", 101, "backbone.depth is 101 in the config, and 50 in the file"),
+        ("backbone.depth", 101, "backbone.depth is 101 in the settings, and 50 in the file"),
         ("roi_head.bbox_head.num_classes", 80, "num_classes is 80"),
         ("backbone.norm_cfg.type", "GN", "'BN' in the file"),
-        ("neck", None, "neck is 'none' in the config, and 'a part of the model' in the file"),
+        ("neck", None, "neck is 'none' in the settings, and 'a part of the model' in the file"),
         ("roi_head.mask_head", None, "roi_head.mask_head is 'none'"),
         ("type", "HybridTaskCascade", "HybridTaskCascade.*expected 'MaskRCNN' or"),
         ("backbone.type", "ResNetV1d", "backbone.type 'ResNetV1d'"),
@@ -440,7 +442,7 @@ def test_octaves_are_sizes_of_anchors() -> None:
         ("roi_head.bbox_head.bbox_coder", {"type": "BucketingBBoxCoder"}, "BucketingBBoxCoder"),
         ("roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 0, "the same for boxes and masks"),
         ("test_cfg.rcnn.nms.type", "soft_nms", "soft_nms"),
-        ("data_preprocessor.mean", [1.0, 2.0], "another kind"),
+        ("data_preprocessor.mean", [1.0, 2.0], "unexpected kind"),
         ("rpn_head.anchor_generator.ratios", [1.0], "3 anchors a cell, and the settings make 1"),
     ],
 )
@@ -476,7 +478,7 @@ def test_the_config_inside_of_the_file_is_followed(key: str) -> None:
     assert found.config.model.anchors.sizes[0] == (16.0,)
     of_another = imported_from(tensors, meta={key: HELD.replace("bbox_head=dict()", "bbox_head=dict(num_classes=81)")})
     assert of_another.config.model.anchors.sizes[0] == (32.0,)
-    assert "num_classes is 81 in the config" in of_another.assumed[0]
+    assert "num_classes is 81 in the settings" in of_another.assumed[0]
     broken = imported_from(tensors, meta={key: "model = build()"})
     assert broken.config.model.anchors.sizes[0] == (32.0,)
     assert "config that the file holds is not followed" in broken.assumed[0]

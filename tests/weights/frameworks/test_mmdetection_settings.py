@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, read_settings, setting, stages, steps
+from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, read_settings, stages, steps
+from maskrcnn.weights.frameworks.settings import setting
 
 
 def written(folder: Path, **files: str) -> Path:
@@ -95,9 +96,9 @@ model = dict(roi=dict(classes=3))
 def test_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": {"type": "MaskRCNN"}}))
     assert read_settings(tmp_path / "config.json") == {"model": {"type": "MaskRCNN"}}
-    for text in ("{", "[1]", "{}"):
+    for text, expected in (("{", "a JSON object"), ("[1]", "a JSON object"), ("{}", "a config of MMDetection")):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ConfigError, match=r"config\.json: expected a config of MMDetection"):
+        with pytest.raises(ConfigError, match=rf"config\.json: expected {expected}"):
             read_settings(tmp_path / "config.json")
 
 

@@ -196,7 +196,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     [
         ({"DATA.NUM_CATEGORY": 80}, "NUM_CATEGORY is 80 in the settings, and 3 in the file"),
         ({"MODE_MASK": False}, "MODE_MASK is False"),
-        ({"BACKBONE.TF_PAD_MODE": True}, "TF_PAD_MODE True has no counterpart"),
+        ({"BACKBONE.TF_PAD_MODE": True}, "TF_PAD_MODE True is not supported"),
         ({"FPN.PROPOSAL_MODE": "Joint"}, "PROPOSAL_MODE 'Joint'"),
         ({"RPN.ANCHOR_RATIOS": [1.0]}, "3 anchors a cell, and the settings make 1"),
         ({"BACKBONE.NORM": "other"}, "unexpected kind"),
@@ -209,7 +209,7 @@ def test_settings_that_cannot_be_followed(settings: dict[str, Any], message: str
 
 def test_group_norm_of_the_heads_is_refused() -> None:
     tensors = twin(MODELS["FPN"]) | {"fpn/gn_c2/gamma": torch.ones(16)}
-    with pytest.raises(WeightsError, match=r"fpn/gn_c2/gamma: group norm .* has no counterpart here"):
+    with pytest.raises(WeightsError, match=r"fpn/gn_c2/gamma: group norm .* is not supported"):
         imported_from(tensors)
 
 

@@ -241,7 +241,7 @@ def test_arguments_of_the_constructors_are_followed() -> None:
     assert config.model.box_head.box_weights == (1, 2, 3, 4)
     assert config.model.anchors.ratios == (0.3, 1, 3)
     assert config.conventions == TORCHVISION
-    with pytest.raises(ConfigError, match="'box_score' is none of the arguments"):
+    with pytest.raises(ConfigError, match="'box_score' is not supported: expected min_size"):
         imported(state, {"box_score": 0.3})
     with pytest.raises(ConfigError, match="short_side"):
         imported(state, {"min_size": "big"})

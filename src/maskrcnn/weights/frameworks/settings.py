@@ -1,4 +1,4 @@
-"""What importers share to read the settings of a framework: files, defaults, checks and values.
+"""What importers share to read the settings of a framework: files, checks and values.
 
 Settings are dictionaries. `flat` gives them names with dots, such as MODEL.RPN.NMS_THRESH.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import Config, config_from_dict, config_to_dict
+from maskrcnn.config import AnchorConfig, ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
+from maskrcnn.files import plain_yaml
 from maskrcnn.weights.frameworks.importer import listed
 
 Settings = dict[str, Any]
+Assumed = tuple[str, ...]  # what was taken for granted, one sentence each
 
 
 def read_text(path: Path | str, framework: str) -> str:
@@ -24,32 +26,32 @@ def read_text(path: Path | str, framework: str) -> str:
     try:
         return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a config of {framework}, cannot be read: {error}") from None
+        raise ConfigError(f"{path}: expected a config of {framework}, it cannot be read: {error}") from None
 
 
 def read_json(path: Path | str, framework: str) -> Settings:
     """The JSON object in a file.
 
     Raises:
-        ConfigError: it cannot be read, or is no JSON object.
+        ConfigError: the file cannot be read, or holds no JSON object.
     """
+    expected = f"{path}: expected a JSON object with settings of {framework}"
+    text = read_text(path, framework)
     try:
-        content = json.loads(read_text(path, framework))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path}: expected a JSON object with settings of {framework}: {error}") from None
-    return _dictionary(content, f"{path}: expected a JSON object with settings of {framework}")
+        raise ConfigError(f"{expected}: {error}") from None
+    return _dictionary(content, expected)
 
 
 def read_yaml(path: Path | str, framework: str, section: str | None = "MODEL") -> Settings:
-    """The settings in a YAML file by their names with dots, above those of the file that it names under `_BASE_`.
+    """The settings in a YAML file by their names with dots, on top of those in the file that it names under `_BASE_`.
 
     Args:
         section: as of `parse_yaml`.
 
     Raises:
-        ConfigError: it cannot be read, or is no such config.
+        ConfigError: the file cannot be read, or is no such config.
     """
     return flat(_read_yaml(Path(path), framework, section, ()))
 
@@ -60,40 +62,29 @@ def _read_yaml(path: Path, framework: str, section: str | None, above: tuple[Pat
     base = content.pop("_BASE_", None)
     if base is None:
         return content
-    if not isinstance(base, str) or (path.parent / base).resolve() in (path.resolve(), *above):
+    above = (*above, path.resolve())
+    if not isinstance(base, str) or (path.parent / base).resolve() in above:
         raise ConfigError(f"{path}: _BASE_ should name another file, found {base!r}")
-    return merged(_read_yaml(path.parent / base, framework, section, (path.resolve(), *above)), content)
+    return merged(_read_yaml(path.parent / base, framework, section, above), content)
 
 
 def parse_yaml(text: str, where: str, framework: str, section: str | None = "MODEL") -> Settings:
-    """The settings in a YAML text. It is read as data: what stands there as an object of Python is not made one, and
-    tuples that are written as text become lists.
+    """The settings in a YAML text. Objects of Python are read as the data that they are written with, and tuples that
+    are written as text as lists.
 
     Args:
         where: the name of the file, for messages.
-        section: a dictionary that every config has, beside or in the file under `_BASE_`.
+        section: a dictionary that every config has, itself or in the file under `_BASE_`.
 
     Raises:
-        ConfigError: no YAML, or no settings of a model.
+        ConfigError: the text is no YAML, or holds no settings of a model.
     """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_object)
-    try:
-        content = yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: expected the YAML config of {framework}: {str(error).splitlines()[0]}") from None
-    content = _dictionary(content, f"{where}: expected the YAML config of {framework}")
-    if section is not None and not (
-        isinstance(content.get(section, {}), dict) and ("_BASE_" in content or section in content)
-    ):
-        raise ConfigError(
-            f"{where}: expected the YAML config of {framework}, with settings under {section}, found "
-            f"{listed(map(str, content)) or 'nothing'}; a config in Python is not read"
-        )
+    expected = f"{where}: expected the YAML config of {framework}"
+    content = _dictionary(plain_yaml.parse_yaml(text, where, python_tags=True), expected)
+    there = section is None or section in content or "_BASE_" in content
+    if not there or (section is not None and not isinstance(content.get(section, {}), dict)):
+        found = listed(map(str, content)) or "nothing"
+        raise ConfigError(f"{expected}, with settings under {section}, found {found}; a config in Python is not read")
     result: Settings = _literals(content)
     return result
 
@@ -102,18 +93,6 @@ def _dictionary(content: Any, expected: str) -> Settings:
     if not isinstance(content, dict):
         raise ConfigError(f"{expected}, found {type(content).__name__}")
     return content
-
-
-def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
-    """The dictionary, list or text that an object of Python is written with; its class is not looked up."""
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        content = loader.construct_mapping(node, deep=True)
-        return content.get("dictitems", content)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return loader.construct_scalar(node)
 
 
 def _literals(value: Any) -> Any:
@@ -139,7 +118,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Settings:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
-    """`above` on top of `below`, dictionary by dictionary; one with `_delete_` replaces the other one wholly."""
+    """`above` on top of `below`, dictionary by dictionary; one with `_delete_` replaces the other as a whole."""
     result = dict(below)
     for name, value in above.items():
         if isinstance(value, Mapping):
@@ -158,17 +137,9 @@ def setting(settings: Any, path: str, default: Any = None) -> Any:
     return default if settings is None else settings
 
 
-def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
-    """Our config with other values of some settings, by names such as `model.rpn.nms_iou`.
-
-    Raises:
-        ConfigError: a value of another kind, or out of range.
-    """
-    nested = config_to_dict(config)
-    for path, value in values.items():
-        *parts, last = path.split(".")
-        setting(nested, ".".join(parts))[last] = value
-    return config_from_dict(nested)
+def unsupported(name: str, found: Any, expected: Sequence[Any]) -> ConfigError:
+    """The error of a setting that this package supports with the `expected` values only."""
+    return ConfigError(f"{name} {found!r} is not supported: expected {' or '.join(map(repr, expected)) or 'none'}")
 
 
 def check_supported(settings: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
@@ -182,14 +153,25 @@ def check_supported(settings: Mapping[str, Any], supported: Mapping[str, Any]) -
     """
     for name, value in supported.items():
         if settings.get(name, value) != value:
-            raise unsupported(name, settings[name], value)
+            raise unsupported(name, settings[name], [value])
 
 
-def unsupported(name: str, found: Any, *expected: Any) -> ConfigError:
-    """The error of a setting that this package does not support."""
-    return ConfigError(
-        f"{name} {found!r} is not supported: expected {' or '.join(map(repr, expected)) or 'no such setting'}"
-    )
+def check_one_pooler(model: ModelConfig, settings: Mapping[str, Any], *names: str) -> None:
+    """Refuses settings by which the branches of a model would read their RoIs in different ways.
+
+    Args:
+        names: of the settings of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD and MODEL.ROI_KEYPOINT_HEAD to compare.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    heads = ["BOX"]
+    if model.neck != "c4":  # there the other branches read the features of the box branch
+        heads += ["MASK"] if model.mask_head is not None and model.mask_head.point_rend is None else []
+        heads += ["KEYPOINT"] if model.keypoint_head is not None else []
+    found = {tuple(settings[f"MODEL.ROI_{head}_HEAD.{name}"] for name in names) for head in heads}
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(names)} must be the same for all branches, found {sorted(found, key=str)}")
 
 
 def check_fits(settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -202,7 +184,7 @@ def check_fits(settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
         WeightsError: names the setting.
     """
     for name, found in known.items():
-        if name in settings and settings[name] is not None and settings[name] != found:
+        if settings.get(name) is not None and settings[name] != found:
             raise WeightsError(
                 f"{name} is {settings[name]!r} in the settings, and {found!r} in the file: do the settings belong to "
                 "this file?"
@@ -221,7 +203,7 @@ def kinds_checked(framework: str) -> Iterator[None]:
 
 
 def three(values: Any, *, bgr: bool = False) -> tuple[float, float, float]:
-    """Three numbers in the order R, G, B, from [b, g, r] or [[[b, g, r]]] where `bgr`."""
+    """The three numbers in [a, b, c] or [[[a, b, c]]]; with `bgr` in the opposite order."""
     while isinstance(values, list) and len(values) == 1:
         values = values[0]
     first, second, third = (float(value) for value in values)
@@ -232,3 +214,34 @@ def four(values: Any) -> tuple[float, float, float, float]:
     """The weights of x, y, width and height."""
     x, y, width, height = (float(value) for value in values)
     return x, y, width, height
+
+
+def anchors_of(model: ModelConfig, sizes: Any, ratios: Any) -> AnchorConfig:
+    """Anchors of a framework that gives one size to each level of a pyramid, and all sizes to a single level."""
+    sizes = tuple(float(size) for size in sizes)
+    return AnchorConfig(
+        sizes=tuple((size,) for size in sizes) if model.neck == "fpn" else (sizes,),
+        ratios=tuple(float(ratio) for ratio in ratios),
+    )
+
+
+def jitter_of(short_sides: Any, short_side: int) -> tuple[float, float]:
+    """`scale_jitter` of a training that resizes to one of several short sides.
+
+    Args:
+        short_sides: a number or a list of them.
+        short_side: of prediction.
+    """
+    sides = [short_sides] if isinstance(short_sides, int) else short_sides
+    return min(sides) / short_side, max(sides) / short_side
+
+
+def strided_in_1x1(model: ModelConfig) -> bool:
+    """Whether the published backbones of Detectron and its successors have their stride in the first 1x1 convolution:
+    those of MSRA do, ResNeXt and group norm do not."""
+    return model.resnet.groups == 1 and model.resnet.norm != "group_norm"
+
+
+def stride_sentence(in_1x1: bool, setting: str) -> str:
+    """Says where the stride is assumed to be."""
+    return f"the stride of a bottleneck is in its {'first 1x1' if in_1x1 else '3x3'} convolution ({setting})"

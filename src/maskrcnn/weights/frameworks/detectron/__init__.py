@@ -12,7 +12,7 @@ from torch import Tensor
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.detectron.names import TABLE, WITHOUT_EFFECT
-from maskrcnn.weights.frameworks.detectron.settings import our_config, read_settings, settings_in, settings_of
+from maskrcnn.weights.frameworks.detectron.settings import our_config, read_settings, settings_in
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors, without_background
 
@@ -40,10 +40,8 @@ class Detectron:
         file = renamed(tensors, TABLE)
         ours = {name: without_background(name, value) for name, value in file.tensors.items()}
         ours |= statistics(file.theirs, file.tensors)
-        model = file.model(ours)
-        stored = settings_in(checkpoint.extra.get("cfg")) if settings is None else settings
-        settings, assumed = settings_of(model, stored)
-        config = our_config(model, settings)
+        given = settings_in(checkpoint.extra.get("cfg")) if settings is None else settings
+        config, assumed = our_config(file.model(ours), given)
         check_anchors(config.model, ours, "its YAML config, with the sizes and ratios of anchors")
         momentum = len(checkpoint.tensors) - len(tensors)
         if momentum:

@@ -10,14 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import Config, ModelConfig, ResNetConfig
+from maskrcnn.config import Config, ModelConfig
 from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import DEFAULTS as DEFAULTS_THERE
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config as config_there
-from maskrcnn.weights.frameworks.settings import Settings, flat, parse_yaml, read_yaml, three
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import config_of as config_there
+from maskrcnn.weights.frameworks.settings import (
+    Assumed,
+    Settings,
+    check_supported,
+    flat,
+    kinds_checked,
+    parse_yaml,
+    read_yaml,
+    stride_sentence,
+    strided_in_1x1,
+    three,
+)
 
-# What Detectron takes where a config is silent, of the settings that are read here.
+# The defaults of the settings that are read here.
 DEFAULTS: dict[str, Any] = {
     "PIXEL_MEANS": [102.9801, 115.9465, 122.7717],
     "MODEL.BBOX_REG_WEIGHTS": [10.0, 10.0, 5.0, 5.0],
@@ -87,7 +98,7 @@ DEFAULTS: dict[str, Any] = {
     "GROUP_NORM.NUM_GROUPS": 32,
     "GROUP_NORM.EPSILON": 1e-5,
 }
-# What its baselines set otherwise: all of them, and those with a pyramid.
+# What its baselines set to other values: all of them, and those with a pyramid.
 BASELINES: dict[str, Any] = {
     "TRAIN.SCALES": [800],
     "TRAIN.BATCH_SIZE_PER_IM": 512,
@@ -149,8 +160,8 @@ NAMES = {
     "MODEL.MASK_ON": "MODEL.MASK_ON",
     "MODEL.KEYPOINTS_ON": "MODEL.KEYPOINT_ON",
 }
-# Values that have no counterpart here if they are others: of every model, with a pyramid, and of a head.
-ONLY: dict[str, dict[str, Any]] = {
+# The only values that this package supports: in every model, with a pyramid, and with a head.
+SUPPORTED: dict[str, dict[str, Any]] = {
     "all": {
         "TRAIN.BG_THRESH_LO": 0.0,
         "TRAIN.RPN_MIN_SIZE": 0,  # pixels of the original image
@@ -186,8 +197,8 @@ ONLY: dict[str, dict[str, Any]] = {
 ASSUMED = (
     "the image is resized to a short side of 800 and a long side of at most 1333 pixels (TEST.SCALE, TEST.MAX_SIZE)",
     "the input is BGR with mean 102.9801, 115.9465, 122.7717 (PIXEL_MEANS)",
-    "anchors of 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2 (RPN, FPN)",
-    "scores above 0.05, suppression at 0.5 and 100 detections an image (TEST)",
+    "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2 (RPN, FPN)",
+    "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image (TEST)",
     "losses, overlaps, samples and numbers of proposals are those of its baselines (TRAIN)",
 )
 
@@ -225,55 +236,49 @@ def _is_numbers(value: Any) -> bool:
     return True
 
 
-def settings_of(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Settings, tuple[str, ...]]:
-    """Every setting of a model of these shapes, and the sentences on what was assumed."""
-    return usual(model) if given is None else (DEFAULTS | dict(given), ())
-
-
-def our_config(model: ModelConfig, settings: Mapping[str, Any]) -> Config:
-    """The config of a model whose shapes are known, as Detectron uses it.
+def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
+    """The config of a model whose shapes are known, and what was assumed.
 
     Args:
-        settings: every setting of `DEFAULTS`.
+        given: what `read_settings` or `settings_in` gives.
 
     Raises:
         ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
         WeightsError: a setting does not fit the shapes.
     """
-    config = config_there(model, DEFAULTS_THERE | in_other_names(model, settings), DETECTRON)
-    rois = replace(  # the levels of RoIs are settings in Detectron alone
-        config.model.rois,
-        canonical_size=float(settings["FPN.ROI_CANONICAL_SCALE"]),
-        canonical_level=settings["FPN.ROI_CANONICAL_LEVEL"],
-    )
-    return replace(config, model=replace(config.model, rois=rois))
+    settings, assumed = _assumed_settings(model) if given is None else (DEFAULTS | dict(given), ())
+    with kinds_checked("Detectron"):
+        config = config_there(model, DEFAULTS_THERE | in_other_names(model, settings), DETECTRON)
+        rois = replace(  # the levels of RoIs are settings in Detectron alone
+            config.model.rois,
+            canonical_size=float(settings["FPN.ROI_CANONICAL_SCALE"]),
+            canonical_level=settings["FPN.ROI_CANONICAL_LEVEL"],
+        )
+        return replace(config, model=replace(config.model, rois=rois)), assumed
 
 
-def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings that its baselines give a model of this shape, and the sentences that say so."""
-    backbone = model.backbone
-    assert isinstance(backbone, ResNetConfig)
-    said = DEFAULTS | BASELINES | (WITH_PYRAMID if model.neck == "fpn" else {})
-    said["RESNETS.STRIDE_1X1"] = backbone.groups == 1 and backbone.norm != "group_norm"
+def _assumed_settings(model: ModelConfig) -> tuple[Settings, Assumed]:
+    """The settings that its baselines give a model of this shape."""
+    settings = DEFAULTS | BASELINES | (WITH_PYRAMID if model.neck == "fpn" else {})
+    settings["RESNETS.STRIDE_1X1"] = strided_in_1x1(model)
     if model.keypoint_head is not None:
-        said["TRAIN.SCALES"] = [640, 672, 704, 736, 768, 800]
-    where = "first 1x1" if said["RESNETS.STRIDE_1X1"] else "3x3"
-    samples = said["FAST_RCNN.ROI_XFORM_SAMPLING_RATIO"] or "as many as a bin has cells"
-    return said, (
+        settings["TRAIN.SCALES"] = [640, 672, 704, 736, 768, 800]
+    samples = settings["FAST_RCNN.ROI_XFORM_SAMPLING_RATIO"] or "as many as a bin has cells"
+    return settings, (
         *ASSUMED,
-        f"a bottleneck's stride is in its {where} convolution (RESNETS.STRIDE_1X1)",
+        stride_sentence(strided_in_1x1(model), "RESNETS.STRIDE_1X1"),
         f"RoIAlign takes {samples} samples a bin and axis (ROI_XFORM_SAMPLING_RATIO)",
     )
 
 
-def in_other_names(model: ModelConfig, said: Mapping[str, Any]) -> dict[str, Any]:
+def in_other_names(model: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Detectron's settings as maskrcnn-benchmark would name them.
 
     Args:
-        said: every setting of `DEFAULTS`.
+        settings: every setting of `DEFAULTS`.
 
     Raises:
-        ConfigError: one of them asks for what this package has not.
+        ConfigError: one of them asks for what this package does not support.
     """
     parts = {
         "all": True,
@@ -282,21 +287,19 @@ def in_other_names(model: ModelConfig, said: Mapping[str, Any]) -> dict[str, Any
         "keypoint": model.keypoint_head is not None,
     }
     for part, there in parts.items():
-        for name, value in ONLY[part].items():
-            if there and said[name] != value:
-                raise ConfigError(f"{name} {said[name]!r} has no counterpart here: expected {value!r}")
-    if said["TEST.RPN_NMS_THRESH"] != said["TRAIN.RPN_NMS_THRESH"]:
+        check_supported(settings, SUPPORTED[part] if there else {})
+    if settings["TEST.RPN_NMS_THRESH"] != settings["TRAIN.RPN_NMS_THRESH"]:
         raise ConfigError("TRAIN.RPN_NMS_THRESH and TEST.RPN_NMS_THRESH are one threshold here")
-    result = {NAMES[name]: value for name, value in said.items() if name in NAMES}
+    result = {NAMES[name]: value for name, value in settings.items() if name in NAMES}
     for phase in ("TRAIN", "TEST"):
-        result[f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}"] = said[f"{phase}.RPN_POST_NMS_TOP_N"]
-    result["INPUT.PIXEL_MEAN"] = list(three(said["PIXEL_MEANS"]))
-    result["INPUT.HORIZONTAL_FLIP_PROB_TRAIN"] = 0.5 if said["TRAIN.USE_FLIPPED"] else 0.0
+        result[f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}"] = settings[f"{phase}.RPN_POST_NMS_TOP_N"]
+    result["INPUT.PIXEL_MEAN"] = list(three(settings["PIXEL_MEANS"]))
+    result["INPUT.HORIZONTAL_FLIP_PROB_TRAIN"] = 0.5 if settings["TRAIN.USE_FLIPPED"] else 0.0
     if model.neck == "fpn":
-        result["DATALOADER.SIZE_DIVISIBILITY"] = said["FPN.COARSEST_STRIDE"]
-        result["MODEL.RPN.ANCHOR_SIZES"] = [said["FPN.RPN_ANCHOR_START_SIZE"] * 2**level for level in range(5)]
-        result["MODEL.RPN.ASPECT_RATIOS"] = said["FPN.RPN_ASPECT_RATIOS"]
+        result["DATALOADER.SIZE_DIVISIBILITY"] = settings["FPN.COARSEST_STRIDE"]
+        result["MODEL.RPN.ANCHOR_SIZES"] = [settings["FPN.RPN_ANCHOR_START_SIZE"] * 2**level for level in range(5)]
+        result["MODEL.RPN.ASPECT_RATIOS"] = settings["FPN.RPN_ASPECT_RATIOS"]
     else:
-        result["MODEL.RPN.ANCHOR_SIZES"] = said["RPN.SIZES"]
-        result["MODEL.RPN.ASPECT_RATIOS"] = said["RPN.ASPECT_RATIOS"]
+        result["MODEL.RPN.ANCHOR_SIZES"] = settings["RPN.SIZES"]
+        result["MODEL.RPN.ASPECT_RATIOS"] = settings["RPN.ASPECT_RATIOS"]
     return result

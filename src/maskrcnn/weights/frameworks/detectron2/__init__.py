@@ -15,9 +15,9 @@ from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED_SETTINGS, read_settings
+from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED_SETTINGS
 from maskrcnn.weights.frameworks.detectron2.names import RPN_HEAD, TABLE
-from maskrcnn.weights.frameworks.detectron2.settings import our_config
+from maskrcnn.weights.frameworks.detectron2.settings import our_config, read_settings
 from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors
 

@@ -1,4 +1,4 @@
-"""The settings of a Detectron2 model: those of its config.yaml, or those that are usual for its kind.
+"""The settings of a Detectron2 model where no config.yaml is at hand: its defaults, and those of its own configs.
 
 The sources are Detectron2's `config/defaults.py`, `configs/Base-*.yaml` and `projects/PointRend`.
 """
@@ -6,19 +6,18 @@ The sources are Detectron2's `config/defaults.py`, `configs/Base-*.yaml` and `pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from maskrcnn.config import ModelConfig, ResNetConfig
-from maskrcnn.weights.frameworks.settings import Settings, read_yaml
+from maskrcnn.config import ModelConfig
+from maskrcnn.weights.frameworks.settings import Assumed, Settings, stride_sentence, strided_in_1x1
 
 # Buffers of older files that say what a config says.
 STORED_SETTINGS = ("pixel_mean", "pixel_std")
 CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 
-# What Detectron2 takes where a config is silent, of the settings that are read here (`config/defaults.py`).
+# The defaults of the settings that are read here (`config/defaults.py`).
 DEFAULTS: dict[str, Any] = {
     "INPUT.FORMAT": "BGR",
     "INPUT.MIN_SIZE_TEST": 800,
@@ -75,7 +74,7 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS": 784,
     "TEST.DETECTIONS_PER_IMAGE": 100,
 }
-# What Detectron2's own configs set otherwise, by the kind of model.
+# What Detectron2's own configs set to other values, by the kind of model.
 WITH_PYRAMID: dict[str, Any] = {
     "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
@@ -86,65 +85,54 @@ WITH_CASCADE: dict[str, Any] = {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000}
 WITH_KEYPOINTS: dict[str, Any] = {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5}
 
 
-def read_settings(path: Path | str) -> Settings:
-    """A config.yaml of Detectron2, by names such as MODEL.RPN.NMS_THRESH; one in the form of LazyConfig is not read.
+def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[Settings, Assumed]:
+    """The settings that Detectron2's own configs give a model of this shape.
 
-    Raises:
-        ConfigError: missing, no YAML, or not the config of a model.
+    Args:
+        tensors: of the file, by its names. Older files hold the mean and standard deviation of pixels and the anchors.
     """
-    return read_yaml(path, "Detectron2")
-
-
-def usual(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings that Detectron2's own configs give a model of this shape, and the sentences that say so."""
-    said = dict(DEFAULTS)
-    backbone = model.backbone
-    assert isinstance(backbone, ResNetConfig)
-    if model.neck == "fpn":
-        said |= WITH_PYRAMID
-    if model.box_head.cascade_ious:
-        said |= WITH_CASCADE
-    if model.keypoint_head is not None:
-        said |= WITH_KEYPOINTS
-    said["INPUT.MIN_SIZE_TRAIN"] = [640, 672, 704, 736, 768, 800]
-    said["MODEL.RESNETS.RES5_DILATION"] = 2 if model.neck == "dc5" else 1
-    said["MODEL.RESNETS.STRIDE_IN_1X1"] = (
-        backbone.depth >= 50 and backbone.groups == 1 and backbone.norm != "group_norm"
-    )
+    norm = model.resnet.norm
+    in_1x1 = model.resnet.depth >= 50 and strided_in_1x1(model)
+    settings = DEFAULTS | (WITH_PYRAMID if model.neck == "fpn" else {})
+    settings |= WITH_CASCADE if model.box_head.cascade_ious else {}
+    settings |= WITH_KEYPOINTS if model.keypoint_head is not None else {}
+    settings |= {
+        "INPUT.MIN_SIZE_TRAIN": [640, 672, 704, 736, 768, 800],
+        "MODEL.RESNETS.RES5_DILATION": 2 if model.neck == "dc5" else 1,
+        "MODEL.RESNETS.STRIDE_IN_1X1": in_1x1,
+        "MODEL.BACKBONE.FREEZE_AT": _frozen(tensors) if norm == "batch_norm" else 2,
+    }
     if model.neck != "c4":
-        said["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"] = model.box_head.resolution
-    if backbone.groups > 1:
-        said["MODEL.PIXEL_STD"] = [57.375, 57.12, 58.395]
-    said["MODEL.BACKBONE.FREEZE_AT"] = _frozen(tensors) if backbone.norm == "batch_norm" else 2
-    mean, std, cells = (tensors.get(name) for name in (*STORED_SETTINGS, f"{CELL_ANCHORS}0"))
-    pixels = "the input is BGR with mean {} and standard deviation {}"
+        settings["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"] = model.box_head.resolution
+    if model.resnet.groups > 1:
+        settings["MODEL.PIXEL_STD"] = [57.375, 57.12, 58.395]
+    before, after = settings["MODEL.RPN.PRE_NMS_TOPK_TEST"], settings["MODEL.RPN.POST_NMS_TOPK_TEST"]
     assumed = [
         "the image is resized to a short side of 800 and a long side of at most 1333 pixels (INPUT)",
-        "a bottleneck's stride is in its {} convolution (MODEL.RESNETS.STRIDE_IN_1X1)".format(
-            "first 1x1" if said["MODEL.RESNETS.STRIDE_IN_1X1"] else "3x3"
-        ),
+        stride_sentence(in_1x1, "MODEL.RESNETS.STRIDE_IN_1X1"),
         "RoIs are read by ROIAlignV2 with as many samples as a bin has cells (POOLER_TYPE, POOLER_SAMPLING_RATIO)",
-        "scores above 0.05, suppression at 0.5 and 100 detections an image (MODEL.ROI_HEADS, TEST)",
-        f"{said['MODEL.RPN.PRE_NMS_TOPK_TEST']} proposals before and {said['MODEL.RPN.POST_NMS_TOPK_TEST']} after "
-        "suppression at 0.7 (MODEL.RPN)",
+        "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image "
+        "(MODEL.ROI_HEADS, TEST)",
+        f"the RPN keeps {before} proposals before and {after} after non-maximum suppression at 0.7 (MODEL.RPN)",
         "losses, overlaps and samples of training are those of Detectron2's own configs",
     ]
+    mean, std, cells = (tensors.get(name) for name in (*STORED_SETTINGS, f"{CELL_ANCHORS}0"))
     if mean is not None and std is not None:
         # float32 keeps seven digits of what was a decimal number.
-        said["MODEL.PIXEL_MEAN"], said["MODEL.PIXEL_STD"] = (
-            [round(value, 4) for value in values.flatten().tolist()] for values in (mean, std)
-        )
+        for name, values in (("MODEL.PIXEL_MEAN", mean), ("MODEL.PIXEL_STD", std)):
+            settings[name] = [round(value, 4) for value in values.flatten().tolist()]
         assumed.append("the input is BGR (INPUT.FORMAT)")
     else:
-        assumed.append(pixels.format(said["MODEL.PIXEL_MEAN"], said["MODEL.PIXEL_STD"]))
+        pixels = f"mean {settings['MODEL.PIXEL_MEAN']} and standard deviation {settings['MODEL.PIXEL_STD']}"
+        assumed.append(f"the input is BGR with {pixels}")
     if cells is not None:
-        said |= _stored_anchors(tensors)
+        settings |= _stored_anchors(tensors)
     else:
-        assumed.append(f"anchors of {said['MODEL.ANCHOR_GENERATOR.SIZES']} pixels and ratios 0.5, 1 and 2")
-    if backbone.norm == "batch_norm":
-        said["MODEL.RESNETS.NORM"] = "SyncBN"
+        assumed.append(f"anchors have {settings['MODEL.ANCHOR_GENERATOR.SIZES']} pixels and ratios 0.5, 1 and 2")
+    if norm == "batch_norm":
+        settings["MODEL.RESNETS.NORM"] = "SyncBN"
         assumed.append("batch norm is synchronised between processes in training (MODEL.RESNETS.NORM)")
-    return said, tuple(assumed)
+    return settings, tuple(assumed)
 
 
 def _frozen(tensors: Mapping[str, Tensor]) -> int:

@@ -16,7 +16,7 @@ from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors, without_background
 from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import BOX_RES5, TABLE
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config, read_settings, settings_of
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config, read_settings
 
 # With C4 the mask branch reads the features of the box branch, and the file names the same tensors a second time.
 MASK_RES5 = "roi_heads.mask.feature_extractor.head.layer4."
@@ -41,12 +41,10 @@ class MaskRCNNBenchmark:
         _check_shared(tensors)
         file = renamed(tensors, TABLE)
         ours = {name: without_background(name, value) for name, value in file.tensors.items()}
-        model = file.model(ours)
-        settings, assumed = settings_of(model, settings)
-        config = our_config(model, settings)
+        config, assumed = our_config(file.model(ours), settings)
         check_anchors(config.model, ours, "its YAML config, with MODEL.RPN")
         _check_cells(config, tensors)
-        layout = Layout(bgr=bool(settings["INPUT.TO_BGR255"]))
+        layout = Layout(bgr=settings is None or bool(settings.get("INPUT.TO_BGR255", True)))
         found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
         return finished(config, found, file, assumed, ignored=f"^({CELL_ANCHORS}|{MASK_RES5})")
 

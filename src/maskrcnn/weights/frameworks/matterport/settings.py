@@ -11,20 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import (
-    AnchorConfig,
     Config,
     DetectConfig,
     ImageConfig,
     ModelConfig,
-    ResNetConfig,
     RPNConfig,
     TrainConfig,
 )
 from maskrcnn.config.conventions import MATTERPORT, Conventions
 from maskrcnn.weights.frameworks.matterport.layout import EPS, YXHW
-from maskrcnn.weights.frameworks.settings import Settings, check_fits, check_supported, kinds_checked, read_json
+from maskrcnn.weights.frameworks.settings import (
+    Assumed,
+    Settings,
+    anchors_of,
+    check_fits,
+    check_supported,
+    four,
+    kinds_checked,
+    read_json,
+    three,
+)
 
-# What `mrcnn/config.py` has where a model's own configuration is not at hand.
+# The defaults of the settings that are read here (`mrcnn/config.py`).
 DEFAULTS: dict[str, Any] = {
     "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
     "IMAGE_RESIZE_MODE": "square",
@@ -54,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "GRADIENT_CLIP_NORM": 5.0,
     "TRAIN_BN": False,
 }
-# An image of this side is never reached: IMAGE_MAX_DIM bounds nothing but the mode "square".
+# No image is that long: IMAGE_MAX_DIM is a limit in the mode "square" only.
 NO_LIMIT = 1_000_000
 
 # The only values that this package supports.
@@ -70,7 +78,7 @@ def read_settings(path: Path | str) -> Settings:
     return read_json(path, "Matterport")
 
 
-def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
+def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
     """The config of a model whose shapes are known, and what had to be assumed.
 
     Args:
@@ -90,22 +98,17 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
 
 
 def _config(shapes: ModelConfig, use: Mapping[str, Any]) -> Config:
-    backbone = shapes.backbone
-    assert isinstance(backbone, ResNetConfig)
-    assert shapes.mask_head is not None
     model = ModelConfig(
         num_classes=shapes.num_classes,
         backbone=replace(
-            backbone,
+            shapes.resnet,
             stride_in_1x1=True,
             norm_eps=EPS,
             frozen_stages=0,
         ),
         fpn_channels=shapes.fpn_channels,
-        anchors=AnchorConfig(
-            sizes=tuple((float(scale),) for scale in use["RPN_ANCHOR_SCALES"]),
-            ratios=tuple(1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]),  # width / height there
-        ),
+        # Ratios are width / height there.
+        anchors=anchors_of(shapes, use["RPN_ANCHOR_SCALES"], [1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]]),
         rpn=_rpn_config(shapes.rpn, use),
         box_head=replace(
             shapes.box_head,
@@ -114,11 +117,8 @@ def _config(shapes: ModelConfig, use: Mapping[str, Any]) -> Config:
             box_weights=_box_weights(use["BBOX_STD_DEV"]),
             smooth_l1_beta=1.0,
         ),
-        mask_head=replace(
-            shapes.mask_head,
-            resolution=use["MASK_POOL_SIZE"],
-            samples=use["TRAIN_ROIS_PER_IMAGE"],
-        ),
+        mask_head=shapes.mask_head
+        and replace(shapes.mask_head, resolution=use["MASK_POOL_SIZE"], samples=use["TRAIN_ROIS_PER_IMAGE"]),
         detect=DetectConfig(
             score_threshold=use["DETECTION_MIN_CONFIDENCE"] or 0.0,
             nms_iou=use["DETECTION_NMS_THRESHOLD"],
@@ -150,14 +150,13 @@ def _rpn_config(rpn: RPNConfig, use: Mapping[str, Any]) -> RPNConfig:
 
 def _image_config(use: Mapping[str, Any]) -> ImageConfig:
     """`utils.resize_image`. The mode "none" wants sides that are multiples of 64, which "pad64" leaves as they are."""
-    red, green, blue = use["MEAN_PIXEL"]
     square, resized = use["IMAGE_RESIZE_MODE"] == "square", use["IMAGE_RESIZE_MODE"] != "none"
     long_side = use["IMAGE_MAX_DIM"] if square else NO_LIMIT
     return ImageConfig(
         short_side=min((use["IMAGE_MIN_DIM"] if resized else None) or 1, long_side),
         long_side=long_side,
         divisor=64,
-        mean=(red, green, blue),
+        mean=three(use["MEAN_PIXEL"]),
         std=(1.0, 1.0, 1.0),
     )
 
@@ -173,19 +172,18 @@ def _conventions(use: Mapping[str, Any]) -> Conventions:
 
 
 def _box_weights(std_dev: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, w, h = (1 / std_dev[i] for i in YXHW)
-    return x, y, w, h
+    return four(1 / std_dev[i] for i in YXHW)
 
 
-def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[str, ...]:
+def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> Assumed:
     assumed = []
     if defaults:
         shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
         assumed.append(f"settings that no config gave are Matterport's defaults: {shown}")
     if use["TRAIN_BN"] is not False:
-        assumed.append(f"TRAIN_BN is {use['TRAIN_BN']}: in continued training the batch norms rest all the same.")
+        assumed.append(f"TRAIN_BN is {use['TRAIN_BN']}, but in continued training the batch norms stay frozen")
     if use["IMAGE_RESIZE_MODE"] == "crop":
-        assumed.append("IMAGE_RESIZE_MODE crop is for training alone: images are resized as in pad64.")
+        assumed.append("IMAGE_RESIZE_MODE crop is for training only: images are resized as in pad64")
     if any(weight != 1 for weight in use.get("LOSS_WEIGHTS", {}).values()):
-        assumed.append(f"LOSS_WEIGHTS {use['LOSS_WEIGHTS']} are not kept: every loss counts once.")
+        assumed.append(f"LOSS_WEIGHTS {use['LOSS_WEIGHTS']} are not kept: every loss has the weight 1")
     return tuple(assumed)

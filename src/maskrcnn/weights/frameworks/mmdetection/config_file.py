@@ -7,7 +7,6 @@ sources are MMEngine's and MMCV's `Config.fromfile`.
 from __future__ import annotations
 
 import ast
-import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.importer import listed
+from maskrcnn.weights.frameworks.settings import Settings, merged, read_json, read_text, setting
 
 ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -27,7 +27,7 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 INSTEAD = "give the config as MMDetection prints it (tools/misc/print_config.py), or none: most files hold their own"
 
 
-def read_settings(path: Path | str) -> dict[str, Any]:
+def read_settings(path: Path | str) -> Settings:
     """A config of MMDetection, .py or .json, with those it names under `_base_` beneath it.
 
     Raises:
@@ -41,7 +41,7 @@ def read_settings(path: Path | str) -> dict[str, Any]:
     return settings
 
 
-def parse_config(text: str, where: str) -> dict[str, Any]:
+def parse_config(text: str, where: str) -> Settings:
     """The assignments in the text of a config, as a file of weights holds it.
 
     MMCV 1 wrote the files one after another, those under `_base_` first, each below a line with its path.
@@ -49,18 +49,11 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
     Raises:
         ConfigError: as `read_settings`.
     """
-    settings: dict[str, Any] = {}
+    settings: Settings = {}
     for part in re.split(r"^\S+\.py$", text, flags=re.MULTILINE):
-        settings = _merged(settings, _parse(part, where, settings))
+        settings = merged(settings, _parse(part, where, settings))
     settings.pop("_base_", None)
     return settings
-
-
-def setting(settings: Any, path: str, default: Any = None) -> Any:
-    """`model.roi_head.bbox_head` of nested dictionaries; `default` where a part is missing or None."""
-    for name in path.split("."):
-        settings = settings.get(name) if isinstance(settings, Mapping) else None
-    return default if settings is None else settings
 
 
 def stages(settings: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
@@ -86,53 +79,31 @@ def _flat(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return result
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...]) -> Settings:
     """`above`: the files that led here by their `_base_`."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: its _base_ leads back to itself")
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a config of MMDetection, cannot be read: {error}; {INSTEAD}") from None
     if path.suffix == ".json":
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{path}: expected a config of MMDetection, this is no JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: expected a config of MMDetection, found a {type(content).__name__}")
-        return content
+        return read_json(path, "MMDetection")
+    text = read_text(path, "MMDetection")
     names = _parse(text, str(path), None).get("_base_", [])
-    below: dict[str, Any] = {}
+    below: Settings = {}
     for name in [names] if isinstance(names, str) else names:
         if not isinstance(name, str):
             raise ConfigError(f"{path}: _base_ should name files, found {name!r}")
         below |= _read(path.parent / name, (*above, path.resolve()))
     own = _parse(text, str(path), below)
     own.pop("_base_", None)
-    return _merged(below, own)
+    return merged(below, own)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` on top of `below`, dictionary by dictionary; one with `_delete_` takes the other's whole place."""
-    result = dict(below)
-    for name, value in above.items():
-        old = result.get(name)
-        if isinstance(value, Mapping):
-            kept = {} if value.get("_delete_") or not isinstance(old, Mapping) else old
-            result[name] = _merged(kept, {key: item for key, item in value.items() if key != "_delete_"})
-        else:
-            result[name] = value
-    return result
-
-
-def _parse(text: str, where: str, base: dict[str, Any] | None) -> dict[str, Any]:
+def _parse(text: str, where: str, base: Settings | None) -> Settings:
     """`base`: what `_base_.name` stands for, which assignments may change; None: only `_base_` is wanted."""
     try:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{where}: expected a config of MMDetection, this is no Python: {error}; {INSTEAD}") from None
-    found: dict[str, Any] = {}
+    found: Settings = {}
     for statement in statements:
         if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement):
             continue

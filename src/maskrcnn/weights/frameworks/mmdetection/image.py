@@ -8,29 +8,28 @@ from typing import Any
 
 from maskrcnn.config import AugmentConfig, ImageConfig
 from maskrcnn.config.conventions import MMDETECTION, PixelRules
-from maskrcnn.errors import ConfigError
-from maskrcnn.weights.frameworks.mmdetection.config_file import setting, steps
+from maskrcnn.weights.frameworks.mmdetection.config_file import steps
+from maskrcnn.weights.frameworks.settings import Assumed, setting, three, unsupported
 
 
-def image_of(said: Mapping[str, Any]) -> tuple[ImageConfig, bool, tuple[str, ...]]:
+def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
     """The settings of the image, whether the network reads BGR, and what was assumed."""
-    resize = next(iter(_resizes(steps(said, "test"))), {})
-    if not resize.get("keep_ratio", True):
-        raise ConfigError("Resize with keep_ratio False has no counterpart here: the image keeps its shape")
-    if resize.get("interpolation", "bilinear") != "bilinear":
-        raise ConfigError(f"Resize is bilinear here, found interpolation {resize['interpolation']!r}")
+    resize = next(iter(_resizes(steps(settings, "test"))), {})
+    for name, supported in (("keep_ratio", True), ("interpolation", "bilinear")):
+        if resize.get(name, supported) != supported:
+            raise unsupported(f"Resize.{name}", resize[name], [supported])
     sides = _sides(resize)
-    assumed: tuple[str, ...] = ()
+    assumed: Assumed = ()
     if not sides:
         sides = [(800, 1333)]
         assumed = ("the image is resized to a short side of 800 and a long side of at most 1333 pixels (Resize)",)
-    other = _sides(next(iter(_resizes(setting(said, "test_dataloader.dataset.pipeline", []))), {}))
+    other = _sides(next(iter(_resizes(setting(settings, "test_dataloader.dataset.pipeline", []))), {}))
     if other and other != sides:
         assumed = (f"the size of the image is that of test_pipeline, {sides}, and not of test_dataloader, {other}",)
-    source = setting(said, "model.data_preprocessor")  # MMDetection 3; before, a step of the pipeline
+    source = setting(settings, "model.data_preprocessor")  # MMDetection 3; before, a step of the pipeline
     if source is None:
-        by_type = {step.get("type"): step for step in steps(said, "test")}
-        normal = by_type.get("Normalize") or setting(said, "img_norm_cfg") or {}
+        by_type = {step.get("type"): step for step in steps(settings, "test")}
+        normal = by_type.get("Normalize") or setting(settings, "img_norm_cfg") or {}
         to_rgb = normal.get("to_rgb", True)
     else:
         normal = source
@@ -40,25 +39,25 @@ def image_of(said: Mapping[str, Any]) -> tuple[ImageConfig, bool, tuple[str, ...
     image = ImageConfig(
         short_side=short,
         long_side=long,
-        divisor=divisor_of(said),
-        mean=_three(mean, bgr=not to_rgb),
-        std=_three(std, bgr=not to_rgb),
+        divisor=divisor_of(settings),
+        mean=three(mean, bgr=not to_rgb),
+        std=three(std, bgr=not to_rgb),
     )
     return image, not to_rgb, assumed
 
 
-def divisor_of(said: Mapping[str, Any]) -> int:
+def divisor_of(settings: Mapping[str, Any]) -> int:
     """The sides of an image are padded to multiples of this."""
-    source = setting(said, "model.data_preprocessor")
+    source = setting(settings, "model.data_preprocessor")
     if source is not None:
         return int(source.get("pad_size_divisor", 1))
-    pads = [step for step in steps(said, "test") if step.get("type") == "Pad"]
+    pads = [step for step in steps(settings, "test") if step.get("type") == "Pad"]
     return int(pads[0].get("size_divisor") or 1) if pads else 32
 
 
-def pixels_of(said: Mapping[str, Any]) -> PixelRules:
+def pixels_of(settings: Mapping[str, Any]) -> PixelRules:
     """The rules by which the image is resized, which `Resize` chooses."""
-    resize = next(iter(_resizes(steps(said, "test"))), {})
+    resize = next(iter(_resizes(steps(settings, "test"))), {})
     return replace(MMDETECTION.pixels, kernel="pil") if resize.get("backend") == "pillow" else MMDETECTION.pixels
 
 
@@ -67,19 +66,15 @@ def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _sides(resize: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """(short, long) of every size that a step may choose; (1333, 800), a list of such, or a factor, which is none."""
+    """(short, long) of every size that a step may choose; (1333, 800), or a list of
+    such pairs. A factor is no size."""
     scale = resize.get("scales") or resize.get("scale") or resize.get("img_scale")
     scales = [scale] if isinstance(scale, tuple | list) and scale and isinstance(scale[0], int) else scale
     return [(min(one), max(one)) for one in scales] if isinstance(scales, tuple | list) else []
 
 
-def _three(values: Any, *, bgr: bool) -> tuple[float, float, float]:
-    first, second, third = (float(value) for value in values)
-    return (third, second, first) if bgr else (first, second, third)
-
-
-def augment_of(said: Mapping[str, Any], image: ImageConfig) -> AugmentConfig:
-    pipeline = steps(said, "train")
+def augment_of(settings: Mapping[str, Any], image: ImageConfig) -> AugmentConfig:
+    pipeline = steps(settings, "train")
     shorts = [short for step in _resizes(pipeline) for short, _ in _sides(step)] or [image.short_side]
     flips = [step for step in pipeline if step.get("type") == "RandomFlip"]
     flip = next((step.get("prob", step.get("flip_ratio", 0.5)) for step in flips), 0.0 if pipeline else 0.5)

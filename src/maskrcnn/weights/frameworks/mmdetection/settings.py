@@ -25,88 +25,82 @@ from maskrcnn.config import (
 from maskrcnn.config.conventions import MMDETECTION, CascadeRules, Conventions, MatchingRules
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.frameworks.coco_categories import COCO
-from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, setting, stages
-from maskrcnn.weights.frameworks.mmdetection.defaults import check_supported, training_differs, usual
+from maskrcnn.weights.frameworks.mmdetection.config_file import parse_config, stages
+from maskrcnn.weights.frameworks.mmdetection.defaults import assumed_settings
 from maskrcnn.weights.frameworks.mmdetection.image import augment_of, image_of, pixels_of
-
-BOX_LOSSES = {"L1Loss": 0.0, "SmoothL1Loss": 1.0}  # and where the parabola ends, if `beta` is silent
+from maskrcnn.weights.frameworks.mmdetection.supported import check_fit, check_supported, training_differs
+from maskrcnn.weights.frameworks.settings import Assumed, Settings, four, kinds_checked, setting
 
 
 def our_config(
-    model: ModelConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], settings: Mapping[str, Any] | None
-) -> tuple[Config, bool, tuple[str, ...]]:
-    """The config of a model of which the shapes are known.
+    model: ModelConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], given: Mapping[str, Any] | None
+) -> tuple[Config, bool, Assumed]:
+    """The config of a model whose shapes are known.
 
     Args:
-        model: what the shapes tell.
         tensors: by our names, in MMDetection's layout.
-        extra: the plain data of the file: `meta` holds the names of the classes, and mostly the config.
-        settings: what `read_settings` gives, or None.
+        extra: the plain data of the file: `meta` holds the names of the classes, and in most files the config.
+        given: what `read_settings` gives, or None.
 
     Returns:
         The config, whether the network of the file reads BGR, and what was assumed.
 
     Raises:
-        ConfigError: a setting asks for what this package has not, or cannot be read.
+        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
         WeightsError: a setting does not fit the shapes.
     """
     meta = extra.get("meta")
-    assumed: tuple[str, ...] = ()
-    if settings is None:
-        settings, assumed = _held(meta, model)
-    said: Mapping[str, Any]
-    if settings is None:
-        said, guessed = usual(model, tensors)
-        assumed += guessed
+    assumed: Assumed = ()
+    if given is None:
+        given, assumed = _stored_settings(meta, model)
+    if given is None:
+        settings, sentences = assumed_settings(model, tensors)
     else:
-        said = _whole_model(settings)
-        check_supported(said)
-        _check_fit(model, said)
-        assumed += training_differs(said)
-    try:
-        image, bgr, sentence = image_of(said)
+        settings = _whole_model(given)
+        check_supported(settings)
+        check_fit(model, settings)
+        sentences = training_differs(settings)
+    with kinds_checked("MMDetection"):
+        image, bgr, of_image = image_of(settings)
         config = Config(
-            model=_model(model, said),
+            model=_model(model, settings),
             image=image,
-            augment=augment_of(said, image),
-            conventions=_conventions(model, said),
+            augment=augment_of(settings, image),
+            conventions=_conventions(model, settings),
             categories=_categories(meta, model),
         )
-    except (ConfigError, WeightsError):
-        raise
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise ConfigError(f"a setting of the config has a value of another kind than MMDetection's: {error}") from None
-    return config, bgr, assumed + sentence
+    return config, bgr, assumed + sentences + of_image
 
 
-def _whole_model(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _whole_model(settings: Mapping[str, Any]) -> Settings:
     """MMDetection 2 had `train_cfg` and `test_cfg` beside the model, where 3 has settings of its loops."""
     beside = {
         name: settings[name]
         for name in ("train_cfg", "test_cfg")
         if setting(settings, f"{name}.rpn") is not None and setting(settings, f"model.{name}") is None
     }
-    return {**settings, "model": {**settings["model"], **beside}} if beside else settings
+    return {**settings, "model": {**settings["model"], **beside}}
 
 
-def _held(meta: Any, model: ModelConfig) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The config that a file of training holds as text, MMDetection 3 as `cfg` and 2 as `config`, or None and why it is
-    not followed."""
+def _stored_settings(meta: Any, model: ModelConfig) -> tuple[Settings | None, Assumed]:
+    """The config that a training file holds as text, in MMDetection 3 as `cfg` and in 2 as `config`, or None and why it
+    is not followed."""
     text = setting(meta, "cfg") or setting(meta, "config")
     if not isinstance(text, str):
         return None, ()
     try:
-        held = parse_config(text, "the config in the file")
-        if not isinstance(held.get("model"), Mapping):
+        stored = parse_config(text, "the config in the file")
+        if not isinstance(stored.get("model"), Mapping):
             return None, ()
-        _check_fit(model, held)  # that of a file of version 1 which was brought up to 2 is not of its weights
+        # A file of version 1 that was upgraded to 2 holds a config that does not fit its weights.
+        check_fit(model, stored)
     except (ConfigError, WeightsError) as error:
         return None, (f"the config that the file holds is not followed: {error}",)
-    return held, ()
+    return stored, ()
 
 
 def _categories(meta: Any, model: ModelConfig) -> tuple[Category, ...]:
-    """Of the names that the file holds; those of COCO get its ids."""
+    """The categories that the file names; those of COCO get its ids."""
     data = setting(meta, "dataset_meta", {})
     names = setting(meta, "CLASSES") or setting(data, "classes") or setting(data, "CLASSES") or ()
     if isinstance(names, str):
@@ -118,42 +112,19 @@ def _categories(meta: Any, model: ModelConfig) -> tuple[Category, ...]:
     return tuple(Category(number, name) for number, name in enumerate(names, start=1))
 
 
-def _check_fit(model: ModelConfig, said: Mapping[str, Any]) -> None:
-    """Whether a config is of this file: what it says and the shapes know as well must be the same."""
-    backbone = model.backbone
-    assert isinstance(backbone, ResNetConfig)
-    known: list[tuple[str, Any, Any]] = [("backbone.depth", setting(said, "model.backbone.depth"), backbone.depth)]
-    kind = setting(said, "model.backbone.norm_cfg.type", "BN")
-    known.append(("backbone.norm_cfg.type", "GN" if kind == "GN" else "BN", _kind(backbone.norm)))
-    for part, there in (("neck", model.neck == "fpn"), ("roi_head.mask_head", model.mask_head is not None)):
-        words = {True: "a part of the model", False: "none"}
-        known.append((part, words[setting(said, f"model.{part}") is not None], words[there]))
-    for head in stages(said, "model.roi_head.bbox_head"):
-        known.append(("roi_head.bbox_head.num_classes", head.get("num_classes"), model.num_classes))
-    for name, given, found in known:
-        if given is not None and given != found:
-            raise WeightsError(
-                f"{name} is {given!r} in the config, and {found!r} in the file: is it the config of this file?"
-            )
-
-
-def _kind(norm: Norm) -> str:
-    return "GN" if norm == "group_norm" else "BN"
-
-
-def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
-    test = setting(said, "model.test_cfg.rcnn", {})
-    dilations = setting(said, "model.backbone.dilations", (1,))
+def _model(model: ModelConfig, settings: Mapping[str, Any]) -> ModelConfig:
+    test = setting(settings, "model.test_cfg.rcnn", {})
+    dilations = setting(settings, "model.backbone.dilations", (1,))
     return replace(
         model,
         neck="c5" if model.neck == "dc5" and dilations[-1] == 1 else model.neck,
-        backbone=_backbone(model, said),
-        fpn_norm=_head_norm(model.fpn_norm, setting(said, "model.neck", {})),
-        anchors=_anchors(said),
-        rpn=_rpn(model.rpn, said),
-        rois=_rois(said),
-        box_head=_box_head(model, said),
-        mask_head=None if model.mask_head is None else _mask_head(model.mask_head, said),
+        backbone=_backbone(model, settings),
+        fpn_norm=_head_norm(model.fpn_norm, setting(settings, "model.neck", {})),
+        anchors=_anchors(settings),
+        rpn=_rpn(model.rpn, settings),
+        rois=_rois(settings),
+        box_head=_box_head(model, settings),
+        mask_head=None if model.mask_head is None else _mask_head(model.mask_head, settings),
         detect=DetectConfig(
             score_threshold=test.get("score_thr", 0.05),
             nms_iou=_nms_iou(test, 0.5),
@@ -163,9 +134,8 @@ def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _backbone(model: ModelConfig, said: Mapping[str, Any]) -> ResNetConfig:
-    backbone, given = model.backbone, setting(said, "model.backbone", {})
-    assert isinstance(backbone, ResNetConfig)
+def _backbone(model: ModelConfig, settings: Mapping[str, Any]) -> ResNetConfig:
+    backbone, given = model.resnet, setting(settings, "model.backbone", {})
     norms: dict[str, Any] = {"type": "BN", "requires_grad": True} | (given.get("norm_cfg") or {})
     norm: Norm = "sync_batch_norm" if norms["type"] == "SyncBN" else "batch_norm"
     if norms["type"] == "GN":
@@ -182,21 +152,21 @@ def _backbone(model: ModelConfig, said: Mapping[str, Any]) -> ResNetConfig:
 
 
 def _head_norm(norm: HeadNorm, head: Mapping[str, Any]) -> HeadNorm:
-    """Batch norm of a head may be synchronised; no shape tells."""
+    """Batch norm of a head may be synchronised, which no shape says."""
     synchronised = setting(head, "norm_cfg.type") == "SyncBN"
     return "sync_batch_norm" if norm == "batch_norm" and synchronised else norm
 
 
-def _anchor_generator(said: Mapping[str, Any]) -> Mapping[str, Any]:
-    head: Mapping[str, Any] = setting(said, "model.rpn_head", {})
+def _anchor_generator(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    head: Mapping[str, Any] = setting(settings, "model.rpn_head", {})
     # Before there was a generator the head had its settings.
     before = {name: head.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
     result: Mapping[str, Any] = setting(head, "anchor_generator", before)
     return result
 
 
-def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
-    given = _anchor_generator(said)
+def _anchors(settings: Mapping[str, Any]) -> AnchorConfig:
+    given = _anchor_generator(settings)
     scales = given.get("scales")
     if scales is None:
         octaves = given["scales_per_octave"]
@@ -209,39 +179,38 @@ def _anchors(said: Mapping[str, Any]) -> AnchorConfig:
     )
 
 
-def _weights(coder: Mapping[str, Any], usual_stds: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """Of a DeltaXYWHBBoxCoder, which multiplies by deviations where we divide by weights."""
-    x, y, width, height = (1 / deviation for deviation in coder.get("target_stds", usual_stds))
-    return x, y, width, height
+def _weights(coder: Mapping[str, Any], default_stds: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """The weights of a DeltaXYWHBBoxCoder, which multiplies by standard deviations where we divide by weights."""
+    return four(1 / std for std in coder.get("target_stds", default_stds))
 
 
 def _box_loss(head: Mapping[str, Any]) -> dict[str, Any]:
-    """`box_loss` and `smooth_l1_beta`; L1 for one that has no counterpart here, which `training_differs` says."""
+    """`box_loss` and `smooth_l1_beta`; L1 in place of a loss that is not supported, which `training_differs` says."""
     loss = head.get("loss_bbox", {})
     if loss.get("type") == "GIoULoss" and head.get("reg_decoded_bbox"):
         return {"box_loss": "giou"}
-    beta = loss.get("beta", BOX_LOSSES["SmoothL1Loss"]) if loss.get("type") == "SmoothL1Loss" else 0.0
+    beta = loss.get("beta", 1.0) if loss.get("type") == "SmoothL1Loss" else 0.0
     return {"box_loss": "smooth_l1", "smooth_l1_beta": beta}
 
 
-def _conventions(model: ModelConfig, said: Mapping[str, Any]) -> Conventions:
+def _conventions(model: ModelConfig, settings: Mapping[str, Any]) -> Conventions:
     """MMDetection's rules, with those that its settings change."""
-    testing, offset = setting(said, "model.test_cfg.rpn", {}), _anchor_generator(said).get("center_offset", 0.0)
-    layer = stages(said, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
+    testing, offset = setting(settings, "model.test_cfg.rpn", {}), _anchor_generator(settings).get("center_offset", 0.0)
+    layer = stages(settings, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
     return replace(
         MMDETECTION,
-        pixels=pixels_of(said),
+        pixels=pixels_of(settings),
         anchors=replace(MMDETECTION.anchors, offset=float(offset)),
         features=replace(MMDETECTION.features, aligned=layer.get("aligned", True)),
-        matching=_matching(said),
+        matching=_matching(settings),
         proposals=replace(MMDETECTION.proposals, min_size=float(max(0, testing.get("min_bbox_size", 0)))),
-        cascade=_cascade(model, said),
+        cascade=_cascade(model, settings),
     )
 
 
-def _matching(said: Mapping[str, Any]) -> MatchingRules:
-    in_rpn = setting(said, "model.train_cfg.rpn", {})
-    in_roi_head = (stages(said, "model.train_cfg.rcnn") or [{}])[0]
+def _matching(settings: Mapping[str, Any]) -> MatchingRules:
+    in_rpn = setting(settings, "model.train_cfg.rpn", {})
+    in_roi_head = (stages(settings, "model.train_cfg.rcnn") or [{}])[0]
     rpn, box = (setting(training, "assigner", {}) for training in (in_rpn, in_roi_head))
     border = in_rpn.get("allowed_border", -1)
     return replace(
@@ -253,17 +222,17 @@ def _matching(said: Mapping[str, Any]) -> MatchingRules:
     )
 
 
-def _cascade(model: ModelConfig, said: Mapping[str, Any]) -> CascadeRules:
+def _cascade(model: ModelConfig, settings: Mapping[str, Any]) -> CascadeRules:
     if not model.box_head.cascade_ious:
         return MMDETECTION.cascade
-    weights = setting(said, "model.roi_head.stage_loss_weights", (1.0,) * (len(model.box_head.cascade_ious) + 1))
+    weights = setting(settings, "model.roi_head.stage_loss_weights", (1.0,) * (len(model.box_head.cascade_ious) + 1))
     return replace(MMDETECTION.cascade, loss_weights=tuple(map(float, weights)))
 
 
-def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
-    head = setting(said, "model.rpn_head", {})
-    training, testing = setting(said, "model.train_cfg.rpn", {}), setting(said, "model.test_cfg.rpn", {})
-    proposing = setting(said, "model.train_cfg.rpn_proposal", testing)
+def _rpn(rpn: RPNConfig, settings: Mapping[str, Any]) -> RPNConfig:
+    head = setting(settings, "model.rpn_head", {})
+    training, testing = setting(settings, "model.train_cfg.rpn", {}), setting(settings, "model.test_cfg.rpn", {})
+    proposing = setting(settings, "model.train_cfg.rpn_proposal", testing)
     assigner, sampler = setting(training, "assigner", {}), setting(training, "sampler", {})
     return replace(
         rpn,
@@ -282,7 +251,7 @@ def _rpn(rpn: RPNConfig, said: Mapping[str, Any]) -> RPNConfig:
 
 
 def _kept(given: Mapping[str, Any]) -> int:
-    """Proposals after suppression; the older names are those of MMDetection 2."""
+    """Proposals after non-maximum suppression; the older names are those of MMDetection 2."""
     return next((given[name] for name in ("max_per_img", "max_num", "nms_post") if name in given), 1000)
 
 
@@ -292,8 +261,8 @@ def _nms_iou(given: Mapping[str, Any], default: float) -> float:
     return float(nms.get("iou_threshold", nms.get("iou_thr", given.get("nms_thr", default))))
 
 
-def _rois(said: Mapping[str, Any]) -> RoIConfig:
-    extractor = stages(said, "model.roi_head.bbox_roi_extractor")[0]
+def _rois(settings: Mapping[str, Any]) -> RoIConfig:
+    extractor = stages(settings, "model.roi_head.bbox_roi_extractor")[0]
     layer = extractor.get("roi_layer", {})
     # The level of a box is floor(log2(side / finest_scale + 1e-6)), counted from P2.
     level: dict[str, Any] = {
@@ -309,28 +278,28 @@ def _rois(said: Mapping[str, Any]) -> RoIConfig:
     )
 
 
-def _roi_side(extractors: Sequence[Mapping[str, Any]], usual_side: int) -> int:
+def _roi_side(extractors: Sequence[Mapping[str, Any]], default_side: int) -> int:
     """Cells along a side of a RoI feature; `out_size` is the older name."""
     layer = setting(extractors[0], "roi_layer", {})
-    return int(layer.get("output_size", layer.get("out_size", usual_side)))
+    return int(layer.get("output_size", layer.get("out_size", default_side)))
 
 
-def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
+def _box_head(model: ModelConfig, settings: Mapping[str, Any]) -> BoxHeadConfig:
     box = model.box_head
     count = len(box.cascade_ious) + 1
-    heads = stages(said, "model.roi_head.bbox_head")
-    training = stages(said, "model.train_cfg.rcnn") or [{}]
+    heads = stages(settings, "model.roi_head.bbox_head")
+    training = stages(settings, "model.train_cfg.rcnn") or [{}]
     training = training * count if len(training) == 1 else training
     if len(heads) != count or len(training) != count:
         raise WeightsError(
             f"the file has {count} stages of boxes, and the config {len(heads)} (roi_head.bbox_head) and "
-            f"{len(training)} (train_cfg.rcnn): is it the config of this file?"
+            f"{len(training)} (train_cfg.rcnn): do the settings belong to this file?"
         )
     assigners = [setting(stage, "assigner", {}) for stage in training]
     sampler = setting(training[0], "sampler", {})
     ious = [assigner.get("pos_iou_thr", 0.5 + 0.1 * i) for i, assigner in enumerate(assigners)]
     weights = [_weights(setting(head, "bbox_coder", head), (0.1, 0.1, 0.2, 0.2)) for head in heads]
-    side = _roi_side(stages(said, "model.roi_head.bbox_roi_extractor"), box.resolution)
+    side = _roi_side(stages(settings, "model.roi_head.bbox_roi_extractor"), box.resolution)
     return replace(
         box,
         positive_iou=ious[0],
@@ -345,13 +314,15 @@ def _box_head(model: ModelConfig, said: Mapping[str, Any]) -> BoxHeadConfig:
     )
 
 
-def _mask_head(mask: MaskHeadConfig, said: Mapping[str, Any]) -> MaskHeadConfig:
-    extractors = stages(said, "model.roi_head.mask_roi_extractor") or stages(said, "model.roi_head.bbox_roi_extractor")
-    training = (stages(said, "model.train_cfg.rcnn") or [{}])[0]
-    drawn = setting(training, "sampler", {})
+def _mask_head(mask: MaskHeadConfig, settings: Mapping[str, Any]) -> MaskHeadConfig:
+    extractors = stages(settings, "model.roi_head.mask_roi_extractor") or stages(
+        settings, "model.roi_head.bbox_roi_extractor"
+    )
+    training = (stages(settings, "model.train_cfg.rcnn") or [{}])[0]
+    sampler = setting(training, "sampler", {})
     return replace(
         mask,
         resolution=_roi_side(extractors, mask.resolution),
-        norm=_head_norm(mask.norm, stages(said, "model.roi_head.mask_head")[0]),
-        samples=max(1, int(drawn.get("num", 512) * drawn.get("pos_fraction", 0.25))),
+        norm=_head_norm(mask.norm, stages(settings, "model.roi_head.mask_head")[0]),
+        samples=max(1, int(sampler.get("num", 512) * sampler.get("pos_fraction", 0.25))),
     )

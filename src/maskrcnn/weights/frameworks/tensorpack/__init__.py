@@ -13,10 +13,10 @@ from typing import Any
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.weights.frameworks.importer import Imported, finished, listed, renamed
+from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import CLASSES, Layout, check_anchors, from_tensorflow, without_background
 from maskrcnn.weights.frameworks.tensorpack.names import TABLE
-from maskrcnn.weights.frameworks.tensorpack.settings import our_config, read_settings, settings_of
+from maskrcnn.weights.frameworks.tensorpack.settings import our_config, read_settings
 
 # Counters, and what the optimiser and the summaries keep; the averages of a batch norm are its statistics.
 OF_TRAINING = re.compile(
@@ -46,8 +46,8 @@ class Tensorpack:
         normed = [name for name in tensors if NORMED_HEADS.match(name)]
         if normed:
             raise WeightsError(
-                f"{listed(normed[:1])}: group norm of the pyramid and of the heads stands behind a convolution with a "
-                "bias or a ReLU there, which has no counterpart here"
+                f"{normed[0]}: group norm of the pyramid and of the heads is not supported, because it follows a "
+                "convolution with a bias or a ReLU there"
             )
         file = renamed(tensors, TABLE)
         classes = next((len(value) for name, value in file.tensors.items() if CLASSES.match(name)), None)
@@ -55,10 +55,8 @@ class Tensorpack:
             name: without_background(name, value, mask_background=len(value) == classes)
             for name, value in file.tensors.items()
         }
-        model = file.model(ours)
-        settings, assumed = settings_of(model, settings)
-        config = our_config(model, settings)
+        config, assumed = our_config(file.model(ours), settings)
         check_anchors(config.model, ours, "its settings, with RPN.ANCHOR_SIZES and RPN.ANCHOR_RATIOS")
-        layout = Layout(bgr=True, anchors_by_size=not settings["LEGACY_ANCHORS"])
+        layout = Layout(bgr=True, anchors_by_size=config.conventions.anchors.rounding != "base")
         found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
         return finished(config, found, file, assumed)

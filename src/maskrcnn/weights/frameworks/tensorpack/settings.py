@@ -9,19 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import (
-    AnchorConfig,
     Config,
     DetectConfig,
     ImageConfig,
     ModelConfig,
-    ResNetConfig,
     RoIConfig,
 )
 from maskrcnn.config.conventions import TENSORPACK, AnchorRules, Conventions
-from maskrcnn.errors import ConfigError, WeightsError
-from maskrcnn.weights.frameworks.settings import Settings, read_yaml
+from maskrcnn.weights.frameworks.settings import (
+    Assumed,
+    Settings,
+    anchors_of,
+    check_fits,
+    check_supported,
+    four,
+    kinds_checked,
+    read_yaml,
+    stride_sentence,
+    three,
+)
 
-# What tensorpack takes where nothing is said, of the settings that are read here; LEGACY_ANCHORS is a name of ours.
+# The defaults of the settings that are read here; the name LEGACY_ANCHORS is ours.
 DEFAULTS: dict[str, Any] = {
     "LEGACY_ANCHORS": False,
     "BACKBONE.FREEZE_AT": 2,
@@ -58,15 +66,16 @@ DEFAULTS: dict[str, Any] = {
     "TEST.RESULT_SCORE_THRESH": 0.05,
     "TEST.RESULTS_PER_IM": 100,
 }
+# The only values that this package supports.
+SUPPORTED: dict[str, Any] = {"BACKBONE.TF_PAD_MODE": False, "RPN.MIN_SIZE": 0}
 NORMS = {"FreezeBN": "frozen_batch_norm", "SyncBN": "sync_batch_norm", "GN": "group_norm"}
 ASSUMED = (
-    "the image is resized to a short side of 800 and a long side of at most {} pixels (PREPROC)",
     "the input is BGR with the mean and standard deviation of ImageNet (PREPROC.PIXEL_MEAN, PIXEL_STD)",
-    "a bottleneck's stride is in its 3x3 convolution (BACKBONE.STRIDE_1X1)",
+    stride_sentence(False, "BACKBONE.STRIDE_1X1"),
     "convolutions are padded as in PyTorch (BACKBONE.TF_PAD_MODE)",
-    "anchors of 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2, centred on the corner of a cell and not "
-    "rounded, as in tensorpack's last versions (LEGACY_ANCHORS)",
-    "scores above 0.05, suppression at 0.5 and 100 detections an image (TEST)",
+    "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2, their centre is the corner of a cell, and "
+    "they are not rounded, as in tensorpack's last versions (LEGACY_ANCHORS)",
+    "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image (TEST)",
     "losses, overlaps, samples and numbers of proposals are its defaults (RPN, FRCNN)",
 )
 
@@ -79,70 +88,45 @@ def read_settings(path: Path | str) -> Settings:
     return settings
 
 
-def settings_of(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Settings, tuple[str, ...]]:
-    """Every setting of a model of these shapes, and the sentences on what was assumed."""
-    return usual(model) if given is None else (DEFAULTS | dict(given), ())
-
-
-def usual(model: ModelConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings of a model of this shape when nothing is said, and the sentences that say so."""
-    first, *others = ASSUMED
-    return dict(DEFAULTS), (first.format(_long_side(model, DEFAULTS)), *others)
-
-
-def our_config(model: ModelConfig, said: Mapping[str, Any]) -> Config:
-    """The config of a model of which the shapes are known, as tensorpack uses it.
+def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
+    """The config of a model whose shapes are known, and what was assumed.
 
     Args:
-        said: every setting of `DEFAULTS`.
+        given: what `read_settings` gives, or None.
 
     Raises:
-        ConfigError: a setting asks for what this package has not, or is of another kind.
+        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
         WeightsError: a setting does not fit the shapes.
     """
-    _check(model, said)
-    try:
-        return Config(model=_model(model, said), image=_image(model, said), conventions=_conventions(said))
-    except (TypeError, ValueError, IndexError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"a setting has a value of an unexpected kind: {error}") from None
+    settings = DEFAULTS | dict(given or {})
+    with kinds_checked("tensorpack"):
+        check_fits(settings, {"DATA.NUM_CATEGORY": model.num_classes, "MODE_MASK": model.mask_head is not None})
+        check_supported(settings, SUPPORTED | ({"FPN.PROPOSAL_MODE": "Level"} if model.neck == "fpn" else {}))
+        config = Config(
+            model=_model(model, settings), image=_image(model, settings), conventions=_conventions(settings)
+        )
+    size = f"the image is resized to a short side of 800 and a long side of at most {config.image.long_side} pixels"
+    return config, () if given is not None else (f"{size} (PREPROC)", *ASSUMED)
 
 
-def _check(model: ModelConfig, said: Mapping[str, Any]) -> None:
-    unlike: dict[str, Any] = {"BACKBONE.TF_PAD_MODE": False, "RPN.MIN_SIZE": 0}
-    if model.neck == "fpn":
-        unlike["FPN.PROPOSAL_MODE"] = "Level"
-    for name, value in unlike.items():
-        if said[name] != value:
-            raise ConfigError(f"{name} {said[name]!r} has no counterpart here: expected {value!r}")
-    known = {"DATA.NUM_CATEGORY": model.num_classes, "MODE_MASK": model.mask_head is not None}
-    for name, found in known.items():
-        if name in said and said[name] != found:
-            raise WeightsError(
-                f"{name} is {said[name]!r} in the settings, and {found!r} in the file: are they those of this file?"
-            )
-
-
-def _long_side(model: ModelConfig, said: Mapping[str, Any]) -> int:
+def _long_side(model: ModelConfig, settings: Mapping[str, Any]) -> int:
     """`finalize_configs` rounds the limit up to the stride of the pyramid, and images grow up to that."""
-    return math.ceil(said["PREPROC.MAX_SIZE"] / 32) * 32 if model.neck == "fpn" else said["PREPROC.MAX_SIZE"]
+    return math.ceil(settings["PREPROC.MAX_SIZE"] / 32) * 32 if model.neck == "fpn" else settings["PREPROC.MAX_SIZE"]
 
 
-def _image(model: ModelConfig, said: Mapping[str, Any]) -> ImageConfig:
-    mean, std = ([float(value) for value in said[f"PREPROC.PIXEL_{name}"]] for name in ("MEAN", "STD"))
+def _image(model: ModelConfig, settings: Mapping[str, Any]) -> ImageConfig:
     return ImageConfig(
-        short_side=said["PREPROC.TEST_SHORT_EDGE_SIZE"],
-        long_side=_long_side(model, said),
+        short_side=settings["PREPROC.TEST_SHORT_EDGE_SIZE"],
+        long_side=_long_side(model, settings),
         divisor=32 if model.neck == "fpn" else 1,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
+        mean=three(settings["PREPROC.PIXEL_MEAN"]),
+        std=three(settings["PREPROC.PIXEL_STD"]),
     )
 
 
-def _conventions(said: Mapping[str, Any]) -> Conventions:
+def _conventions(settings: Mapping[str, Any]) -> Conventions:
     """tensorpack's rules, with those of its older versions that the settings ask for."""
-    legacy, accurate = bool(said["LEGACY_ANCHORS"]), said["MRCNN.ACCURATE_PASTE"]
+    legacy, accurate = bool(settings["LEGACY_ANCHORS"]), settings["MRCNN.ACCURATE_PASTE"]
     return replace(
         TENSORPACK,
         anchors=AnchorRules(rounding="base", offset=0.5) if legacy else TENSORPACK.anchors,
@@ -150,66 +134,52 @@ def _conventions(said: Mapping[str, Any]) -> Conventions:
     )
 
 
-def _four(values: Any) -> tuple[float, float, float, float]:
-    x, y, width, height = (float(value) for value in values)
-    return x, y, width, height
-
-
-def _model(model: ModelConfig, said: Mapping[str, Any]) -> ModelConfig:
-    backbone = model.backbone
-    assert isinstance(backbone, ResNetConfig)
-    pyramid = model.neck == "fpn"
-    sizes = tuple(float(size) for size in said["RPN.ANCHOR_SIZES"])
-    weights, ious = [said["FRCNN.BBOX_REG_WEIGHTS"]], [said["FRCNN.FG_THRESH"]]
+def _model(model: ModelConfig, settings: Mapping[str, Any]) -> ModelConfig:
+    backbone, pyramid = model.resnet, model.neck == "fpn"
+    weights, ious = [settings["FRCNN.BBOX_REG_WEIGHTS"]], [settings["FRCNN.FG_THRESH"]]
     if model.box_head.cascade_ious:
-        weights, ious = said["CASCADE.BBOX_REG_WEIGHTS"], said["CASCADE.IOUS"]
-    first, *later = (_four(stage) for stage in weights)
+        weights, ious = settings["CASCADE.BBOX_REG_WEIGHTS"], settings["CASCADE.IOUS"]
+    first, *later = (four(stage) for stage in weights)
     before, after = ("PER_LEVEL_NMS_TOPK",) * 2 if pyramid else ("PRE_NMS_TOPK", "POST_NMS_TOPK")
-    norm: Any = backbone.norm if backbone.norm == "group_norm" else NORMS[said["BACKBONE.NORM"]]
+    norm: Any = backbone.norm if backbone.norm == "group_norm" else NORMS[settings["BACKBONE.NORM"]]
     return replace(
         model,
         backbone=replace(
             backbone,
             norm=norm,
-            stride_in_1x1=bool(said["BACKBONE.STRIDE_1X1"]),
-            frozen_stages=said["BACKBONE.FREEZE_AT"],
+            stride_in_1x1=bool(settings["BACKBONE.STRIDE_1X1"]),
+            frozen_stages=settings["BACKBONE.FREEZE_AT"],
         ),
-        anchors=AnchorConfig(
-            sizes=tuple((size,) for size in sizes) if pyramid else (sizes,),
-            ratios=tuple(float(ratio) for ratio in said["RPN.ANCHOR_RATIOS"]),
-        ),
+        anchors=anchors_of(model, settings["RPN.ANCHOR_SIZES"], settings["RPN.ANCHOR_RATIOS"]),
         rpn=replace(
             model.rpn,
-            positive_iou=said["RPN.POSITIVE_ANCHOR_THRESH"],
-            negative_iou=said["RPN.NEGATIVE_ANCHOR_THRESH"],
-            samples=said["RPN.BATCH_PER_IM"],
-            positive_fraction=said["RPN.FG_RATIO"],
-            pre_nms_train=said[f"RPN.TRAIN_{before}"],
-            pre_nms_test=said[f"RPN.TEST_{before}"],
-            post_nms_train=said[f"RPN.TRAIN_{after}"],
-            post_nms_test=said[f"RPN.TEST_{after}"],
-            nms_iou=said["RPN.PROPOSAL_NMS_THRESH"],
+            positive_iou=settings["RPN.POSITIVE_ANCHOR_THRESH"],
+            negative_iou=settings["RPN.NEGATIVE_ANCHOR_THRESH"],
+            samples=settings["RPN.BATCH_PER_IM"],
+            positive_fraction=settings["RPN.FG_RATIO"],
+            pre_nms_train=settings[f"RPN.TRAIN_{before}"],
+            pre_nms_test=settings[f"RPN.TEST_{before}"],
+            post_nms_train=settings[f"RPN.TRAIN_{after}"],
+            post_nms_test=settings[f"RPN.TEST_{after}"],
+            nms_iou=settings["RPN.PROPOSAL_NMS_THRESH"],
         ),
         # Two by two samples a bin at their places (`model_box.roi_align`).
         rois=RoIConfig(sampling_ratio=2),
         box_head=replace(
             model.box_head,
             positive_iou=ious[0],
-            samples=said["FRCNN.BATCH_PER_IM"],
-            positive_fraction=said["FRCNN.FG_RATIO"],
+            samples=settings["FRCNN.BATCH_PER_IM"],
+            positive_fraction=settings["FRCNN.FG_RATIO"],
             box_weights=first,
             smooth_l1_beta=0.0,
             cascade_ious=tuple(ious[1:]),
             cascade_weights=tuple(later),
         ),
         mask_head=model.mask_head
-        and replace(
-            model.mask_head,
-            samples=int(said["FRCNN.BATCH_PER_IM"] * said["FRCNN.FG_RATIO"]),
-        ),
+        and replace(model.mask_head, samples=int(settings["FRCNN.BATCH_PER_IM"] * settings["FRCNN.FG_RATIO"])),
         detect=DetectConfig(
-            score_threshold=said["TEST.RESULT_SCORE_THRESH"],
-            nms_iou=said["TEST.FRCNN_NMS_THRESH"],
-            max_detections=said["TEST.RESULTS_PER_IM"],
+            score_threshold=settings["TEST.RESULT_SCORE_THRESH"],
+            nms_iou=settings["TEST.FRCNN_NMS_THRESH"],
+            max_detections=settings["TEST.RESULTS_PER_IM"],
         ),
     )

@@ -37,8 +37,8 @@ class Torchvision:
         file = renamed(checkpoint.tensors, TABLE)
         if STEM not in file.tensors:
             raise WeightsError(
-                "a detector of torchvision whose backbone is no ResNet (MobileNet?), which has no counterpart here; "
-                "those with a ResNet and FPN can be opened"
+                "a detector of torchvision whose backbone is no ResNet (MobileNet?) is not supported: "
+                "expected one with a ResNet and FPN"
             )
         config, assumed = our_config(file.model(), settings)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")

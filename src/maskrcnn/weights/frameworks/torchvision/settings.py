@@ -25,9 +25,10 @@ from maskrcnn.config import (
     RPNConfig,
 )
 from maskrcnn.config.conventions import TORCHVISION
+from maskrcnn.config.plain import with_settings
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON, LAST_ID
-from maskrcnn.weights.frameworks.settings import read_json, with_settings
+from maskrcnn.weights.frameworks.settings import read_json
 
 Version = Literal[1, 2]
 
@@ -72,9 +73,10 @@ def read_settings(path: Path | str) -> dict[str, Any]:
 
 
 def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
-    """The config of a file whose shapes tell `model`, a class for every row but the background's; and what was assumed.
+    """The config of a file, and what was assumed.
 
     Args:
+        model: what the shapes say, with a class for every row but the background's.
         settings: what `read_settings` gives; None: torchvision's defaults.
 
     Raises:
@@ -85,8 +87,8 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
     categories, assumed = _categories(rows, model.keypoint_head, given)
     unused = model.num_classes - len(categories) if categories else 0
     model = replace(model, num_classes=model.num_classes - unused)
-    model, of_norms = _norms(model, rows, given)
-    assumed += of_norms
+    model, sentences = _norms(model, rows, given)
+    assumed += sentences
     if not given:
         assumed.append("sizes, anchors and thresholds are torchvision's defaults, as no settings were given")
     config = replace(with_rules(model, unused), categories=categories)
@@ -96,7 +98,7 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
 def _categories(
     rows: int, keypoint_head: KeypointHeadConfig | None, given: Mapping[str, Any]
 ) -> tuple[tuple[Category, ...], list[str]]:
-    """What the classes are, and what was assumed; no categories where nothing tells."""
+    """The categories, as far as anything says what they are, and what was assumed."""
     if "categories" in given:
         return _given_categories(given["categories"], rows), []
     if keypoint_head is not None and rows == 2 and keypoint_head.num_keypoints == len(COCO_PERSON.keypoints):
@@ -126,8 +128,7 @@ def _given_categories(entries: Any, rows: int) -> tuple[Category, ...]:
 
 def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
     """The rules of the backbone's batch norm, and what was assumed of them."""
-    backbone = model.backbone
-    assert isinstance(backbone, ResNetConfig)
+    backbone = model.resnet
     keypoints = 0 if model.keypoint_head is None else model.keypoint_head.num_keypoints
     if backbone.norm == "batch_norm" and model.fpn_norm == "none":
         # torchvision's constructors freeze the norms of V1 unless everything begins at random.
@@ -138,8 +139,8 @@ def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[Mod
         eps, why = 0.0, "for its published weights of COCO; one that was trained from an ImageNet backbone has 1e-05"
     else:
         eps, why = 1e-5, "for all but its published weights of COCO; one that was tuned from those may have 0"
-    said = f"the epsilon of the frozen batch norm is {eps:g}, as torchvision sets it {why} (setting `norm_eps`)"
-    return replace(model, backbone=replace(backbone, norm_eps=eps)), [said]
+    sentence = f"the epsilon of the frozen batch norm is {eps:g}, as torchvision sets it {why} (setting `norm_eps`)"
+    return replace(model, backbone=replace(backbone, norm_eps=eps)), [sentence]
 
 
 def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
@@ -183,13 +184,10 @@ def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
         if name == "categories":
             continue
         if name not in ARGUMENTS:
-            raise ConfigError(
-                f"settings: {name!r} is none of the arguments that can be followed here: {', '.join(ARGUMENTS)}, "
-                "categories"
-            )
+            raise ConfigError(f"settings: {name!r} is not supported: expected {', '.join(ARGUMENTS)} or categories")
         if name in ("image_mean", "image_std"):  # of values in 0..1
             value = [255 * channel for channel in value]
-        if name == "min_size" and isinstance(value, list):  # drawn from in training; the last one in prediction
+        if name == "min_size" and isinstance(value, list):  # training samples one of them, prediction takes the last
             value = value[-1]
         if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same for every level
             value = value[0]
