@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from maskrcnn.cli import predict
-from maskrcnn.predict import Predictor
+from maskrcnn.predict.backend import TorchBackend
 from small_data import random_predictor, write_small
 
 
@@ -19,10 +19,13 @@ def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch,
     write_small(tmp_path, "images", 3)
     random_predictor().save(tmp_path / "m.safetensors")
     seen = []
-    detect = Predictor.detect
-    monkeypatch.setattr(
-        Predictor, "detect", lambda self, batch: seen.append((self.precision, len(batch))) or detect(self, batch)
-    )
+    detect = TorchBackend.detect
+
+    def noted(self, images, settings):
+        seen.append((self.precision, len(images)))
+        return detect(self, images, settings)
+
+    monkeypatch.setattr(TorchBackend, "detect", noted)
     words = ["--model", tmp_path / "m.safetensors", "--batch-size", 2, "--precision", precision]
     ran = command("predict", tmp_path / "images", "--out", tmp_path / "o", "--no-draw", *words)
     assert ran.code == 0, ran.err

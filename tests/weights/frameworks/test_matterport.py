@@ -15,7 +15,7 @@ from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
-from maskrcnn.structures.images import place
+from maskrcnn.structures.frame import network_frame
 from maskrcnn.weights.frameworks.matterport import Matterport
 from maskrcnn.weights.frameworks.matterport.layout import EPS, fold_norm
 from maskrcnn.weights.frameworks.matterport.names import TABLE, places
@@ -206,8 +206,8 @@ def test_modes_of_resizing(
     settings: dict[str, Any], size: tuple[int, int], size_hw: tuple[int, int], input_hw: tuple[int, int]
 ) -> None:
     config = Matterport().import_checkpoint(checkpoint(weights()), {**SETTINGS, **settings}).config
-    placed = place(*size, config.image, config.conventions.pixels)
-    assert (placed.size_hw, placed.input_hw) == (size_hw, input_hw)
+    frame = network_frame(size, config)
+    assert (frame.resized_hw, frame.input_hw) == (size_hw, input_hw)
 
 
 def test_what_is_assumed_is_said() -> None:
