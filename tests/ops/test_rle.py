@@ -184,7 +184,7 @@ def test_many_strings_are_decoded_as_each(strings: list[bytes], at_once: int) ->
             assert (pixels[i], foreground[i]) == (alone.sum(), area(alone))
 
 
-@given(bitmaps, st.integers(-5, 5), st.integers(-5, 5), st.randoms(use_true_random=False))
+@given(bitmaps, st.integers(-9, 9), st.integers(-9, 9), st.randoms(use_true_random=False))
 def test_column_spans_are_the_foreground_column_by_column(bitmap: np.ndarray, x: int, y: int, random: Random) -> None:
     height = bitmap.shape[0]
     column, top, bottom = column_spans(decode_runs(crop_to_rle(bitmap, (0, 0), bitmap.shape)), height)
