@@ -17,14 +17,14 @@ SMALL = (
 def test_flags():
     words = "predict --images a b/*.jpg --batch-size 2 --precision bf16 --rounds 3 --no-memory"
     parsed = bench.parse(words.split())
-    assert isinstance(parsed, bench.Predict)
+    assert isinstance(parsed, bench.BenchPredict)
     assert parsed.images == ("a", "b/*.jpg")
     assert parsed.settings == PredictSettings(batch_size=2)
     assert parsed.timing == Timing(rounds=3, precision="bf16", memory=False)
     assert bench.parse(["train", "--size", "128"]).settings == TrainSettings(size=128)
     assert bench.parse(["kernels"]).settings == KernelSettings()
     loader = bench.parse(["loader", "--data", "a.json", "--batch-size", "3", "--workers", "1"])
-    assert isinstance(loader, bench.Loader)
+    assert isinstance(loader, bench.BenchLoader)
     assert loader.data == Path("a.json")
     assert loader.settings == LoaderSettings(batch_size=3, workers=1)
 

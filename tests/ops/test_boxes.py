@@ -10,7 +10,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import box_iou, generalized_box_iou
 
 from maskrcnn.ops import boxes as ops
-from maskrcnn.ops import reference
+from maskrcnn.ops.reference import boxes as boxes_reference
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -35,7 +35,7 @@ def test_iou_is_symmetric_between_zero_and_one_and_equal_to_the_twin(
     assert found.shape == (len(a), len(b))
     assert torch.allclose(found, ops.pairwise_iou(second, first).T, atol=1e-6)
     assert bool(((found >= 0) & (found <= 1 + 1e-6)).all())
-    expected = [[reference.iou(p, q) for q in second.tolist()] for p in first.tolist()]
+    expected = [[boxes_reference.iou(p, q) for q in second.tolist()] for p in first.tolist()]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
     assert torch.allclose(ops.pairwise_iou(first, first).diagonal(), torch.ones(len(a)), atol=1e-4)
 
@@ -52,7 +52,7 @@ def test_generalised_iou_is_the_twins(a: list[float], b: list[float]) -> None:
     first, second = torch.tensor(a), torch.tensor(b)
     found = ops.generalised_iou(first, second).item()
     assert -1 - 1e-5 <= found <= ops.pairwise_iou(first[None], second[None]).item() + 1e-5
-    np.testing.assert_allclose(found, reference.generalised_iou(first.tolist(), second.tolist()), atol=1e-4)
+    np.testing.assert_allclose(found, boxes_reference.generalised_iou(first.tolist(), second.tolist()), atol=1e-4)
     assert abs(ops.generalised_iou(first, first).item() - 1) < 1e-5
 
 
@@ -65,7 +65,7 @@ def test_iou_of_empty_boxes_is_zero() -> None:
     empty = torch.tensor([[5.0, 5.0, 5.0, 5.0]])
     assert ops.pairwise_iou(empty, empty).item() == 0
     assert ops.pairwise_iou(empty, torch.tensor([[0.0, 0.0, 10.0, 10.0]])).item() == 0
-    assert reference.iou([5, 5, 5, 5], [5, 5, 5, 5]) == 0
+    assert boxes_reference.iou([5, 5, 5, 5], [5, 5, 5, 5]) == 0
     assert ops.pairwise_iou(torch.zeros(0, 4), random_boxes(0, 3)).shape == (0, 3)
 
 
@@ -84,9 +84,11 @@ def test_decode_inverts_encode(
     offsets = ops.encode(goal, start, weights)
     tolerance = 1e-5 * float(torch.cat([goal, start]).abs().max()) + 1e-4
     assert torch.allclose(ops.decode(offsets, start, weights), goal, atol=tolerance * 10)
-    twin = reference.encode(goal.tolist(), start.tolist(), weights)
+    twin = boxes_reference.encode(goal.tolist(), start.tolist(), weights)
     assert torch.allclose(offsets, torch.tensor(twin), rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(reference.decode(twin, start.tolist(), weights), goal.tolist(), atol=1e-8 + tolerance)
+    np.testing.assert_allclose(
+        boxes_reference.decode(twin, start.tolist(), weights), goal.tolist(), atol=1e-8 + tolerance
+    )
 
 
 def test_offsets_are_the_papers() -> None:
@@ -111,7 +113,7 @@ def test_enlargement_is_capped_at_1000_from_16() -> None:
     anchor = torch.tensor([0.0, 0.0, 16.0, 16.0])
     grown = ops.decode(torch.tensor([0.0, 0.0, 50.0, 3.0e38]), anchor, RPN_WEIGHTS)
     assert torch.allclose(grown[2:] - grown[:2], torch.tensor([1000.0, 1000.0]))
-    assert np.allclose(reference.decode([0, 0, 50, 60], [0, 0, 16, 16], RPN_WEIGHTS), [-492, -492, 508, 508])
+    assert np.allclose(boxes_reference.decode([0, 0, 50, 60], [0, 0, 16, 16], RPN_WEIGHTS), [-492, -492, 508, 508])
     shrunk = ops.decode(torch.tensor([0.0, 0.0, -50.0, -50.0]), anchor, RPN_WEIGHTS)
     assert torch.allclose(shrunk, torch.full((4,), 8.0))  # smaller has no limit
 
@@ -121,7 +123,7 @@ def test_both_bounds_stop_shrinking_at_16_from_1000() -> None:
     anchor = torch.tensor([0.0, 0.0, 1000.0, 1000.0])
     found = ops.decode(torch.tensor([0.0, 0.0, -50.0, 50.0]), anchor, RPN_WEIGHTS, "both")
     assert torch.allclose(found, torch.tensor([492.0, -30750.0, 508.0, 31750.0]))
-    twin = reference.decode([0, 0, -50, 50], [0, 0, 1000, 1000], RPN_WEIGHTS, "both")
+    twin = boxes_reference.decode([0, 0, -50, 50], [0, 0, 1000, 1000], RPN_WEIGHTS, "both")
     assert np.allclose(twin, found)
 
 
@@ -139,7 +141,7 @@ def test_clip_keeps_boxes_inside_their_image(found: list[list[float]], height: i
 def test_growth_without_a_bound() -> None:
     anchor, delta = [0.0, 0.0, 16.0, 16.0], [0.0, 0.0, 5.0, -50.0]
     found = ops.decode(torch.tensor(delta), torch.tensor(anchor), RPN_WEIGHTS, "none")
-    np.testing.assert_allclose(found, reference.decode(delta, anchor, RPN_WEIGHTS, "none"), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, boxes_reference.decode(delta, anchor, RPN_WEIGHTS, "none"), rtol=1e-5, atol=1e-5)
     assert found[2] - found[0] > 16 * 62.5
 
 

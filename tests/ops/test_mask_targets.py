@@ -11,8 +11,8 @@ from PIL import Image
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
-from maskrcnn.ops import reference
 from maskrcnn.ops.mask_targets import MaskCrops, mask_targets, sample_bitmaps
+from maskrcnn.ops.reference import rois as rois_reference
 
 HW = (40, 56)  # height, width
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -116,7 +116,7 @@ def test_equal_to_the_twin(
     boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
     found = targets_of(masks, boxes, matrix, size=5, sampling_ratio=sampling_ratio, aligned=aligned, threshold=None)
     for target, mask, box in zip(found, masks, boxes, strict=True):
-        expected = reference.mask_target(
+        expected = rois_reference.mask_target(
             mask.astype(np.float64), box.tolist(), matrix, size=5, sampling_ratio=sampling_ratio, aligned=aligned
         )
         np.testing.assert_allclose(target, expected, atol=2e-4)
@@ -146,7 +146,7 @@ def test_flips_and_turns_are_those_of_the_dense_mask(matrix: np.ndarray, warp: o
     boxes[:, 2:] += side / 2
     found = targets_of(masks, boxes, matrix, size=14)
     expected = [
-        reference.mask_target(
+        rois_reference.mask_target(
             mask.astype(np.float64), box.astype(np.float32).tolist(), IDENTITY, size=14, sampling_ratio=2, aligned=True
         )
         for mask, box in zip(warped, boxes, strict=True)
@@ -264,7 +264,7 @@ def test_crop_and_resize_equals_the_twin(matrix: np.ndarray, size: int) -> None:
         boxes[:, 2:] = boxes[:, :2]
     found = targets_of(masks, boxes, matrix, size=size, crop_and_resize=True)
     for target, mask, box in zip(found, masks, boxes, strict=True):
-        expected = reference.mask_target(
+        expected = rois_reference.mask_target(
             mask.astype(np.float64),
             box.tolist(),
             matrix,

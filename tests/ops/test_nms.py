@@ -8,8 +8,8 @@ import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.ops import reference
 from maskrcnn.ops.nms import nms
+from maskrcnn.ops.reference import boxes as boxes_reference
 from suppression_cases import clustered, thresholds, valued
 
 
@@ -20,7 +20,7 @@ def test_equal_to_the_twin(
     keep = nms(*case[:2], threshold, case[2] if with_labels else None)
     boxes, valid, labels = (part[0].tolist() for part in case)
     real = [i for i in range(len(boxes)) if valid[i]]
-    kept = reference.nms([boxes[i] for i in real], threshold, [labels[i] for i in real] if with_labels else None)
+    kept = boxes_reference.nms([boxes[i] for i in real], threshold, [labels[i] for i in real] if with_labels else None)
     assert keep[0].nonzero()[:, 0].tolist() == [real[i] for i in kept]
 
 

@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from maskrcnn.ops import paste
 from maskrcnn.ops.paste import paste_to_runs
-from maskrcnn.ops.reference_masks import paste_expanded_box, paste_pixel_centres, paste_whole_box
+from maskrcnn.ops.reference.masks import paste_expanded_box, paste_pixel_centres, paste_whole_box
 from maskrcnn.ops.rle import area, decode_runs, rle_to_crop
 
 Rule = Literal["pixel_centres", "expanded_box", "whole_box"]

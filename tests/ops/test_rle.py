@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import DataError
-from maskrcnn.ops.reference_masks import run_lengths, string_of_runs
+from maskrcnn.ops.reference.masks import run_lengths, string_of_runs
 from maskrcnn.ops.rle import (
     area,
     column_spans,

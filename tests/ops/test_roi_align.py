@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torchvision.ops.poolers import LevelMapper
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.ops import reference
 from maskrcnn.ops import roi_align as roi_align_module
+from maskrcnn.ops.reference import rois as rois_reference
 from maskrcnn.ops.roi_align import Reduce, level_of, roi_align
 from roi_cases import STRIDES, assert_same_gradients, pyramid, rois, torchvisions, twins, zeros
 
@@ -46,7 +46,7 @@ def test_equal_to_the_twin(seed: int, aligned: bool, ratio: int, output_size: in
     boxes, index, level = rois(3, seed)
     settings = {"output_size": output_size, "sampling_ratio": ratio, "aligned": aligned, "reduce": reduce}
     found = roi_align(pyramid(2), boxes, index, level, strides=STRIDES, **settings)
-    expected = twins(reference.roi_align, pyramid(2), boxes, index, level, **settings)
+    expected = twins(rois_reference.roi_align, pyramid(2), boxes, index, level, **settings)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
 
@@ -180,7 +180,7 @@ def test_a_roi_far_larger_than_the_map(aligned: bool, reduce: Reduce) -> None:
     boxes = torch.tensor([[-3000.0, 10.0, 1000.0, 14.0], [4.0, -2000.0, 12.0, 300.0], [70.0, 0.0, 9000.0, 8.0]])
     settings = {"output_size": 2, "sampling_ratio": 0, "aligned": aligned, "reduce": reduce}
     found = roi_align(pyramid(2), boxes, zeros(3), zeros(3), strides=STRIDES, **settings)
-    expected = twins(reference.roi_align, pyramid(2), boxes, zeros(3), zeros(3), **settings)
+    expected = twins(rois_reference.roi_align, pyramid(2), boxes, zeros(3), zeros(3), **settings)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
     assert found[:2].any()
 

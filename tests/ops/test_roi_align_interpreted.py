@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrcnn.ops import reference
 from maskrcnn.ops import roi_align as roi_align_module
+from maskrcnn.ops.reference import rois as rois_reference
 from maskrcnn.ops.roi_align import roi_align
 from roi_cases import STRIDES, pyramid, rois, twins, zeros
 
@@ -38,7 +38,7 @@ def assert_equal_to_the_twin(
     ours = [f.clone().requires_grad_() for f in features]
     exact = [f.double().requires_grad_() for f in features]
     found = roi_align(ours, boxes, index, level, strides=STRIDES, **how)
-    expected = twins(reference.roi_align, features, boxes, index, level, **how)
+    expected = twins(rois_reference.roi_align, features, boxes, index, level, **how)
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-4)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
     gradients = torch.autograd.grad(found, ours, weights)
@@ -128,7 +128,7 @@ def test_maxima_do_not_take_the_kernel() -> None:
     boxes, index, level = rois(3)
     how: dict[str, Any] = {"output_size": 2, "sampling_ratio": 2, "aligned": True, "reduce": "max"}
     found = roi_align(pyramid(4), boxes, index, level, strides=STRIDES, **how)
-    expected = twins(reference.roi_align, pyramid(4), boxes, index, level, **how)
+    expected = twins(rois_reference.roi_align, pyramid(4), boxes, index, level, **how)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 

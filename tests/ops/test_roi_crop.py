@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.ops import reference
+from maskrcnn.ops.reference import rois as rois_reference
 from maskrcnn.ops.roi_align import level_of
 from maskrcnn.ops.roi_crop import roi_crop
 
@@ -34,7 +34,7 @@ def test_equals_its_twin(trim: float, size: int) -> None:
     )
     image_index, level = torch.tensor([0, 1, 1, 0, 1]), torch.tensor([0, 1, 0, 1, 0])
     found = roi_crop(features, boxes, image_index, level, strides=STRIDES, output_size=size, trim=trim)
-    expected = reference.roi_crop(
+    expected = rois_reference.roi_crop(
         [f.double().numpy() for f in features],
         boxes.tolist(),
         image_index.tolist(),

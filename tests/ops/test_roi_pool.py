@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.ops import reference
+from maskrcnn.ops.reference import rois as rois_reference
 from maskrcnn.ops.roi_align import Reduce, roi_align
 from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 from roi_cases import STRIDES, assert_same_gradients, pyramid, rois, torchvisions, twins, zeros
@@ -55,7 +55,7 @@ def test_pool_rounds_as_torchvision_does() -> None:
 def test_pool_is_its_twin(seed: int, output_size: int) -> None:
     boxes, index, level = rois(5, seed)
     found = roi_pool(pyramid(2), boxes, index, level, strides=STRIDES, output_size=output_size)
-    expected = twins(reference.roi_pool, pyramid(2), boxes, index, level, output_size=output_size)
+    expected = twins(rois_reference.roi_pool, pyramid(2), boxes, index, level, output_size=output_size)
     np.testing.assert_array_equal(found.numpy(), expected.astype(np.float32))
 
 
@@ -66,7 +66,7 @@ def test_warp_is_its_twin(seed: int, ratio: int, output_size: int, reduce: Reduc
     boxes = boxes.clamp(torch.zeros(4), torch.tensor([64.0, 48.0, 64.0, 48.0]) - 13)
     settings = {"output_size": output_size, "sampling_ratio": ratio, "reduce": reduce}
     found = roi_warp(pyramid(2), boxes, index, level, strides=STRIDES, **settings)
-    expected = twins(reference.roi_warp, pyramid(2), boxes, index, level, **settings)
+    expected = twins(rois_reference.roi_warp, pyramid(2), boxes, index, level, **settings)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)
 
 

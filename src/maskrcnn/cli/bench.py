@@ -24,7 +24,7 @@ COLUMNS: TableRow = ("", "ms", "quartiles", "share", "memory MB")
 
 
 @dataclass(frozen=True)
-class Predict:
+class BenchPredict:
     """Compare the prediction of images, with the same random weights in both packages."""
 
     images: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Train:
+class BenchTrain:
     """Compare training steps, with the same weights, images and optimiser."""
 
     settings: Annotated[TrainSettings, Flags] = field(default_factory=TrainSettings)
@@ -71,7 +71,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class BenchKernels:
     """Compare RoIAlign, non-maximum suppression and the encoding of masks."""
 
     settings: Annotated[KernelSettings, Flags] = field(default_factory=KernelSettings)
@@ -94,7 +94,7 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Loader:
+class BenchLoader:
     """Compare the loading of training samples with large-scale jitter, on one core."""
 
     data: Path | None = None
@@ -118,7 +118,7 @@ class Loader:
         return _finish("loader", self, report, rows, outcome)
 
 
-Bench = Predict | Train | Kernels | Loader
+Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader
 
 
 def _worker_mb(found: Mapping[int, int] | None) -> str:
@@ -143,7 +143,7 @@ def _finish(name: str, command: Bench, report: Any, rows: Sequence[TableRow], ou
         table.add_row(*row)
     say = console(stderr=command.json)
     say.print(table)
-    agreement = report.agreement if isinstance(command, Predict | Loader) else report
+    agreement = report.agreement if isinstance(command, BenchPredict | BenchLoader) else report
     say.print(agreement.line(), markup=False)
     say.print(line, markup=False)
     return 0 if agreement.agree else 1
@@ -193,10 +193,10 @@ def _track(rounds: Iterable[int], words: str) -> Iterable[int]:
 
 
 Command = (
-    Annotated[Predict, tyro.conf.subcommand("predict", prefix_name=False)]
-    | Annotated[Train, tyro.conf.subcommand("train", prefix_name=False)]
-    | Annotated[Kernels, tyro.conf.subcommand("kernels", prefix_name=False)]
-    | Annotated[Loader, tyro.conf.subcommand("loader", prefix_name=False)]
+    Annotated[BenchPredict, tyro.conf.subcommand("predict", prefix_name=False)]
+    | Annotated[BenchTrain, tyro.conf.subcommand("train", prefix_name=False)]
+    | Annotated[BenchKernels, tyro.conf.subcommand("kernels", prefix_name=False)]
+    | Annotated[BenchLoader, tyro.conf.subcommand("loader", prefix_name=False)]
 )
 
 

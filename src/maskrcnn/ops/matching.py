@@ -17,7 +17,7 @@ from maskrcnn.ops.device import static_shapes
 CROWD_COVER = 0.7
 
 
-class Sample(NamedTuple):
+class Sampled(NamedTuple):
     """The candidates sampled for the loss: their numbers `chosen` (B, S) int64, `positive` and `valid` (B, S) bool."""
 
     chosen: Tensor
@@ -78,7 +78,7 @@ def match(
     return label, matched
 
 
-def sample(label: Tensor, count: int, positive_fraction: float) -> Sample:
+def sample(label: Tensor, count: int, positive_fraction: float) -> Sampled:
     """Samples `count` candidates an image without replacement, at most `positive_fraction` of them positive.
 
     Every candidate gets a uniform random key, and those with the largest keys are a uniform sample: one top-k serves
@@ -101,4 +101,4 @@ def sample(label: Tensor, count: int, positive_fraction: float) -> Sample:
     if most_positive:
         positive_slot = slot.clamp(max=most_positive - 1).expand_as(index)
         index = torch.where(is_positive, positive_index.gather(1, positive_slot), index)
-    return Sample(index, is_positive, valid)
+    return Sampled(index, is_positive, valid)

@@ -1,10 +1,9 @@
 """RoIAlign over all levels of a pyramid in one call, as a weighted embedding-bag lookup.
 
-With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a
-weighted sum of table rows. A bilinear weight is the product of one weight per axis, so each axis is
-computed once per RoI. Forward and backward are then one `embedding_bag` each, on any device and in
-bfloat16. On a GPU averages are a Triton kernel, `ops.roi_align_triton`. `ops.reference.roi_align` is
-the slow twin; `ops.roi_pool` holds RoIPool and RoIWarp.
+With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a weighted sum of table
+rows. A bilinear weight is the product of one weight per axis, so each axis is computed once per RoI. Forward and
+backward are then one `embedding_bag` each, on any device and in bfloat16. On a GPU a Triton kernel computes averages,
+`ops.roi_align_triton`. The slow twin is in `ops.reference.rois`; `ops.roi_pool` holds RoIPool and RoIWarp.
 
 Legend: B images, C channels, R RoIs, O output side, S samples an axis and bin, N cells of all maps.
 """
@@ -261,8 +260,7 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
     # The order of torchvision's arithmetic, which gives the same bits (csrc/ops/cpu/roi_align_common.h).
     at = (low + step * size)[..., None] + (sample + 0.5) * size[..., None] / count[..., None]  # (R, O, S)
     last = (cells - 1).to(at.dtype)[:, None, None]
-    # A sample more than one cell outside the map is zero; a nearer one is moved to the border (torchvision,
-    # Detectron2).
+    # A sample more than one cell outside the map is zero. A nearer one is moved to the border, as in torchvision.
     inside = (at >= -1.0) & (at <= last + 1.0) & used
     at = torch.minimum(at.clamp(min=0.0), last)
     before = at.floor()
@@ -307,10 +305,8 @@ def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
     def of_pairs(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
         """(R, O, 1, T * T) and (R, 1, O, T * T): torch combines long rows of numbers faster than T by T blocks."""
-        return (
-            along_y.flatten(2).repeat_interleave(taps, dim=2)[:, :, None],
-            along_x.flatten(2).repeat(1, 1, taps)[:, None],
-        )
+        y, x = along_y.flatten(2).repeat_interleave(taps, dim=2), along_x.flatten(2).repeat(1, 1, taps)
+        return y[:, :, None], x[:, None]
 
     index = torch.add(*of_pairs(rows.cells, columns.cells))
     weights = torch.mul(*of_pairs(rows.weights, columns.weights))

@@ -7,9 +7,9 @@ forward it adds cells to bins, backward bins to cells. So each cell is read, or 
 once for every corner of every sample. The program reads from memory how far it has to walk, so that the host need not
 wait for sizes.
 
-`ops.roi_align` chooses between this kernel and its lookup; `ops.reference.roi_align` is the slow twin. Triton comes
-only with torch for GPUs on Linux, so this file is imported inside functions. With TRITON_INTERPRET=1 the kernel runs on
-a CPU.
+`ops.roi_align` chooses between this kernel and its lookup; `ops.reference.rois` holds the slow twin. Triton comes only
+with torch for GPUs on Linux, so this file is imported inside functions. With TRITON_INTERPRET=1 the kernel runs on a
+CPU.
 
 Legend: B images, C channels, R RoIs, O output side, N cells of all maps; p, q row and column of a bin.
 """

@@ -1,6 +1,6 @@
 """TensorFlow's `crop_and_resize` over all levels of a pyramid in one call, as Matterport's Mask R-CNN uses it.
 
-It uses the lookup of `ops.roi_align`, whose legend holds here; `ops.reference.roi_crop` is the slow twin.
+It uses the lookup of `ops.roi_align`, whose legend holds here; `ops.reference.rois.roi_crop` is the slow twin.
 """
 
 from __future__ import annotations
