@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.config import Category
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.masks import RLE
 from small_data import small_coco, write_small
@@ -28,7 +28,7 @@ def write(folder: Path, content: Any) -> Path:
 def test_images_annotations_and_categories(tmp_path: Path) -> None:
     content, images = small_coco(3)
     path = write_small(tmp_path, "train", 3)
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert len(dataset) == 3
     assert dataset.problems == ()
     assert dataset.categories == (Category(3, "blue"), Category(7, "red"))
@@ -62,7 +62,7 @@ def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_p
     content["annotations"] = [
         {"id": i, "image_id": 1, "category_id": 7, "segmentation": kind} for i, kind in enumerate(kinds)
     ]
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     assert dataset.problems == ()
     for i in range(3):
         np.testing.assert_array_equal(dataset.rle(0, i).dense(), dense.astype(bool))
@@ -82,7 +82,7 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
         {"id": "a", "image_id": 1, "category_id": 3, "bbox": [2, 3, 10, 5]},
         {"id": "b", "image_id": 1, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 80, 64], "segmentation": []},
     ]
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     found = dataset.annotations(0)
     assert found.crowd.tolist() == [False, True]
     assert found.has_mask.tolist() == [False, False]
@@ -93,7 +93,7 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
     assert len(dataset.instances(0)) == 1
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = "street"
     content["annotations"].pop()
-    assert load_coco(write(tmp_path, content)).records[0].image_id == "street"
+    assert read_dataset(write(tmp_path, content)).records[0].image_id == "street"
 
 
 def test_cocos_own_folders(tmp_path: Path) -> None:
@@ -102,21 +102,21 @@ def test_cocos_own_folders(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "flat" / "val2017").rename(tmp_path / "val2017")
     path = written.rename(tmp_path / "annotations" / "instances_val2017.json")
-    assert load_coco(path).records[0].path.parent == tmp_path / "val2017"
+    assert read_dataset(path).records[0].path.parent == tmp_path / "val2017"
 
 
 def test_folders(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
-    assert load_coco(tmp_path).path == path
+    assert read_dataset(tmp_path).path == path
     (tmp_path / "val.json").write_text(path.read_text())
     with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found train.json, val.json"):
-        load_coco(tmp_path)
+        read_dataset(tmp_path)
     (tmp_path / "annotations.json").write_text(path.read_text())
-    assert load_coco(tmp_path).path.name == "annotations.json"
+    assert read_dataset(tmp_path).path.name == "annotations.json"
     (tmp_path / "train").rename(tmp_path / "images")
-    assert load_coco(path).read(0).shape == (64, 80, 3)
+    assert read_dataset(path).read(0).shape == (64, 80, 3)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    assert load_coco(path, tmp_path / "elsewhere").read(0).shape == (64, 80, 3)
+    assert read_dataset(path, tmp_path / "elsewhere").read(0).shape == (64, 80, 3)
 
 
 @pytest.mark.parametrize(
@@ -131,21 +131,21 @@ def test_folders(tmp_path: Path) -> None:
 )
 def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(write(tmp_path, content))
+        read_dataset(write(tmp_path, content))
     assert "train.json" in str(caught.value)
 
 
 def test_an_image_in_the_place_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match=r"a.jpg: expected a COCO JSON or a folder .* no text"):
-        load_coco(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a.jpg: expected a data set .*COCO JSON, or a folder with one; found none"):
+        read_dataset(tmp_path / "a.jpg")
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json: no such file"):
-        load_coco(tmp_path / "none.json")
+        read_dataset(tmp_path / "none.json")
     with pytest.raises(DataError, match="found none"):
-        load_coco(tmp_path)
+        read_dataset(tmp_path)
 
 
 def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -163,16 +163,27 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "two points": (change("segmentation", [[1, 1, 5, 5]]), r"at least 3 points, found 4 numbers"),
     "odd numbers": (change("segmentation", [[1, 1, 5, 5, 9, 9, 3]]), r"at least 3 points, found 7 numbers"),
     "not numbers": (change("segmentation", [["a", "b"]]), r"expected polygons as lists of numbers"),
-    "no list": (change("segmentation", "mask"), r"expected polygons or RLE"),
+    "no list": (change("segmentation", "mask"), r"expected segmentation as polygons or run lengths"),
     "nan": (change("segmentation", [[1, 1, float("nan"), 5, 9, 9]]), r"not a finite number"),
     "no area": (change("segmentation", [[1, 1, 5, 5, 9, 9]]), r"the polygon has no area"),
-    "rle size": (change("segmentation", {"size": [10, 10], "counts": [0, 100]}), r"RLE is of an image of .*\(10, 10\)"),
+    "rle size": (
+        change("segmentation", {"size": [10, 10], "counts": [0, 100]}),
+        r"the mask is of height, width \(10, 10\)",
+    ),
     "rle sum": (change("segmentation", {"size": [64, 80], "counts": [0, 100]}), r"5120 pixels .* found 100"),
-    "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the RLE has no area"),
+    "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the mask covers no pixel"),
     "rle string": (change("segmentation", {"size": [64, 80], "counts": "\x7f"}), r"run-length string"),
     "box numbers": (change("bbox", [1, 2, 3]), r"expected bbox as four finite numbers"),
     "box nan": (change("bbox", [1, 2, 3, float("inf")]), r"expected bbox as four finite numbers"),
-    "box outside": (change("bbox", [200, 2, 3, 3]), r"no area inside the image of 80 x 64"),
+    "box area": (change("bbox", [5, 2, 3, 0]), r"bbox \[5, 2, 3, 0\] has no area"),
+    "no object": (
+        lambda content: content["annotations"].__setitem__(0, 3),
+        r"expected annotations as objects, found 3",
+    ),
+    "only a box outside": (
+        lambda content: content["annotations"][0].update(bbox=[200, 2, 3, 3], segmentation=[]),
+        r"no area inside the image of 80 x 64",
+    ),
 }
 
 
@@ -183,11 +194,11 @@ def test_a_broken_annotation_is_skipped_and_named_or_refused(tmp_path: Path, nam
     breaks, words = BROKEN[name]
     breaks(content)
     path = write(tmp_path, content)
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert len(dataset.problems) == 1
     assert sum(record.count for record in dataset.records) == total - 1
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(path, strict=True)
+        read_dataset(path, strict=True)
     assert str(caught.value) == dataset.problems[0]
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -196,23 +207,40 @@ def test_a_broken_annotation_is_skipped_and_named_or_refused(tmp_path: Path, nam
 def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     content, _ = small_coco(2)
     good = copy.deepcopy(content)
-    content["images"][0].pop("file_name")
     content["annotations"] = []
-    dataset = load_coco(write(tmp_path, content))
-    assert len(dataset) == 1
-    assert "expected images with id and file_name" in dataset.problems[0]
+    for broken, words in (
+        ({"file_name": "a.png", "height": 64, "width": 80}, "expected images with an id, found None for a.png"),
+        ({"id": 1, "file_name": "a.png", "height": 64}, "image 1: expected a positive integer height and width"),
+        (3, "expected images as objects, found 3"),
+    ):
+        content["images"][0] = broken
+        path = write(tmp_path, content)
+        dataset = read_dataset(path)
+        assert [record.image_id for record in dataset.records] == [2]
+        assert words in dataset.problems[0]
+        with pytest.raises(DataError, match=words):
+            read_dataset(path, strict=True)
     content["images"][1]["height"] = 0
-    with pytest.raises(DataError, match="none of the 2 image entries can be used"):
-        load_coco(write(tmp_path, content))
+    with pytest.raises(DataError, match="the data set is empty: none of its images can be used; first: .*found 3"):
+        read_dataset(write(tmp_path, content))
     content = copy.deepcopy(good)
     content["images"][1]["id"] = 1
     with pytest.raises(DataError, match="two images have id 1"):
-        load_coco(write(tmp_path, content))
-    for categories, words in (([], "no categories"), ([{"id": 1}], "integer id and a name")):
+        read_dataset(write(tmp_path, content))
+    for categories, words in (([], "no categories"), ([{"id": 1}], "an id and a name"), ([3], "as objects")):
         with pytest.raises(DataError, match=words):
-            load_coco(write(tmp_path, dict(good, categories=categories)))
+            read_dataset(write(tmp_path, dict(good, categories=categories)))
     with pytest.raises(DataError, match="two categories have id 7"):
-        load_coco(write(tmp_path, dict(good, categories=good["categories"][:1] * 2)))
+        read_dataset(write(tmp_path, dict(good, categories=good["categories"][:1] * 2)))
+
+
+def test_an_image_without_a_file_name_counts_and_cannot_be_read(tmp_path: Path) -> None:
+    content, _ = small_coco(2)
+    del content["images"][0]["file_name"]
+    dataset = read_dataset(write(tmp_path, content), strict=True)
+    assert len(dataset.annotations(0).labels) > 0
+    with pytest.raises(ImageError, match=r"no file_name.*: expected an image, found no such file"):
+        dataset.read(0)
 
 
 def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
@@ -222,12 +250,12 @@ def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
     content["annotations"] = []
     path.write_text(json.dumps(content))
     with pytest.raises(ImageError, match=r"expected 80 x 63 pixels as train.json says of image 1, found 80 x 64"):
-        load_coco(path).read(0)
+        read_dataset(path).read(0)
 
 
 def test_real_data_is_read_whole(shared: Path) -> None:
     for name, images, objects in (("nuclei/val", 74, 3123), ("coco/train", 150, 1293), ("person/val", 40, 137)):
-        dataset = load_coco(shared / "data" / f"{name}.json")
+        dataset = read_dataset(shared / "data" / f"{name}.json")
         assert len(dataset) == images
         assert dataset.problems == ()
         assert sum(record.count for record in dataset.records) == objects
@@ -236,7 +264,7 @@ def test_real_data_is_read_whole(shared: Path) -> None:
 def test_real_masks_equal_hotcoco(shared: Path) -> None:
     path = shared / "data" / "coco" / "val.json"
     content = json.loads(path.read_text())
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     by_id = {annotation["id"]: annotation for annotation in content["annotations"]}
     for i, record in enumerate(dataset.records[:20]):
         for j, number in enumerate(dataset.annotations(i).ids):
