@@ -130,7 +130,7 @@ def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sampl
     boxes, labels, crops, dense = [], [], [], []
     for i, label in enumerate(annotations.labels):
         full = np.zeros((record.height, record.width), dtype=np.uint8)
-        crop, (x, y) = dataset.crop(index, i)
+        crop, (x, y) = dataset.annotations(index).rle(i).crop()
         full[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         mask = np.ascontiguousarray(full[window])
         if mask.sum() < 20:

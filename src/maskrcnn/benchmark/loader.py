@@ -224,7 +224,7 @@ class _Ours:
         return framed_sample(self.dataset, index, view.frame, RULES)
 
     def visit(self, index: int) -> object:
-        return [self.dataset.rle(index, i) for i in range(self.dataset.records[index].count)]
+        return self.dataset.annotations(index).masks()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
-from maskrcnn.structures.dataset import NO_MASK, POLYGONS, RUN_LENGTHS, pack_polygons, unpack_polygons
+from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, pack_polygons, unpack_polygons
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_number, short
 
@@ -48,7 +48,7 @@ class RawAnnotation(NamedTuple):
 
 
 def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes]:
-    """How the mask is stored, and its bytes, as `Arrays` holds them.
+    """How the mask is stored, and its bytes, as `Annotations` holds them.
 
     Raises:
         DataError: it cannot be used.

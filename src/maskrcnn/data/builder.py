@@ -29,7 +29,7 @@ import torch
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation, Size, box_of, mask_of
 from maskrcnn.errors import ConfigError, DataError
-from maskrcnn.structures.dataset import Arrays, Dataset
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.records import PackedBytes, Record, Records, pack_ids
 from maskrcnn.structures.values import is_id, is_int, is_number, short
@@ -191,24 +191,20 @@ class DatasetBuilder:
         label_of[[self._categories[number][0] for number in ids]] = np.arange(len(ids))
         floats = torch.from_numpy(np.array(self._floats, dtype=np.float64).reshape(-1, 5)[order])
         places = order.tolist()
-        arrays = Arrays(
-            ids=pack_ids([self._ids[i] for i in places]),
-            boxes=floats[:, :4].contiguous(),
-            labels=torch.from_numpy(label_of[added[order]]),
-            crowd=torch.from_numpy(np.frombuffer(self._crowd, dtype=np.bool_)[order]),
-            areas=floats[:, 4].contiguous(),
-            kinds=torch.from_numpy(np.frombuffer(self._kinds, dtype=np.uint8)[order]),
-            segmentations=PackedBytes([self._contents[i] for i in places]),
-            keypoints=self._packed_keypoints(places),
-        )
+        columns = {
+            "ids": pack_ids([self._ids[i] for i in places]),
+            "annotated_boxes": floats[:, :4].contiguous(),
+            "labels": torch.from_numpy(label_of[added[order]]),
+            "crowd": torch.from_numpy(np.frombuffer(self._crowd, dtype=np.bool_)[order]),
+            "areas": floats[:, 4].contiguous(),
+            "kinds": torch.from_numpy(np.frombuffer(self._kinds, dtype=np.uint8)[order]),
+        }
         categories = tuple(self._categories[number][1] for number in ids)
-        return Dataset(self.path, records, categories, tuple(self._problems), arrays)
-
-    def _packed_keypoints(self, order: Sequence[int]) -> torch.Tensor | None:
-        """(T, K, 3); None when no category names any."""
-        most = max(len(category.keypoints) for _, category in self._categories.values())
-        packed = np.zeros((len(order), most, 3))
-        for row, place in zip(packed, order, strict=True):
-            if place in self._keypoints:
-                row[: len(self._keypoints[place])] = self._keypoints[place]
-        return torch.from_numpy(packed) if most else None
+        if most := max(len(category.keypoints) for category in categories):
+            keypoints = np.zeros((len(places), most, 3))
+            for row, place in zip(keypoints, places, strict=True):
+                points = self._keypoints.get(place, keypoints[:0, 0])
+                row[: len(points)] = points
+            columns["keypoints"] = torch.from_numpy(keypoints)
+        segmentations = PackedBytes([self._contents[i] for i in places])
+        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations)

@@ -10,10 +10,10 @@ detections an image.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from hotcoco import COCO, COCOeval
@@ -21,7 +21,8 @@ from hotcoco import COCO, COCOeval
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.oks import oks_sigmas
-from maskrcnn.evaluation.results import Entry, annotated, read_results
+from maskrcnn.evaluation.results import Entry, read_results
+from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 
 Figures = dict[str, float | None]
@@ -139,92 +140,89 @@ def evaluate_results(
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
-    sides = _Sides(dataset, range(len(dataset)), annotated(dataset), read_results(results, dataset), max_detections)
+    found = read_results(results, dataset)
     if image_ids is not None:
-        sides = sides.only(_places(dataset, image_ids))
-    report = _compare(sides)
+        dataset = dataset.subset(_places(dataset, image_ids))
+    report = _compare(dataset, found, max_detections)
     if group_by is None:
         return report
-    groups = _groups(dataset, sides.images, group_by)
-    return replace(report, groups={name: _compare(sides.only(places)) for name, places in groups.items()})
+    groups = {
+        name: _compare(dataset.subset(places), found, max_detections)
+        for name, places in _groups(dataset, group_by).items()
+    }
+    return replace(report, groups=groups)
 
 
 def _places(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
     """The numbers of the images with these ids."""
-    numbers = {image_id: i for i, image_id in enumerate(dataset.records.image_ids)}
+    numbers = dataset.records.numbers()
     unknown = [image_id for image_id in image_ids if image_id not in numbers]
     if unknown:
         raise DataError(f"{dataset.path}: expected ids of its images, found {unknown[0]!r} in image_ids")
     return [numbers[image_id] for image_id in image_ids]
 
 
-def _groups(dataset: Dataset, images: Collection[int], key: str) -> dict[str, list[int]]:
+def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
     """The numbers of the images by their value of a field, sorted by it."""
     found: dict[str, list[int]] = {}
-    for place in images:
-        record = dataset.records[place]
+    for number, record in enumerate(dataset.records):
         fields = {"height": record.height, "width": record.width, **record.fields}
         if key not in fields:
             raise DataError(
                 f"{dataset.path}: image {record.image_id!r} has no field {key!r} to group by, found {', '.join(fields)}"
             )
-        found.setdefault(str(fields[key]), []).append(place)
+        found.setdefault(str(fields[key]), []).append(number)
     return dict(sorted(found.items()))
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """What is compared: the annotations of some images of a data set, and the results on them.
-
-    Attributes:
-        images: their numbers in the data set.
-        limit: detections an image.
-    """
-
-    dataset: Dataset
-    images: Collection[int]
-    truth: Sequence[Entry]
-    found: Sequence[Entry]
-    limit: int
-
-    def only(self, images: Collection[int]) -> _Sides:
-        """The same on some of the images."""
-        chosen = set(images)
-        truth, found = ([entry for entry in side if entry.image in chosen] for side in (self.truth, self.found))
-        return replace(self, images=images, truth=truth, found=found)
-
-
-def _compare(sides: _Sides) -> Report:
-    truth, found, categories = sides.truth, sides.found, sides.dataset.categories
+def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) -> Report:
+    """The report on all images of the data set; results on others do not count."""
+    annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
+    truth, found = _numbered(annotations, dataset), _numbered(results, dataset)
+    scene = _Scene(dataset.records.sizes_hw.tolist(), _names(dataset.categories), max_detections)
     compared: dict[str, tuple[Figures, list[float | None]]] = {}
-    skipped = list(sides.dataset.problems)
-    if all(entry.box is not None for entry in found):
-        compared["boxes"] = _figures(sides, truth, "bbox")
-    masked = [entry for entry in truth if entry.mask is not None]
-    if (masked or not truth) and all(entry.mask is not None for entry in found):
-        compared["masks"] = _figures(sides, masked, "segm")
-        skipped += [f"{e.where}: no segmentation, counts for boxes only" for e in truth if e.mask is None]
-    pointed = [label for label, category in enumerate(categories) if category.keypoints]
-    if pointed and all(entry.keypoints is not None for entry in found if entry.label in pointed):
-        compared["keypoints"] = _keypoint_figures(sides, pointed)
+    skipped = list(dataset.problems)
+    if all(entry["bbox"] is not None for entry in found):
+        compared["boxes"] = _figures(scene, truth, found, "bbox")
+    masked = [entry for entry in truth if entry["segmentation"]]
+    if (masked or not truth) and all(entry["segmentation"] for entry in found):
+        compared["masks"] = _figures(scene, masked, found, "segm")
+        skipped += [
+            f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, counts for boxes only"
+            for e in annotations
+            if not e["segmentation"]
+        ]
+    sigmas = {label: oks_sigmas(c) for label, c in enumerate(dataset.categories) if c.keypoints}
+    if sigmas and all(entry["keypoints"] for entry in found if entry["category_id"] in sigmas):
+        compared["keypoints"] = _keypoint_figures(scene, truth, found, sigmas)
     figures = {kind: of_all for kind, (of_all, _) in compared.items()}
     by_class = {kind: of_each for kind, (_, of_each) in compared.items()}
-    names = _names(categories)
     return Report(
         masks=figures.get("masks"),
         boxes=figures.get("boxes"),
         keypoints=figures.get("keypoints"),
         per_class={
             name: {"masks": None, "boxes": None, **{kind: of_each[label] for kind, of_each in by_class.items()}}
-            for label, name in enumerate(names)
+            for label, name in enumerate(scene.names)
         },
-        images=len(sides.images),
-        objects=sum(not entry.crowd for entry in truth),
+        images=len(dataset),
+        objects=sum(not entry["iscrowd"] for entry in truth),
         detections=len(found),
-        max_detections=sides.limit,
+        max_detections=max_detections,
         skipped=tuple(skipped),
-        oks_sigmas={names[label]: oks_sigmas(categories[label]) for label in pointed if "keypoints" in compared},
+        oks_sigmas={scene.names[k]: spreads for k, spreads in sigmas.items() if "keypoints" in compared},
     )
+
+
+def _numbered(entries: Iterable[Entry], dataset: Dataset) -> list[Entry]:
+    """Those on images of the data set, with numbers for ids: hotcoco takes no words and no negative numbers."""
+    images = dataset.records.numbers()
+    labels = {category.id: label for label, category in enumerate(dataset.categories)}
+    kept = [entry for entry in entries if entry["image_id"] in images]
+    return [
+        {**entry, "id": i, "image_id": images[entry["image_id"]], "category_id": labels[entry["category_id"]]}
+        for i, entry in enumerate(kept, start=1)
+    ]
 
 
 def _names(categories: Sequence[Category]) -> list[str]:
@@ -235,12 +233,20 @@ def _names(categories: Sequence[Category]) -> list[str]:
     return names
 
 
+class _Scene(NamedTuple):
+    """The heights and widths of the images, the names of the classes, and how many detections of an image count."""
+
+    sizes: list[list[int]]
+    names: list[str]
+    limit: int
+
+
 def _figures(
-    sides: _Sides, truth: Sequence[Entry], kind: Literal["segm", "bbox"]
+    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
 ) -> tuple[Figures, list[float | None]]:
     """The figures over all classes, and the AP of each class."""
-    limits = sorted({min(limit, sides.limit) for limit in (1, 10, _STANDARD, sides.limit)})
-    evaluator = _evaluator(sides, truth, sides.found, kind)
+    limits = sorted({min(limit, scene.limit) for limit in (1, 10, _STANDARD, scene.limit)})
+    evaluator = _evaluator(scene, truth, found, kind)
     evaluator.params.max_dets = limits
     precision, recall = _sums(evaluator)
     areas = {"s": 1, "m": 2, "l": 3}
@@ -250,22 +256,24 @@ def _figures(
         "AP75": _mean(precision[5, :, :, 0, -1]),
         **{f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in areas.items()},
         **{
-            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, sides.limit))])
-            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, sides.limit)})
+            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, scene.limit))])
+            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, scene.limit)})
         },
         **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
     }
-    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(precision.shape[2])]
+    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(scene.names))]
 
 
-def _keypoint_figures(sides: _Sides, labels: Sequence[int]) -> tuple[Figures, list[float | None]]:
-    """The figures over the classes `labels`, those with keypoints, and the AP of each class."""
+def _keypoint_figures(
+    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], sigmas: Mapping[int, Sequence[float]]
+) -> tuple[Figures, list[float | None]]:
+    """The figures over the classes with keypoints, whose spreads are `sigmas`, and the AP of each class."""
     precisions, recalls = [], []
-    for label in labels:  # one by one: each may have its own number of keypoints and spreads
-        truth, found = ([e for e in side if e.label == label] for side in (sides.truth, sides.found))
-        evaluator = _evaluator(sides, truth, found, "keypoints")
-        evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, sides.limit)]
-        evaluator.params.kpt_oks_sigmas = list(oks_sigmas(sides.dataset.categories[label]))
+    for label, spreads in sigmas.items():  # one by one: each may have its own number of keypoints
+        own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
+        evaluator = _evaluator(scene, own, results, "keypoints")
+        evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, scene.limit)]
+        evaluator.params.kpt_oks_sigmas = list(spreads)
         evaluator.params.cat_ids = [label]
         precision, recall = _sums(evaluator)
         precisions.append(precision[:, :, :, :, 0])
@@ -276,24 +284,21 @@ def _keypoint_figures(sides: _Sides, labels: Sequence[int]) -> tuple[Figures, li
         figures[name] = _mean(values[..., 0])
         figures[f"{name}50"], figures[f"{name}75"] = _mean(values[0, ..., 0]), _mean(values[5, ..., 0])
         figures[f"{name}m"], figures[f"{name}l"] = _mean(values[..., 1]), _mean(values[..., 2])
-    by_label = dict(zip(labels, np.moveaxis(precision[..., 0], 2, 0), strict=True))
-    return figures, [_mean(by_label[k]) if k in by_label else None for k in range(len(sides.dataset.categories))]
+    by_label = {label: _mean(of_one[..., 0]) for label, of_one in zip(sigmas, precisions, strict=True)}
+    return figures, [by_label.get(label) for label in range(len(scene.names))]
 
 
-def _evaluator(sides: _Sides, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
-    sizes = sides.dataset.records.sizes_hw.tolist()
+def _evaluator(scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
     dataset = COCO(
         {
-            # Positions serve as ids: hotcoco takes no text and no negative numbers.
-            "images": [{"id": i, "height": sizes[i][0], "width": sizes[i][1]} for i in sides.images],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(_names(sides.dataset.categories))],
-            "annotations": [
-                {**_to_coco(entry, kind), "bbox": entry.box, "id": i, "area": entry.area, "iscrowd": int(entry.crowd)}
-                for i, entry in enumerate(truth, start=1)
-            ],
+            "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(scene.names)],
+            "annotations": list(truth),
         }
     )
-    return COCOeval(dataset, dataset.load_res([{**_to_coco(e, kind), "score": e.score} for e in found]), kind)
+    # Only what is compared: with a box beside the mask or the keypoints, the area of a result would be the box's.
+    keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
+    return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
 
 
 def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
@@ -303,19 +308,6 @@ def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
     sums = evaluator.eval
     assert sums is not None
     return sums["precision"], sums["recall"]
-
-
-def _to_coco(entry: Entry, kind: _Kind) -> dict[str, Any]:
-    """Only what is compared: with a box beside the mask or the keypoints, the area of a result would be the box's."""
-    ids = {"image_id": entry.image, "category_id": entry.label}
-    if kind == "bbox":
-        assert entry.box is not None
-        return {**ids, "bbox": list(entry.box)}
-    if kind == "segm":
-        assert entry.mask is not None
-        return {**ids, "segmentation": entry.mask.to_coco()}
-    assert entry.keypoints is not None
-    return {**ids, "keypoints": entry.keypoints.reshape(-1).tolist()}
 
 
 def _mean(values: np.ndarray) -> float | None:

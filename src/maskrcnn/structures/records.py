@@ -69,18 +69,16 @@ class Records(Sequence[Record]):
         if isinstance(index, slice):
             return Records(self[i] for i in range(len(self))[index])
         index = range(len(self))[index]  # IndexError beyond the end, and negative numbers from it
-        image_id = ids_of(self._ids)[index]
+        image_id = as_numpy(self._ids)[index]
         path = Path(os.fsdecode(self._paths[index].tobytes()))
         height, width, first, count = self._numbers[index].tolist()
         fields = json.loads(self._fields[index].tobytes() or b"{}")
         image_id = image_id if isinstance(image_id, str) else int(image_id)
         return Record(image_id, path, height, width, first, count, fields)
 
-    @property
-    def image_ids(self) -> list[int | str]:
-        """The id of each image."""
-        ids: list[int | str] = ids_of(self._ids).tolist()
-        return ids
+    def numbers(self) -> dict[int | str, int]:
+        """The number of each image by its id."""
+        return {image_id: number for number, image_id in enumerate(as_numpy(self._ids).tolist())}
 
     @property
     def sizes_hw(self) -> np.ndarray:
@@ -89,25 +87,21 @@ class Records(Sequence[Record]):
 
 
 class PackedBytes:
-    """Byte strings in one buffer. An integer as index gives one of them as a view, (n,) uint8; a slice gives a list."""
+    """Byte strings in one buffer. Each comes out as a view, (n,) uint8."""
 
     def __init__(self, strings: Sequence[bytes]) -> None:
         joined = bytearray().join(strings)
         self._ends = torch.tensor([0, *map(len, strings)], dtype=torch.int64).cumsum(0)
         self._bytes = torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.zeros(0, dtype=torch.uint8)
 
-    @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.between(index, index + 1)[0]
 
-    @overload
-    def __getitem__(self, index: slice) -> list[np.ndarray]: ...
-
-    def __getitem__(self, index: int | slice) -> np.ndarray | list[np.ndarray]:
-        if isinstance(index, int):
-            return self[index : index + 1][0]
-        ends = self._ends[index.start : index.stop + 1].tolist()
+    def between(self, first: int, end: int) -> list[np.ndarray]:
+        """The strings from number `first` to the one before `end`."""
+        ends = self._ends[first : end + 1].tolist()
         strings = self._bytes[ends[0] : ends[-1]].numpy()
-        return [strings[start - ends[0] : end - ends[0]] for start, end in pairwise(ends)]
+        return [strings[start - ends[0] : stop - ends[0]] for start, stop in pairwise(ends)]
 
 
 def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
@@ -119,6 +113,6 @@ def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
     return objects
 
 
-def ids_of(packed: Tensor | np.ndarray) -> Any:
-    """The array of `pack_ids` in numpy."""
+def as_numpy(packed: Tensor | np.ndarray) -> Any:
+    """A column of a data set in numpy, without a copy."""
     return packed.numpy() if isinstance(packed, Tensor) else packed

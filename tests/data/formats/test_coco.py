@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from maskrcnn.config import Category
-from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats import coco, read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.masks import RLE
 from small_data import small_coco, write_small
+from small_people import people_coco
 
 
 def write(folder: Path, content: Any) -> Path:
@@ -65,15 +66,16 @@ def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_p
     dataset = read_dataset(write(tmp_path, content))
     assert dataset.problems == ()
     for i in range(3):
-        np.testing.assert_array_equal(dataset.rle(0, i).dense(), dense.astype(bool))
-        bitmap, (x, y) = dataset.crop(0, i)
+        np.testing.assert_array_equal(dataset.annotations(0).rle(i).dense(), dense.astype(bool))
+        bitmap, (x, y) = dataset.annotations(0).rle(i).crop()
         np.testing.assert_array_equal(bitmap, dense[y : y + bitmap.shape[0], x : x + bitmap.shape[1]])
         assert bitmap.sum() == dense.sum()
-    for own, number in zip(dataset.crops(0, [2, 0]), (2, 0), strict=True):
-        np.testing.assert_array_equal(own[0], dataset.crop(0, number)[0])
-        assert own[1] == dataset.crop(0, number)[1]
+    found = dataset.annotations(0)
+    for own, number in zip(found.crops([2, 0]), (2, 0), strict=True):
+        np.testing.assert_array_equal(own[0], found.rle(number).crop()[0])
+        assert own[1] == found.rle(number).crop()[1]
     # The boxes were missing: they are the masks' own.
-    np.testing.assert_array_equal(dataset.annotations(0).boxes, [RLE((40, 50), dataset.rle(0, 0).counts).box] * 3)
+    np.testing.assert_array_equal(found.boxes, [RLE((40, 50), found.rle(0).counts).box] * 3)
 
 
 def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> None:
@@ -87,9 +89,9 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
     assert found.crowd.tolist() == [False, True]
     assert found.has_mask.tolist() == [False, False]
     assert len(dataset.annotations(1).labels) == 0
-    bitmap, origin = dataset.crop(0, 0)
+    bitmap, origin = found.rle(0).crop()
     assert (bitmap.shape, origin, int(bitmap.sum())) == ((5, 10), (2, 3), 50)
-    assert [crop[0].shape for crop in dataset.crops(0, [0])] == [(0, 0)]  # nothing to learn a mask from
+    assert [crop[0].shape for crop in found.crops([0])] == [(0, 0)]  # nothing to learn a mask from
     assert len(dataset.instances(0)) == 1
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = "street"
     content["annotations"].pop()
@@ -221,7 +223,7 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             read_dataset(path, strict=True)
     content["images"][1]["height"] = 0
-    with pytest.raises(DataError, match="the data set is empty: none of its images can be used; first: .*found 3"):
+    with pytest.raises(DataError, match=r"the data set is empty: none of its images can be used; first: .*found 3"):
         read_dataset(write(tmp_path, content))
     content = copy.deepcopy(good)
     content["images"][1]["id"] = 1
@@ -270,4 +272,53 @@ def test_real_masks_equal_hotcoco(shared: Path) -> None:
         for j, number in enumerate(dataset.annotations(i).ids):
             rle = hotcoco.mask.frPyObjects(by_id[number]["segmentation"], record.height, record.width)
             dense = hotcoco.mask.decode(hotcoco.mask.merge(rle) if isinstance(rle, list) else rle)
-            np.testing.assert_array_equal(dataset.rle(i, j).dense(), dense.astype(bool))
+            np.testing.assert_array_equal(dataset.annotations(i).rle(j).dense(), dense.astype(bool))
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    content, _ = people_coco(3)
+    content["categories"].append({"id": "b", "name": "ball"})
+    content["categories"][0]["sigmas"] = [0.05] * 5
+    content["images"][1]["light"] = {"day": True}
+    mask = RLE.from_dense(np.pad(np.ones((5, 6), dtype=bool), ((3, 56), (4, 70))))
+    del content["annotations"][0]["area"]
+    content["annotations"] += [
+        {"id": "x", "image_id": 2, "category_id": "b", "segmentation": mask.to_coco(), "iscrowd": 1},
+        {"image_id": 0, "category_id": "b", "segmentation": [[1, 1, 9.5, 1, 9.5, 7], [20, 2, 30, 2, 30, 9]]},
+    ]
+    first = read_dataset(write(tmp_path, content), strict=True)
+    coco.write(first, tmp_path / "again.json")
+    second = read_dataset(tmp_path / "again.json", strict=True)
+    assert second.categories == first.categories
+    assert list(second.records) == list(first.records)
+    for i in range(len(first)):
+        before, after = first.annotations(i), second.annotations(i)
+        assert after.ids.tolist() == before.ids.tolist()
+        assert after.masks() == before.masks()
+        assert [p.tolist() for p in after.polygons(0)] == [p.tolist() for p in before.polygons(0)]
+        for name in ("annotated_boxes", "labels", "crowd", "kinds", "keypoints"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    written = json.loads((tmp_path / "again.json").read_text())["annotations"]
+    assert written[0]["area"] == 31 * 55, "that of the box"
+    assert [entry["area"] for entry in written if entry["category_id"] == "b"][-1] == 30, "pixels of the mask"
+
+
+def test_real_data_is_written_as_it_was_read(shared: Path, tmp_path: Path) -> None:
+    """But for the order: annotations of one image side by side."""
+    path = shared / "data" / "person" / "val.json"
+    coco.write(read_dataset(path), tmp_path / "val.json")
+    original, written = json.loads(path.read_text()), json.loads((tmp_path / "val.json").read_text())
+    by_id = {entry["id"]: entry for entry in written["annotations"]}
+    assert len(by_id) == len(original["annotations"])
+    for entry in original["annotations"]:
+        assert {key: by_id[entry["id"]][key] for key in ("image_id", "category_id", "iscrowd", "num_keypoints")} == {
+            key: entry[key] for key in ("image_id", "category_id", "iscrowd", "num_keypoints")
+        }
+        for key in ("bbox", "area", "keypoints"):
+            np.testing.assert_allclose(by_id[entry["id"]][key], entry[key], rtol=1e-12)
+        mask = entry["segmentation"]
+        canonical = mask if isinstance(mask, list) else RLE.from_coco(mask).to_coco()
+        assert by_id[entry["id"]]["segmentation"] == canonical
+    assert [record.path.resolve() for record in read_dataset(tmp_path / "val.json").records] == [
+        record.path for record in read_dataset(path).records
+    ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import read_json
+from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import known_areas
@@ -94,61 +94,28 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
 
 
 def write(dataset: Dataset, path: Path) -> None:
-    """Writes a data set as COCO JSON, with the paths of its images as seen from the folder in which `read` looks.
-
-    Boxes, polygons and run lengths are written as they were read. An area that was not given is that of the mask, or of
-    the box without a mask, because the COCO API asks for one.
-    """
+    """Writes a data set as COCO JSON, with the paths of its images as seen from the folder in which `read` looks."""
     folder = _image_folder(path)
-    content: dict[str, list[Any]] = {
-        "images": [
-            {
-                "id": record.image_id,
-                "file_name": os.path.relpath(record.path, folder),
-                "height": record.height,
-                "width": record.width,
-                **record.fields,
-            }
-            for record in dataset.records
-        ],
-        "annotations": [entry for index in range(len(dataset)) for entry in _written(dataset, index)],
-        "categories": [
-            {
-                "id": category.id,
-                "name": category.name,
-                **({"keypoints": category.keypoints} if category.keypoints else {}),
-                **({"skeleton": [(a + 1, b + 1) for a, b in category.skeleton]} if category.skeleton else {}),
-                **({"sigmas": category.sigmas} if category.sigmas else {}),
-            }
-            for category in dataset.categories
-        ],
-    }
+    images = [
+        {
+            "id": record.image_id,
+            "file_name": os.path.relpath(record.path, folder),
+            "height": record.height,
+            "width": record.width,
+            **record.fields,
+        }
+        for record in dataset.records
+    ]
+    categories: list[dict[str, Any]] = []
+    for category in dataset.categories:
+        limbs = [(start + 1, end + 1) for start, end in category.skeleton]
+        optional = {"keypoints": category.keypoints, "skeleton": limbs, "sigmas": category.sigmas}
+        given = {key: value for key, value in optional.items() if value}
+        categories.append({"id": category.id, "name": category.name, **given})
+    annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _written(dataset: Dataset, index: int) -> Iterator[dict[str, Any]]:
-    """The annotations of one image."""
-    found = dataset.annotations(index)
-    numbers, boxes, areas = found.ids.tolist(), found.annotated_boxes.tolist(), found.areas.tolist()
-    for i, (number, box, area) in enumerate(zip(numbers, boxes, areas, strict=True)):
-        category = dataset.categories[found.labels[i]]
-        parts, (mask,) = dataset.polygons(index, i), dataset.masks(index, [i])
-        entry = {
-            "id": number,
-            "image_id": dataset.records[index].image_id,
-            "category_id": category.id,
-            "bbox": box,
-            "area": area if math.isfinite(area) else box[2] * box[3] if mask is None else mask.area,
-            "iscrowd": int(found.crowd[i]),
-            "segmentation": [part.ravel().tolist() for part in parts] if parts else mask.to_coco() if mask else [],
-        }
-        if found.keypoints is not None and category.keypoints:
-            points = found.keypoints[i, : len(category.keypoints)].copy()
-            labelled = points[:, 2] > 0
-            points[labelled, :2] -= PIXEL_CENTRE
-            entry |= {"keypoints": points.ravel().tolist(), "num_keypoints": int(labelled.sum())}
-        yield entry
 
 
 def _add_category(builder: DatasetBuilder, entry: Any) -> None:
