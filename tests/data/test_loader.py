@@ -110,7 +110,9 @@ def test_colours_of_float_pixels_change_like_those_of_whole_ones(data: Path) -> 
     assert images["antialias"].dtype == torch.uint8
     assert images["bilinear"].dtype == torch.float32
     assert (images["antialias"].float() - images["bilinear"]).abs().max() < 8  # each of four steps rounds
-    assert (images["antialias"] - torch.from_numpy(read_dataset(data).read(0)).permute(2, 0, 1)).float().abs().mean() > 2
+    assert (
+        images["antialias"] - torch.from_numpy(read_dataset(data).read(0)).permute(2, 0, 1)
+    ).float().abs().mean() > 2
 
 
 @pytest.mark.parametrize(
