@@ -16,20 +16,21 @@ from maskrcnn.benchmark.loader import bench_loader, compare_samples
 from maskrcnn.benchmark.settings import LoaderSettings, Timing
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
-from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError
+from maskrcnn.structures.dataset import Dataset
 
 SIDE = 256
-Sides = tuple[CocoDataset, TheirData]
+Sides = tuple[Dataset, TheirData]
 
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Sides:
     path = write_coco(tmp_path_factory.mktemp("data"), 2)
-    return load_coco(path), TheirData(path, path.parent)
+    return read_dataset(path), TheirData(path, path.parent)
 
 
-def views(dataset: CocoDataset, count: int) -> list[View]:
+def views(dataset: Dataset, count: int) -> list[View]:
     rng = np.random.default_rng(0)
     records = [dataset.records[i % len(dataset)] for i in range(count)]
     return [draw_view(i % len(dataset), (r.height, r.width), SIDE, rng) for i, r in enumerate(records)]
@@ -97,7 +98,7 @@ def test_annotations_are_repeated(sides: Sides, tmp_path: Path) -> None:
     dataset, _ = sides
     own = sum(record.count for record in dataset.records)
     path, count = repeat_annotations(dataset.path, tmp_path / "more.json", 3 * own - 1)
-    again = load_coco(path, dataset.path.parent)
+    again = read_dataset(path, dataset.path.parent)
     assert count == 3 * own == sum(record.count for record in again.records)
     assert again.problems == ()
     assert len(again) == 3 * len(dataset)

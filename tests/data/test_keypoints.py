@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.config import AugmentConfig, Category, ImageConfig
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import collate, training_batches
 from maskrcnn.data.transforms import training_sample, visible_keypoints
 from maskrcnn.errors import DataError
@@ -38,20 +38,24 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 def test_keypoints_are_the_centres_of_their_pixels(tmp_path: Path) -> None:
     content, _ = people_coco(3)
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     assert dataset.problems == ()
     assert dataset.categories == (Category(4, "person", KEYPOINTS, ((0, 1), (0, 2), (0, 3), (0, 4))),)
     for i in range(3):
-        points = dataset.keypoints(i)
+        points = dataset.annotations(i).keypoints
         assert points is not None
-        assert (points.shape, points.dtype) == ((2, 5, 3), np.float32)
+        assert (points.shape, points.dtype) == ((2, 5, 3), np.float64)
         for found, annotation in zip(points, content["annotations"][2 * i : 2 * i + 2], strict=True):
             for (x, y, v), (px, py, given_v) in zip(found, np.reshape(annotation["keypoints"], (5, 3)), strict=True):
                 assert (x, y, v) == ((px + 0.5, py + 0.5, given_v) if given_v else (0, 0, 0))
-    assert dataset.subset([2]).keypoints(0) is not None
-    np.testing.assert_array_equal(dataset.subset([2]).keypoints(0), dataset.keypoints(2))
+    subset, whole = dataset.subset([2]).annotations(0).keypoints, dataset.annotations(2).keypoints
+    assert subset is not None
+    assert whole is not None
+    np.testing.assert_array_equal(subset, whole)
     drawn = dataset.instances(1)
-    np.testing.assert_array_equal(drawn.keypoints, dataset.keypoints(1))
+    assert drawn.keypoints is not None
+    assert drawn.keypoints.dtype == np.float32
+    np.testing.assert_array_equal(drawn.keypoints, dataset.annotations(1).keypoints)
     assert drawn.categories == dataset.categories
 
 
@@ -62,9 +66,9 @@ def test_what_is_not_labelled_is_zero(tmp_path: Path) -> None:
     content["annotations"][2]["keypoints"] = []
     content["annotations"][3]["keypoints"][:3] = [9, 9, 0]
     del content["annotations"][4]["num_keypoints"]
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     assert dataset.problems == ()
-    points = np.concatenate([dataset.keypoints(i) for i in range(3)])  # type: ignore[arg-type, misc]
+    points = np.concatenate([dataset.annotations(i).keypoints for i in range(3)])  # type: ignore[arg-type, misc]
     assert not points[:3].any()
     assert not points[3, 0].any()
     assert (points[4, :, 2] > 0).all()
@@ -74,11 +78,11 @@ def test_categories_with_and_without_keypoints(tmp_path: Path) -> None:
     content, _ = people_coco(1)
     content["categories"].append({"id": 2, "name": "ball", "keypoints": []})
     content["annotations"].append({"id": 9, "image_id": 0, "category_id": 2, "bbox": [1, 1, 9, 9], "keypoints": [1]})
-    points = load_coco(write(tmp_path, content)).keypoints(0)
+    points = read_dataset(write(tmp_path, content)).annotations(0).keypoints
     assert points is not None
     assert points.any(axis=(1, 2)).tolist() == [True, True, False]
     plain, _ = small_coco(1)
-    assert load_coco(write(tmp_path, plain)).keypoints(0) is None
+    assert read_dataset(write(tmp_path, plain)).annotations(0).keypoints is None
 
 
 def change(**fields: Any) -> Callable[[dict[str, Any]], None]:
@@ -106,11 +110,11 @@ def test_broken_keypoints_are_skipped_and_named_or_refused(tmp_path: Path, name:
     breaks, words = BROKEN[name]
     breaks(content)
     path = write(tmp_path, content)
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert [record.count for record in dataset.records] == [1]
     assert len(dataset.problems) == 1
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(path, strict=True)
+        read_dataset(path, strict=True)
     assert [str(caught.value)] == list(dataset.problems)
 
 
@@ -123,25 +127,43 @@ def test_broken_keypoints_are_skipped_and_named_or_refused(tmp_path: Path, name:
             {"keypoints": ["nose", "nose"], "skeleton": []},
             "category person: expected keypoints with different names",
         ),
-        ({"skeleton": [[0, 1]]}, r"category person: expected skeleton as pairs of keypoints numbered 1\.\.5"),
-        ({"skeleton": [[1, 6]]}, r"category person: expected skeleton as pairs"),
-        ({"skeleton": [[1, 2, 3]]}, r"category person: expected skeleton as pairs"),
-        ({"skeleton": 3}, r"category person: expected skeleton as pairs"),
+        ({"sigmas": 3}, "category person: expected sigmas as 5 numbers"),
     ],
 )
 def test_categories_that_cannot_be_used(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
     content, _ = people_coco(1)
     content["categories"] = [{**PERSON, **entry}]
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(write(tmp_path, content))
+        read_dataset(write(tmp_path, content))
     assert "train.json" in str(caught.value)
 
 
-def test_categories_of_different_numbers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("skeleton", [[[0, 1]], [[1, 6]], [[1, 2, 3]], 3])
+def test_limbs_that_cannot_be_drawn_are_left_out_and_named_or_refused(tmp_path: Path, skeleton: Any) -> None:
+    content, _ = people_coco(1)
+    content["categories"] = [{**PERSON, "skeleton": skeleton}]
+    path = write(tmp_path, content)
+    dataset = read_dataset(path)
+    assert dataset.categories == (Category(4, "person", KEYPOINTS),)
+    (problem,) = dataset.problems
+    assert f"{path}: category person: expected skeleton as pairs of keypoints numbered 1..5, found" in problem
+    with pytest.raises(DataError) as caught:
+        read_dataset(path, strict=True)
+    assert str(caught.value) == problem
+    content["categories"][0]["keypoints"] = []
+    assert read_dataset(write(tmp_path, content)).problems == (), "without keypoints there is nothing to draw"
+
+
+def test_categories_of_different_numbers(tmp_path: Path) -> None:
     content, _ = people_coco(1)
     content["categories"].append({"id": 9, "name": "dog", "keypoints": ["tail"]})
-    with pytest.raises(DataError, match=r"expected as many keypoints in every category .* 5 of person and 1 of dog"):
-        load_coco(write(tmp_path, content))
+    content["annotations"].append(
+        {"id": 9, "image_id": 0, "category_id": 9, "bbox": [1, 1, 9, 9], "keypoints": [3, 4, 2]}
+    )
+    points = read_dataset(write(tmp_path, content)).annotations(0).keypoints
+    assert points is not None
+    assert points.shape == (3, 5, 3)
+    assert points[2].tolist() == [[3.5, 4.5, 2], *[[0, 0, 0]] * 4]
 
 
 @given(st.data(), st.integers(0, 2**32 - 1))
@@ -176,7 +198,7 @@ def test_points_follow_the_matrix_and_sides_change_when_it_mirrors(data: st.Data
 
 
 def test_keypoints_lie_on_their_spots_after_any_augmentation(tmp_path: Path) -> None:
-    dataset = load_coco(write_people(tmp_path, "train", 6))
+    dataset = read_dataset(write_people(tmp_path, "train", 6))
     augment = AugmentConfig(scale_jitter=(0.8, 2.0), crop=(64, 64), flip_vertical=0.5, quarter_turns=True)
     config = replace(small_config(), image=SAME_SIZE, augment=augment)
     mirrored_spots = SPOTS[[0, 2, 1, 4, 3]].astype(int)
@@ -189,7 +211,7 @@ def test_keypoints_lie_on_their_spots_after_any_augmentation(tmp_path: Path) -> 
         mirrored = bool(np.linalg.det(sample.frame.matrix) < 0)
         spots = mirrored_spots if mirrored else SPOTS.astype(int)
         gone += int((sample.keypoints[..., 2] == 0).sum())
-        given = dataset.keypoints(seed % 6)
+        given = dataset.annotations(seed % 6).keypoints
         assert given is not None
         there = transform_points(given[..., :2].astype(np.float64), sample.frame.matrix)
         inside = ((there >= 0) & (there <= sample.image.shape[:0:-1])).all(axis=-1) & (given[..., 2] > 0)
@@ -210,7 +232,7 @@ def test_batches_carry_keypoints_of_every_slot(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["annotations"].pop()
     path.write_text(json.dumps(content))
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     config = replace(small_config(batch_size=2), augment=PLAIN, image=SAME_SIZE)
     for workers in (0, 1):
         batch = next(training_batches(dataset, replace(config, train=replace(config.train, workers=workers))))
@@ -218,7 +240,7 @@ def test_batches_carry_keypoints_of_every_slot(tmp_path: Path) -> None:
         assert keypoints is not None
         assert (keypoints.shape, keypoints.dtype) == ((2, 2, 5, 3), torch.float32)
         for row, image_id in zip(keypoints, batch.image_ids, strict=True):
-            expected = dataset.keypoints(int(image_id))
+            expected = dataset.annotations(int(image_id)).keypoints
             assert expected is not None
             np.testing.assert_allclose(row[: len(expected)], expected, atol=1e-5)
             assert not row[len(expected) :].any()
@@ -232,10 +254,10 @@ def test_images_without_people_and_data_without_keypoints(tmp_path: Path) -> Non
     content, _ = people_coco(1)
     path = write_people(tmp_path / "empty", "train", 1)
     path.write_text(json.dumps({**content, "annotations": []}))
-    batch = next(training_batches(load_coco(path), small_config(batch_size=1)))
+    batch = next(training_batches(read_dataset(path), small_config(batch_size=1)))
     assert batch.targets.keypoints is not None
     assert batch.targets.keypoints.shape == (1, 1, 5, 3)
-    plain = load_coco(write_small(tmp_path / "plain", "train", 2))
+    plain = read_dataset(write_small(tmp_path / "plain", "train", 2))
     for batch in islice(training_batches(plain, small_config()), 2):
         assert batch.targets.keypoints is None
         assert to_device(batch.targets, "cpu").keypoints is None
@@ -245,11 +267,12 @@ def test_images_without_people_and_data_without_keypoints(tmp_path: Path) -> Non
 def test_real_people(shared: Path) -> None:
     path = shared / "data" / "person" / "val.json"
     by_id = {annotation["id"]: annotation for annotation in json.loads(path.read_text())["annotations"]}
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert len(dataset.categories[0].keypoints) == 17
     assert dataset.categories[0].skeleton[0] == (15, 13)
     for i, record in enumerate(dataset.records):
-        points, annotations = dataset.keypoints(i), dataset.annotations(i)
+        annotations = dataset.annotations(i)
+        points = annotations.keypoints
         assert points is not None
         assert (points[..., :2] <= [record.width, record.height]).all()
         for found, number in zip(points, annotations.ids, strict=True):

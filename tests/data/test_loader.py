@@ -14,7 +14,7 @@ import torch
 
 from maskrcnn.config import AugmentConfig, Config, Conventions, ImageConfig
 from maskrcnn.config.conventions import OURS, PixelRules
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import SLOTS, Batch, collate, training_batches
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import random_frame, training_sample
@@ -75,7 +75,7 @@ KERNELS = get_args(get_type_hints(PixelRules)["kernel"])
 @pytest.mark.parametrize("letterbox", ["none", "square", "divisor"])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_without_augmentation_training_sees_what_prediction_sees(data: Path, kernel: Any, letterbox: Any) -> None:
-    dataset = load_coco(data)
+    dataset = read_dataset(data)
     rules = replace(OURS, pixels=PixelRules(letterbox=letterbox, kernel=kernel))
     plain = Config(image=ImageConfig(short_side=51, long_side=96), augment=PLAIN, conventions=rules)
     for index in range(3):
@@ -90,7 +90,7 @@ def test_without_augmentation_training_sees_what_prediction_sees(data: Path, ker
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_augmented_images_are_resized_by_the_kernel_of_the_model(data: Path, kernel: Any) -> None:
     """Jittered and flipped as a whole, an image is that of the kernel's own function, flipped."""
-    dataset = load_coco(data)
+    dataset = read_dataset(data)
     augment = AugmentConfig(scale_jitter=(0.5, 2.0), flip_horizontal=1.0)
     jittered = Config(image=SMALL, augment=augment, conventions=replace(OURS, pixels=PixelRules(kernel=kernel)))
     for index in range(3):
@@ -106,11 +106,13 @@ def test_colours_of_float_pixels_change_like_those_of_whole_ones(data: Path) -> 
     for kernel in ("antialias", "bilinear"):  # nothing is resized here, so both see the same image
         rules = replace(OURS, pixels=PixelRules(kernel=kernel))  # type: ignore[arg-type]
         settings = Config(image=SMALL, augment=augment, conventions=rules)
-        images[kernel] = training_sample(load_coco(data), 0, settings, np.random.default_rng(0)).image
+        images[kernel] = training_sample(read_dataset(data), 0, settings, np.random.default_rng(0)).image
     assert images["antialias"].dtype == torch.uint8
     assert images["bilinear"].dtype == torch.float32
     assert (images["antialias"].float() - images["bilinear"]).abs().max() < 8  # each of four steps rounds
-    assert (images["antialias"] - torch.from_numpy(load_coco(data).read(0)).permute(2, 0, 1)).float().abs().mean() > 2
+    assert (
+        images["antialias"] - torch.from_numpy(read_dataset(data).read(0)).permute(2, 0, 1)
+    ).float().abs().mean() > 2
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_colours_of_float_pixels_change_like_those_of_whole_ones(data: Path) -> 
 )
 def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventions, augment: AugmentConfig) -> None:
     """Objects have a colour of their own: it must be where boxes and masks say, after any augmentation."""
-    dataset = load_coco(data)
+    dataset = read_dataset(data)
     names = [category.name for category in dataset.categories]
     checked = 0
     for seed in range(60):
@@ -156,7 +158,7 @@ def test_targets_fit_the_pixels_that_are_seen(data: Path, conventions: Conventio
 
 
 def test_crops_have_one_size_and_objects_that_vanish_are_dropped(data: Path) -> None:
-    for batch in islice(training_batches(load_coco(data), config()), 8):
+    for batch in islice(training_batches(read_dataset(data), config()), 8):
         assert batch.images.pixels.shape == (3, 3, 64, 64)
         assert batch.images.pixels.dtype == torch.uint8
         sides = batch.targets.boxes[..., 2:] - batch.targets.boxes[..., :2]
@@ -169,7 +171,7 @@ def test_crops_have_one_size_and_objects_that_vanish_are_dropped(data: Path) -> 
 def test_fixed_size_and_large_scale_jitter(data: Path) -> None:
     fixed = replace(config(AugmentConfig(scale_jitter=(0.1, 2.0))), image=ImageConfig(fixed_size=(64, 96)))
     sizes = set()
-    for batch in islice(training_batches(load_coco(data), fixed), 10):
+    for batch in islice(training_batches(read_dataset(data), fixed), 10):
         assert batch.images.pixels.shape == (3, 3, 64, 96)
         sizes |= {tuple(size) for size in batch.images.sizes_hw.tolist()}
     assert min(h for h, _ in sizes) < 20
@@ -177,7 +179,7 @@ def test_fixed_size_and_large_scale_jitter(data: Path) -> None:
 
 
 def test_multi_scale_draws_sizes_between_the_bounds(data: Path) -> None:
-    batches = training_batches(load_coco(data), config(AugmentConfig(scale_jitter=(0.5, 1.0))))
+    batches = training_batches(read_dataset(data), config(AugmentConfig(scale_jitter=(0.5, 1.0))))
     shorts = [int(size.min()) for batch in islice(batches, 20) for size in batch.images.sizes_hw]
     assert min(shorts) < 40
     assert max(shorts) <= 64
@@ -185,7 +187,7 @@ def test_multi_scale_draws_sizes_between_the_bounds(data: Path) -> None:
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) -> None:
-    dataset = load_coco(data)
+    dataset = read_dataset(data)
     alone = list(islice(training_batches(dataset, config(workers=0)), 6))
     for workers in (1, 2):
         assert all(map(equal, alone, islice(training_batches(dataset, config(workers=workers)), 6)))
@@ -199,7 +201,7 @@ def test_batches_of_static_shapes_hold_the_same(data: Path) -> None:
     static = replace(config, train=replace(config.train, compile=True))
     shapes = set()
     for plain, padded in islice(
-        zip(*(training_batches(load_coco(data), c) for c in (config, static)), strict=False), 6
+        zip(*(training_batches(read_dataset(data), c) for c in (config, static)), strict=False), 6
     ):
         slots = plain.targets.boxes.shape[1]
         bank, wider = plain.targets.masks, padded.targets.masks
@@ -223,7 +225,7 @@ def test_loading_leaves_the_global_generators_alone(data: Path) -> None:
     expected = torch.rand(1), np.random.rand()
     torch.manual_seed(3)
     np.random.seed(3)
-    next(training_batches(load_coco(data), config(workers=0)))
+    next(training_batches(read_dataset(data), config(workers=0)))
     assert (torch.rand(1), np.random.rand()) == expected
 
 
@@ -255,7 +257,7 @@ def test_crowds_and_objects_without_masks(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     plain = config(AugmentConfig(flip_horizontal=0.0), workers=0)
     plain = replace(plain, image=ImageConfig(short_side=64, long_side=96), train=replace(plain.train, batch_size=1))
-    targets = next(training_batches(load_coco(path), plain)).targets
+    targets = next(training_batches(read_dataset(path), plain)).targets
     assert targets.valid.tolist() == [[True, False]]
     assert targets.crowd.tolist() == [[False, True]]
     assert targets.labels.tolist() == [[0, -1]]
@@ -268,7 +270,7 @@ def test_a_batch_of_images_without_objects(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 2)
     content, _ = small_coco(2)
     path.write_text(json.dumps(dict(content, annotations=[])))
-    batch = next(training_batches(load_coco(path), config(workers=0)))
+    batch = next(training_batches(read_dataset(path), config(workers=0)))
     assert batch.targets.boxes.shape == (3, 1, 4)
     assert not batch.targets.valid.any()
 
@@ -276,7 +278,7 @@ def test_a_batch_of_images_without_objects(tmp_path: Path) -> None:
 def test_broken_files_are_reported_and_replaced(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 3)
     (tmp_path / "train" / "1.png").write_bytes(b"broken")
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     batches = list(islice(training_batches(dataset, config(workers=0)), 4))
     assert {i for batch in batches for i in batch.image_ids} == {1, 3}
     assert {message for batch in batches for message in batch.skipped} == {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn.config.presets import preset
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.shapes import CLASSES, KEYPOINTS, draw_shapes, write_shapes
 from maskrcnn.data.transforms import training_sample
 from maskrcnn.errors import DataError
@@ -53,7 +53,7 @@ def test_files_are_a_data_set_without_problems(tmp_path: Path) -> None:
     path = write_shapes(tmp_path, "val", 12, size=96)
     assert path == tmp_path / "val.json"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["val", "val.json"]
-    dataset = load_coco(path, strict=True)
+    dataset = read_dataset(path, strict=True)
     assert len(dataset) == 12
     assert tuple(category.name for category in dataset.categories) == CLASSES
     for i in range(12):
@@ -190,7 +190,7 @@ def test_keypoints_change_nothing_else(tmp_path: Path, drawn: list[Drawn], point
     for name in ("000001.png", "000002.png"):
         assert (plain.with_suffix("") / name).read_bytes() == (more.with_suffix("") / name).read_bytes()
     assert "keypoints" not in plain.read_text()
-    dataset = load_coco(more, strict=True)
+    dataset = read_dataset(more, strict=True)
     assert all(category.keypoints == KEYPOINTS for category in dataset.categories)
 
 
@@ -231,7 +231,7 @@ def test_visibility_of_keypoints(pointed: list[list[dict[str, Any]]]) -> None:
 
 def test_augmentation_of_the_tiny_preset_keeps_the_extremes(tmp_path: Path) -> None:
     config = preset("keypoint_rcnn_tiny")
-    dataset = load_coco(write_shapes(tmp_path, "train", 12, keypoints=True))
+    dataset = read_dataset(write_shapes(tmp_path, "train", 12, keypoints=True))
     rng = np.random.default_rng(0)
     mirrored, compared = 0, 0
     for i in range(48):

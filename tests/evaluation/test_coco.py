@@ -12,13 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskrcnn.data.formats import coco, read_dataset
 from maskrcnn.errors import DataError
-from maskrcnn.evaluation.coco import evaluate_results
+from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.report import table
 from maskrcnn.structures.masks import RLE
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 SIZE = (60, 80)
+
+
+def judged(content: Any, results: Any, **options: Any) -> Report:
+    """The figures of results against the content of a COCO JSON."""
+    return evaluate_results(coco.from_content(content, Path("ground truth")), results, **options)
 
 
 def square(x: int, y: int, side: int) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def test_published_numbers_of_the_fake_results(shared: Path, kind: str, key: str
     printed = re.findall(r"= (-?\d\.\d{3})$", section, flags=re.MULTILINE)
     assert len(printed) == 12
     report = evaluate_results(
-        folder / "instances_val2014_100.json", folder / f"instances_val2014_fake{kind}100_results.json"
+        read_dataset(folder / "instances_val2014_100.json"), folder / f"instances_val2014_fake{kind}100_results.json"
     )
     figures = report.to_dict()[key]
     assert {name: f"{figures[name]:.3f}" for name in NAMES} == dict(zip(NAMES, printed, strict=True))
@@ -77,7 +83,7 @@ def test_published_numbers_of_the_fake_results(shared: Path, kind: str, key: str
 
 
 def test_perfect_results() -> None:
-    report = evaluate_results(ONE, perfect(ONE))
+    report = judged(ONE, perfect(ONE))
     assert report.masks is not None
     for figures in (report.masks, report.boxes):
         assert tuple(figures) == NAMES
@@ -96,30 +102,30 @@ def test_perfect_results() -> None:
 def test_thresholds_of_overlap() -> None:
     # 20 x 20 found as 20 x 13: an IoU of 0.65 counts at 0.50, 0.55, 0.60 and 0.65.
     results = [{"image_id": 1, "category_id": 7, "score": 0.9, "bbox": [10, 10, 20, 13]}]
-    boxes = evaluate_results(ONE, results).boxes
+    boxes = judged(ONE, results).boxes
     assert (boxes["AP50"], boxes["AP75"]) == (pytest.approx(1), 0)
     assert (boxes["AP"], boxes["AR1"]) == (pytest.approx(0.4), pytest.approx(0.4))
-    close = evaluate_results(ONE, [{**results[0], "bbox": [10, 10, 20, 15]}]).boxes
+    close = judged(ONE, [{**results[0], "bbox": [10, 10, 20, 15]}]).boxes
     assert close["AP75"] == pytest.approx(1)
     assert close["AP"] == pytest.approx(0.6)
-    low = evaluate_results(ONE, [{**results[0], "bbox": [10, 10, 20, 10]}]).boxes
+    low = judged(ONE, [{**results[0], "bbox": [10, 10, 20, 10]}]).boxes
     assert low["AP50"] == pytest.approx(1)
     assert low["AP"] == pytest.approx(0.1)
 
 
 def test_images_without_results_count() -> None:
     content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)]})
-    assert evaluate_results(content, perfect(content)[:1]).boxes["AR100"] == pytest.approx(0.5)
+    assert judged(content, perfect(content)[:1]).boxes["AR100"] == pytest.approx(0.5)
 
 
 def test_no_results_at_all_is_zero() -> None:
-    report = evaluate_results(ONE, [])
+    report = judged(ONE, [])
     assert report.masks is not None
     assert report.masks["AP"] == report.boxes["AP"] == report.score == 0
 
 
 def test_no_objects_at_all_is_undefined() -> None:
-    report = evaluate_results(truth({1: [], 2: []}), perfect(ONE))
+    report = judged(truth({1: [], 2: []}), perfect(ONE))
     assert report.masks is not None
     assert report.masks["AP"] is report.boxes["AP"] is None
     assert report.score == -1
@@ -128,7 +134,7 @@ def test_no_objects_at_all_is_undefined() -> None:
 
 def test_results_with_boxes_only_give_no_mask_figures() -> None:
     results = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in perfect(ONE)]
-    report = evaluate_results(ONE, results)
+    report = judged(ONE, results)
     assert report.masks is None
     assert report.boxes["AP"] == report.score == pytest.approx(1)
     assert report.to_dict()["masks"] is None
@@ -138,7 +144,7 @@ def test_boxes_come_from_masks_where_they_are_missing() -> None:
     results = [{key: value for key, value in entry.items() if key != "bbox"} for entry in perfect(ONE)]
     content = truth({1: [(10, 10, 20)]})
     del content["annotations"][0]["bbox"], content["annotations"][0]["area"], content["annotations"][0]["iscrowd"]
-    report = evaluate_results(content, results)
+    report = judged(content, results)
     assert report.boxes["AP"] == pytest.approx(1)
     assert report.boxes["APs"] == pytest.approx(1), "the area, 400 pixels, comes from the mask too"
 
@@ -150,7 +156,7 @@ def test_area_of_a_found_mask_is_its_own_not_that_of_its_box() -> None:
     wrong = {"image_id": 1, "category_id": 7, "score": 0.95, "bbox": [5, 5, 50, 50]}
     wrong["segmentation"] = RLE.from_dense(bitmap).to_coco()
     content = truth({1: [(60, 10, 10), (20, 8, 40)]})
-    report = evaluate_results(content, [wrong, *perfect(content)])
+    report = judged(content, [wrong, *perfect(content)])
     assert report.masks is not None
     assert report.masks["APm"] == pytest.approx(1)
     assert report.masks["APs"] == pytest.approx(0.5)
@@ -159,8 +165,8 @@ def test_area_of_a_found_mask_is_its_own_not_that_of_its_box() -> None:
 def test_limit_of_detections_holds_for_precision_and_recall() -> None:
     content = truth({1: [*GRID]})
     results = perfect(content)
-    assert evaluate_results(content, results, max_detections=48).boxes["AP"] == pytest.approx(1)
-    limited = evaluate_results(content, results, max_detections=12)
+    assert judged(content, results, max_detections=48).boxes["AP"] == pytest.approx(1)
+    limited = judged(content, results, max_detections=12)
     assert limited.masks is not None
     for figures in (limited.masks, limited.boxes):
         assert figures["AR1"] == pytest.approx(1 / 48)
@@ -172,18 +178,18 @@ def test_limit_of_detections_holds_for_precision_and_recall() -> None:
 
 def test_limit_above_100_holds_for_precision_and_recall() -> None:
     content = truth({1: [(x, y, 4) for y in range(0, 60, 5) for x in range(0, 80, 5)]})  # 192 squares
-    report = evaluate_results(content, perfect(content), max_detections=200)
+    report = judged(content, perfect(content), max_detections=200)
     assert report.boxes["AP"] == pytest.approx(1)
     assert report.boxes["AR100"] == pytest.approx(100 / 192), "AR100 stays what its name says"
     assert report.boxes["AR200"] == report.boxes["ARs"] == pytest.approx(1)
-    standard = evaluate_results(content, perfect(content))
+    standard = judged(content, perfect(content))
     assert standard.boxes["ARs"] == standard.boxes["AR100"] == pytest.approx(100 / 192)
     assert "AR200" not in standard.boxes
 
 
 def test_limit_below_one_is_refused() -> None:
     with pytest.raises(DataError, match=r"expected 1 or more detections an image, found 0"):
-        evaluate_results(ONE, [], max_detections=0)
+        judged(ONE, [], max_detections=0)
 
 
 def test_detections_inside_a_crowd_region_are_ignored() -> None:
@@ -196,9 +202,9 @@ def test_detections_inside_a_crowd_region_are_ignored() -> None:
         "bbox": [25, 5, 20, 20],
         "segmentation": square(25, 5, 20),
     }
-    plain = evaluate_results(content, [*results, inside])
+    plain = judged(content, [*results, inside])
     content["annotations"][1]["iscrowd"] = 1
-    crowd = evaluate_results(content, [*results, inside])
+    crowd = judged(content, [*results, inside])
     assert plain.masks is not None
     assert crowd.masks is not None
     assert plain.masks["AP"] is not None
@@ -210,11 +216,11 @@ def test_detections_inside_a_crowd_region_are_ignored() -> None:
 def test_only_some_images() -> None:
     content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)], 3: [(0, 0, 9)]})
     results = perfect(content)[:1]
-    assert evaluate_results(content, results, image_ids=[1]).boxes["AP"] == pytest.approx(1)
-    rest = evaluate_results(content, results, image_ids=[2, 3])
+    assert judged(content, results, image_ids=[1]).boxes["AP"] == pytest.approx(1)
+    rest = judged(content, results, image_ids=[2, 3])
     assert (rest.boxes["AP"], rest.images, rest.objects, rest.detections) == (0, 2, 2, 0)
     with pytest.raises(DataError, match=r"expected ids of its images, found 9 in image_ids"):
-        evaluate_results(content, results, image_ids=[1, 9])
+        judged(content, results, image_ids=[1, 9])
 
 
 @given(st.permutations([0, -5, 2**40, "a", "7"]), st.permutations([0, "x", 99]))
@@ -227,7 +233,7 @@ def test_ids_of_any_kind(image_ids: list[Any], category_ids: list[Any]) -> None:
         annotation["id"] = i  # 0 is an id like any other
         annotation["image_id"] = image_ids[annotation["image_id"]]
         annotation["category_id"] = category_ids[i % 3]
-    report = evaluate_results(content, perfect(content))
+    report = judged(content, perfect(content))
     assert report.masks is not None
     assert report.masks["AP"] == pytest.approx(1)
     assert len(report.per_class) == 3, "classes of one name stay apart"
@@ -237,14 +243,15 @@ def test_files_and_contents_give_the_same(tmp_path: Path) -> None:
     data, results = tmp_path / "val.json", tmp_path / "found.json"
     data.write_text(json.dumps(ONE))
     results.write_text(json.dumps(perfect(ONE)))
-    assert evaluate_results(str(data), results) == evaluate_results(ONE, perfect(ONE))
+    from_files, from_contents = evaluate_results(read_dataset(str(data)), results), judged(ONE, perfect(ONE))
+    assert from_files == from_contents
 
 
 BROKEN_RESULTS: list[tuple[Any, str]] = [
     ({"image_id": 99}, r"entry 1: image_id 99 is not the id of an image"),
     ({"image_id": True}, r"entry 1: image_id True is not the id"),
     ({"image_id": [1]}, r"entry 1: image_id \[1\] is not the id"),
-    ({"category_id": 4}, r"entry 1: category_id 4 is not the id of a category in .*, which has 7 square, 3 other"),
+    ({"category_id": 4}, r"entry 1: category_id 4 is not the id of a category in .*, which has 3 other, 7 square"),
     ({"score": "high"}, r"entry 1: expected score as a finite number, found 'high'"),
     ({"score": float("nan")}, r"entry 1: expected score as a finite number, found nan"),
     ({"bbox": [1, 2, 3]}, r"entry 1: expected bbox as x, y, width, height in pixels, found \[1, 2, 3\]"),
@@ -265,7 +272,7 @@ def test_broken_results_are_refused(change: dict[str, Any], message: str, tmp_pa
     path = tmp_path / "found.json"
     path.write_text(json.dumps(results))
     with pytest.raises(DataError, match=message) as caught:
-        evaluate_results(ONE, path)
+        judged(ONE, path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -275,7 +282,7 @@ def test_results_without_a_key_are_refused(key: str) -> None:
     results = perfect(ONE)
     del results[0][key]
     with pytest.raises(DataError, match=rf"results: entry 0: has no {key}, found keys"):
-        evaluate_results(ONE, results)
+        judged(ONE, results)
 
 
 @pytest.mark.parametrize(
@@ -297,40 +304,44 @@ def test_unreadable_results_are_refused(text: str | bytes | None, message: str, 
     if text is not None:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(DataError, match=message) as caught:
-        evaluate_results(ONE, path)
+        judged(ONE, path)
     assert str(path) in str(caught.value)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
-        evaluate_results(tmp_path, [])
+        judged(ONE, tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: [], "expected COCO JSON, an object with lists .* found a value of type list"),
+        (lambda c: [], "expected COCO JSON, an object with lists .* found list"),
         (lambda c: {"a": 1}, "found keys a"),
         (lambda c: {**c, "annotations": {}}, "expected COCO JSON"),
-        (lambda c: {**c, "images": c["images"] * 2}, r"images\[2\]: two images have id 1"),
-        (lambda c: {**c, "categories": [{"id": 7}]}, r"categories\[0\]: expected an id of its own and a name"),
-        (lambda c: {**c, "categories": [3]}, r"categories\[0\]: expected an id"),
+        (lambda c: {**c, "images": c["images"] * 2}, "ground truth: two images have id 1"),
+        (
+            lambda c: {**c, "categories": [{"id": 7}]},
+            "expected categories with an id and a name, found id 7, name None",
+        ),
+        (lambda c: {**c, "categories": [3]}, "expected categories as objects"),
+        (lambda c: {**c, "categories": c["categories"] * 2}, "two categories have id 7"),
     ],
 )
 def test_ground_truth_that_is_not_coco_is_refused(change: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        evaluate_results(change(ONE), [])
+        judged(change(ONE), [])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 99}, "image_id 99 is not the id of an image"),
-        ({"category_id": None}, "category_id None is not the id"),
+        ({"image_id": 99}, "of image 99: no image has this id"),
+        ({"category_id": None}, "no category has id None"),
         ({"segmentation": {"size": [10, 10], "counts": [100]}}, r"the mask is of height, width \(10, 10\)"),
         ({"segmentation": {"size": [60, 80], "counts": [4800]}}, "the mask covers no pixel"),
-        ({"segmentation": [[1, 1, 5, 5]]}, "3 or more"),
-        ({"segmentation": [[1, 1, 5, 5, 9]]}, "lists of numbers x, y"),
+        ({"segmentation": [[1, 1, 5, 5]]}, "at least 3 points"),
+        ({"segmentation": [[1, 1, 5, 5, 9]]}, "at least 3 points, found 5 numbers"),
         ({"segmentation": [[1, 1, 5, 5, float("nan"), 9]]}, "finite"),
         ({"bbox": "wide"}, "expected bbox"),
         ({"bbox": [3, 3, 0, 5]}, "has no area"),
@@ -340,17 +351,17 @@ def test_broken_annotations_are_left_out_and_named(change: dict[str, Any], messa
     content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)]})
     results = perfect(content)
     content["annotations"][1].update(change)
-    report = evaluate_results(content, results[:1])
+    report = judged(content, results[:1])
     assert report.boxes["AP"] == pytest.approx(1)
     assert report.objects == 1
     assert len(report.skipped) == 1
-    assert re.search(rf"annotations\[1\] \(id 2\): .*{message}", report.skipped[0])
+    assert re.search(rf"ground truth: annotation 2 .*{message}", report.skipped[0])
 
 
 def test_an_annotation_id_given_twice_counts_once() -> None:
     content = truth({1: [(10, 10, 20)]})
     content["annotations"] *= 2
-    report = evaluate_results(content, perfect(ONE))
+    report = judged(content, perfect(ONE))
     assert (report.objects, report.boxes["AP"]) == (1, pytest.approx(1))
     assert "found it twice" in report.skipped[0]
 
@@ -359,23 +370,23 @@ def test_images_without_a_size_are_left_out_and_named() -> None:
     content = truth({1: [(10, 10, 20)], 2: [(10, 10, 20)], 3: []})
     results = perfect(content)[:1]
     del content["images"][1]["width"]
-    report = evaluate_results(content, results)
+    report = judged(content, results)
     assert (report.images, report.objects, report.boxes["AP"]) == (2, 1, pytest.approx(1))
-    assert "images[1]: expected an id and a positive integer height and width" in report.skipped[0]
-    assert "image_id 2 is not the id of an image" in report.skipped[1]
+    assert "image 2: expected a positive integer height and width" in report.skipped[0]
+    assert "annotation 2 of image 2: no image has this id" in report.skipped[1]
 
 
 def test_annotations_without_masks_count_for_boxes_only() -> None:
     content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)]})
     results = perfect(content)
     content["annotations"][1]["segmentation"] = []
-    report = evaluate_results(content, results[:1])
+    report = judged(content, results[:1])
     assert report.masks is not None
     assert report.masks["AR100"] == pytest.approx(1)
     assert report.boxes["AR100"] == pytest.approx(0.5)
     assert "no segmentation, counts for boxes only" in report.skipped[0]
     del content["annotations"][0]["segmentation"]
-    assert evaluate_results(content, results).masks is None
+    assert judged(content, results).masks is None
 
 
 def test_groups_are_judged_like_data_sets_of_their_own() -> None:
@@ -383,12 +394,12 @@ def test_groups_are_judged_like_data_sets_of_their_own() -> None:
     for image, light in zip(content["images"], ("day", "night", "day"), strict=True):
         image["light"] = light
     results = perfect(content)[:2]
-    report = evaluate_results(content, results, group_by="light")
+    report = judged(content, results, group_by="light")
     assert list(report.groups) == ["day", "night"]
     assert [report.groups[name].objects for name in ("day", "night")] == [2, 1]
     for name, ids in (("day", [1, 3]), ("night", [2])):
-        assert report.groups[name] == evaluate_results(content, results, image_ids=ids)
+        assert report.groups[name] == judged(content, results, image_ids=ids)
     assert report.to_dict()["groups"]["night"]["boxes"]["AP"] == pytest.approx(1)
     assert "AP of group" in str(table(report))
     with pytest.raises(DataError, match=r"image 1 has no field 'weather' to group by, found .*light"):
-        evaluate_results(content, results, group_by="weather")
+        judged(content, results, group_by="weather")

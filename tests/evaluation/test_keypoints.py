@@ -6,13 +6,15 @@ import copy
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from maskrcnn.data.formats import coco
 from maskrcnn.errors import DataError
-from maskrcnn.evaluation.coco import evaluate_results
+from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.oks import COCO_SIGMAS, DEFAULT_SIGMA
 from maskrcnn.evaluation.report import table
 
@@ -25,6 +27,11 @@ SIGMAS = np.array(
 SIGMAS = SIGMAS / 10
 PERSON = {"id": 1, "name": "person", "keypoints": list(NAMES)}
 AREA = 5000.0  # medium
+
+
+def judged(content: Any, results: Any, **options: Any) -> Report:
+    """The figures of results against the content of a COCO JSON."""
+    return evaluate_results(coco.from_content(content, Path("ground truth")), results, **options)
 
 
 def annotation(
@@ -67,7 +74,7 @@ def moved(points: np.ndarray, place: int, similarity: float, area: float = AREA)
 
 
 def keypoints(content: dict[str, Any], results: list[dict[str, Any]], **options: Any) -> dict[str, float | None]:
-    figures = evaluate_results(content, results, **options).keypoints
+    figures = judged(content, results, **options).keypoints
     assert figures is not None
     assert tuple(figures) == FIGURES
     return figures
@@ -79,7 +86,7 @@ def test_sigmas_are_those_of_coco() -> None:
 
 
 def test_a_person_found_exactly() -> None:
-    report = evaluate_results(truth(annotation(1, person())), [result(person())])
+    report = judged(truth(annotation(1, person())), [result(person())])
     assert report.keypoints == {name: None if name in ("APl", "ARl") else pytest.approx(1) for name in FIGURES}
     assert report.masks is None
     assert report.boxes is None, "results of keypoints alone have no boxes to compare"
@@ -153,13 +160,13 @@ def test_boxes_beside_keypoints_are_compared_and_change_nothing() -> None:
     points = person()
     content = truth(annotation(1, points))
     found = moved(points, 11, 0.01)
-    boxed = evaluate_results(content, [result(found, bbox=[50, 50, 60, 120])])
+    boxed = judged(content, [result(found, bbox=[50, 50, 60, 120])])
     assert boxed.boxes is not None
     assert boxed.boxes["AP"] == pytest.approx(1)
     assert boxed.keypoints == keypoints(content, [result(found)])
     assert boxed.score == boxed.keypoints["AP"]
     without = [{**result(found), "image_id": 2, "bbox": [0, 0, 9, 9], "keypoints": []}]
-    mixed = evaluate_results(content, [result(found, bbox=[50, 50, 60, 120]), *without])
+    mixed = judged(content, [result(found, bbox=[50, 50, 60, 120]), *without])
     assert mixed.keypoints is None, "as with masks: one result without is a detector without"
     assert mixed.boxes is not None
 
@@ -185,7 +192,7 @@ def two_classes(**dog: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def test_classes_have_their_own_keypoints_and_spreads() -> None:
     content, results = two_classes()
-    report = evaluate_results(content, results)
+    report = judged(content, results)
     assert {name: aps["keypoints"] for name, aps in report.per_class.items()} == {
         "person": pytest.approx(1),
         "dog": pytest.approx(0.5),
@@ -202,7 +209,7 @@ def test_classes_have_their_own_keypoints_and_spreads() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
     content, results = two_classes(sigmas=[DEFAULT_SIGMA / 100] * 2)
-    report = evaluate_results(content, results)
+    report = judged(content, results)
     assert report.per_class["dog"]["keypoints"] == 0
     assert report.per_class["person"]["keypoints"] == pytest.approx(1)
     assert "OKS of dog" not in str(table(report))
@@ -212,19 +219,19 @@ def test_classes_have_their_own_keypoints_and_spreads() -> None:
 def test_spreads_that_cannot_be_used(sigmas: Any) -> None:
     content, results = two_classes(sigmas=sigmas)
     with pytest.raises(DataError, match=r"ground truth: category dog: expected sigmas as 2 numbers between 0 and 1"):
-        evaluate_results(content, results)
+        judged(content, results)
 
 
 def test_people_of_other_names_are_not_judged_as_coco_people() -> None:
     content = truth(annotation(1, person()), categories=[{**PERSON, "keypoints": [f"point {i}" for i in range(17)]}])
-    assert evaluate_results(content, [result(person())]).oks_sigmas["person"] == (DEFAULT_SIGMA,) * 17
+    assert judged(content, [result(person())]).oks_sigmas["person"] == (DEFAULT_SIGMA,) * 17
 
 
 def test_annotations_without_keypoints_cannot_judge_results_with_them() -> None:
     content = truth(annotation(1, person()), categories=[{"id": 1, "name": "person"}])
     with pytest.raises(DataError, match=r"entry 1: has keypoints, but the category person of ground truth names none"):
-        evaluate_results(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=None), result(person())])
-    assert evaluate_results(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=[])]).keypoints is None
+        judged(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=None), result(person())])
+    assert judged(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=[])]).keypoints is None
 
 
 @pytest.mark.parametrize(
@@ -241,25 +248,25 @@ def test_annotations_without_keypoints_cannot_judge_results_with_them() -> None:
 )
 def test_broken_results_are_refused(points: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        evaluate_results(truth(annotation(1, person())), [{**result(person()), "keypoints": points}])
+        judged(truth(annotation(1, person())), [{**result(person()), "keypoints": points}])
 
 
 def test_broken_annotations_are_left_out_and_named() -> None:
     content = truth(annotation(1, person()), {**annotation(2, person(1)), "keypoints": [1, 2, 2]})
-    report = evaluate_results(content, [result(person())])
+    report = judged(content, [result(person())])
     assert report.keypoints is not None
     assert report.keypoints["AR"] == pytest.approx(1)
-    assert "annotations[1] (id 2): expected keypoints as 51 numbers" in report.skipped[0]
+    assert "annotation 2 of image 1: expected keypoints as 51 numbers" in report.skipped[0]
     content = truth(annotation(1, person()), categories=[{**PERSON, "keypoints": "nose"}])
     with pytest.raises(DataError, match="ground truth: category person: expected keypoints as a list of names"):
-        evaluate_results(content, [])
+        judged(content, [])
 
 
 def test_groups_and_some_images() -> None:
     content = truth(annotation(1, person()), annotation(2, person(1), image_id=2))
     for image, light in zip(content["images"], ("day", "night"), strict=True):
         image["light"] = light
-    report = evaluate_results(content, [result(person())], group_by="light")
+    report = judged(content, [result(person())], group_by="light")
     aps = {name: group.keypoints["AP"] for name, group in report.groups.items() if group.keypoints is not None}
     assert aps == {"day": pytest.approx(1), "night": 0}
     assert "AP of group  keypoints" in str(table(report))
@@ -268,12 +275,12 @@ def test_groups_and_some_images() -> None:
 
 def test_table_has_a_block_of_its_own_for_keypoints() -> None:
     content = truth(annotation(1, person()))
-    lines = str(table(evaluate_results(content, [result(person(), bbox=[50, 50, 60, 120])]))).splitlines()
+    lines = str(table(judged(content, [result(person(), bbox=[50, 50, 60, 120])]))).splitlines()
     assert lines[0].split()[-1] == "ARl"
     assert lines[1].startswith("boxes")
     assert tuple(lines[3].split()) == FIGURES
     assert lines[4].split()[:2] == ["keypoints", "1.000"]
-    alone = str(table(evaluate_results(content, [result(person())]))).splitlines()
+    alone = str(table(judged(content, [result(person())]))).splitlines()
     assert tuple(alone[0].split()) == FIGURES
 
 

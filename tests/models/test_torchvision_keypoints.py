@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from maskrcnn.config import Config
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import collate
 from maskrcnn.data.transforms import training_sample
 from maskrcnn.models.build import build_model
@@ -35,7 +35,7 @@ def as_float(image: np.ndarray) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def pair(shared: Path) -> tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]:
-    dataset = load_coco(shared / "data" / "person" / "val.json")
+    dataset = read_dataset(shared / "data" / "person" / "val.json")
     shapes = [record.width > record.height for record in dataset.records]
     images = [dataset.read(shapes.index(landscape)) for landscape in (True, False)]
     config = torchvisions_keypoint_rules(160, 267, 60, 12)
@@ -70,7 +70,7 @@ def test_detections(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]) 
 
 def test_losses(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]], shared: Path) -> None:
     theirs, ours, config, _ = pair
-    dataset = load_coco(shared / "data" / "person" / "train.json")
+    dataset = read_dataset(shared / "data" / "person" / "train.json")
     small = replace(config.image, short_side=160, long_side=267)
     still = replace(config, image=small, augment=replace(config.augment, flip_horizontal=0.0))
     samples = [training_sample(dataset, i, still, np.random.default_rng(0)) for i in range(2)]

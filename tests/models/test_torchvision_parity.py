@@ -15,7 +15,7 @@ from torch import nn
 
 from maskrcnn.benchmark.pair import copy_weights
 from maskrcnn.config import Config
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import collate
 from maskrcnn.data.transforms import Sample
 from maskrcnn.files.images import read_image
@@ -123,14 +123,14 @@ def test_detections_at_full_size(shared: Path) -> None:
 
 def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sample, dict[str, torch.Tensor]]:
     """A window of an image as if it were the whole: our sample, and torchvision's target."""
-    dataset = load_coco(shared / "data" / "coco" / "val.json")
+    dataset = read_dataset(shared / "data" / "coco" / "val.json")
     index = next(i for i, record in enumerate(dataset.records) if record.path.name == name)
     record, annotations = dataset.records[index], dataset.annotations(index)
     assert not annotations.crowd.any()  # torchvision knows no crowds
     boxes, labels, crops, dense = [], [], [], []
     for i, label in enumerate(annotations.labels):
         full = np.zeros((record.height, record.width), dtype=np.uint8)
-        crop, (x, y) = dataset.crop(index, i)
+        crop, (x, y) = dataset.annotations(index).rle(i).crop()
         full[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
         mask = np.ascontiguousarray(full[window])
         if mask.sum() < 20:

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from maskrcnn.config import Category, DetectConfig
-from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.training.evaluate import check_categories, evaluate
@@ -36,7 +37,7 @@ def test_a_model_file_a_predictor_and_its_written_results_agree(predictor: Predi
     assert (report.images, report.objects) == (3, len(json.loads(data.read_text())["annotations"]))
     assert report.detections > 0
     assert evaluate(tmp_path / "m.safetensors", str(data)) == report
-    assert evaluate_results(data, tmp_path / "results.json") == report
+    assert evaluate_results(read_dataset(data), tmp_path / "results.json") == report
 
 
 def test_the_annotations_are_read_once(predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +50,8 @@ def test_the_annotations_are_read_once(predictor: Predictor, tmp_path: Path, mon
     monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), bytes_of(path))[1])
     report = evaluate(predictor, data)
     assert read == [data]
-    assert report == evaluate(predictor, load_coco(data))
-    assert report.skipped[0].startswith(f"{data}: annotations[0] (id 1)")
+    assert report == evaluate(predictor, read_dataset(data))
+    assert report.skipped[0].startswith(f"{data}: annotation 1 of image 1")
 
 
 def test_limits(predictor: Predictor, tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_other_categories_are_refused(predictor: Predictor, tmp_path: Path) -> N
 class Seer(nn.Module):
     """In the place of a network: finds what is annotated on one image after the other, in network-input pixels."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         super().__init__()
         self.pixel_mean = torch.zeros(1)
         self.dataset = dataset
@@ -84,11 +85,10 @@ class Seer(nn.Module):
 
     def detect(self, images: ImageBatch, config: DetectConfig) -> Detections:
         record, annotations = self.dataset.records[self.seen], self.dataset.annotations(self.seen)
-        keypoints = self.dataset.keypoints(self.seen)
-        assert keypoints is not None
+        assert annotations.keypoints is not None
         self.seen += 1
         factor = images.sizes_hw[0].flip(0) / torch.tensor([record.width, record.height])
-        points = torch.from_numpy(keypoints) * torch.cat([factor, torch.ones(1)])
+        points = torch.from_numpy(annotations.keypoints).to(torch.float32) * torch.cat([factor, torch.ones(1)])
         boxes = torch.from_numpy(annotations.boxes) * factor.repeat(2)
         count = len(boxes)
         labels, valid = torch.from_numpy(annotations.labels), torch.ones(1, count, dtype=torch.bool)
@@ -96,7 +96,7 @@ class Seer(nn.Module):
 
 
 def seer(predictor: Predictor, data: Path) -> Predictor:
-    dataset = load_coco(data)
+    dataset = read_dataset(data)
     model = replace(predictor.config.model, num_classes=1)
     image = replace(predictor.config.image, short_side=100, long_side=200)
     config = replace(predictor.config, model=model, image=image, categories=dataset.categories)
@@ -115,11 +115,11 @@ def test_keypoints_of_a_model_are_judged_in_the_frame_of_the_file(predictor: Pre
     assert report.boxes is not None
     assert report.boxes["AP"] == pytest.approx(1)
     assert report.masks is None
-    assert evaluate_results(data, tmp_path / "results.json") == report
+    assert evaluate_results(read_dataset(data), tmp_path / "results.json") == report
     results: list[dict[str, Any]] = json.loads((tmp_path / "results.json").read_text())
     for entry in results:
         entry["keypoints"] = [value + 0.5 * (i % 3 < 2) for i, value in enumerate(entry["keypoints"])]
-    shifted = evaluate_results(data, results)
+    shifted = evaluate_results(read_dataset(data), results)
     assert shifted.keypoints is not None
     assert shifted.keypoints["AP"] == 0
 
@@ -135,7 +135,7 @@ def test_keypoints_of_a_model_on_data_without_any(predictor: Predictor, tmp_path
 
 
 def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:
-    dataset = load_coco(write_people(tmp_path, "val", 1))
+    dataset = read_dataset(write_people(tmp_path, "val", 1))
     for same in (KEYPOINTS, ()):
         check_categories((Category(4, "person", same),), dataset)
     with pytest.raises(DataError, match=r"of person the model knows the keypoints right_foot, .* has nose, left_hand"):

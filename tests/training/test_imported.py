@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maskrcnn.config import AugmentConfig, Config
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch
 from maskrcnn.predict import load, preprocess
 from maskrcnn.training import loop
@@ -48,7 +48,7 @@ def test_training_resizes_as_the_framework_that_made_the_model(
     )
     data = shared / "data" / "nuclei" / "train.json"
     train(own, data, out=tmp_path, weights=shared / "fixtures" / file, limit=2)
-    predictor, dataset = load(tmp_path / "model.safetensors", "cpu", precision="fp32"), load_coco(data)
+    predictor, dataset = load(tmp_path / "model.safetensors", "cpu", precision="fp32"), read_dataset(data)
     assert predictor.config.conventions.pixels.kernel == kernel
     numbers = {record.image_id: number for number, record in enumerate(dataset.records)}
     assert len(batches) == 2

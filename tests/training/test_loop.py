@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import maskrcnn
+from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
@@ -28,6 +29,7 @@ from maskrcnn.training.loop import train
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
+from small_people import write_people
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,29 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
     other.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"green \(id 7\).*red \(id 7\)"):
         train(small_config(), data, val=other, out=tmp_path / "y")
+
+
+def test_each_annotation_file_is_parsed_once_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validation = write_small(tmp_path, "val", 2, seed=1)
+    read: list[Path] = []
+    bytes_of = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), bytes_of(path))[1])
+    summary = train(small_config(steps=4, evaluate_every=2), data, val=validation, out=tmp_path / "run")
+    monkeypatch.undo()
+    assert [row["step"] for row in rows(summary.out) if "images" in row] == [2, 4], "two evaluations"
+    assert sorted(path for path in read if path.suffix == ".json") == sorted([data, validation])
+
+
+def test_a_keypoint_head_needs_as_many_keypoints_in_every_category(tmp_path: Path) -> None:
+    path = write_people(tmp_path, "train", 1)
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 9, "name": "dog", "keypoints": ["tail"]})
+    path.write_text(json.dumps(content))
+    config = small_config(steps=1)
+    assert train(config, path, out=tmp_path / "masks").finished, "without a keypoint head it does not matter"
+    config = replace(config, model=replace(config.model, keypoint_head=KeypointHeadConfig()))
+    with pytest.raises(DataError, match=r"expected as many keypoints in every category .* 5 of person and 1 of dog"):
+        train(config, path, out=tmp_path / "keypoints")
 
 
 def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,11 @@ from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
 from maskrcnn.config import ImageConfig
 from maskrcnn.config.conventions import PixelRules
-from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.transforms import Sample, framed_sample
 from maskrcnn.errors import ConfigError
+from maskrcnn.structures.dataset import Dataset
 
 MAX_GREY_LEVELS = 4.0  # mean difference of the pixels: our windows begin up to a pixel earlier
 MIN_MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the nearest pixel
@@ -123,7 +124,7 @@ def bench_loader(data: Path | None, settings: LoaderSettings, timing: Timing, tr
     sitting = Sitting(timing, CPU, track)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)
-        dataset = load_coco(data or write_coco(folder, settings.count))
+        dataset = read_dataset(data or write_coco(folder, settings.count))
         theirs = TheirData(dataset.path, dataset.records[0].path.parent)
         with _one_thread():
             agreement = compare_samples(dataset, theirs, _views(dataset, settings, 0))
@@ -147,7 +148,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _views(dataset: CocoDataset, settings: LoaderSettings, number: int) -> list[View]:
+def _views(dataset: Dataset, settings: LoaderSettings, number: int) -> list[View]:
     """The views of batch `number` of the images, which begin again behind the last one."""
     rng = np.random.default_rng(number)
     places = [(number * settings.batch_size + i) % len(dataset) for i in range(settings.batch_size)]
@@ -155,13 +156,13 @@ def _views(dataset: CocoDataset, settings: LoaderSettings, number: int) -> list[
     return [draw_view(i, size, settings.size, rng) for i, size in zip(places, sizes, strict=True)]
 
 
-def our_batch(dataset: CocoDataset, views: list[View]) -> Batch:
+def our_batch(dataset: Dataset, views: list[View]) -> Batch:
     """uint8 images padded to S x S, and ground truth with masks as crops, as training takes them."""
     samples = [framed_sample(dataset, view.index, view.frame, RULES) for view in views]
     return collate(samples, ImageConfig(), (views[0].side, views[0].side))
 
 
-def compare_samples(dataset: CocoDataset, theirs: TheirData, views: list[View]) -> Likeness:
+def compare_samples(dataset: Dataset, theirs: TheirData, views: list[View]) -> Likeness:
     """Both sides' samples of the same views."""
     ours, others, matched, both, either = 0, 0, 0, 0, 0
     levels: list[float] = []
@@ -211,7 +212,7 @@ def dense_mask(sample: Sample, number: int) -> np.ndarray:
 class _Ours:
     """Our side as `worker_memory` takes it."""
 
-    dataset: CocoDataset
+    dataset: Dataset
     side: int
 
     def __len__(self) -> int:
@@ -223,7 +224,7 @@ class _Ours:
         return framed_sample(self.dataset, index, view.frame, RULES)
 
     def visit(self, index: int) -> object:
-        return [self.dataset.rle(index, i) for i in range(self.dataset.records[index].count)]
+        return self.dataset.annotations(index).masks()
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ class _Theirs:
         return self.data.run_lengths(index)
 
 
-def measure_workers(dataset: CocoDataset, settings: LoaderSettings, folder: Path) -> dict[str, dict[int, int]]:
+def measure_workers(dataset: Dataset, settings: LoaderSettings, folder: Path) -> dict[str, dict[int, int]]:
     """The memory that a worker has to itself with at least `settings.annotations` annotations, and with four times as
     many; the images of `dataset` again and again."""
     images = dataset.records[0].path.parent
@@ -262,7 +263,7 @@ def measure_workers(dataset: CocoDataset, settings: LoaderSettings, folder: Path
 
 
 def _our_side(path: Path, images: Path, side: int) -> _Ours:
-    return _Ours(load_coco(path, images), side)
+    return _Ours(read_dataset(path, images), side)
 
 
 def _their_side(path: Path, images: Path, side: int) -> _Theirs:

@@ -26,7 +26,7 @@ from maskrcnn.benchmark.pair import (
 )
 from maskrcnn.benchmark.settings import Timing, TrainSettings
 from maskrcnn.config import AugmentConfig, Config
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch, collate
 from maskrcnn.data.shapes import write_shapes
 from maskrcnn.data.transforms import Sample, training_sample
@@ -186,7 +186,7 @@ def losses_without_sampling(pair: Pair, data: Data) -> dict[str, tuple[float, fl
 
 def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Data:
     """The first generated images, read as training reads them, in both forms."""
-    dataset = load_coco(write_shapes(folder, "train", settings.batch_size, size=settings.size))
+    dataset = read_dataset(write_shapes(folder, "train", settings.batch_size, size=settings.size))
     rng = np.random.default_rng(0)
     samples = [training_sample(dataset, i, config, rng) for i in range(settings.batch_size)]
     return Data(

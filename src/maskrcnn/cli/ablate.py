@@ -46,7 +46,7 @@ class Ablate:
         import json
 
         from maskrcnn.cli.output import console, print_json
-        from maskrcnn.data.coco import load_coco
+        from maskrcnn.data.formats import read_dataset
         from maskrcnn.training.ablation import ROWS, TABLES, Runs, markdown, write_tables
 
         if self.seeds < 1:
@@ -56,7 +56,7 @@ class Ablate:
             raise ConfigError(f"--tables {unknown[0]!r} is none of the tables: {'; '.join(TABLES)}")
         chosen = list(self.tables or TABLES)
         say = console(stderr=True).print
-        if not self.tables and not any(category.keypoints for category in load_coco(self.data).categories):
+        if not self.tables and not any(category.keypoints for category in read_dataset(self.data).categories):
             chosen.remove("keypoints")
             say(f"{self.data} has no keypoints: that table is left out")
         runs = Runs(self.settings.config, self.data, self.val, self.out, self.weights)

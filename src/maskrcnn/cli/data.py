@@ -12,7 +12,7 @@ import tyro
 from maskrcnn.cli.flags import Flag, parse_flags
 
 if TYPE_CHECKING:
-    from maskrcnn.data.coco import CocoDataset
+    from maskrcnn.structures.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Check:
 
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
-        from maskrcnn.data.coco import load_coco
+        from maskrcnn.data.formats import read_dataset
         from maskrcnn.errors import ImageError
 
-        dataset = load_coco(self.json_file, self.images)
+        dataset = read_dataset(self.json_file, self.images)
         problems = list(dataset.problems)
         objects: Counter[str] = Counter()
         for index in track(range(len(dataset)), "images"):
@@ -83,14 +83,14 @@ class Check:
         return 0
 
 
-def _keypoints(dataset: CocoDataset) -> dict[str, dict[str, int]]:
+def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
     """For each category that names keypoints, how many are labelled, and on how many objects."""
     found = {category.name: {"labelled": 0, "objects": 0} for category in dataset.categories if category.keypoints}
     for index in range(len(dataset)):
-        annotations, keypoints = dataset.annotations(index), dataset.keypoints(index)
-        if keypoints is None:
+        annotations = dataset.annotations(index)
+        if annotations.keypoints is None:
             break
-        counts = (keypoints[..., 2] > 0).sum(axis=1) * ~annotations.crowd
+        counts = (annotations.keypoints[..., 2] > 0).sum(axis=1) * ~annotations.crowd
         for label, count in zip(annotations.labels, counts.tolist(), strict=True):
             if count:
                 of_category = found[dataset.categories[label].name]
@@ -116,11 +116,11 @@ class Show:
         from PIL import Image
 
         from maskrcnn.cli.output import console, track
-        from maskrcnn.data.coco import load_coco
+        from maskrcnn.data.formats import read_dataset
         from maskrcnn.files.atomic import atomic_write
         from maskrcnn.visualise import draw
 
-        dataset = load_coco(self.json_file, self.images)
+        dataset = read_dataset(self.json_file, self.images)
         shown = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
         for index in track(shown, "draw"):
             with atomic_write(self.out / f"{index:06d}_{dataset.records[index].path.stem}.png") as temporary:

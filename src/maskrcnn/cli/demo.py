@@ -12,6 +12,7 @@ from maskrcnn.config.presets import preset
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
+    from maskrcnn.structures.dataset import Dataset
 
 RUN_FILES = ("model.safetensors", "last.ckpt", "metrics.jsonl", "curves.png")
 
@@ -39,6 +40,7 @@ class Demo:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.shapes import write_shapes
         from maskrcnn.evaluation.report import table
         from maskrcnn.predict import load
@@ -61,8 +63,9 @@ class Demo:
             say(f"interrupted; the same command continues in {self.out}")
             return 130
         model = load(summary.model)
-        report = evaluate(model, data["val"], track=lambda items, total: track(items, "evaluate", total))
-        draw_sheet(model, data["val"], sheet)
+        val = read_dataset(data["val"])
+        report = evaluate(model, val, track=lambda items, total: track(items, "evaluate", total))
+        draw_sheet(model, val, sheet)
         if self.json:
             print_json({**report.to_dict(), "seconds": summary.seconds, "out": self.out})
         say(table(report))
@@ -80,15 +83,13 @@ class Demo:
         return 0
 
 
-def draw_sheet(model: Predictor, data: Path, path: Path, rows: int = 8) -> None:
+def draw_sheet(model: Predictor, dataset: Dataset, path: Path, rows: int = 8) -> None:
     """Truth beside prediction for the first images of a data set, as one PNG."""
     from PIL import Image
 
-    from maskrcnn.data.coco import load_coco
     from maskrcnn.files.atomic import atomic_write
     from maskrcnn.visualise import contact_sheet
 
-    dataset = load_coco(data)
     shown = range(min(rows, len(dataset)))
     images = [dataset.read(index) for index in shown]
     truths = [dataset.instances(index) for index in shown]

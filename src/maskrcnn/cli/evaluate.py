@@ -63,11 +63,11 @@ class Evaluate:
                 track=lambda items, total: track(items, "evaluate", total),
             )
         elif self.results is not None and self.model is None:
-            from maskrcnn.data.coco import find_json
+            from maskrcnn.data.formats import read_dataset
             from maskrcnn.evaluation.coco import evaluate_results
 
             report = evaluate_results(
-                find_json(self.data),
+                read_dataset(self.data),
                 self.results,
                 max_detections=self.max_detections or 100,
                 group_by=self.group_by,

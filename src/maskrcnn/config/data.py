@@ -11,10 +11,11 @@ from maskrcnn.config.rules import require
 class Category:
     """One class of the data set. Labels are positions in `Config.categories`."""
 
-    id: int  # in the data set
+    id: int | str  # in the data set
     name: str
     keypoints: tuple[str, ...] = ()  # names of the keypoints; empty for a class without keypoints
     skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
+    sigmas: tuple[float, ...] = ()  # spread of each keypoint in OKS; empty: `evaluation/oks.py` has defaults
 
     def __post_init__(self) -> None:
         require(
@@ -25,6 +26,11 @@ class Category:
             all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
             f"category {self.name}: skeleton joins positions 0..{len(self.keypoints) - 1} of its "
             f"{len(self.keypoints)} keypoints, found {self.skeleton}",
+        )
+        require(
+            len(self.sigmas) in (0, len(self.keypoints)) and all(0 < sigma < 1 for sigma in self.sigmas),
+            f"category {self.name}: expected sigmas as {len(self.keypoints)} numbers between 0 and 1, one for each of "
+            f"its keypoints, found {list(self.sigmas)}",
         )
 
 

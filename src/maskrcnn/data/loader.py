@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import data as torch_data
 
 from maskrcnn.config import Config, ImageConfig
-from maskrcnn.data.coco import CocoDataset
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import pad_size
 from maskrcnn.structures.images import ImageBatch, batch_size_hw, collate_images
 from maskrcnn.structures.targets import MaskBank, Targets
@@ -46,10 +46,10 @@ class Batch:
         return map_tensors(self, Tensor.pin_memory)
 
 
-class TrainingData(Dataset[Sample]):
+class TrainingData(torch_data.Dataset[Sample]):
     """Samples by (epoch, index); all random draws come from the seed and that pair, whichever process makes them."""
 
-    def __init__(self, dataset: CocoDataset, config: Config, strict: bool) -> None:
+    def __init__(self, dataset: Dataset, config: Config, strict: bool) -> None:
         self.dataset = dataset
         self.config = config
         self.strict = strict
@@ -71,7 +71,7 @@ class TrainingData(Dataset[Sample]):
 
 
 def training_batches(
-    dataset: CocoDataset, config: Config, *, start_step: int = 0, strict: bool = False
+    dataset: Dataset, config: Config, *, start_step: int = 0, strict: bool = False
 ) -> Generator[Batch]:
     """Endless batches of `config.train.batch_size` augmented images; `close` ends the processes that make them.
 
@@ -91,7 +91,7 @@ def training_batches(
     if augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
     sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
-    loader = DataLoader(
+    loader = torch_data.DataLoader(
         TrainingData(dataset, config, strict),
         batch_sampler=sampler,
         num_workers=config.train.workers,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.config.conventions import PixelRules
-from maskrcnn.data.coco import CocoDataset
 from maskrcnn.ops.resize_part import nearest_start
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import Frame, letterboxed, resized_frame, transform_boxes, transform_points
 from maskrcnn.structures.images import resize_to_network
 from maskrcnn.structures.keypoints import swap_sides
@@ -51,7 +51,7 @@ class Sample:
     keypoints: np.ndarray | None = None
 
 
-def training_sample(dataset: CocoDataset, index: int, config: Config, rng: np.random.Generator) -> Sample:
+def training_sample(dataset: Dataset, index: int, config: Config, rng: np.random.Generator) -> Sample:
     """Reads image number `index` and changes it at random as `config.augment` says.
 
     Without augmentation the image is the network input of prediction.
@@ -66,7 +66,7 @@ def training_sample(dataset: CocoDataset, index: int, config: Config, rng: np.ra
     return replace(sample, image=jitter_colour(sample.image, config.augment, rng))
 
 
-def framed_sample(dataset: CocoDataset, index: int, frame: Frame, rules: PixelRules) -> Sample:
+def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules) -> Sample:
     """Image number `index` and its annotations through a frame. The masks of objects out of sight are never decoded.
 
     Raises:
@@ -76,14 +76,14 @@ def framed_sample(dataset: CocoDataset, index: int, frame: Frame, rules: PixelRu
     annotations = dataset.annotations(index)
     whole = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
     near = np.flatnonzero(_thick(whole))
-    crops = dataset.crops(index, near)
+    crops = annotations.crops(near)
     boxes = visible_boxes(annotations.boxes[near], crops, frame)
     seen = np.flatnonzero(_thick(boxes))
     keep = near[seen]
-    keypoints = dataset.keypoints(index)
+    keypoints = annotations.keypoints
     if keypoints is not None:
         named = [dataset.categories[label].keypoints for label in annotations.labels[keep]]
-        keypoints = visible_keypoints(keypoints[keep], named, frame)
+        keypoints = visible_keypoints(keypoints[keep].astype(np.float32), named, frame)
     return Sample(
         image=image,
         boxes=boxes[seen].astype(np.float32),

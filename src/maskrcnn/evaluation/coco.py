@@ -10,16 +10,20 @@ detections an image.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from hotcoco import COCO, COCOeval
 
+from maskrcnn.config import Category
 from maskrcnn.errors import DataError
-from maskrcnn.evaluation.inputs import Entry, GroundTruth, read_ground_truth, read_results
+from maskrcnn.evaluation.oks import oks_sigmas
+from maskrcnn.evaluation.results import Entry, read_results
+from maskrcnn.structures.coco import coco_annotations
+from maskrcnn.structures.dataset import Dataset
 
 Figures = dict[str, float | None]
 _Kind = Literal["segm", "bbox", "keypoints"]
@@ -107,62 +111,90 @@ def digits(figure: float | None) -> str:
 
 
 def evaluate_results(
-    ground_truth: Path | str | Mapping[str, Any] | GroundTruth,
+    dataset: Dataset,
     results: Path | str | Sequence[Mapping[str, Any]],
     *,
     max_detections: int = _STANDARD,
     image_ids: Collection[Any] | None = None,
     group_by: str | None = None,
 ) -> Report:
-    """Compares COCO results with COCO annotations.
+    """Compares COCO results with the annotations of a data set of any format.
 
     Masks are compared when every result carries a `segmentation` and the annotations do; boxes too, those of the
     masks where there is no `bbox`, unless a result has only keypoints. Keypoints are compared when categories of the
-    ground truth name some and every result of these categories carries them; objects of which no keypoint is labelled
+    data set name some and every result of these categories carries them; objects of which no keypoint is labelled
     do not count. The area of a found mask is its own, not its box's, and that of found keypoints is what they span.
-    Images without results count. Annotations that cannot be used are left out and named in `Report.skipped`.
+    Images without results count. What the data set has left out is named in `Report.skipped`.
 
     Args:
-        ground_truth: a COCO JSON file, its content, or what `read_ground_truth` made of it.
         results: a COCO results file, or its content: a list of objects with image_id, category_id, score, and bbox
             (x, y, width, height in pixels), segmentation (run lengths) or keypoints (x, y, score of each), or more
             than one of them.
         max_detections: the best so many of an image count, for AP and for AR.
-        image_ids: only these images of the ground truth; all by default.
-        group_by: a field of the ground truth's images, for example `modality`: also the figures of each of its values.
+        image_ids: only these images of the data set; all by default.
+        group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
 
     Raises:
-        DataError: a file cannot be read or is not COCO, a result cannot be used, or an image lacks the field
-            `group_by`; names the file and the entry.
+        DataError: the results cannot be read, a result cannot be used, or an image lacks the field `group_by`; names
+            the file and the entry.
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
-    truth = ground_truth if isinstance(ground_truth, GroundTruth) else read_ground_truth(ground_truth)
-    found = read_results(results, truth)
+    found = read_results(results, dataset)
     if image_ids is not None:
-        truth = truth.only(image_ids)
-    report = _compare(truth, found, max_detections)
+        dataset = dataset.subset(_places(dataset, image_ids))
+    report = _compare(dataset, found, max_detections)
     if group_by is None:
         return report
-    groups = {name: _compare(truth.only(ids), found, max_detections) for name, ids in truth.groups(group_by).items()}
+    groups = {
+        name: _compare(dataset.subset(places), found, max_detections)
+        for name, places in _groups(dataset, group_by).items()
+    }
     return replace(report, groups=groups)
 
 
-def _compare(truth: GroundTruth, found: Sequence[Entry], max_detections: int) -> Report:
-    """The report on the images of `truth`; results on others do not count."""
-    images = set(truth.images.values())
-    found = [entry for entry in found if entry.image in images]
+def _places(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
+    """The numbers of the images with these ids."""
+    numbers = dataset.records.numbers()
+    unknown = [image_id for image_id in image_ids if image_id not in numbers]
+    if unknown:
+        raise DataError(f"{dataset.path}: expected ids of its images, found {unknown[0]!r} in image_ids")
+    return [numbers[image_id] for image_id in image_ids]
+
+
+def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
+    """The numbers of the images by their value of a field, sorted by it."""
+    found: dict[str, list[int]] = {}
+    for number, record in enumerate(dataset.records):
+        fields = {"height": record.height, "width": record.width, **record.fields}
+        if key not in fields:
+            raise DataError(
+                f"{dataset.path}: image {record.image_id!r} has no field {key!r} to group by, found {', '.join(fields)}"
+            )
+        found.setdefault(str(fields[key]), []).append(number)
+    return dict(sorted(found.items()))
+
+
+def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) -> Report:
+    """The report on all images of the data set; results on others do not count."""
+    annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
+    truth, found = _numbered(annotations, dataset), _numbered(results, dataset)
+    scene = _Scene(dataset.records.sizes_hw.tolist(), _names(dataset.categories), max_detections)
     compared: dict[str, tuple[Figures, list[float | None]]] = {}
-    skipped = list(truth.skipped)
-    if all(entry.box is not None for entry in found):
-        compared["boxes"] = _figures(truth, truth.entries, found, "bbox", max_detections)
-    masked = [entry for entry in truth.entries if entry.mask is not None]
-    if (masked or not truth.entries) and all(entry.mask is not None for entry in found):
-        compared["masks"] = _figures(truth, masked, found, "segm", max_detections)
-        skipped += [f"{e.where}: no segmentation, counts for boxes only" for e in truth.entries if e.mask is None]
-    pointed = [label for label, names in enumerate(truth.keypoints) if names]
-    if pointed and all(entry.keypoints is not None for entry in found if truth.keypoints[entry.label]):
-        compared["keypoints"] = _keypoint_figures(truth, pointed, found, max_detections)
+    skipped = list(dataset.problems)
+    if all(entry["bbox"] is not None for entry in found):
+        compared["boxes"] = _figures(scene, truth, found, "bbox")
+    masked = [entry for entry in truth if entry["segmentation"]]
+    if (masked or not truth) and all(entry["segmentation"] for entry in found):
+        compared["masks"] = _figures(scene, masked, found, "segm")
+        skipped += [
+            f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, counts for boxes only"
+            for e in annotations
+            if not e["segmentation"]
+        ]
+    sigmas = {label: oks_sigmas(c) for label, c in enumerate(dataset.categories) if c.keypoints}
+    if sigmas and all(entry["keypoints"] for entry in found if entry["category_id"] in sigmas):
+        compared["keypoints"] = _keypoint_figures(scene, truth, found, sigmas)
     figures = {kind: of_all for kind, (of_all, _) in compared.items()}
     by_class = {kind: of_each for kind, (_, of_each) in compared.items()}
     return Report(
@@ -171,27 +203,50 @@ def _compare(truth: GroundTruth, found: Sequence[Entry], max_detections: int) ->
         keypoints=figures.get("keypoints"),
         per_class={
             name: {"masks": None, "boxes": None, **{kind: of_each[label] for kind, of_each in by_class.items()}}
-            for label, name in enumerate(truth.names)
+            for label, name in enumerate(scene.names)
         },
-        images=len(truth.images),
-        objects=sum(not entry.crowd for entry in truth.entries),
+        images=len(dataset),
+        objects=sum(not entry["iscrowd"] for entry in truth),
         detections=len(found),
         max_detections=max_detections,
         skipped=tuple(skipped),
-        oks_sigmas={truth.names[k]: truth.sigmas[k] for k in pointed if "keypoints" in compared},
+        oks_sigmas={scene.names[k]: spreads for k, spreads in sigmas.items() if "keypoints" in compared},
     )
 
 
+def _numbered(entries: Iterable[Entry], dataset: Dataset) -> list[Entry]:
+    """Those on images of the data set, with numbers for ids: hotcoco takes no words and no negative numbers."""
+    images = dataset.records.numbers()
+    labels = {category.id: label for label, category in enumerate(dataset.categories)}
+    kept = [entry for entry in entries if entry["image_id"] in images]
+    return [
+        {**entry, "id": i, "image_id": images[entry["image_id"]], "category_id": labels[entry["category_id"]]}
+        for i, entry in enumerate(kept, start=1)
+    ]
+
+
+def _names(categories: Sequence[Category]) -> list[str]:
+    """A name for each class; where two have one name, the id tells them apart."""
+    names: list[str] = []
+    for category in categories:
+        names.append(f"{category.name} (id {category.id})" if category.name in names else category.name)
+    return names
+
+
+class _Scene(NamedTuple):
+    """The heights and widths of the images, the names of the classes, and how many detections of an image count."""
+
+    sizes: list[list[int]]
+    names: list[str]
+    limit: int
+
+
 def _figures(
-    truth: GroundTruth,
-    annotations: Sequence[Entry],
-    found: Sequence[Entry],
-    kind: Literal["segm", "bbox"],
-    max_detections: int,
+    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
 ) -> tuple[Figures, list[float | None]]:
     """The figures over all classes, and the AP of each class."""
-    limits = sorted({min(limit, max_detections) for limit in (1, 10, _STANDARD, max_detections)})
-    evaluator = _evaluator(truth, annotations, found, kind)
+    limits = sorted({min(limit, scene.limit) for limit in (1, 10, _STANDARD, scene.limit)})
+    evaluator = _evaluator(scene, truth, found, kind)
     evaluator.params.max_dets = limits
     precision, recall = _sums(evaluator)
     areas = {"s": 1, "m": 2, "l": 3}
@@ -201,24 +256,24 @@ def _figures(
         "AP75": _mean(precision[5, :, :, 0, -1]),
         **{f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in areas.items()},
         **{
-            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, max_detections))])
-            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, max_detections)})
+            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, scene.limit))])
+            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, scene.limit)})
         },
         **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
     }
-    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(truth.names))]
+    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(scene.names))]
 
 
 def _keypoint_figures(
-    truth: GroundTruth, labels: Sequence[int], found: Sequence[Entry], max_detections: int
+    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], sigmas: Mapping[int, Sequence[float]]
 ) -> tuple[Figures, list[float | None]]:
-    """The figures over the classes `labels`, those with keypoints, and the AP of each class."""
+    """The figures over the classes with keypoints, whose spreads are `sigmas`, and the AP of each class."""
     precisions, recalls = [], []
-    for label in labels:  # one by one: each may have its own number of keypoints and spreads
-        annotations, results = ([e for e in entries if e.label == label] for entries in (truth.entries, found))
-        evaluator = _evaluator(truth, annotations, results, "keypoints")
-        evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, max_detections)]
-        evaluator.params.kpt_oks_sigmas = list(truth.sigmas[label])
+    for label, spreads in sigmas.items():  # one by one: each may have its own number of keypoints
+        own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
+        evaluator = _evaluator(scene, own, results, "keypoints")
+        evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, scene.limit)]
+        evaluator.params.kpt_oks_sigmas = list(spreads)
         evaluator.params.cat_ids = [label]
         precision, recall = _sums(evaluator)
         precisions.append(precision[:, :, :, :, 0])
@@ -229,25 +284,21 @@ def _keypoint_figures(
         figures[name] = _mean(values[..., 0])
         figures[f"{name}50"], figures[f"{name}75"] = _mean(values[0, ..., 0]), _mean(values[5, ..., 0])
         figures[f"{name}m"], figures[f"{name}l"] = _mean(values[..., 1]), _mean(values[..., 2])
-    by_label = dict(zip(labels, np.moveaxis(precision[..., 0], 2, 0), strict=True))
-    return figures, [_mean(by_label[k]) if k in by_label else None for k in range(len(truth.names))]
+    by_label = {label: _mean(of_one[..., 0]) for label, of_one in zip(sigmas, precisions, strict=True)}
+    return figures, [by_label.get(label) for label in range(len(scene.names))]
 
 
-def _evaluator(truth: GroundTruth, annotations: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
+def _evaluator(scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
     dataset = COCO(
         {
-            # Positions serve as ids: hotcoco takes no text and no negative numbers.
-            "images": [
-                {"id": i, "height": truth.sizes[i][0], "width": truth.sizes[i][1]} for i in truth.images.values()
-            ],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(truth.names)],
-            "annotations": [
-                {**_to_coco(entry, kind), "bbox": entry.box, "id": i, "area": entry.area, "iscrowd": int(entry.crowd)}
-                for i, entry in enumerate(annotations, start=1)
-            ],
+            "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(scene.names)],
+            "annotations": list(truth),
         }
     )
-    return COCOeval(dataset, dataset.load_res([{**_to_coco(e, kind), "score": e.score} for e in found]), kind)
+    # Only what is compared: with a box beside the mask or the keypoints, the area of a result would be the box's.
+    keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
+    return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
 
 
 def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
@@ -257,19 +308,6 @@ def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
     sums = evaluator.eval
     assert sums is not None
     return sums["precision"], sums["recall"]
-
-
-def _to_coco(entry: Entry, kind: _Kind) -> dict[str, Any]:
-    """Only what is compared: with a box beside the mask or the keypoints, the area of a result would be the box's."""
-    ids = {"image_id": entry.image, "category_id": entry.label}
-    if kind == "bbox":
-        assert entry.box is not None
-        return {**ids, "bbox": list(entry.box)}
-    if kind == "segm":
-        assert entry.mask is not None
-        return {**ids, "segmentation": entry.mask.to_coco()}
-    assert entry.keypoints is not None
-    return {**ids, "keypoints": entry.keypoints.reshape(-1).tolist()}
 
 
 def _mean(values: np.ndarray) -> float | None:

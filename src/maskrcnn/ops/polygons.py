@@ -62,5 +62,5 @@ def polygons_to_crop(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> 
 def polygon_area(points: np.ndarray) -> float:
     """The area in square pixels that an (n, 2) polygon encloses (shoelace formula); orientation does not matter."""
     x, y = np.asarray(points, dtype=np.float64).T
-    x, y = x - x[0], y - y[0]  # near the origin products lose less precision
-    return float(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+    x, y = x - x[0], y - y[0]  # near the origin products lose less precision, and the edge back to it adds nothing
+    return float(abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2)

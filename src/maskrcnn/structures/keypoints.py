@@ -1,14 +1,15 @@
-"""Keypoints as COCO files hold them, and what their names tell. Legend: K keypoints of a category."""
+"""Keypoints as annotation files hold them, and what their names tell. Legend: K keypoints of a category."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
 from maskrcnn.errors import DataError
+from maskrcnn.structures.values import short
 
 # COCO files give keypoints as indices of pixels, and the centre of pixel 0 lies at 0.5 in the continuous frame.
 # Added when a file is read and taken off when one is written, as Detectron2 does.
@@ -16,21 +17,14 @@ PIXEL_CENTRE = 0.5
 
 Side = Literal["left", "right", "middle"]
 
+# The keypoints of COCO's persons, in the order of its files.
+_NAMES = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
+    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+)
+COCO_KEYPOINTS = tuple(_NAMES.split())
+
 _FAR = 1e9  # pixels; no keypoint lies there
-
-
-def keypoint_names(category: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the keypoints of a category of a COCO file; empty when it has none.
-
-    Raises:
-        DataError: they are not a list of words.
-    """
-    names = category.get("keypoints") or []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(
-            f"category {category.get('name')}: expected keypoints as a list of names, found {_short(names)}"
-        )
-    return tuple(names)
 
 
 def read_keypoints(values: Any, count: int) -> np.ndarray:
@@ -44,31 +38,31 @@ def read_keypoints(values: Any, count: int) -> np.ndarray:
         DataError: there are more or fewer, or one of them is not a finite number.
     """
     if not isinstance(values, list | tuple) or len(values) != 3 * count:
-        found = f"{len(values)} values" if isinstance(values, list | tuple) else _short(values)
+        found = f"{len(values)} values" if isinstance(values, list | tuple) else short(values)
         raise DataError(
             f"expected keypoints as {3 * count} numbers, three for each of the {count} that the category names, "
             f"found {found}"
         )
     if not all(isinstance(value, int | float) and abs(value) < _FAR for value in values):
-        raise DataError(f"expected keypoints as finite numbers, found {_short(values)}")
+        raise DataError(f"expected keypoints as finite numbers, found {short(values)}")
     return np.array(values, dtype=np.float64).reshape(count, 3)
 
 
-def read_labelled(annotation: Mapping[str, Any], count: int) -> np.ndarray:
-    """(K, 3) float64 x, y, visibility of a COCO annotation, zeros where nothing is labelled.
+def read_labelled(values: Any, count: int) -> np.ndarray:
+    """(K, 3) float64 x, y, visibility of an annotated object, as its file gives them; zeros where nothing is labelled.
 
-    Visibility is 0 for not labelled, 1 for hidden and 2 for visible. Without `keypoints`, or with a `num_keypoints`
-    of 0, nothing is.
+    Visibility is 0 for not labelled, 1 for hidden and 2 for visible.
 
     Args:
+        values: 3 K numbers; None or an empty list where nothing is labelled.
         count: K.
 
     Raises:
         DataError: as `read_keypoints`, or a visibility that is none.
     """
-    if not annotation.get("keypoints") or annotation.get("num_keypoints") == 0:
+    if not values:
         return np.zeros((count, 3))
-    points = read_keypoints(annotation["keypoints"], count)
+    points = read_keypoints(values, count)
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         raise DataError(
             "expected every third number of keypoints as a visibility, 0 not labelled, 1 hidden or 2 visible, "
@@ -116,8 +110,3 @@ def swap_sides(keypoints: np.ndarray, names: Sequence[Sequence[str]]) -> np.ndar
         for left, right in flip_pairs(own):
             row[[left, right]] = right, left
     return np.take_along_axis(keypoints, order[..., None], axis=1)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -20,6 +20,7 @@ from maskrcnn.ops.rle import (
     runs_from_column_spans,
     to_box,
 )
+from maskrcnn.structures.values import short
 
 _MOST_PIXELS = 1 << 39  # what the numbers of the string hold
 
@@ -52,7 +53,7 @@ class RLE:
             height, width = segmentation["size"]
             return cls((int(height), int(width)), segmentation["counts"].encode("ascii"))
         if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
-            raise DataError(f"expected a run-length mask with 'size' and 'counts', found {_short(segmentation)}")
+            raise DataError(f"expected a run-length mask with 'size' and 'counts', found {short(segmentation)}")
         size = _read_size(segmentation["size"])
         pixels = size[0] * size[1]
         counts = segmentation["counts"]
@@ -60,7 +61,7 @@ class RLE:
             try:
                 counts = counts.encode("ascii")
             except UnicodeEncodeError:
-                raise DataError(f"run-length string: expected ASCII characters, found {_short(counts)}") from None
+                raise DataError(f"run-length string: expected ASCII characters, found {short(counts)}") from None
         if isinstance(counts, bytes):
             runs = decode_runs(counts)
         else:
@@ -242,10 +243,10 @@ def _read_size(size: Any) -> tuple[int, int]:
     try:
         height, width = size
     except (TypeError, ValueError):
-        raise DataError(f"expected 'size' as [height, width], found {_short(size)}") from None
+        raise DataError(f"expected 'size' as [height, width], found {short(size)}") from None
     for side in (height, width):
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
-            raise DataError(f"expected 'size' as two integers of 1 or more, found {_short(size)}")
+            raise DataError(f"expected 'size' as two integers of 1 or more, found {short(size)}")
     height, width = int(height), int(width)
     if height * width > _MOST_PIXELS:
         raise DataError(f"expected 'size' of up to {_MOST_PIXELS} pixels, found {height} x {width}")
@@ -255,18 +256,13 @@ def _read_size(size: Any) -> tuple[int, int]:
 def _read_list(counts: Any, pixels: int) -> np.ndarray:
     """Run lengths given as a list: integers from 0 to `pixels`."""
     if not isinstance(counts, list | tuple | np.ndarray):
-        raise DataError(f"expected 'counts' as a string or a list of integers, found {_short(counts)}")
+        raise DataError(f"expected 'counts' as a string or a list of integers, found {short(counts)}")
     try:
         runs = np.asarray(counts)
     except (ValueError, OverflowError):  # lists of different lengths inside
-        raise DataError(f"expected 'counts' as a flat list of integers, found {_short(counts)}") from None
+        raise DataError(f"expected 'counts' as a flat list of integers, found {short(counts)}") from None
     if runs.ndim != 1 or (runs.dtype.kind not in "iu" and runs.size):
-        raise DataError(f"expected 'counts' as a flat list of integers, found {_short(counts)}")
+        raise DataError(f"expected 'counts' as a flat list of integers, found {short(counts)}")
     if runs.size and (int(runs.min()) < 0 or int(runs.max()) > pixels):
         raise DataError(f"expected runs from 0 to {pixels} pixels, found {int(runs.min())} to {int(runs.max())}")
     return runs.astype(np.int64)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

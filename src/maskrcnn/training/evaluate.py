@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import Category
-from maskrcnn.data.coco import CocoDataset, find_json, load_coco, read_json
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
-from maskrcnn.evaluation.inputs import GroundTruth, read_ground_truth
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
 
 
 def evaluate(
     model: Predictor | Path | str,
-    data: CocoDataset | Path | str,
+    data: Dataset | Path | str,
     *,
     max_detections: int | None = None,
     results_out: Path | None = None,
@@ -36,7 +36,7 @@ def evaluate(
 
     Args:
         model: a predictor or a model file.
-        data: a data set, a COCO JSON, or a folder that holds one.
+        data: a data set, its annotation file, or the folder that holds it.
         max_detections: detections an image, in prediction and in the figures; the model's own by default.
         results_out: also writes the COCO results there.
         limit: only the first so many images.
@@ -51,7 +51,7 @@ def evaluate(
         WeightsError: the model file cannot be opened.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
-    dataset, truth = (data, None) if isinstance(data, CocoDataset) else read_once(Path(data), strict=strict)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     if limit is not None:
         dataset = dataset.subset(range(min(limit, len(dataset))))
     check_categories(predictor.config.categories, dataset)
@@ -76,7 +76,7 @@ def evaluate(
         with atomic_write(results_out) as temporary:
             temporary.write_text(json.dumps(results))
     return evaluate_results(
-        truth or dataset.path,
+        dataset,
         results,
         max_detections=predictor.config.model.detect.max_detections,
         image_ids=image_ids,
@@ -84,22 +84,7 @@ def evaluate(
     )
 
 
-def read_once(path: Path, *, strict: bool = False) -> tuple[CocoDataset, GroundTruth]:
-    """A data set and its annotations as evaluation takes them, from one reading of the file.
-
-    Args:
-        path: a COCO JSON, or a folder that holds one.
-        strict: as `load_coco` takes it.
-
-    Raises:
-        DataError: the data set is unusable.
-    """
-    path = find_json(path)
-    content = read_json(path)
-    return load_coco(path, strict=strict, content=content), read_ground_truth(content, str(path))
-
-
-def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> None:
+def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:
     """Raises DataError unless the data set has just the categories that the model was trained on.
 
     Keypoints may be missing at either side; where both name them, they must be the same in the same order.
@@ -122,6 +107,6 @@ def check_categories(categories: tuple[Category, ...], dataset: CocoDataset) -> 
             )
 
 
-def _words(categories: set[tuple[int, str]]) -> str:
-    listed = [f"{name} (id {number})" for number, name in sorted(categories)]
+def _words(categories: set[tuple[int | str, str]]) -> str:
+    listed = [f"{name} (id {number})" for number, name in sorted(categories, key=str)]
     return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

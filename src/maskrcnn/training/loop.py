@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from maskrcnn.config import Config, differing_settings
-from maskrcnn.data.coco import CocoDataset, load_coco
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch, training_batches
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
@@ -21,6 +21,7 @@ from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, resolve_precision
 from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import check_categories, evaluate
@@ -70,7 +71,7 @@ def train(
 
     Args:
         config: classes and category names are taken from the data set.
-        data, val: a COCO JSON, or a folder that holds one.
+        data, val: an annotation file of any format, or the folder that holds it.
         weights: what to begin from: any detector that `maskrcnn.load` opens, which brings the model and image settings
             that `config` leaves at their defaults, or ImageNet backbone weights (file or name).
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
@@ -144,7 +145,7 @@ class _Run:
     optimiser: torch.optim.Optimizer
     device: torch.device
     out: Path
-    validation: CocoDataset | None
+    validation: Dataset | None
     progress: Progress
     origin: str
     step: int
@@ -228,8 +229,8 @@ class _Run:
 
 def _read_data(
     config: Config, data: Path | str, val: Path | str | None, strict: bool, limit: int | None
-) -> tuple[CocoDataset, CocoDataset | None, Config]:
-    dataset = load_coco(Path(data), strict=strict)
+) -> tuple[Dataset, Dataset | None, Config]:
+    dataset = read_dataset(data, strict=strict)
     if limit is not None:
         dataset = dataset.subset(range(min(limit, len(dataset))))
     if len(dataset) == 0:
@@ -241,7 +242,7 @@ def _read_data(
     if model.keypoint_head is not None:
         model = replace(model, keypoint_head=replace(model.keypoint_head, num_keypoints=_keypoint_count(dataset)))
     config = replace(config, model=model, conventions=conventions, categories=dataset.categories)
-    validation = load_coco(Path(val), strict=strict) if val is not None else None
+    validation = read_dataset(val, strict=strict) if val is not None else None
     if validation is not None:
         check_categories(config.categories, validation)
         if model.keypoint_head is not None:
@@ -249,15 +250,21 @@ def _read_data(
     return dataset, validation, config
 
 
-def _keypoint_count(dataset: CocoDataset) -> int:
+def _keypoint_count(dataset: Dataset) -> int:
     """How many keypoints an object of the data set has, for a model that has model.keypoint_head."""
-    count = max((len(category.keypoints) for category in dataset.categories), default=0)
-    if count == 0:
+    counts = {len(category.keypoints): category.name for category in dataset.categories if category.keypoints}
+    if not counts:
         raise DataError(
             f"{dataset.path}: model.keypoint_head needs keypoints, and no category names any; use annotations with "
             "keypoints (COCO's person_keypoints_*.json) or a preset without them"
         )
-    return count
+    if len(counts) > 1:
+        listed = " and ".join(f"{count} of {name}" for count, name in counts.items())
+        raise DataError(
+            f"{dataset.path}: expected as many keypoints in every category that has some, found {listed}; the network "
+            "gives every class the same number"
+        )
+    return next(iter(counts))
 
 
 def _due(step: int, every: int, last: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from maskrcnn.config import Category, Config
+from maskrcnn.structures.keypoints import COCO_KEYPOINTS
 
 LAST_ID = 90  # ids run from 1 to it; ten of them have no category
 
@@ -90,17 +91,13 @@ _NAMES = {
     89: "hair drier",
     90: "toothbrush",
 }
-_KEYPOINTS = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-)
 _LIMBS = "16-14 14-12 17-15 15-13 12-13 6-12 7-13 6-7 6-8 7-9 8-10 9-11 2-3 1-2 1-3 2-4 3-5 4-6 5-7"  # numbered from 1
 
 COCO = tuple(Category(number, name) for number, name in _NAMES.items())
 COCO_PERSON = Category(
     1,
     "person",
-    tuple(_KEYPOINTS.split()),
+    COCO_KEYPOINTS,
     tuple((int(a) - 1, int(b) - 1) for a, b in (limb.split("-") for limb in _LIMBS.split())),
 )
 

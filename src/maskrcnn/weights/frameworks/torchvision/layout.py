@@ -23,7 +23,7 @@ def class_rows(config: Config) -> tuple[list[int], list[int]]:
     used = list(range(1, config.model.num_classes + 1))
     extra = config.conventions.detections.unused_classes
     if extra:
-        used = [category.id for category in config.categories]
+        used = [category.id for category in config.categories if isinstance(category.id, int)]
     rows = range(1, config.model.num_classes + extra + 1)
     return used, sorted(set(rows) - set(used))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import data as torch_data
 
-from maskrcnn.data.coco import CocoDataset, load_coco
-from maskrcnn.data.records import PackedBytes, Record, Records, ids_of, pack_ids
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.records import PackedBytes, Record, Records, as_numpy, pack_ids
 from small_data import small_coco
 
 RECORDS = [Record(7, Path("a/é.jpg"), 20, 30, 0, 2), Record("street", Path("/b.png"), 5, 6, 2, 0)]
@@ -35,7 +36,7 @@ def test_records_come_out_as_they_went_in() -> None:
 
 @pytest.mark.parametrize("ids", [[], [3, -1, 2**62], [1 << 63], [1, "a"]])
 def test_ids_come_out_as_they_went_in(ids: list[int | str]) -> None:
-    assert ids_of(pack_ids(ids)).tolist() == ids
+    assert as_numpy(pack_ids(ids)).tolist() == ids
     assert isinstance(pack_ids(ids), torch.Tensor) == all(isinstance(i, int) and i < 1 << 63 for i in ids)
 
 
@@ -60,24 +61,24 @@ def many(folder: Path, count: int) -> Path:
 
 
 def test_a_copy_says_the_same(tmp_path: Path) -> None:
-    dataset = load_coco(many(tmp_path, 40))
-    again: CocoDataset = pickle.loads(pickle.dumps(dataset))
+    dataset = read_dataset(many(tmp_path, 40))
+    again: Dataset = pickle.loads(pickle.dumps(dataset))
     assert list(again.records) == list(dataset.records)
-    assert again.rle(3, 1) == dataset.rle(3, 1)
+    assert again.annotations(3).rle(1) == dataset.annotations(3).rle(1)
     np.testing.assert_array_equal(again.annotations(3).boxes, dataset.annotations(3).boxes)
 
 
-class OwnMemory(Dataset[int]):
+class OwnMemory(torch_data.Dataset[int]):
     """Bytes that the process has to itself after it read everything."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, index: int) -> int:
         for i, record in enumerate(self.dataset.records):
             self.dataset.annotations(i)
             for number in range(record.count):
-                self.dataset._segmentations[record.first + number].sum()
+                self.dataset.segmentations[record.first + number].sum()
         gc.collect()
         lines = SHARES.read_text().splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
@@ -90,8 +91,10 @@ def test_workers_share_the_annotations(tmp_path: Path, start: str) -> None:
     """13 MB of annotations more, and no worker has more than a part of it to itself."""
     sizes = []
     for count in (5_000, 25_000):
-        dataset = load_coco(many(tmp_path, count))
-        assert dataset._segmentations._bytes.nbytes > 600 * count
-        loader = DataLoader(OwnMemory(dataset), None, sampler=range(2), num_workers=2, multiprocessing_context=start)
+        dataset = read_dataset(many(tmp_path, count))
+        assert dataset.segmentations._bytes.nbytes > 600 * count
+        loader = torch_data.DataLoader(
+            OwnMemory(dataset), None, sampler=range(2), num_workers=2, multiprocessing_context=start
+        )
         sizes.append(max(loader))
     assert sizes[1] - sizes[0] < 6e6, sizes

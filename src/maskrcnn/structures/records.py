@@ -1,14 +1,16 @@
-"""The images of a data set, in flat arrays however many there are.
+"""The images of a data set in flat arrays, however many there are.
 
-What is here and in `coco.py` lies in torch tensors: forked worker processes share the pages, because nothing writes to
-them, not even a reference count; spawned ones are handed the same memory instead of a copy.
+The arrays here and in `dataset.py` are torch tensors. Forked worker processes share their pages, because nothing writes
+to them, not even a reference count. Spawned processes receive the same memory instead of a copy.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -22,10 +24,11 @@ class Record:
     """One image of a data set.
 
     Attributes:
-        image_id: as in the JSON.
-        path: of the image file.
-        height, width: pixels, as the JSON says.
-        first, count: its annotations' place in the data set's arrays.
+        image_id: as in the annotation file.
+        path: the image file.
+        height, width: pixels, as the annotation file says.
+        first, count: where its annotations stand in the arrays of the data set.
+        fields: what else the annotation file says about the image, as JSON types.
     """
 
     image_id: int | str
@@ -34,6 +37,12 @@ class Record:
     width: int
     first: int
     count: int
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
 
 
 class Records(Sequence[Record]):
@@ -43,6 +52,7 @@ class Records(Sequence[Record]):
         given = list(records)
         self._ids = pack_ids([record.image_id for record in given])
         self._paths = PackedBytes([os.fsencode(record.path) for record in given])
+        self._fields = PackedBytes([json.dumps(record.fields).encode() if record.fields else b"" for record in given])
         numbers = [(record.height, record.width, record.first, record.count) for record in given]
         self._numbers = torch.tensor(numbers, dtype=torch.int64).reshape(-1, 4)
 
@@ -59,10 +69,16 @@ class Records(Sequence[Record]):
         if isinstance(index, slice):
             return Records(self[i] for i in range(len(self))[index])
         index = range(len(self))[index]  # IndexError beyond the end, and negative numbers from it
-        image_id = ids_of(self._ids)[index]
+        image_id = as_numpy(self._ids)[index]
         path = Path(os.fsdecode(self._paths[index].tobytes()))
         height, width, first, count = self._numbers[index].tolist()
-        return Record(image_id if isinstance(image_id, str) else int(image_id), path, height, width, first, count)
+        fields = json.loads(self._fields[index].tobytes() or b"{}")
+        image_id = image_id if isinstance(image_id, str) else int(image_id)
+        return Record(image_id, path, height, width, first, count, fields)
+
+    def numbers(self) -> dict[int | str, int]:
+        """The number of each image by its id."""
+        return {image_id: number for number, image_id in enumerate(as_numpy(self._ids).tolist())}
 
     @property
     def sizes_hw(self) -> np.ndarray:
@@ -71,20 +87,25 @@ class Records(Sequence[Record]):
 
 
 class PackedBytes:
-    """Byte strings in one buffer; an integer gives one of them as a view, (n,) uint8."""
+    """Byte strings in one buffer. Each comes out as a view, (n,) uint8."""
 
     def __init__(self, strings: Sequence[bytes]) -> None:
-        joined = bytearray(b"".join(strings))
+        joined = bytearray().join(strings)
         self._ends = torch.tensor([0, *map(len, strings)], dtype=torch.int64).cumsum(0)
         self._bytes = torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.zeros(0, dtype=torch.uint8)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        start, end = self._ends[index : index + 2].tolist()
-        return self._bytes[start:end].numpy()
+        return self.between(index, index + 1)[0]
+
+    def between(self, first: int, end: int) -> list[np.ndarray]:
+        """The strings from number `first` to the one before `end`."""
+        ends = self._ends[first : end + 1].tolist()
+        strings = self._bytes[ends[0] : ends[-1]].numpy()
+        return [strings[start - ends[0] : stop - ends[0]] for start, stop in pairwise(ends)]
 
 
 def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
-    """(N,) int64 when all are whole numbers of 64 bits; else an array of objects, which processes do not share."""
+    """(N,) int64 where all ids are whole numbers of 64 bits; else an array of objects, which processes do not share."""
     if all(isinstance(number, int) and abs(number) < 1 << 63 for number in ids):
         return torch.tensor(ids, dtype=torch.int64)
     objects = np.empty(len(ids), dtype=object)
@@ -92,6 +113,6 @@ def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
     return objects
 
 
-def ids_of(packed: Tensor | np.ndarray) -> Any:
-    """The array of `pack_ids`, in numpy."""
+def as_numpy(packed: Tensor | np.ndarray) -> Any:
+    """A column of a data set in numpy, without a copy."""
     return packed.numpy() if isinstance(packed, Tensor) else packed

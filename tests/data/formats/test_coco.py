@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from maskrcnn.config import Category
-from maskrcnn.data.coco import load_coco
+from maskrcnn.data.formats import coco, read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.masks import RLE
 from small_data import small_coco, write_small
+from small_people import people_coco
 
 
 def write(folder: Path, content: Any) -> Path:
@@ -28,7 +29,7 @@ def write(folder: Path, content: Any) -> Path:
 def test_images_annotations_and_categories(tmp_path: Path) -> None:
     content, images = small_coco(3)
     path = write_small(tmp_path, "train", 3)
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert len(dataset) == 3
     assert dataset.problems == ()
     assert dataset.categories == (Category(3, "blue"), Category(7, "red"))
@@ -62,18 +63,19 @@ def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_p
     content["annotations"] = [
         {"id": i, "image_id": 1, "category_id": 7, "segmentation": kind} for i, kind in enumerate(kinds)
     ]
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     assert dataset.problems == ()
     for i in range(3):
-        np.testing.assert_array_equal(dataset.rle(0, i).dense(), dense.astype(bool))
-        bitmap, (x, y) = dataset.crop(0, i)
+        np.testing.assert_array_equal(dataset.annotations(0).rle(i).dense(), dense.astype(bool))
+        bitmap, (x, y) = dataset.annotations(0).rle(i).crop()
         np.testing.assert_array_equal(bitmap, dense[y : y + bitmap.shape[0], x : x + bitmap.shape[1]])
         assert bitmap.sum() == dense.sum()
-    for own, number in zip(dataset.crops(0, [2, 0]), (2, 0), strict=True):
-        np.testing.assert_array_equal(own[0], dataset.crop(0, number)[0])
-        assert own[1] == dataset.crop(0, number)[1]
+    found = dataset.annotations(0)
+    for own, number in zip(found.crops([2, 0]), (2, 0), strict=True):
+        np.testing.assert_array_equal(own[0], found.rle(number).crop()[0])
+        assert own[1] == found.rle(number).crop()[1]
     # The boxes were missing: they are the masks' own.
-    np.testing.assert_array_equal(dataset.annotations(0).boxes, [RLE((40, 50), dataset.rle(0, 0).counts).box] * 3)
+    np.testing.assert_array_equal(found.boxes, [RLE((40, 50), found.rle(0).counts).box] * 3)
 
 
 def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> None:
@@ -82,18 +84,18 @@ def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> 
         {"id": "a", "image_id": 1, "category_id": 3, "bbox": [2, 3, 10, 5]},
         {"id": "b", "image_id": 1, "category_id": 3, "iscrowd": 1, "bbox": [0, 0, 80, 64], "segmentation": []},
     ]
-    dataset = load_coco(write(tmp_path, content))
+    dataset = read_dataset(write(tmp_path, content))
     found = dataset.annotations(0)
     assert found.crowd.tolist() == [False, True]
     assert found.has_mask.tolist() == [False, False]
     assert len(dataset.annotations(1).labels) == 0
-    bitmap, origin = dataset.crop(0, 0)
+    bitmap, origin = found.rle(0).crop()
     assert (bitmap.shape, origin, int(bitmap.sum())) == ((5, 10), (2, 3), 50)
-    assert [crop[0].shape for crop in dataset.crops(0, [0])] == [(0, 0)]  # nothing to learn a mask from
+    assert [crop[0].shape for crop in found.crops([0])] == [(0, 0)]  # nothing to learn a mask from
     assert len(dataset.instances(0)) == 1
     content["images"][0]["id"] = content["annotations"][0]["image_id"] = "street"
     content["annotations"].pop()
-    assert load_coco(write(tmp_path, content)).records[0].image_id == "street"
+    assert read_dataset(write(tmp_path, content)).records[0].image_id == "street"
 
 
 def test_cocos_own_folders(tmp_path: Path) -> None:
@@ -102,21 +104,21 @@ def test_cocos_own_folders(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "flat" / "val2017").rename(tmp_path / "val2017")
     path = written.rename(tmp_path / "annotations" / "instances_val2017.json")
-    assert load_coco(path).records[0].path.parent == tmp_path / "val2017"
+    assert read_dataset(path).records[0].path.parent == tmp_path / "val2017"
 
 
 def test_folders(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
-    assert load_coco(tmp_path).path == path
+    assert read_dataset(tmp_path).path == path
     (tmp_path / "val.json").write_text(path.read_text())
     with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found train.json, val.json"):
-        load_coco(tmp_path)
+        read_dataset(tmp_path)
     (tmp_path / "annotations.json").write_text(path.read_text())
-    assert load_coco(tmp_path).path.name == "annotations.json"
+    assert read_dataset(tmp_path).path.name == "annotations.json"
     (tmp_path / "train").rename(tmp_path / "images")
-    assert load_coco(path).read(0).shape == (64, 80, 3)
+    assert read_dataset(path).read(0).shape == (64, 80, 3)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    assert load_coco(path, tmp_path / "elsewhere").read(0).shape == (64, 80, 3)
+    assert read_dataset(path, tmp_path / "elsewhere").read(0).shape == (64, 80, 3)
 
 
 @pytest.mark.parametrize(
@@ -131,21 +133,21 @@ def test_folders(tmp_path: Path) -> None:
 )
 def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> None:
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(write(tmp_path, content))
+        read_dataset(write(tmp_path, content))
     assert "train.json" in str(caught.value)
 
 
 def test_an_image_in_the_place_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match=r"a.jpg: expected a COCO JSON or a folder .* no text"):
-        load_coco(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a.jpg: expected a data set .*COCO JSON, or a folder with one; found none"):
+        read_dataset(tmp_path / "a.jpg")
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json: no such file"):
-        load_coco(tmp_path / "none.json")
+        read_dataset(tmp_path / "none.json")
     with pytest.raises(DataError, match="found none"):
-        load_coco(tmp_path)
+        read_dataset(tmp_path)
 
 
 def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -163,16 +165,27 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "two points": (change("segmentation", [[1, 1, 5, 5]]), r"at least 3 points, found 4 numbers"),
     "odd numbers": (change("segmentation", [[1, 1, 5, 5, 9, 9, 3]]), r"at least 3 points, found 7 numbers"),
     "not numbers": (change("segmentation", [["a", "b"]]), r"expected polygons as lists of numbers"),
-    "no list": (change("segmentation", "mask"), r"expected polygons or RLE"),
+    "no list": (change("segmentation", "mask"), r"expected segmentation as polygons or run lengths"),
     "nan": (change("segmentation", [[1, 1, float("nan"), 5, 9, 9]]), r"not a finite number"),
     "no area": (change("segmentation", [[1, 1, 5, 5, 9, 9]]), r"the polygon has no area"),
-    "rle size": (change("segmentation", {"size": [10, 10], "counts": [0, 100]}), r"RLE is of an image of .*\(10, 10\)"),
+    "rle size": (
+        change("segmentation", {"size": [10, 10], "counts": [0, 100]}),
+        r"the mask is of height, width \(10, 10\)",
+    ),
     "rle sum": (change("segmentation", {"size": [64, 80], "counts": [0, 100]}), r"5120 pixels .* found 100"),
-    "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the RLE has no area"),
+    "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the mask covers no pixel"),
     "rle string": (change("segmentation", {"size": [64, 80], "counts": "\x7f"}), r"run-length string"),
     "box numbers": (change("bbox", [1, 2, 3]), r"expected bbox as four finite numbers"),
     "box nan": (change("bbox", [1, 2, 3, float("inf")]), r"expected bbox as four finite numbers"),
-    "box outside": (change("bbox", [200, 2, 3, 3]), r"no area inside the image of 80 x 64"),
+    "box area": (change("bbox", [5, 2, 3, 0]), r"bbox \[5, 2, 3, 0\] has no area"),
+    "no object": (
+        lambda content: content["annotations"].__setitem__(0, 3),
+        r"expected annotations as objects, found 3",
+    ),
+    "only a box outside": (
+        lambda content: content["annotations"][0].update(bbox=[200, 2, 3, 3], segmentation=[]),
+        r"no area inside the image of 80 x 64",
+    ),
 }
 
 
@@ -183,11 +196,11 @@ def test_a_broken_annotation_is_skipped_and_named_or_refused(tmp_path: Path, nam
     breaks, words = BROKEN[name]
     breaks(content)
     path = write(tmp_path, content)
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     assert len(dataset.problems) == 1
     assert sum(record.count for record in dataset.records) == total - 1
     with pytest.raises(DataError, match=words) as caught:
-        load_coco(path, strict=True)
+        read_dataset(path, strict=True)
     assert str(caught.value) == dataset.problems[0]
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -196,23 +209,40 @@ def test_a_broken_annotation_is_skipped_and_named_or_refused(tmp_path: Path, nam
 def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     content, _ = small_coco(2)
     good = copy.deepcopy(content)
-    content["images"][0].pop("file_name")
     content["annotations"] = []
-    dataset = load_coco(write(tmp_path, content))
-    assert len(dataset) == 1
-    assert "expected images with id and file_name" in dataset.problems[0]
+    for broken, words in (
+        ({"file_name": "a.png", "height": 64, "width": 80}, "expected images with an id, found None for a.png"),
+        ({"id": 1, "file_name": "a.png", "height": 64}, "image 1: expected a positive integer height and width"),
+        (3, "expected images as objects, found 3"),
+    ):
+        content["images"][0] = broken
+        path = write(tmp_path, content)
+        dataset = read_dataset(path)
+        assert [record.image_id for record in dataset.records] == [2]
+        assert words in dataset.problems[0]
+        with pytest.raises(DataError, match=words):
+            read_dataset(path, strict=True)
     content["images"][1]["height"] = 0
-    with pytest.raises(DataError, match="none of the 2 image entries can be used"):
-        load_coco(write(tmp_path, content))
+    with pytest.raises(DataError, match=r"the data set is empty: none of its images can be used; first: .*found 3"):
+        read_dataset(write(tmp_path, content))
     content = copy.deepcopy(good)
     content["images"][1]["id"] = 1
     with pytest.raises(DataError, match="two images have id 1"):
-        load_coco(write(tmp_path, content))
-    for categories, words in (([], "no categories"), ([{"id": 1}], "integer id and a name")):
+        read_dataset(write(tmp_path, content))
+    for categories, words in (([], "no categories"), ([{"id": 1}], "an id and a name"), ([3], "as objects")):
         with pytest.raises(DataError, match=words):
-            load_coco(write(tmp_path, dict(good, categories=categories)))
+            read_dataset(write(tmp_path, dict(good, categories=categories)))
     with pytest.raises(DataError, match="two categories have id 7"):
-        load_coco(write(tmp_path, dict(good, categories=good["categories"][:1] * 2)))
+        read_dataset(write(tmp_path, dict(good, categories=good["categories"][:1] * 2)))
+
+
+def test_an_image_without_a_file_name_counts_and_cannot_be_read(tmp_path: Path) -> None:
+    content, _ = small_coco(2)
+    del content["images"][0]["file_name"]
+    dataset = read_dataset(write(tmp_path, content), strict=True)
+    assert len(dataset.annotations(0).labels) > 0
+    with pytest.raises(ImageError, match=r"no file_name.*: expected an image, found no such file"):
+        dataset.read(0)
 
 
 def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
@@ -222,12 +252,12 @@ def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
     content["annotations"] = []
     path.write_text(json.dumps(content))
     with pytest.raises(ImageError, match=r"expected 80 x 63 pixels as train.json says of image 1, found 80 x 64"):
-        load_coco(path).read(0)
+        read_dataset(path).read(0)
 
 
 def test_real_data_is_read_whole(shared: Path) -> None:
     for name, images, objects in (("nuclei/val", 74, 3123), ("coco/train", 150, 1293), ("person/val", 40, 137)):
-        dataset = load_coco(shared / "data" / f"{name}.json")
+        dataset = read_dataset(shared / "data" / f"{name}.json")
         assert len(dataset) == images
         assert dataset.problems == ()
         assert sum(record.count for record in dataset.records) == objects
@@ -236,10 +266,59 @@ def test_real_data_is_read_whole(shared: Path) -> None:
 def test_real_masks_equal_hotcoco(shared: Path) -> None:
     path = shared / "data" / "coco" / "val.json"
     content = json.loads(path.read_text())
-    dataset = load_coco(path)
+    dataset = read_dataset(path)
     by_id = {annotation["id"]: annotation for annotation in content["annotations"]}
     for i, record in enumerate(dataset.records[:20]):
         for j, number in enumerate(dataset.annotations(i).ids):
             rle = hotcoco.mask.frPyObjects(by_id[number]["segmentation"], record.height, record.width)
             dense = hotcoco.mask.decode(hotcoco.mask.merge(rle) if isinstance(rle, list) else rle)
-            np.testing.assert_array_equal(dataset.rle(i, j).dense(), dense.astype(bool))
+            np.testing.assert_array_equal(dataset.annotations(i).rle(j).dense(), dense.astype(bool))
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    content, _ = people_coco(3)
+    content["categories"].append({"id": "b", "name": "ball"})
+    content["categories"][0]["sigmas"] = [0.05] * 5
+    content["images"][1]["light"] = {"day": True}
+    mask = RLE.from_dense(np.pad(np.ones((5, 6), dtype=bool), ((3, 56), (4, 70))))
+    del content["annotations"][0]["area"]
+    content["annotations"] += [
+        {"id": "x", "image_id": 2, "category_id": "b", "segmentation": mask.to_coco(), "iscrowd": 1},
+        {"image_id": 0, "category_id": "b", "segmentation": [[1, 1, 9.5, 1, 9.5, 7], [20, 2, 30, 2, 30, 9]]},
+    ]
+    first = read_dataset(write(tmp_path, content), strict=True)
+    coco.write(first, tmp_path / "again.json")
+    second = read_dataset(tmp_path / "again.json", strict=True)
+    assert second.categories == first.categories
+    assert list(second.records) == list(first.records)
+    for i in range(len(first)):
+        before, after = first.annotations(i), second.annotations(i)
+        assert after.ids.tolist() == before.ids.tolist()
+        assert after.masks() == before.masks()
+        assert [p.tolist() for p in after.polygons(0)] == [p.tolist() for p in before.polygons(0)]
+        for name in ("annotated_boxes", "labels", "crowd", "kinds", "keypoints"):
+            np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    written = json.loads((tmp_path / "again.json").read_text())["annotations"]
+    assert written[0]["area"] == 31 * 55, "that of the box"
+    assert [entry["area"] for entry in written if entry["category_id"] == "b"][-1] == 30, "pixels of the mask"
+
+
+def test_real_data_is_written_as_it_was_read(shared: Path, tmp_path: Path) -> None:
+    """But for the order: annotations of one image side by side."""
+    path = shared / "data" / "person" / "val.json"
+    coco.write(read_dataset(path), tmp_path / "val.json")
+    original, written = json.loads(path.read_text()), json.loads((tmp_path / "val.json").read_text())
+    by_id = {entry["id"]: entry for entry in written["annotations"]}
+    assert len(by_id) == len(original["annotations"])
+    for entry in original["annotations"]:
+        assert {key: by_id[entry["id"]][key] for key in ("image_id", "category_id", "iscrowd", "num_keypoints")} == {
+            key: entry[key] for key in ("image_id", "category_id", "iscrowd", "num_keypoints")
+        }
+        for key in ("bbox", "area", "keypoints"):
+            np.testing.assert_allclose(by_id[entry["id"]][key], entry[key], rtol=1e-12)
+        mask = entry["segmentation"]
+        canonical = mask if isinstance(mask, list) else RLE.from_coco(mask).to_coco()
+        assert by_id[entry["id"]]["segmentation"] == canonical
+    assert [record.path.resolve() for record in read_dataset(tmp_path / "val.json").records] == [
+        record.path for record in read_dataset(path).records
+    ]

@@ -1,0 +1,210 @@
+"""Every format builds its data set through `DatasetBuilder`, which holds every rule about a broken annotation.
+
+Training and evaluation count the same objects. Where a rule has a choice, it is the one that gives the figures of the
+COCO API, and the object stays wherever its mask can be used:
+
+- An id is a whole number or a word. Two images or two categories of one id end the reading, because their annotations
+  cannot be told apart. The second annotation of an id is left out; an annotation without an id gets its number.
+- A box stays as it was annotated, also beyond the border of its image. Training takes the part inside the image, and
+  the tight box of the mask where no part is inside. Without a mask such an object is left out, as is every box that is
+  not four finite numbers or has no area. An object without a box gets the tight box of its mask.
+- A mask of another size than its image is left out, and so are run lengths and bitmaps that cover no pixel.
+- Polygons are left out where they enclose no area and cover no pixel. Polygons too small to cover the centre of any
+  pixel are objects to find.
+- An area that is not a finite number counts as not given: it is then that of the mask, or of the box without a mask.
+- Each category may name its own number of keypoints. Only training a keypoint head asks for the same number.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from maskrcnn.config import Category
+from maskrcnn.data.annotation import RawAnnotation, Size, box_of, mask_of
+from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.keypoints import read_labelled
+from maskrcnn.structures.records import PackedBytes, Record, Records, pack_ids
+from maskrcnn.structures.values import is_id, is_int, is_number, short
+
+
+class DatasetBuilder:
+    """Collects categories, images and annotations, in this order, checks them, and gives the data set.
+
+    Args:
+        path: the annotation file or folder, which every message begins with.
+        strict: raise at the first broken image or annotation, instead of leaving it out and naming it in
+            `Dataset.problems`.
+        keypoint_shift: added to x and y of every keypoint: `PIXEL_CENTRE` for a format that gives indices of pixels.
+    """
+
+    def __init__(self, path: Path, *, strict: bool = False, keypoint_shift: float = 0.0) -> None:
+        self.path = path
+        self.strict = strict
+        self.keypoint_shift = keypoint_shift
+        self._problems: list[str] = []
+        self._categories: dict[int | str, tuple[int, Category]] = {}
+        self._images: dict[int | str, tuple[int, Path, Size, Mapping[str, Any]]] = {}
+        self._offered = 0
+        self._seen: set[int | str] = set()
+        # One entry for each annotation that is kept.
+        self._ids: list[int | str] = []
+        self._rows = array("q")  # number of the image, number of the category
+        self._floats = array("d")  # x, y, width, height, area
+        self._crowd, self._kinds = bytearray(), bytearray()
+        self._contents: list[bytes] = []
+        self._keypoints: dict[int, np.ndarray] = {}
+
+    def problem(self, message: str) -> None:
+        """Notes what is left out and why; raises DataError when strict."""
+        if self.strict:
+            raise DataError(f"{self.path}: {message}")
+        self._problems.append(f"{self.path}: {message}")
+
+    def add_category(
+        self,
+        number: Any,
+        name: Any,
+        keypoints: Sequence[str] = (),
+        skeleton: Sequence[tuple[int, int]] = (),
+        sigmas: Sequence[float] = (),
+    ) -> None:
+        """Adds a class of objects.
+
+        Args:
+            number: its id.
+            keypoints: their names.
+            skeleton: limbs, pairs of 0-based positions among the keypoints.
+            sigmas: spread of each keypoint in OKS; empty for the defaults.
+
+        Raises:
+            DataError: the category cannot be used; without it labels would shift.
+        """
+        if not is_id(number) or not isinstance(name, str):
+            raise DataError(
+                f"{self.path}: expected categories with an id and a name, found id {short(number)}, name {short(name)}"
+            )
+        if number in self._categories:
+            raise DataError(f"{self.path}: two categories have id {short(number)}: give each its own")
+        try:
+            category = Category(number, name, tuple(keypoints), tuple(skeleton), tuple(sigmas))
+        except ConfigError as error:
+            raise DataError(f"{self.path}: {error}") from None
+        self._categories[number] = len(self._categories), category
+
+    def add_image(self, number: Any, path: Path, height: Any, width: Any, fields: Mapping[str, Any]) -> None:
+        """Adds an image, whose file is read only when somebody asks for it.
+
+        Args:
+            number: its id.
+            height, width: pixels.
+            fields: whatever else is known about it, as JSON types.
+
+        Raises:
+            DataError: another image has the same id, or `strict` and the entry is broken.
+        """
+        if not is_id(number):
+            self.problem(f"expected images with an id, found {short(number)} for {path.name}")
+        elif not (is_int(height) and height > 0 and is_int(width) and width > 0):
+            found = f"{short(height)}, {short(width)}"
+            self.problem(f"image {short(number)}: expected a positive integer height and width, found {found}")
+        elif number in self._images:
+            raise DataError(f"{self.path}: two images have id {short(number)}: annotations cannot be told apart")
+        else:
+            self._images[number] = len(self._images), path, (height, width), fields
+
+    def add_annotation(self, raw: RawAnnotation) -> None:
+        """Adds an annotation, or names it among the problems.
+
+        Raises:
+            DataError: `strict` and the annotation is broken.
+        """
+        self._offered += 1
+        number = raw.id if is_id(raw.id) else self._offered
+        try:
+            self._append(raw, number)
+        except DataError as error:
+            message = str(error)
+        else:
+            return
+        self.problem(f"annotation {short(number)} of image {short(raw.image_id)}: {message}")
+
+    def _append(self, raw: RawAnnotation, number: int | str) -> None:
+        if is_id(raw.id):
+            if raw.id in self._seen:
+                raise DataError("expected an id of its own, found it twice")
+            self._seen.add(raw.id)
+        if not is_id(raw.image_id) or raw.image_id not in self._images:
+            raise DataError("no image has this id")
+        if not is_id(raw.category_id) or raw.category_id not in self._categories:
+            raise DataError(f"no category has id {short(raw.category_id)}")
+        image, _, size, _ = self._images[raw.image_id]
+        label, category = self._categories[raw.category_id]
+        kind, content = mask_of(raw, size)
+        box = box_of(raw, kind, content, size)
+        if category.keypoints:
+            points = read_labelled(raw.keypoints, len(category.keypoints))
+            points[points[:, 2] > 0, :2] += self.keypoint_shift
+            self._keypoints[len(self._ids)] = points
+        self._ids.append(number)
+        self._rows.extend((image, label))
+        counted = raw.pixels if raw.pixels >= 0 else math.nan
+        self._floats.extend((*box, raw.area if is_number(raw.area) else counted))
+        self._crowd.append(raw.crowd)
+        self._kinds.append(kind)
+        self._contents.append(content)
+
+    def build(self) -> Dataset:
+        """The data set of everything that was added.
+
+        Raises:
+            DataError: there is no category, or no image that can be used.
+        """
+        if not self._categories:
+            raise DataError(f"{self.path}: no categories, expected at least one with id and name")
+        if not self._images:
+            why = (
+                f"none of its images can be used; first: {self._problems[0]}" if self._problems else "it has no images"
+            )
+            raise DataError(f"{self.path}: the data set is empty: {why}")
+        # The annotations of one image side by side, in the order in which they came.
+        images, added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
+        order = np.argsort(images, kind="stable")
+        counts = np.bincount(images, minlength=len(self._images))
+        firsts = np.cumsum(counts) - counts
+        records = Records(
+            Record(number, path, *size, first, count, fields)
+            for (number, (_, path, size, fields)), first, count in zip(
+                self._images.items(), firsts.tolist(), counts.tolist(), strict=True
+            )
+        )
+        # Labels are positions among the categories sorted by id, numbers before words.
+        ids = sorted(self._categories, key=lambda number: (isinstance(number, str), number))
+        label_of = np.empty(len(ids), dtype=np.int64)
+        label_of[[self._categories[number][0] for number in ids]] = np.arange(len(ids))
+        floats = torch.from_numpy(np.array(self._floats, dtype=np.float64).reshape(-1, 5)[order])
+        places = order.tolist()
+        columns = {
+            "ids": pack_ids([self._ids[i] for i in places]),
+            "annotated_boxes": floats[:, :4].contiguous(),
+            "labels": torch.from_numpy(label_of[added[order]]),
+            "crowd": torch.from_numpy(np.frombuffer(self._crowd, dtype=np.bool_)[order]),
+            "areas": floats[:, 4].contiguous(),
+            "kinds": torch.from_numpy(np.frombuffer(self._kinds, dtype=np.uint8)[order]),
+        }
+        categories = tuple(self._categories[number][1] for number in ids)
+        if most := max(len(category.keypoints) for category in categories):
+            keypoints = np.zeros((len(places), most, 3))
+            for row, place in zip(keypoints, places, strict=True):
+                points = self._keypoints.get(place, keypoints[:0, 0])
+                row[: len(points)] = points
+            columns["keypoints"] = torch.from_numpy(keypoints)
+        segmentations = PackedBytes([self._contents[i] for i in places])
+        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations)

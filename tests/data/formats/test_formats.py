@@ -1,0 +1,104 @@
+"""Finding the format of a data set, and a new format added as docs/architecture.md says."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from maskrcnn.config import Category
+from maskrcnn.data import formats
+from maskrcnn.data.annotation import RawAnnotation
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.errors import DataError
+from maskrcnn.evaluation.coco import evaluate_results
+from maskrcnn.files.images import image_size
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.evaluate import evaluate
+from maskrcnn.training.loop import train
+from small_data import random_predictor, small_coco, small_config, write_small
+
+
+class BoxTable:
+    """The toy format: a CSV with the columns file, label, x, y, width, height. A module of these names does as well."""
+
+    name = "box table"
+
+    def recognise(self, path: Path) -> bool:
+        return path.suffix == ".csv"
+
+    def read(self, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        builder = DatasetBuilder(path, strict=strict)
+        for label in {row["label"] for row in rows}:
+            builder.add_category(label, label)
+        folder = images or path.parent
+        for name in dict.fromkeys(row["file"] for row in rows):
+            builder.add_image(name, folder / name, *image_size(folder / name), {})
+        for row in rows:
+            box = [float(row[key]) for key in ("x", "y", "width", "height")]
+            builder.add_annotation(RawAnnotation(row["file"], row["label"], box=box))
+        return builder.build()
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small data set in the toy format, which is added to the formats."""
+    monkeypatch.setattr(formats, "FORMATS", (*formats.FORMATS, BoxTable()))
+    content, images = small_coco(4)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    path = tmp_path / "boxes.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "label", "x", "y", "width", "height"])
+        for entry in content["annotations"]:
+            writer.writerow([f"{entry['image_id'] - 1}.png", names[entry["category_id"]], *entry["bbox"]])
+    return path
+
+
+def test_a_new_format_is_read_trained_and_evaluated(table: Path, tmp_path: Path) -> None:
+    dataset = read_dataset(table, strict=True)
+    assert dataset.categories == (Category("blue", "blue"), Category("red", "red"))
+    assert len(dataset) == 4
+    summary = train(small_config(steps=2), table, val=table, out=tmp_path / "run")
+    assert summary.finished
+    assert summary.report is not None
+    assert evaluate(summary.model, dataset) == summary.report
+    found = [
+        {"image_id": record.image_id, "category_id": dataset.categories[label].id, "bbox": box, "score": 1.0}
+        for i, record in enumerate(dataset.records)
+        for label, box in zip(
+            dataset.annotations(i).labels, dataset.annotations(i).annotated_boxes.tolist(), strict=True
+        )
+    ]
+    assert evaluate_results(dataset, found).boxes["AP"] == pytest.approx(1)
+
+
+def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (table.parent / "notes.txt").write_text("nothing")
+    with pytest.raises(DataError, match=r"notes\.txt: .*formats COCO JSON, box table, .*found none of them"):
+        read_dataset(table.parent / "notes.txt")
+    with pytest.raises(
+        DataError, match=r"gone\.csv: no such file or folder, expected a data set \(COCO JSON, box table"
+    ):
+        read_dataset(table.parent / "gone.csv")
+    monkeypatch.setattr(formats, "FORMATS", (BoxTable(), BoxTable()))
+    with pytest.raises(DataError, match="found box table and box table"):
+        read_dataset(table)
+
+
+def test_a_json_of_another_name_is_recognised_by_how_it_begins(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 1)
+    assert len(read_dataset(path.rename(tmp_path / "annotations.coco"), tmp_path / "train")) == 1
+
+
+def test_a_model_is_evaluated_on_a_data_set_or_its_path(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "val", 2)
+    model = random_predictor()
+    assert evaluate(model, path) == evaluate(model, read_dataset(path))
