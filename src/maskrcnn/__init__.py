@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
         return import_module("maskrcnn.config.presets")
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
-        globals()[name] = value  # the next use does not come here
+        globals()[name] = value  # later uses do not call this function
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

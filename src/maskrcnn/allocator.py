@@ -1,4 +1,4 @@
-"""How the C library treats memory that was freed. Where it is another one than glibc nothing is done."""
+"""Settings of glibc's memory allocator. With another C library, these functions do nothing."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Freed memory is handed out again, instead of going back to the system in large pieces.
+    """Makes the process reuse freed memory instead of returning large pieces to the system.
 
-    The network's maps are large: each layer would ask for fresh pages, and the system clears every one of them, which
-    is a tenth of the time of a prediction on a CPU. The process then keeps its peak until it ends, so this is said by
-    programs and not by the library: every command of `maskrcnn` calls it first.
+    Feature maps are large. Without this, each layer gets new pages, which the system must clear: a tenth of the time of
+    a prediction on a CPU. The process then keeps its peak memory until it ends. So the library never calls this
+    function, but every command of `maskrcnn` calls it first.
     """
     _set(mmap_threshold=1 << 30, trim_threshold=(1 << 31) - 1)
 
 
 def return_freed_memory() -> None:
-    """Freed memory goes back to the system at once, but for pieces of less than 64 KB: the process then holds what it
-    asked for, to a few MB, and not what was held back by chance."""
+    """Makes the process return freed memory to the system at once, except pieces of less than 64 KB.
+
+    The memory of the process then equals what it uses, to a few MB.
+    """
     _set(mmap_threshold=1 << 16, trim_threshold=1 << 16)
 
 

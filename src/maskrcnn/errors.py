@@ -1,14 +1,14 @@
 """Every error that the package raises on purpose.
 
 A message states what was expected, what was found, where, and what to do. The command line prints
-it as one line and exits with code 2; any other exception is a defect of ours and keeps its traceback.
+it as one line and exits with code 2. Any other exception is a bug of the package and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class MaskRCNNError(Exception):
-    """Root of the tree: catch this to catch everything below."""
+    """Base class of all errors below."""
 
 
 class ConfigError(MaskRCNNError, ValueError):
@@ -28,8 +28,8 @@ class WeightsError(MaskRCNNError, ValueError):
 
 
 class TrainingError(MaskRCNNError, RuntimeError):
-    """Training cannot start, or cannot go on."""
+    """Training cannot start, or cannot continue."""
 
 
 class MissingPackageError(MaskRCNNError, ImportError):
-    """An optional package is needed for what was asked; the message holds the pip line."""
+    """An optional package is not installed; the message gives the pip command."""

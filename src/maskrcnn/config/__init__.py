@@ -1,8 +1,7 @@
-"""All settings as frozen dataclasses, validated when they are built. Imports neither torch nor any file.
+"""All settings as frozen dataclasses, validated when they are built. Nothing here imports torch or reads a file.
 
-Names follow the paper and the field. Lengths are pixels, of the network input unless a field says
-otherwise. Rules in which frameworks differ are `Conventions`, so that the model code never asks
-where a model comes from.
+Names follow the paper. Lengths are in pixels of the network input unless a field says otherwise. `Conventions` holds the
+rules in which frameworks differ, so that the model code never asks which framework a model comes from.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Config:
     image: ImageConfig = field(default_factory=ImageConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    conventions: Conventions = field(default_factory=Conventions)  # of the framework that a model comes from
+    conventions: Conventions = field(default_factory=Conventions)  # rules of the framework that a model comes from
     categories: tuple[Category, ...] = ()  # filled from the data set when training starts
 
     def __post_init__(self) -> None:
@@ -90,7 +89,7 @@ def _check_conventions(rules: Conventions, model: ModelConfig, image: ImageConfi
     )
     require(
         not rules.features.crop_and_resize or model.rois.op == "align",
-        f"conventions.features.crop_and_resize takes the place of RoIAlign: leave rois.op align, found {model.rois.op}",
+        f"conventions.features.crop_and_resize replaces RoIAlign: set rois.op align, found {model.rois.op}",
     )
     require(
         rules.boxes.end != "last_pixel" or not (points or model.keypoint_head is not None),
@@ -99,17 +98,17 @@ def _check_conventions(rules: Conventions, model: ModelConfig, image: ImageConfi
     )
     require(
         stages == 1 or len(rules.cascade.loss_weights) in (0, stages),
-        "conventions.cascade.loss_weights needs a number for each stage, one more than box_head.cascade_ious, "
-        f"found {len(rules.cascade.loss_weights)} and {stages - 1}",
+        f"conventions.cascade.loss_weights needs one number for each of the {stages} box stages "
+        f"(box_head.cascade_ious and the first), found {len(rules.cascade.loss_weights)}",
     )
     require(
         stages == 1 or not (points and rules.cascade.mask_head_per_stage),
-        "mask_head.point_rend is one head for all stages: set conventions.cascade.mask_head_per_stage False",
+        "mask_head.point_rend has one head for all stages: set conventions.cascade.mask_head_per_stage False",
     )
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
-    """The config as plain JSON types (tuples become lists when written)."""
+    """The config as nested dicts of plain JSON types. JSON writes its tuples as lists."""
     return asdict(config)
 
 
@@ -123,7 +122,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 
 
 def differing_settings(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Values that differ, by the name of the setting (`image.kernel`): of the first and of the second."""
+    """The settings that differ, by name (`image.scale`), each with its value in `one` and in `other`."""
 
     def flat(value: Any, path: str) -> dict[str, Any]:
         if not isinstance(value, dict):

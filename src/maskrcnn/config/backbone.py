@@ -10,24 +10,24 @@ from maskrcnn.config.rules import Norm, require, require_groups
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """ResNet or ResNeXt (He et al. 2016). The stages are the stem, 1, and res2 to res5."""
+    """ResNet or ResNeXt (He et al. 2016). Stage 1 is the stem; stages 2 to 5 are res2 to res5."""
 
-    # layers, as in ResNet-50; 10 has one block in each stage, for tests and the demo
+    # number of layers; 10 layers have one block in each stage, for tests and the demo
     depth: Literal[10, 18, 34, 50, 101, 152] = 50
     width: int = 64  # channels inside the blocks of res2; 64 in the literature
     stem_width: int | None = None  # channels of the stem; None: as many as `width`
     groups: int = 1  # groups of the 3x3 convolutions; 32 in ResNeXt 32x8d (Xie et al. 2017)
     # channels of the 3x3 convolutions in res2, all groups together; 256 in ResNeXt 32x8d; None: `width`
     bottleneck_width: int | None = None
-    # the first 1x1 convolution of a block has the stride, as in the original ResNet, not the 3x3
+    # the stride of a block lies in its first 1x1 convolution, as in the original ResNet, and not in its 3x3 convolution
     stride_in_1x1: bool = False
-    # frozen: neither statistics nor weights are trained; fixed: the statistics are not
+    # frozen: neither statistics nor weights are trained; fixed: only the weights are trained
     norm: Norm = "frozen_batch_norm"
     norm_eps: float = 1e-5  # added to the variance in the norms
-    frozen_stages: int = 2  # number of stages, from the stem on, that are not trained; 0 trains all
+    frozen_stages: int = 2  # number of stages that are not trained, counted from the stem; 0: none
     # stages with deformable 3x3 convolutions, for example 3 4 5 (Dai et al. 2017)
     deformable_stages: tuple[int, ...] = ()
-    # deformable convolutions have a learned weight for each sample (Zhu et al. 2019)
+    # deformable convolutions also learn a weight for each sample (Zhu et al. 2019)
     deformable_modulated: bool = False
 
     def __post_init__(self) -> None:
@@ -37,11 +37,11 @@ class ResNetConfig:
         require(
             self.depth >= 50 or (plain and not self.deformable_stages),
             "backbone.groups, bottleneck_width, stride_in_1x1 and deformable_stages belong to bottleneck blocks: "
-            f"leave them alone or set backbone.depth to 50 or more, found {self.depth}",
+            f"leave them at their defaults or set backbone.depth to 50 or more, found {self.depth}",
         )
         require(
             all(2 <= stage <= 5 for stage in self.deformable_stages),
-            f"backbone.deformable_stages are numbers of stages, 2..5, found {self.deformable_stages}",
+            f"backbone.deformable_stages must be numbers of stages in 2..5, found {self.deformable_stages}",
         )
         inner = self.width if self.bottleneck_width is None else self.bottleneck_width
         require(

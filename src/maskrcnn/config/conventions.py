@@ -1,8 +1,8 @@
-"""The rules in which frameworks differ, each with the value that every framework has.
+"""The rules in which frameworks differ, and the values that each framework has for them.
 
-None of them is a choice that a user has to make: a rule is here because a checkpoint gives the outputs of the framework
-that trained it only where the rule is followed. They hold in training as in prediction, and no part of the network asks
-which framework a model comes from. The text below a field explains it here and in the table of docs/conventions.md.
+Users need not choose any of them. A checkpoint gives the outputs of its framework only if the model follows the rules of
+that framework, in training as in prediction. No part of the network asks which framework a model comes from. The text
+below a field also stands in the table of docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ class PixelRules:
 
     kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
     """Kernel that resizes the image. antialias: a triangle filter that widens when the image shrinks, uint8 in and out.
-    pil: the same by PIL, which rounds a few values to another grey level. bilinear: the four nearest pixels, result
-    float32. opencv: the four nearest pixels, uint8 with OpenCV's rounding. truncated: the four nearest pixels, black
-    beyond the border, the fraction is cut off (scikit-image)."""
+    pil: the same filter as PIL computes it, which rounds some values to another grey level. bilinear: bilinear
+    interpolation of the four nearest pixels, float32 out. opencv: the same in uint8, rounded as OpenCV does. truncated:
+    the same in uint8, with black beyond the border and the fraction cut off (scikit-image)."""
     rounding: Literal["round", "floor", "half_even", "short_side"] = "round"
-    """Rounding of the resized height and width. round: half up. floor: down. half_even: as Python rounds, and
-    image.long_side caps only what rounds to more than it. short_side: the short side is rounded, and the long side is
-    its multiple, rounded down."""
+    """Rounding of the resized height and width. round: half up. floor: down. half_even: halves to the
+    even number, and image.long_side takes effect only if the rounded long side exceeds it. short_side: the short side
+    is rounded; the long side is the short side times the aspect ratio, rounded down."""
     exact_scale: bool = False
     """Pixels and boxes are scaled by the scale itself, not by the ratio of the rounded sizes."""
     letterbox: Literal["none", "square", "divisor"] = "none"
-    """Letterbox padding, which centres the image. It is black and counts as image: it is normalised, proposals may lie
-    on it, and detections are clipped to the image inside it. square: to image.long_side on both sides. divisor: to the
-    next multiples of image.divisor. none: padding at bottom and right, zero after normalisation."""
+    """Letterbox padding, which centres the image. The padding is black and counts as image: it is normalised, and
+    proposals may lie on it. Detections are clipped to the image inside it. square: both sides are padded to
+    image.long_side. divisor: both sides are padded to the next multiple of image.divisor. none: padding at bottom and right, zero after normalisation."""
     min_scale: float = 0.0
     """Minimum scale factor: an image is never shrunk below it to reach image.short_side."""
 
@@ -49,10 +49,10 @@ class AnchorRules:
     """Where anchors lie."""
 
     rounding: Literal["none", "corners", "base"] = "none"
-    """What is rounded to whole pixels. corners: the corners of each anchor around its cell. base: the sides of an
-    anchor that is as large as the stride of its level, which is then enlarged to the anchor's size."""
+    """What is rounded to whole pixels. corners: the corners of each anchor around its cell. base: the sides of a
+    base anchor whose size is the stride of its level; the rounded base anchor is then enlarged to the anchor's size."""
     stride: Literal["constant", "grid"] = "constant"
-    """Distance of the cells. constant: the stride of the level. grid: the size of the padded batch divided by the size
+    """Distance between neighbouring cells. constant: the stride of the level. grid: the size of the padded batch divided by the size
     of the feature map, rounded down."""
     offset: float = 0.0
     """Centre of the first cell's anchors, in strides."""
@@ -60,43 +60,44 @@ class AnchorRules:
 
 @dataclass(frozen=True)
 class FeatureRules:
-    """How features are computed from the image and read for a RoI."""
+    """How features are computed from the image and pooled for a RoI."""
 
     pool_padding: Literal["around", "after"] = "around"
     """Padding of the max pooling in the stem. around: on all four sides. after: at bottom and right only, as
     TensorFlow's SAME pads even sizes."""
     crop_and_resize: bool = False
-    """RoIs are read by TensorFlow's crop_and_resize instead of RoIAlign: one sample a bin, the outer ones on the border
-    of the RoI, where the centres of a map's outermost cells are the ends of the image. rois.sampling_ratio,
+    """TensorFlow's crop_and_resize replaces RoIAlign. It takes one sample a bin, and the outermost samples lie on the
+    border of the RoI. The ends of the image are the centres of the outermost cells of the map. rois.sampling_ratio,
     rois.reduce and features.aligned then have no effect."""
     aligned: bool = True
-    """RoIAlign subtracts the half pixel between continuous coordinates and the centres of samples. Without it, samples
-    lie half a pixel further and RoIs are at least one cell wide."""
+    """RoIAlign subtracts half a cell from coordinates, because the centre of cell i lies at i + 0.5. Without it, samples
+    lie half a cell too far right and down, and RoIs are at least one cell wide and high."""
     level_rounding: Literal["floor", "round"] = "floor"
     """Rounding of the level of a RoI (FPN equation 1)."""
     level_epsilon: float = 1e-6
     """Added to the level before it is rounded, so that exact powers of two keep their level."""
     size_epsilon: float = 0.0
-    """The same, added to size / rois.canonical_size inside the logarithm."""
+    """Added to size / rois.canonical_size inside the logarithm of the level."""
 
 
 @dataclass(frozen=True)
 class MatchingRules:
-    """Which object an anchor or a RoI is matched with in training, and which of them are left out."""
+    """Which object an anchor or a RoI is matched with in training, and which anchors are left out."""
 
     rpn_low_quality_iou: float | None = 0.0
-    """The anchors that overlap an object most are positive too, even below rpn.positive_iou, if they overlap it by at
-    least this. None: they are not."""
+    """The anchors with the highest IoU for an object are positive even below rpn.positive_iou, if that IoU is at least
+    this. None: they are not."""
     box_low_quality_iou: float | None = None
     """The same for RoIs and box_head.positive_iou."""
     low_quality_target: Literal["highest_iou", "own"] = "highest_iou"
-    """The object that such an anchor or RoI is matched with. highest_iou: the one that it overlaps most. own: the one
-    that made it positive, and the last one if there are several."""
+    """The object that such an anchor or RoI is matched with. highest_iou: the one with the highest IoU. own: the one
+    that made it positive, or the last of several."""
     allowed_border: tuple[float, float] | None = None
-    """Anchors are left out if they begin more than the first number of pixels before the image, or end at least the
-    second number of pixels after it. None: none is left out."""
+    """Two numbers of pixels. An anchor is left out if it begins more than the first before the left or top edge of the
+    image, or ends at least the second beyond the right or bottom edge. None: no anchor is left out."""
     ignore_padding_anchors: bool = False
-    """Anchors are left out if their cell lies beyond the image, padded by itself to a multiple of image.divisor."""
+    """Anchors are left out if their cell lies beyond the size of their image, rounded up to a multiple of
+    image.divisor."""
     ground_truth_rois: bool = True
     """The ground-truth boxes are added to the proposals before RoIs are sampled."""
 
@@ -121,32 +122,32 @@ class ProposalRules:
     """The highest-scoring anchors are chosen, and non-maximum suppression is run, over all levels together instead of
     level by level."""
     post_nms_per: Literal["image", "batch"] = "image"
-    """Whose highest-scoring rpn.post_nms_train proposals are kept in training: those of each image, or of the batch."""
+    """What rpn.post_nms_train limits in training: the proposals of each image, or those of the whole batch."""
     min_size: float = 0.0
     """Proposals with a shorter side, in pixels of the network input, are dropped."""
 
 
 @dataclass(frozen=True)
 class BoxRules:
-    """What a box stands for, and how far a prediction may move it."""
+    """What the coordinates of a box mean, and how far a prediction may enlarge it."""
 
     end: Literal["edge", "last_pixel", "roi_last_pixel"] = "edge"
-    """Where a box ends. edge: x2 and y2 are the edges behind the last pixel. last_pixel: from the proposals to the
-    detections they are the last pixel, one less; anchors, ground truth and results keep their edges. roi_last_pixel:
-    RoI features, masks and keypoints span a box from its first to its last pixel, and these pixels are scaled to the
-    original image; everything else uses edges."""
+    """What x2 and y2 of a box mean. edge: the edge behind the last pixel. last_pixel: the index of the last pixel, which
+    is one less, from the proposals to the detections; anchors, ground truth and results use edges. roi_last_pixel: RoI
+    features, masks and keypoints span a box from its first to its last pixel, and this span is scaled to the original
+    image; everything else uses edges."""
     growth_bound: Literal["above", "both", "none"] = "above"
-    """Bound of log(w / w_a), by which a prediction enlarges a box. above: at most log(62.5). both: at least -log(62.5)
-    too. none: unbounded."""
+    """Bound of the predicted log(w / w_a) and log(h / h_a). above: at most log(62.5). both: also at least -log(62.5).
+    none: unbounded."""
 
     @property
     def trim(self) -> float:
-        """Pixels by which boxes end before their edge from the proposals to the detections."""
+        """Pixels by which x2 and y2 of proposals and detections lie before the edge."""
         return float(self.end == "last_pixel")
 
     @property
     def roi_trim(self) -> float:
-        """Pixels at the right and bottom of such a box that a RoI does not span."""
+        """Pixels at the right and bottom of a box that its RoI does not span."""
         return float(self.end == "roi_last_pixel")
 
 
@@ -172,25 +173,25 @@ class DetectionRules:
 
 @dataclass(frozen=True)
 class MaskRules:
-    """How mask targets are read from the ground truth, and how predicted masks are pasted into the image."""
+    """How mask targets are sampled from the ground truth, and how predicted masks are pasted into the image."""
 
     target_sampling_ratio: int = 2
-    """Samples a cell and axis, which are averaged. 0: as many as the cell has pixels, rounded up."""
+    """Samples of a cell along each axis, which are averaged. 0: as many as the cell has pixels, rounded up."""
     target_aligned: bool = True
-    """As features.aligned, for the samples of targets."""
+    """The same as features.aligned, for the samples of targets."""
     target_threshold: float | None = None
-    """Makes targets binary, 1 from this average on. None: the averages are the targets."""
+    """Targets are 1 where the average is at least this, else 0. None: the averages are the targets."""
     target_pixels: Literal["original", "network", "network_corner"] = "original"
-    """The pixels that samples lie between. original: those of the ground-truth bitmap. network: those of the network
+    """The pixels that samples are interpolated from. original: those of the ground-truth bitmap. network: those of the network
     input, each with the value of the original pixel under its centre, as if the bitmap were resized with the image.
     network_corner: the same with the pixel under its top left corner, as OpenCV resizes."""
     target_crop_and_resize: bool = False
-    """Targets are read by crop_and_resize, as features.crop_and_resize reads features. target_sampling_ratio and
+    """Targets are sampled by crop_and_resize, as in features.crop_and_resize. target_sampling_ratio and
     target_aligned then have no effect."""
     paste: Literal["pixel_centres", "expanded_box", "whole_box"] = "pixel_centres"
-    """How a mask comes into the image. pixel_centres: each pixel has the probability at its centre. expanded_box: the
-    mask is padded by one cell, the box is expanded alike and truncated to whole pixels, the mask is resized to it.
-    whole_box: the box is rounded, the mask is resized to it, nothing lies outside."""
+    """How a mask is pasted into the image. pixel_centres: each pixel has the probability at its centre. expanded_box:
+    the mask is padded by one cell, the box is expanded alike and truncated to whole pixels, and the mask is resized to
+    it. whole_box: the box is rounded, the mask is resized to it, and no pixel lies outside."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ class KeypointRules:
     """How keypoint maps are enlarged and scored."""
 
     border: Literal["repeat", "zero"] = "repeat"
-    """Cells beyond the border in the last doubling of the maps. repeat: those on the border. zero: zeros, as in a
-    transposed convolution."""
+    """Values beyond the border when the maps are doubled the last time. repeat: the values on the border. zero: zeros,
+    as in a transposed convolution."""
     score: Literal["probability", "logit"] = "probability"
     """Score of a keypoint: its probability in the softmax over the map, or its logit."""
 
@@ -211,23 +212,23 @@ class CascadeRules:
     scores: Literal["probabilities", "logits"] = "probabilities"
     """What is averaged over the stages to score a detection."""
     sampling: Literal["once", "each_stage"] = "once"
-    """RoIs of the later stages in training. once: all RoIs of the first stage, moved. each_stage: they are sampled
-    again from those and the ground truth."""
+    """RoIs of the later stages in training. once: the refined boxes of all RoIs of the stage before. each_stage: RoIs
+    are sampled again, from the refined boxes and the ground truth."""
     gradient: Literal["mean", "sum"] = "mean"
-    """How the gradients of the stages are joined in the features."""
+    """How the gradients of the stages are combined in the features."""
     loss_weights: tuple[float, ...] = ()
     """Weight of the losses of each stage. Empty: 1 each."""
     mask_head_per_stage: bool = False
-    """Each stage of boxes has a mask head, and the probabilities of all are averaged. Otherwise there is one."""
+    """Each box stage has its own mask head, and their probabilities are averaged. Otherwise there is one mask head."""
 
     def weights(self, stages: int) -> tuple[float, ...]:
-        """The weight of the losses of each stage, of which a plain head has one."""
+        """The loss weight of each of `stages` box stages; 1 for the only stage of a plain head."""
         return self.loss_weights if stages > 1 and self.loss_weights else (1.0,) * stages
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """All rules of a model, by the part that follows them."""
+    """All rules of a model, grouped by the part that follows them."""
 
     pixels: PixelRules = field(default_factory=PixelRules)
     anchors: AnchorRules = field(default_factory=AnchorRules)
@@ -269,7 +270,7 @@ DETECTRON = Conventions(
     losses=LossRules(rpn_divisor="full"),
     proposals=ProposalRules(post_nms_per="batch"),
     boxes=BoxRules(end="roi_last_pixel"),
-    # Its targets are polygons that are drawn on the cells of a mask. This is how bitmaps come nearest to that.
+    # Detectron fills polygons on the cells of a mask. For bitmaps, this is the closest rule.
     masks=MaskRules(target_sampling_ratio=0, target_threshold=0.5, paste="expanded_box"),
     keypoints=KeypointRules(border="zero", score="logit"),
 )
@@ -311,7 +312,7 @@ MATTERPORT = Conventions(
 TENSORPACK = Conventions(
     pixels=PixelRules(kernel="opencv"),
     features=FeatureRules(level_epsilon=0.0, size_epsilon=1e-6),
-    # Anchors may end with the image, and they end at halves of pixels.
+    # Anchors may end at the edge of the image. Their edges lie at halves of pixels, so that any number up to 0.5 works.
     matching=MatchingRules(allowed_border=(0.0, 0.25)),
     losses=LossRules(rpn_divisor="full"),
     masks=MaskRules(target_sampling_ratio=1, target_pixels="network"),  # one sample at the centre of each cell

@@ -11,7 +11,7 @@ from maskrcnn.config.rules import require
 class Category:
     """One class of the data set. Labels are positions in `Config.categories`."""
 
-    id: int | str  # in the data set
+    id: int | str  # id of the category in the data set
     name: str
     keypoints: tuple[str, ...] = ()  # names of the keypoints; empty for a class without keypoints
     skeleton: tuple[tuple[int, int], ...] = ()  # limbs for drawing, pairs of 0-based positions in `keypoints`
@@ -24,7 +24,7 @@ class Category:
         )
         require(
             all(0 <= end < len(self.keypoints) for limb in self.skeleton for end in limb),
-            f"category {self.name}: skeleton joins positions 0..{len(self.keypoints) - 1} of its "
+            f"category {self.name}: skeleton connects positions 0..{len(self.keypoints) - 1} of its "
             f"{len(self.keypoints)} keypoints, found {self.skeleton}",
         )
         require(
@@ -36,13 +36,13 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How an image becomes network input. Training augments the result."""
+    """How an image becomes network input. In training, `AugmentConfig` changes it further."""
 
     short_side: int = 800  # shorter side in pixels after resizing
     long_side: int = 1333  # longer side in pixels, at most
-    # Factor that resizes every image, instead of short_side: for objects of one natural size. long_side still holds.
+    # Factor by which every image is resized, in place of short_side, for objects of one natural size. long_side still holds.
     scale: float | None = None
-    # Height and width of every network input, instead of the sides: the image is resized to fit inside and padded.
+    # Height and width of every network input, in place of the sides: the image is resized to fit inside and padded.
     fixed_size: tuple[int, int] | None = None
     divisor: int = 32  # batches are padded at bottom and right to a multiple of this
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
@@ -70,8 +70,8 @@ class ImageConfig:
 class AugmentConfig:
     """Random changes of training images."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a further random resizing
-    crop: tuple[int, int] | None = None  # height and width of a random window
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a random factor on the size of the image
+    crop: tuple[int, int] | None = None  # height and width of a random crop; None: no crop
     flip_horizontal: float = 0.5  # probability of a mirror image
     flip_vertical: float = 0.0  # probability of an upside-down image
     quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees

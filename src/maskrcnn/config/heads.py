@@ -1,4 +1,4 @@
-"""Settings of RoI features and of what reads them: boxes, masks and keypoints."""
+"""Settings of RoI features and of the box, mask and keypoint heads that use them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups
 
 @dataclass(frozen=True)
 class RoIConfig:
-    """How the features of a RoI are read (paper section 3)."""
+    """How the features of a RoI are pooled (paper section 3)."""
 
     op: Literal["align", "pool", "warp"] = "align"  # RoIAlign, or RoIPool and RoIWarp of the paper's ablation
-    reduce: Literal["average", "max"] = "average"  # how the samples of a bin are joined; RoIPool needs max
+    reduce: Literal["average", "max"] = "average"  # how the samples of a bin are combined; RoIPool needs max
     sampling_ratio: int = 2  # samples of a bin in each direction; 0: as many as the bin has cells
     canonical_level: int = 4  # pyramid level of a RoI of canonical_size (k0 in FPN equation 1)
-    canonical_size: float = 224.0  # pixels, square root of the area
+    canonical_size: float = 224.0  # square root of the area of such a RoI, in pixels
 
     def __post_init__(self) -> None:
         require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
@@ -28,16 +28,16 @@ class RoIConfig:
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Classes and boxes of RoIs. Cascade R-CNN has further stages, each on the boxes of the one before."""
+    """The box head. In Cascade R-CNN, further stages refine the boxes of the stage before them."""
 
     positive_iou: float = 0.5  # a RoI is positive if it overlaps an object by at least this IoU
     samples: int = 512  # RoIs of each image that are sampled for the loss
     positive_fraction: float = 0.25  # share of positive RoIs among them, at most
-    resolution: int = 7  # cells of a RoI in each direction
+    resolution: int = 7  # cells of the RoI features in each direction
     convs: int = 0  # 3x3 convolutions; 4 in torchvision's V2
     conv_channels: int = 256  # channels of the convolutions
     norm: HeadNorm = "none"  # norm of the convolutions
-    layers: int = 2  # fully connected layers after them; 0: the mean over the RoI, as with C4
+    layers: int = 2  # fully connected layers after the convolutions; 0: the mean over the RoI, as with C4
     hidden: int = 1024  # channels of the fully connected layers
     class_agnostic: bool = False  # one box for all classes, instead of one for each
     # factors on the four box offsets x, y, w, h
@@ -70,9 +70,9 @@ class PointRendConfig:
     layers: int = 3  # layers of the MLP
     channels: int = 256  # channels of the MLP
     train_points: int = 196  # points of each RoI in training
-    oversample: float = 3.0  # random points from which one is chosen, for each of them
-    important: float = 0.75  # share of points that are chosen where the mask is uncertain; the others are random
-    subdivision_steps: int = 5  # times that the mask is doubled in prediction
+    oversample: float = 3.0  # random candidates for the uncertain points, as a multiple of train_points
+    important: float = 0.75  # share of train_points that are the most uncertain candidates; the others are random
+    subdivision_steps: int = 5  # how often the resolution of the mask is doubled in prediction
     subdivision_points: int = 784  # most uncertain points that are refined after each doubling
 
     def __post_init__(self) -> None:
@@ -84,17 +84,17 @@ class PointRendConfig:
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
-    """Masks of RoIs (paper section 3)."""
+    """The mask head (paper section 3)."""
 
-    resolution: int = 14  # cells of a RoI in each direction; masks have twice as many
-    # convolutions (fcn), or the fully connected layers of the paper's table 2e (mlp)
+    resolution: int = 14  # cells of the RoI features in each direction; masks have twice as many
+    # fcn: convolutions; mlp: fully connected layers, as in the paper's table 2e
     kind: Literal["fcn", "mlp"] = "fcn"
     convs: int = 4  # 3x3 convolutions of fcn
     channels: int = 256  # channels of the convolutions
     norm: HeadNorm = "none"  # norm of the convolutions
     layers: int = 2  # fully connected layers of mlp and of PointRend's coarse head
     hidden: int = 1024  # channels of the fully connected layers
-    # softmax: classes compete for each pixel, as in the paper's table 2b
+    # softmax: the classes compete for each pixel, as in the paper's table 2b
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     point_rend: PointRendConfig | None = None  # None: without PointRend
     samples: int = 128  # positive RoIs of each image in the loss, at most
@@ -104,7 +104,7 @@ class MaskHeadConfig:
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
         require(
             self.loss == "sigmoid" or not self.class_agnostic,
-            "mask_head.loss softmax lets classes compete, and mask_head.class_agnostic leaves one: "
+            "mask_head.loss softmax lets classes compete, and mask_head.class_agnostic leaves only one class: "
             "set mask_head.loss sigmoid or mask_head.class_agnostic False",
         )
         require(
@@ -113,19 +113,19 @@ class MaskHeadConfig:
         )
         require(
             self.point_rend is None or (self.kind == "fcn" and self.loss == "sigmoid" and self.norm == "none"),
-            "mask_head.point_rend brings its own head: leave mask_head.kind fcn, loss sigmoid and norm none, "
+            "mask_head.point_rend brings its own head: set mask_head.kind fcn, loss sigmoid and norm none, "
             f"found {self.kind}, {self.loss} and {self.norm}",
         )
 
 
 @dataclass(frozen=True)
 class KeypointHeadConfig:
-    """Keypoints of RoIs (paper section 5)."""
+    """The keypoint head (paper section 5)."""
 
     num_keypoints: int = 17  # keypoints of an object; training takes the number from the data
-    resolution: int = 14  # cells of a RoI in each direction; maps of keypoints have four times as many
+    resolution: int = 14  # cells of the RoI features in each direction; keypoint maps have four times as many
     convs: int = 8  # 3x3 convolutions
-    channels: int | tuple[int, ...] = 512  # channels of the convolutions, one number or one for each
+    channels: int | tuple[int, ...] = 512  # channels of the convolutions: one number for all, or one for each
     samples: int = 128  # positive RoIs of each image in the loss, at most
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the whole network, and of what it gives back."""
+"""Settings of the whole network and of its detections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class DetectConfig:
     """Which boxes become detections (paper section 3.1, inference)."""
 
     score_threshold: float = 0.05  # detections with a lower score are dropped
-    # non-maximum suppression drops a box that overlaps a better one of its class by more than this IoU
+    # non-maximum suppression drops a box that overlaps a higher-scoring one of its class by more than this IoU
     nms_iou: float = 0.5
     max_detections: int = 100  # detections of each image, at most
-    mask_threshold: float = 0.5  # a pixel belongs to the mask from this probability on
+    mask_threshold: float = 0.5  # a pixel belongs to the mask above this probability
 
     def __post_init__(self) -> None:
         require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
@@ -35,7 +35,7 @@ class ModelConfig:
 
     num_classes: int = 80  # classes without the background; training takes the number from the data
     backbone: ResNetConfig | TimmConfig = field(default_factory=ResNetConfig)
-    # feature pyramid, or one map: res4 with res5 in the head (c4), res5 (c5), dilated res5 (dc5)
+    # fpn: feature pyramid; or one map: c4: res4, with res5 in the heads; c5: res5; dc5: dilated res5
     neck: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
     fpn_channels: int = 256  # channels of the pyramid
     fpn_norm: HeadNorm = "none"  # norm of the pyramid
@@ -51,11 +51,11 @@ class ModelConfig:
         require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
         require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
         levels = 5 if self.neck == "fpn" else 1
-        have = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, a size on each"}
+        expected = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, with sizes on each"}
         require(
             len(self.anchors.sizes) == levels,
-            f"model.neck {self.neck} has {have[levels]}, and model.anchors.sizes has {len(self.anchors.sizes)} levels: "
-            "change one of the two",
+            f"model.neck {self.neck} has {expected[levels]}, and model.anchors.sizes has {len(self.anchors.sizes)} levels: "
+            "change one of them",
         )
         require(
             self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,
@@ -64,12 +64,12 @@ class ModelConfig:
         )
         require(
             self.neck == "fpn" or isinstance(self.backbone, ResNetConfig),
-            f"model.neck {self.neck} is made of the stages of a ResNet: choose model.neck fpn for a timm backbone",
+            f"model.neck {self.neck} consists of the stages of a ResNet: choose model.neck fpn for a timm backbone",
         )
 
     @property
     def resnet(self) -> ResNetConfig:
-        """The settings of the backbone where only a ResNet will do.
+        """The settings of the backbone, for code that needs a ResNet.
 
         Raises:
             ConfigError: the backbone is a model of timm.

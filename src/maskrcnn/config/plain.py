@@ -1,4 +1,4 @@
-"""Settings from plain types and back: model files, checkpoints and YAML files all pass through here."""
+"""Settings from plain types. Model files, checkpoints and YAML files all pass through here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 def with_settings(part: T, given: Mapping[str, Any], path: str = "") -> T:
-    """A dataclass of settings with those changed that `given` names: `{"train": {"steps": 5}}` or `{"train.steps": 5}`.
+    """`part`, a dataclass of settings, with the changes in `given`: `{"train": {"steps": 5}}` or `{"train.steps": 5}`.
 
     A part that `part` lacks (a mask head, another kind of backbone) starts from its defaults.
 
     Args:
-        given: plain JSON types; lists and tuples are the same.
-        path: stands before the names in errors.
+        given: plain JSON types. A list may stand for a tuple.
+        path: prefix of the names in error messages.
 
     Raises:
         ConfigError: an unknown name, a value of the wrong type, or settings that cannot work together.
@@ -35,7 +35,7 @@ def with_settings(part: T, given: Mapping[str, Any], path: str = "") -> T:
 
 
 def _changes(kind: type, present: Any, given: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The fields that `given` names, each of its own type."""
+    """The fields that `given` changes, by name, each checked against its type."""
     types, given = _types(kind), _nested(given)
     for name in given:
         if name not in types:
@@ -67,7 +67,7 @@ def _value(kind: Any, present: Any, value: Any, path: str) -> Any:
         return None
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: expected the settings of this part by name, found {reprlib.repr(value)}")
-    # A backbone of the other kind is meant where only that one knows all the names.
+    # Another kind of backbone is meant if only that one has all the names.
     parts.sort(key=lambda part: part is not type(present))
     given = _nested(value)
     part = next((part for part in parts if given.keys() <= _types(part).keys()), parts[0])
@@ -84,14 +84,14 @@ def _leaf(kind: Any, value: Any, path: str) -> Any:
     from pydantic import ValidationError
 
     try:
-        # As JSON: there a list may become a tuple, and nothing else changes its type.
+        # Strict validation of JSON turns a list into a tuple and changes no other type.
         return _adapter(kind).validate_json(json.dumps(value, default=str, skipkeys=True), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         expected = first["msg"]
         for theirs, ours in (("Input should be", "expected"), ("Field required", "expected a value")):
             expected = expected.replace(theirs, ours, 1)
-        # Texts in a place are fields, or else members of a union.
+        # A text in the location is the name of a field that is missing, or a member of a union, which is left out.
         named = first["type"] == "missing"
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" * named for part in first["loc"])
         raise ConfigError(f"{path}{place}: {expected}, found {reprlib.repr(first['input'])}") from None

@@ -244,7 +244,7 @@ def with_dc5(base: Config) -> Config:
 
 
 def _on_one_level(base: Config, **changes: Any) -> Config:
-    """All anchor sizes of the base on one map, with more proposals from it, because it stands for several levels."""
+    """Puts all anchor sizes on one map, and takes more proposals from it because it replaces several levels."""
     sizes = tuple(size for level in base.model.anchors.sizes for size in level)
     rpn = replace(
         base.model.rpn,
@@ -298,10 +298,10 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def preset(name: str) -> Config:
-    """The configuration of that name.
+    """The configuration with this name.
 
     Raises:
-        ConfigError: no such preset; names the nearest.
+        ConfigError: there is no such preset; the message names the nearest ones.
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)

@@ -11,14 +11,14 @@ from maskrcnn.config.rules import BoxLoss, require
 class AnchorConfig:
     """Anchors of each level, from P2 on."""
 
-    # square roots of the areas in pixels, a size or several for each level
+    # square roots of the areas in pixels, one or several sizes for each level
     sizes: tuple[tuple[float, ...], ...] = ((32.0,), (64.0,), (128.0,), (256.0,), (512.0,))
     ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # height divided by width
 
     def __post_init__(self) -> None:
         require(
             len({len(level) for level in self.sizes}) == 1,
-            f"anchors.sizes needs as many sizes on every level (the RPN head is shared), found {self.sizes}",
+            f"anchors.sizes needs the same number of sizes on every level, because the levels share the RPN head, found {self.sizes}",
         )
         require(
             all(value > 0 for level in (*self.sizes, self.ratios) for value in level),
@@ -35,7 +35,7 @@ class RPNConfig:
     """Region proposal network (paper section 3, Ren et al. 2015)."""
 
     convs: int = 1  # 3x3 convolutions before the predictions
-    channels: int | None = None  # channels of these convolutions; None: those of the features
+    channels: int | None = None  # channels of these convolutions; None: as many as the features have
     positive_iou: float = 0.7  # an anchor is positive if it overlaps an object by at least this IoU
     negative_iou: float = 0.3  # an anchor is negative if it overlaps every object by less than this IoU
     samples: int = 256  # anchors of each image that are sampled for the loss
@@ -44,7 +44,7 @@ class RPNConfig:
     pre_nms_test: int = 1000  # the same in prediction
     post_nms_train: int = 1000  # proposals of each image in training, at most
     post_nms_test: int = 1000  # the same in prediction
-    nms_iou: float = 0.7  # non-maximum suppression drops a box that overlaps a better one by more than this IoU
+    nms_iou: float = 0.7  # non-maximum suppression drops a box that overlaps a higher-scoring one by more than this IoU
     box_weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)  # factors on the four box offsets x, y, w, h
     # smooth_l1: on the offsets (Girshick 2015); giou: on the boxes (Rezatofighi et al. 2019)
     box_loss: BoxLoss = "smooth_l1"

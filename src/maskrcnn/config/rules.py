@@ -1,4 +1,4 @@
-"""What several parts of the config share: names of norms and losses, and checks."""
+"""Names of norms and losses, and checks, which several parts of the config share."""
 
 from __future__ import annotations
 

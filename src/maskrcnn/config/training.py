@@ -23,10 +23,10 @@ class TrainConfig:
     warmup_steps: int = 1000  # steps in which the learning rate rises to its highest value
     schedule: Literal["step", "cosine"] = "step"  # how the learning rate falls: at `drops`, or along a cosine to zero
     drops: tuple[float, ...] = (2 / 3, 8 / 9)  # fractions of `steps` after which the rate is divided by 10
-    clip_norm: float | None = None  # a longer gradient is scaled to this L2 norm; None: it is not
+    clip_norm: float | None = None  # gradients with a larger L2 norm are scaled down to it; None: no clipping
     precision: Precision = "auto"  # auto: bf16 if faster, else fp32
-    # Compile the network, on CUDA into graphs that are replayed. The first steps then take minutes, and batches are
-    # padded to a few sizes.
+    # Compile the network; on CUDA its graphs are replayed. The first steps then take minutes, and batches are padded to
+    # a few sizes.
     compile: bool = False
     evaluate_every: int = 5000  # steps between evaluations; 0: only at the end
     checkpoint_every: int = 1000  # steps between checkpoints
