@@ -102,7 +102,7 @@ def test_convert_of_a_partial_file(command, partial, tmp_path):
 @pytest.mark.parametrize(
     ("out", "flags", "expected"),
     [
-        ("m.pth", (), "a model file is a .safetensors"),
+        ("m.pth", (), "expected .safetensors, the ending of a model file"),
         ("m.pth", ("--to", "caffe"), "expected one of maskrcnn, torchvision"),
     ],
 )

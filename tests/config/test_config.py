@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "a deformable stem": (lambda: ResNetConfig(deformable_stages=(1,)), r"deformable_stages .*2\.\.5, found \(1,\)"),
     "no convolution in the RPN": (lambda: RPNConfig(convs=0), "rpn.convs must be positive"),
     "thresholds crossed": (lambda: RPNConfig(positive_iou=0.3, negative_iou=0.7), "negative_iou <= positive_iou"),
-    "a level without anchors": (lambda: AnchorConfig(sizes=((32.0,), ())), "as many sizes on every level"),
+    "a level without anchors": (lambda: AnchorConfig(sizes=((32.0,), ())), "the same number of sizes on every level"),
     "detections of none": (lambda: DetectConfig(max_detections=0), "max_detections must be positive"),
     "a mask threshold of 1": (lambda: DetectConfig(mask_threshold=1), "mask_threshold"),
     "no steps": (lambda: TrainConfig(steps=0), "train.steps must be positive"),
@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a limb to nowhere": (
         lambda: Category(1, "dog", ("ear", "tail"), ((0, 2),)),
-        r"category dog: skeleton joins positions 0\.\.1 of its 2 keypoints, found \(\(0, 2\),\)",
+        r"category dog: skeleton connects positions 0\.\.1 of its 2 keypoints, found \(\(0, 2\),\)",
     ),
     "a divisor below the stride": (lambda: Config(image=ImageConfig(divisor=16)), "multiple of 32"),
 }

@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Config(
             ModelConfig(box_head=CASCADE), conventions=replace(OURS, cascade=CascadeRules(loss_weights=(1.0, 0.5)))
         ),
-        r"cascade\.loss_weights needs a number for each stage.*found 2 and 2",
+        r"cascade\.loss_weights needs one number for each of the 3 box stages.*found 2",
     ),
     "PointRend in each stage": (
         lambda: Config(ModelConfig(box_head=CASCADE, mask_head=POINT_REND), conventions=MMDETECTION),

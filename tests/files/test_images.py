@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskrcnn.errors import ImageError
 from maskrcnn.files import images
-from maskrcnn.files.images import as_rgb, image_files, image_size, read_image
+from maskrcnn.files.images import as_rgb, image_files, read_image
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -48,7 +48,6 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
     np.testing.assert_array_equal(read_image(path), upright)
-    assert image_size(path) == (4, 6)
 
 
 def test_grey_palette_alpha_one_bit_and_cmyk_become_rgb(tmp_path: Path) -> None:
@@ -94,11 +93,9 @@ def test_files_that_are_no_images_are_named(tmp_path: Path, monkeypatch: pytest.
         "text.jpg": "a file of another kind",
         "cut.jpg": "truncated",
     }.items():
-        for read in (read_image, image_size)[: 1 if name == "cut.jpg" else 2]:
-            with pytest.raises(ImageError, match=words) as caught:
-                read(tmp_path / name)
-            assert "\n" not in str(caught.value)
-    assert image_size(tmp_path / "cut.jpg") == (64, 64)
+        with pytest.raises(ImageError, match=words) as caught:
+            read_image(tmp_path / name)
+        assert "\n" not in str(caught.value)
     monkeypatch.setattr(images, "MOST_PIXELS", 1000)
     with pytest.raises(ImageError, match="64 x 64 pixels are more than the limit of 1000"):
         read_image(tmp_path / "whole.jpg")

@@ -80,7 +80,7 @@ def test_a_new_backend_serves_the_predictor(predictor: Predictor) -> None:
 
 
 def test_only_a_network_can_be_saved(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a model in PyTorch, found a Fixed"):
+    with pytest.raises(ConfigError, match="expected a TorchBackend, found a Fixed"):
         replace(predictor, backend=Fixed(CPU)).save(tmp_path / "model.safetensors")
     assert isinstance(predictor.backend, TorchBackend)
 

@@ -68,7 +68,7 @@ def test_other_categories_are_refused(predictor: Predictor, tmp_path: Path) -> N
     for annotation in content["annotations"]:
         annotation["category_id"] = 3
     data.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"only the data set has red \(id 9\), and only the model red \(id 7\)"):
+    with pytest.raises(DataError, match=r"only the data set has red \(id 9\), and only the model has red \(id 7\)"):
         evaluate(predictor, data)
     with pytest.raises(WeightsError, match="no such file"):
         evaluate(tmp_path / "none.safetensors", data)
@@ -138,7 +138,7 @@ def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:
     dataset = read_dataset(write_people(tmp_path, "val", 1))
     for same in (KEYPOINTS, ()):
         check_categories((Category(4, "person", same),), dataset)
-    with pytest.raises(DataError, match=r"of person the model knows the keypoints right_foot, .* has nose, left_hand"):
+    with pytest.raises(DataError, match=r"keypoints of the model for person, .* right_foot, .*; found nose, left_hand"):
         check_categories((Category(4, "person", KEYPOINTS[::-1]),), dataset)
 
 

@@ -213,7 +213,7 @@ def test_a_keypoint_head_needs_as_many_keypoints_in_every_category(tmp_path: Pat
     config = small_config(steps=1)
     assert train(config, path, out=tmp_path / "masks").finished, "without a keypoint head it does not matter"
     config = replace(config, model=replace(config.model, keypoint_head=KeypointHeadConfig()))
-    with pytest.raises(DataError, match=r"expected as many keypoints in every category .* 5 of person and 1 of dog"):
+    with pytest.raises(DataError, match=r"the same number of keypoints in every category .* 5 of person and 1 of dog"):
         train(config, path, out=tmp_path / "keypoints")
 
 

@@ -1,4 +1,4 @@
-"""The command `maskrcnn`: one small file a command, imported when that command is called.
+"""The command `maskrcnn`: one small file for each command, imported when the command is called.
 
 Each file has a frozen dataclass whose fields are the flags, with `run() -> exit code`, and `parse(argv)`
 that returns one. Exit codes: 0 done, 1 a check failed, 2 bad usage or bad input, 130 interrupted.
@@ -29,7 +29,7 @@ COMMANDS = {
     "presets": "list the named configurations and their cost",
 }
 
-# Conditions of the machine and not defects of ours: one line says enough, without a traceback.
+# Errors of the machine, not of the package: they get one line and no traceback.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -76,17 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return fail(unknown_command(name))
-    use_small_machines_whole()
+    use_all_cores_of_small_machines()
     keep_freed_memory()
     return exit_code_of(lambda: import_module(f"maskrcnn.cli.{name}").parse(rest).run())
 
 
-def use_small_machines_whole() -> None:
-    """Lets torch use every processor of a small machine.
+def use_all_cores_of_small_machines() -> None:
+    """Sets OMP_NUM_THREADS, which torch reads when it is imported, so that torch uses all cores of a small machine.
 
-    By default it takes one thread a physical core, and virtual machines often show two processors as one core:
-    a training step on such a machine took 2.5 s with one thread and 1.5 s with two. torch reads the variable
-    when it is imported.
+    By default torch runs one thread for each physical core, and virtual machines often show two cores as one. A
+    training step on such a machine took 2.5 s with one thread and 1.5 s with two.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores <= 4:
@@ -94,7 +93,7 @@ def use_small_machines_whole() -> None:
 
 
 def exit_code_of(run: Callable[[], int]) -> int:
-    """Runs a command. Errors that users and machines cause become one line; defects of ours keep their traceback."""
+    """Runs a command. Errors of users and machines become one line; bugs of the package keep their traceback."""
     try:
         exit_code = run()
         sys.stdout.flush()
@@ -105,7 +104,7 @@ def exit_code_of(run: Callable[[], int]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): not an error, but nothing more may be written there.
+        # The reader of our output has ended (`| head`). This is no error, but nothing more can be written to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

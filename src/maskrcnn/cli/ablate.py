@@ -20,7 +20,7 @@ DEFAULT_PRESET = "mask_rcnn_tiny"
 class Ablate:
     """Repeat the paper's ablations on your data, and compare the differences.
 
-    Rows that are trained already are kept: the same command continues.
+    Rows that are already trained are not trained again, so the same command continues.
     """
 
     data: Path
@@ -35,7 +35,7 @@ class Ablate:
     seeds: int = 3
     """Runs of each row."""
     weights: str | None = None
-    """What to start from, as in `maskrcnn train`."""
+    """Weights to start from, as in `maskrcnn train`."""
     json: Flag = False
     """Print the rows as one JSON object on stdout."""
     argv: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -53,12 +53,12 @@ class Ablate:
             raise ConfigError(f"--seeds must be at least 1, found {self.seeds}")
         unknown = [name for name in self.tables if name not in TABLES]
         if unknown:
-            raise ConfigError(f"--tables {unknown[0]!r} is none of the tables: {'; '.join(TABLES)}")
+            raise ConfigError(f"--tables: there is no table {unknown[0]!r}; there are: {'; '.join(TABLES)}")
         chosen = list(self.tables or TABLES)
         say = console(stderr=True).print
         if not self.tables and not any(category.keypoints for category in read_dataset(self.data).categories):
             chosen.remove("keypoints")
-            say(f"{self.data} has no keypoints: that table is left out")
+            say(f"{self.data} has no keypoints, so the table keypoints is left out")
         runs = Runs(self.settings.config, self.data, self.val, self.out, self.weights)
         measured = []
         for row in ROWS:

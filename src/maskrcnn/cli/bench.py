@@ -122,12 +122,12 @@ Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader
 
 
 def _worker_mb(found: Mapping[int, int] | None) -> str:
-    """Memory that a worker does not share, with few and with many annotations."""
+    """MB of memory that a worker does not share, for each number of annotations."""
     return ", ".join(f"{size / 1e6:.0f} ({count:,})" for count, size in (found or {}).items()) or "-"
 
 
 def _finish(name: str, command: Bench, report: Any, rows: Sequence[TableRow], outcome: str) -> int:
-    """Prints the report. Returns 1 when the results differ, because the speed means nothing then."""
+    """Prints the report. Returns 1 if the results differ, because speeds are then not comparable."""
     from rich.table import Table
 
     from maskrcnn.cli.output import console, print_json
@@ -150,7 +150,7 @@ def _finish(name: str, command: Bench, report: Any, rows: Sequence[TableRow], ou
 
 
 def _sides(prefix: str, times: Comparison, memory: Mapping[str, Memory | None]) -> list[TableRow]:
-    """A row for each side. Memory is what the first call needs in addition to what was in use before."""
+    """A row for each package. Memory is what its first call needs in addition to what was in use before."""
     rows = []
     for side, seconds in (("ours", times.ours), ("torchvision", times.theirs)):
         found = memory.get(side)

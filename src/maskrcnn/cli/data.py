@@ -24,7 +24,7 @@ class Check:
     images: Path | None = None
     """Folder of the images; default: the images are searched for beside the JSON."""
     strict: Flag = False
-    """Exit with 2 if there is any problem, even where the data set is usable."""
+    """Exit with 2 if there is any problem, even if the data set is usable."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -67,15 +67,15 @@ class Check:
             say(f"  keypoints of {name}: {count['labelled']} labelled, on {count['objects']} objects")
         for problem in problems:
             say(f"  problem: {problem}", markup=False)
-        never = [category.name for category in dataset.categories if not objects[category.name]]
-        if never:
-            say(f"  suggestion: no object of {', '.join(never)}: remove the category or add objects", markup=False)
+        unused = [category.name for category in dataset.categories if not objects[category.name]]
+        if unused:
+            say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects", markup=False)
         if not usable:
             return fail(
                 f"{dataset.path}: expected annotated images, found no usable object; correct the problems above"
             )
         if problems and self.strict:
-            return fail(f"{dataset.path}: {len(problems)} problems and --strict; correct what is listed above")
+            return fail(f"{dataset.path}: {len(problems)} problems, which --strict refuses; correct those listed above")
         if problems:
             say(f"usable; {len(problems)} problems are skipped in training and refused with --strict")
         else:
@@ -84,7 +84,7 @@ class Check:
 
 
 def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """For each category that names keypoints, how many are labelled, and on how many objects."""
+    """The number of labelled keypoints, and of objects that have some, for each category with keypoints."""
     found = {category.name: {"labelled": 0, "objects": 0} for category in dataset.categories if category.keypoints}
     for index in range(len(dataset)):
         annotations = dataset.annotations(index)
@@ -93,9 +93,9 @@ def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
         counts = (annotations.keypoints[..., 2] > 0).sum(axis=1) * ~annotations.crowd
         for label, count in zip(annotations.labels, counts.tolist(), strict=True):
             if count:
-                of_category = found[dataset.categories[label].name]
-                of_category["labelled"] += count
-                of_category["objects"] += 1
+                figures = found[dataset.categories[label].name]
+                figures["labelled"] += count
+                figures["objects"] += 1
     return found
 
 

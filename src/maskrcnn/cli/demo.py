@@ -53,7 +53,7 @@ class Demo:
             for split, count in (("train", self.images), ("val", self.val_images))
         }
         run, sheet = self.out / "run", self.out / "contact_sheet.png"
-        if sheet.exists():  # written last: an earlier demo here has ended
+        if sheet.exists():  # it is written last, so an earlier demo has finished: start anew
             for file in (sheet, *(run / name for name in RUN_FILES)):
                 file.unlink(missing_ok=True)
         config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
@@ -73,8 +73,8 @@ class Demo:
             f"{self.val_images} unseen images, after {summary.steps} steps in {summary.seconds:.0f} s\n\n"
             f"  data      {data['train']}, {data['val']}\n"
             f"  model     {summary.model}\n"
-            f"  pictures  {sheet} (truth beside prediction), {run / 'curves.png'}\n\n"
-            "Next, these and then your own data:\n"
+            f"  pictures  {sheet} (ground truth beside prediction), {run / 'curves.png'}\n\n"
+            "Try these next, and then your own data:\n"
             f"  maskrcnn predict --model {summary.model} {data['val'].with_suffix('')} --out {self.out / 'pictures'}\n"
             f"  maskrcnn evaluate --model {summary.model} --data {data['val']}\n"
             "  maskrcnn data check your.json\n"
@@ -84,7 +84,7 @@ class Demo:
 
 
 def draw_sheet(model: Predictor, dataset: Dataset, path: Path, rows: int = 8) -> None:
-    """Truth beside prediction for the first images of a data set, as one PNG."""
+    """Draws ground truth beside prediction for the first images of a data set, as one PNG."""
     from PIL import Image
 
     from maskrcnn.files.atomic import atomic_write

@@ -1,4 +1,4 @@
-"""From the dataclass of a command to its flags, by tyro: one way to declare, to parse and to show them."""
+"""Turns the dataclass of a command into its flags, with tyro."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def parse_flags(
     """An instance of a dataclass, or of the one that `argv` chooses from a union, with the flags in `argv` applied.
 
     Args:
-        hidden: tells which fields, of which dataclass, are no flags; these keep their default.
-        markers: of `tyro.conf`, for all flags.
+        hidden: whether a field of a dataclass has no flag and keeps its default.
+        markers: markers of `tyro.conf` for all flags.
         options: further arguments of `tyro.cli`.
 
     Raises:
@@ -55,12 +55,12 @@ def parse_flags(
 
 def _registry(hidden: Hidden) -> ConstructorRegistry:
     registry = ConstructorRegistry()
-    registry.primitive_rule(_levels)
+    registry.primitive_rule(_anchor_sizes)
     inside = False
 
     @registry.struct_rule
     def fields(info: StructTypeInfo) -> StructConstructorSpec | None:
-        """How tyro reads our dataclasses, except for fields that are hidden or shown more plainly."""
+        """What tyro makes of our dataclasses, without the hidden fields and with a plainer help."""
         nonlocal inside
         if inside or not str(getattr(info.type, "__module__", "")).startswith("maskrcnn."):
             return None
@@ -72,16 +72,16 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
         if not isinstance(found, StructConstructorSpec):
             return None
         kept = [field for field in found.fields if not hidden(info.type, field)]
-        build = found.instantiate if len(kept) == len(found.fields) else _like(info.default)
-        if not info.type.__module__.startswith("maskrcnn.config"):  # there None is a value that may be typed
-            kept = [_plain(field) for field in kept]
+        build = found.instantiate if len(kept) == len(found.fields) else _copy_of(info.default)
+        if not info.type.__module__.startswith("maskrcnn.config"):  # there a user may type None
+            kept = [_without_none(field) for field in kept]
         return StructConstructorSpec(build, tuple(kept))
 
     return registry
 
 
-def _like(default: Any) -> Callable[..., Any]:
-    """Builds a copy of a dataclass with the given fields changed; in the help it has the docstring of the class."""
+def _copy_of(default: Any) -> Callable[..., Any]:
+    """A constructor that copies `default` with some fields changed, with the docstring of its class for the help."""
 
     @wraps(type(default))
     def build(**given: Any) -> Any:
@@ -90,16 +90,16 @@ def _like(default: Any) -> Callable[..., Any]:
     return build
 
 
-def _plain(field: StructFieldSpec) -> StructFieldSpec:
-    """Without "{None}|" and "(default: None)", which say nothing about a flag that need not be given."""
+def _without_none(field: StructFieldSpec) -> StructFieldSpec:
+    """Removes "{None}|" and "(default: None)" from the help of an optional flag."""
     if field.default not in (None, ()) and field.default is not False:
         return field
     given: Any = tyro.conf.DisallowNone
     return replace(field, type=Annotated[given[field.type], tyro.conf.arg(help_behavior_hint="")])  # type: ignore[arg-type]
 
 
-def _levels(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Sizes of each pyramid level: `8 16 32 64 128`, or several a level: `8,12 16,24 32,48 64,96 128,192`."""
+def _anchor_sizes(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parses anchor sizes, one (`8 16 32 64 128`) or several (`8,12 16,24 32,48 64,96 128,192`) for each level."""
     if info.type != tuple[tuple[float, ...], ...]:
         return None
     return PrimitiveConstructorSpec(

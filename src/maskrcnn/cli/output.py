@@ -28,9 +28,9 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
-    """Prints what the import of `source` assumed, initialised and left out, a line each, on stderr.
+    """Prints what the import of `source` assumed, initialised and left out on stderr, one line for each.
 
-    A model file that was imported earlier is silent about it.
+    Prints nothing for a model file, whose import has reported this earlier.
     """
     if provenance.get("imported_from") != source:
         return
@@ -40,7 +40,7 @@ def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on one line of stdout; figures that are undefined (NaN) become null."""
+    """Prints one JSON object on one line of stdout. Undefined figures (NaN) become null."""
     print(json.dumps(_without_nan(value), default=str, allow_nan=False))
 
 

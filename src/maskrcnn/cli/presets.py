@@ -27,8 +27,7 @@ class Presets:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, track
 
-        chosen = {name: preset(name) for name in self.names or PRESETS}
-
+        chosen = {name: preset(name) for name in self.names or PRESETS}  # before torch: a wrong name is noticed at once
         from maskrcnn.models.cost import cost
 
         costs = {name: cost(config) for name, config in track(chosen.items(), "count", len(chosen))}

@@ -1,4 +1,4 @@
-"""The settings of a run: those of a preset, changed by a file, changed by flags."""
+"""The settings of a run: a preset, which a file and then flags change."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SHORT_HELP: dict[type, tuple[str, ...]] = {
         *("evaluate_every", "checkpoint_every", "workers", "seed"),
     ),
 }
-# Parts of the config that are no flags. Conventions come with a model, or from a file; categories come from the data.
+# Parts of the config without flags. Conventions come from a model or a file; categories come from the data.
 NO_FLAGS = ("conventions", "categories")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the settings come from, and all of them as flags."""
+    """Flags that choose where the settings come from, and a flag for each setting."""
 
     preset: str
     """Settings to start from; maskrcnn presets lists them."""
@@ -60,7 +60,9 @@ class Settings:
 def parse_with_settings(
     command: Any, prog: str, argv: Sequence[str], default_preset: str, required: Sequence[str]
 ) -> Any:
-    """A command with the fields `settings: Settings`, `argv` and those in `required`; its data may stand first.
+    """Parses a command with the fields `settings: Settings`, `argv` and those in `required`.
+
+    The first argument may be the data, without `--data`.
 
     Raises:
         ConfigError: an unknown preset, or a file of settings that cannot be used.
@@ -84,8 +86,11 @@ def parse_with_settings(
 
 
 def base_settings(argv: Sequence[str], default_preset: str) -> tuple[str, Config]:
-    """The preset's name, and its settings changed by the file: what `argv` says before all other flags, because it
-    decides their defaults."""
+    """The name of the preset, and its settings changed by the file. They are the defaults of the other flags.
+
+    Raises:
+        ConfigError: an unknown preset, or a file of settings that cannot be used.
+    """
     path = flag_value(argv, "--config")
     given = {} if path is None else settings_file(path)
     name = flag_value(argv, "--preset") or str(given.get("preset", default_preset))
@@ -97,7 +102,7 @@ def base_settings(argv: Sequence[str], default_preset: str) -> tuple[str, Config
 
 
 def settings_file(path: str) -> dict[str, Any]:
-    """The settings in a YAML file by name, none where it is empty."""
+    """The settings in a YAML file by name. An empty file gives none."""
     from maskrcnn.files.plain_yaml import read_yaml
 
     given = read_yaml(path)
@@ -107,18 +112,18 @@ def settings_file(path: str) -> dict[str, Any]:
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str | None:
-    """The value of a flag, `--flag value` or `--flag=value`."""
-    for place, here in enumerate(argv):
-        if here == flag:
-            return argv[place + 1] if place + 1 < len(argv) else None
-        if here.startswith(f"{flag}="):
-            return here.removeprefix(f"{flag}=")
+    """The value of a flag, `--flag value` or `--flag=value`; None without the flag."""
+    for index, arg in enumerate(argv):
+        if arg == flag:
+            return argv[index + 1] if index + 1 < len(argv) else None
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
     return None
 
 
 def _hidden(kind: type, setting: StructFieldSpec, short: bool) -> bool:
-    """Whether a field is no flag, or none that the short help shows."""
+    """Whether a field has no flag, or none in the short help."""
     if kind is Config:
         return setting.name in NO_FLAGS
-    of_config = kind.__module__.startswith("maskrcnn.config.")
-    return short and of_config and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())
+    in_config = kind.__module__.startswith("maskrcnn.config.")
+    return short and in_config and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from maskrcnn.weights.frameworks.importer import Exporter
 
 OURS = "maskrcnn"  # the framework of our own model files
-BROUGHT = ("model.", "image.", "conventions.")  # parts of the config that come with a checkpoint
+IMPORTED = ("model.", "image.", "conventions.")  # parts of the config that a checkpoint determines
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a file of weights is, which model it makes and what was assumed.
+    """Show what a weights file holds, which model it gives, and what was assumed.
 
     Missing and unexpected tensors are listed.
     """
@@ -58,15 +58,15 @@ class Inspect:
         config, problem = None, ""
         try:
             saved = detector_in(checkpoint, path, self.config, allow_partial=True)
-            saved.network()  # says whether the tensors fit
+            saved.network()  # raises an error if the tensors do not fit
             config, provenance = saved.config, saved.provenance
             facts |= {"framework": provenance.get("framework", OURS), "model": in_words(config)}
             facts |= {name: provenance.get(name, []) for name in ("assumed", "new", "unused")}
         except MaskRCNNError as error:
             problem = str(error)
         if self.json:
-            of_model = {} if config is None else {"config": config_to_dict(config)}
-            print_json({**facts, **of_model, "problem": problem or None})
+            settings = {} if config is None else {"config": config_to_dict(config)}
+            print_json({**facts, **settings, "problem": problem or None})
         else:
             say = console(stderr=False).print
             say(f"{path}: {checkpoint.container}, {len(checkpoint.tensors)} tensors, {values / 1e6:.1f} M values")
@@ -101,7 +101,9 @@ class Convert:
         if self.to not in (OURS, *exporters):
             raise WeightsError(f"--to {self.to}: expected one of {', '.join((OURS, *exporters))}")
         if self.to == OURS and self.out.suffix != ".safetensors":
-            raise WeightsError(f"{self.out}: a model file is a .safetensors: change the ending, or choose --to")
+            raise WeightsError(
+                f"{self.out}: expected .safetensors, the ending of a model file; change it or choose --to"
+            )
         network, config, provenance = open_weights(self.file, self.config, allow_partial=self.allow_partial)
         say_assumptions(provenance, self.file)
         rules: dict[str, tuple[Any, Any]] = {}
@@ -109,7 +111,7 @@ class Convert:
             save_model(self.out, network, config, provenance)
         else:
             state = exporters[self.to].export_state(config, network.state_dict())
-            rules = other_rules(exporters[self.to], state, config)
+            rules = unstored_settings(exporters[self.to], state, config)
             write_tensors(self.out, state)
         for name, (there, here) in rules.items():
             console(stderr=True).print(
@@ -157,7 +159,7 @@ class List:
 
 
 def in_words(config: Config) -> str:
-    """The network in one line."""
+    """A description of the network in one line."""
     from maskrcnn.config import ResNetConfig
 
     model = config.model
@@ -172,7 +174,7 @@ def in_words(config: Config) -> str:
 
 
 def report(facts: dict[str, Any], config: Config) -> list[str]:
-    """Lines about a model: what it is, which settings differ from the defaults, what was assumed or did not fit."""
+    """Lines about a model: its parts, settings that differ from the defaults, what was assumed, what did not fit."""
     from maskrcnn.config import Config, differing_settings
 
     lines = [f"{facts['framework']}: {facts['model']}"]
@@ -180,25 +182,25 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
     if names:
         lines.append(f"categories: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}")
     changed = {name: new for name, (_, new) in differing_settings(Config(), config).items()}
-    lines += [f"  {name} {value}" for name, value in changed.items() if name.startswith(BROUGHT) and value != ()]
+    lines += [f"  {name} {value}" for name, value in changed.items() if name.startswith(IMPORTED) and value != ()]
     lines += [f"assumed: {sentence}" for sentence in facts["assumed"]]
     lines += [f"missing: {name} (our name)" for name in facts["new"]]
-    lines += [f"no place in the model: {name}" for name in facts["unused"]]
+    lines += [f"unexpected: {name}" for name in facts["unused"]]
     return lines
 
 
-def other_rules(exporter: Exporter, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings of a model that an export cannot store: the default of the framework, and the value of the model."""
+def unstored_settings(exporter: Exporter, state: dict[str, Tensor], config: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that an export does not store, each with the default of the framework and the value of the model."""
     from maskrcnn.config import differing_settings
     from maskrcnn.files.checkpoint import Checkpoint
 
     defaults = exporter.import_checkpoint(Checkpoint("torch", state, {}, ()), None).config
     differing = differing_settings(defaults, config).items()
-    return {name: pair for name, pair in differing if name.startswith(BROUGHT)}
+    return {name: pair for name, pair in differing if name.startswith(IMPORTED)}
 
 
 def write_tensors(path: Path, state: dict[str, Tensor]) -> None:
-    """A file of tensors by name, as torch.save writes it."""
+    """Writes tensors by name with torch.save."""
     import torch
 
     from maskrcnn.files.atomic import atomic_write

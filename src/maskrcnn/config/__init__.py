@@ -1,7 +1,7 @@
 """All settings as frozen dataclasses, validated when they are built. Nothing here imports torch or reads a file.
 
-Names follow the paper. Lengths are in pixels of the network input unless a field says otherwise. `Conventions` holds the
-rules in which frameworks differ, so that the model code never asks which framework a model comes from.
+Names follow the paper. Lengths are in pixels of the network input unless a field says otherwise. `Conventions` holds
+the rules in which frameworks differ, so that the model code never asks which framework a model comes from.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rules in which frameworks differ, and the values that each framework has for them.
 
-Users need not choose any of them. A checkpoint gives the outputs of its framework only if the model follows the rules of
-that framework, in training as in prediction. No part of the network asks which framework a model comes from. The text
-below a field also stands in the table of docs/conventions.md.
+Users need not choose any of them. A checkpoint gives the outputs of its framework only if the model follows the rules
+of that framework, in training as in prediction. No part of the network asks which framework a model comes from. The
+text below a field also stands in the table of docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class PixelRules:
     letterbox: Literal["none", "square", "divisor"] = "none"
     """Letterbox padding, which centres the image. The padding is black and counts as image: it is normalised, and
     proposals may lie on it. Detections are clipped to the image inside it. square: both sides are padded to
-    image.long_side. divisor: both sides are padded to the next multiple of image.divisor. none: padding at bottom and right, zero after normalisation."""
+    image.long_side. divisor: both sides are padded to the next multiple of image.divisor. none: padding at bottom and
+    right, zero after normalisation."""
     min_scale: float = 0.0
     """Minimum scale factor: an image is never shrunk below it to reach image.short_side."""
 
@@ -52,8 +53,8 @@ class AnchorRules:
     """What is rounded to whole pixels. corners: the corners of each anchor around its cell. base: the sides of a
     base anchor whose size is the stride of its level; the rounded base anchor is then enlarged to the anchor's size."""
     stride: Literal["constant", "grid"] = "constant"
-    """Distance between neighbouring cells. constant: the stride of the level. grid: the size of the padded batch divided by the size
-    of the feature map, rounded down."""
+    """Distance between neighbouring cells. constant: the stride of the level. grid: the size of the padded
+    batch divided by the size of the feature map, rounded down."""
     offset: float = 0.0
     """Centre of the first cell's anchors, in strides."""
 
@@ -70,8 +71,8 @@ class FeatureRules:
     border of the RoI. The ends of the image are the centres of the outermost cells of the map. rois.sampling_ratio,
     rois.reduce and features.aligned then have no effect."""
     aligned: bool = True
-    """RoIAlign subtracts half a cell from coordinates, because the centre of cell i lies at i + 0.5. Without it, samples
-    lie half a cell too far right and down, and RoIs are at least one cell wide and high."""
+    """RoIAlign subtracts half a cell from coordinates, because the centre of cell i lies at i + 0.5. Without it,
+    samples lie half a cell too far right and down, and RoIs are at least one cell wide and high."""
     level_rounding: Literal["floor", "round"] = "floor"
     """Rounding of the level of a RoI (FPN equation 1)."""
     level_epsilon: float = 1e-6
@@ -132,8 +133,8 @@ class BoxRules:
     """What the coordinates of a box mean, and how far a prediction may enlarge it."""
 
     end: Literal["edge", "last_pixel", "roi_last_pixel"] = "edge"
-    """What x2 and y2 of a box mean. edge: the edge behind the last pixel. last_pixel: the index of the last pixel, which
-    is one less, from the proposals to the detections; anchors, ground truth and results use edges. roi_last_pixel: RoI
+    """What x2 and y2 of a box mean. edge: the edge behind the last pixel. last_pixel: the index of the last pixel,
+    one less, from the proposals to the detections; anchors, ground truth and results use edges. roi_last_pixel: RoI
     features, masks and keypoints span a box from its first to its last pixel, and this span is scaled to the original
     image; everything else uses edges."""
     growth_bound: Literal["above", "both", "none"] = "above"
@@ -182,9 +183,9 @@ class MaskRules:
     target_threshold: float | None = None
     """Targets are 1 where the average is at least this, else 0. None: the averages are the targets."""
     target_pixels: Literal["original", "network", "network_corner"] = "original"
-    """The pixels that samples are interpolated from. original: those of the ground-truth bitmap. network: those of the network
-    input, each with the value of the original pixel under its centre, as if the bitmap were resized with the image.
-    network_corner: the same with the pixel under its top left corner, as OpenCV resizes."""
+    """The pixels that samples are interpolated from. original: those of the ground-truth bitmap. network: those of the
+    network input, each with the value of the original pixel under its centre, as if the bitmap were resized with the
+    image. network_corner: the same with the pixel under its top left corner, as OpenCV resizes."""
     target_crop_and_resize: bool = False
     """Targets are sampled by crop_and_resize, as in features.crop_and_resize. target_sampling_ratio and
     target_aligned then have no effect."""

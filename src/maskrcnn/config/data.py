@@ -40,7 +40,7 @@ class ImageConfig:
 
     short_side: int = 800  # shorter side in pixels after resizing
     long_side: int = 1333  # longer side in pixels, at most
-    # Factor by which every image is resized, in place of short_side, for objects of one natural size. long_side still holds.
+    # Scale factor of every image, in place of short_side, for objects of one natural size. long_side still holds.
     scale: float | None = None
     # Height and width of every network input, in place of the sides: the image is resized to fit inside and padded.
     fixed_size: tuple[int, int] | None = None

@@ -51,11 +51,14 @@ class ModelConfig:
         require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
         require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
         levels = 5 if self.neck == "fpn" else 1
-        expected = {1: "one level, with all sizes on it (32,64,128,256,512)", 5: "the levels P2..P6, with sizes on each"}
+        expected = {
+            1: "one level, with all sizes on it (32,64,128,256,512)",
+            5: "the levels P2..P6, each with sizes",
+        }
         require(
             len(self.anchors.sizes) == levels,
-            f"model.neck {self.neck} has {expected[levels]}, and model.anchors.sizes has {len(self.anchors.sizes)} levels: "
-            "change one of them",
+            f"model.neck {self.neck} has {expected[levels]}, and model.anchors.sizes has "
+            f"{len(self.anchors.sizes)} levels: change one of them",
         )
         require(
             self.neck != "c4" or self.mask_head is None or self.mask_head.point_rend is None,

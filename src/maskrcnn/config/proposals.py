@@ -18,7 +18,8 @@ class AnchorConfig:
     def __post_init__(self) -> None:
         require(
             len({len(level) for level in self.sizes}) == 1,
-            f"anchors.sizes needs the same number of sizes on every level, because the levels share the RPN head, found {self.sizes}",
+            "anchors.sizes needs the same number of sizes on every level, because the levels share the RPN head, "
+            f"found {self.sizes}",
         )
         require(
             all(value > 0 for level in (*self.sizes, self.ratios) for value in level),

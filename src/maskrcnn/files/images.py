@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from maskrcnn.errors import ImageError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 # A decoded image needs three bytes a pixel: this much is 1.5 GB. Larger ones are refused before decoding.
 MOST_PIXELS = 500_000_000
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap the sides
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -30,24 +28,7 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
     """
-    with _opened(Path(path)) as image:
-        return as_rgb(image)
-
-
-def image_size(path: Path | str) -> tuple[int, int]:
-    """Upright height and width from the file's header alone.
-
-    Raises:
-        ImageError: as of `read_image`, but for damage behind the header.
-    """
-    with _opened(Path(path)) as image:
-        swapped = image.getexif().get(_ORIENTATION, 1) >= 5
-        return (image.width, image.height) if swapped else (image.height, image.width)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image of which only the header is read; what Pillow raises on it in the block becomes an ImageError."""
+    path = Path(path)
     if not path.is_file():
         raise ImageError(f"{path}: expected an image, found {'a folder' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
@@ -61,7 +42,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                         f"{path}: {image.width} x {image.height} pixels are more than the limit of {MOST_PIXELS}; "
                         "cut the image into tiles"
                     )
-                yield image
+                return as_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError:

@@ -1,4 +1,4 @@
-"""What computes detections: the one thing that differs between PyTorch and an exported model."""
+"""Computes detections: the only part that differs between PyTorch and an exported model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Backend(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that computes the detections."""
 
     @property
     def static_shapes(self) -> bool:
-        """Whether each new size of a batch costs time, so that batches are padded to few sizes."""
+        """Whether each new size of a batch costs time, so that batches are padded to one of a few sizes."""
 
     def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
         """The detections of the batch, in pixels of the network input. The tensors of both may lie on any device."""
@@ -37,9 +37,9 @@ class TorchBackend:
     """The network in PyTorch.
 
     Attributes:
-        network: in evaluation mode.
-        precision: of the network's arithmetic; `auto` is bf16 where the processor multiplies it faster.
-        compile: compile the network for each size of a batch; on CUDA its graphs are replayed.
+        network: the network in evaluation mode.
+        precision: precision of its arithmetic; `auto` is bf16 where the processor multiplies bf16 faster, else fp32.
+        compile: whether the network is compiled for each size of a batch; on CUDA its graphs are replayed.
     """
 
     network: MaskRCNN
@@ -59,7 +59,7 @@ class TorchBackend:
         with in_precision(self.precision, self.device):
             if not self.compile:
                 return self.network.detect(images, settings)
-            # Copies: what a replayed graph returns is overwritten by the next batch.
+            # Copies, because the next batch overwrites what a replayed graph returns.
             return map_tensors(self._compiled(images, settings), torch.clone)
 
     @cached_property

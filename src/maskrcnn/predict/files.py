@@ -19,12 +19,12 @@ from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
 from maskrcnn.structures.instances import Instances
 
-LEGIBLE = 640  # pictures of smaller images are drawn enlarged towards this many pixels, so that labels can be read
+LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 
 
 @dataclass(frozen=True)
 class FilesSummary:
-    """What `predict_files` did: images read, objects found, files skipped with the reason, what was written."""
+    """The number of images read and objects found, why files were skipped, and the paths that were written."""
 
     images: int
     objects: int
@@ -44,16 +44,16 @@ def predict_files(
     strict: bool = False,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> FilesSummary:
-    """Predicts files and writes `out/predictions.json` (COCO results, image ids counted from 1 in the
-    order of `files`, each with its `file_name`) and, with `draw`, one picture a file.
+    """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
 
-    A file that cannot be read is reported on standard error and skipped, or refused with `strict`. Results
-    found so far are written even when the run is interrupted.
+    The JSON holds COCO results, each with its `file_name`; image ids count from 1 in the order of `files`. A file that
+    cannot be read is reported on standard error and skipped, or refused with `strict`. An interrupted run also writes
+    the results that it has found.
 
     Args:
-        min_score: objects below it are not drawn; predictions.json holds all.
+        min_score: objects with a lower score are not drawn; predictions.json holds them all.
         batch_size: images that pass through the network together.
-        track: gets the answers and their number, and passes them on; for a progress bar.
+        track: wraps the results with the number of files, for a progress bar.
 
     Raises:
         ConfigError: `batch_size` is below 1.
@@ -92,6 +92,6 @@ def predict_files(
 def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
     from maskrcnn.visualise import draw
 
-    enlarge = max(1, LEGIBLE // max(image.shape[:2]))
+    enlarge = max(1, LEGIBLE_SIDE // max(image.shape[:2]))
     with atomic_write(path) as temporary:
         Image.fromarray(draw(image, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")

@@ -37,7 +37,7 @@ def prepare(image: np.ndarray, config: Config) -> tuple[Tensor, Frame]:
 def collate_prepared(
     prepared: Sequence[tuple[Tensor, Frame]], config: Config, *, static_shapes: bool = False
 ) -> ImageBatch:
-    """Pads prepared images to one batch; with `static_shapes` to one of few sizes."""
+    """Pads prepared images to one batch. With `static_shapes`, its size is one of a few."""
     pixels, frames = [image for image, _ in prepared], [frame for _, frame in prepared]
     size = batch_size_hw([frame.input_hw for frame in frames], config.image, static_shapes=static_shapes)
     return collate_images(pixels, frames, size)
@@ -47,14 +47,14 @@ def postprocess(detections: Detections, frames: Sequence[Frame], config: Config)
     """Brings detections back to the pixels of the original images; masks become run lengths here.
 
     Args:
-        frames: of the B images.
+        frames: the frames of the B images.
     """
     detections = map_tensors(detections, Tensor.cpu)
     return [_instances(detections, i, frame, config) for i, frame in enumerate(frames)]
 
 
 def _instances(detections: Detections, number: int, frame: Frame, config: Config) -> Instances:
-    """The objects of image `number` of the batch; the tensors lie on the CPU."""
+    """The objects of image `number` of the batch. All tensors lie on the CPU."""
     boxes = boxes_to_original(detections.boxes[number].numpy(), frame, config.conventions.boxes)
     kept = detections.valid[number].numpy()
     if config.conventions.detections.whole_pixels:
@@ -75,13 +75,12 @@ def _instances(detections: Detections, number: int, frame: Frame, config: Config
 
 
 def boxes_to_original(boxes: np.ndarray, frame: Frame, rules: BoxRules) -> np.ndarray:
-    """Boxes in the original image. `rules.end` says what is scaled:
+    """Boxes in the original image. `rules.end` decides what is mapped:
 
-    - `edge`: the edges of a box, as the frame says.
-    - `last_pixel`: x2 and y2 are the last pixel of a box, and the last pixel of the network input becomes that of the
-      original image. So the scale is the ratio of the sizes less one (Matterport, `denorm_boxes`).
-    - `roi_last_pixel`: the span from the first to the last pixel, as the frame says (maskrcnn-benchmark,
-      `BoxList.resize`).
+    - `edge`: the edges of a box, by the frame.
+    - `last_pixel`: the first and the last pixel of a box. The last pixel of the window becomes the last pixel of the
+      original image, so the scale is the ratio of the sizes minus one (Matterport, `denorm_boxes`).
+    - `roi_last_pixel`: the span from the first to the last pixel, by the frame (maskrcnn-benchmark, `BoxList.resize`).
 
     Args:
         boxes: (N, 4) float32, pixels of the network input.
@@ -101,12 +100,12 @@ def boxes_to_original(boxes: np.ndarray, frame: Frame, rules: BoxRules) -> np.nd
 
 
 def _trim(boxes: np.ndarray, pixels: float) -> np.ndarray:
-    """(N, 4) float32 boxes whose x2 and y2 are less by a number of pixels."""
+    """Subtracts `pixels` from x2 and y2 of (N, 4) float32 boxes."""
     return boxes - np.array([0, 0, pixels, pixels], np.float32)
 
 
 def keypoints_to_original(keypoints: np.ndarray, frame: Frame) -> np.ndarray:
-    """(N, K, 3) float32 x, y, score: x and y from pixels of the network input to those of the original image."""
+    """Maps x and y of (N, K, 3) float32 x, y, score from the network input to the original image."""
     return np.concatenate([frame.points_to_original(keypoints[..., :2]), keypoints[..., 2:]], axis=-1)
 
 
@@ -114,8 +113,8 @@ def paste(probs: np.ndarray, boxes: np.ndarray, image_hw: tuple[int, int], confi
     """The run-length masks of N detections.
 
     Args:
-        probs: (N, M, M) float32.
-        boxes: (N, 4) float32, original pixels.
+        probs: (N, M, M) float32, probabilities inside the boxes.
+        boxes: (N, 4) float32, pixels of the original image.
         image_hw: size of the original image.
     """
     rules, threshold = config.conventions, config.model.detect.mask_threshold
@@ -125,10 +124,11 @@ def paste(probs: np.ndarray, boxes: np.ndarray, image_hw: tuple[int, int], confi
 
 
 def to_coco_results(instances: Instances, image_id: int | str) -> list[dict[str, Any]]:
-    """COCO results of one image: image_id, category_id, bbox (x, y, width, height), score, segmentation (RLE) and
-    keypoints (x, y, score of each in a row, x and y as COCO's indices of pixels) of categories that name some.
+    """COCO results of one image: image_id, category_id, bbox (x, y, width, height), score, segmentation (RLE) and, for
+    categories with keypoints, a flat list of x, y and score of each keypoint.
 
-    Without `instances.categories`, category ids count from 1 and every category has keypoints.
+    x and y of keypoints are pixel indices, as in COCO. Without `instances.categories`, category ids count from 1 and
+    every category has keypoints.
     """
     categories, results = instances.categories, []
     for i, label in enumerate(instances.labels.tolist()):

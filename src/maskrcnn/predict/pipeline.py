@@ -1,4 +1,4 @@
-"""The one pipeline of prediction: images are read and resized ahead of the network, masks are encoded behind it.
+"""The one pipeline of prediction. Threads read and resize images ahead of the network and encode masks behind it.
 
 Single images, folders, and evaluation during and after training all run on `stream`.
 """
@@ -28,25 +28,25 @@ R = TypeVar("R")
 Prepared = TypeVar("Prepared")
 Found = TypeVar("Found")
 ImageLike = str | Path | Image.Image | np.ndarray
-AHEAD = 3  # batches of images that are read ahead: among them, most find enough others of their orientation
+AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
 BEHIND = 2  # batches whose masks are still being encoded
 
 
 class Detector(Protocol[Prepared, Found]):
     """Finds objects: images in, `Instances` out, in three steps that the pipeline calls.
 
-    The Predictor is one. Tiles or test-time augmentation are others, which stand around one and call its steps.
+    `Predictor` is a detector. Tiles and test-time augmentation can be detectors that call the steps of another one.
     """
 
     @property
     def device(self) -> torch.device:
-        """Where `detect` computes."""
+        """The device on which `detect` computes."""
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """What `detect` takes of an (H, W, 3) uint8 RGB image. Called in several threads."""
+        """The input of `detect` for an (H, W, 3) uint8 RGB image. Called in several threads."""
 
     def detect(self, prepared: Sequence[Prepared]) -> Found:
-        """What is found on a batch of prepared images. Called in the thread of the caller."""
+        """What is found in a batch of prepared images. Called in the thread of the caller."""
 
     def finish(self, found: Found) -> list[Instances]:
         """The objects of each image of a batch, in pixels of that image. Called in several threads."""
@@ -59,10 +59,10 @@ def predict_images(
 
     Args:
         images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
-        batch_size: how many pass through the network together.
+        batch_size: number of images that pass through the network together.
 
     Returns:
-        One `Instances` an image, in the order of the images.
+        One `Instances` for each image, in the order of the images.
 
     Raises:
         ConfigError: `batch_size` is below 1.
@@ -92,8 +92,8 @@ class _Ready(Generic[T, Prepared]):
     """An item with its image.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, or why it cannot be read.
-        prepared: what `Detector.prepare` made of it; None if it cannot be read.
+        image: (H, W, 3) uint8 RGB, or the error that says why it cannot be read.
+        prepared: the result of `Detector.prepare`; None if the image cannot be read.
     """
 
     item: T
@@ -113,15 +113,18 @@ def stream(
     *,
     batch_size: int = 1,
 ) -> Generator[tuple[T, R | ImageError]]:
-    """Predicts `items` and gives with each, in their order, what `then` made of it, or why it cannot be read.
+    """Predicts the images of `items`.
 
     Images of one orientation pass through the network together. Memory holds a few batches, however many items there
     are.
 
     Args:
-        read: the image of an item, (H, W, 3) uint8 RGB; called in threads.
-        then: called in threads with an item, its image and what was found.
-        batch_size: how many images pass through the network together.
+        read: gives the image of an item, (H, W, 3) uint8 RGB. Called in threads.
+        then: makes the result from an item, its image and what was found. Called in threads.
+        batch_size: number of images that pass through the network together.
+
+    Yields:
+        Each item in order, with its result or the error that says why its image cannot be read.
 
     Raises:
         ConfigError: `batch_size` is below 1.
@@ -132,9 +135,9 @@ def stream(
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     numbered = enumerate(items)
     waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
-    behind: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
+    finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
     done: dict[int, tuple[T, R | ImageError]] = {}
-    following = 0
+    next_number = 0
     try:
         while True:
             for number, item in islice(numbered, threads + AHEAD * batch_size - len(waiting)):
@@ -143,17 +146,17 @@ def stream(
                 batch = _next_batch(waiting, batch_size)
                 prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
                 found = detector.detect(prepared) if prepared else None
-                behind.append(pool.submit(_finish, detector, batch, found, then))
-            elif not behind:
+                finishing.append(pool.submit(_finish, detector, batch, found, then))
+            elif not finishing:
                 break
-            if len(behind) > BEHIND or not waiting:
-                done |= behind.popleft().result()
-            while following in done:
-                yield done.pop(following)
-                following += 1
+            if len(finishing) > BEHIND or not waiting:
+                done |= finishing.popleft().result()
+            while next_number in done:
+                yield done.pop(next_number)
+                next_number += 1
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads_of_torch)  # the pool's threads also changed the number for threads yet to come
+        torch.set_num_threads(threads_of_torch)  # the threads of the pool changed it for later threads, too
 
 
 def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:
@@ -165,7 +168,7 @@ def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], n
 
 
 def _next_batch(waiting: dict[int, Future[_Ready[T, Prepared]]], batch_size: int) -> dict[int, _Ready[T, Prepared]]:
-    """Takes out of `waiting` the first image and the next ones of its orientation, and the broken ones on the way."""
+    """Removes from `waiting` the first image, the next ones of its orientation, and the broken ones between them."""
     batch: dict[int, _Ready[T, Prepared]] = {}
     orientations: list[bool] = []
     for number, future in waiting.items():
@@ -199,6 +202,6 @@ def _finish(
 
 
 def _threads(device: torch.device) -> int:
-    """On a CPU the network itself keeps the cores busy."""
+    """The number of threads: two beside a network on the CPU, which itself keeps the cores busy."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 if device.type == "cpu" else max(2, min(16, cores - 1))

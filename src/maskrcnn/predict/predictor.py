@@ -26,7 +26,7 @@ from maskrcnn.weights.open import open_weights
 
 
 class Detected(NamedTuple):
-    """The detections of a batch, and the frames that bring them back to the original images."""
+    """The detections of a batch, and the frames that map them to the original images."""
 
     detections: Detections
     frames: tuple[Frame, ...]
@@ -37,9 +37,9 @@ class Predictor:
     """Finds the objects of images: a `Detector` (`maskrcnn.predict.pipeline`).
 
     Attributes:
-        backend: computes the detections; `TorchBackend` with the network.
-        config: thresholds and limits of `config.model.detect` are read at every call.
-        provenance: how the weights came to be, from the model file.
+        backend: computes the detections; a `TorchBackend` holds the network.
+        config: every call reads the thresholds and limits of `config.model.detect`.
+        provenance: the origin of the weights, from the model file.
     """
 
     backend: Backend
@@ -56,13 +56,14 @@ class Predictor:
 
     @property
     def network(self) -> MaskRCNN:
-        """
+        """The network of a `TorchBackend`.
+
         Raises:
-            ConfigError: the backend holds no network of PyTorch.
+            ConfigError: the backend is another one.
         """
         if not isinstance(self.backend, TorchBackend):
             raise ConfigError(
-                f"expected a model in PyTorch, found a {type(self.backend).__name__}, which has no network"
+                f"expected a TorchBackend, found a {type(self.backend).__name__}, which holds no network of PyTorch"
             )
         return self.backend.network
 
@@ -76,10 +77,10 @@ class Predictor:
 
         Args:
             images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
-            batch_size: how many pass through the network together.
+            batch_size: number of images that pass through the network together.
 
         Returns:
-            One `Instances` an image, in the order of the images; of one image a list with one.
+            A list with one `Instances` for each image, in the order of the images.
 
         Raises:
             ConfigError: `batch_size` is below 1.
@@ -104,7 +105,7 @@ class Predictor:
         """Writes the model file.
 
         Raises:
-            ConfigError: the backend holds no network of PyTorch.
+            ConfigError: the backend is no `TorchBackend`.
         """
         save_model(path, self.network, self.config, self.provenance)
 
@@ -118,15 +119,15 @@ def load(
     precision: Precision = "auto",
     compile: bool = False,
 ) -> Predictor:
-    """Opens a model: our model file, or a checkpoint of another framework, which keeps that framework's rules.
+    """Opens a model file, or a checkpoint of another framework. A checkpoint keeps the rules of its framework.
 
     Args:
-        source: a file, an address, or a name of `maskrcnn weights list`.
-        device: where to run; by default the first GPU if there is one, else the CPU.
-        config_file: of the framework that wrote the checkpoint; without it, shapes and defaults decide, and
-            `provenance["assumed"]` says what was taken for granted.
-        allow_partial: accept a checkpoint that lacks tensors, which then are random, or holds others.
-        precision, compile: as `TorchBackend` has them. Where bf16 is native, `fp32` gives the exact results.
+        source: a file, a URL, or a name of `maskrcnn weights list`.
+        device: by default the first GPU if there is one, else the CPU.
+        config_file: config file of the framework that wrote the checkpoint. Without it, the shapes of the tensors and
+            the defaults of the framework decide, and `provenance["assumed"]` lists what was assumed.
+        allow_partial: accept missing tensors, which become random, and unexpected ones, which are left out.
+        precision, compile: as in `TorchBackend`. `auto` may choose bf16; `fp32` gives the exact results.
 
     Raises:
         WeightsError: the file cannot be opened as a model.

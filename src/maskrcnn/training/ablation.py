@@ -29,9 +29,9 @@ class AblationRow:
     """One line of a table. The other rows of a table are compared with its first one, their reference.
 
     Attributes:
-        change: makes this row's configuration from the base one, a pyramid with sigmoid masks.
-        metric: what the AP is taken of.
-        paper: that AP in the paper, in percent.
+        change: makes the configuration of this row from the base, an FPN model with sigmoid masks.
+        metric: which AP is compared.
+        paper: this AP in the paper, in percent.
     """
 
     table: str
@@ -46,12 +46,12 @@ class AblationRow:
 
 
 def _deeper(config: Config) -> Config:
-    """The next depth: 10, 18, 34, 50, 101, 152."""
+    """The same with a ResNet of the next depth: 10, 18, 34, 50, 101, 152."""
     backbone = config.model.resnet
     depth: Any = {10: 18, 18: 34, 34: 50, 50: 101, 101: 152}.get(backbone.depth)
     if depth is None:
         raise ConfigError(
-            f"the ablation of the backbone needs a deeper ResNet than {backbone.depth}, and there is none"
+            f"the ablation of the backbone needs a ResNet deeper than {backbone.depth}; lower backbone.depth"
         )
     return _model(config, backbone=replace(backbone, depth=depth))
 
@@ -106,7 +106,7 @@ TABLES = tuple(dict.fromkeys(row.table for row in ROWS))
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured row: AP of each seed in percent, and of its reference row in the order of the same seeds."""
+    """A measured row: its AP and the AP of its reference row, in percent, for each seed in the same order."""
 
     row: AblationRow
     ap: tuple[float, ...]
@@ -126,8 +126,7 @@ class Measured:
         return self.row.paper - self.row.reference.paper
 
     def verdict(self) -> str:
-        """Whether the difference has the paper's direction. It counts when it is larger than its spread, which needs
-        two seeds or more."""
+        """Whether the difference exceeds its spread and has the direction of the paper's. Needs two seeds or more."""
         if self.row is self.row.reference:
             return "reference"
         if len(self.ap) == 1:
@@ -151,7 +150,7 @@ class Runs:
     weights: str | None = None
 
     def score(self, row: AblationRow, seed: int, say: Callable[[str], None]) -> float:
-        """AP of one run in percent, which is read from the folder where an earlier call has trained it.
+        """AP of one run in percent. Trains the run unless its folder already holds the result.
 
         Raises:
             TrainingError: the run was interrupted.

@@ -1,4 +1,4 @@
-"""The resumable state of a training run, one file that is replaced as a whole."""
+"""The resumable state of a training run, in one file that is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def save_checkpoint(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what torch and safetensors raise when a disk is full into a TrainingError that says how to continue."""
+    """Turns the errors of torch and safetensors on a full disk into a TrainingError that says how to continue."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -68,7 +68,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A checkpoint that has been read, and for which no network has been built yet."""
+    """A checkpoint in memory, before its network is built."""
 
     path: Path
     config: Config
@@ -82,11 +82,11 @@ class SavedRun:
         """
         if self.config != config:
             raise TrainingError(
-                f"{self.path}: {_difference(self.config, config)}; resume with the settings the run began with"
+                f"{self.path}: {_difference(self.config, config)}; resume with the settings that the run began with"
             )
         with _of_this_run(self.path):
             fill(network, self.state["network"], str(self.path))
-            # A copy, because the tensors that the optimiser keeps must not lie in the file that the next save replaces.
+            # The optimiser keeps these tensors, so it gets a copy: the next save replaces the file in which they lie.
             optimiser.load_state_dict(copy.deepcopy(self.state["optimiser"]))
             return Progress(self.state["step"], self.state["best"])
 
@@ -95,7 +95,7 @@ def load_checkpoint(out: Path) -> SavedRun:
     """Reads `out/last.ckpt`.
 
     Raises:
-        TrainingError: there is none, or it is no checkpoint.
+        TrainingError: the file is missing, or it is not a checkpoint.
     """
     path = out / NAME
     if not path.is_file():
@@ -107,7 +107,7 @@ def load_checkpoint(out: Path) -> SavedRun:
 
 @contextmanager
 def _of_this_run(path: Path) -> Iterator[None]:
-    """Turns what a file that is no such checkpoint raises into a TrainingError."""
+    """Turns the errors that a wrong file causes into a TrainingError."""
     try:
         yield
     except (KeyError, TypeError, ConfigError, WeightsError) as error:

@@ -1,4 +1,4 @@
-"""The curves of a run: losses, learning rate and validation AP as one picture."""
+"""Draws losses, learning rate and validation AP of a run in one picture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def curves(metrics: Path, out: Path) -> None:
-    """The losses, the learning rate and the validation AP of a run as a PNG.
+    """Writes the losses, the learning rate and the validation AP of a run as a PNG.
 
     Args:
-        metrics: the run's JSON lines. Lines that are no JSON are ignored, such as the cut last line of a killed run.
-        out: the picture.
+        metrics: JSON lines of the run. Lines that are not JSON are ignored, such as the last line of a killed run.
+        out: path of the PNG.
 
     Raises:
         DataError: the file cannot be read or holds no training step.
@@ -70,7 +70,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
-    """Every loss twice: the measured values in a faint colour, and their moving average."""
+    """Draws every loss twice: the measured values in a faint colour, and their moving average."""
     names = ["loss", *dict.fromkeys(name for line in steps for name in line if name.startswith("loss_"))]
     colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
     for name, colour in zip(names, colours, strict=False):
@@ -105,7 +105,7 @@ def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
 
 
 def _smoothed(values: np.ndarray, span: int) -> np.ndarray:
-    """(N,) the mean of each value and up to `span` neighbours on each side."""
+    """The mean of each of N values and up to `span` neighbours on each side, (N,) float64."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     starts, ends = np.maximum(0, places - span), np.minimum(len(values), places + span + 1)

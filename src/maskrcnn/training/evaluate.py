@@ -31,17 +31,16 @@ def evaluate(
     batch_size: int = 1,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
-    """Predicts every image of a data set and compares with its annotations: COCO AP and AR of masks, boxes and
-    keypoints, whichever the model gives.
+    """COCO AP and AR of the masks, boxes and keypoints that a model predicts on a data set.
 
     Args:
         model: a predictor or a model file.
         data: a data set, its annotation file, or the folder that holds it.
-        max_detections: detections an image, in prediction and in the figures; the model's own by default.
-        results_out: also writes the COCO results there.
-        limit: only the first so many images.
+        max_detections: limit of detections an image, in prediction and in the figures; by default that of the model.
+        results_out: file to which the COCO results are also written.
+        limit: number of images to evaluate, from the first on.
         strict: refuse a data set with broken annotations or images instead of skipping them.
-        group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
+        group_by: a field of the data set's images, for example `modality`; adds the figures of each of its values.
         batch_size: images that pass through the network together.
         track: wraps the images with their count, for a progress bar.
 
@@ -85,25 +84,25 @@ def evaluate(
 
 
 def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:
-    """Raises DataError unless the data set has just the categories that the model was trained on.
+    """Raises DataError unless the data set has exactly the categories that the model was trained on.
 
-    Keypoints may be missing at either side; where both name them, they must be the same in the same order.
+    Keypoints may be missing on either side. If both sides name them, names and order must be the same.
     """
     ours = {(category.id, category.name) for category in categories}
     theirs = {(category.id, category.name) for category in dataset.categories}
     if ours != theirs:
         raise DataError(
-            f"{dataset.path}: only the data set has {_words(theirs - ours) or 'nothing'}, and only the model "
-            f"{_words(ours - theirs) or 'nothing'}; ids and names of the categories must be the same. "
-            "`maskrcnn train --weights` makes a model for these data from the one that you have"
+            f"{dataset.path}: expected the categories of the model, with the same ids and names; only the data set has "
+            f"{_words(theirs - ours) or 'nothing'}, and only the model has {_words(ours - theirs) or 'nothing'}. "
+            "`maskrcnn train --weights` trains your model on the categories of this data set"
         )
     known = {category.id: category.keypoints for category in categories}
     for category in dataset.categories:
         trained = known[category.id]
         if trained and category.keypoints and trained != category.keypoints:
             raise DataError(
-                f"{dataset.path}: of {category.name} the model knows the keypoints {', '.join(trained)}, and the data "
-                f"set has {', '.join(category.keypoints)}; names and order must be the same"
+                f"{dataset.path}: expected the keypoints of the model for {category.name}, in the same order: "
+                f"{', '.join(trained)}; found {', '.join(category.keypoints)}"
             )
 
 

@@ -36,12 +36,15 @@ LOG_EVERY = 20  # steps averaged in one line of the metrics
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run leaves behind.
+    """The results of a run.
 
     Attributes:
-        model: the model file, of the best validation AP, or of the last step without validation data.
+        out: the folder of the run.
+        model: the model file with the best validation AP; without validation data, the model of the last step.
         checkpoint: the resumable state of the last step.
-        report: figures of the last evaluation, None without validation data.
+        steps: optimiser steps done in all.
+        seconds: duration of this call.
+        report: figures of the last evaluation; None without one.
         skipped: broken annotations and images of the training data that were left out, and why.
         finished: False when the run was interrupted; `--resume` continues it.
     """
@@ -72,25 +75,25 @@ def train(
     Args:
         config: classes and category names are taken from the data set.
         data, val: an annotation file of any format, or the folder that holds it.
-        weights: what to begin from: any detector that `maskrcnn.load` opens, which brings the model and image settings
-            that `config` leaves at their defaults, or ImageNet backbone weights (file or name).
+        weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A detector also
+            brings its conventions, and the model and image settings that `config` leaves at their defaults.
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
         strict: refuse broken annotations and images instead of skipping them.
-        limit: only the first so many training images.
+        limit: number of training images, from the first on.
 
     Raises:
-        DataError, WeightsError, TrainingError: in one line what cannot be used and what to do.
+        ConfigError, DataError, WeightsError, TrainingError: one line says what cannot be used and what to do.
     """
     out = Path(out)
     given = config
     saved = load_checkpoint(out) if resume else None
     initial: InitialWeights | None = None
-    if saved is not None and weights is not None:  # the run's own settings hold those of the weights
+    if saved is not None and weights is not None:  # the settings of the run include those of the weights
         config = with_conventions(config, saved.config)
     elif weights is not None:
         initial = read_initial_weights(weights, config)
         config = initial.with_conventions(config)
-    brought = [name for name in differing_settings(given, config) if name != "categories"]
+    from_weights = [name for name in differing_settings(given, config) if name != "categories"]
     dataset, validation, config = _read_data(config, data, val, strict, limit)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_precision(config.train.precision, device)
@@ -109,15 +112,15 @@ def train(
     began = time.monotonic()
     run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
     run.skipped = dict.fromkeys(dataset.problems)
-    # Closed here: until somebody collects this frame, which anything may hold on to, its processes would live.
+    # Closing it ends the processes of the loader even if something keeps a reference to this frame.
     loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
     with loading as batches, TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
         bar.say(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
             f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
         )
-        if brought:
-            bar.say(f"{len(brought)} settings are those of the weights: {', '.join(brought[:4])}, ...")
+        if from_weights:
+            bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
         if run.skipped:
             bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
             bar.say(f"all of them: maskrcnn data check {dataset.path}")
@@ -138,7 +141,7 @@ def train(
 
 @dataclass
 class _Run:
-    """The loop, and the state that its steps, checkpoints and evaluations share."""
+    """The training loop, and the state that its steps, checkpoints and evaluations share."""
 
     config: Config
     network: MaskRCNN
@@ -153,7 +156,7 @@ class _Run:
     skipped: dict[str, None] = field(default_factory=dict)
 
     def train(self, batches: Iterator[Batch], bar: TrainingBar, interrupted: Sequence[int]) -> None:
-        """Steps, figures and checkpoints, to the last step or until `interrupted` holds something."""
+        """Trains, evaluates and saves until the last step, or until `interrupted` is no longer empty."""
         config = self.config.train
         losses_of = compiled(self.network, self.device) if config.compile else self.network
         metrics = MetricsFile(self.out, self.step)
@@ -166,12 +169,12 @@ class _Run:
             self.step += 1
             bar.step(self.step)
             losses.add(self.step, batch.image_ids, found)
-            told = self.step % LOG_EVERY == 0 or self.step == config.steps
-            judged = self.validation is not None and _due(self.step, config.evaluate_every, config.steps)
-            saved = _due(self.step, config.checkpoint_every, config.steps)
-            if self.device.type == "cpu" or told or judged or saved:  # elsewhere a look waits for the device
+            log_due = _due(self.step, LOG_EVERY, config.steps)
+            evaluation_due = self.validation is not None and _due(self.step, config.evaluate_every, config.steps)
+            save_due = _due(self.step, config.checkpoint_every, config.steps)
+            if self.device.type == "cpu" or log_due or evaluation_due or save_due:  # reading waits for a GPU
                 losses.read()
-            if told:
+            if log_due:
                 rate = losses.steps / (time.monotonic() - began)
                 row = losses.means() | {
                     "lr": learning_rate(self.step - 1, config),
@@ -180,27 +183,27 @@ class _Run:
                 metrics.write({"step": self.step, **row})
                 bar.losses(self.step, row, (config.steps - self.step) / rate)
                 began = time.monotonic()
-            if judged:
+            if evaluation_due:
                 stopped = time.monotonic()
                 report = self.evaluate(bar)
                 metrics.write({"step": self.step, **report.to_dict()})
                 bar.say(f"step {self.step}: {report.line()}")
                 began += time.monotonic() - stopped
-            if saved:
+            if save_due:
                 self.save()
         if interrupted and self.step < config.steps:
             losses.read()
             self.save()
 
     def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
-        """Each broken image once."""
+        """Reports each broken image once."""
         for message in batch.skipped:
             if message not in self.skipped:
                 self.skipped[message] = None
                 bar.say(f"skipped: {message}")
 
     def evaluate(self, bar: TrainingBar) -> Report:
-        """Figures of the present weights; the model file is replaced when they are the best so far."""
+        """Evaluates the current weights, and writes the model file if their score is the best so far."""
         self.network.eval()
         predictor = Predictor(TorchBackend(self.network, self.config.train.precision), self.config)
         assert self.validation is not None
@@ -251,7 +254,7 @@ def _read_data(
 
 
 def _keypoint_count(dataset: Dataset) -> int:
-    """How many keypoints an object of the data set has, for a model that has model.keypoint_head."""
+    """The number of keypoints of an object. Raises DataError if there are none, or if categories differ in it."""
     counts = {len(category.keypoints): category.name for category in dataset.categories if category.keypoints}
     if not counts:
         raise DataError(
@@ -261,8 +264,8 @@ def _keypoint_count(dataset: Dataset) -> int:
     if len(counts) > 1:
         listed = " and ".join(f"{count} of {name}" for count, name in counts.items())
         raise DataError(
-            f"{dataset.path}: expected as many keypoints in every category that has some, found {listed}; the network "
-            "gives every class the same number"
+            f"{dataset.path}: expected the same number of keypoints in every category that has some, found {listed}; "
+            "the network predicts the same number for every class"
         )
     return next(iter(counts))
 
@@ -273,8 +276,8 @@ def _due(step: int, every: int, last: int) -> bool:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Collects the first Ctrl-C or termination signal, so that the loop can stop between two steps; a second one
-    stops at once."""
+    """Collects the first Ctrl-C or termination signal, so that the loop can stop between two steps. A second one stops
+    the process at once."""
     received: list[int] = []
 
     def first(number: int, frame: object) -> None:
@@ -283,7 +286,7 @@ def _interrupts() -> Iterator[list[int]]:
             signal.signal(kind, handler)
 
     previous = {}
-    with suppress(ValueError):  # not in the main thread: whoever runs us there handles signals
+    with suppress(ValueError):  # only the main thread can handle signals; elsewhere the caller does
         previous = {kind: signal.signal(kind, first) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received

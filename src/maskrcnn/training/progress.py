@@ -17,8 +17,8 @@ _Item = TypeVar("_Item")
 
 
 class TrainingBar:
-    """A progress bar on standard error with every loss, images a second and the time left; without a terminal it prints
-    lines."""
+    """A progress bar on standard error with every loss, images per second and the time left. Without a terminal, it
+    prints lines."""
 
     def __init__(self, total: int, start: int) -> None:
         self.console = Console(stderr=True)
@@ -58,7 +58,7 @@ class TrainingBar:
             self.console.print(f"step {step}/{self.total} {text} left {minutes}:{seconds:02d}", soft_wrap=True)
 
     def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
-        """Yields the items, and shows a second bar below the first one meanwhile."""
+        """Yields the items, and shows their progress in a second bar below the first one."""
         task = self._bar.add_task("evaluating", total=total)
         for count, item in enumerate(items, start=1):
             yield item
@@ -70,7 +70,7 @@ class TrainingBar:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line. A resumed run removes the lines after the step from which it resumes."""
+    """`metrics.jsonl`, with one JSON object on each line. A resumed run removes the lines after its first step."""
 
     def __init__(self, out: Path, start: int) -> None:
         self.path = out / METRICS

@@ -1,4 +1,4 @@
-"""One step of training, and the losses of the steps since anybody looked. Nothing in a step waits for a device."""
+"""One training step, and the losses since the last line of the metrics. No step waits for a device."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def train_step(
     config: TrainConfig,
     step: int,
 ) -> dict[str, Tensor]:
-    """One forward, backward and update, which leaves the weights alone where a loss is not finite.
+    """One forward pass, backward pass and update. If a loss is not finite, the weights stay as they are.
 
     Args:
         losses_of: the network in training mode, or what `compiled` made of it.
-        batch: on the device of the network.
-        step: counted from 0; with the seed it decides what is drawn, so that a resumed run draws the same.
+        batch: images and targets on the device of the network.
+        step: counted from 0. With the seed it decides the random numbers, so that a resumed run gets the same ones.
 
     Returns:
-        every loss by name and their sum as `loss`, scalars on the device.
+        Every loss by name, and their sum as `loss`: scalars on the device.
     """
     device = batch.images.pixels.device
     torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)[0] >> 1))
     torch.compiler.cudagraph_mark_step_begin()
     with in_precision(config.precision, device):
         losses = losses_of(batch.images, batch.targets)
-    # A copy: what a replayed graph returns is overwritten by the next step.
+    # This copies the losses, because the next step overwrites what a replayed graph returns.
     values = torch.stack(list(losses.values()))
     total = values.sum()
     optimiser.zero_grad(set_to_none=True)
@@ -51,36 +51,34 @@ def train_step(
         torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(step, config)
-    # Fused optimisers look at it on the device and then do nothing: mixed precision's way to skip a step.
+    # Fused optimisers read `found_inf` on the device and skip the step if it is 1, as in mixed-precision training.
     optimiser.found_inf = (~total.detach().isfinite()).to(torch.float32)  # type: ignore[attr-defined]
     optimiser.step()
     return {**dict(zip(losses, values.detach().unbind(), strict=True)), "loss": total.detach()}
 
 
 class LossWindow:
-    """Losses since the last line of the metrics. On a device they stay there until `read` waits for them."""
+    """Losses since the last line of the metrics. They stay on the device until `read` waits for them."""
 
     def __init__(self) -> None:
-        self._unread: list[tuple[int, Sequence[Any], dict[str, Tensor]]] = []
+        self._pending: list[tuple[int, Sequence[Any], dict[str, Tensor]]] = []
         self._sums: dict[str, float] = {}
         self.steps = 0
 
     def add(self, step: int, image_ids: Sequence[Any], losses: dict[str, Tensor]) -> None:
-        """
-        Args:
-            step: how many steps there were with this one.
-        """
-        self._unread.append((step, image_ids, losses))
+        """Adds the scalar losses of a step, which is counted from 1."""
+        self._pending.append((step, image_ids, losses))
 
     def read(self) -> None:
-        """
+        """Fetches the losses that were added since the last call.
+
         Raises:
-            TrainingError: a loss was not finite; the weights have not been changed by that step.
+            TrainingError: a loss was not finite; that step has not changed the weights.
         """
-        if not self._unread:
+        if not self._pending:
             return
-        rows = torch.stack([torch.stack(list(losses.values())) for _, _, losses in self._unread]).tolist()
-        for (step, image_ids, losses), row in zip(self._unread, rows, strict=True):
+        rows = torch.stack([torch.stack(list(losses.values())) for _, _, losses in self._pending]).tolist()
+        for (step, image_ids, losses), row in zip(self._pending, rows, strict=True):
             values = dict(zip(losses, row, strict=True))
             wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
             if wrong:
@@ -90,18 +88,18 @@ class LossWindow:
                     "--train.clip-norm 5; the last checkpoint is from before this step"
                 )
             self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
-        self.steps += len(self._unread)
-        self._unread.clear()
+        self.steps += len(self._pending)
+        self._pending.clear()
 
     def means(self) -> dict[str, float]:
-        """Of each loss over the steps that were read; begins a new window."""
+        """The mean of each loss over the steps that were read. Begins a new window."""
         means = {name: value / self.steps for name, value in self._sums.items()}
         self._sums, self.steps = {}, 0
         return means
 
 
 def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """The batches there, copied on a stream of their own: beside the computation of the step before."""
+    """The batches on the device. On CUDA a second stream copies them while the previous step is computed."""
     if device.type != "cuda":
         yield from batches
         return
@@ -111,11 +109,11 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
             copied = to_device(batch, device)
         computing = torch.cuda.current_stream(device)
         computing.wait_stream(copying)
-        # Memory of the copying stream may be given out again only once the computing one has read it.
-        map_tensors(copied, partial(_in_use, stream=computing))
+        # The memory may be reused only after the computing stream has read it.
+        map_tensors(copied, partial(_record_stream, stream=computing))
         yield copied
 
 
-def _in_use(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
+def _record_stream(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
     tensor.record_stream(stream)
     return tensor
