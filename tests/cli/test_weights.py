@@ -42,11 +42,11 @@ def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
     assert found["problem"] is None
 
 
-def test_inspect_lists_missing_and_surplus_tensors(command, partial):
+def test_inspect_lists_missing_and_unexpected_tensors(command, partial):
     ran = command("weights", "inspect", partial)
     assert ran.code == 0
     assert "missing: roi_heads.mask.heads.0.predictor.bias" in ran.out
-    assert "no place in the model: extra.weight" in ran.out
+    assert "unexpected: extra.weight" in ran.out
 
 
 def test_inspect_of_another_family(command, tmp_path):

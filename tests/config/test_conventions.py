@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
             ModelConfig(rois=RoIConfig(op="warp")),
             conventions=replace(OURS, features=FeatureRules(crop_and_resize=True)),
         ),
-        r"features\.crop_and_resize .* leave rois\.op align, found warp",
+        r"features\.crop_and_resize .* set rois\.op align, found warp",
     ),
     "keypoints up to the last pixel": (
         lambda: Config(ModelConfig(keypoint_head=KeypointHeadConfig()), conventions=LAST_PIXEL),
@@ -80,7 +80,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "PointRend in each stage": (
         lambda: Config(ModelConfig(box_head=CASCADE, mask_head=POINT_REND), conventions=MMDETECTION),
-        r"point_rend is one head .*mask_head_per_stage False",
+        r"point_rend has one head .*mask_head_per_stage False",
     ),
 }
 

@@ -36,7 +36,7 @@ class Evaluate:
     precision: Precision = "auto"
     """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
     compile: Flag = False
-    """With --model: compile the network, which takes minutes and pays on a GPU."""
+    """With --model: compile the network. This takes minutes and saves time on a GPU."""
     strict: Flag = False
     """With --model: refuse broken images and annotations instead of skipping them."""
     json: Flag = False

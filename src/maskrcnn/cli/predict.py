@@ -34,7 +34,7 @@ class Predict:
     precision: Precision = "auto"
     """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
     compile: Flag = False
-    """Compile the network, which takes minutes and pays on a GPU after some hundred images."""
+    """Compile the network. This takes minutes and saves time on a GPU after some hundred images."""
     strict: Flag = False
     """Refuse broken images instead of skipping them."""
     json: Flag = False

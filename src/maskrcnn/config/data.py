@@ -36,7 +36,7 @@ class Category:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """How an image becomes network input. In training, `AugmentConfig` changes it further."""
+    """How an image becomes network input, before augmentation."""
 
     short_side: int = 800  # shorter side in pixels after resizing
     long_side: int = 1333  # longer side in pixels, at most
@@ -70,8 +70,8 @@ class ImageConfig:
 class AugmentConfig:
     """Random changes of training images."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a random factor on the size of the image
-    crop: tuple[int, int] | None = None  # height and width of a random crop; None: no crop
+    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a random scale factor
+    crop: tuple[int, int] | None = None  # height and width of a random crop
     flip_horizontal: float = 0.5  # probability of a mirror image
     flip_vertical: float = 0.0  # probability of an upside-down image
     quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees
