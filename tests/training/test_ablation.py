@@ -103,7 +103,7 @@ def test_runs_are_shared_and_kept(tmp_path: Path) -> None:
 
 def test_a_backbone_without_a_deeper_one(tmp_path: Path) -> None:
     deeper = next(row for row in ROWS if row.name == "FPN, deeper")
-    with pytest.raises(ConfigError, match="deeper ResNet than 152"):
+    with pytest.raises(ConfigError, match="ResNet deeper than 152"):
         deeper.change(preset("mask_rcnn_R_152_FPN"))
     base = Config()
     with pytest.raises(ConfigError, match="expected a ResNet"):

@@ -20,7 +20,7 @@ DEFAULT_PRESET = "mask_rcnn_tiny"
 class Ablate:
     """Repeat the paper's ablations on your data, and compare the differences.
 
-    Rows that are already trained are not trained again, so the same command continues.
+    Trained rows are not trained again, so the same command continues.
     """
 
     data: Path

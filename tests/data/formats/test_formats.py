@@ -15,7 +15,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import evaluate_results
-from maskrcnn.files.images import image_size
+from maskrcnn.files.images import read_image
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.loop import train
@@ -38,7 +38,7 @@ class BoxTable:
             builder.add_category(label, label)
         folder = images or path.parent
         for name in dict.fromkeys(row["file"] for row in rows):
-            builder.add_image(name, folder / name, *image_size(folder / name), {})
+            builder.add_image(name, folder / name, *read_image(folder / name).shape[:2], {})
         for row in rows:
             box = [float(row[key]) for key in ("x", "y", "width", "height")]
             builder.add_annotation(RawAnnotation(row["file"], row["label"], box=box))
