@@ -72,16 +72,16 @@ def read_backbone(checkpoint: Checkpoint) -> BackboneFile:
     """
     tensors = {name: value for name, value in checkpoint.tensors.items() if not DROPPED.search(name)}
     if "res2_0_branch2a_w" in tensors:
-        return _of_detectron(tensors)
+        return _from_detectron(tensors)
     if "res2.0.conv1.weight" in tensors:
-        return _of_detectron2(tensors, str(checkpoint.extra.get("__author__", "")))
+        return _from_detectron2(tensors, str(checkpoint.extra.get("__author__", "")))
     if any("res2a_branch2a" in name for name in tensors):
-        return _of_keras(checkpoint.tensors)
-    deep = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
-    if "layer1.0.conv1.weight" in tensors and deep:
+        return _from_keras(checkpoint.tensors)
+    extra = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
+    if "layer1.0.conv1.weight" in tensors and extra:
         raise WeightsError(
-            f"a ResNet of timm with a part that ours does not have ({deep[0]}): take one with the plain stem and "
-            "blocks, such as resnet50, or set model.backbone.name to this network of timm"
+            f"expected a plain ResNet, found one of timm with {extra[0]}, which our ResNet does not support: use a plain "
+            "one such as resnet50, or set model.backbone.name to this network of timm"
         )
     # These follow our defaults: RGB, ImageNet's mean and standard deviation, the stride in the 3x3 convolution.
     return BackboneFile("torchvision or timm", _by_our_names(tensors, torchvision_names.BACKBONE))
@@ -150,7 +150,7 @@ def _in_backbone(name: str) -> str:
     return name.replace(SHARED_HEAD, "res5.").removeprefix("backbone.")
 
 
-def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
+def _from_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     tensors = {name: value for name, value in tensors.items() if name not in detectron_names.WITHOUT_EFFECT}
     state = _by_our_names(tensors, detectron_names.TABLE)
     theirs = {_in_backbone(our): name for name, our in detectron_names.TABLE.our_names(tensors).items()}
@@ -162,7 +162,7 @@ def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     return BackboneFile("Detectron", _for_rgb(state), rules, folded=not grouped)
 
 
-def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
+def _from_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
     """The networks of MSRA and FAIR read BGR. Those converted from torchvision read RGB; their author says so."""
     state = _by_our_names(tensors, detectron2_names.BACKBONE)
     if "torchvision" in author:
@@ -172,7 +172,7 @@ def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
     return BackboneFile("Detectron2 (MSRA, FAIR)", _for_rgb(state), rules)
 
 
-def _of_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
+def _from_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
     """Keras trains on BGR. Its convolutions have biases, and its first pooling is padded after the last pixel."""
     places = keras_names.places(tensors)
     ours = keras_names.TABLE.our_names(places.values())

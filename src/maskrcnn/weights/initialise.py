@@ -64,13 +64,13 @@ def read_initial_weights(source: Path | str, config: Config) -> InitialWeights:
         WeightsError: the file cannot be read, or holds a model that is no Mask R-CNN.
         ConfigError: a setting of another framework's checkpoint is not supported.
     """
-    of_timm = isinstance(config.model.backbone, TimmConfig)
-    if of_timm and str(source) == "timm":
+    is_timm = isinstance(config.model.backbone, TimmConfig)
+    if is_timm and str(source) == "timm":
         return TimmWeights(str(source), None)
     checkpoint = read_checkpoint(initial_file(source))
     if holds_detector(checkpoint, source):
         return DetectorWeights(detector_in(checkpoint, source))
-    if of_timm:
+    if is_timm:
         return TimmWeights(str(source), checkpoint.tensors)
     return BackboneWeights(str(source), read_backbone(checkpoint))
 

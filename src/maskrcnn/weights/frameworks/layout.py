@@ -41,30 +41,28 @@ class Layout:
 
     def to_ours(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
         """A tensor of theirs in our layout."""
-        if name == STEM and self.bgr:
-            return other_colours(value)
-        if FIRST_LAYER.match(name):
-            return channels_last_columns(value, channels_in(model))
-        if ANCHORS.match(name) and self.anchors_by_size:
-            return reordered(value, len(model.anchors.sizes[0]), len(model.anchors.ratios))
-        return value
+        return self._converted(name, value, model, to_ours=True)
 
     def to_theirs(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
         """The inverse of `to_ours`."""
+        return self._converted(name, value, model, to_ours=False)
+
+    def _converted(self, name: str, value: Tensor, model: ModelConfig, *, to_ours: bool) -> Tensor:
         if name == STEM and self.bgr:
             return other_colours(value)
         if FIRST_LAYER.match(name):
-            return channels_first_columns(value, channels_in(model))
+            return (channels_last_columns if to_ours else channels_first_columns)(value, channels_in(model))
         if ANCHORS.match(name) and self.anchors_by_size:
-            return reordered(value, len(model.anchors.ratios), len(model.anchors.sizes[0]))
+            sizes, ratios = len(model.anchors.sizes[0]), len(model.anchors.ratios)
+            return reordered(value, sizes, ratios) if to_ours else reordered(value, ratios, sizes)
         return value
 
 
 def without_background(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
     """A tensor of a framework whose first class is the background, with its rows in our order.
 
-    The rows of box offsets and of masks that belong to the background are dropped. Four rows of box offsets stay if they
-    are all, because they serve all classes. Detectron and maskrcnn-benchmark have four more for the background even then.
+    The background's rows of box offsets and masks are dropped. If there are only four rows of offsets, they stay, because
+    they serve all classes. Detectron and maskrcnn-benchmark have four more for the background even then.
 
     Args:
         mask_background: the first of several masks belongs to the background.

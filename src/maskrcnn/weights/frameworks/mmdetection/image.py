@@ -14,7 +14,7 @@ from maskrcnn.weights.frameworks.settings import RESIZED, Assumed, jitter_of, se
 
 def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
     """The settings of the image, whether the network reads BGR, and the assumptions."""
-    resize = next(iter(_resizes(steps(settings, "test"))), {})
+    resize = _resize(steps(settings, "test"))
     for name, supported in (("keep_ratio", True), ("interpolation", "bilinear")):
         if resize.get(name, supported) != supported:
             raise unsupported(f"Resize.{name}", resize[name], [supported])
@@ -23,7 +23,7 @@ def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
     if not sides:
         sides = [(800, 1333)]
         assumed = (f"{RESIZED} (Resize)",)
-    other = _sides(next(iter(_resizes(setting(settings, "test_dataloader.dataset.pipeline", []))), {}))
+    other = _sides(_resize(setting(settings, "test_dataloader.dataset.pipeline", [])))
     if other and other != sides:
         assumed = (f"the image size is that of test_pipeline, {sides}; that of test_dataloader, {other}, is ignored",)
     source = setting(settings, "model.data_preprocessor")  # in MMDetection 2 it is a step of the pipeline
@@ -57,8 +57,12 @@ def divisor_of(settings: Mapping[str, Any]) -> int:
 
 def pixels_of(settings: Mapping[str, Any]) -> PixelRules:
     """The rules for pixels. `Resize` chooses the kernel."""
-    resize = next(iter(_resizes(steps(settings, "test"))), {})
-    return replace(MMDETECTION.pixels, kernel="pil") if resize.get("backend") == "pillow" else MMDETECTION.pixels
+    pillow = _resize(steps(settings, "test")).get("backend") == "pillow"
+    return replace(MMDETECTION.pixels, kernel="pil") if pillow else MMDETECTION.pixels
+
+
+def _resize(pipeline: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(iter(_resizes(pipeline)), {})
 
 
 def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -60,7 +60,7 @@ def our_config(
         check_fit(model, settings)
         sentences = training_differs(settings)
     with kinds_checked("MMDetection"):
-        image, bgr, of_image = image_of(settings)
+        image, bgr, image_assumed = image_of(settings)
         config = Config(
             model=_model(model, settings),
             image=image,
@@ -68,7 +68,7 @@ def our_config(
             conventions=_conventions(model, settings),
             categories=_categories(meta, model),
         )
-    return config, bgr, assumed + sentences + of_image
+    return config, bgr, assumed + sentences + image_assumed
 
 
 def _whole_model(settings: Mapping[str, Any]) -> Settings:
