@@ -80,8 +80,8 @@ def read_backbone(checkpoint: Checkpoint) -> BackboneFile:
     extra = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
     if "layer1.0.conv1.weight" in tensors and extra:
         raise WeightsError(
-            f"expected a plain ResNet, found one of timm with {extra[0]}, which our ResNet does not support: use a plain "
-            "one such as resnet50, or set model.backbone.name to this network of timm"
+            f"expected a plain ResNet, found one of timm with {extra[0]}, which our ResNet does not support: use a "
+            "plain one such as resnet50, or set model.backbone.name to this network of timm"
         )
     # These follow our defaults: RGB, ImageNet's mean and standard deviation, the stride in the 3x3 convolution.
     return BackboneFile("torchvision or timm", _by_our_names(tensors, torchvision_names.BACKBONE))

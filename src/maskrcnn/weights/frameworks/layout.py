@@ -61,8 +61,8 @@ class Layout:
 def without_background(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
     """A tensor of a framework whose first class is the background, with its rows in our order.
 
-    The background's rows of box offsets and masks are dropped. If there are only four rows of offsets, they stay, because
-    they serve all classes. Detectron and maskrcnn-benchmark have four more for the background even then.
+    The background's rows of box offsets and masks are dropped. If there are only four rows of offsets, they serve all
+    classes and stay. Detectron and maskrcnn-benchmark have four more for the background even then.
 
     Args:
         mask_background: the first of several masks belongs to the background.
