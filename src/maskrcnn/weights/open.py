@@ -94,7 +94,7 @@ def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
     """Whether `detector_in` can open a checkpoint. If not, it may hold a backbone.
 
     Raises:
-        WeightsError: the checkpoint is of another kind of detector, such as YOLO.
+        WeightsError: the checkpoint holds another kind of model, such as YOLO.
     """
     if is_model_file(checkpoint) or any(importer.recognise(checkpoint.tensors) for importer in IMPORTERS):
         return True

@@ -150,8 +150,8 @@ def finished(
 ) -> Imported:
     """The import of a file whose config and tensors are known.
 
-    The tensors become float32. Batch counters of batch norm may be missing, because some frameworks do not store them
-    for frozen norms; they are then 0.
+    The tensors get the dtypes of the network. Batch counters of batch norm may be missing, because some frameworks do
+    not store them for frozen norms; they are then 0.
 
     Args:
         found: tensors by our names, in our layout. It may hold more than those of the network.

@@ -25,7 +25,7 @@ RESIZED = "each image is resized to a short side of 800 and a long side of at mo
 DETECTED = (
     "detections have scores above 0.05, and at most 100 of them per image pass non-maximum suppression at IoU 0.5"
 )
-FIVE_ANCHORS = "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2"
+FIVE_ANCHORS = "anchors have sizes of 32, 64, 128, 256 and 512 pixels and ratios of 0.5, 1 and 2"
 CAFFE_PIXELS = "the input is BGR with mean 102.9801, 115.9465, 122.7717"
 
 
@@ -268,5 +268,5 @@ def proposals_sentence(before: int, after: int, setting: str) -> str:
 
 
 def samples_sentence(ratio: int) -> str:
-    """The assumption about the samples of RoIAlign. A ratio of 0 means one sample per cell of the feature map."""
+    """The assumption about RoIAlign's sampling ratio. With 0 it takes as many samples as a bin has cells."""
     return f"RoIAlign takes {f'{ratio} samples' if ratio else 'as many samples as a bin has cells'} per bin and axis"

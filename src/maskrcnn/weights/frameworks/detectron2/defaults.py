@@ -136,7 +136,8 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
     if cells is not None:
         settings |= _stored_anchors(tensors)
     else:
-        assumed.append(f"anchors have {settings['MODEL.ANCHOR_GENERATOR.SIZES']} pixels and ratios 0.5, 1 and 2")
+        sizes = settings["MODEL.ANCHOR_GENERATOR.SIZES"]
+        assumed.append(f"anchors have sizes of {sizes} pixels and ratios of 0.5, 1 and 2")
     if norm == "batch_norm":
         settings["MODEL.RESNETS.NORM"] = "SyncBN"
         assumed.append("training synchronises batch norm between processes (MODEL.RESNETS.NORM)")

@@ -96,7 +96,7 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
     assumed = (
         f"the style of the backbone is {settings['backbone']['style']}, {why}",
         f"the input is {order} with mean {pixels['mean']} and standard deviation {pixels['std']} (data_preprocessor)",
-        f"anchors have a size of {'8' if pyramid else '2, 4, 8, 16 and 32'} strides and ratios 0.5, 1 and 2 "
+        f"anchors have sizes of {'8' if pyramid else '2, 4, 8, 16 and 32'} strides and ratios of 0.5, 1 and 2 "
         "(anchor_generator)",
         "RoIs are pooled by aligned RoIAlign with as many samples as a bin has cells (roi_layer)",
         f"{DETECTED} (test_cfg.rcnn)",
