@@ -218,7 +218,7 @@ def test_timms_resnets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["conv1.0.weight", "layer1.0.se.fc1.weight"])
 def test_timms_other_resnets_are_refused(name: str) -> None:
     tensors = {"layer1.0.conv1.weight": torch.zeros(1), name: torch.zeros(1)}
-    with pytest.raises(WeightsError, match="a part that ours does not have"):
+    with pytest.raises(WeightsError, match="which our ResNet does not support"):
         read_backbone(checkpoint(tensors))
 
 

@@ -117,7 +117,7 @@ def test_missing_and_surplus_tensors_are_listed_together(theirs: dict[str, Tenso
     assert message.startswith(f"{tmp_path / 'broken.pth'}: ")
     assert "1 missing: roi_heads.box_predictor.cls_score.bias" in message
     assert "1 of another shape: roi_heads.box_head.fc7.bias is (3,)" in message
-    assert "1 have no place in the model: sem_seg_head.weight" in message
+    assert "1 unexpected: sem_seg_head.weight" in message
     assert "--allow-partial" in message
     assert "\n" not in message
 
@@ -144,7 +144,7 @@ def test_a_config_file_that_cannot_be_followed(file: Path, tmp_path: Path) -> No
         bad.write_text(text)
         with pytest.raises(ConfigError, match=expected):
             open_weights(file, bad)
-    with pytest.raises(ConfigError, match=r"none\.json: expected a config of torchvision, it cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.json: expected a config of torchvision, but it cannot be read"):
         open_weights(file, tmp_path / "none.json")
 
 

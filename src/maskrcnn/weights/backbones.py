@@ -1,8 +1,8 @@
-"""Backbones trained on ImageNet, from files of any framework: their names in ours, and the rules they were trained by.
+"""Reads backbones that were trained on ImageNet by any framework, with the preprocessing and rules of that training.
 
-The content says what a file is: torchvision and timm (`layer1.0.conv1.weight`), Detectron2's pickles of MSRA and FAIR
-(`res2.0.conv1.norm.weight`), Detectron's (`res2_0_branch2a_w`), and the Keras files of ResNet-50 and 101 without their
-top (`res2a_branch2a`).
+A file is recognised by its tensor names: torchvision and timm (`layer1.0.conv1.weight`), Detectron2's pickles of MSRA
+and FAIR (`res2.0.conv1.norm.weight`), Detectron (`res2_0_branch2a_w`), and the Keras files of ResNet-50 and 101 without
+the classifier (`res2a_branch2a`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from maskrcnn.weights.frameworks.settings import setting
 from maskrcnn.weights.frameworks.torchvision import names as torchvision_names
 from maskrcnn.weights.model_file import fill
 
-# The classifier and the training counters of batch norm have no place in a backbone.
+# A backbone has no classifier, no momentum of an optimiser and no batch counters of batch norm.
 DROPPED = re.compile(
     r"^fc\.|\.num_batches_tracked$|^(pred|fc1000)_[wb]$|_momentum$|^(stem\.)?fc\.|^fc1000/|^predictions/"
 )
@@ -52,10 +52,10 @@ STD_FAIR = (58.395, 57.12, 57.375)
 class BackboneFile:
     """
     Attributes:
-        kind: what wrote it, in words.
-        state: by the names of our backbone, for RGB input.
-        rules: the settings that it was trained with and that no tensor holds, by their names.
-        folded: its batch norm is scale and shift alone, so that statistics cannot be trained on.
+        kind: the framework that wrote the file, for messages.
+        state: tensors under the names of our backbone, for RGB input.
+        rules: the settings that the backbone was trained with and that no tensor holds, by their names.
+        folded: batch norm is stored as scale and shift only. Without statistics its training cannot be continued.
     """
 
     kind: str
@@ -65,36 +65,36 @@ class BackboneFile:
 
 
 def read_backbone(checkpoint: Checkpoint) -> BackboneFile:
-    """The backbone in a file; whether it fits a network is not asked.
+    """Reads the backbone of a file. It does not check whether the backbone fits a network.
 
     Raises:
-        WeightsError: a ResNet that is built otherwise than ours.
+        WeightsError: the file holds a ResNet of timm with parts that our ResNet does not have.
     """
     tensors = {name: value for name, value in checkpoint.tensors.items() if not DROPPED.search(name)}
     if "res2_0_branch2a_w" in tensors:
-        return _of_detectron(tensors)
+        return _from_detectron(tensors)
     if "res2.0.conv1.weight" in tensors:
-        return _of_detectron2(tensors, str(checkpoint.extra.get("__author__", "")))
+        return _from_detectron2(tensors, str(checkpoint.extra.get("__author__", "")))
     if any("res2a_branch2a" in name for name in tensors):
-        return _of_keras(checkpoint.tensors)
-    deep = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
-    if "layer1.0.conv1.weight" in tensors and deep:
+        return _from_keras(checkpoint.tensors)
+    extra = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
+    if "layer1.0.conv1.weight" in tensors and extra:
         raise WeightsError(
-            f"a ResNet of timm with a part that ours does not have ({deep[0]}): take one with the plain stem and "
-            "blocks, such as resnet50, or set model.backbone.name to this network of timm"
+            f"expected a plain ResNet, found one of timm with {extra[0]}, which our ResNet does not support: use a "
+            "plain one such as resnet50, or set model.backbone.name to this network of timm"
         )
-    # Trained as torchvision's: RGB, its mean and standard deviation, the stride in the 3x3 convolution.
+    # These follow our defaults: RGB, ImageNet's mean and standard deviation, the stride in the 3x3 convolution.
     return BackboneFile("torchvision or timm", _by_our_names(tensors, torchvision_names.BACKBONE))
 
 
 def fill_backbone(backbone: nn.Module, file: BackboneFile, source: Path | str) -> str:
-    """Fills a ResNet, or its stem and stages under their names.
+    """Copies a backbone into a ResNet, or into a module that holds a ResNet's stem and stages.
 
     Returns:
-        Where the weights came from, in words.
+        A sentence that says where the weights came from.
 
     Raises:
-        WeightsError: they do not fit.
+        WeightsError: the tensors do not fit.
     """
     counters = {name: value for name, value in backbone.state_dict().items() if name.endswith(".num_batches_tracked")}
     fill(backbone, file.state | counters, str(source))
@@ -102,22 +102,22 @@ def fill_backbone(backbone: nn.Module, file: BackboneFile, source: Path | str) -
 
 
 def whole_backbone(network: MaskRCNN) -> nn.Module:
-    """The ResNet of a network with all its stages, of which C4 keeps the last one in the head."""
+    """The stem and all stages of a network's ResNet. A C4 network keeps the last stage in its heads."""
     stages, shared_head = dict(network.backbone.named_children()), network.roi_heads.pooler.shared_head
     return nn.ModuleDict(stages if isinstance(shared_head, nn.Identity) else stages | {"res5": shared_head})
 
 
 def fill_timm(backbone: TimmBackbone, tensors: Mapping[str, Tensor] | None, source: Path | str) -> str:
-    """Fills a backbone of timm.
+    """Copies weights into a backbone of timm.
 
     Args:
-        tensors: of timm's whole model; None: timm downloads its own.
+        tensors: the tensors of timm's whole model. With None timm downloads its own weights.
 
     Returns:
-        Where the weights came from, in words.
+        A sentence that says where the weights came from.
 
     Raises:
-        WeightsError: the network cannot be reached, or the tensors do not fit.
+        WeightsError: the download failed, or the tensors do not fit.
     """
     import timm
 
@@ -126,7 +126,7 @@ def fill_timm(backbone: TimmBackbone, tensors: Mapping[str, Tensor] | None, sour
         whole: Any = timm.create_model(backbone.name)
         classifier = f"{whole.default_cfg['classifier']}."
         missing = [name for name in whole.state_dict() if name not in tensors and not name.startswith(classifier)]
-        if missing:  # which timm itself would leave at random
+        if missing:  # timm itself would leave these random
             raise WeightsError(
                 f"{source}: {missing[0]} and {len(missing) - 1} more tensors of timm's {backbone.name} are missing; "
                 "give a file of its whole model, or `timm` to download it"
@@ -141,7 +141,7 @@ def fill_timm(backbone: TimmBackbone, tensors: Mapping[str, Tensor] | None, sour
 
 
 def _by_our_names(tensors: Mapping[str, Tensor], table: NameTable) -> dict[str, Tensor]:
-    """The tensors by the names of our backbone; a tensor without a counterpart keeps its name, and is unexpected."""
+    """The tensors under the names of our backbone. A tensor without a counterpart keeps its name; `fill` refuses it."""
     names = table.our_names(tensors)
     return {_in_backbone(names.get(name, name)): value.to(torch.float32) for name, value in tensors.items()}
 
@@ -150,7 +150,7 @@ def _in_backbone(name: str) -> str:
     return name.replace(SHARED_HEAD, "res5.").removeprefix("backbone.")
 
 
-def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
+def _from_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     tensors = {name: value for name, value in tensors.items() if name not in detectron_names.WITHOUT_EFFECT}
     state = _by_our_names(tensors, detectron_names.TABLE)
     theirs = {_in_backbone(our): name for name, our in detectron_names.TABLE.our_names(tensors).items()}
@@ -162,8 +162,8 @@ def _of_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     return BackboneFile("Detectron", _for_rgb(state), rules, folded=not grouped)
 
 
-def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
-    """MSRA's and FAIR's networks read BGR; what Detectron2's own converter made of torchvision's says so itself."""
+def _from_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
+    """The networks of MSRA and FAIR read BGR. Those converted from torchvision read RGB; their author says so."""
     state = _by_our_names(tensors, detectron2_names.BACKBONE)
     if "torchvision" in author:
         return BackboneFile("torchvision, in Detectron2's names", state)
@@ -172,8 +172,8 @@ def _of_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
     return BackboneFile("Detectron2 (MSRA, FAIR)", _for_rgb(state), rules)
 
 
-def _of_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
-    """Trained on BGR; its convolutions have biases, and its first pooling is padded after the last pixel."""
+def _from_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
+    """Keras trains on BGR. Its convolutions have biases, and its first pooling is padded after the last pixel."""
     places = keras_names.places(tensors)
     ours = keras_names.TABLE.our_names(places.values())
     found = {ours[place]: tensors[path].to(torch.float32) for path, place in places.items()}
@@ -188,12 +188,12 @@ def _for_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _groups(weight: Tensor) -> int:
-    """Groups of the first block's 3x3 convolution, which has as many channels before as behind."""
+    """The groups of a 3x3 convolution that has as many input as output channels."""
     return len(weight) // weight.shape[1]
 
 
 def with_rules_of(config: Config, file: BackboneFile) -> Config:
-    """The config with the rules of a backbone wherever its own are the defaults."""
+    """The config, with the rules of a backbone in place of those settings that are at their defaults."""
     if not file.rules or not isinstance(config.model.backbone, ResNetConfig):
         return config
     own, defaults = config_to_dict(config), config_to_dict(Config())
@@ -204,13 +204,13 @@ def with_rules_of(config: Config, file: BackboneFile) -> Config:
 
 
 def check_rules(config: Config, file: BackboneFile) -> None:
-    """Raises ConfigError where a network would use a backbone otherwise than it was trained."""
+    """Raises ConfigError if a setting differs from the rule that a backbone was trained with."""
     values = config_to_dict(config)
     for name, value in file.rules.items():
         found = setting(values, name)
         if found != value:
             raise ConfigError(
-                f"{name} is {found}, and these weights of {file.kind} were trained with {value}: set it so"
+                f"{name} is {found}, and these weights of {file.kind} were trained with {value}: set it to {value}"
             )
     backbone = config.model.backbone
     if file.folded and isinstance(backbone, ResNetConfig) and backbone.norm != "frozen_batch_norm":

@@ -1,11 +1,11 @@
-"""What training begins from: another detector, or a backbone trained on ImageNet. Its file is read once."""
+"""The weights that training begins from: a detector, or a backbone trained on ImageNet. The file is read once."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -28,27 +28,27 @@ from maskrcnn.weights.model_file import SavedModel
 from maskrcnn.weights.named import initial_file
 from maskrcnn.weights.open import detector_in, holds_detector
 
-# Layers with a row for each class, which another set of classes cannot use.
+# Layers with a row for each class. A model with other classes cannot use them.
 CLASS_LAYERS = re.compile(
     r"^roi_heads\.(box\.heads\.\d+\.(class_logits|deltas)|mask\.(heads\.\d+|coarse_head)\.predictor|mask\.point_head)\."
 )
 
 
 class InitialWeights(Protocol):
-    """Weights that have been read, for a network that is not built yet."""
+    """Weights that have been read from a file, before the network is built."""
 
     def with_conventions(self, config: Config) -> Config:
-        """The config with the rules that the weights were trained by, wherever its own are the defaults."""
+        """The config, with the rules of the weights' training in place of those settings that are at their defaults."""
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
-        """Fills a new network of `config`.
+        """Copies the weights into a new network of `config`.
 
         Returns:
-            What was done, in words.
+            A sentence that says which weights were copied.
 
         Raises:
             WeightsError: the weights do not fit.
-            ConfigError: they were trained by other rules than the config has.
+            ConfigError: the config has other rules than the training of the weights.
         """
 
 
@@ -56,28 +56,28 @@ def read_initial_weights(source: Path | str, config: Config) -> InitialWeights:
     """Reads the weights that training begins from.
 
     Args:
-        source: what `open_weights` opens, ImageNet weights as a file or an address, or a name in torchvision's list of
-            these; with a backbone of timm also `timm`, for timm's own weights.
-        config: of the training that begins.
+        source: any source that `open_weights` takes, ImageNet weights as a file or an address, or the name of
+            torchvision's ImageNet weights. For a backbone of timm also `timm`: timm downloads its own weights.
+        config: the config of the training.
 
     Raises:
-        WeightsError: the file cannot be read, or has nothing to do with a Mask R-CNN.
-        ConfigError: a setting of another framework's checkpoint cannot be followed.
+        WeightsError: the file cannot be read, or holds a model that is no Mask R-CNN.
+        ConfigError: a setting of another framework's checkpoint is not supported.
     """
-    of_timm = isinstance(config.model.backbone, TimmConfig)
-    if of_timm and str(source) == "timm":
+    is_timm = isinstance(config.model.backbone, TimmConfig)
+    if is_timm and str(source) == "timm":
         return TimmWeights(str(source), None)
     checkpoint = read_checkpoint(initial_file(source))
     if holds_detector(checkpoint, source):
         return DetectorWeights(detector_in(checkpoint, source))
-    if of_timm:
+    if is_timm:
         return TimmWeights(str(source), checkpoint.tensors)
     return BackboneWeights(str(source), read_backbone(checkpoint))
 
 
 @dataclass(frozen=True)
 class DetectorWeights:
-    """A whole detector: it is used as it was trained, and gives all layers but those of other categories."""
+    """A whole detector. Its class layers are copied only if its categories are those of the new network."""
 
     saved: SavedModel
 
@@ -105,8 +105,8 @@ class DetectorWeights:
 
 @dataclass(frozen=True)
 class BackboneWeights:
-    """A ResNet trained on ImageNet: it brings the mean and standard deviation of its pixels, and if it has them its
-    strides and the padding of its stem."""
+    """A ResNet trained on ImageNet. Its rules are the mean and standard deviation of pixels, and where they differ from
+    ours the place of its strides, the epsilon of its norms and the padding of its first pooling."""
 
     source: str
     file: BackboneFile
@@ -124,7 +124,7 @@ class TimmWeights:
     """A backbone of timm.
 
     Attributes:
-        tensors: of timm's whole model; None: timm downloads its own.
+        tensors: the tensors of timm's whole model. With None timm downloads its own weights.
     """
 
     source: str
@@ -134,19 +134,18 @@ class TimmWeights:
         return config
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
-        assert isinstance(network.backbone, TimmBackbone)
-        return fill_timm(network.backbone, self.tensors, self.source)
+        return fill_timm(cast(TimmBackbone, network.backbone), self.tensors, self.source)
 
 
 def with_conventions(config: Config, trained: Config) -> Config:
-    """`config` with the model and image settings and the conventions of a detector, wherever its own are the defaults.
+    """`config`, with the detector's model, image and convention settings in place of those at their defaults.
 
-    Which heads the network has is not changed, nor how it is trained; the categories are the detector's.
+    The categories are the detector's. The training settings and the choice of heads stay.
 
     Args:
         trained: the config of the detector.
     """
-    # Mapped as dictionaries: settings of another kind of backbone, or of a head that one of the two lacks, stay.
+    # Only dictionaries with the same keys are merged: settings of another kind of backbone or of a missing head stay.
     mine, theirs, defaults = (config_to_dict(one) for one in (config, trained, Config()))
     keypoints = config_to_dict(Config(model=ModelConfig(keypoint_head=KeypointHeadConfig())))
     defaults["model"]["keypoint_head"] = keypoints["model"]["keypoint_head"]
@@ -156,7 +155,7 @@ def with_conventions(config: Config, trained: Config) -> Config:
 
 
 def _chosen(mine: Any, theirs: Any, default: Any) -> Any:
-    """`theirs` where `mine` is the default, by the leaves of nested dictionaries with the same keys."""
+    """`theirs` where `mine` is the default, leaf by leaf in nested dictionaries with the same keys."""
     if not isinstance(mine, dict) and not isinstance(theirs, dict):
         return theirs if mine == default else mine
     if not (isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys()):

@@ -1,4 +1,4 @@
-"""The model file: one safetensors file whose metadata holds the config, the categories and where it came from."""
+"""The model file: a safetensors file whose metadata holds the config with the categories, and the provenance."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A whole detector as a file holds it, for which no network has been built yet.
+    """A detector that was read from a file, before its network is built.
 
     Attributes:
-        source: the file, address or name that it came from.
+        source: the file, address or name that it was read from.
         state: tensors by our names.
-        provenance: how the weights came to be, JSON types.
+        provenance: the origin of the weights, in JSON types.
     """
 
     source: str
@@ -49,13 +49,13 @@ class SavedModel:
 
 
 def save_model(path: Path | str, network: MaskRCNN, config: Config, provenance: Mapping[str, Any]) -> None:
-    """Writes the network's parameters and buffers, float32, with everything needed to use them.
+    """Writes the network's parameters and buffers, its config and their provenance.
 
     Args:
-        provenance: JSON types; how the weights came to be (version, data, steps, results).
+        provenance: the origin of the weights (version, data, steps, results), in JSON types.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; a file that was there stays as it was.
+        OSError: the disk is full or the folder is not writable. An existing file stays unchanged.
     """
     header = {"format": FORMAT, "config": config_to_dict(config), "provenance": dict(provenance)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
@@ -64,26 +64,26 @@ def save_model(path: Path | str, network: MaskRCNN, config: Config, provenance: 
 
 
 def is_model_file(checkpoint: Checkpoint) -> bool:
-    """Whether a file that has been read is one that `save_model` wrote."""
+    """Whether `save_model` wrote the file."""
     return METADATA_KEY in checkpoint.extra
 
 
 def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
-    """The model in a model file that has been read; `is_model_file` must hold.
+    """The model in a model file; `is_model_file` must hold.
 
     Raises:
-        WeightsError: the header cannot be read, or its config cannot be followed.
+        WeightsError: the header cannot be read, or its config is not valid.
     """
     try:
         header = json.loads(checkpoint.extra[METADATA_KEY])
         version, stored = int(header["format"]), dict(header["config"])
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{source}: the header of the model file cannot be read ({error}); get the file again"
+            f"{source}: the header of the model file cannot be read ({error}); copy or download the file again"
         ) from None
     if version > FORMAT:
         raise WeightsError(
-            f"{source}: model file format {version}, this version reads up to {FORMAT}; upgrade maskrcnn"
+            f"{source}: found model file format {version}, this version reads formats up to {FORMAT}; upgrade maskrcnn"
         )
     try:
         config = config_from_dict(stored)
@@ -93,10 +93,10 @@ def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copies tensors into a module of exactly the same names and shapes.
+    """Copies tensors into a module that has exactly the same names and shapes.
 
     Raises:
-        WeightsError: names are missing or unexpected, or a shape differs; lists them.
+        WeightsError: lists the tensors that are missing, unexpected or of another shape.
     """
     expected = module.state_dict()
     missing = sorted(expected.keys() - tensors.keys())

@@ -1,7 +1,7 @@
-"""Published models by name: the table `named.csv`, and the file that a source of weights stands for.
+"""Published models by name (`named.csv`), and the local file of a path, an address or a name.
 
-Figures are AP on COCO val2017 as published: by torchvision (`meta` of its weights), in Detectron2's MODEL_ZOO.md and in
-the metafiles of MMDetection's configs.
+The table holds the published AP on COCO val2017. Its sources are the `meta` of torchvision's weights, Detectron2's
+MODEL_ZOO.md and the metafiles of MMDetection's configs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from maskrcnn.files.fetch import fetch
 
 @dataclass(frozen=True)
 class NamedWeights:
-    """One published model. AP in percent, None where the model has no such output or none was published; `megabytes`
-    of the file, None where it is not known.
+    """One published model.
 
-    The name is `framework/model`, the model as its framework calls it: torchvision's function, the path of Detectron2's
-    config, the file of MMDetection's.
+    Attributes:
+        name: `framework/model`. The model is named after torchvision's function, the path of Detectron2's config or the
+            file of MMDetection's config.
+        box_ap, mask_ap, keypoint_ap: in percent. None if the model has no such output, or if none was published.
+        megabytes: size of the file. None if it is not known.
     """
 
     name: str
@@ -39,14 +41,14 @@ class NamedWeights:
 
     @property
     def evaluate_line(self) -> str:
-        """The command that would confirm its AP, with COCO as it is published in a folder `coco`."""
+        """The command that measures its AP. It expects the published files of COCO in a folder `coco`."""
         kind = "instances" if self.keypoint_ap is None else "person_keypoints"
         return f"maskrcnn evaluate --model {self.name} --data coco/annotations/{kind}_val2017.json"
 
 
 @cache
 def named_weights() -> dict[str, NamedWeights]:
-    """All of the table, by name."""
+    """The rows of the table, by name."""
     with files("maskrcnn.weights").joinpath("named.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {
@@ -68,15 +70,15 @@ def _number(text: str) -> float | None:
 
 
 def is_named(source: Path | str) -> bool:
-    """Whether it is an address or a name of the table."""
+    """Whether the source is an address or a name of the table."""
     return str(source).startswith(("http://", "https://")) or str(source) in named_weights()
 
 
 def local_file(source: Path | str) -> Path:
-    """The file that a path, an address or a name of the table stands for, downloaded if need be.
+    """The local file of a path, an address or a name of the table. It is downloaded if it is not there yet.
 
     Raises:
-        WeightsError: a name that is neither in the table nor a file, or the download failed.
+        WeightsError: the name is neither in the table nor a file, or the download failed.
     """
     path = Path(source)
     if path.exists():
@@ -86,22 +88,22 @@ def local_file(source: Path | str) -> Path:
         return downloaded(str(source) if entry is None else entry.url)
     frameworks = {name.split("/")[0] for name in named_weights()}
     if path.suffix in WEIGHTS_SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
-        return path  # whoever opens it says that it is missing
-    names = {name.rpartition("/")[2]: name for name in named_weights()}  # the last part is what people remember
+        return path  # its reader reports that it is missing
+    names = {name.rpartition("/")[2]: name for name in named_weights()}  # users remember the last part
     near = [names[last] for last in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
     hint = f"nearest: {', '.join(near)}; " if near else ""
     raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
 
 
 def initial_file(source: Path | str) -> Path:
-    """The file that training begins from: as of `local_file`, or ImageNet weights by their name in torchvision.
+    """The local file of the weights that training begins from. It is downloaded if it is not there yet.
 
     Args:
-        source: a path, an address, a name of the table, or a name of torchvision such as `resnet50` (its default
-            weights) or `ResNet50_Weights.IMAGENET1K_V1`.
+        source: a source that `local_file` takes, or a name of torchvision's ImageNet weights such as `resnet50` (its
+            default weights) or `ResNet50_Weights.IMAGENET1K_V1`.
 
     Raises:
-        WeightsError: no such name, or the network cannot be reached.
+        WeightsError: the name is not known, or the download failed.
     """
     path = Path(source)
     if path.exists() or path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1:
@@ -120,7 +122,10 @@ def initial_file(source: Path | str) -> Path:
 
 
 def downloaded(url: str) -> Path:
-    """The file behind an address: torch's own copy of it, where the name holds the hash that tells it, or ours."""
+    """The downloaded file of an address.
+
+    If the file's name holds a hash, a copy in torch's own cache is used.
+    """
     import torch
 
     own = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlsplit(url).path).name

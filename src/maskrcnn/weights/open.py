@@ -1,4 +1,4 @@
-"""A model from any file that can be read: our own, or of a framework that is recognised by the names of its tensors."""
+"""Opens our model files and the checkpoints of other frameworks, which are recognised by their tensor names."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
 from maskrcnn.weights.named import local_file
 
-# Weights are written for these.
 EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
-# The first that recognises a file imports it. Nobody trains any more with those that are only read.
+# The first one that recognises a file imports it.
 IMPORTERS: tuple[Importer, ...] = (*EXPORTERS, Matterport(), MaskRCNNBenchmark(), Detectron(), Tensorpack())
 
 
 def open_weights(
     source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
 ) -> tuple[MaskRCNN, Config, dict[str, Any]]:
-    """Reads a file once, and builds the network that it describes.
+    """Reads a file once and builds its network.
 
     Args:
         source: our model file, a checkpoint of one of `IMPORTERS`, an address, or a name of `maskrcnn weights list`.
-        config_file, allow_partial: as of `detector_in`.
+        config_file, allow_partial: as in `detector_in`.
 
     Returns:
         The network in evaluation mode, its config, and its provenance.
 
     Raises:
-        WeightsError: no such file or name, a file that cannot be read, of an unknown family, or that does not fit.
-        ConfigError: the config file cannot be followed.
+        WeightsError: there is no such file or name, the file cannot be read, its model is not known, or the tensors do
+            not fit the config.
+        ConfigError: the config file cannot be read, or has a setting that is not supported.
     """
     checkpoint = read_checkpoint(local_file(source))
     saved = detector_in(checkpoint, source, config_file, allow_partial=allow_partial)
@@ -54,20 +54,21 @@ def open_weights(
 def detector_in(
     checkpoint: Checkpoint, source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
 ) -> SavedModel:
-    """The detector in a file that has been read, with the rules of its framework as a config.
+    """The detector in a checkpoint. Its config holds the rules of the framework that wrote it.
 
     Args:
-        source: what the file came from, for messages and the provenance.
-        config_file: the framework's own, read as data; without it, shapes and the framework's defaults decide.
-        allow_partial: accept missing and unexpected tensors. What is missing is random.
+        source: the file, address or name of the checkpoint, for messages and the provenance.
+        config_file: a config of the framework, read as data. Without it the config in the checkpoint is used, and if
+            there is none, the shapes and the framework's defaults.
+        allow_partial: accepts missing and unexpected tensors. Missing tensors are initialised at random.
 
     Returns:
-        The provenance of an imported model holds `imported_from`, `framework`, `assumed` (what neither file said),
-        `unused` (names that have no place) and `new` (our names of what is random).
+        The provenance of an imported model holds `imported_from`, `framework`, `assumed` (assumptions about what
+        neither file states), `unused` (unexpected names in the file) and `new` (our names of the random tensors).
 
     Raises:
-        WeightsError: a file of an unknown family, or that does not fit.
-        ConfigError: the config file cannot be followed.
+        WeightsError: the model is not known, or the tensors do not fit the config.
+        ConfigError: the config file cannot be read, or has a setting that is not supported.
     """
     if is_model_file(checkpoint):
         if config_file is not None:
@@ -90,15 +91,15 @@ def detector_in(
 
 
 def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
-    """Whether `detector_in` is for this file: a detector, and not a backbone alone.
+    """Whether `detector_in` can open a checkpoint. If not, it may hold a backbone.
 
     Raises:
-        WeightsError: the file is of a family that has nothing to do with a Mask R-CNN.
+        WeightsError: the checkpoint holds another kind of model, such as YOLO.
     """
     if is_model_file(checkpoint) or any(importer.recognise(checkpoint.tensors) for importer in IMPORTERS):
         return True
     if family_of(checkpoint.tensors)[1] == NO_MASK_RCNN:
-        importer_of(checkpoint, source)
+        importer_of(checkpoint, source)  # raises the error
     return False
 
 
@@ -106,7 +107,7 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
     """The importer that recognises a checkpoint.
 
     Raises:
-        WeightsError: none does; says what the file is if its names tell.
+        WeightsError: no importer does. The message names the model if its tensor names are known.
     """
     for importer in IMPORTERS:
         if importer.recognise(checkpoint.tensors):
@@ -123,13 +124,13 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
 def _imported(
     importer: Importer, checkpoint: Checkpoint, settings: dict[str, Any] | None, allow_partial: bool
 ) -> tuple[Imported, tuple[str, ...]]:
-    """The import, and our names of the tensors that were missing and are random."""
+    """The import, and our names of the missing tensors, which are initialised at random."""
     try:
         imported, problems = importer.import_checkpoint(checkpoint, settings), ""
     except IncompleteError as error:
         imported, problems = error.partial, f"{error}; "
     if imported.unused:
-        problems += f"{len(imported.unused)} have no place in the model: {listed(imported.unused)}; "
+        problems += f"{len(imported.unused)} unexpected: {listed(imported.unused)}; "
     if problems and not allow_partial:
         raise WeightsError(
             f"{problems}to continue without them: `maskrcnn weights convert --allow-partial`, "

@@ -159,8 +159,8 @@ def test_the_config_in_the_file_is_read() -> None:
         ("FAST_RCNN.ROI_XFORM_METHOD", "RoIPoolF", "'RoIPoolF' is not supported: expected 'RoIAlign'"),
         ("MRCNN.DILATION", 2, "MRCNN.DILATION 2"),
         ("FPN.RPN_MAX_LEVEL", 7, "RPN_MAX_LEVEL 7"),
-        ("TEST.RPN_NMS_THRESH", 0.6, "one threshold here"),
-        ("FPN.RPN_ASPECT_RATIOS", [1], "3 anchors a cell, and the settings make 1"),
+        ("TEST.RPN_NMS_THRESH", 0.6, "must be equal"),
+        ("FPN.RPN_ASPECT_RATIOS", [1], "3 anchors per cell, and the settings give 1"),
     ],
 )
 def test_settings_that_cannot_be_followed(name: str, value: Any, message: str, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_what_is_left_out_is_said() -> None:
     tensors["something_else_w"] = torch.zeros(2)
     found = imported_from(tensors)
     assert found.unused == ("something_else_w",)
-    assert "blobs of the optimiser (..._momentum) are left out" in found.assumed[-1]
+    assert "blobs of the optimiser (..._momentum) are ignored" in found.assumed[-1]
     assert imported_from(twin(KINDS["keypoints"])).assumed == found.assumed[:-1]
 
 

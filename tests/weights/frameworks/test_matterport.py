@@ -222,7 +222,7 @@ def test_what_is_assumed_is_said() -> None:
     [
         ({"NUM_CLASSES": 81}, "NUM_CLASSES is 81 in the settings, and 3 in the file"),
         ({"RPN_ANCHOR_STRIDE": 2}, "RPN_ANCHOR_STRIDE 2 is not supported: expected 1"),
-        ({"RPN_ANCHOR_RATIOS": [1]}, "3 anchors a cell, and the settings make 1: .*RPN_ANCHOR_RATIOS"),
+        ({"RPN_ANCHOR_RATIOS": [1]}, "3 anchors per cell, and the settings give 1: .*RPN_ANCHOR_RATIOS"),
         ({"BACKBONE_STRIDES": [8, 16, 32, 64, 128]}, "BACKBONE_STRIDES"),
         ({"IMAGE_CHANNEL_COUNT": 4}, "IMAGE_CHANNEL_COUNT 4 is not supported: expected 3"),
         ({"IMAGE_MIN_DIM": "large"}, "setting of Matterport has a value of an unexpected kind"),

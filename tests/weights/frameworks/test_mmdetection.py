@@ -391,7 +391,7 @@ def test_a_cascade_keeps_the_rules_of_its_stages() -> None:
     assert (guessed.rpn.smooth_l1_beta, box.smooth_l1_beta) == (1 / 9, 1.0)
     assert (config.conventions.matching.allowed_border, guessed.rpn.post_nms_train) == ((0.0, 0.0), 2000)
     assert guessed.mask_head is not None
-    with pytest.raises(WeightsError, match=r"3 stages of boxes, and the config 1"):
+    with pytest.raises(WeightsError, match=r"3 box stages, and the config has 1"):
         imported_from(exported(model), {"model": MODEL})
 
 
@@ -443,7 +443,7 @@ def test_octaves_are_sizes_of_anchors() -> None:
         ("roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 0, "the same for boxes and masks"),
         ("test_cfg.rcnn.nms.type", "soft_nms", "soft_nms"),
         ("data_preprocessor.mean", [1.0, 2.0], "unexpected kind"),
-        ("rpn_head.anchor_generator.ratios", [1.0], "3 anchors a cell, and the settings make 1"),
+        ("rpn_head.anchor_generator.ratios", [1.0], "3 anchors per cell, and the settings give 1"),
     ],
 )
 def test_settings_that_do_not_fit_or_have_no_counterpart(path: str, value: Any, message: str) -> None:
@@ -481,7 +481,7 @@ def test_the_config_inside_of_the_file_is_followed(key: str) -> None:
     assert "num_classes is 81 in the settings" in of_another.assumed[0]
     broken = imported_from(tensors, meta={key: "model = build()"})
     assert broken.config.model.anchors.sizes[0] == (32.0,)
-    assert "config that the file holds is not followed" in broken.assumed[0]
+    assert "the config in the file is ignored" in broken.assumed[0]
 
 
 @pytest.mark.parametrize(

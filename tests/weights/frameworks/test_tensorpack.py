@@ -198,7 +198,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
         ({"MODE_MASK": False}, "MODE_MASK is False"),
         ({"BACKBONE.TF_PAD_MODE": True}, "TF_PAD_MODE True is not supported"),
         ({"FPN.PROPOSAL_MODE": "Joint"}, "PROPOSAL_MODE 'Joint'"),
-        ({"RPN.ANCHOR_RATIOS": [1.0]}, "3 anchors a cell, and the settings make 1"),
+        ({"RPN.ANCHOR_RATIOS": [1.0]}, "3 anchors per cell, and the settings give 1"),
         ({"BACKBONE.NORM": "other"}, "unexpected kind"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_file_opens_by_its_content(tmp_path: Path) -> None:
     tensors |= {"global_step": np.array(7), "conv0/W/Momentum": np.zeros(3, np.float32), "more/W": np.zeros((2, 2))}
     del tensors["fpn/lateral_1x1_c4/b"]
     np.savez(tmp_path / "theirs.npz", **tensors)
-    with pytest.raises(WeightsError, match=r"1 missing: fpn/lateral_1x1_c4/b; is .*1 have no place in the model"):
+    with pytest.raises(WeightsError, match=r"1 missing: fpn/lateral_1x1_c4/b; is .*1 unexpected"):
         open_weights(tmp_path / "theirs.npz")
     _, _, provenance = open_weights(tmp_path / "theirs.npz", allow_partial=True)
     assert (provenance["framework"], provenance["new"]) == ("tensorpack", ["neck.lateral.2.bias"])

@@ -245,7 +245,7 @@ def test_arguments_of_the_constructors_are_followed() -> None:
         imported(state, {"box_score": 0.3})
     with pytest.raises(ConfigError, match="short_side"):
         imported(state, {"min_size": "big"})
-    with pytest.raises(WeightsError, match="3 anchors a cell, and the settings make 6"):
+    with pytest.raises(WeightsError, match="3 anchors per cell, and the settings give 6"):
         imported(state, {"sizes": [[16, 20], [32, 40], [64, 80], [128, 160], [256, 320]]})
 
 

@@ -1,6 +1,6 @@
-"""The architecture that a set of tensors tells: everything of a `ModelConfig` that shapes and names determine.
+"""The architecture of a model, from the names and shapes of its tensors.
 
-The tensors carry our names already; what no shape tells (strides, thresholds, anchors) keeps its default.
+The tensors have our names. Settings that names and shapes do not determine, such as anchors, keep their defaults.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from maskrcnn.models.resnet import BLOCKS, Bottleneck
 
 
 class MissingTensorError(WeightsError):
-    """A tensor that every model has, and that tells its sizes, is missing.
+    """A tensor that determines the architecture is missing.
 
     Attributes:
-        name: ours.
+        name: our name of the tensor.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"expected the weights of a Mask R-CNN, found no {name} (the name of this package)")
+        super().__init__(f"expected the weights of a Mask R-CNN, found no {name} (named as in this package)")
         self.name = name
 
 
@@ -46,16 +46,16 @@ SHARED_HEAD = "roi_heads.pooler.shared_head."  # res5 with C4
 
 
 def model_of(tensors: Tensors) -> ModelConfig:
-    """
-    Args:
-        tensors: by our names; others do no harm.
+    """The architecture of a model.
 
-    Returns:
-        Norms are frozen batch norm where batch norm keeps no count of batches. One level without a pyramid is taken
-        for DC5, whose box branch and mask branch have the sides that are usual.
+    Batch norm without a count of batches is taken as frozen batch norm, and a backbone without FPN or C4 as DC5.
+
+    Args:
+        tensors: by our names. Unexpected tensors are ignored.
 
     Raises:
-        WeightsError: a part that every model has is missing, or the backbone is no ResNet.
+        MissingTensorError: a tensor that determines the architecture is missing.
+        WeightsError: the backbone is no ResNet.
     """
     neck: Literal["fpn", "c4", "dc5"] = "dc5"
     if "neck.lateral.0.weight" in tensors or "neck.lateral.0.conv.weight" in tensors:
@@ -112,16 +112,15 @@ def _backbone(tensors: Tensors) -> ResNetConfig:
         stem_width=None if stem == width else stem,
         groups=inner // tensors[f"{middle}.conv.weight"].shape[1],
         bottleneck_width=None if inner == width else inner,
-        norm=_norm(tensors, "backbone.res4.0.conv1"),  # the first stages may be frozen
+        norm=_norm(tensors, "backbone.res4.0.conv1"),  # norms of the first stages may be frozen
         deformable_stages=tuple(sorted(offsets)),
         deformable_modulated=27 in offsets.values(),
     )
 
 
 def _rpn(tensors: Tensors) -> RPNConfig:
-    first = _need(tensors, "rpn.head.convs.0.weight")
-    wide, read = first.shape[:2]
-    return RPNConfig(convs=_count(tensors, "rpn.head.convs"), channels=None if wide == read else wide)
+    channels, in_channels = _need(tensors, "rpn.head.convs.0.weight").shape[:2]
+    return RPNConfig(convs=_count(tensors, "rpn.head.convs"), channels=None if channels == in_channels else channels)
 
 
 def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHeadConfig:
@@ -139,7 +138,7 @@ def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHe
         norm=_head_norm(tensors, f"{head}.convs.0"),
         layers=layers,
         hidden=len(first) if layers else BoxHeadConfig.hidden,
-        # With one class a row for it and a row for all are the same.
+        # A model with one class has four rows in either case.
         class_agnostic=(classes > 1 or stages > 1) and len(_need(tensors, f"{head}.deltas.weight")) == 4,
         cascade_ious=tuple(0.5 + 0.1 * i for i in range(1, stages)),
         cascade_weights=tuple((10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i) for i in range(2, stages + 1)),
@@ -196,12 +195,12 @@ def _head_norm(tensors: Tensors, conv: str) -> HeadNorm:
 
 
 def _conv(tensors: Tensors, name: str) -> Tensor:
-    """The weight of a convolution that may have a norm."""
+    """The weight of a convolution, with or without a norm."""
     return tensors[f"{name}.conv.weight"] if f"{name}.conv.weight" in tensors else _need(tensors, f"{name}.weight")
 
 
 def _count(tensors: Tensors, prefix: str) -> int:
-    """Modules in a list; one that is missing in between counts."""
+    """The length of a list of modules, from its largest index."""
     numbers = [int(name[len(prefix) + 1 :].partition(".")[0]) for name in tensors if name.startswith(f"{prefix}.")]
     return 1 + max(numbers, default=-1)
 

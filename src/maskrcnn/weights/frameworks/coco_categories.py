@@ -1,4 +1,4 @@
-"""The categories of COCO, for checkpoints that hold as many classes and no names (cocodataset.org, 2017)."""
+"""The categories of COCO (cocodataset.org, 2017), for checkpoints with as many classes and without their names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from maskrcnn.config import Category, Config
 from maskrcnn.structures.keypoints import COCO_KEYPOINTS
 
-LAST_ID = 90  # ids run from 1 to it; ten of them have no category
+LAST_ID = 90  # ids run from 1 to 90, and ten of them have no category
 
 _NAMES = {
     1: "person",
@@ -103,8 +103,7 @@ COCO_PERSON = Category(
 
 
 def named_as_coco(config: Config) -> tuple[Config, tuple[str, ...]]:
-    """The config of a file without names of classes with COCO's, where there are as many in the order of their ids, and
-    the sentence that says what was taken for granted."""
+    """The config with COCO's categories if it has as many classes, and a sentence that states the assumption."""
     model = config.model
     keypoints = 0 if model.keypoint_head is None else model.keypoint_head.num_keypoints
     if model.num_classes == 1 and keypoints == len(COCO_PERSON.keypoints):

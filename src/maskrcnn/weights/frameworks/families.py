@@ -1,4 +1,4 @@
-"""Which model wrote a file that none of the importers takes, told by names of tensors, and what can be done with it."""
+"""Names the model of a file that no importer recognises, from its tensor names, and says what can be done with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection
 NO_MASK_RCNN = "it has other parts than a Mask R-CNN, so that no conversion is possible"
 BACKBONE = "it has no detector: begin a training from it with `maskrcnn train --weights`"
 
-# A name that only such a file has, what it is, and what to do. The first that is found counts.
+# A pattern of tensor names, the family that has them, and advice. The first pattern that matches decides.
 FAMILIES = (
     (r"^rpn\.head\.objectness\.", "a training checkpoint of this package", "give the model.safetensors beside it"),
     (r"^(proposal_generator|roi_heads\.(box_predictor|mask_head|res5))\.", "Detectron2", ""),
@@ -41,7 +41,7 @@ FAMILIES = (
 
 
 def family_of(names: Collection[str]) -> tuple[str, str]:
-    """The family that these names of tensors belong to, and what to do with its file; empty where it is unknown."""
+    """The family of a file and advice on what to do with it. Both are empty if the family is not known."""
     for pattern, family, advice in FAMILIES:
         if any(re.search(pattern, name) for name in names):
             return family, advice

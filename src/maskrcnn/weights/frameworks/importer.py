@@ -1,4 +1,4 @@
-"""What a framework has to bring so that its checkpoints open here, and what all importers share."""
+"""The interface of an importer of another framework's checkpoints, and the steps that all importers share."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from maskrcnn.models.build import build_model
 from maskrcnn.weights.frameworks.architecture import MissingTensorError, model_of
 from maskrcnn.weights.frameworks.names import NameTable
 
-LISTED = 20  # names in one message
+LISTED = 20  # the most names in one message
 
 
 @dataclass(frozen=True)
 class Imported:
-    """
+    """A checkpoint of another framework as a model of ours.
+
     Attributes:
-        config: of our model, with the conventions of the framework.
-        state: our state_dict.
-        assumed: what neither the file nor a config said, one sentence each.
-        unused: names in the file that have no place in the model.
+        config: the config of our model, with the conventions of the framework.
+        state: the `state_dict()` of our model.
+        assumed: assumptions about what neither the file nor a config states, one sentence each.
+        unused: unexpected names in the file.
     """
 
     config: Config
@@ -38,10 +39,10 @@ class Imported:
 
 
 class IncompleteError(WeightsError):
-    """Tensors of the model that the file describes are missing, or have another shape.
+    """Tensors of the model are missing in the file, or have another shape.
 
     Attributes:
-        partial: the import, with those tensors alone that fit.
+        partial: the import with only the tensors that fit.
     """
 
     def __init__(self, message: str, partial: Imported) -> None:
@@ -54,40 +55,40 @@ class Importer(Protocol):
 
     @property
     def name(self) -> str:
-        """As it is written in the provenance of a model and on the command line."""
+        """The framework's name in provenances and on the command line."""
 
     def recognise(self, names: Collection[str]) -> bool:
-        """Whether tensors of these names are a model of this framework."""
+        """Whether these are the tensor names of a detector of this framework."""
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
-        """The framework's own config file, read as data.
+        """Reads a config file of the framework as data, without running it.
 
         Raises:
-            ConfigError: the file cannot be read as such a config.
+            ConfigError: the file cannot be read, or is no such config.
         """
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
-        """A checkpoint as our model.
+        """A checkpoint as a model of ours.
 
         Args:
-            settings: what `read_settings` gives. With None the settings that lie in the file count, and where none do,
-                what the shapes say and the framework's defaults.
+            settings: the result of `read_settings`. With None the settings in the checkpoint are used, and if there are
+                none, those that the framework's own configs give to a model of these shapes.
 
         Raises:
             IncompleteError: tensors are missing or have another shape.
-            WeightsError: the file is of another kind of model, or does not fit the settings.
-            ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
+            WeightsError: the file holds another kind of model, or a setting contradicts the shapes.
+            ConfigError: a setting is not supported, or has a value of an unexpected kind.
         """
 
 
 class Exporter(Importer, Protocol):
-    """Writes the weights of our models for its framework, too."""
+    """An importer that also writes the weights of our models for its framework."""
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our `state_dict()` in the names and layout of the framework.
 
         Raises:
-            WeightsError: the framework has no such model.
+            WeightsError: the framework does not support such a model.
         """
 
 
@@ -96,9 +97,10 @@ class Renamed:
     """The tensors of a file by our names.
 
     Attributes:
-        names: all names of the file.
-        tensors: those that have a counterpart here, by our names.
+        names: all names in the file.
+        tensors: the tensors that have a counterpart here, by our names.
         theirs: our names -> the names in the file.
+        table: the names of the framework.
     """
 
     names: tuple[str, ...]
@@ -107,20 +109,23 @@ class Renamed:
     table: NameTable
 
     def model(self, tensors: Mapping[str, Tensor] | None = None) -> ModelConfig:
-        """The architecture of the file.
+        """The architecture of the model in the file.
 
         Args:
-            tensors: `self.tensors`, with the rows that our model has.
+            tensors: `self.tensors` after a change of their rows.
 
         Raises:
-            WeightsError: what every model has is missing; named as the file would name it.
+            WeightsError: a tensor that determines the architecture is missing, given by its name in the framework, or
+                the backbone is no ResNet.
         """
         tensors = self.tensors if tensors is None else tensors
         try:
             return model_of(tensors)
         except MissingTensorError as error:
             name = self.table.their_names([error.name, *tensors]).get(error.name, error.name)
-            raise WeightsError(f"expected a whole Mask R-CNN, found no {name}, which says what the model is") from None
+            raise WeightsError(
+                f"expected a whole Mask R-CNN, found no {name}, which determines the architecture"
+            ) from None
 
 
 def renamed(tensors: Mapping[str, Tensor], table: NameTable) -> Renamed:
@@ -143,18 +148,20 @@ def finished(
     folded: Collection[str] = (),
     ignored: str = r"(?!)",
 ) -> Imported:
-    """The import of a file whose settings and tensors are known.
+    """The import of a file whose config and tensors are known.
 
-    Every tensor of the network must be there, and becomes float32. Only the counters of batch norm may be missing, as
-    they are where a framework froze it; they become 0.
+    The tensors get the dtypes of the network. Batch counters of batch norm may be missing, because some frameworks do
+    not store them for frozen norms; they are then 0.
 
     Args:
-        found: tensors by our names, in our layout; the network may lack some of them.
-        folded: our names of tensors in the file that went into others.
-        ignored: a pattern of names in the file that need no place in the model.
+        found: tensors by our names, in our layout. It may hold more than those of the network.
+        file: the tensors before the change to our layout.
+        assumed: one sentence for each assumption about the settings.
+        folded: our names of the tensors that were folded into others.
+        ignored: a pattern of names in the file that are not reported as unexpected.
 
     Raises:
-        IncompleteError: tensors are missing or of another shape; lists them by their names in the file.
+        IncompleteError: lists the tensors that are missing or of another shape, by their names in the framework.
     """
     with torch.device("meta"):
         expected = build_model(config).state_dict()
@@ -171,7 +178,7 @@ def finished(
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file: Renamed) -> str:
-    """Says which tensors are missing or have another shape, by their names in the file."""
+    """A message that lists the tensors that are missing or of another shape, by their names in the framework."""
     names = file.table.their_names(expected) | file.theirs
     missing = [names.get(name, name) for name in expected if name not in found]
     wrong = [
@@ -186,7 +193,7 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], file:
     ]
     return (
         f"the tensors do not make a whole model: {'; '.join(parts)}; "
-        "is the file whole, and is it a Mask R-CNN of this kind?"
+        "is the file complete, and is it a Mask R-CNN of this kind?"
     )
 
 
@@ -208,6 +215,6 @@ def exported_names(table: NameTable, state: Iterable[str], framework: str) -> di
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in one line, each once and the first twenty of them."""
+    """The first `LISTED` different names in one line."""
     names = list(dict.fromkeys(names))
     return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

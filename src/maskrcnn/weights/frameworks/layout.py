@@ -1,7 +1,7 @@
-"""How other frameworks lay out tensors that are laid out otherwise here, each difference once.
+"""Differences between our layout of tensors and that of other frameworks.
 
-Ours: RGB input; the background is the last class; anchors of a cell by ratio and then size; the first fully connected
-layer reads a RoI feature by (row, column, channel). All names in this file are ours.
+Our networks read RGB. The background is the last class, the anchors of a cell are ordered by ratio and then by size,
+and the first fully connected layer reads a RoI feature as (row, column, channel). All names in this file are ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskrcnn.config import ModelConfig, ResNetConfig
+from maskrcnn.config import ModelConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import stage_channels
 
@@ -29,46 +29,43 @@ ANCHORS = re.compile(r"^rpn\.head\.(?:objectness|deltas)\.(?:weight|bias)$")
 
 @dataclass(frozen=True)
 class Layout:
-    """The layout of a framework whose first fully connected layer reads (channel, row, column).
+    """The layout of a framework whose first fully connected layer reads a RoI feature as (channel, row, column).
 
     Attributes:
         bgr: the first convolution reads BGR.
-        anchors_by_size: anchors of a cell are ordered by size and then ratio.
+        anchors_by_size: the anchors of a cell are ordered by size and then by ratio.
     """
 
     bgr: bool
     anchors_by_size: bool = False
 
     def to_ours(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
-        """One of their tensors as ours; `name` is ours."""
-        if name == STEM and self.bgr:
-            return other_colours(value)
-        if FIRST_LAYER.match(name):
-            return channels_last_columns(value, channels_read(model))
-        if ANCHORS.match(name) and self.anchors_by_size:
-            return reordered(value, len(model.anchors.sizes[0]), len(model.anchors.ratios))
-        return value
+        """A tensor of theirs in our layout."""
+        return self._converted(name, value, model, to_ours=True)
 
     def to_theirs(self, name: str, value: Tensor, model: ModelConfig) -> Tensor:
         """The inverse of `to_ours`."""
+        return self._converted(name, value, model, to_ours=False)
+
+    def _converted(self, name: str, value: Tensor, model: ModelConfig, *, to_ours: bool) -> Tensor:
         if name == STEM and self.bgr:
             return other_colours(value)
         if FIRST_LAYER.match(name):
-            return channels_first_columns(value, channels_read(model))
+            return (channels_last_columns if to_ours else channels_first_columns)(value, channels_in(model))
         if ANCHORS.match(name) and self.anchors_by_size:
-            return reordered(value, len(model.anchors.ratios), len(model.anchors.sizes[0]))
+            sizes, ratios = len(model.anchors.sizes[0]), len(model.anchors.ratios)
+            return reordered(value, sizes, ratios) if to_ours else reordered(value, ratios, sizes)
         return value
 
 
 def without_background(name: str, value: Tensor, *, mask_background: bool = True) -> Tensor:
-    """One of their tensors in which the background comes first, with the rows of classes in our order.
+    """A tensor of a framework whose first class is the background, with its rows in our order.
 
-    Rows of boxes come in fours, those of the background first. They are dropped, unless four rows serve all classes.
-    Detectron and maskrcnn-benchmark keep four for the background even then.
+    The background's rows of box offsets and masks are dropped. If there are only four rows of offsets, they serve all
+    classes and stay. Detectron and maskrcnn-benchmark have four more for the background even then.
 
     Args:
-        name: ours.
-        mask_background: the first of several masks is that of the background.
+        mask_background: the first of several masks belongs to the background.
     """
     if CLASSES.match(name):
         return background_last(value)
@@ -80,33 +77,35 @@ def without_background(name: str, value: Tensor, *, mask_background: bool = True
 
 
 def check_anchors(model: ModelConfig, found: Mapping[str, Tensor], settings: str) -> None:
-    """Raises WeightsError where the RPN of a file has another number of anchors a cell than the settings make.
+    """Raises WeightsError if the settings give another number of anchors per cell than the RPN in the file has.
 
     Args:
         found: tensors by our names.
-        settings: what to give, in the words of the framework.
+        settings: the settings that the user should give, for the message.
     """
     objectness = found.get("rpn.head.objectness.weight")
     if objectness is not None and len(objectness) != model.anchors.per_cell:
         raise WeightsError(
-            f"the RPN of the file has {len(objectness)} anchors a cell, and the settings make "
+            f"the RPN in the file has {len(objectness)} anchors per cell, and the settings give "
             f"{model.anchors.per_cell}: give {settings}"
         )
 
 
-def channels_read(model: ModelConfig) -> int:
-    """Channels of the feature that the first fully connected layer of the box branch reads."""
+def channels_in(model: ModelConfig) -> int:
+    """The channels of the RoI feature before the first fully connected layer of the box branch."""
     if model.box_head.convs:
         return model.box_head.conv_channels
     if model.neck == "fpn":
         return model.fpn_channels
-    assert isinstance(model.backbone, ResNetConfig)
-    return stage_channels(model.backbone)[-1]
+    return stage_channels(model.resnet)[-1]
 
 
 def channels_last_columns(weight: Tensor, channels: int) -> Tensor:
-    """Columns of a layer that reads a flattened RoI feature, from (channel, row, column) to (row, column, channel):
-    (out, channels * side * side) in both. Another number of columns stays as it is."""
+    """The columns of a fully connected layer from the order (channel, row, column) to (row, column, channel).
+
+    Args:
+        weight: (out, channels * side * side). A weight with another number of columns is returned unchanged.
+    """
     side = math.isqrt(weight.shape[1] // channels)
     if channels * side * side != weight.shape[1]:
         return weight
@@ -120,24 +119,29 @@ def channels_first_columns(weight: Tensor, channels: int) -> Tensor:
 
 
 def other_colours(stem: Tensor) -> Tensor:
-    """The first convolution (out, 3, h, w) for BGR instead of RGB input, or the other way round."""
+    """The weight (out, 3, h, w) of the first convolution for RGB instead of BGR input, or the reverse."""
     return stem.flip(1)
 
 
 def reordered(rows: Tensor, outer: int, inner: int) -> Tensor:
-    """Rows (outer, inner, ...) of the anchors of a cell -> (inner, outer, ...), with as many rows for each. Another
-    number of rows stays as it is."""
+    """Rows in the order (outer, inner, ...) -> (inner, outer, ...), such as sizes and ratios of the anchors of a cell.
+
+    If the number of rows is no multiple of outer * inner, they are returned unchanged.
+    """
     if len(rows) % (outer * inner):
         return rows
     return rows.unflatten(0, (outer, inner, -1)).transpose(0, 1).reshape(rows.shape)
 
 
 def background_last(rows: Tensor) -> Tensor:
-    """Class scores (K + 1, ...) with the background first -> with the background last."""
+    """Rows of classes (K + 1, ...) with the background first -> with the background last."""
     return torch.cat([rows[1:], rows[:1]])
 
 
 def from_tensorflow(value: Tensor) -> Tensor:
-    """A kernel (h, w, in, out) -> (out, in, h, w), the kernel of a transposed convolution (h, w, out, in) ->
-    (in, out, h, w), the weight of a layer (in, out) -> (out, in). Vectors stay as they are."""
+    """A tensor of TensorFlow in PyTorch's order.
+
+    Kernels (h, w, in, out) become (out, in, h, w), those of transposed convolutions (h, w, out, in) become
+    (in, out, h, w), and weights of layers (in, out) become (out, in). Vectors are returned unchanged.
+    """
     return value.permute(3, 2, 0, 1) if value.dim() == 4 else value.T if value.dim() == 2 else value

@@ -1,13 +1,14 @@
-"""Names of tensors in another framework and here: one table of patterns gives both directions.
+"""Translates tensor names of another framework to ours and back, with one table of patterns for both directions.
 
-A row pairs a name of theirs with the name of ours, and fields in braces stand for what varies:
+A row pairs a pattern of their names with a pattern of ours. Fields in braces match the parts that vary:
 
     Row("group{s-2}/block{b}/conv{c}/W", "backbone.res{s}.{b}.conv{c}.conv.weight")
 
-- One letter is a number. On their side it may be counted otherwise: `{s-2}`, `{2*i}`, `{3*i+1}`.
-- A word is what the table translates under that name (`words`), or any identifier, the same on both sides: `{leaf}`.
-- `{.conv}` on our side is `.conv` where a norm follows the convolution, and nothing where none does.
-- `{norm}` on their side is `bn` for batch norm and `gn` for group norm.
+- A field of one letter is a number. In their pattern it may be an expression of our number: `{s-2}`, `{3*i+1}`.
+- A longer field such as `{leaf}` is a word. The table's `words` translate it. A field that they lack matches any
+  identifier, which is the same on both sides.
+- `{.conv}` in our pattern is `.conv` if a norm follows the convolution, and empty if not.
+- `{norm}` in their pattern is `bn` for batch norm and `gn` for group norm.
 
 If several rows match a name, the first one whose conditions hold is used.
 """
@@ -28,12 +29,12 @@ Values = dict[str, str | int]
 
 @dataclass(frozen=True)
 class Row:
-    """Names of one kind of tensor.
+    """The names of one kind of tensor.
 
     Attributes:
         theirs, ours: patterns with the same fields.
-        where: patterns of our modules; the row counts only where the network has all of them.
-        unless: patterns of our modules; the row counts only where the network has none of them.
+        where: patterns of our modules. The row is used only if the network has all of them.
+        unless: patterns of our modules. The row is used only if the network has none of them.
     """
 
     theirs: str
@@ -43,10 +44,10 @@ class Row:
 
 
 def under(theirs: str, ours: str, rows: Iterable[Row], where: Patterns = (), unless: Patterns = ()) -> tuple[Row, ...]:
-    """The rows of a module, put behind the two names of the module.
+    """The rows of a module, with the module's two names as prefixes.
 
     Args:
-        where, unless: further conditions of all these rows, with whole names.
+        where, unless: further conditions of all rows. They take no prefix.
     """
     return tuple(
         Row(
@@ -63,29 +64,29 @@ def box_stages(one: str, several: str | None, rows: Sequence[Row], where: Patter
     """The rows of a box head.
 
     Args:
-        one: what stands before their names in a model with one head.
-        several: what stands there in a cascade, with the stage as `{k}`; None if the framework has no cascade.
+        one: the prefix of their names in a model with one head.
+        several: the prefix in a cascade, with the stage as `{k}`. None if the framework has no cascade.
     """
     return _stages("roi_heads.box.heads.", one, several, rows, where)
 
 
 def mask_stages(one: str, several: str | None, rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows of a mask head, as in `box_stages`."""
+    """The rows of a mask head; the arguments are those of `box_stages`."""
     return _stages("roi_heads.mask.heads.", one, several, rows)
 
 
 def _stages(ours: str, one: str, several: str | None, rows: Sequence[Row], where: Patterns = ()) -> tuple[Row, ...]:
-    """Our heads are a list in both cases, and a second one says that it is a cascade."""
+    """Our heads are always a list. A model is a cascade if the list has a second head."""
     if several is None:
         return under(one, ours + "0.", rows, where)
     return under(one, ours + "0.", rows, where, unless=(ours + "1",)) + under(several, ours + "{k}.", rows, where)
 
 
 class NameTable:
-    """All names of a framework that have a counterpart here.
+    """The names of a framework that have a counterpart here.
 
     Args:
-        words: what a word of theirs is here, by the name of the field.
+        words: field name -> their words -> our words.
     """
 
     def __init__(self, rows: Iterable[Row], words: Words | None = None) -> None:
@@ -93,20 +94,20 @@ class NameTable:
         self.words = words or {}
 
     def our_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Those of their names that have a counterpart here -> our names.
+        """Their names -> our names. Names without a counterpart here are left out.
 
         Args:
             names: all names of one file.
         """
         names, result = list(names), dict[str, str]()
-        for _ in range(2):  # the first pass finds the modules that the conditions ask for
+        for _ in range(2):  # the first pass finds the modules for the conditions of the rows
             known = _modules(result.values())
             pairs = ((name, self._translated(name, known, to_ours=True)) for name in names)
             result = {name: found for name, found in pairs if found is not None}
         return result
 
     def their_names(self, names: Iterable[str]) -> dict[str, str]:
-        """Those of our names that have a counterpart there -> their names.
+        """Our names -> their names. Names without a counterpart there are left out.
 
         Args:
             names: all names of one network of ours.
@@ -125,7 +126,7 @@ class NameTable:
                 continue
             if row.holds(values, known, to_ours=to_ours):
                 return target.filled(values, known)
-            # A damaged file may lack what the condition asks for.
+            # If the conditions of no row hold, the first row that matches is used: the file may be incomplete.
             fallback = fallback or target.filled(values, known)
         return fallback
 
@@ -146,23 +147,23 @@ class NameTable:
 
 
 def _norms_named(row: Row) -> Iterable[tuple[str, str | None]]:
-    """Their names of a row for each kind of norm, and our name of the running statistics that this kind has: batch norm
-    has them, and group norm has none."""
+    """The names of theirs that `{norm}` stands for. The one of batch norm comes with our name of its running variance,
+    which group norm does not have."""
     if "{norm}" in row.theirs:
         yield row.theirs.replace("{norm}", "bn"), f"{row.ours.rpartition('.')[0]}.running_var"
     yield row.theirs.replace("{norm}", "gn"), None
 
 
 def _modules(names: Iterable[str]) -> set[str]:
-    """The names of tensors and of all modules that hold them."""
+    """The names of the tensors and of all modules around them."""
     return {name[:end] for name in names for end in (*(dot.start() for dot in re.finditer(r"\.", name)), len(name))}
 
 
 class _Pattern:
-    """One side of a row, compiled.
+    """A compiled pattern.
 
     Args:
-        words: what a word on this side is on our side, by the name of the field.
+        words: field name -> words of this pattern -> our words.
     """
 
     def __init__(self, pattern: str, words: Words) -> None:
@@ -185,7 +186,7 @@ class _Pattern:
         return r"(\d+)" if len(field) == 1 else r"(\w+)"
 
     def values(self, text: str) -> Values | None:
-        """The fields in a name: numbers as we count them and words as we have them. None if it does not match."""
+        """The values of the fields in a name, as our numbers and words. None if the name does not match."""
         found = self._regex.fullmatch(text)
         if found is None:
             return None
@@ -201,10 +202,10 @@ class _Pattern:
         return values
 
     def filled(self, values: Values, known: set[str]) -> str:
-        """The name with these fields.
+        """The name with these values of the fields.
 
         Args:
-            known: our modules, which say whether a norm follows a convolution.
+            known: the names of our modules. They show whether a norm follows a convolution.
         """
         text = self._texts[0]
         for (field, factor, offset), behind in zip(self._fields, self._texts[1:], strict=True):
@@ -230,9 +231,9 @@ class _CompiledRow:
     def holds(self, values: Values, known: set[str], *, to_ours: bool) -> bool:
         """Whether the conditions hold in a network with the modules `known`."""
 
-        def there(pattern: _Pattern) -> bool:
+        def exists(pattern: _Pattern) -> bool:
             return pattern.filled(values, known) in known
 
-        # Their name says itself which kind of norm it belongs to.
-        kind = to_ours or self.statistics is None or there(self.statistics)
-        return kind and all(map(there, self.where)) and not any(map(there, self.unless))
+        # Their names contain the kind of norm; ours do not.
+        same_norm = to_ours or self.statistics is None or exists(self.statistics)
+        return same_norm and all(map(exists, self.where)) and not any(map(exists, self.unless))

@@ -1,4 +1,4 @@
-"""What importers share to read the settings of a framework: files, checks and values.
+"""Reads and checks the settings of other frameworks, and converts their values; shared by all importers.
 
 Settings are dictionaries. `flat` gives them names with dots, such as MODEL.RPN.NMS_THRESH.
 """
@@ -18,15 +18,27 @@ from maskrcnn.files import plain_yaml
 from maskrcnn.weights.frameworks.importer import listed
 
 Settings = dict[str, Any]
-Assumed = tuple[str, ...]  # what was taken for granted, one sentence each
+Assumed = tuple[str, ...]  # one sentence for each assumption
+
+# Assumptions that several frameworks share.
+RESIZED = "each image is resized to a short side of 800 and a long side of at most 1333 pixels"
+DETECTED = (
+    "detections have scores above 0.05, and at most 100 of them per image pass non-maximum suppression at IoU 0.5"
+)
+FIVE_ANCHORS = "anchors have sizes of 32, 64, 128, 256 and 512 pixels and ratios of 0.5, 1 and 2"
+CAFFE_PIXELS = "the input is BGR with mean 102.9801, 115.9465, 122.7717"
 
 
 def read_text(path: Path | str, framework: str) -> str:
-    """The text of a config file; raises ConfigError if it cannot be read."""
+    """The text of a config file.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
         return Path(path).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a config of {framework}, it cannot be read: {error}") from None
+        raise ConfigError(f"{path}: expected a config of {framework}, but it cannot be read: {error}") from None
 
 
 def read_json(path: Path | str, framework: str) -> Settings:
@@ -45,19 +57,19 @@ def read_json(path: Path | str, framework: str) -> Settings:
 
 
 def read_yaml(path: Path | str, framework: str, section: str | None = "MODEL") -> Settings:
-    """The settings in a YAML file by their names with dots, on top of those in the file that it names under `_BASE_`.
+    """The settings of a YAML file and of the files under its `_BASE_`, by names with dots.
 
     Args:
-        section: as of `parse_yaml`.
+        section: as in `parse_yaml`.
 
     Raises:
-        ConfigError: the file cannot be read, or is no such config.
+        ConfigError: the file cannot be read, or is no config of a model.
     """
     return flat(_read_yaml(Path(path), framework, section, ()))
 
 
 def _read_yaml(path: Path, framework: str, section: str | None, above: tuple[Path, ...]) -> Settings:
-    """`above`: the files that led here by their `_BASE_`."""
+    """`above` are the files that named this one under `_BASE_`."""
     content = parse_yaml(read_text(path, framework), str(path), framework, section)
     base = content.pop("_BASE_", None)
     if base is None:
@@ -69,22 +81,23 @@ def _read_yaml(path: Path, framework: str, section: str | None, above: tuple[Pat
 
 
 def parse_yaml(text: str, where: str, framework: str, section: str | None = "MODEL") -> Settings:
-    """The settings in a YAML text. Objects of Python are read as the data that they are written with, and tuples that
-    are written as text as lists.
+    """The settings in a YAML text. Tagged Python objects are read as plain data, and texts such as "(1, 2)" as lists.
 
     Args:
         where: the name of the file, for messages.
-        section: a dictionary that every config has, itself or in the file under `_BASE_`.
+        section: a dictionary that every config or the file under its `_BASE_` has. None if there is no such dictionary.
 
     Raises:
         ConfigError: the text is no YAML, or holds no settings of a model.
     """
     expected = f"{where}: expected the YAML config of {framework}"
     content = _dictionary(plain_yaml.parse_yaml(text, where, python_tags=True), expected)
-    there = section is None or section in content or "_BASE_" in content
-    if not there or (section is not None and not isinstance(content.get(section, {}), dict)):
+    has_section = section is None or section in content or "_BASE_" in content
+    if not has_section or (section is not None and not isinstance(content.get(section, {}), dict)):
         found = listed(map(str, content)) or "nothing"
-        raise ConfigError(f"{expected}, with settings under {section}, found {found}; a config in Python is not read")
+        raise ConfigError(
+            f"{expected}, with settings under {section}, found {found}; configs in Python are not supported"
+        )
     result: Settings = _literals(content)
     return result
 
@@ -96,7 +109,7 @@ def _dictionary(content: Any, expected: str) -> Settings:
 
 
 def _literals(value: Any) -> Any:
-    """Texts such as "(0.5, 1, 2)" as the lists that they name; yacs and Detectron read them so."""
+    """The value, with texts such as "(0.5, 1, 2)" parsed into lists, as yacs and Detectron do."""
     if isinstance(value, dict):
         return {str(name): _literals(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -118,7 +131,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Settings:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
-    """`above` on top of `below`, dictionary by dictionary; one with `_delete_` replaces the other as a whole."""
+    """Nested dictionaries merged; values of `above` win. A dictionary with `_delete_` replaces the one below it."""
     result = dict(below)
     for name, value in above.items():
         if isinstance(value, Mapping):
@@ -131,22 +144,22 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
 
 
 def setting(settings: Any, path: str, default: Any = None) -> Any:
-    """`model.roi_head.bbox_head` of nested dictionaries; `default` where a part is missing or None."""
+    """The value at a path such as `model.rpn_head.type`, or `default` if a part of the path is missing or None."""
     for name in path.split("."):
         settings = settings.get(name) if isinstance(settings, Mapping) else None
     return default if settings is None else settings
 
 
 def unsupported(name: str, found: Any, expected: Sequence[Any]) -> ConfigError:
-    """The error of a setting that this package supports with the `expected` values only."""
+    """The error for a setting of which this package supports only the `expected` values."""
     return ConfigError(f"{name} {found!r} is not supported: expected {' or '.join(map(repr, expected)) or 'none'}")
 
 
 def check_supported(settings: Mapping[str, Any], supported: Mapping[str, Any]) -> None:
-    """Refuses settings that would change the results and that this package does not support.
+    """Refuses settings that this package does not support.
 
     Args:
-        supported: the only value of each setting that has a counterpart here.
+        supported: the only supported value of each setting.
 
     Raises:
         ConfigError: names the setting.
@@ -157,16 +170,16 @@ def check_supported(settings: Mapping[str, Any], supported: Mapping[str, Any]) -
 
 
 def check_one_pooler(model: ModelConfig, settings: Mapping[str, Any], *names: str) -> None:
-    """Refuses settings by which the branches of a model would read their RoIs in different ways.
+    """Refuses settings that give the branches of a model different poolers.
 
     Args:
-        names: of the settings of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD and MODEL.ROI_KEYPOINT_HEAD to compare.
+        names: settings of MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD and MODEL.ROI_KEYPOINT_HEAD to compare.
 
     Raises:
-        ConfigError: they differ.
+        ConfigError: the settings differ.
     """
     heads = ["BOX"]
-    if model.neck != "c4":  # there the other branches read the features of the box branch
+    if model.neck != "c4":  # with C4 all branches use the pooler of the box branch
         heads += ["MASK"] if model.mask_head is not None and model.mask_head.point_rend is None else []
         heads += ["KEYPOINT"] if model.keypoint_head is not None else []
     found = {tuple(settings[f"MODEL.ROI_{head}_HEAD.{name}"] for name in names) for head in heads}
@@ -175,10 +188,10 @@ def check_one_pooler(model: ModelConfig, settings: Mapping[str, Any], *names: st
 
 
 def check_fits(settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    """Refuses the settings of another file.
+    """Refuses settings that contradict the shapes in the file.
 
     Args:
-        known: what the shapes of this file say about a setting, by its name.
+        known: the values of settings that the shapes determine.
 
     Raises:
         WeightsError: names the setting.
@@ -193,7 +206,7 @@ def check_fits(settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kinds_checked(framework: str) -> Iterator[None]:
-    """Turns what a value of an unexpected kind raises into a ConfigError."""
+    """Turns the Python errors that settings of an unexpected kind cause into a ConfigError."""
     try:
         yield
     except (ConfigError, WeightsError):
@@ -203,7 +216,7 @@ def kinds_checked(framework: str) -> Iterator[None]:
 
 
 def three(values: Any, *, bgr: bool = False) -> tuple[float, float, float]:
-    """The three numbers in [a, b, c] or [[[a, b, c]]]; with `bgr` in the opposite order."""
+    """The three numbers of [a, b, c] or [[[a, b, c]]], reversed if `bgr`."""
     while isinstance(values, list) and len(values) == 1:
         values = values[0]
     first, second, third = (float(value) for value in values)
@@ -211,13 +224,13 @@ def three(values: Any, *, bgr: bool = False) -> tuple[float, float, float]:
 
 
 def four(values: Any) -> tuple[float, float, float, float]:
-    """The weights of x, y, width and height."""
+    """The weights of the box offsets x, y, width and height."""
     x, y, width, height = (float(value) for value in values)
     return x, y, width, height
 
 
 def anchors_of(model: ModelConfig, sizes: Any, ratios: Any) -> AnchorConfig:
-    """Anchors of a framework that gives one size to each level of a pyramid, and all sizes to a single level."""
+    """Anchors with one size on each level of a pyramid, or with all sizes on a single level."""
     sizes = tuple(float(size) for size in sizes)
     return AnchorConfig(
         sizes=tuple((size,) for size in sizes) if model.neck == "fpn" else (sizes,),
@@ -226,22 +239,34 @@ def anchors_of(model: ModelConfig, sizes: Any, ratios: Any) -> AnchorConfig:
 
 
 def jitter_of(short_sides: Any, short_side: int) -> tuple[float, float]:
-    """`scale_jitter` of a training that resizes to one of several short sides.
+    """The `scale_jitter` of a training that samples its short side.
 
     Args:
-        short_sides: a number or a list of them.
-        short_side: of prediction.
+        short_sides: the short side in training, or a list of them.
+        short_side: the short side in prediction.
     """
     sides = [short_sides] if isinstance(short_sides, int) else short_sides
     return min(sides) / short_side, max(sides) / short_side
 
 
 def strided_in_1x1(model: ModelConfig) -> bool:
-    """Whether the published backbones of Detectron and its successors have their stride in the first 1x1 convolution:
-    those of MSRA do, ResNeXt and group norm do not."""
+    """Whether such a backbone of Detectron and its successors has its stride in the first 1x1 convolution.
+
+    Those of MSRA have it there. ResNeXt and networks with group norm have it in the 3x3 convolution.
+    """
     return model.resnet.groups == 1 and model.resnet.norm != "group_norm"
 
 
 def stride_sentence(in_1x1: bool, setting: str) -> str:
-    """Says where the stride is assumed to be."""
+    """The assumption about the place of the stride."""
     return f"the stride of a bottleneck is in its {'first 1x1' if in_1x1 else '3x3'} convolution ({setting})"
+
+
+def proposals_sentence(before: int, after: int, setting: str) -> str:
+    """The assumption about the numbers of proposals."""
+    return f"the RPN keeps {before} proposals before and {after} after non-maximum suppression at IoU 0.7 ({setting})"
+
+
+def samples_sentence(ratio: int) -> str:
+    """The assumption about RoIAlign's sampling ratio. With 0 it takes as many samples as a bin has cells."""
+    return f"RoIAlign takes {f'{ratio} samples' if ratio else 'as many samples as a bin has cells'} per bin and axis"

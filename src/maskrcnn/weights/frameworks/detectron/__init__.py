@@ -35,7 +35,7 @@ class Detectron:
         own = [name for name in tensors if name.startswith(OWN_RES5)]
         if own:
             raise WeightsError(
-                f"the branch of {own[0]} has a res5 of its own: here all branches share that of the boxes"
+                f"the branch of {own[0]} has a res5 of its own, which is not supported: expected one for all branches"
             )
         file = renamed(tensors, TABLE)
         ours = {name: without_background(name, value) for name, value in file.tensors.items()}
@@ -45,19 +45,20 @@ class Detectron:
         check_anchors(config.model, ours, "its YAML config, with the sizes and ratios of anchors")
         momentum = len(checkpoint.tensors) - len(tensors)
         if momentum:
-            assumed += (f"{momentum} blobs of the optimiser (..._momentum) are left out",)
+            assumed += (f"{momentum} blobs of the optimiser (..._momentum) are ignored",)
         layout = Layout(bgr=True)
         found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
         return finished(config, found, file, assumed, ignored=f"^({'|'.join(WITHOUT_EFFECT)})$")
 
 
 def statistics(theirs: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The statistics of batch norms that a file holds as scale and shift alone: a mean of 0 and a variance of 1, to
-    which no epsilon is added.
+    """The running statistics of batch norms that a file stores as scale and shift only: mean 0 and variance 1.
+
+    They are exact with an epsilon of 0.
 
     Args:
         theirs: our names -> the names in the file.
-        tensors: of the file, by our names.
+        tensors: the tensors of the file, by our names.
     """
     result: dict[str, Tensor] = {}
     for name, their in theirs.items():

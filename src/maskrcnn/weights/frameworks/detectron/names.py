@@ -1,4 +1,4 @@
-"""Detectron's names of its two-stage detectors, which are blobs of Caffe2 (`modeling/`)."""
+"""The names of Caffe2 blobs in Detectron's two-stage detectors (`modeling/`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ WORDS = {
     "affine": {"s": "weight", "b": "bias"},
     "conv": {"2a": "conv1", "2b": "conv2", "2c": "conv3", "1": "shortcut"},
 }
-# A layer; a convolution and its norm; a convolution that may have a group norm.
+# A layer without a norm, a convolution with a norm, and a convolution that may have a group norm.
 LAYER = (Row("_{leaf}", ".{leaf}"),)
 NORMED = (Row("_w", ".conv.weight"), Row("_{norm}_{affine}", ".norm.{affine}"))
 CONV = (Row("_{leaf}", "{.conv}.{leaf}"), Row("_gn_{affine}", ".norm.{affine}"))
 
 
 def _pyramid() -> list[Row]:
-    """A level is named after the last block of its stage, and above the top level there is nothing to be lateral to."""
+    """A level is named after the last block of its stage. The convolution of the top level is not called lateral."""
     rows: list[Row] = []
     for stage in range(2, 6):
         for blocks in sorted({counts[stage - 2] for counts in BLOCKS.values()}):
@@ -31,7 +31,7 @@ def _pyramid() -> list[Row]:
 
 
 def _proposals(theirs: str, ours: str) -> list[Row]:
-    """A layer of the RPN is named after the level of the pyramid that it serves first."""
+    """With a pyramid, a layer of the RPN is named after the first level, P2."""
     return [*under(f"{theirs}_fpn2", ours, LAYER, where=("neck",)), *under(theirs, ours, LAYER)]
 
 
@@ -65,5 +65,6 @@ TABLE = NameTable(
     ),
     WORDS,
 )
-# Without effect: the first convolution has no bias, and the maps of keypoints are enlarged by a fixed layer.
+# Blobs that do not change the results: the bias of the first convolution, which is not used, and the fixed bilinear
+# kernel that enlarges the keypoint heatmaps.
 WITHOUT_EFFECT = frozenset({"conv1_b", "kps_score_w", "kps_score_b"})

@@ -1,4 +1,4 @@
-"""Detectron's settings, by the names that maskrcnn-benchmark gives to the same things.
+"""Converts Detectron's settings to those of maskrcnn-benchmark, and these to our config.
 
 The sources are Detectron's `core/config.py` and `configs/12_2017_baselines`.
 """
@@ -13,9 +13,13 @@ from typing import Any
 from maskrcnn.config import Config, ModelConfig
 from maskrcnn.config.conventions import DETECTRON
 from maskrcnn.errors import ConfigError
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import DEFAULTS as DEFAULTS_THERE
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import config_of as config_there
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import DEFAULTS as BENCHMARK_DEFAULTS
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import config_of
 from maskrcnn.weights.frameworks.settings import (
+    CAFFE_PIXELS,
+    DETECTED,
+    FIVE_ANCHORS,
+    RESIZED,
     Assumed,
     Settings,
     check_supported,
@@ -23,6 +27,7 @@ from maskrcnn.weights.frameworks.settings import (
     kinds_checked,
     parse_yaml,
     read_yaml,
+    samples_sentence,
     stride_sentence,
     strided_in_1x1,
     three,
@@ -98,7 +103,7 @@ DEFAULTS: dict[str, Any] = {
     "GROUP_NORM.NUM_GROUPS": 32,
     "GROUP_NORM.EPSILON": 1e-5,
 }
-# What its baselines set to other values: all of them, and those with a pyramid.
+# Settings that all its baselines change, and those that its baselines with a pyramid change.
 BASELINES: dict[str, Any] = {
     "TRAIN.SCALES": [800],
     "TRAIN.BATCH_SIZE_PER_IM": 512,
@@ -160,7 +165,7 @@ NAMES = {
     "MODEL.MASK_ON": "MODEL.MASK_ON",
     "MODEL.KEYPOINTS_ON": "MODEL.KEYPOINT_ON",
 }
-# The only values that this package supports: in every model, with a pyramid, and with a head.
+# The only supported values: in every model, in models with a pyramid, and in models with a mask or keypoint head.
 SUPPORTED: dict[str, dict[str, Any]] = {
     "all": {
         "TRAIN.BG_THRESH_LO": 0.0,
@@ -195,22 +200,28 @@ SUPPORTED: dict[str, dict[str, Any]] = {
     },
 }
 ASSUMED = (
-    "the image is resized to a short side of 800 and a long side of at most 1333 pixels (TEST.SCALE, TEST.MAX_SIZE)",
-    "the input is BGR with mean 102.9801, 115.9465, 122.7717 (PIXEL_MEANS)",
-    "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2 (RPN, FPN)",
-    "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image (TEST)",
-    "losses, overlaps, samples and numbers of proposals are those of its baselines (TRAIN)",
+    f"{RESIZED} (TEST.SCALE, TEST.MAX_SIZE)",
+    f"{CAFFE_PIXELS} (PIXEL_MEANS)",
+    f"{FIVE_ANCHORS} (RPN, FPN)",
+    f"{DETECTED} (TEST)",
+    "losses, IoU thresholds, numbers of samples and numbers of proposals are those of its baselines (TRAIN)",
 )
 
 
 def read_settings(path: Path | str) -> Settings:
-    """The YAML config, by names such as TEST.NMS; raises ConfigError."""
+    """The settings of a YAML config, by names such as TEST.NMS.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no config of a model.
+    """
     return _named(read_yaml(path, "Detectron"))
 
 
 def settings_in(text: Any) -> Settings | None:
-    """The settings that a file holds as text; None where there are none, or they cannot be read. What stands there as
-    an object of numpy (the mean of the pixels) is left at its default."""
+    """The settings in the YAML text of a checkpoint. None if there are none, or if they cannot be read.
+
+    A mean of pixels that is stored as a numpy object is left at its default.
+    """
     if not isinstance(text, str):
         return None
     try:
@@ -221,7 +232,7 @@ def settings_in(text: Any) -> Settings | None:
 
 
 def _named(settings: Settings) -> Settings:
-    """TEST.SCALES, which older configs have, as TEST.SCALE."""
+    """Renames TEST.SCALES of older configs to TEST.SCALE."""
     scales = settings.pop("TEST.SCALES", None)
     if isinstance(scales, list) and len(scales) == 1:
         settings.setdefault("TEST.SCALE", scales[0])
@@ -237,19 +248,18 @@ def _is_numbers(value: Any) -> bool:
 
 
 def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
-    """The config of a model whose shapes are known, and what was assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        given: what `read_settings` or `settings_in` gives.
+        given: the result of `read_settings` or `settings_in`.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     settings, assumed = _assumed_settings(model) if given is None else (DEFAULTS | dict(given), ())
     with kinds_checked("Detectron"):
-        config = config_there(model, DEFAULTS_THERE | in_other_names(model, settings), DETECTRON)
-        rois = replace(  # the levels of RoIs are settings in Detectron alone
+        config = config_of(model, BENCHMARK_DEFAULTS | _as_benchmark(model, settings), DETECTRON)
+        rois = replace(  # maskrcnn-benchmark has no settings for the level of a RoI
             config.model.rois,
             canonical_size=float(settings["FPN.ROI_CANONICAL_SCALE"]),
             canonical_level=settings["FPN.ROI_CANONICAL_LEVEL"],
@@ -258,27 +268,26 @@ def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Con
 
 
 def _assumed_settings(model: ModelConfig) -> tuple[Settings, Assumed]:
-    """The settings that its baselines give a model of this shape."""
+    """The settings that its baselines give to a model of this architecture."""
     settings = DEFAULTS | BASELINES | (WITH_PYRAMID if model.neck == "fpn" else {})
     settings["RESNETS.STRIDE_1X1"] = strided_in_1x1(model)
     if model.keypoint_head is not None:
         settings["TRAIN.SCALES"] = [640, 672, 704, 736, 768, 800]
-    samples = settings["FAST_RCNN.ROI_XFORM_SAMPLING_RATIO"] or "as many as a bin has cells"
     return settings, (
         *ASSUMED,
         stride_sentence(strided_in_1x1(model), "RESNETS.STRIDE_1X1"),
-        f"RoIAlign takes {samples} samples a bin and axis (ROI_XFORM_SAMPLING_RATIO)",
+        f"{samples_sentence(settings['FAST_RCNN.ROI_XFORM_SAMPLING_RATIO'])} (ROI_XFORM_SAMPLING_RATIO)",
     )
 
 
-def in_other_names(model: ModelConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Detectron's settings as maskrcnn-benchmark would name them.
+def _as_benchmark(model: ModelConfig, settings: Settings) -> Settings:
+    """Detectron's settings under the names of maskrcnn-benchmark.
 
     Args:
-        settings: every setting of `DEFAULTS`.
+        settings: all settings of `DEFAULTS`.
 
     Raises:
-        ConfigError: one of them asks for what this package does not support.
+        ConfigError: a setting is not supported.
     """
     parts = {
         "all": True,
@@ -286,10 +295,11 @@ def in_other_names(model: ModelConfig, settings: Mapping[str, Any]) -> dict[str,
         "mask": model.mask_head is not None,
         "keypoint": model.keypoint_head is not None,
     }
-    for part, there in parts.items():
-        check_supported(settings, SUPPORTED[part] if there else {})
-    if settings["TEST.RPN_NMS_THRESH"] != settings["TRAIN.RPN_NMS_THRESH"]:
-        raise ConfigError("TRAIN.RPN_NMS_THRESH and TEST.RPN_NMS_THRESH are one threshold here")
+    for part, has_part in parts.items():
+        check_supported(settings, SUPPORTED[part] if has_part else {})
+    train, test = settings["TRAIN.RPN_NMS_THRESH"], settings["TEST.RPN_NMS_THRESH"]
+    if train != test:
+        raise ConfigError(f"TRAIN.RPN_NMS_THRESH and TEST.RPN_NMS_THRESH must be equal, found {train} and {test}")
     result = {NAMES[name]: value for name, value in settings.items() if name in NAMES}
     for phase in ("TRAIN", "TEST"):
         result[f"MODEL.RPN.FPN_POST_NMS_TOP_N_{phase}"] = settings[f"{phase}.RPN_POST_NMS_TOP_N"]

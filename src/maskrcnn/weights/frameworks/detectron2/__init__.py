@@ -1,8 +1,8 @@
 """Detectron2's Mask R-CNN and its relatives: ResNets with FPN, C4 and DC5, Cascade, keypoints, PointRend.
 
-The source of every rule is Detectron2 (`modeling/`, `projects/PointRend`). Names, the colours of the first convolution,
-the order of anchors and the columns of the first layer are turned round; everything else in which the two differ is a
-field of the config.
+The source of every rule is Detectron2 (`modeling/`, `projects/PointRend`). The importer changes the names, the colours
+of the first convolution, the order of the anchors and the columns of the first fully connected layer. All other
+differences are fields of the config.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from maskrcnn.config import Config
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED_SETTINGS
 from maskrcnn.weights.frameworks.detectron2.names import RPN_HEAD, TABLE
-from maskrcnn.weights.frameworks.detectron2.settings import our_config, read_settings
+from maskrcnn.weights.frameworks.detectron2.settings import our_config
 from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors
+from maskrcnn.weights.frameworks.settings import read_yaml
 
 IGNORED = rf"^({'|'.join(STORED_SETTINGS)}|{CELL_ANCHORS})|\.num_batches_tracked$"
 
 
 class Detectron2:
-    """An `Exporter`. It writes for the default INPUT.FORMAT, BGR."""
+    """An `Exporter`. It writes weights for BGR input, the default of INPUT.FORMAT."""
 
     name = "detectron2"
 
@@ -33,7 +34,7 @@ class Detectron2:
         return any(name.startswith(RPN_HEAD) for name in names)
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
-        return read_settings(path)
+        return read_yaml(path, "Detectron2")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
         file = renamed(checkpoint.tensors, TABLE)
@@ -42,7 +43,7 @@ class Detectron2:
         bgr = settings is None or settings.get("INPUT.FORMAT", "BGR") == "BGR"
         layout = Layout(bgr=bgr, anchors_by_size=True)
         found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
-        # A norm that is frozen has no place for its count of batches, which has no meaning either.
+        # Our frozen batch norm has no count of batches.
         return finished(config, found, file, assumed, ignored=IGNORED)
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

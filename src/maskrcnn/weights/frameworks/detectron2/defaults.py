@@ -1,4 +1,4 @@
-"""The settings of a Detectron2 model where no config.yaml is at hand: its defaults, and those of its own configs.
+"""The settings of a Detectron2 model without a config.yaml: Detectron2's defaults, and those of its own configs.
 
 The sources are Detectron2's `config/defaults.py`, `configs/Base-*.yaml` and `projects/PointRend`.
 """
@@ -11,9 +11,17 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.weights.frameworks.settings import Assumed, Settings, stride_sentence, strided_in_1x1
+from maskrcnn.weights.frameworks.settings import (
+    DETECTED,
+    RESIZED,
+    Assumed,
+    Settings,
+    proposals_sentence,
+    stride_sentence,
+    strided_in_1x1,
+)
 
-# Buffers of older files that say what a config says.
+# Buffers of older files that hold settings.
 STORED_SETTINGS = ("pixel_mean", "pixel_std")
 CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 
@@ -74,7 +82,7 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS": 784,
     "TEST.DETECTIONS_PER_IMAGE": 100,
 }
-# What Detectron2's own configs set to other values, by the kind of model.
+# Settings that Detectron2's own configs change, by the kind of model.
 WITH_PYRAMID: dict[str, Any] = {
     "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 2000,
@@ -86,10 +94,11 @@ WITH_KEYPOINTS: dict[str, Any] = {"MODEL.RPN.POST_NMS_TOPK_TRAIN": 1500, "MODEL.
 
 
 def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[Settings, Assumed]:
-    """The settings that Detectron2's own configs give a model of this shape.
+    """The settings that Detectron2's own configs give to a model of this architecture, and the assumptions.
 
     Args:
-        tensors: of the file, by its names. Older files hold the mean and standard deviation of pixels and the anchors.
+        tensors: the tensors of the file, by its names. Older files hold the mean and standard deviation of pixels and
+            the anchors.
     """
     norm = model.resnet.norm
     in_1x1 = model.resnet.depth >= 50 and strided_in_1x1(model)
@@ -108,17 +117,16 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
         settings["MODEL.PIXEL_STD"] = [57.375, 57.12, 58.395]
     before, after = settings["MODEL.RPN.PRE_NMS_TOPK_TEST"], settings["MODEL.RPN.POST_NMS_TOPK_TEST"]
     assumed = [
-        "the image is resized to a short side of 800 and a long side of at most 1333 pixels (INPUT)",
+        f"{RESIZED} (INPUT)",
         stride_sentence(in_1x1, "MODEL.RESNETS.STRIDE_IN_1X1"),
-        "RoIs are read by ROIAlignV2 with as many samples as a bin has cells (POOLER_TYPE, POOLER_SAMPLING_RATIO)",
-        "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image "
-        "(MODEL.ROI_HEADS, TEST)",
-        f"the RPN keeps {before} proposals before and {after} after non-maximum suppression at 0.7 (MODEL.RPN)",
-        "losses, overlaps and samples of training are those of Detectron2's own configs",
+        "RoIs are pooled by ROIAlignV2 with as many samples as a bin has cells (POOLER_TYPE, POOLER_SAMPLING_RATIO)",
+        f"{DETECTED} (MODEL.ROI_HEADS, TEST)",
+        proposals_sentence(before, after, "MODEL.RPN"),
+        "losses, IoU thresholds and numbers of samples are those of Detectron2's own configs",
     ]
     mean, std, cells = (tensors.get(name) for name in (*STORED_SETTINGS, f"{CELL_ANCHORS}0"))
     if mean is not None and std is not None:
-        # float32 keeps seven digits of what was a decimal number.
+        # The settings were decimal numbers. Rounding removes the error of float32.
         for name, values in (("MODEL.PIXEL_MEAN", mean), ("MODEL.PIXEL_STD", std)):
             settings[name] = [round(value, 4) for value in values.flatten().tolist()]
         assumed.append("the input is BGR (INPUT.FORMAT)")
@@ -128,15 +136,16 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
     if cells is not None:
         settings |= _stored_anchors(tensors)
     else:
-        assumed.append(f"anchors have {settings['MODEL.ANCHOR_GENERATOR.SIZES']} pixels and ratios 0.5, 1 and 2")
+        sizes = settings["MODEL.ANCHOR_GENERATOR.SIZES"]
+        assumed.append(f"anchors have sizes of {sizes} pixels and ratios of 0.5, 1 and 2")
     if norm == "batch_norm":
         settings["MODEL.RESNETS.NORM"] = "SyncBN"
-        assumed.append("batch norm is synchronised between processes in training (MODEL.RESNETS.NORM)")
+        assumed.append("training synchronises batch norm between processes (MODEL.RESNETS.NORM)")
     return settings, tuple(assumed)
 
 
 def _frozen(tensors: Mapping[str, Tensor]) -> int:
-    """FREEZE_AT of a model with batch norm: a frozen norm counts no batches."""
+    """FREEZE_AT of a model with batch norm. The norms of frozen stages have no count of batches."""
     trunk = "backbone.bottom_up." if any(name.startswith("backbone.bottom_up.") for name in tensors) else "backbone."
     first = ["stem.conv1", *(f"res{stage}.0.conv1" for stage in range(2, 5))]
     counting = [f"{trunk}{conv}.norm.num_batches_tracked" in tensors for conv in first]
@@ -144,7 +153,7 @@ def _frozen(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _stored_anchors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes and ratios of the anchors of every level that an older file holds, ordered by size and then ratio."""
+    """The settings of the anchors that an older file stores for every level, ordered by size and then by ratio."""
     levels = [tensors[name] for name in sorted(tensors) if name.startswith(CELL_ANCHORS)]
     sides = [(level[:, 2:] - level[:, :2]).double() for level in levels]
     ratios = list(dict.fromkeys((sides[0][:, 1] / sides[0][:, 0]).mul(1e3).round().div(1e3).tolist()))

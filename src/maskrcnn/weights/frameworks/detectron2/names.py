@@ -1,4 +1,4 @@
-"""Detectron2's names of its two-stage detectors (`modeling/`, `projects/PointRend`)."""
+"""Tensor names of Detectron2's two-stage detectors (`modeling/`, `projects/PointRend`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from maskrcnn.weights.frameworks.names import NameTable, Row, box_stages, mask_s
 RPN_HEAD = "proposal_generator.rpn_head."
 COARSE_HEAD, POINT_HEAD = "roi_heads.mask.coarse_head.", "roi_heads.mask.point_head."
 
-# A convolution and its norm, and one that may have a norm.
+# A convolution with a norm, and a convolution that may have one.
 NORMED = (Row(".{leaf}", ".conv.{leaf}"), Row(".norm.{leaf}", ".norm.{leaf}"))
 CONV = (Row(".{leaf}", "{.conv}.{leaf}"), Row(".norm.{leaf}", ".norm.{leaf}"))
 BLOCK = (

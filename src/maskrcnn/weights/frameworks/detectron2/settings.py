@@ -1,10 +1,9 @@
-"""A config of ours from Detectron2's settings and the shapes of the tensors."""
+"""Converts Detectron2's settings and the shapes of the tensors to our config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 from torch import Tensor
@@ -31,14 +30,12 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.weights.frameworks.detectron2.defaults import DEFAULTS, assumed_settings
 from maskrcnn.weights.frameworks.settings import (
     Assumed,
-    Settings,
     check_fits,
     check_one_pooler,
     check_supported,
     four,
     jitter_of,
     kinds_checked,
-    read_yaml,
     three,
     unsupported,
 )
@@ -51,9 +48,7 @@ NORMS: dict[str, Norm] = {
     "nnSyncBN": "sync_batch_norm",
     "GN": "group_norm",
 }
-
-
-# The only values that this package supports.
+# The only supported values.
 SUPPORTED = {
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.FPN.FUSE_TYPE": "sum",
@@ -62,39 +57,28 @@ SUPPORTED = {
 }
 
 
-def read_settings(path: Path | str) -> Settings:
-    """A config.yaml of Detectron2, by names such as MODEL.RPN.NMS_THRESH; one in the form of LazyConfig is not read.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not the config of a model.
-    """
-    return read_yaml(path, "Detectron2")
-
-
 def our_config(
     model: ModelConfig, tensors: Mapping[str, Tensor], given: Mapping[str, Any] | None
 ) -> tuple[Config, Assumed]:
-    """The config of a model whose shapes are known, and what was assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        model: what the shapes say; a norm with counts of batches is batch norm here.
-        tensors: of the file, by its names.
-        given: what `read_settings` gives, or None.
+        tensors: the tensors of the file, by its names.
+        given: settings by names such as MODEL.RPN.NMS_THRESH, or None.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     settings, assumed = assumed_settings(model, tensors) if given is None else (DEFAULTS | dict(given), ())
     with kinds_checked("Detectron2"):
-        check_fits(given or {}, _known(model, given or {}))
+        check_fits(given or {}, _known_settings(model, given or {}))
         check_supported(settings, SUPPORTED)
         check_one_pooler(model, settings, "POOLER_TYPE", "POOLER_SAMPLING_RATIO")
         return _config(model, settings), assumed
 
 
-def _known(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the shapes say about settings."""
+def _known_settings(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of settings that the shapes determine."""
     norm = model.resnet.norm
     known: dict[str, Any] = {
         "MODEL.ROI_HEADS.NUM_CLASSES": model.num_classes,
@@ -104,13 +88,13 @@ def _known(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     }
     if norm == "group_norm" or given.get("MODEL.RESNETS.NORM") == "GN":
         known["MODEL.RESNETS.NORM"] = "GN" if norm == "group_norm" else "batch norm"
-    # The shapes say only a part of these names: whether there are several stages, or a pyramid.
-    for name, part, there, default in (
+    # The shapes determine only a part of these names: whether the model has a cascade, and whether it has a pyramid.
+    for name, part, has_part, default in (
         ("MODEL.ROI_HEADS.NAME", "Cascade", bool(model.box_head.cascade_ious), "StandardROIHeads"),
         ("MODEL.BACKBONE.NAME", "fpn", model.neck == "fpn", "build_resnet_backbone"),
     ):
-        if name in given and (part in str(given[name])) != there:
-            known[name] = f"a name with {part}" if there else default
+        if name in given and (part in str(given[name])) != has_part:
+            known[name] = f"a name with {part}" if has_part else default
     return known
 
 
@@ -171,7 +155,7 @@ def _backbone(model: ModelConfig, settings: Mapping[str, Any]) -> ResNetConfig:
 
 
 def _head_norm(norm: HeadNorm, settings: Mapping[str, Any]) -> HeadNorm:
-    """Batch norm of the heads is synchronised where that of the backbone is; no shape says so."""
+    """The norm of a head. Its batch norm is synchronised if that of the backbone is."""
     synchronised = NORMS.get(settings.get("MODEL.RESNETS.NORM", "")) == "sync_batch_norm"
     return "sync_batch_norm" if norm == "batch_norm" and synchronised else norm
 
@@ -222,7 +206,7 @@ def _box_head(model: ModelConfig, settings: Mapping[str, Any]) -> BoxHeadConfig:
         weights, ious = (settings[f"MODEL.ROI_BOX_CASCADE_HEAD.{name}"] for name in ("BBOX_REG_WEIGHTS", "IOUS"))
     if len(weights) != stages or len(ious) != stages:
         raise WeightsError(
-            f"the file has {stages} stages of boxes, and MODEL.ROI_BOX_CASCADE_HEAD has {len(ious)} IOUS and "
+            f"the file has {stages} box stages, and MODEL.ROI_BOX_CASCADE_HEAD has {len(ious)} IOUS and "
             f"{len(weights)} BBOX_REG_WEIGHTS: do the settings belong to this file?"
         )
     return replace(
@@ -262,7 +246,7 @@ def _mask_head(mask: MaskHeadConfig, settings: Mapping[str, Any]) -> MaskHeadCon
         resolution=mask.resolution if points else settings["MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION"],
         norm=_head_norm(mask.norm, settings),
         point_rend=points,
-        samples=_most_positive(settings),
+        samples=_positive_rois(settings),
     )
 
 
@@ -270,10 +254,10 @@ def _keypoint_head(keypoint: KeypointHeadConfig, settings: Mapping[str, Any]) ->
     return replace(
         keypoint,
         resolution=settings["MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION"],
-        samples=_most_positive(settings),
+        samples=_positive_rois(settings),
     )
 
 
-def _most_positive(settings: Mapping[str, Any]) -> int:
-    """Positive RoIs an image, all of which the mask and keypoint branches learn from."""
+def _positive_rois(settings: Mapping[str, Any]) -> int:
+    """The most positive RoIs per image. The mask and keypoint branches learn from all of them."""
     return int(settings["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"] * settings["MODEL.ROI_HEADS.POSITIVE_FRACTION"])

@@ -16,9 +16,10 @@ from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors, without_background
 from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import BOX_RES5, TABLE
-from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config, read_settings
+from maskrcnn.weights.frameworks.maskrcnn_benchmark.settings import our_config
+from maskrcnn.weights.frameworks.settings import read_yaml
 
-# With C4 the mask branch reads the features of the box branch, and the file names the same tensors a second time.
+# With C4 the mask branch uses the res5 of the box branch, and the file holds its tensors a second time.
 MASK_RES5 = "roi_heads.mask.feature_extractor.head.layer4."
 CELL_ANCHORS = "rpn.anchor_generator.cell_anchors."
 
@@ -32,10 +33,10 @@ class MaskRCNNBenchmark:
         return "roi_heads.box.predictor.cls_score.weight" in names
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
-        return read_settings(path)
+        return read_yaml(path, "maskrcnn-benchmark")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
-        # Its frozen batch norm has no counters, and that is the only batch norm that it has.
+        # All batch norms of maskrcnn-benchmark are frozen, also in files that count batches.
         counters = ".num_batches_tracked"
         tensors = {name: value for name, value in checkpoint.tensors.items() if not name.endswith(counters)}
         _check_shared(tensors)
@@ -50,27 +51,27 @@ class MaskRCNNBenchmark:
 
 
 def _check_shared(tensors: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError where the mask branch has a res5 of its own, which ours shares with the box branch."""
+    """Raises WeightsError if the mask branch has a res5 of its own."""
     for name, value in tensors.items():
         if name.startswith(MASK_RES5):
             box = tensors.get(BOX_RES5 + name.removeprefix(MASK_RES5))
             if box is None or not torch.equal(box, value):
                 raise WeightsError(
-                    f"the mask branch has a res5 of its own ({name}): here box and mask branch share it "
-                    "(SHARE_BOX_FEATURE_EXTRACTOR)"
+                    f"the mask branch has a res5 of its own ({name}), which is not supported: expected one for the box "
+                    "and the mask branch (SHARE_BOX_FEATURE_EXTRACTOR)"
                 )
 
 
 def _check_cells(config: Config, tensors: Mapping[str, Tensor]) -> None:
-    """Raises WeightsError where the anchors that the file stores are not those of the settings."""
+    """Raises WeightsError if the anchors in the file are not those of the settings."""
     anchors = config.model.anchors
     strides = [4, 8, 16, 32, 64] if config.model.neck == "fpn" else [32 if config.model.neck == "c5" else 16]
     for level, (sizes, stride) in enumerate(zip(anchors.sizes, strides, strict=True)):
         stored = tensors.get(f"{CELL_ANCHORS}{level}")
         ours = cell_anchors(sizes, anchors.ratios, stride, "base") + stride / 2
-        ours = ours - ours.new_tensor([0, 0, 1, 1])  # pixels from first to last
+        ours = ours - ours.new_tensor([0, 0, 1, 1])  # stored boxes end at their last pixel
         if stored is not None and (stored.shape != ours.shape or not torch.allclose(stored.float(), ours, atol=0.01)):
             raise WeightsError(
-                f"the anchors in the file ({CELL_ANCHORS}{level}: {stored.tolist()}) are others than sizes "
-                f"{list(sizes)} and ratios {list(anchors.ratios)} make: give its YAML config, with MODEL.RPN"
+                f"expected anchors of sizes {list(sizes)} and ratios {list(anchors.ratios)}, found other anchors in "
+                f"the file ({CELL_ANCHORS}{level}: {stored.tolist()}): give its YAML config, with MODEL.RPN"
             )

@@ -1,4 +1,4 @@
-"""maskrcnn-benchmark's names of its two-stage detectors (`modeling/`)."""
+"""Tensor names of maskrcnn-benchmark's two-stage detectors (`modeling/`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from maskrcnn.weights.frameworks.torchvision.names import SEQUENTIAL, residual_b
 
 BOX_RES5 = "roi_heads.box.feature_extractor.head.layer4."
 
-# A convolution without a norm, or a list of a convolution and a norm.
+# A convolution, or an nn.Sequential of a convolution and a norm.
 CONV = (Row(".{leaf}", ".{leaf}"), *under(".", "", SEQUENTIAL))
 BOX_HEAD = (
     Row("feature_extractor.fc{i+6}.{leaf}", "layers.{i}.{leaf}"),
     Row("predictor.cls_score.{leaf}", "class_logits.{leaf}"),
     Row("predictor.bbox_pred.{leaf}", "deltas.{leaf}"),
-    # A list of convolutions, each with a ReLU behind it, or with a norm and a ReLU.
+    # An nn.Sequential of convolution and ReLU in turn, or of convolution, norm and ReLU in turn.
     Row("feature_extractor.xconvs.{2*i}.{leaf}", "convs.{i}.{leaf}", unless=("convs.0.norm",)),
     Row("feature_extractor.xconvs.{3*i}.{leaf}", "convs.{i}.conv.{leaf}"),
     Row("feature_extractor.xconvs.{3*i+1}.{leaf}", "convs.{i}.norm.{leaf}"),

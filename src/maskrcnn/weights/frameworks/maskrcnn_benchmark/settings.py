@@ -1,15 +1,14 @@
-"""A config of ours from the settings of maskrcnn-benchmark, by whose names Detectron's are read too.
+"""Converts maskrcnn-benchmark's settings to our config. Detectron's importer uses it too.
 
-The sources are maskrcnn-benchmark's `config/defaults.py`, `configs/*.yaml` and `modeling/`. Its boxes run from their
-first to their last pixel, so that widths are computed with "+ 1". Ours end at edges and need no "+ 1"; what remains of
-the rule is `BoxRules.end`.
+The sources are maskrcnn-benchmark's `config/defaults.py`, `configs/*.yaml` and `modeling/`. Its boxes end at their last
+pixel, so that it computes widths with "+ 1". Our boxes end at the far edge of that pixel and need no "+ 1".
+`BoxRules.end` holds the remaining differences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import (
@@ -25,6 +24,10 @@ from maskrcnn.config import (
 from maskrcnn.config.conventions import MASKRCNN_BENCHMARK, Conventions
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.settings import (
+    CAFFE_PIXELS,
+    DETECTED,
+    FIVE_ANCHORS,
+    RESIZED,
     Assumed,
     Settings,
     anchors_of,
@@ -34,7 +37,7 @@ from maskrcnn.weights.frameworks.settings import (
     four,
     jitter_of,
     kinds_checked,
-    read_yaml,
+    samples_sentence,
     stride_sentence,
     strided_in_1x1,
     three,
@@ -92,7 +95,7 @@ DEFAULTS: dict[str, Any] = {
     "MODEL.ROI_KEYPOINT_HEAD.POOLER_RESOLUTION": 14,
     "MODEL.ROI_KEYPOINT_HEAD.POOLER_SAMPLING_RATIO": 0,
 }
-# What its own configs set to other values where there is a pyramid.
+# Settings that its own configs change in models with a pyramid.
 WITH_PYRAMID: dict[str, Any] = {
     "DATALOADER.SIZE_DIVISIBILITY": 32,
     "MODEL.RPN.PRE_NMS_TOP_N_TRAIN": 2000,
@@ -100,7 +103,7 @@ WITH_PYRAMID: dict[str, Any] = {
     "MODEL.RPN.FPN_POST_NMS_TOP_N_TEST": 1000,
     **{f"MODEL.ROI_{head}_HEAD.POOLER_SAMPLING_RATIO": 2 for head in ("BOX", "MASK", "KEYPOINT")},
 }
-# The only values that this package supports.
+# The only supported values.
 SUPPORTED: dict[str, Any] = {
     "MODEL.FPN.USE_RELU": False,
     "MODEL.GROUP_NORM.DIM_PER_GP": -1,
@@ -110,53 +113,46 @@ SUPPORTED: dict[str, Any] = {
     "MODEL.ROI_MASK_HEAD.DILATION": 1,
 }
 ASSUMED = (
-    "the image is resized to a short side of 800 and a long side of at most 1333 pixels",
-    "the input is BGR with mean 102.9801, 115.9465, 122.7717 and standard deviation 1",
-    "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2",
-    "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image",
-    "losses, overlaps, samples and numbers of proposals are those of its own configs",
+    RESIZED,
+    f"{CAFFE_PIXELS} and standard deviation 1",
+    FIVE_ANCHORS,
+    DETECTED,
+    "losses, IoU thresholds, numbers of samples and numbers of proposals are those of its own configs",
 )
 
 
-def read_settings(path: Path | str) -> Settings:
-    """The YAML config, by names such as MODEL.RPN.NMS_THRESH; raises ConfigError."""
-    return read_yaml(path, "maskrcnn-benchmark")
-
-
 def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
-    """The config of a model whose shapes are known, and what was assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        given: what `read_settings` gives, or None.
+        given: settings by names such as MODEL.RPN.NMS_THRESH, or None.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     settings, assumed = _assumed_settings(model) if given is None else (DEFAULTS | dict(given), ())
     return config_of(model, settings, MASKRCNN_BENCHMARK), assumed
 
 
 def _assumed_settings(model: ModelConfig) -> tuple[Settings, Assumed]:
-    """The settings that its own configs give a model of this shape."""
+    """The settings that its own configs give to a model of this architecture."""
     in_1x1 = strided_in_1x1(model)
     settings = DEFAULTS | (WITH_PYRAMID if model.neck == "fpn" else {}) | {"MODEL.RESNETS.STRIDE_IN_1X1": in_1x1}
     if model.box_head.layers:
         settings["MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION"] = model.box_head.resolution
-    samples = settings["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"] or "as many as a bin has cells"
-    stride = stride_sentence(in_1x1, "MODEL.RESNETS.STRIDE_IN_1X1")
-    return settings, (*ASSUMED, stride, f"RoIAlign takes {samples} samples a bin and axis")
+    samples = samples_sentence(settings["MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO"])
+    return settings, (*ASSUMED, stride_sentence(in_1x1, "MODEL.RESNETS.STRIDE_IN_1X1"), samples)
 
 
 def config_of(model: ModelConfig, settings: Mapping[str, Any], conventions: Conventions) -> Config:
-    """The config of a model whose shapes are known.
+    """The config of a model with this architecture.
 
     Args:
-        settings: every setting of `DEFAULTS`.
-        conventions: of the framework that the settings are from.
+        settings: all settings of `DEFAULTS`.
+        conventions: those of the framework that the settings come from.
 
     Raises:
-        ConfigError, WeightsError: as of `our_config`.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     with kinds_checked("maskrcnn-benchmark or Detectron"):
         _check(model, settings)
@@ -180,7 +176,7 @@ def _check(model: ModelConfig, settings: Mapping[str, Any]) -> None:
     low, high = (settings[f"MODEL.ROI_HEADS.{name}_IOU_THRESHOLD"] for name in ("BG", "FG"))
     if low != high:
         raise ConfigError(
-            f"MODEL.ROI_HEADS.BG_IOU_THRESHOLD and FG_IOU_THRESHOLD are one threshold here, found {low} and {high}"
+            f"MODEL.ROI_HEADS.BG_IOU_THRESHOLD and FG_IOU_THRESHOLD must be equal, found {low} and {high}"
         )
 
 
@@ -239,7 +235,7 @@ def _model(model: ModelConfig, settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def _with_rpn_rules(conventions: Conventions, model: ModelConfig, settings: Mapping[str, Any]) -> Conventions:
-    """The conventions with those rules of the RPN that are settings of the framework."""
+    """The conventions, with the rules of the RPN that the settings determine."""
     straddle = float(settings["MODEL.RPN.STRADDLE_THRESH"])
     per_batch = model.neck == "fpn" and settings["MODEL.RPN.FPN_POST_NMS_PER_BATCH"]
     return replace(

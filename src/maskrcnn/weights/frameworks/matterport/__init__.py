@@ -16,7 +16,8 @@ from maskrcnn.weights.frameworks.importer import Imported, Renamed, finished
 from maskrcnn.weights.frameworks.layout import check_anchors
 from maskrcnn.weights.frameworks.matterport.layout import fold_norms, our_layout
 from maskrcnn.weights.frameworks.matterport.names import TABLE, places
-from maskrcnn.weights.frameworks.matterport.settings import our_config, read_settings
+from maskrcnn.weights.frameworks.matterport.settings import our_config
+from maskrcnn.weights.frameworks.settings import read_json
 
 
 class Matterport:
@@ -29,7 +30,8 @@ class Matterport:
         return {"rpn_conv_shared", "mrcnn_class_logits"} <= layers
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
-        return read_settings(path)
+        """Reads the attributes of a `Config` object from a JSON object."""
+        return read_json(path, "Matterport")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
         found = places(checkpoint.tensors)

@@ -1,7 +1,7 @@
-"""Matterport's layout of tensors, which is that of Keras, in ours. All names here are ours.
+"""Converts tensors from the layout of Matterport, which is that of Keras, to ours. All names here are ours.
 
-Batch norms of the backbone stay, with the bias of the convolution before them moved into their mean. Those of the
-heads, whose statistics rest there by default, are folded into the layers before them.
+The batch norms of the backbone stay; the bias of the convolution before each is subtracted from its mean. The batch
+norms of the heads are folded into the layers before them, because Matterport's training keeps them frozen by default.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from maskrcnn.weights.frameworks.layout import CLASSES, DELTAS, HEAD, MASKS, bac
 EPS = 1e-3  # of Keras' batch norm
 YXHW = [1, 0, 3, 2]  # (y, x, h, w) to (x, y, w, h) and back
 LAYERS = re.compile(HEAD + r"layers\.\d+\.weight$")
-FOLDED = re.compile(r"^(roi_heads\..*(?:layers|convs)\.\d+)\.")  # modules that a norm follows there
+FOLDED = re.compile(r"^(roi_heads\..*(?:layers|convs)\.\d+)\.")  # modules with a norm in Matterport's network
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def our_layout(name: str, value: Tensor) -> Tensor:
-    """One of their tensors as ours, before norms are folded."""
-    if LAYERS.match(name):  # a convolution over the whole RoI; (row, column, channel) is our order
+    """A tensor of theirs in our layout, before norms are folded."""
+    if LAYERS.match(name):  # a convolution over the whole RoI, in our order (row, column, channel)
         return value.flatten(0, 2).T
     value = from_tensorflow(value)
-    if name.startswith("rpn.head.objectness."):  # the softmax of background and object is the sigmoid of the difference
+    if name.startswith("rpn.head.objectness."):  # a softmax over two logits is the sigmoid of their difference
         return value[1::2] - value[::2]
     if name.startswith("rpn.head.deltas."):
         return _offsets(value)
@@ -40,22 +40,22 @@ def our_layout(name: str, value: Tensor) -> Tensor:
 
 
 def _offsets(rows: Tensor) -> Tensor:
-    """Rows in fours of y x h w as x y w h."""
+    """Rows of box offsets from the order (y, x, h, w) to (x, y, w, h)."""
     return rows.view(-1, 4, *rows.shape[1:])[:, YXHW].flatten(0, 1)
 
 
 def fold_norms(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """The tensors that our network has, and the names of those that went into others.
+    """The tensors of our network, and the names of the tensors that were folded into others.
 
-    A head's layer whose norm is not whole is left out, and so is a norm whose layer is not there.
+    A layer of a head is left out if a tensor of its norm is missing, and a norm if a tensor of its layer is missing.
     """
-    state, gone = dict(tensors), set[str]()
+    state, folded = dict(tensors), set[str]()
     for name in tensors:
         if name.endswith(".conv.bias"):
             bias, shifted = state.pop(name), f"{name.removesuffix('.conv.bias')}.norm.running_mean"
             if shifted in state:
                 state[shifted] = state[shifted] - bias
-                gone.add(name)
+                folded.add(name)
     for module in {found[1] for name in tensors if (found := FOLDED.match(name))}:
         norms = [f"{module}.norm.{part}" for part in NORM]
         names = [f"{module}.weight", f"{module}.bias", *norms]
@@ -63,17 +63,17 @@ def fold_norms(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[st
         if len(parts) == len(names):
             weight, bias, gamma, beta, mean, var = parts
             state[names[0]], state[names[1]] = fold_norm(weight, bias, (gamma, beta, mean, var), EPS)
-            gone.update(norms)
-    return state, gone
+            folded.update(norms)
+    return state, folded
 
 
 def fold_norm(
     weight: Tensor, bias: Tensor, norm: tuple[Tensor, Tensor, Tensor, Tensor], eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weight (C, ...) and bias (C,) of a layer that does the work of the batch norm after it, whose statistics rest.
+    """The weight (C, ...) and bias (C,) of a layer that equals a layer followed by a frozen batch norm.
 
     Args:
-        norm: scale, shift, mean and variance, (C,) each.
+        norm: scale, shift, mean and variance, each (C,).
     """
     gamma, beta, mean, var = norm
     scale = gamma / torch.sqrt(var + eps)

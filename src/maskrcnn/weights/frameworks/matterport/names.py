@@ -1,7 +1,7 @@
-"""Matterport's names of layers and parameters, and where they lie in a file of Keras (`mrcnn/model.py`).
+"""Matterport's names of layers and parameters (`mrcnn/model.py`), and their paths in a file of Keras.
 
-A parameter lies in the file as group/layer/parameter, with more groups around it in some files. The name of its layer
-alone says what it is, as in `load_weights(by_name=True)`; `place_of` gives it as "layer/parameter".
+The path of a parameter is group/layer/parameter; some files have more groups around it. Only the name of its layer
+identifies it, as in `load_weights(by_name=True)`. Its place is therefore "layer/parameter".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from string import ascii_lowercase
 
 from maskrcnn.weights.frameworks.names import NameTable, Row, box_stages, mask_stages, under
 
-# The last part of a path: of Keras 2, or of Keras 1 (`res2a_branch2a_W_1:0`), whose running_std is a variance.
+# The last part of a path in Keras 2, or in Keras 1 (`res2a_branch2a_W_1:0`). The running_std of Keras 1 is a variance.
 PARAMETER = re.compile(
     r"(?:^|_)(kernel|W|bias|b|gamma|beta|moving_mean|running_mean|moving_variance|running_std)(?:_\d+)?(?::\d+)?$"
 )
@@ -58,7 +58,7 @@ TABLE = NameTable(
 
 
 def places(paths: Iterable[str]) -> dict[str, str]:
-    """Paths in a file that have a counterpart here -> "layer/parameter"; the first path to a place counts."""
+    """The paths in a file that have a counterpart here -> their places. The first path of each place is used."""
     candidates = {path: _candidates(path) for path in paths}
     known = TABLE.our_names({place for found in candidates.values() for place in found})
     result: dict[str, str] = {}
@@ -70,7 +70,10 @@ def places(paths: Iterable[str]) -> dict[str, str]:
 
 
 def _candidates(path: str) -> list[str]:
-    """The innermost group first. Where the graph held two models Keras numbers the layers of one of them."""
+    """The possible places of a path, that of the innermost group first.
+
+    Keras appends a number to the names of layers if a graph holds two models.
+    """
     *groups, last = path.split("/")
     found = PARAMETER.search(last)
     if found is None:

@@ -1,4 +1,4 @@
-"""Matterport's Config, and what the shapes of its layers tell, as our config.
+"""Converts Matterport's `Config` and the shapes of the tensors to our config.
 
 The source of every rule is `mrcnn/config.py`, `mrcnn/model.py` and `mrcnn/utils.py` of matterport/Mask_RCNN.
 """
@@ -7,28 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import (
-    Config,
-    DetectConfig,
-    ImageConfig,
-    ModelConfig,
-    RPNConfig,
-    TrainConfig,
-)
+from maskrcnn.config import Config, DetectConfig, ImageConfig, ModelConfig, RPNConfig, TrainConfig
 from maskrcnn.config.conventions import MATTERPORT, Conventions
 from maskrcnn.weights.frameworks.matterport.layout import EPS, YXHW
 from maskrcnn.weights.frameworks.settings import (
     Assumed,
-    Settings,
     anchors_of,
     check_fits,
     check_supported,
     four,
     kinds_checked,
-    read_json,
     three,
 )
 
@@ -62,10 +52,9 @@ DEFAULTS: dict[str, Any] = {
     "GRADIENT_CLIP_NORM": 5.0,
     "TRAIN_BN": False,
 }
-# No image is that long: IMAGE_MAX_DIM is a limit in the mode "square" only.
+# No image is that long. IMAGE_MAX_DIM limits the long side only in the mode "square".
 NO_LIMIT = 1_000_000
-
-# The only values that this package supports.
+# The only supported values.
 SUPPORTED: dict[str, Any] = {
     "RPN_ANCHOR_STRIDE": 1,
     "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
@@ -73,41 +62,30 @@ SUPPORTED: dict[str, Any] = {
 }
 
 
-def read_settings(path: Path | str) -> Settings:
-    """The attributes of a Config object written as JSON; raises ConfigError."""
-    return read_json(path, "Matterport")
-
-
 def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
-    """The config of a model whose shapes are known, and what had to be assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        settings: the attributes of its Config by name; those that are missing take Matterport's defaults.
+        settings: the attributes of its Config by name. Missing attributes take Matterport's defaults.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     given = settings or {}
     check_fits(given, {"NUM_CLASSES": model.num_classes + 1})
     use = DEFAULTS | dict(given)
-    known = {name: value for name, value in DEFAULTS.items() if name not in given}
+    assumed = {name: value for name, value in DEFAULTS.items() if name not in given}
     with kinds_checked("Matterport"):
         check_supported({**use, "BACKBONE_STRIDES": list(use["BACKBONE_STRIDES"])}, SUPPORTED)
-        return _config(model, use), _assumptions(use, known)
+        return _config(model, use), _assumptions(use, assumed)
 
 
 def _config(shapes: ModelConfig, use: Mapping[str, Any]) -> Config:
     model = ModelConfig(
         num_classes=shapes.num_classes,
-        backbone=replace(
-            shapes.resnet,
-            stride_in_1x1=True,
-            norm_eps=EPS,
-            frozen_stages=0,
-        ),
+        backbone=replace(shapes.resnet, stride_in_1x1=True, norm_eps=EPS, frozen_stages=0),
         fpn_channels=shapes.fpn_channels,
-        # Ratios are width / height there.
+        # Matterport's ratios are width / height.
         anchors=anchors_of(shapes, use["RPN_ANCHOR_SCALES"], [1 / ratio for ratio in use["RPN_ANCHOR_RATIOS"]]),
         rpn=_rpn_config(shapes.rpn, use),
         box_head=replace(
@@ -149,7 +127,10 @@ def _rpn_config(rpn: RPNConfig, use: Mapping[str, Any]) -> RPNConfig:
 
 
 def _image_config(use: Mapping[str, Any]) -> ImageConfig:
-    """`utils.resize_image`. The mode "none" wants sides that are multiples of 64, which "pad64" leaves as they are."""
+    """The rules of `utils.resize_image`.
+
+    The mode "none" expects sides that are multiples of 64. The mode "pad64" does not change such images either.
+    """
     square, resized = use["IMAGE_RESIZE_MODE"] == "square", use["IMAGE_RESIZE_MODE"] != "none"
     long_side = use["IMAGE_MAX_DIM"] if square else NO_LIMIT
     return ImageConfig(
@@ -179,11 +160,11 @@ def _assumptions(use: Mapping[str, Any], defaults: Mapping[str, Any]) -> Assumed
     assumed = []
     if defaults:
         shown = ", ".join(f"{name} {value}" for name, value in defaults.items())
-        assumed.append(f"settings that no config gave are Matterport's defaults: {shown}")
+        assumed.append(f"these settings have Matterport's defaults, because no config sets them: {shown}")
     if use["TRAIN_BN"] is not False:
-        assumed.append(f"TRAIN_BN is {use['TRAIN_BN']}, but in continued training the batch norms stay frozen")
+        assumed.append(f"TRAIN_BN {use['TRAIN_BN']} is ignored: batch norms stay frozen in continued training")
     if use["IMAGE_RESIZE_MODE"] == "crop":
-        assumed.append("IMAGE_RESIZE_MODE crop is for training only: images are resized as in pad64")
+        assumed.append("IMAGE_RESIZE_MODE crop changes only training: images are resized as in pad64")
     if any(weight != 1 for weight in use.get("LOSS_WEIGHTS", {}).values()):
-        assumed.append(f"LOSS_WEIGHTS {use['LOSS_WEIGHTS']} are not kept: every loss has the weight 1")
+        assumed.append(f"LOSS_WEIGHTS {use['LOSS_WEIGHTS']} are ignored: every loss has the weight 1")
     return tuple(assumed)

@@ -1,8 +1,8 @@
 """MMDetection 2 and 3: Mask, Faster and Cascade R-CNN with a ResNet, FPN, C4 or one level.
 
-The source of every rule is MMDetection 3.3 with MMCV 2; names are the same in both versions. The first convolution is
-turned round where the network reads BGR, and so are the columns of the first layer. Everything else in which the two
-differ is a field of the config.
+The source of every rule is MMDetection 3.3 with MMCV 2. Tensor names are the same in both versions. The importer
+changes the names, the colours of the first convolution if the network reads BGR, and the columns of the first fully
+connected layer. All other differences are fields of the config.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ COUNTER = "num_batches_tracked"
 class MMDetection:
     """An `Exporter`.
 
-    The network that it writes for reads the colours that MMDetection's own configs read for such a model: BGR in the
-    style caffe, where pixels are not divided by a standard deviation, and for ResNeXt 32x8d, else RGB.
+    It writes weights for the colours that MMDetection's own configs give such a model (`reads_bgr`).
     """
 
     name = "mmdetection"
@@ -47,7 +46,7 @@ class MMDetection:
         check_anchors(config.model, file.tensors, "the config of the file, with its anchor_generator")
         layout = Layout(bgr=bgr)
         found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
-        # A norm whose statistics stay has no place for its count of batches.
+        # Our norms with fixed statistics have no count of batches.
         return finished(config, found, file, assumed, ignored=rf"\.{COUNTER}$")
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -55,6 +54,6 @@ class MMDetection:
         result = {}
         for name, their in exported_names(TABLE, state, self.name).items():
             result[their] = layout.to_theirs(name, state[name], config.model)
-            if their.endswith(".running_var"):  # its norms count batches, those whose statistics stay too
+            if their.endswith(".running_var"):  # all its norms count batches, also those with fixed statistics
                 result.setdefault(f"{their.removesuffix('running_var')}{COUNTER}", torch.zeros((), dtype=torch.int64))
         return result

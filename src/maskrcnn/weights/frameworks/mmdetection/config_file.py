@@ -1,6 +1,6 @@
-"""The settings of an MMDetection model: its config, which is Python, read as data and never run.
+"""Reads MMDetection's configs. They are Python files, which are parsed as data and never run.
 
-A config is a row of assignments of literals, `dict(...)`, earlier names and names of the files under `_base_`. The
+A config consists of assignments of literals, `dict(...)`, earlier names and names of the files under `_base_`. The
 sources are MMEngine's and MMCV's `Config.fromfile`.
 """
 
@@ -24,14 +24,15 @@ ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
 }
-INSTEAD = "give the config as MMDetection prints it (tools/misc/print_config.py), or none: most files hold their own"
+INSTEAD = "give the config that MMDetection prints (tools/misc/print_config.py), or none: most files hold their config"
 
 
 def read_settings(path: Path | str) -> Settings:
-    """A config of MMDetection, .py or .json, with those it names under `_base_` beneath it.
+    """The settings of a config (.py or .json) and of the files under its `_base_`.
 
     Raises:
-        ConfigError: missing, not the config of a model, or more than data: functions, loops, conditions.
+        ConfigError: the file cannot be read, is no config of a model, or holds more than data, such as functions,
+            loops and conditions.
     """
     settings = _read(Path(path), ())
     if not isinstance(settings.get("model"), Mapping):
@@ -42,12 +43,12 @@ def read_settings(path: Path | str) -> Settings:
 
 
 def parse_config(text: str, where: str) -> Settings:
-    """The assignments in the text of a config, as a file of weights holds it.
+    """The settings in the text of a config that a checkpoint holds.
 
-    MMCV 1 wrote the files one after another, those under `_base_` first, each below a line with its path.
+    MMCV 1 stored the texts of all its files, those under `_base_` first, each below a line with its path.
 
     Raises:
-        ConfigError: as `read_settings`.
+        ConfigError: as in `read_settings`.
     """
     settings: Settings = {}
     for part in re.split(r"^\S+\.py$", text, flags=re.MULTILINE):
@@ -57,13 +58,17 @@ def parse_config(text: str, where: str) -> Settings:
 
 
 def stages(settings: Mapping[str, Any], path: str) -> list[Mapping[str, Any]]:
-    """A part that Cascade R-CNN has one of for each stage, and others once; empty where it is missing."""
+    """A part of a config for each stage. Only Cascade R-CNN has several stages. Empty if the part is missing."""
     found = setting(settings, path, [])
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
 def steps(settings: Mapping[str, Any], which: str) -> list[Mapping[str, Any]]:
-    """The steps that an image passes through, `which` "train" or "test"; those that others contain stand for them."""
+    """The steps of the image pipeline. Steps that contain others are replaced by these.
+
+    Args:
+        which: "train" or "test".
+    """
     paths = (f"{which}_pipeline", f"{which}_dataloader.dataset.pipeline", f"data.{which}.pipeline")
     return _flat(next((found for path in paths if (found := setting(settings, path))), []))
 
@@ -80,7 +85,7 @@ def _flat(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> Settings:
-    """`above`: the files that led here by their `_base_`."""
+    """`above` are the files that named this one under `_base_`."""
     if path.resolve() in above:
         raise ConfigError(f"{path}: its _base_ leads back to itself")
     if path.suffix == ".json":
@@ -98,11 +103,16 @@ def _read(path: Path, above: tuple[Path, ...]) -> Settings:
 
 
 def _parse(text: str, where: str, base: Settings | None) -> Settings:
-    """`base`: what `_base_.name` stands for, which assignments may change; None: only `_base_` is wanted."""
+    """The values of the assignments in a text.
+
+    Args:
+        base: the settings behind `_base_.name`. Assignments to them change this dictionary. With None only the value of
+            `_base_` is parsed.
+    """
     try:
         statements = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"{where}: expected a config of MMDetection, this is no Python: {error}; {INSTEAD}") from None
+        raise ConfigError(f"{where}: expected a config of MMDetection, found no Python: {error}; {INSTEAD}") from None
     found: Settings = {}
     for statement in statements:
         if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement):
@@ -132,7 +142,7 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _set(target: ast.expr, value: Any, scope: Mapping[str, Any], where: str) -> None:
-    """`_base_.model.neck = value`, `model['neck'] = value`."""
+    """Assigns to a part of a setting: `_base_.model.neck = value` or `model['neck'] = value`."""
     if not isinstance(target, ast.Attribute | ast.Subscript):
         _refuse(target, where)
     holder = _value(target.value, scope, where)

@@ -1,4 +1,4 @@
-"""The settings of an MMDetection model whose config is not at hand: those of MMDetection's own configs.
+"""The settings of an MMDetection model without a config: those of MMDetection's own configs.
 
 The sources are MMDetection 3.3's `configs/_base_/models` and the configs of its model zoo.
 """
@@ -11,19 +11,24 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig, ResNetConfig
-from maskrcnn.weights.frameworks.settings import Assumed, Settings
+from maskrcnn.weights.frameworks.settings import DETECTED, Assumed, Settings, proposals_sentence
 
 RGB: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 BGR_MEAN = [103.53, 116.28, 123.675]
 CAFFE: dict[str, Any] = {"mean": BGR_MEAN, "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
 CAFFE2: dict[str, Any] = {"mean": BGR_MEAN, "std": [57.375, 57.12, 58.395], "bgr_to_rgb": False}  # ResNeXt 32x8d
-# The variance after the first convolution, as a multiple of its squared weights, is about 0.1 where the input has the
-# standard deviation 1, and 57 squared times as much where pixels keep their values. This limit lies between the two.
+# The variance after the first convolution, divided by the sum of its squared weights, is about 0.1 for input with a
+# standard deviation of 1. Without division by the standard deviation (57) it is 57 squared times as large. This limit
+# lies between the two.
 CAFFE_VARIANCE = 20.0
 
 
 def reads_bgr(model: ModelConfig, *, plain: bool) -> bool:
-    """Whether MMDetection's own configs read BGR for such a model; `plain`: the standard deviation of pixels is 1."""
+    """Whether MMDetection's own configs read BGR for such a model.
+
+    Args:
+        plain: pixels are not divided by a standard deviation.
+    """
     return plain or model.resnet.stride_in_1x1 or _is_caffe2(model.resnet)
 
 
@@ -32,7 +37,7 @@ def _is_caffe2(backbone: ResNetConfig) -> bool:
 
 
 def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[Settings, Assumed]:
-    """The settings that MMDetection's own configs give a model of this shape.
+    """The settings that MMDetection's own configs give to a model of this architecture, and the assumptions.
 
     Args:
         tensors: by our names.
@@ -91,28 +96,27 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
     assumed = (
         f"the style of the backbone is {settings['backbone']['style']}, {why}",
         f"the input is {order} with mean {pixels['mean']} and standard deviation {pixels['std']} (data_preprocessor)",
-        f"anchors have {'8' if pyramid else '2, 4, 8, 16 and 32'} strides and ratios 0.5, 1 and 2 (anchor_generator)",
-        "RoIs are read by RoIAlign, aligned, with as many samples as a bin has cells (roi_layer)",
-        "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image "
-        "(test_cfg.rcnn)",
-        f"the RPN keeps {before[1]} proposals before and {after[1]} after non-maximum suppression at 0.7 "
-        "(test_cfg.rpn)",
-        "losses, overlaps and samples of training are those of MMDetection's own configs",
+        f"anchors have sizes of {'8' if pyramid else '2, 4, 8, 16 and 32'} strides and ratios of 0.5, 1 and 2 "
+        "(anchor_generator)",
+        "RoIs are pooled by aligned RoIAlign with as many samples as a bin has cells (roi_layer)",
+        f"{DETECTED} (test_cfg.rcnn)",
+        proposals_sentence(before[1], after[1], "test_cfg.rpn"),
+        "losses, IoU thresholds and numbers of samples are those of MMDetection's own configs",
     )
     return {"model": settings}, assumed
 
 
 def _is_caffe(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[bool, str]:
-    """Whether the backbone is of the style caffe, and why it is taken for that.
+    """Whether the backbone has the style caffe, and the reason for this assumption.
 
     In that style the stride is in the first 1x1 convolution and pixels are not divided by a standard deviation. The
-    tensors show nothing of the strides, but the variance after the first convolution shows how large the pixels were.
+    tensors do not show the place of the stride, but the variance after the first convolution shows the range of pixels.
     """
     backbone = model.resnet
     variance = tensors.get("backbone.stem.norm.running_var")
     if backbone.depth < 50 or backbone.groups > 1 or variance is None:
-        return False, "as in all such models there"
+        return False, "as in all such models of MMDetection"
     weights = tensors["backbone.stem.conv.weight"].double().square().sum((1, 2, 3))
     caffe = float((variance.double() / weights).median()) > CAFFE_VARIANCE
-    pixels = f"the input is {'not ' if caffe else ''}divided by its standard deviation"
-    return caffe, f"because the variance after the first convolution says that {pixels}"
+    pixels = f"the input was {'not ' if caffe else ''}divided by its standard deviation"
+    return caffe, f"because the variance after the first convolution shows that {pixels}"

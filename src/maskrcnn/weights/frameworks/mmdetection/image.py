@@ -1,4 +1,4 @@
-"""What MMDetection's settings do to an image, as settings of ours."""
+"""Converts MMDetection's settings of the image and its augmentation to ours."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from maskrcnn.config import AugmentConfig, ImageConfig
 from maskrcnn.config.conventions import MMDETECTION, PixelRules
 from maskrcnn.weights.frameworks.mmdetection.config_file import steps
-from maskrcnn.weights.frameworks.settings import Assumed, setting, three, unsupported
+from maskrcnn.weights.frameworks.settings import RESIZED, Assumed, jitter_of, setting, three, unsupported
 
 
 def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
-    """The settings of the image, whether the network reads BGR, and what was assumed."""
-    resize = next(iter(_resizes(steps(settings, "test"))), {})
+    """The settings of the image, whether the network reads BGR, and the assumptions."""
+    resize = _resize(steps(settings, "test"))
     for name, supported in (("keep_ratio", True), ("interpolation", "bilinear")):
         if resize.get(name, supported) != supported:
             raise unsupported(f"Resize.{name}", resize[name], [supported])
@@ -22,11 +22,11 @@ def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
     assumed: Assumed = ()
     if not sides:
         sides = [(800, 1333)]
-        assumed = ("the image is resized to a short side of 800 and a long side of at most 1333 pixels (Resize)",)
-    other = _sides(next(iter(_resizes(setting(settings, "test_dataloader.dataset.pipeline", []))), {}))
+        assumed = (f"{RESIZED} (Resize)",)
+    other = _sides(_resize(setting(settings, "test_dataloader.dataset.pipeline", [])))
     if other and other != sides:
-        assumed = (f"the size of the image is that of test_pipeline, {sides}, and not of test_dataloader, {other}",)
-    source = setting(settings, "model.data_preprocessor")  # MMDetection 3; before, a step of the pipeline
+        assumed = (f"the image size is that of test_pipeline, {sides}; that of test_dataloader, {other}, is ignored",)
+    source = setting(settings, "model.data_preprocessor")  # in MMDetection 2 it is a step of the pipeline
     if source is None:
         by_type = {step.get("type"): step for step in steps(settings, "test")}
         normal = by_type.get("Normalize") or setting(settings, "img_norm_cfg") or {}
@@ -47,7 +47,7 @@ def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
 
 
 def divisor_of(settings: Mapping[str, Any]) -> int:
-    """The sides of an image are padded to multiples of this."""
+    """The number to whose multiples the sides of an image are padded."""
     source = setting(settings, "model.data_preprocessor")
     if source is not None:
         return int(source.get("pad_size_divisor", 1))
@@ -56,9 +56,13 @@ def divisor_of(settings: Mapping[str, Any]) -> int:
 
 
 def pixels_of(settings: Mapping[str, Any]) -> PixelRules:
-    """The rules by which the image is resized, which `Resize` chooses."""
-    resize = next(iter(_resizes(steps(settings, "test"))), {})
-    return replace(MMDETECTION.pixels, kernel="pil") if resize.get("backend") == "pillow" else MMDETECTION.pixels
+    """The rules for pixels. `Resize` chooses the kernel."""
+    pillow = _resize(steps(settings, "test")).get("backend") == "pillow"
+    return replace(MMDETECTION.pixels, kernel="pil") if pillow else MMDETECTION.pixels
+
+
+def _resize(pipeline: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(iter(_resizes(pipeline)), {})
 
 
 def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -66,19 +70,19 @@ def _resizes(pipeline: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _sides(resize: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """(short, long) of every size that a step may choose; (1333, 800), or a list of
-    such pairs. A factor is no size."""
+    """(short, long) of every size that a step may choose. Empty if it has a scale factor instead of sizes."""
     scale = resize.get("scales") or resize.get("scale") or resize.get("img_scale")
     scales = [scale] if isinstance(scale, tuple | list) and scale and isinstance(scale[0], int) else scale
     return [(min(one), max(one)) for one in scales] if isinstance(scales, tuple | list) else []
 
 
 def augment_of(settings: Mapping[str, Any], image: ImageConfig) -> AugmentConfig:
+    """The settings of the augmentation in the training pipeline."""
     pipeline = steps(settings, "train")
     shorts = [short for step in _resizes(pipeline) for short, _ in _sides(step)] or [image.short_side]
     flips = [step for step in pipeline if step.get("type") == "RandomFlip"]
     flip = next((step.get("prob", step.get("flip_ratio", 0.5)) for step in flips), 0.0 if pipeline else 0.5)
     return AugmentConfig(
-        scale_jitter=(min(shorts) / image.short_side, max(shorts) / image.short_side),
+        scale_jitter=jitter_of(shorts, image.short_side),
         flip_horizontal=flip if isinstance(flip, int | float) else 0.0,
     )

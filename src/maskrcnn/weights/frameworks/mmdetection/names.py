@@ -1,4 +1,4 @@
-"""The names of MMDetection 2 and 3 for their two-stage detectors."""
+"""Tensor names of the two-stage detectors of MMDetection 2 and 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A config of ours from MMDetection's settings and the shapes of the tensors."""
+"""Converts MMDetection's settings and the shapes of the tensors to our config."""
 
 from __future__ import annotations
 
@@ -35,19 +35,18 @@ from maskrcnn.weights.frameworks.settings import Assumed, Settings, four, kinds_
 def our_config(
     model: ModelConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], given: Mapping[str, Any] | None
 ) -> tuple[Config, bool, Assumed]:
-    """The config of a model whose shapes are known.
+    """The config of a model with this architecture.
 
     Args:
         tensors: by our names, in MMDetection's layout.
-        extra: the plain data of the file: `meta` holds the names of the classes, and in most files the config.
-        given: what `read_settings` gives, or None.
+        extra: the plain data of the file. Its `meta` holds the class names, and in most files the config.
+        given: the result of `read_settings`, or None.
 
     Returns:
-        The config, whether the network of the file reads BGR, and what was assumed.
+        The config, whether the network of the file reads BGR, and the assumptions.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     meta = extra.get("meta")
     assumed: Assumed = ()
@@ -61,7 +60,7 @@ def our_config(
         check_fit(model, settings)
         sentences = training_differs(settings)
     with kinds_checked("MMDetection"):
-        image, bgr, of_image = image_of(settings)
+        image, bgr, image_assumed = image_of(settings)
         config = Config(
             model=_model(model, settings),
             image=image,
@@ -69,11 +68,14 @@ def our_config(
             conventions=_conventions(model, settings),
             categories=_categories(meta, model),
         )
-    return config, bgr, assumed + sentences + of_image
+    return config, bgr, assumed + sentences + image_assumed
 
 
 def _whole_model(settings: Mapping[str, Any]) -> Settings:
-    """MMDetection 2 had `train_cfg` and `test_cfg` beside the model, where 3 has settings of its loops."""
+    """The settings with `train_cfg` and `test_cfg` inside the model.
+
+    MMDetection 2 has them beside the model, where version 3 has other settings under these names.
+    """
     beside = {
         name: settings[name]
         for name in ("train_cfg", "test_cfg")
@@ -83,8 +85,8 @@ def _whole_model(settings: Mapping[str, Any]) -> Settings:
 
 
 def _stored_settings(meta: Any, model: ModelConfig) -> tuple[Settings | None, Assumed]:
-    """The config that a training file holds as text, in MMDetection 3 as `cfg` and in 2 as `config`, or None and why it
-    is not followed."""
+    """The config in the text of a checkpoint (`cfg` in MMDetection 3, `config` in 2). If it cannot be used, None and a
+    sentence with the reason."""
     text = setting(meta, "cfg") or setting(meta, "config")
     if not isinstance(text, str):
         return None, ()
@@ -92,15 +94,15 @@ def _stored_settings(meta: Any, model: ModelConfig) -> tuple[Settings | None, As
         stored = parse_config(text, "the config in the file")
         if not isinstance(stored.get("model"), Mapping):
             return None, ()
-        # A file of version 1 that was upgraded to 2 holds a config that does not fit its weights.
+        # A file that was upgraded from version 1 to 2 holds a config that contradicts its weights.
         check_fit(model, stored)
     except (ConfigError, WeightsError) as error:
-        return None, (f"the config that the file holds is not followed: {error}",)
+        return None, (f"the config in the file is ignored: {error}",)
     return stored, ()
 
 
 def _categories(meta: Any, model: ModelConfig) -> tuple[Category, ...]:
-    """The categories that the file names; those of COCO get its ids."""
+    """The categories of the class names in the file. Those of COCO get COCO's ids. Empty if there are no names."""
     data = setting(meta, "dataset_meta", {})
     names = setting(meta, "CLASSES") or setting(data, "classes") or setting(data, "CLASSES") or ()
     if isinstance(names, str):
@@ -140,7 +142,7 @@ def _backbone(model: ModelConfig, settings: Mapping[str, Any]) -> ResNetConfig:
     norm: Norm = "sync_batch_norm" if norms["type"] == "SyncBN" else "batch_norm"
     if norms["type"] == "GN":
         norm = "group_norm"
-    elif given.get("norm_eval", True):  # statistics stay; what is beside them may be trained
+    elif given.get("norm_eval", True):  # statistics are fixed, and scale and shift may be trained
         norm = "fixed_batch_norm" if norms["requires_grad"] else "frozen_batch_norm"
     return replace(
         backbone,
@@ -152,16 +154,16 @@ def _backbone(model: ModelConfig, settings: Mapping[str, Any]) -> ResNetConfig:
 
 
 def _head_norm(norm: HeadNorm, head: Mapping[str, Any]) -> HeadNorm:
-    """Batch norm of a head may be synchronised, which no shape says."""
+    """The norm of a head. The config tells whether its batch norm is synchronised."""
     synchronised = setting(head, "norm_cfg.type") == "SyncBN"
     return "sync_batch_norm" if norm == "batch_norm" and synchronised else norm
 
 
 def _anchor_generator(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     head: Mapping[str, Any] = setting(settings, "model.rpn_head", {})
-    # Before there was a generator the head had its settings.
-    before = {name: head.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
-    result: Mapping[str, Any] = setting(head, "anchor_generator", before)
+    # Early versions of MMDetection 2 have these settings in the head.
+    early = {name: head.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
+    result: Mapping[str, Any] = setting(head, "anchor_generator", early)
     return result
 
 
@@ -180,12 +182,12 @@ def _anchors(settings: Mapping[str, Any]) -> AnchorConfig:
 
 
 def _weights(coder: Mapping[str, Any], default_stds: tuple[float, ...]) -> tuple[float, float, float, float]:
-    """The weights of a DeltaXYWHBBoxCoder, which multiplies by standard deviations where we divide by weights."""
+    """The weights of box offsets. A DeltaXYWHBBoxCoder has standard deviations, which are their reciprocals."""
     return four(1 / std for std in coder.get("target_stds", default_stds))
 
 
 def _box_loss(head: Mapping[str, Any]) -> dict[str, Any]:
-    """`box_loss` and `smooth_l1_beta`; L1 in place of a loss that is not supported, which `training_differs` says."""
+    """`box_loss` and `smooth_l1_beta`. L1 replaces losses that are not supported; `training_differs` reports them."""
     loss = head.get("loss_bbox", {})
     if loss.get("type") == "GIoULoss" and head.get("reg_decoded_bbox"):
         return {"box_loss": "giou"}
@@ -194,7 +196,7 @@ def _box_loss(head: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _conventions(model: ModelConfig, settings: Mapping[str, Any]) -> Conventions:
-    """MMDetection's rules, with those that its settings change."""
+    """MMDetection's conventions, with the rules that its settings change."""
     testing, offset = setting(settings, "model.test_cfg.rpn", {}), _anchor_generator(settings).get("center_offset", 0.0)
     layer = stages(settings, "model.roi_head.bbox_roi_extractor")[0].get("roi_layer", {})
     return replace(
@@ -251,12 +253,12 @@ def _rpn(rpn: RPNConfig, settings: Mapping[str, Any]) -> RPNConfig:
 
 
 def _kept(given: Mapping[str, Any]) -> int:
-    """Proposals after non-maximum suppression; the older names are those of MMDetection 2."""
+    """The number of proposals after non-maximum suppression. MMDetection 2 has older names for it."""
     return next((given[name] for name in ("max_per_img", "max_num", "nms_post") if name in given), 1000)
 
 
 def _nms_iou(given: Mapping[str, Any], default: float) -> float:
-    """`nms=dict(iou_threshold=0.7)`, and the older `iou_thr` and `nms_thr`."""
+    """The threshold of `nms=dict(iou_threshold=0.7)`, or of the older `iou_thr` and `nms_thr`."""
     nms = given.get("nms", {})
     return float(nms.get("iou_threshold", nms.get("iou_thr", given.get("nms_thr", default))))
 
@@ -292,7 +294,7 @@ def _box_head(model: ModelConfig, settings: Mapping[str, Any]) -> BoxHeadConfig:
     training = training * count if len(training) == 1 else training
     if len(heads) != count or len(training) != count:
         raise WeightsError(
-            f"the file has {count} stages of boxes, and the config {len(heads)} (roi_head.bbox_head) and "
+            f"the file has {count} box stages, and the config has {len(heads)} (roi_head.bbox_head) and "
             f"{len(training)} (train_cfg.rcnn): do the settings belong to this file?"
         )
     assigners = [setting(stage, "assigner", {}) for stage in training]

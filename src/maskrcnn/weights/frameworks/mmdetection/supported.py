@@ -1,4 +1,4 @@
-"""Which settings of an MMDetection config this package supports, and whether a config belongs to a file.
+"""Checks that the settings of an MMDetection config are supported, and that the config belongs to a file.
 
 The source is MMDetection 3.3.
 """
@@ -14,8 +14,8 @@ from maskrcnn.weights.frameworks.mmdetection.config_file import stages
 from maskrcnn.weights.frameworks.settings import Assumed, check_fits, setting, unsupported
 
 CODER = "DeltaXYWHBBoxCoder"
-# Settings that change the results, by their part, and the values that are supported. MMDetection's default, which a
-# missing setting has, is supported too.
+# Settings that change the results, by their part of the config, with their supported values. A missing setting has
+# MMDetection's default, which is always supported.
 SUPPORTED: dict[str, dict[str, tuple[Any, ...]]] = {
     "model": {"type": ("MaskRCNN", "FasterRCNN", "CascadeRCNN")},
     "model.backbone": {
@@ -80,16 +80,16 @@ TRAINING: dict[str, dict[str, tuple[Any, ...]]] = {
     "model.train_cfg.rpn": {"assigner.type": ("MaxIoUAssigner",), "sampler.type": ("RandomSampler",)},
     "model.train_cfg.rcnn": {"assigner.type": ("MaxIoUAssigner",), "sampler.type": ("RandomSampler",)},
 }
-SIZES = ("output_size", "out_size")  # of RoIs, the second in MMDetection 2.0
+SIZES = ("output_size", "out_size")  # the side of a RoI feature; the second name is that of MMDetection 2.0
 
 
 def check_supported(settings: Mapping[str, Any]) -> None:
-    """Refuses settings that would change the results and that this package does not support.
+    """Refuses settings that change the results and are not supported.
 
     Raises:
         ConfigError: names the setting.
     """
-    for name, found, allowed in _others(settings, SUPPORTED):
+    for name, found, allowed in _unsupported(settings, SUPPORTED):
         raise unsupported(name, found, allowed)
     layers = [
         {name: value for name, value in setting(extractor, "roi_layer", {}).items() if name not in SIZES}
@@ -101,18 +101,17 @@ def check_supported(settings: Mapping[str, Any]) -> None:
 
 
 def training_differs(settings: Mapping[str, Any]) -> Assumed:
-    """Sentences on settings of training that this package does not support. They do not change the results of the
-    model as it is."""
+    """A sentence for each training setting that is not supported. They do not change detections."""
     return tuple(
         f"{name} {found!r} is not supported: training continues with {' or '.join(map(repr, allowed))}"
-        for name, found, allowed in _others(settings, TRAINING)
+        for name, found, allowed in _unsupported(settings, TRAINING)
     )
 
 
-def _others(
+def _unsupported(
     settings: Mapping[str, Any], table: Mapping[str, Mapping[str, tuple[Any, ...]]]
 ) -> list[tuple[str, Any, tuple[Any, ...]]]:
-    """Name, value and supported values of each setting that has another value."""
+    """The name, the value and the supported values of each setting with an unsupported value."""
     result = []
     for part, names in table.items():
         for stage in stages(settings, part):
@@ -124,10 +123,10 @@ def _others(
 
 
 def check_fit(model: ModelConfig, settings: Mapping[str, Any]) -> None:
-    """Refuses a config of another file.
+    """Refuses a config that contradicts the shapes in the file.
 
     Raises:
-        WeightsError: names a setting that the shapes contradict.
+        WeightsError: names the setting.
     """
     parts = {True: "a part of the model", False: "none"}
     norm = setting(settings, "model.backbone.norm_cfg.type", "BN")

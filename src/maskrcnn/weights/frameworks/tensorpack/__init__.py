@@ -1,7 +1,7 @@
 """tensorpack's Mask, Faster and Cascade R-CNN (`.npz`): ResNets with FPN and C4.
 
-The source of every rule is tensorpack's `examples/FasterRCNN` (`modeling/`, `config.py`, `data.py`, `eval.py`). Layers
-lie as TensorFlow has them.
+The source of every rule is tensorpack's `examples/FasterRCNN` (`modeling/`, `config.py`, `data.py`, `eval.py`). The
+tensors have TensorFlow's layout.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from maskrcnn.weights.frameworks.layout import CLASSES, Layout, check_anchors, f
 from maskrcnn.weights.frameworks.tensorpack.names import TABLE
 from maskrcnn.weights.frameworks.tensorpack.settings import our_config, read_settings
 
-# Counters, and what the optimiser and the summaries keep; the averages of a batch norm are its statistics.
+# Counters and variables of the optimiser and the summaries. The moving averages of a batch norm do not belong to them.
 OF_TRAINING = re.compile(
     r"(^|/)(global_step|learning_rate|Momentum|AccumGrad)(:0)?$|^EMA/|(?<!/mean)(?<!/variance)/EMA(:0)?$"
 )
-# A norm behind a convolution that has a bias or a ReLU of its own: ours has neither.
+# Norms after a convolution with a bias or a ReLU. Our convolutions before a norm have neither.
 NORMED_HEADS = re.compile(r"^(fpn/gn_[cp]\d|(fastrcnn|cascade_rcnn_stage\d/head|maskrcnn)/gn\d)/")
 
 
@@ -46,8 +46,8 @@ class Tensorpack:
         normed = [name for name in tensors if NORMED_HEADS.match(name)]
         if normed:
             raise WeightsError(
-                f"{normed[0]}: group norm of the pyramid and of the heads is not supported, because it follows a "
-                "convolution with a bias or a ReLU there"
+                f"{normed[0]}: group norm of the pyramid and of the heads is not supported, because in tensorpack it "
+                "follows a convolution with a bias or a ReLU"
             )
         file = renamed(tensors, TABLE)
         classes = next((len(value) for name, value in file.tensors.items() if CLASSES.match(name)), None)

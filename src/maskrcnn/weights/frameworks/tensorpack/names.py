@@ -1,4 +1,4 @@
-"""tensorpack's names of its two-stage detectors (`examples/FasterRCNN/modeling`)."""
+"""Tensor names of tensorpack's two-stage detectors (`examples/FasterRCNN/modeling`)."""
 
 from __future__ import annotations
 

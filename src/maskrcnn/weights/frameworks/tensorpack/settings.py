@@ -1,4 +1,4 @@
-"""A config of ours from tensorpack's settings, those of `examples/FasterRCNN/config.py`."""
+"""Converts tensorpack's settings (`examples/FasterRCNN/config.py`) to our config."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import (
-    Config,
-    DetectConfig,
-    ImageConfig,
-    ModelConfig,
-    RoIConfig,
-)
+from maskrcnn.config import Config, DetectConfig, ImageConfig, ModelConfig, RoIConfig
 from maskrcnn.config.conventions import TENSORPACK, AnchorRules, Conventions
 from maskrcnn.weights.frameworks.settings import (
+    DETECTED,
+    FIVE_ANCHORS,
+    RESIZED,
     Assumed,
     Settings,
     anchors_of,
@@ -66,37 +63,40 @@ DEFAULTS: dict[str, Any] = {
     "TEST.RESULT_SCORE_THRESH": 0.05,
     "TEST.RESULTS_PER_IM": 100,
 }
-# The only values that this package supports.
+# The only supported values.
 SUPPORTED: dict[str, Any] = {"BACKBONE.TF_PAD_MODE": False, "RPN.MIN_SIZE": 0}
 NORMS = {"FreezeBN": "frozen_batch_norm", "SyncBN": "sync_batch_norm", "GN": "group_norm"}
 ASSUMED = (
     "the input is BGR with the mean and standard deviation of ImageNet (PREPROC.PIXEL_MEAN, PIXEL_STD)",
     stride_sentence(False, "BACKBONE.STRIDE_1X1"),
     "convolutions are padded as in PyTorch (BACKBONE.TF_PAD_MODE)",
-    "anchors have 32, 64, 128, 256 and 512 pixels and ratios 0.5, 1 and 2, their centre is the corner of a cell, and "
-    "they are not rounded, as in tensorpack's last versions (LEGACY_ANCHORS)",
-    "detections have scores above 0.05, non-maximum suppression at 0.5 leaves at most 100 of them an image (TEST)",
-    "losses, overlaps, samples and numbers of proposals are its defaults (RPN, FRCNN)",
+    f"{FIVE_ANCHORS}; they are centred on the corner of a cell and not rounded, as in tensorpack's last versions "
+    "(LEGACY_ANCHORS)",
+    f"{DETECTED} (TEST)",
+    "losses, IoU thresholds, numbers of samples and numbers of proposals are its defaults (RPN, FRCNN)",
 )
 
 
 def read_settings(path: Path | str) -> Settings:
-    """Settings in YAML or JSON by tensorpack's names, such as BACKBONE.STRIDE_1X1; raises ConfigError."""
+    """The settings of a YAML or JSON file, by names such as BACKBONE.STRIDE_1X1.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no settings.
+    """
     settings = read_yaml(path, "tensorpack", section=None)
-    if "PREPROC.SHORT_EDGE_SIZE" in settings:  # before training had several
+    if "PREPROC.SHORT_EDGE_SIZE" in settings:  # in older versions training and prediction share one size
         settings.setdefault("PREPROC.TEST_SHORT_EDGE_SIZE", settings["PREPROC.SHORT_EDGE_SIZE"])
     return settings
 
 
 def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Config, Assumed]:
-    """The config of a model whose shapes are known, and what was assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        given: what `read_settings` gives, or None.
+        given: the result of `read_settings`, or None.
 
     Raises:
-        ConfigError: a setting asks for what this package does not support, or is of an unexpected kind.
-        WeightsError: a setting does not fit the shapes.
+        ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
     settings = DEFAULTS | dict(given or {})
     with kinds_checked("tensorpack"):
@@ -105,12 +105,12 @@ def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Con
         config = Config(
             model=_model(model, settings), image=_image(model, settings), conventions=_conventions(settings)
         )
-    size = f"the image is resized to a short side of 800 and a long side of at most {config.image.long_side} pixels"
+    size = RESIZED.replace("1333", str(config.image.long_side))
     return config, () if given is not None else (f"{size} (PREPROC)", *ASSUMED)
 
 
 def _long_side(model: ModelConfig, settings: Mapping[str, Any]) -> int:
-    """`finalize_configs` rounds the limit up to the stride of the pyramid, and images grow up to that."""
+    """The limit of the long side. With a pyramid `finalize_configs` rounds it up to a multiple of 32."""
     return math.ceil(settings["PREPROC.MAX_SIZE"] / 32) * 32 if model.neck == "fpn" else settings["PREPROC.MAX_SIZE"]
 
 
@@ -125,7 +125,7 @@ def _image(model: ModelConfig, settings: Mapping[str, Any]) -> ImageConfig:
 
 
 def _conventions(settings: Mapping[str, Any]) -> Conventions:
-    """tensorpack's rules, with those of its older versions that the settings ask for."""
+    """tensorpack's conventions, with the rules of older versions if the settings name them."""
     legacy, accurate = bool(settings["LEGACY_ANCHORS"]), settings["MRCNN.ACCURATE_PASTE"]
     return replace(
         TENSORPACK,
@@ -163,8 +163,7 @@ def _model(model: ModelConfig, settings: Mapping[str, Any]) -> ModelConfig:
             post_nms_test=settings[f"RPN.TEST_{after}"],
             nms_iou=settings["RPN.PROPOSAL_NMS_THRESH"],
         ),
-        # Two by two samples a bin at their places (`model_box.roi_align`).
-        rois=RoIConfig(sampling_ratio=2),
+        rois=RoIConfig(sampling_ratio=2),  # `model_box.roi_align`
         box_head=replace(
             model.box_head,
             positive_iou=ious[0],

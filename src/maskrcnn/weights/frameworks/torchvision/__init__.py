@@ -1,7 +1,7 @@
 """torchvision's Mask, Faster and Keypoint R-CNN with a ResNet and FPN.
 
-`maskrcnn_resnet50_fpn` is version 1 and `maskrcnn_resnet50_fpn_v2` version 2. Names and shapes tell every mixture of
-the two.
+`maskrcnn_resnet50_fpn` is version 1 and `maskrcnn_resnet50_fpn_v2` is version 2. Names and shapes determine the
+architecture, also of models that combine parts of both.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import STEM, check_anchors
+from maskrcnn.weights.frameworks.settings import read_json
 from maskrcnn.weights.frameworks.torchvision.layout import our_state, their_state
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
-from maskrcnn.weights.frameworks.torchvision.settings import our_config, read_settings
+from maskrcnn.weights.frameworks.torchvision.settings import our_config
 
 
 class Torchvision:
@@ -31,14 +32,18 @@ class Torchvision:
         return "rpn.head.cls_logits.weight" in names and "roi_heads.box_predictor.cls_score.weight" in names
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
-        return read_settings(path)
+        """Reads constructor arguments (`ARGUMENTS`) and `categories` from a JSON object.
+
+        `categories` lists the classes without the background, as names or as objects with `id` and `name`.
+        """
+        return read_json(path, "torchvision")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
         file = renamed(checkpoint.tensors, TABLE)
         if STEM not in file.tensors:
             raise WeightsError(
-                "a detector of torchvision whose backbone is no ResNet (MobileNet?) is not supported: "
-                "expected one with a ResNet and FPN"
+                "expected a detector of torchvision with a ResNet and FPN, found one with another backbone, such as "
+                "MobileNet, which is not supported"
             )
         config, assumed = our_config(file.model(), settings)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")

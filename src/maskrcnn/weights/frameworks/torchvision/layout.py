@@ -1,4 +1,7 @@
-"""torchvision's layout: the background is its first class, and a class of COCO has the row of its id."""
+"""Converts tensors between torchvision's layout and ours.
+
+In torchvision's layout the background is the first class, and the row of a COCO class is its id.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ LAYOUT = Layout(bgr=False)
 
 
 def class_rows(config: Config) -> tuple[list[int], list[int]]:
-    """Which of torchvision's rows of classes hold our categories, and which are unused; row 0 is the background.
+    """torchvision's rows of our categories, and its unused rows. Row 0 is the background.
 
-    Where classes are unused, a row is the id of its category.
+    If there are unused classes, the row of a category is its id.
     """
     used = list(range(1, config.model.num_classes + 1))
     extra = config.conventions.detections.unused_classes
@@ -29,7 +32,7 @@ def class_rows(config: Config) -> tuple[list[int], list[int]]:
 
 
 def our_layout(name: str, value: Tensor, config: Config) -> Tensor:
-    """One of torchvision's tensors (or its gradient) as our network stores it; `name` is ours."""
+    """One of torchvision's tensors, or its gradient, in our layout. `name` is ours."""
     used, unused = class_rows(config)
     if CLASSES.match(name):
         return value[[*used, 0, *unused]]
@@ -41,7 +44,7 @@ def our_layout(name: str, value: Tensor, config: Config) -> Tensor:
 
 
 def _their_layout(name: str, value: Tensor, config: Config) -> Tensor:
-    """The inverse of `our_layout`; rows that we do not have are zeros."""
+    """The inverse of `our_layout`. Rows that we do not have are zeros."""
     used, unused = class_rows(config)
     rows = 1 + len(used) + len(unused)
     if CLASSES.match(name):
@@ -54,16 +57,16 @@ def _their_layout(name: str, value: Tensor, config: Config) -> Tensor:
 
 
 def _spread(value: Tensor, to: Sequence[int], rows: int) -> Tensor:
-    """The rows of `value` as rows `to` of a tensor of that many rows, with zeros elsewhere."""
-    wide = value.new_zeros((rows, *value.shape[1:]))
-    wide[list(to)] = value
-    return wide
+    """A tensor with `rows` rows: the rows of `value` at the indices `to`, and zeros elsewhere."""
+    result = value.new_zeros((rows, *value.shape[1:]))
+    result[list(to)] = value
+    return result
 
 
 def our_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Those tensors of torchvision's `state_dict()` that have a counterpart here, as the network of `config` has them.
+    """The tensors of torchvision's `state_dict()` that have a counterpart here, by our names and in our layout.
 
-    A norm that is frozen counts nothing: where the config has such norms, torchvision's counters are left out.
+    If the config has frozen batch norm, the batch counters of the backbone are left out.
     """
     backbone = config.model.backbone
     frozen = isinstance(backbone, ResNetConfig) and backbone.norm == "frozen_batch_norm"
@@ -75,11 +78,12 @@ def our_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
 
 
 def their_state(config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our `state_dict()` in torchvision's names and layout: its constructors open it strictly, with as many classes as
-    rows. Rows that we do not keep (boxes and masks of the background and of unused classes) are zeros.
+    """Our `state_dict()` in torchvision's names and layout, complete for its strict `load_state_dict`.
+
+    Rows that we do not keep (box offsets and masks of the background and of unused classes) are zeros.
 
     Raises:
-        WeightsError: torchvision has no such architecture; says which setting it is.
+        WeightsError: torchvision does not support such a model. The message lists the settings.
     """
     _check_exportable(config)
     names = exported_names(TABLE, state, "torchvision")
@@ -89,25 +93,24 @@ def their_state(config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor
 def _check_exportable(config: Config) -> None:
     model = config.model
     backbone, box, mask = model.backbone, model.box_head, model.mask_head
-    norms: set[str] = {model.fpn_norm, box.norm, "none" if mask is None else mask.norm}
-    problems = [f"model.neck {model.neck}"] if model.neck != "fpn" else []
-    if isinstance(backbone, ResNetConfig):
-        norms |= {backbone.norm}
-        problems += ["backbone.stride_in_1x1"] if backbone.stride_in_1x1 else []
-        problems += ["backbone.deformable_stages"] if backbone.deformable_stages else []
-    else:
-        problems += ["a backbone of timm"]
-    problems += ["group_norm"] if "group_norm" in norms else []
-    problems += ["box_head.cascade_ious"] if box.cascade_ious else []
-    problems += ["box_head.class_agnostic"] if box.class_agnostic else []
-    if mask is not None:
-        problems += ["mask_head.point_rend"] if mask.point_rend is not None else []
-        problems += ["mask_head.class_agnostic"] if mask.class_agnostic else []
-        problems += ["mask_head.kind mlp"] if mask.kind == "mlp" else []
-        problems += ["mask_head.loss softmax"] if mask.loss == "softmax" else []
+    resnet = backbone if isinstance(backbone, ResNetConfig) else None
     unused = config.conventions.detections.unused_classes
     rows = range(1, model.num_classes + unused + 1)
-    if unused and not all(category.id in rows for category in config.categories):
-        problems += ["detections.unused_classes and ids of categories beyond its rows"]
-    if problems:
-        raise WeightsError(f"torchvision has no model with {', '.join(problems)}: its weights cannot be written for it")
+    unsupported = {
+        f"model.neck {model.neck}": model.neck != "fpn",
+        "a backbone of timm": resnet is None,
+        "backbone.stride_in_1x1": resnet and resnet.stride_in_1x1,
+        "backbone.deformable_stages": resnet and resnet.deformable_stages,
+        "group_norm": "group_norm" in {part.norm for part in (resnet, box, mask) if part} | {model.fpn_norm},
+        "box_head.cascade_ious": box.cascade_ious,
+        "box_head.class_agnostic": box.class_agnostic,
+        "mask_head.point_rend": mask and mask.point_rend,
+        "mask_head.class_agnostic": mask and mask.class_agnostic,
+        "mask_head.kind mlp": mask and mask.kind == "mlp",
+        "mask_head.loss softmax": mask and mask.loss == "softmax",
+        "category ids beyond the rows of detections.unused_classes": unused
+        and not all(category.id in rows for category in config.categories),
+    }
+    if any(unsupported.values()):
+        found = ", ".join(name for name, used in unsupported.items() if used)
+        raise WeightsError(f"torchvision has no model with {found}: the weights cannot be written for it")

@@ -1,4 +1,4 @@
-"""torchvision's names of its two-stage detectors and of its ResNets.
+"""Tensor names of torchvision's two-stage detectors and ResNets.
 
 The sources are torchvision/models/detection, torchvision/models/resnet.py and
 torchvision/ops/feature_pyramid_network.py.
@@ -16,7 +16,7 @@ def residual_block(norm: str = "bn") -> tuple[Row, ...]:
     """A block of a ResNet.
 
     Args:
-        norm: what a norm is called there, before its number.
+        norm: their name of a norm, without its number.
     """
     return (
         Row("conv{c}.{leaf}", "conv{c}.conv.{leaf}"),
@@ -27,7 +27,7 @@ def residual_block(norm: str = "bn") -> tuple[Row, ...]:
 
 
 def resnet(prefix: str) -> tuple[Row, ...]:
-    """A whole ResNet, whose names begin with `prefix` there and with `backbone.` here."""
+    """A whole ResNet. Their names begin with `prefix`, ours with `backbone.`."""
     return (
         Row(prefix + "conv1.{leaf}", "backbone.stem.conv.{leaf}"),
         Row(prefix + "bn1.{leaf}", "backbone.stem.norm.{leaf}"),
@@ -40,7 +40,7 @@ BOX_HEAD = (
     *under("box_head.{i}.", "convs.{i}", SEQUENTIAL),
     Row("box_head.fc6.{leaf}", "layers.0.{leaf}", **TWO_LAYERS),
     Row("box_head.fc7.{leaf}", "layers.1.{leaf}", **TWO_LAYERS),
-    # A FastRCNNConvFCHead is one nn.Sequential: convolutions, a flattening, and layers each with a ReLU behind it.
+    # A FastRCNNConvFCHead is one nn.Sequential of convolutions, a Flatten, and fully connected layers with ReLUs.
     Row("box_head.{2*i+1}.{leaf}", "layers.{i}.{leaf}", unless=("convs.0",)),
     *(
         Row(
@@ -72,7 +72,7 @@ TABLE = NameTable(
         *mask_stages("roi_heads.", None, MASK_HEAD),
         Row("roi_heads.keypoint_head.{2*i}.{leaf}", "roi_heads.keypoint.head.convs.{i}.{leaf}"),
         Row("roi_heads.keypoint_predictor.kps_score_lowres.{leaf}", "roi_heads.keypoint.head.predictor.{leaf}"),
-        # Before version 0.13, and so in the published files of version 1:
+        # Names before version 0.13, which the published files of version 1 have.
         Row("backbone.fpn.inner_blocks.{i}.{leaf}", "neck.lateral.{i}.{leaf}"),
         Row("backbone.fpn.layer_blocks.{i}.{leaf}", "neck.output.{i}.{leaf}"),
         Row("rpn.head.conv.{leaf}", "rpn.head.convs.0.{leaf}"),

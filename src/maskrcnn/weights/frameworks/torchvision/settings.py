@@ -1,4 +1,4 @@
-"""torchvision's rules as a config of ours, and the arguments of its constructors that change them.
+"""torchvision's settings as our config, and the arguments of its constructors that change them.
 
 The sources are torchvision/models/detection (`mask_rcnn.py`, `faster_rcnn.py`, `keypoint_rcnn.py`, `rpn.py`,
 `roi_heads.py`, `transform.py`).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.config import (
@@ -28,7 +27,6 @@ from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.config.plain import with_settings
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON, LAST_ID
-from maskrcnn.weights.frameworks.settings import read_json
 
 Version = Literal[1, 2]
 
@@ -54,33 +52,22 @@ ARGUMENTS = {
     "bbox_reg_weights": "model.box_head.box_weights",
     "image_mean": "image.mean",
     "image_std": "image.std",
-    # Of parts that are given to the constructors: AnchorGenerator's two, and the eps of FrozenBatchNorm2d.
+    # Arguments of AnchorGenerator, and the eps of FrozenBatchNorm2d.
     "sizes": "model.anchors.sizes",
     "aspect_ratios": "model.anchors.ratios",
     "norm_eps": "model.backbone.norm_eps",
 }
 
 
-def read_settings(path: Path | str) -> dict[str, Any]:
-    """Settings that no checkpoint of torchvision holds, from a JSON object: arguments of its constructors by their
-    names (`ARGUMENTS`), and `categories`, the names of the classes without the background, or objects with `id`
-    and `name`.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no JSON object.
-    """
-    return read_json(path, "torchvision")
-
-
 def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[Config, tuple[str, ...]]:
-    """The config of a file, and what was assumed.
+    """The config of a model with this architecture, and the assumptions about it.
 
     Args:
-        model: what the shapes say, with a class for every row but the background's.
-        settings: what `read_settings` gives; None: torchvision's defaults.
+        model: the architecture, with a class for every row but that of the background.
+        settings: `ARGUMENTS` and `categories`. With None torchvision's defaults are used.
 
     Raises:
-        ConfigError: a setting that is unknown, or does not fit the file.
+        ConfigError: a setting is not known, or contradicts the file.
     """
     given = dict(settings or {})
     rows = model.num_classes + 1
@@ -90,7 +77,7 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
     model, sentences = _norms(model, rows, given)
     assumed += sentences
     if not given:
-        assumed.append("sizes, anchors and thresholds are torchvision's defaults, as no settings were given")
+        assumed.append("sizes, anchors and thresholds are torchvision's defaults, because no settings were given")
     config = replace(with_rules(model, unused), categories=categories)
     return _with_arguments(config, given), tuple(assumed)
 
@@ -98,13 +85,13 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
 def _categories(
     rows: int, keypoint_head: KeypointHeadConfig | None, given: Mapping[str, Any]
 ) -> tuple[tuple[Category, ...], list[str]]:
-    """The categories, as far as anything says what they are, and what was assumed."""
+    """The categories, and the assumptions about them. There are none if neither settings nor shapes determine them."""
     if "categories" in given:
         return _given_categories(given["categories"], rows), []
     if keypoint_head is not None and rows == 2 and keypoint_head.num_keypoints == len(COCO_PERSON.keypoints):
         return (COCO_PERSON,), ["the class is COCO's person, with its 17 keypoints"]
     if keypoint_head is None and rows == LAST_ID + 1:
-        return COCO, ["the 91 rows of classes are COCO's ids, of which 80 have a category"]
+        return COCO, ["the 91 rows of classes are COCO's ids, and 80 of them have a category"]
     return (), []
 
 
@@ -120,31 +107,31 @@ def _given_categories(entries: Any, rows: int) -> tuple[Category, ...]:
         ) from None
     if len(categories) != rows - 1:
         raise ConfigError(
-            f"settings: `categories` has {len(categories)} entries, and the file has {rows - 1} classes beside the "
-            "background, which is not listed"
+            f"settings: `categories` has {len(categories)} entries, and the file has {rows - 1} classes without the "
+            "background: list each class, but not the background"
         )
     return categories
 
 
 def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[ModelConfig, list[str]]:
-    """The rules of the backbone's batch norm, and what was assumed of them."""
+    """The model with the rules of its backbone's batch norm, and the assumptions about them."""
     backbone = model.resnet
     keypoints = 0 if model.keypoint_head is None else model.keypoint_head.num_keypoints
     if backbone.norm == "batch_norm" and model.fpn_norm == "none":
-        # torchvision's constructors freeze the norms of V1 unless everything begins at random.
+        # torchvision's constructors freeze the norms of V1, except in training from scratch.
         return replace(model, backbone=replace(backbone, frozen_stages=0)), []
     if backbone.norm != "frozen_batch_norm" or "norm_eps" in given:
         return model, []
     if (rows, keypoints) in ((LAST_ID + 1, 0), (2, len(COCO_PERSON.keypoints))):
-        eps, why = 0.0, "for its published weights of COCO; one that was trained from an ImageNet backbone has 1e-05"
+        eps, why = 0.0, "for its published weights of COCO; models trained from an ImageNet backbone have 1e-05"
     else:
-        eps, why = 1e-5, "for all but its published weights of COCO; one that was tuned from those may have 0"
+        eps, why = 1e-5, "for all but its published weights of COCO; models tuned from those may have 0"
     sentence = f"the epsilon of the frozen batch norm is {eps:g}, as torchvision sets it {why} (setting `norm_eps`)"
     return replace(model, backbone=replace(backbone, norm_eps=eps)), [sentence]
 
 
 def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
-    """The config of an architecture that follows torchvision in everything else."""
+    """The config of a model with this architecture and torchvision's settings."""
     detections = replace(TORCHVISION.detections, unused_classes=unused_classes)
     return Config(
         model=replace(model, anchors=AnchorConfig(), rpn=replace(model.rpn, post_nms_train=2000)),
@@ -157,11 +144,11 @@ def with_rules(model: ModelConfig, unused_classes: int = 0) -> Config:
 
 
 def torchvision_config(version: Version, num_classes: int, num_keypoints: int | None = None) -> Config:
-    """The config of torchvision's `maskrcnn_resnet50_fpn` (or `_v2`) or `keypointrcnn_resnet50_fpn`, untrained.
+    """The config of torchvision's `maskrcnn_resnet50_fpn` (or `_v2`) or `keypointrcnn_resnet50_fpn` without weights.
 
     Args:
-        num_classes: without the background, which is class 0 there.
-        num_keypoints: of Keypoint R-CNN, which has no masks; None for Mask R-CNN.
+        num_classes: without the background.
+        num_keypoints: makes the model a Keypoint R-CNN without masks. None for Mask R-CNN.
     """
     norm: HeadNorm = "batch_norm" if version == 2 else "none"
     return with_rules(
@@ -178,18 +165,18 @@ def torchvision_config(version: Version, num_classes: int, num_keypoints: int | 
 
 
 def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
-    """The config with arguments of torchvision's constructors in it."""
+    """The config with the given arguments of torchvision's constructors."""
     values = {}
     for name, value in given.items():
         if name == "categories":
             continue
         if name not in ARGUMENTS:
             raise ConfigError(f"settings: {name!r} is not supported: expected {', '.join(ARGUMENTS)} or categories")
-        if name in ("image_mean", "image_std"):  # of values in 0..1
+        if name in ("image_mean", "image_std"):  # torchvision's pixels are in 0..1
             value = [255 * channel for channel in value]
         if name == "min_size" and isinstance(value, list):  # training samples one of them, prediction takes the last
             value = value[-1]
-        if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same for every level
+        if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same on every level
             value = value[0]
         values[ARGUMENTS[name]] = value
     return with_settings(config, values)
