@@ -1,4 +1,4 @@
-"""Non-maximum suppression on a CUDA device, all lists in one kernel. Legend: L lists, N boxes a list."""
+"""Non-maximum suppression of all lists in one Triton kernel. Legend: L lists, N boxes per list."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 64  # boxes that are compared with as many others at a time
+_BLOCK = 64  # the kernel compares blocks of this number of boxes
 
 
 def nms_of_lists(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
-    """`ops.nms.nms` for CUDA tensors. The host reads nothing back."""
+    """`ops.nms.nms` for CUDA tensors. The host does not wait for the device."""
     lists, count = valid.shape
     keep = torch.zeros((lists, count), dtype=torch.uint8, device=valid.device)
     if keep.numel():
@@ -30,12 +30,11 @@ def nms_of_lists(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Ten
 
 @triton.jit
 def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constexpr, block: tl.constexpr):
-    """One program a list. It settles one block of boxes after another, each against the survivors of the blocks before,
-    so that only the program itself reads what it has written.
+    """Each program processes one list, block by block, and compares each block with the survivors of earlier blocks.
 
-    Inside a block, a box survives if no higher-scoring survivor overlaps it. The program applies this rule to all boxes
-    of the block again and again, starting with all of them as survivors, until nothing changes. Each round settles at
-    least one more box for good, in the order of the scores, so that the loop ends at the survivors.
+    Inside a block, a box survives if no higher-scoring survivor overlaps it. The program starts with all boxes of the
+    block as survivors and applies this rule to all of them until nothing changes. Each round makes the result of at
+    least one more box final, in the order of the scores, so that the loop ends with the survivors.
     """
     start = tl.program_id(0).to(tl.int64) * count
     number = tl.arange(0, block)
@@ -43,7 +42,7 @@ def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constex
         j = column + number
         there = j < count
         left = tl.load(valid + start + j, mask=there, other=0) != 0
-        if tl.sum(left.to(tl.int32), axis=0) > 0:  # a list may have more slots than boxes
+        if tl.sum(left.to(tl.int32), axis=0) > 0:  # blocks of empty slots are skipped
             for row in range(0, column, block):
                 i = row + number
                 survived = tl.load(keep + start + i) != 0
@@ -58,12 +57,12 @@ def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constex
                 changed = tl.sum((again != alive).to(tl.int32), axis=0)
                 alive = again
             tl.store(keep + start + j, alive.to(tl.uint8), mask=there)
-            tl.debug_barrier()  # all threads of the program have written the block before any reads it
+            tl.debug_barrier()  # no thread reads the block before all have written it
 
 
 @triton.jit
 def _overlap(boxes, labels, start, i, j, i_there, j_there, threshold, labelled: tl.constexpr):
-    """(block, block): whether box i overlaps box j by more than the threshold, by torchvision's arithmetic."""
+    """(block, block) bool: whether the IoU of boxes i and j exceeds the threshold, in torchvision's arithmetic."""
     a, b = boxes + (start + i) * 4, boxes + (start + j) * 4
     left_i, top_i = tl.load(a, mask=i_there, other=0.0), tl.load(a + 1, mask=i_there, other=0.0)
     right_i, bottom_i = tl.load(a + 2, mask=i_there, other=0.0), tl.load(a + 3, mask=i_there, other=0.0)
