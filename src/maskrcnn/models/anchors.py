@@ -12,10 +12,7 @@ from maskrcnn.config.conventions import AnchorRules
 
 
 def cell_anchors(
-    sizes: Sequence[float],
-    ratios: Sequence[float],
-    stride: int,
-    rounding: Literal["none", "corners", "base"] = "none",
+    sizes: Sequence[float], ratios: Sequence[float], stride: int, rounding: Literal["none", "corners", "base"] = "none"
 ) -> Tensor:
     """The anchors of one cell around the origin, (len(ratios) * len(sizes), 4) float32, by ratio and then by size.
 
@@ -50,11 +47,7 @@ class Anchors:
     """
 
     def __init__(
-        self,
-        sizes: Sequence[Sequence[float]],
-        ratios: Sequence[float],
-        strides: Sequence[int],
-        rules: AnchorRules,
+        self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int], rules: AnchorRules
     ) -> None:
         self.cells = [
             cell_anchors(level, ratios, stride, rules.rounding) for level, stride in zip(sizes, strides, strict=True)

@@ -17,15 +17,7 @@ class DeformConvNorm(nn.Module):
     """A 3x3 deformable convolution without bias, then its norm. The offsets start at zero."""
 
     def __init__(
-        self,
-        channels: int,
-        stride: int,
-        dilation: int,
-        groups: int,
-        *,
-        modulated: bool,
-        norm: Norm,
-        eps: float,
+        self, channels: int, stride: int, dilation: int, groups: int, *, modulated: bool, norm: Norm, eps: float
     ) -> None:
         super().__init__()
         self.modulated = modulated

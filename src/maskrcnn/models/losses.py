@@ -34,11 +34,7 @@ def box_loss(
 
 
 def mean_box_loss(
-    losses: Tensor,
-    positive: Tensor,
-    valid: Tensor,
-    per: Literal["sampled", "offsets"],
-    divisor: int | None = None,
+    losses: Tensor, positive: Tensor, valid: Tensor, per: Literal["sampled", "offsets"], divisor: int | None = None
 ) -> Tensor:
     """The sum of the box losses of the positives, divided by a number of candidates or offsets -> scalar.
 

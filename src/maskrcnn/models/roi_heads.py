@@ -51,12 +51,7 @@ class RoIHeads(nn.Module):
     """
 
     def __init__(
-        self,
-        pooler: RoIPooler,
-        box: BoxBranch,
-        mask: Branch | None,
-        keypoint: Branch | None,
-        conventions: Conventions,
+        self, pooler: RoIPooler, box: BoxBranch, mask: Branch | None, keypoint: Branch | None, conventions: Conventions
     ) -> None:
         super().__init__()
         self.conventions = conventions

@@ -156,13 +156,7 @@ def mask_targets(
     targets = boxes.new_empty((len(boxes), size, size))
     for group, most in zip(groups, largest, strict=True):
         targets[group] = _averages(
-            start[group],
-            cell[group],
-            counts[group],
-            most,
-            masks.select(group),
-            size=size,
-            pixels=pixels,
+            start[group], cell[group], counts[group], most, masks.select(group), size=size, pixels=pixels
         )
     return targets if threshold is None else (targets >= threshold).to(targets.dtype)
 

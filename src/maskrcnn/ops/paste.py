@@ -139,12 +139,7 @@ def expanded_box(boxes: np.ndarray, side: int, image_hw: tuple[int, int]) -> Gri
 
 def _part(grid: Grid, chosen: slice) -> Grid:
     return Grid(
-        grid.origin[chosen],
-        grid.scale[chosen],
-        grid.offset,
-        grid.first[chosen],
-        grid.stop[chosen],
-        grid.inclusive,
+        grid.origin[chosen], grid.scale[chosen], grid.offset, grid.first[chosen], grid.stop[chosen], grid.inclusive
     )
 
 

@@ -48,9 +48,5 @@ class _WeightedRows(torch.autograd.Function):
         bag = torch.repeat_interleave(size, output_size=len(index))
         row, order = index.to(torch.int32).sort()
         begin = torch.searchsorted(row, torch.arange(ctx.rows, dtype=torch.int32))
-        return (
-            F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order]),
-            None,
-            None,
-            None,
-        )
+        of_table = F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order])
+        return of_table, None, None, None

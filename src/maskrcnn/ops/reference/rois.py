@@ -99,13 +99,9 @@ def roi_align(
         width, height = x2 - x1, y2 - y1
         if not aligned:
             width, height = max(width, 1.0), max(height, 1.0)
+        cells = features[k][image].transpose(1, 2, 0)
         result[r] = sampled_bins(
-            features[k][image].transpose(1, 2, 0),
-            (x1, y1),
-            (width, height),
-            output_size=output_size,
-            sampling_ratio=sampling_ratio,
-            reduce=reduce,
+            cells, (x1, y1), (width, height), output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
         )
     return result
 
@@ -136,10 +132,7 @@ def roi_pool(
         left, top, width, height = whole_cells(box, strides[k])
         # As in torchvision, the rounding of float32 makes the last bin a cell larger for some sizes.
         step = np.arange(output_size + 1, dtype=np.float32)
-        x, y = (
-            step * (np.float32(width) / np.float32(output_size)),
-            step * (np.float32(height) / np.float32(output_size)),
-        )
+        x, y = (step * (np.float32(side) / np.float32(output_size)) for side in (width, height))
         for row in range(output_size):
             rows = slice(max(top + math.floor(y[row]), 0), max(top + math.ceil(y[row + 1]), 0))
             for column in range(output_size):
@@ -164,14 +157,11 @@ def roi_warp(
     """`roi_align` on the whole cells of `roi_pool`, with cell centres at i + 0.5 and the arguments of `roi_align`."""
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        cells = features[k][image].transpose(1, 2, 0)
         left, top, width, height = whole_cells(box, strides[k])
+        corner, sides = (left - 0.5, top - 0.5), (width, height)
         result[r] = sampled_bins(
-            features[k][image].transpose(1, 2, 0),
-            (left - 0.5, top - 0.5),
-            (width, height),
-            output_size=output_size,
-            sampling_ratio=sampling_ratio,
-            reduce=reduce,
+            cells, corner, sides, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
         )
     return result
 
