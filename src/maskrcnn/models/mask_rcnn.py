@@ -21,7 +21,7 @@ class MaskRCNN(nn.Module):
     Args:
         backbone: (B, 3, H, W) -> [C2..C5].
         neck: an iterator over C5..C2, coarsest first -> [P2..P6], or one map without a pyramid.
-        mean, std: of the pixels, RGB in 0..255.
+        mean, std: mean and standard deviation of pixels, RGB in 0..255.
     """
 
     pixel_mean: Tensor

@@ -154,9 +154,9 @@ def mask_targets(
         # The host waits for the device once and not for every group.
         largest = torch.stack([counts[group].amax(0) for group in groups]).to(torch.int64).tolist()
     targets = boxes.new_empty((len(boxes), size, size))
-    for group, most in zip(groups, largest, strict=True):
+    for group, slots in zip(groups, largest, strict=True):
         targets[group] = _averages(
-            start[group], cell[group], counts[group], most, masks.select(group), size=size, pixels=pixels
+            start[group], cell[group], counts[group], slots, masks.select(group), size=size, pixels=pixels
         )
     return targets if threshold is None else (targets >= threshold).to(targets.dtype)
 
@@ -165,7 +165,7 @@ def _averages(
     start: Tensor,
     cell: Tensor,
     counts: Tensor,
-    most: Sequence[int],
+    slots: Sequence[int],
     masks: MaskCrops,
     *,
     size: int,
@@ -176,19 +176,19 @@ def _averages(
     Args:
         start, cell: (R, 2) float32 x, y: top left corner of the RoI and sides of a cell, network-input pixels.
         counts: (R, 2) float32, samples per cell in x and y.
-        most: the largest counts in x and y.
+        slots: the largest counts in x and y.
     """
-    x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], most[0], size)
-    y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], most[1], size)
+    x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], slots[0], size)
+    y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], slots[1], size)
     samples = _at_points(x[:, None, :], y[:, :, None], masks, pixels)
     # No einsum, because autocast would round its matrix product to bfloat16.
-    targets = (samples.view(-1, size, most[1], size, most[0]) * x_weights[:, None, None, None, :]).sum(4)
+    targets = (samples.view(-1, size, slots[1], size, slots[0]) * x_weights[:, None, None, None, :]).sum(4)
     return (targets * y_weights[:, None, :, None]).sum(2)
 
 
-def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> tuple[Tensor, Tensor]:
-    """Positions (R, M * S) of the samples on one axis, and weights (R, S) of the samples of a cell; S = most."""
-    step = torch.arange(most, device=start.device, dtype=start.dtype)
+def _axis(start: Tensor, cell: Tensor, counts: Tensor, slots: int, size: int) -> tuple[Tensor, Tensor]:
+    """Positions (R, M * S) of the samples on one axis, and weights (R, S) of the samples of a cell; S = slots."""
+    step = torch.arange(slots, device=start.device, dtype=start.dtype)
     cells = torch.arange(size, device=start.device, dtype=start.dtype)
     within = (step + 0.5) / counts[:, None]  # fraction of a cell
     at = start[:, None, None] + (cells[:, None] + within[:, None, :]) * cell[:, None, None]

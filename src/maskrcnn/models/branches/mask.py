@@ -102,7 +102,7 @@ class MaskBranch(nn.Module):
 
 
 def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> Slots:
-    """The positive RoIs whose object has a mask, at most `config.samples` per image on average."""
+    """The positive RoIs whose object has a mask, at most B * `config.samples` of them."""
     assert targets.masks is not None, "targets have no masks"
     has_mask = (targets.masks.sizes_hw > 0).all(-1).gather(1, rois.slot)
     return positive_slots(rois.positive & has_mask, config.samples)
