@@ -1,4 +1,4 @@
-"""The tables of docs/conventions.md, made from the constants: `python tests/conventions_table.py` writes them anew."""
+"""Generates the tables of docs/conventions.md from the constants: `python tests/conventions_table.py` rewrites them."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def explanations() -> dict[tuple[str, str], str]:
 
 
 def tables() -> str:
-    """One table a group: a row a rule, a column a framework; values that are not ours are bold."""
+    """One table per group: a row per rule, a column per framework. Values that differ from ours are bold."""
     texts, parts = explanations(), []
     for group in fields(Conventions):
         kind = type(getattr(OURS, group.name))
         parts.append(f"### `{group.name}`\n\n{texts[kind.__name__, '']}\n")
-        parts.append(_row(["rule", *FRAMEWORKS, "what it says"]) + _row(["---"] * (2 + len(FRAMEWORKS))))
+        parts.append(_row(["rule", *FRAMEWORKS, "meaning"]) + _row(["---"] * (2 + len(FRAMEWORKS))))
         for rule in fields(kind):
             values = [getattr(getattr(framework, group.name), rule.name) for framework in FRAMEWORKS.values()]
             cells = [_shown(values[0]), *(_shown(v) if v == values[0] else f"**{_shown(v)}**" for v in values[1:])]

@@ -19,7 +19,8 @@ from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rpn import Proposals
-from maskrcnn.ops.polygons import polygons_to_crop
+from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.ops.rle import rle_to_crop
 from maskrcnn.predict import preprocess
 from maskrcnn.weights.frameworks.importer import Imported
 
@@ -92,12 +93,13 @@ def _sample(fixture: PeerFixture, config: Config, number: int) -> Sample:
     if keypoints is not None:
         keypoints = (keypoints * [*scale, 1] * (keypoints[..., 2:] > 0)).astype(np.float32)
     objects = fixture.truth[number]["polygons"]
+    drawn = [polygons_to_rle([np.reshape(part, (-1, 2)) for part in parts], frame.original_hw) for parts in objects]
     return Sample(
         image=batch.pixels[0, :, :height, :width],
         boxes=(arrays[f"gt{number}_boxes"] * np.tile(scale, 2)).astype(np.float32),
         labels=arrays[f"gt{number}_classes"].astype(np.int64),
         crowd=np.zeros(len(objects), dtype=bool),
-        crops=[polygons_to_crop([np.reshape(part, (-1, 2)) for part in parts], frame.original_hw) for parts in objects],
+        crops=[rle_to_crop(counts, frame.original_hw) for counts in drawn],
         frame=frame,
         image_id=number,
         keypoints=keypoints,

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import DataError
-from maskrcnn.ops.polygons import polygon_area, polygons_to_crop, polygons_to_rle
+from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
+from maskrcnn.ops.rle import rle_to_crop
 
 # Coordinates with few decimals fall on the rounding borders of the rule, as annotated ones do.
 coordinates = st.one_of(st.integers(-30, 90).map(float), st.integers(-300, 900).map(lambda n: n / 10))
@@ -20,7 +21,7 @@ sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
 
 
 def dense(parts: list[np.ndarray], image_hw: tuple[int, int]) -> np.ndarray:
-    bitmap, (x, y) = polygons_to_crop(parts, image_hw)
+    bitmap, (x, y) = rle_to_crop(polygons_to_rle(parts, image_hw), image_hw)
     image = np.zeros(image_hw, dtype=np.uint8)
     image[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
     return image
@@ -72,7 +73,7 @@ def test_strings_that_the_coco_api_gave(parts: list[list[float]], counts: bytes)
 
 def test_whole_pixels_and_the_tight_crop() -> None:
     square = np.array([[3.0, 2.0], [8.0, 2.0], [8.0, 6.0], [3.0, 6.0]])
-    bitmap, origin = polygons_to_crop([square], (3000, 4000))
+    bitmap, origin = rle_to_crop(polygons_to_rle([square], (3000, 4000)), (3000, 4000))
     assert origin == (3, 2)
     assert bitmap.shape == (4, 5)
     assert bitmap.all()
@@ -80,7 +81,8 @@ def test_whole_pixels_and_the_tight_crop() -> None:
 
 
 def test_outside_the_image_nothing_is_covered() -> None:
-    bitmap, origin = polygons_to_crop([np.array([[50.0, 50.0], [60.0, 50.0], [60.0, 70.0]])], (20, 30))
+    triangle = np.array([[50.0, 50.0], [60.0, 50.0], [60.0, 70.0]])
+    bitmap, origin = rle_to_crop(polygons_to_rle([triangle], (20, 30)), (20, 30))
     assert (bitmap.shape, origin) == ((0, 0), (0, 0))
 
 
@@ -95,7 +97,7 @@ def test_outside_the_image_nothing_is_covered() -> None:
 )
 def test_bad_parts_are_refused(parts: list[np.ndarray], says: str) -> None:
     with pytest.raises(DataError, match=says):
-        polygons_to_crop(parts, (10, 10))
+        polygons_to_rle(parts, (10, 10))
 
 
 def test_area() -> None:

@@ -1,8 +1,8 @@
-"""The rules in which frameworks differ, and the values that each framework has for them.
+"""The rules in which frameworks differ, each with its value in every framework.
 
-Users need not choose any of them. A checkpoint gives the outputs of its framework only if the model follows the rules
-of that framework, in training as in prediction. No part of the network asks which framework a model comes from. The
-text below a field also stands in the table of docs/conventions.md.
+A user need not choose any of them. A checkpoint reproduces the outputs of the framework that trained it only if the
+network follows that framework's rules, in training as in prediction. No part of the network asks which framework a
+model comes from. The text below a field explains it here and in the tables of docs/conventions.md.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ class PixelRules:
 
     kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"] = "antialias"
     """Kernel that resizes the image. antialias: a triangle filter that widens when the image shrinks, uint8 in and out.
-    pil: the same filter as PIL computes it, which rounds some values to another grey level. bilinear: bilinear
-    interpolation of the four nearest pixels, float32 out. opencv: the same in uint8, rounded as OpenCV does. truncated:
-    the same in uint8, with black beyond the border and the fraction cut off (scikit-image)."""
+    pil: the same filter computed by PIL, which rounds some values differently. The other kernels interpolate between
+    the four nearest pixels. bilinear: the result is float32. opencv: uint8 with OpenCV's rounding. truncated: black
+    beyond the border, and the fraction is cut off (scikit-image)."""
     rounding: Literal["round", "floor", "half_even", "short_side"] = "round"
-    """Rounding of the resized height and width. round: half up. floor: down. half_even: halves to the
-    even number, and image.long_side takes effect only if the rounded long side exceeds it. short_side: the short side
-    is rounded; the long side is the short side times the aspect ratio, rounded down."""
+    """Rounding of the resized height and width. round: halves up. floor: down. half_even: halves to even, and
+    image.long_side applies only if the long side rounds to more than it. short_side: the short side is rounded, and
+    multiplied by the aspect ratio it gives the long side, rounded down."""
     exact_scale: bool = False
-    """Pixels and boxes are scaled by the scale itself, not by the ratio of the rounded sizes."""
+    """Pixels and boxes are scaled by the exact scale factor, not by the ratio of the rounded sizes."""
     letterbox: Literal["none", "square", "divisor"] = "none"
-    """Letterbox padding, which centres the image. The padding is black and counts as image: it is normalised, and
-    proposals may lie on it. Detections are clipped to the image inside it. square: both sides are padded to
-    image.long_side. divisor: both sides are padded to the next multiple of image.divisor. none: padding at bottom and
-    right, zero after normalisation."""
+    """Letterbox padding, which centres the image. It is black before normalisation, proposals may lie on it, and
+    detections are clipped to the image inside it. square: the padded image has image.long_side pixels on both sides.
+    divisor: it has the next multiples of image.divisor. none: there is only padding at bottom and right, which is zero
+    after normalisation."""
     min_scale: float = 0.0
     """Minimum scale factor: an image is never shrunk below it to reach image.short_side."""
 
@@ -50,40 +50,40 @@ class AnchorRules:
     """Where anchors lie."""
 
     rounding: Literal["none", "corners", "base"] = "none"
-    """What is rounded to whole pixels. corners: the corners of each anchor around its cell. base: the sides of a
-    base anchor whose size is the stride of its level; the rounded base anchor is then enlarged to the anchor's size."""
+    """Rounding to whole pixels. none: anchors are not rounded. corners: the corners of the anchors of a cell at the
+    origin are rounded. base: the sides of an anchor as large as the stride are rounded, and it is then enlarged."""
     stride: Literal["constant", "grid"] = "constant"
-    """Distance between neighbouring cells. constant: the stride of the level. grid: the size of the padded
-    batch divided by the size of the feature map, rounded down."""
+    """Distance between cells. constant: the stride of the level. grid: the size of the padded batch divided by the size
+    of the feature map, rounded down."""
     offset: float = 0.0
-    """Centre of the first cell's anchors, in strides."""
+    """Position of the first cell's anchor centres, in units of the stride."""
 
 
 @dataclass(frozen=True)
 class FeatureRules:
-    """How features are computed from the image and pooled for a RoI."""
+    """How features are computed, and how RoI features are sampled from them."""
 
     pool_padding: Literal["around", "after"] = "around"
-    """Padding of the max pooling in the stem. around: on all four sides. after: at bottom and right only, as
-    TensorFlow's SAME pads even sizes."""
+    """Padding of the max pooling in the stem. around: on all four sides. after: at bottom and right only, as TensorFlow
+    pads even sizes with SAME."""
     crop_and_resize: bool = False
-    """TensorFlow's crop_and_resize replaces RoIAlign. It takes one sample a bin, and the outermost samples lie on the
-    border of the RoI. The ends of the image are the centres of the outermost cells of the map. rois.sampling_ratio,
+    """TensorFlow's crop_and_resize replaces RoIAlign. It takes one sample per bin, and the outermost samples are on the
+    border of the RoI. The centres of a map's outermost cells are at the ends of the image. rois.sampling_ratio,
     rois.reduce and features.aligned then have no effect."""
     aligned: bool = True
-    """RoIAlign subtracts half a cell from coordinates, because the centre of cell i lies at i + 0.5. Without it,
-    samples lie half a cell too far right and down, and RoIs are at least one cell wide and high."""
+    """RoIAlign places cell centres at i + 0.5. Otherwise they are at i, so that samples lie half a cell further, and
+    RoIs are at least one cell wide."""
     level_rounding: Literal["floor", "round"] = "floor"
-    """Rounding of the level of a RoI (FPN equation 1)."""
+    """Rounding of the pyramid level of a RoI (FPN, equation 1)."""
     level_epsilon: float = 1e-6
-    """Added to the level before it is rounded, so that exact powers of two keep their level."""
+    """Added to the level before it is rounded, so that rounding errors do not lower exact powers of two."""
     size_epsilon: float = 0.0
-    """Added to size / rois.canonical_size inside the logarithm of the level."""
+    """Added for the same purpose to size / rois.canonical_size inside the logarithm."""
 
 
 @dataclass(frozen=True)
 class MatchingRules:
-    """Which object an anchor or a RoI is matched with in training, and which anchors are left out."""
+    """How anchors and RoIs are matched with objects in training, and which of them the losses ignore."""
 
     rpn_low_quality_iou: float | None = 0.0
     """The anchors with the highest IoU for an object are positive even below rpn.positive_iou, if that IoU is at least
@@ -91,28 +91,29 @@ class MatchingRules:
     box_low_quality_iou: float | None = None
     """The same for RoIs and box_head.positive_iou."""
     low_quality_target: Literal["highest_iou", "own"] = "highest_iou"
-    """The object that such an anchor or RoI is matched with. highest_iou: the one with the highest IoU. own: the one
-    that made it positive, or the last of several."""
+    """The object that such an anchor or RoI is matched with. highest_iou: the object for which its IoU is highest. own:
+    the object that made it positive, or the last one if there are several."""
     allowed_border: tuple[float, float] | None = None
-    """Two numbers of pixels. An anchor is left out if it begins more than the first before the left or top edge of the
-    image, or ends at least the second beyond the right or bottom edge. None: no anchor is left out."""
+    """Border around the image in network-input pixels. The losses ignore anchors that extend beyond the left or top
+    edge by more than the first number, or beyond the right or bottom edge by the second number or more. None: no
+    anchor is ignored."""
     ignore_padding_anchors: bool = False
-    """Anchors are left out if their cell lies beyond the size of their image, rounded up to a multiple of
-    image.divisor."""
+    """The losses ignore anchors of cells outside their image. The image is first padded to multiples of image.divisor,
+    but not to the size of the batch."""
     ground_truth_rois: bool = True
     """The ground-truth boxes are added to the proposals before RoIs are sampled."""
 
 
 @dataclass(frozen=True)
 class LossRules:
-    """What the sums of the losses are divided by."""
+    """The numbers by which the sums of the losses are divided."""
 
     rpn_divisor: Literal["sampled", "full"] = "sampled"
-    """Both losses of the RPN. sampled: the number of sampled anchors. full: rpn.samples an image, even where fewer
-    anchors could be sampled."""
+    """Divisor of both RPN losses. sampled: the number of sampled anchors. full: rpn.samples per image, even if fewer
+    anchors were sampled."""
     box_divisor: Literal["sampled", "offsets"] = "sampled"
-    """The box losses of the RPN and of the box head. sampled: the number of sampled anchors or RoIs, positive or not
-    (in the RPN as losses.rpn_divisor says). offsets: four times the number of positive ones."""
+    """Divisor of the box losses of the RPN and the box head. sampled: the number of sampled anchors (or what
+    losses.rpn_divisor says) or RoIs, positive or not. offsets: four times the number of positive ones."""
 
 
 @dataclass(frozen=True)
@@ -120,35 +121,34 @@ class ProposalRules:
     """How the RPN chooses proposals."""
 
     merge_levels: bool = False
-    """The highest-scoring anchors are chosen, and non-maximum suppression is run, over all levels together instead of
-    level by level."""
+    """Top-k and non-maximum suppression run over all levels together, not level by level."""
     post_nms_per: Literal["image", "batch"] = "image"
-    """What rpn.post_nms_train limits in training: the proposals of each image, or those of the whole batch."""
+    """Training keeps the highest-scoring rpn.post_nms_train proposals of each image, or of the whole batch."""
     min_size: float = 0.0
     """Proposals with a shorter side, in pixels of the network input, are dropped."""
 
 
 @dataclass(frozen=True)
 class BoxRules:
-    """What the coordinates of a box mean, and how far a prediction may enlarge it."""
+    """What a box stands for, and how far a prediction may move it."""
 
     end: Literal["edge", "last_pixel", "roi_last_pixel"] = "edge"
-    """What x2 and y2 of a box mean. edge: the edge behind the last pixel. last_pixel: the index of the last pixel,
-    one less, from the proposals to the detections; anchors, ground truth and results use edges. roi_last_pixel: RoI
-    features, masks and keypoints span a box from its first to its last pixel, and this span is scaled to the original
-    image; everything else uses edges."""
+    """Where a box ends. edge: x2 and y2 are the right and lower edges of the last pixel. last_pixel: x2 and y2 are the
+    index of the last pixel, one less, in proposals, RoIs and detections of the network; results have edges again.
+    roi_last_pixel: RoI features, masks and keypoints span a box from its first to its last pixel index, and these are
+    scaled to the original image; everything else uses edges."""
     growth_bound: Literal["above", "both", "none"] = "above"
     """Bound of the predicted log(w / w_a) and log(h / h_a). above: at most log(62.5). both: also at least -log(62.5).
-    none: unbounded."""
+    none: no bound."""
 
     @property
     def trim(self) -> float:
-        """Pixels by which x2 and y2 of proposals and detections lie before the edge."""
+        """Pixels by which proposals, RoIs and detections end before their right and lower edges."""
         return float(self.end == "last_pixel")
 
     @property
     def roi_trim(self) -> float:
-        """Pixels at the right and bottom of a box that its RoI does not span."""
+        """Pixels by which RoI features, masks and keypoints end before the right and lower edges of a box."""
         return float(self.end == "roi_last_pixel")
 
 
@@ -157,10 +157,10 @@ class DetectionRules:
     """Which of the scored boxes become detections."""
 
     one_class_per_roi: bool = False
-    """A RoI gives at most one detection, of its most probable class, and none if that is the background."""
+    """A RoI gives one detection, of its most probable class, or none if that is the background."""
     unused_classes: int = 0
-    """Rows of the classifier after the background that take part in the softmax and are never detected. torchvision's
-    models of COCO have ten: ids without a category."""
+    """Number of classes after the background that take part in the softmax and are never detected. torchvision's COCO
+    models have ten, because ten ids have no category."""
     min_size: float = 0.0
     """Boxes with a shorter side, in pixels of the network input, are dropped."""
     whole_pixels: bool = False
@@ -177,33 +177,34 @@ class MaskRules:
     """How mask targets are sampled from the ground truth, and how predicted masks are pasted into the image."""
 
     target_sampling_ratio: int = 2
-    """Samples of a cell along each axis, which are averaged. 0: as many as the cell has pixels, rounded up."""
+    """Samples per cell and axis, which are averaged. 0: the side of a cell in pixels, rounded up."""
     target_aligned: bool = True
-    """The same as features.aligned, for the samples of targets."""
+    """The rule of features.aligned for the samples of targets."""
     target_threshold: float | None = None
-    """Targets are 1 where the average is at least this, else 0. None: the averages are the targets."""
+    """Makes targets binary: 1 if the average is at least this, otherwise 0. None: the averages are the targets."""
     target_pixels: Literal["original", "network", "network_corner"] = "original"
-    """The pixels that samples are interpolated from. original: those of the ground-truth bitmap. network: those of the
-    network input, each with the value of the original pixel under its centre, as if the bitmap were resized with the
-    image. network_corner: the same with the pixel under its top left corner, as OpenCV resizes."""
+    """The pixels between which samples interpolate. original: pixels of the ground-truth bitmap. network: pixels of the
+    network input, each with the value of the original pixel under its centre, as if nearest-neighbour interpolation
+    had resized the bitmap. network_corner: the same with the original pixel under the top left corner (OpenCV)."""
     target_crop_and_resize: bool = False
-    """Targets are sampled by crop_and_resize, as in features.crop_and_resize. target_sampling_ratio and
-    target_aligned then have no effect."""
+    """The rule of features.crop_and_resize for the samples of targets. masks.target_sampling_ratio and
+    masks.target_aligned then have no effect."""
     paste: Literal["pixel_centres", "expanded_box", "whole_box"] = "pixel_centres"
     """How a mask is pasted into the image. pixel_centres: each pixel has the probability at its centre. expanded_box:
-    the mask is padded by one cell, the box is expanded alike and truncated to whole pixels, and the mask is resized to
-    it. whole_box: the box is rounded, the mask is resized to it, and no pixel lies outside."""
+    the mask is padded by one cell, the box is expanded by the same factor and truncated to whole pixels, and the mask
+    is resized to the box. whole_box: the box is rounded, the mask is resized to it, and pixels outside are
+    background."""
 
 
 @dataclass(frozen=True)
 class KeypointRules:
-    """How keypoint maps are enlarged and scored."""
+    """How keypoint maps are upsampled and scored."""
 
     border: Literal["repeat", "zero"] = "repeat"
-    """Values beyond the border when the maps are doubled the last time. repeat: the values on the border. zero: zeros,
-    as in a transposed convolution."""
+    """Cells beyond the border in the bilinear upsampling of the maps by 2. repeat: they repeat the border. zero: they
+    are zero, as in a transposed convolution."""
     score: Literal["probability", "logit"] = "probability"
-    """Score of a keypoint: its probability in the softmax over the map, or its logit."""
+    """The score of a keypoint is its probability in the softmax over the map, or its logit."""
 
 
 @dataclass(frozen=True)
@@ -211,19 +212,19 @@ class CascadeRules:
     """How the stages of a cascade work together. Without a cascade they have no effect."""
 
     scores: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over the stages to score a detection."""
+    """The score of a detection is averaged over the stages as probabilities, or as logits before the softmax."""
     sampling: Literal["once", "each_stage"] = "once"
-    """RoIs of the later stages in training. once: the refined boxes of all RoIs of the stage before. each_stage: RoIs
-    are sampled again, from the refined boxes and the ground truth."""
+    """RoIs of the later stages in training. once: all RoIs of the first stage, refined by the stages before.
+    each_stage: the refined RoIs and the ground truth are sampled again."""
     gradient: Literal["mean", "sum"] = "mean"
-    """How the gradients of the stages are combined in the features."""
+    """The features receive the mean or the sum of the stages' gradients."""
     loss_weights: tuple[float, ...] = ()
-    """Weight of the losses of each stage. Empty: 1 each."""
+    """Weight of the losses of each stage. Empty: each weight is 1."""
     mask_head_per_stage: bool = False
-    """Each box stage has its own mask head, and their probabilities are averaged. Otherwise there is one mask head."""
+    """Each stage has a mask head, and their probabilities are averaged. Otherwise there is one mask head."""
 
     def weights(self, stages: int) -> tuple[float, ...]:
-        """The loss weight of each of `stages` box stages; 1 for the only stage of a plain head."""
+        """The weight of the losses of each stage; 1 for a box head without a cascade."""
         return self.loss_weights if stages > 1 and self.loss_weights else (1.0,) * stages
 
 
@@ -271,7 +272,7 @@ DETECTRON = Conventions(
     losses=LossRules(rpn_divisor="full"),
     proposals=ProposalRules(post_nms_per="batch"),
     boxes=BoxRules(end="roi_last_pixel"),
-    # Detectron fills polygons on the cells of a mask. For bitmaps, this is the closest rule.
+    # Detectron draws polygons on the cells of a mask. These rules come closest to that with bitmaps.
     masks=MaskRules(target_sampling_ratio=0, target_threshold=0.5, paste="expanded_box"),
     keypoints=KeypointRules(border="zero", score="logit"),
 )
@@ -313,7 +314,7 @@ MATTERPORT = Conventions(
 TENSORPACK = Conventions(
     pixels=PixelRules(kernel="opencv"),
     features=FeatureRules(level_epsilon=0.0, size_epsilon=1e-6),
-    # Anchors may end at the edge of the image. Their edges lie at halves of pixels, so that any number up to 0.5 works.
+    # Anchors may end at the edge of the image, but not half a pixel after it. 0.25 separates the two cases.
     matching=MatchingRules(allowed_border=(0.0, 0.25)),
     losses=LossRules(rpn_divisor="full"),
     masks=MaskRules(target_sampling_ratio=1, target_pixels="network"),  # one sample at the centre of each cell

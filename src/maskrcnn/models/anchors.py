@@ -1,4 +1,4 @@
-"""Anchor boxes (Ren et al. 2015, section 3.1.1): sizes and aspect ratios around every cell of every level."""
+"""Anchor boxes of several sizes and aspect ratios around every cell of every level (Ren et al. 2015, section 3.1.1)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from maskrcnn.config.conventions import AnchorRules
 
 
 def cell_anchors(
-    sizes: Sequence[float],
-    ratios: Sequence[float],
-    stride: int,
-    rounding: Literal["none", "corners", "base"] = "none",
+    sizes: Sequence[float], ratios: Sequence[float], stride: int, rounding: Literal["none", "corners", "base"] = "none"
 ) -> Tensor:
-    """(len(ratios) * len(sizes), 4) boxes around the origin, by ratio and then by size; ratio is height / width.
+    """The anchors of one cell around the origin, (len(ratios) * len(sizes), 4) float32, by ratio and then by size.
 
     Args:
-        stride: of the level.
-        rounding: what is rounded to whole pixels, half to even. `corners`: the corners (torchvision's
-            `AnchorGenerator`). `base`: the sides of an anchor as large as the stride, which is then enlarged
-            (Detectron's `generate_anchors`).
+        sizes: sides of the square anchors, network-input pixels.
+        ratios: height / width.
+        stride: network-input pixels per cell.
+        rounding: `corners` rounds the corners to whole pixels, half to even (torchvision's `AnchorGenerator`). `base`
+            rounds the sides of an anchor as large as the stride and then enlarges it (Detectron's `generate_anchors`).
     """
     ratio = torch.tensor(ratios, dtype=torch.float32)
     size = torch.tensor(sizes, dtype=torch.float32)
@@ -39,21 +37,17 @@ def cell_anchors(
 
 
 class Anchors:
-    """Anchors of a pyramid. They are computed once for each shape of the pyramid and then kept.
+    """The anchors of a pyramid, cached for each shape of the pyramid.
 
     Args:
         sizes: sides of the square anchors of each level, network-input pixels.
         ratios: height / width.
-        strides: of each level.
+        strides: network-input pixels per cell of each level.
         rules: how anchors are rounded, and where the cells lie.
     """
 
     def __init__(
-        self,
-        sizes: Sequence[Sequence[float]],
-        ratios: Sequence[float],
-        strides: Sequence[int],
-        rules: AnchorRules,
+        self, sizes: Sequence[Sequence[float]], ratios: Sequence[float], strides: Sequence[int], rules: AnchorRules
     ) -> None:
         self.cells = [
             cell_anchors(level, ratios, stride, rules.rounding) for level, stride in zip(sizes, strides, strict=True)
@@ -65,11 +59,11 @@ class Anchors:
     def __call__(
         self, grids: Sequence[tuple[int, int]], padded_hw: tuple[int, int], device: torch.device
     ) -> list[Tensor]:
-        """One (h * w * A, 4) float32 tensor a level, network-input pixels, ordered (y, x, anchor).
+        """One (h * w * A, 4) float32 tensor per level, network-input pixels, ordered (y, x, anchor).
 
         Args:
             grids: height and width of each level in cells.
-            padded_hw: size of the batch in pixels.
+            padded_hw: size of the padded batch, network-input pixels.
         """
         key = (tuple(grids), padded_hw, device)
         if key in self._cache:
@@ -78,8 +72,8 @@ class Anchors:
             self._level(cell.to(device), grid, stride, padded_hw)
             for cell, grid, stride in zip(self.cells, grids, self.strides, strict=True)
         ]
-        if type(levels[0]) is Tensor:  # not a tracer's stand-ins, which no later call could use
-            if len(self._cache) >= 64:  # training on many scales meets ever new shapes
+        if type(levels[0]) is Tensor:  # a compiler's fake tensors would be useless to later calls
+            if len(self._cache) >= 64:  # multi-scale training brings ever new shapes
                 self._cache.clear()
             self._cache[key] = levels
         return levels

@@ -27,14 +27,15 @@ def build_model(config: Config) -> MaskRCNN:
     """A network with random weights (torch's global generator), channels-last, in training mode.
 
     Raises:
-        ConfigError, MissingPackageError: the backbone is a model of timm that timm does not have, or timm is missing.
+        ConfigError: timm has no such backbone, or it gives no features at the strides of the pyramid.
+        MissingPackageError: the backbone is a model of timm, and timm is not installed.
     """
     model, image, conventions = config.model, config.image, config.conventions
 
     backbone = build_backbone(model, conventions)
     if model.neck == "fpn":
         neck: nn.Module = FPN(backbone.channels, model.fpn_channels, model.fpn_norm)
-        channels, strides = model.fpn_channels, [*backbone.strides, 64]
+        channels, strides = model.fpn_channels, list(FPN.strides)
         roi_strides = backbone.strides  # P6 serves the RPN only
     else:
         neck = SingleLevel()
@@ -49,7 +50,7 @@ def build_model(config: Config) -> MaskRCNN:
 
 
 def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | TimmBackbone:
-    """The backbone; with C4 the last stage of a ResNet belongs to `build_roi_heads`."""
+    """The backbone. With C4 it ends at res4, because `build_roi_heads` puts res5 into the heads."""
     if isinstance(model.backbone, TimmConfig):
         return TimmBackbone(model.backbone)
     return ResNet(
@@ -61,14 +62,16 @@ def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | Tim
 
 
 def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int, strides: list[int]) -> RoIHeads:
-    """
+    """The pooler and the box, mask and keypoint branches.
+
     Args:
-        channels, strides: of the feature maps that RoIs are read from.
+        channels: channels of every feature map that RoIs are pooled from.
+        strides: strides of these maps, finest first.
     """
     classes, box, mask, keypoint = model.num_classes, model.box_head, model.mask_head, model.keypoint_head
 
     shared_head: nn.Module = nn.Identity()
-    shrink = 1  # of RoI features by the shared head
+    shrink = 1  # the shared head divides the side of the RoI features by this
     if model.neck == "c4":
         shared_head, shrink = res_stage(5, model.resnet), 2
         channels = stage_channels(model.resnet)[-1]
@@ -82,13 +85,14 @@ def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int,
 
     mask_branch: MaskBranch | PointRendBranch | None = None
     if mask is not None:
-        masks = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")  # a RoI
+        masks_per_roi = 1 if mask.class_agnostic else classes + (mask.loss == "softmax")
         if mask.point_rend is not None:
-            coarse, points = CoarseMaskHead(channels, masks, mask), PointHead(channels, masks, mask.point_rend)
-            mask_branch = PointRendBranch(coarse, points, classes, mask, mask.point_rend, conventions.masks)
+            coarse_head = CoarseMaskHead(channels, masks_per_roi, mask)
+            point_head = PointHead(channels, masks_per_roi, mask.point_rend)
+            mask_branch = PointRendBranch(coarse_head, point_head, classes, mask, mask.point_rend, conventions.masks)
         else:
             mask_weights = weights if conventions.cascade.mask_head_per_stage else (1.0,)
-            mask_heads = [build_mask_head(mask, channels, masks, shrink) for _ in mask_weights]
+            mask_heads = [build_mask_head(mask, channels, masks_per_roi, shrink) for _ in mask_weights]
             mask_branch = MaskBranch(mask_heads, mask_weights, classes, mask, conventions.masks)
 
     keypoint_branch = None
@@ -98,13 +102,13 @@ def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int,
     return RoIHeads(pooler, box_branch, mask_branch, keypoint_branch, conventions)
 
 
-def build_mask_head(config: MaskHeadConfig, channels: int, masks: int, shrink: int) -> MaskHead | MLPMaskHead:
-    """
+def build_mask_head(config: MaskHeadConfig, channels: int, masks_per_roi: int, shrink: int) -> MaskHead | MLPMaskHead:
+    """The fully convolutional mask head, or the MLP of the ablation.
+
     Args:
-        channels: of the RoI features.
-        masks: a RoI.
-        shrink: how many times smaller the RoI features are than `config.resolution`.
+        channels: channels of the RoI features.
+        shrink: `config.resolution` divided by this is the side of the RoI features.
     """
     if config.kind == "mlp":
-        return MLPMaskHead(channels, -(-config.resolution // shrink), masks, config)
-    return MaskHead(channels, masks, config)
+        return MLPMaskHead(channels, -(-config.resolution // shrink), masks_per_roi, config)
+    return MaskHead(channels, masks_per_roi, config)

@@ -1,4 +1,4 @@
-"""What a configuration costs: parameters, and arithmetic per image."""
+"""The cost of a configuration: parameters, and arithmetic per image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from maskrcnn.models.build import build_model
 
 
 class Cost(NamedTuple):
-    """Parameters, trained or frozen (without buffers), and FLOPs of predicting one image, a multiply-add being two."""
+    """Number of parameters, trained or frozen, and the FLOPs of predicting one image. A multiply-add is two FLOPs."""
 
     parameters: int
-    backbone: int  # with the pyramid
+    backbone: int  # with the neck
     rpn: int
-    box_head: int  # of all proposals, and all stages of a cascade
-    mask_head: int  # of as many detections as an image may have
-    keypoint_head: int  # of as many
+    box_head: int  # for all proposals, summed over the stages of a cascade
+    mask_head: int  # for the maximum number of detections
+    keypoint_head: int  # for the maximum number of detections
 
     @property
     def flops(self) -> int:
@@ -30,13 +30,14 @@ class Cost(NamedTuple):
 
 
 def cost(config: Config, image_hw: tuple[int, int] = (800, 1333)) -> Cost:
-    """Counts on shapes alone (torch's meta device): nothing is computed, and no memory is used.
+    """Counts convolutions and matrix products on torch's meta device, which computes shapes alone and uses no memory.
 
-    Only convolutions and matrix products count. The image is padded to `config.image.divisor` first.
+    Args:
+        image_hw: size of the network input, which is padded to `config.image.divisor` first.
     """
     divisor = config.image.divisor
     height, width = (-(-side // divisor) * divisor for side in image_hw)
-    deformable = {torch.ops.torchvision.deform_conv2d: _deformable}
+    deformable = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
     counters = [FlopCounterMode(display=False, custom_mapping=deformable) for _ in range(5)]
     with torch.device("meta"), torch.no_grad():
         network = build_model(config).eval()
@@ -60,6 +61,6 @@ def cost(config: Config, image_hw: tuple[int, int] = (800, 1333)) -> Cost:
     return Cost(parameters, *(counter.get_total_flops() for counter in counters))
 
 
-def _deformable(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """FLOPs of a plain convolution; the interpolation of the samples is not counted."""
+def _deformable_flops(x: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
+    """The FLOPs of a plain convolution. The interpolation of the samples is not counted."""
     return 2 * math.prod(out_shape) * math.prod(weight[1:])

@@ -1,5 +1,7 @@
-"""Deformable convolution (Dai et al. 2017; modulated: Zhu et al. 2019): a 3x3 convolution whose
-samples are moved by offsets that another convolution computes."""
+"""Deformable convolution (Dai et al. 2017; modulated: Zhu et al. 2019).
+
+It is a 3x3 convolution. A second convolution computes offsets by which its samples are moved.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,10 @@ from maskrcnn.models.norm import FrozenBatchNorm, norm_layer
 
 
 class DeformConvNorm(nn.Module):
-    """A 3x3 deformable convolution without bias, then its norm. All its offsets are zero at first."""
+    """A 3x3 deformable convolution without bias, then its norm. The offsets start at zero."""
 
     def __init__(
-        self,
-        channels: int,
-        stride: int,
-        dilation: int,
-        groups: int,
-        *,
-        modulated: bool,
-        norm: Norm,
-        eps: float,
+        self, channels: int, stride: int, dilation: int, groups: int, *, modulated: bool, norm: Norm, eps: float
     ) -> None:
         super().__init__()
         self.modulated = modulated
@@ -36,16 +30,17 @@ class DeformConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H / stride, W / stride)."""
-        moved = self.offset(x)
-        # The nine weights of Zhu et al. lie in 0..1 and start at 0.5, which halves the output of an untrained network.
-        weights = torch.sigmoid(moved[:, 18:]) if self.modulated else None
+        prediction = self.offset(x)
+        offsets = prediction[:, :18]
+        # Zhu et al. multiply the nine samples by weights in 0..1. All start at 0.5, which halves the output at first.
+        modulation = torch.sigmoid(prediction[:, 18:]) if self.modulated else None
         if isinstance(self.norm, FrozenBatchNorm):
-            return self._deform(x, moved[:, :18], weights, *self.norm.fold(self.conv.weight))
-        return self.norm(self._deform(x, moved[:, :18], weights, self.conv.weight, None))
+            return self._deform(x, offsets, modulation, *self.norm.fold(self.conv.weight))
+        return self.norm(self._deform(x, offsets, modulation, self.conv.weight, None))
 
     def _deform(
-        self, x: Tensor, offsets: Tensor, weights: Tensor | None, weight: Tensor, bias: Tensor | None
+        self, x: Tensor, offsets: Tensor, modulation: Tensor | None, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         conv = self.conv
-        y: Tensor = deform_conv2d(x, offsets, weight, bias, conv.stride, conv.padding, conv.dilation, weights)
+        y: Tensor = deform_conv2d(x, offsets, weight, bias, conv.stride, conv.padding, conv.dilation, modulation)
         return y

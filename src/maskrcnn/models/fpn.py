@@ -15,9 +15,9 @@ class FPN(nn.Module):
     """1x1 lateral convolutions, nearest upsampling, sum, and a 3x3 convolution on every level.
 
     Args:
-        in_channels: of C2..C5, at strides 4, 8, 16 and 32.
-        channels: of every level of the pyramid.
-        norm: of every convolution. No ReLU follows.
+        in_channels: channels of C2..C5, whose strides are 4, 8, 16 and 32.
+        channels: channels of every level of the pyramid.
+        norm: normalisation after every convolution. There is no ReLU.
     """
 
     strides = (4, 8, 16, 32, 64)
@@ -35,7 +35,7 @@ class FPN(nn.Module):
         top_down: Tensor | None = None
         pyramid: list[Tensor] = []
         for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
-            merged = lateral(next(features))  # without a name of its own, so that its memory is free afterwards
+            merged = lateral(next(features))  # no variable holds the map, so that its memory is freed
             if top_down is not None:
                 add_upsampled(merged, top_down)
             top_down = merged
@@ -45,12 +45,12 @@ class FPN(nn.Module):
 
 
 def add_upsampled(fine: Tensor, coarse: Tensor) -> None:
-    """Adds the coarse map (B, C, h, w), upsampled to the nearest cell, to the finer map (B, C, H, W) in place."""
+    """Adds the coarse map (B, C, h, w), upsampled by nearest neighbour, to the fine map (B, C, H, W) in place."""
     height, width = coarse.shape[-2:]
     if fine.shape[-2:] == (2 * height, 2 * width):
-        # The upsampled map is never written: that of P2 is as large as any map of the network. The views follow the
-        # order of memory, so that a compiler makes no copies. The gradient of `interpolate` would be compiled to atomic
-        # additions.
+        # Broadcasting avoids the upsampled map, which at P2 would be as large as any map of the network. The views
+        # follow the order of memory, so that a compiler makes no copies. It would compile the gradient of
+        # `interpolate` to slow atomic additions.
         cells = fine.permute(0, 2, 3, 1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
         cells.add_(coarse.permute(0, 2, 3, 1)[:, :, None, :, None])
     else:

@@ -1,4 +1,4 @@
-"""Loss functions that both stages share. Inputs and results are float32."""
+"""Loss functions that the RPN and the branches share. Inputs and results are float32."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def box_loss(
     config: RPNConfig | BoxHeadConfig,
     growth_bound: Literal["above", "both", "none"],
 ) -> Tensor:
-    """The regression loss of each box, all (..., 4) -> (...).
+    """The regression loss of each box, (..., 4) -> (...), as `config.box_loss` says: smooth L1 or generalised IoU.
 
     Args:
-        deltas: predicted offsets, which move `anchors`.
-        anchors: anchors or proposals, with positive sides.
-        boxes: the ground truth to which the offsets should move them, with positive sides.
+        deltas: predicted offsets from `anchors`.
+        anchors: anchors or proposals with positive sides, network-input pixels.
+        boxes: ground-truth boxes with positive sides, network-input pixels.
         growth_bound: as in `ops.boxes.decode`.
     """
     if config.box_loss == "giou":
@@ -34,18 +34,15 @@ def box_loss(
 
 
 def mean_box_loss(
-    losses: Tensor,
-    positive: Tensor,
-    valid: Tensor,
-    per: Literal["sampled", "offsets"],
-    divisor: int | None = None,
+    losses: Tensor, positive: Tensor, valid: Tensor, per: Literal["sampled", "offsets"], divisor: int | None = None
 ) -> Tensor:
-    """The mean of the losses of boxes, each a sum over four offsets; all (B, S) or (R,) -> scalar.
+    """The sum of the box losses of the positives, divided by a number of candidates or offsets -> scalar.
 
     Args:
-        per: `sampled` divides by the number of sampled candidates, positive or not (Fast R-CNN); `offsets` takes the
-            mean over the offsets of the positives (Matterport).
-        divisor: replaces the number of sampled candidates.
+        losses: (B, S) or (R,), each the sum over four offsets; positive, valid: bool of the same shape.
+        per: `sampled` divides by the number of valid candidates, positive or not (Fast R-CNN); `offsets` divides by
+            four times the number of positives (Matterport).
+        divisor: replaces the number of valid candidates.
     """
     if per == "offsets":
         return mean_over(losses / 4, positive)
@@ -63,24 +60,24 @@ def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     return F.smooth_l1_loss(predicted, target, beta=beta, reduction="none").sum(-1)
 
 
-def mean_over(values: Tensor, weights: Tensor, divisor: int | None = None) -> Tensor:
-    """The sum of the values where `weights` is True, divided by how many these are (at least 1), or by `divisor`.
+def mean_over(values: Tensor, counted: Tensor, divisor: int | None = None) -> Tensor:
+    """The sum of the counted values, divided by their number (at least 1) or by `divisor`.
 
-    Other values are replaced by zero, not multiplied with it, so that an infinity in an empty slot does no harm.
+    Other values are replaced by zero and not multiplied by it, because an empty slot may hold an infinity.
 
     Args:
-        values: float32; weights: bool, of the same shape.
+        values: float32; counted: bool of the same shape.
     """
-    total = values.where(weights, 0.0).sum()
-    return total / (weights.sum().clamp(min=1) if divisor is None else divisor)
+    total = values.where(counted, 0.0).sum()
+    return total / (counted.sum().clamp(min=1) if divisor is None else divisor)
 
 
 def add_losses(total: dict[str, Tensor], losses: dict[str, Tensor], weight: float) -> None:
-    """Adds the losses of one stage, times its weight, to the sums over the stages by name."""
+    """Adds the losses of one stage, times its weight, to the sums in `total`, in place."""
     for name, loss in losses.items():
         total[name] = total.get(name, 0) + weight * loss
 
 
 def mean_of(stages: Sequence[Tensor]) -> Tensor:
-    """The mean of one tensor a stage, all of one shape; a single one is not copied."""
+    """The mean of the tensors of all stages, which have one shape. A single tensor is returned as it is."""
     return stages[0] if len(stages) == 1 else torch.stack(list(stages)).mean(0)

@@ -16,12 +16,12 @@ from maskrcnn.structures.targets import Targets
 
 
 class MaskRCNN(nn.Module):
-    """The network. Legend: B images, H and W of the padded batch.
+    """The whole network. Legend: B images, H x W pixels of the padded batch.
 
     Args:
         backbone: (B, 3, H, W) -> [C2..C5].
-        neck: C5..C2, coarsest first -> [P2..P6], or one map of the backbone.
-        mean, std: RGB in 0..255.
+        neck: an iterator over C5..C2, coarsest first -> [P2..P6], or one map without a pyramid.
+        mean, std: mean and standard deviation of pixels, RGB in 0..255.
     """
 
     pixel_mean: Tensor
@@ -45,7 +45,7 @@ class MaskRCNN(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
-        """The losses by name, each a float32 scalar; their sum is what training minimises (paper section 3)."""
+        """The losses by name, each a float32 scalar. Training minimises their sum (paper section 3)."""
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
@@ -54,30 +54,30 @@ class MaskRCNN(nn.Module):
 
     @torch.no_grad()
     def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
-        """The best detections of each image, in network-input pixels, padded to one number of slots."""
+        """The highest-scoring detections of each image, in network-input pixels; every image has the same number of
+        slots."""
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
         return self.roi_heads.detect(features, proposals, images.windows, settings)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
-        """The feature maps for RPN and RoIs: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""
-        return self.neck(_handed_over(self.backbone(self.normalise(images))))
+        """The feature maps of RPN and RoIs: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""
+        return self.neck(_coarsest_first(self.backbone(self.normalise(images))))
 
     def normalise(self, images: ImageBatch) -> Tensor:
-        """The network input (B, 3, H, W) float32, channels-last: zero beyond the true size of each image."""
+        """The network input (B, 3, H, W) float32, channels-last. Padding beyond the size of each image is zero."""
         pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
         pixels = (pixels - self.pixel_mean) / self.pixel_std
-        rows = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]
-        columns = torch.arange(pixels.shape[3], device=pixels.device) < images.sizes_hw[:, 1:]
-        return pixels * (rows[:, None, :, None] & columns[:, None, None, :])
+        inside_y = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]
+        inside_x = torch.arange(pixels.shape[3], device=pixels.device) < images.sizes_hw[:, 1:]
+        return pixels * (inside_y[:, None, :, None] & inside_x[:, None, None, :])
 
 
-def _handed_over(maps: list[Tensor]) -> Iterator[Tensor]:
-    """Gives the maps C2..C5 to the neck, coarsest first, and keeps none of them.
+def _coarsest_first(maps: list[Tensor]) -> Iterator[Tensor]:
+    """Yields C5..C2 and empties the list, so that prediction frees each map as soon as the neck has used it.
 
-    In prediction the memory of each is free as soon as the neck has read it, which lowers the peak of an image of 800
-    pixels from 259 to 225 MB.
+    This lowers the peak memory of an image of 800 pixels from 259 to 225 MB.
     """
     while maps:
         yield maps.pop()

@@ -13,7 +13,7 @@ class FrozenBatchNorm(nn.Module):
     """Batch norm whose statistics never change: y = x * scale + shift, per channel.
 
     Args:
-        trained: weight and bias are parameters, otherwise buffers.
+        trained: whether weight and bias are parameters; otherwise they are buffers.
     """
 
     weight: Tensor
@@ -34,27 +34,27 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels) - eps)
 
     def fold(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The norm and the convolution without a bias before it as one convolution.
+        """Folds the norm into the convolution before it, which has no bias.
 
         Args:
-            weight: (C, in, k, k) of the convolution.
+            weight: (C, in, k, k), the weight of the convolution.
 
         Returns:
-            Weight (C, in, k, k) and bias (C,) of the convolution that does the work of both.
+            Weight (C, in, k, k) and bias (C,) of the one convolution that replaces both.
         """
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
 
 
 class Conv(nn.Conv2d):
-    """`nn.Conv2d` by the fastest algorithm for its size (`ops.winograd`)."""
+    """`nn.Conv2d`, computed by Winograd's algorithm where that is faster (`ops.winograd`)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         return self.with_weight(x, self.weight, self.bias)
 
     def with_weight(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The same convolution with another weight and bias, of the same shapes."""
+        """The same convolution with another weight and bias of the same shapes."""
         assert isinstance(self.padding, tuple)
         return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
@@ -62,8 +62,7 @@ class Conv(nn.Conv2d):
 class ConvNorm(nn.Module):
     """A convolution without bias, then its norm.
 
-    A frozen norm is folded into the weight, which saves two passes over the activations. Autograd scales the gradient
-    of the weight accordingly.
+    A frozen norm is folded into the weight, which saves two passes over the activations.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class ConvNorm(nn.Module):
 
 
 def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Module:
-    """The norm of that name. In a single process synchronised batch norm equals plain batch norm."""
+    """The norm layer of that name. In a single process synchronised batch norm equals plain batch norm."""
     match norm:
         case "frozen_batch_norm":
             return FrozenBatchNorm(channels, eps)
@@ -115,7 +114,7 @@ def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Mo
 
 
 def head_conv(in_channels: int, out_channels: int, kernel_size: int, norm: HeadNorm) -> nn.Module:
-    """A convolution of the neck or of a head. It has a bias, or with a norm that norm instead."""
+    """A convolution of the neck or of a head, with a bias if `norm` is none, otherwise with that norm."""
     if norm == "none":
         conv = Conv(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""RoI features: a RoI layer reads every box from the pyramid level that suits its size (paper section 3).
+"""RoI features: RoIAlign samples each box from the pyramid level that suits its size (paper section 3).
 
 Legend: B images, R RoIs of all images, C channels, O side of the RoI features.
 """
@@ -20,11 +20,11 @@ from maskrcnn.ops.roi_pool import roi_pool, roi_warp
 
 
 class RoIPooler(nn.Module):
-    """RoIAlign, or another RoI layer, followed by what all branches share: res5 with C4, else nothing.
+    """RoIAlign or another RoI layer, followed by the layers that all branches share.
 
     Args:
-        strides: of the feature maps that RoIs are read from, finest first.
-        shared_head: (R, C, O, O) -> (R, C', O', O').
+        strides: strides of the feature maps that RoIs are pooled from, finest first.
+        shared_head: (R, C, O, O) -> (R, C', O', O'): res5 with C4, otherwise the identity.
     """
 
     def __init__(
@@ -38,19 +38,20 @@ class RoIPooler(nn.Module):
         self.shared_head = shared_head
 
     def on(self, features: Sequence[Tensor]) -> RoIReader:
-        """Binds the pooler to the feature maps of one batch, (B, C, h, w) each; those beyond `strides` are left out."""
+        """Binds the pooler to the feature maps (B, C, h, w) of one batch. It drops P6, which serves the RPN only."""
         return RoIReader(self, features[: len(self.strides)])
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, image_index: Tensor, output_size: int) -> Tensor:
-        """
+        """Pools the features of the boxes.
+
         Args:
-            features: one (B, C, h, w) map a stride.
+            features: one (B, C, h, w) map per stride.
             boxes: (R, 4) network-input pixels.
             image_index: (R,) int64, the image of each box.
             output_size: O.
 
         Returns:
-            (R, C', O', O') of `shared_head`.
+            (R, C', O', O'), the output of `shared_head`.
         """
         config, rules = self.config, self.rules
         level = self._level(features, boxes)
@@ -71,10 +72,10 @@ class RoIPooler(nn.Module):
         return self.shared_head(pooled)
 
     def _level(self, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
-        """(R,) int64, the feature map that each box is read from."""
+        """(R,) int64, the feature map that each box is pooled from."""
         config, trimmed = self.config, self.box_rules.trim
         canonical_size = config.canonical_size
-        if trimmed:  # A box of the whole input ends a pixel earlier, and still counts with the size of the input.
+        if trimmed:  # A trimmed box of the whole input shall have the same level as an untrimmed one.
             height, width = (side * self.strides[0] for side in features[0].shape[-2:])
             canonical_size *= math.sqrt((1 - trimmed / height) * (1 - trimmed / width))
         return level_of(
@@ -90,10 +91,10 @@ class RoIPooler(nn.Module):
 
 @dataclass(frozen=True)
 class RoIReader:
-    """A pooler bound to the features of one batch: all that a branch needs to read RoIs.
+    """A pooler bound to the features of one batch, so that a branch needs only boxes to get RoI features.
 
     Attributes:
-        features: one (B, C, h, w) map a stride of the pooler, finest first.
+        features: one (B, C, h, w) map per stride of the pooler, finest first.
     """
 
     pooler: RoIPooler
@@ -105,10 +106,10 @@ class RoIReader:
         return pooled
 
     def span(self, boxes: Tensor) -> Tensor:
-        """The part of a box that its features cover, and so its mask and keypoint maps: (..., 4) -> (..., 4)."""
+        """The part of each box that its RoI features, mask and keypoint maps cover: (..., 4) -> (..., 4)."""
         return trim(boxes, self.pooler.box_rules.roi_trim)
 
     @property
     def finest(self) -> tuple[Tensor, int]:
-        """The feature map with the smallest stride, (B, C, h, w), and that stride, network-input pixels a cell."""
+        """The finest feature map (B, C, h, w) and its stride, network-input pixels per cell."""
         return self.features[0], self.pooler.strides[0]

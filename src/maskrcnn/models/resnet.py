@@ -22,12 +22,12 @@ BLOCKS = {
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (depths 10, 18 and 34).
+    """Two 3x3 convolutions with a shortcut (depths 10, 18 and 34).
 
     Args:
-        in_channels, out_channels: of the block.
+        in_channels, out_channels: channels of the block's input and output.
         stage: 2 for res2 up to 5 for res5.
-        dilation: of the 3x3 convolutions.
+        dilation: dilation of the 3x3 convolutions.
     """
 
     expansion = 1
@@ -47,9 +47,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut; the arguments are those of `BasicBlock`.
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (depths 50, 101 and 152). The arguments are those of `BasicBlock`.
 
-    The stride is in the 3x3, as in torchvision's weights, or in the first 1x1, as in the original weights.
+    The 3x3 convolution has the stride, as in torchvision's weights, or with `config.stride_in_1x1` the first 1x1
+    convolution, as in the original weights.
     """
 
     expansion = 4
@@ -85,7 +86,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, config: ResNetCo
 
 
 def stem_channels(config: ResNetConfig) -> int:
-    """Channels of the stem."""
+    """Channels of the stem's output."""
     return config.width if config.stem_width is None else config.stem_width
 
 
@@ -99,27 +100,29 @@ def res_stage(stage: int, config: ResNetConfig, *, dilated: bool = False) -> nn.
     """The blocks of one stage, 2 for res2 up to 5 for res5.
 
     Args:
-        dilated: the stage keeps the resolution of the one before, and its 3x3 convolutions have dilation 2, so that
-            they see as far (DC5).
+        dilated: whether the stage keeps the resolution of the stage before. Its 3x3 convolutions then have dilation 2,
+            which keeps their receptive field (DC5).
     """
     block = BasicBlock if config.depth < 50 else Bottleneck
     channels = stage_channels(config)[stage - 2]
-    before = stem_channels(config) if stage == 2 else stage_channels(config)[stage - 3]
+    in_channels = stem_channels(config) if stage == 2 else stage_channels(config)[stage - 3]
     stride = 1 if stage == 2 or dilated else 2
     dilation = 2 if dilated else 1
-    first = block(before, channels, stage, stride, dilation, config)
+    first = block(in_channels, channels, stage, stride, dilation, config)
     others = [block(channels, channels, stage, 1, dilation, config) for _ in range(BLOCKS[config.depth][stage - 2] - 1)]
     return nn.Sequential(first, *others)
 
 
 class ResNet(nn.Module):
-    """Stem and stages. The stem (stage 1) and the stages up to `config.frozen_stages` are not trained, and their norms
-    keep their statistics.
+    """The stem and the stages res2..res5.
+
+    The first `config.frozen_stages` of them, where the stem counts as the first, are not trained, and their norms keep
+    their statistics.
 
     Args:
-        last_stage: 5, or with C4, where res5 belongs to the head, 4.
-        dilated: res5 keeps the resolution of res4 (DC5).
-        pool_padding: of the max pooling in the stem, `around` or at bottom and right only (`after`).
+        last_stage: 5, or 4 with C4, where res5 belongs to the heads.
+        dilated: whether res5 keeps the resolution of res4 (DC5).
+        pool_padding: padding of the stem's max pooling: `around` the map, or `after` it, at bottom and right only.
     """
 
     def __init__(

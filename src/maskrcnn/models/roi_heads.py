@@ -1,4 +1,4 @@
-"""Second stage: RoIs are sampled and read by the box, mask and keypoint branches in parallel (paper section 3)."""
+"""Second stage: the box, mask and keypoint branches work on RoIs in parallel (paper section 3)."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from maskrcnn.structures.targets import Targets
 
 
 class Branch(Protocol):
-    """What adds to the boxes that the box branch finds: masks, keypoints, or whatever is written next."""
+    """A branch that adds something to the detections of the box branch, such as masks or keypoints."""
 
     def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
-        """The losses by name, from the RoIs that each stage of the box branch was trained on."""
-
-    def detect(self, read: RoIReader, found: Detections) -> Detections:
-        """The same detections with what this branch computes for each of them."""
-
-    def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
-        """Runs the heads once as `detect` does, for `models.cost` to count their arithmetic.
+        """The losses by name.
 
         Args:
-            features_of: gives RoI features (R, C', O', O') by O.
+            read: gives RoI features.
+            stages: the RoIs that each stage of the box branch was trained on.
+        """
+
+    def detect(self, read: RoIReader, found: Detections) -> Detections:
+        """The same detections with the masks, keypoints or other results that this branch computes for each."""
+
+    def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
+        """Runs the heads once as `detect` does, so that `models.cost` can count their arithmetic.
+
+        Args:
+            features_of: returns RoI features (R, C', O', O') for a resolution O of the pooler.
         """
 
 
 class RoIHeads(nn.Module):
-    """The box branch on proposals; the other branches on positive RoIs (training) or on detections (prediction).
+    """Runs the box branch on proposals, and the other branches on positive RoIs (training) or detections (prediction).
 
     Args:
-        pooler: RoI features, for all branches.
+        pooler: computes the RoI features of all branches.
         box: finds the detections.
-        mask, keypoint: add to the detections; None leaves them out.
-        conventions: where boxes end, and how RoIs are matched.
+        mask, keypoint: add masks and keypoints to the detections; None leaves them out.
+        conventions: the rules by which boxes end and RoIs are matched.
     """
 
     def __init__(
-        self,
-        pooler: RoIPooler,
-        box: BoxBranch,
-        mask: Branch | None,
-        keypoint: Branch | None,
-        conventions: Conventions,
+        self, pooler: RoIPooler, box: BoxBranch, mask: Branch | None, keypoint: Branch | None, conventions: Conventions
     ) -> None:
         super().__init__()
         self.conventions = conventions
@@ -66,7 +66,7 @@ class RoIHeads(nn.Module):
         """The losses of all branches by name.
 
         Args:
-            sizes_hw: (B, 2) true sizes of the images.
+            sizes_hw: (B, 2) sizes of the images without padding, network-input pixels.
         """
         trim = self.conventions.boxes.trim
         targets = replace(targets, boxes=box_ops.trim(targets.boxes, trim))
@@ -82,10 +82,10 @@ class RoIHeads(nn.Module):
     def detect(
         self, features: Sequence[Tensor], proposals: Proposals, windows: Tensor, settings: DetectConfig
     ) -> Detections:
-        """The best detections of each image with all that the branches say of them.
+        """The highest-scoring detections of each image, with the results of all branches.
 
         Args:
-            windows: (B, 4) where the images lie, network-input pixels.
+            windows: (B, 4) boxes of the images inside their padding, network-input pixels.
         """
         windows = box_ops.trim(windows.float(), self.conventions.boxes.trim)
         read = self.pooler.on(features)

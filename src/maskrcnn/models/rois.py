@@ -1,6 +1,6 @@
-"""Regions of interest (RoIs): which of them take part in the losses, and which the mask and keypoint branches compute.
+"""Regions of interest (RoIs): the sample for the losses, and the choice for the mask and keypoint branches.
 
-Legend: B images, P proposals an image, S sampled RoIs an image, D detections an image, R RoIs of all images.
+Legend: B images, P proposals per image, S sampled RoIs per image, D detections per image, R RoIs of all images.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class RoIs(NamedTuple):
     Attributes:
         boxes: (B, S, 4) float32, network-input pixels.
         labels: (B, S) int64, K for background.
-        slot: (B, S) int64, the ground-truth slot of the object that each RoI stands for.
-        positive, valid: (B, S) bool; RoIs that are not valid only fill up the shape.
-        truth: (B, S) bool, RoIs that are ground-truth boxes themselves.
+        slot: (B, S) int64, the ground-truth slot of the object that each RoI is matched with.
+        positive: (B, S) bool, whether the RoI is matched with an object and not with the background.
+        valid: (B, S) bool, False for RoIs that only fill up the shape.
+        truth: (B, S) bool, whether the RoI is itself a ground-truth box.
     """
 
     boxes: Tensor
@@ -42,14 +43,18 @@ class RoIs(NamedTuple):
 def sample_rois(
     proposals: Proposals, targets: Targets, config: BoxHeadConfig, rules: MatchingRules, background: int
 ) -> RoIs:
-    """Matches proposals and ground-truth boxes with the ground truth and samples `config.samples` of them an image, one
-    positive to three negatives (paper section 3.1)."""
-    boxes, real = proposals
+    """Matches proposals and ground-truth boxes with the objects and samples `config.samples` of them per image, by
+    default one positive for three negatives (paper section 3.1).
+
+    Args:
+        background: K, the label of RoIs without an object.
+    """
+    boxes, valid = proposals
     if rules.ground_truth_rois:
         boxes = torch.cat([boxes, targets.boxes], dim=1)
-        real = torch.cat([real, targets.valid], dim=1)
+        valid = torch.cat([valid, targets.valid], dim=1)
     label, matched = _match(boxes, targets, config, rules)
-    sampled = sample(label.masked_fill(~real, -1), config.samples, config.positive_fraction)
+    sampled = sample(label.masked_fill(~valid, -1), config.samples, config.positive_fraction)
     slot = matched.gather(1, sampled.chosen)
     labels = torch.where(sampled.positive, targets.labels.gather(1, slot), background)
     sampled_boxes = boxes.gather(1, sampled.chosen[..., None].expand(-1, -1, 4))
@@ -61,9 +66,9 @@ def sample_rois(
 def rematch(
     boxes: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, rules: MatchingRules, background: int
 ) -> RoIs:
-    """Matches RoIs again after a stage of a cascade moved them to `boxes` (B, S, 4); all of them stay in the sample.
+    """Matches all sampled RoIs again after a stage of a cascade has moved them to `boxes` (B, S, 4).
 
-    Boxes without an area, which a stage may produce at the border of the image, become invalid.
+    A stage may move a box out of the image. Clipping then leaves no area, and the RoI becomes invalid.
     """
     label, slot = _match(boxes, targets, config, rules)
     valid = rois.valid & (label >= 0) & (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -87,18 +92,18 @@ def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig, rules: Matchi
 
 
 def flatten_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, P, 4) -> (B * P, 4), and the image that each belongs to, (B * P,) int64."""
+    """(B, P, 4) -> (B * P, 4) boxes and (B * P,) int64, the image that each box belongs to."""
     images, count = boxes.shape[:2]
     image_index = torch.arange(images, device=boxes.device).repeat_interleave(count, output_size=images * count)
     return boxes.flatten(0, 1), image_index
 
 
 class Slots(NamedTuple):
-    """R of the B * N RoIs or detections of a batch: those that a mask or keypoint branch computes.
+    """The R of B * N RoIs or detections of a batch for which a mask or keypoint branch runs.
 
     Attributes:
         chosen: (R,) int64, positions in the flattened batch.
-        used: (R,) bool; the others only fill up a static shape.
+        used: (R,) bool, False for slots that only fill up a static shape.
         shape: B and N.
     """
 
@@ -108,7 +113,7 @@ class Slots(NamedTuple):
 
     @property
     def image_index(self) -> Tensor:
-        """(R,) int64, the image that each belongs to."""
+        """(R,) int64, the image of each slot."""
         return self.chosen // self.shape[1]
 
     def take(self, values: Tensor) -> Tensor:
@@ -118,14 +123,14 @@ class Slots(NamedTuple):
     def put_back(self, values: Tensor) -> Tensor:
         """(R, ...) -> (B, N, ...), with zeros where nothing was computed."""
         used = self.used.view(-1, *(1,) * (values.dim() - 1))
-        every = values.new_zeros((self.shape[0] * self.shape[1], *values.shape[1:]))
-        return every.index_copy_(0, self.chosen, values.where(used, 0.0)).view(*self.shape, *values.shape[1:])
+        everything = values.new_zeros((self.shape[0] * self.shape[1], *values.shape[1:]))
+        return everything.index_copy_(0, self.chosen, values.where(used, 0.0)).view(*self.shape, *values.shape[1:])
 
 
 def positive_slots(positive: Tensor, samples: int) -> Slots:
-    """At most B * `samples` of the positive RoIs (B, S), sampled at random over the whole batch.
+    """A uniform random sample of at most B * `samples` of the positive RoIs (B, S) of the whole batch.
 
-    Where shapes must be static (`ops.device.static_shapes`) there are always as many, and some of them are unused.
+    With static shapes (`ops.device.static_shapes`) the number of slots is always the maximum, and some are unused.
     """
     images, count = positive.shape
     keys = torch.rand(positive.numel(), device=positive.device)
@@ -137,7 +142,7 @@ def positive_slots(positive: Tensor, samples: int) -> Slots:
 
 
 def filled_slots(found: Detections) -> Slots:
-    """The detections that are real, or where shapes must be static all B * D slots."""
+    """The valid detections, or all B * D slots with static shapes (`ops.device.static_shapes`)."""
     valid = found.valid.flatten()
     index = torch.arange(len(valid), device=valid.device) if static_shapes(valid) else valid.nonzero()[:, 0]
     return Slots(index, valid[index], (found.valid.shape[0], found.valid.shape[1]))

@@ -1,6 +1,6 @@
-"""Region proposal network: where an object may be (paper section 3; Ren et al. 2015).
+"""Region proposal network: boxes that may hold an object (paper section 3; Ren et al. 2015).
 
-Legend: B images, L levels, A anchors a cell, N anchors an image, P proposals an image.
+Legend: B images, L levels, A anchors per cell, N anchors per image, P proposals per image.
 """
 
 from __future__ import annotations
@@ -23,33 +23,31 @@ from maskrcnn.structures.targets import Targets
 
 
 class Proposals(NamedTuple):
-    """Boxes (B, P, 4) in network-input pixels, highest-scoring first; `valid` (B, P) marks those that are real.
-
-    From here to the detections boxes end where `BoxRules.end` says.
-    """
+    """Boxes (B, P, 4) float32 in network-input pixels, highest-scoring first, and `valid` (B, P) bool, False for
+    empty slots. `BoxRules.end` says where these boxes end."""
 
     boxes: Tensor
     valid: Tensor
 
 
 class RPNOutput(NamedTuple):
-    """Raw predictions, one list entry a level: logits (B, n), deltas (B, n, 4), anchors (n, 4), n = h * w * A."""
+    """Predictions by level, float32: logits (B, n), deltas (B, n, 4) and anchors (n, 4), where n = h * w * A."""
 
     logits: list[Tensor]
     deltas: list[Tensor]
     anchors: list[Tensor]
 
-    def together(self) -> RPNOutput:
-        """The same predictions with all levels joined into one."""
+    def joined(self) -> RPNOutput:
+        """The same predictions with all levels concatenated into one."""
         return RPNOutput([torch.cat(self.logits, 1)], [torch.cat(self.deltas, 1)], [torch.cat(self.anchors)])
 
 
 class RPNHead(nn.Module):
-    """3x3 convolutions (one in the paper), then 1x1 for objectness and for offsets, shared by all levels.
+    """3x3 convolutions (one in the paper), then 1x1 convolutions to objectness and offsets. All levels share it.
 
     Args:
-        channels: of every level.
-        hidden: channels of the 3x3 convolutions; None: as many as the levels have.
+        channels: channels of every level.
+        hidden: channels of the 3x3 convolutions; None takes `channels`.
     """
 
     def __init__(self, channels: int, anchors_per_cell: int, convs: int = 1, hidden: int | None = None) -> None:
@@ -63,11 +61,11 @@ class RPNHead(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> logits (B, h*w*A) and deltas (B, h*w*A, 4), ordered (y, x, anchor), float32."""
+        """(B, C, h, w) -> logits (B, n) and deltas (B, n, 4), float32, n = h * w * A in the order (y, x, anchor)."""
         x = feature
         for conv in self.convs:
             x = F.relu_(conv(x))
-        # Both run as one convolution, so that the map is read once and its gradient is written once.
+        # One convolution for both reads the map once and writes its gradient once.
         layers = (self.objectness, self.deltas)
         weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
         both = F.conv2d(x, weight, bias).permute(0, 2, 3, 1).float()
@@ -76,11 +74,11 @@ class RPNHead(nn.Module):
 
 
 class RPN(nn.Module):
-    """Head, anchors, proposals and losses.
+    """The head, the anchors, the proposals and the losses.
 
     Args:
-        channels: of every level.
-        divisor: an image that is padded by itself gets sides that are multiples of it.
+        channels: channels of every level.
+        divisor: an image is padded to multiples of this, network-input pixels.
     """
 
     def __init__(
@@ -94,7 +92,11 @@ class RPN(nn.Module):
         self.head = RPNHead(channels, len(anchors.cells[0]), config.convs, config.channels)
 
     def forward(self, features: Sequence[Tensor], padded_hw: tuple[int, int]) -> RPNOutput:
-        """Every level passes through the head separately."""
+        """Runs the head on each feature map (B, C, h, w).
+
+        Args:
+            padded_hw: size of the padded batch, network-input pixels.
+        """
         raw = [self.head(feature) for feature in features]
         grids = [(feature.shape[2], feature.shape[3]) for feature in features]
         anchors = self.anchors(grids, padded_hw, features[0].device)
@@ -102,35 +104,32 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def propose(self, output: RPNOutput, sizes_hw: Tensor) -> Proposals:
-        """Takes the k highest-scoring anchors of each level, decodes and clips them, runs non-maximum suppression (NMS)
-        within the level, and merges the levels by score.
-
-        With `ProposalRules.merge_levels` all levels count as one.
+        """Takes the highest-scoring anchors of each level, decodes and clips them, runs non-maximum suppression (NMS)
+        within the level, and merges the levels by score. `ProposalRules.merge_levels` treats all levels as one.
 
         Args:
-            sizes_hw: (B, 2) true sizes of the images.
+            sizes_hw: (B, 2) sizes of the images without padding, network-input pixels.
         """
         config, rules, box_rules = self.config, self.conventions.proposals, self.conventions.boxes
         before = config.pre_nms_train if self.training else config.pre_nms_test
         after = config.post_nms_train if self.training else config.post_nms_test
         windows = box_ops.trim(box_ops.whole_images(sizes_hw).float(), box_rules.trim)
         if rules.merge_levels:
-            output = output.together()
+            output = output.joined()
         best = []
         for logits, deltas, anchors in zip(*output, strict=True):
             scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
             best.append((scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)), anchors[index]))
         counts = [scores.shape[1] for scores, _, _ in best]
-        # One list for each image and level, all padded to one length, so that one call of NMS serves all of them:
-        # (B, L, slots, ...).
+        # All images and levels get lists of one length, (B, L, slots, ...), so that one call of NMS serves them all.
         scores, deltas, anchors = (
-            torch.stack([_with_slots(part, max(counts)) for part in level], dim=1) for level in zip(*best, strict=True)
+            torch.stack([_pad_slots(part, max(counts)) for part in levels], dim=1) for levels in zip(*best, strict=True)
         )
         anchors = box_ops.trim(anchors, box_rules.trim)
         boxes = box_ops.decode(deltas, anchors, config.box_weights, box_rules.growth_bound)
         boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
         sides = boxes[..., 2:] - boxes[..., :2]
-        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # not empty slots, whose anchors are points
+        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # empty slots have no area
         keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
         scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf
@@ -140,14 +139,15 @@ class RPN(nn.Module):
         return Proposals(boxes * valid[..., None], valid)
 
     def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, Tensor]:
-        """Binary cross-entropy on the sampled anchors and the box loss on the positive ones, divided as
-        `LossRules` says.
+        """`loss_rpn_class`, binary cross-entropy on the sampled anchors, and `loss_rpn_box` on the positive ones.
+
+        `LossRules` says what both are divided by.
 
         Args:
-            sizes_hw: (B, 2) true sizes of the images.
+            sizes_hw: (B, 2) sizes of the images without padding, network-input pixels.
         """
         config, matching, loss_rules = self.config, self.conventions.matching, self.conventions.losses
-        (logits,), (deltas,), (anchors,) = output.together()
+        (logits,), (deltas,), (anchors,) = output.joined()
         with torch.no_grad():
             label, matched = match(
                 anchors[None],
@@ -162,15 +162,15 @@ class RPN(nn.Module):
             )
             sampled = sample(label, config.samples, config.positive_fraction)
             box = targets.boxes.gather(1, matched.gather(1, sampled.chosen)[..., None].expand(-1, -1, 4))
-            # The goal of an anchor without an object is itself: its loss is finite, and never counted.
+            # An anchor without an object is its own target, which keeps its loss finite; the loss is not counted.
             anchor = anchors[sampled.chosen]
-            goal = torch.where(sampled.positive[..., None], box, anchor)
+            target = torch.where(sampled.positive[..., None], box, anchor)
         sampled_logits = logits.gather(1, sampled.chosen)
         sampled_deltas = deltas.gather(1, sampled.chosen[..., None].expand(-1, -1, 4))
         class_loss = F.binary_cross_entropy_with_logits(
             sampled_logits, sampled.positive.to(sampled_logits.dtype), reduction="none"
         )
-        regression = box_loss(sampled_deltas, anchor, goal, config, self.conventions.boxes.growth_bound)
+        regression = box_loss(sampled_deltas, anchor, target, config, self.conventions.boxes.growth_bound)
         divisor = None if loss_rules.rpn_divisor == "sampled" else config.samples * len(label)
         return {
             "loss_rpn_class": mean_over(class_loss, sampled.valid, divisor),
@@ -178,25 +178,30 @@ class RPN(nn.Module):
         }
 
     def left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:
-        """(B, N) bool, the anchors (n, 4) of all levels that are left out of the losses; None: none is left out."""
-        rules, result = self.conventions.matching, None
+        """Which anchors the losses ignore, (B, N) bool; None if no rule ignores any.
+
+        Args:
+            anchors: one (n, 4) tensor per level.
+            sizes_hw: as in `losses`.
+        """
+        rules, ignored = self.conventions.matching, None
         if rules.allowed_border is not None:
             edges = torch.cat(list(anchors))
             before, after = rules.allowed_border
-            far = sizes_hw.flip(-1)[:, None] + after  # (B, 1, 2)
-            result = (edges[:, :2] < -before).any(-1) | (edges[:, 2:] >= far).any(-1)
+            limit = sizes_hw.flip(-1)[:, None] + after  # (B, 1, 2)
+            ignored = (edges[:, :2] < -before).any(-1) | (edges[:, 2:] >= limit).any(-1)
         if rules.ignore_padding_anchors:
             beyond = []
             for level, stride in zip(anchors, self.anchors.strides, strict=True):
-                # The number of the anchor's cell, from the centre of the anchor, whose edges may have been rounded.
+                # The cell follows from the anchor's centre; 1e-3 allows for edges that were rounded.
                 cell = ((level[:, :2] + level[:, 2:]) / (2 * stride) + 1e-3).floor()
                 cells = (sizes_hw.flip(-1) / self.divisor).ceil() * self.divisor / stride
                 beyond.append((cell >= cells.ceil()[:, None]).any(-1))
             padding = torch.cat(beyond, dim=1)
-            result = padding if result is None else result | padding
-        return result
+            ignored = padding if ignored is None else ignored | padding
+        return ignored
 
 
-def _with_slots(values: Tensor, slots: int) -> Tensor:
-    """(B, n, ...) -> (B, slots, ...), filled up with zeros at the end."""
+def _pad_slots(values: Tensor, slots: int) -> Tensor:
+    """(B, n, ...) -> (B, slots, ...), padded with zeros at the end."""
     return F.pad(values, (0, 0) * (values.dim() - 2) + (0, slots - values.shape[1]))

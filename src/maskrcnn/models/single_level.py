@@ -1,4 +1,4 @@
-"""No pyramid: RPN and RoIs read the coarsest map of the backbone (C4, C5 and DC5 of the paper's table 2)."""
+"""The neck without a pyramid: RPN and RoIs use the coarsest map of the backbone (C4, C5 and DC5; paper table 2)."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ class SingleLevel(nn.Module):
     """Keeps the coarsest of the backbone's maps."""
 
     def forward(self, features: Iterator[Tensor]) -> list[Tensor]:
-        """The backbone's maps, coarsest first -> [the coarsest]."""
+        """An iterator over the backbone's maps (B, C, h, w), coarsest first -> [the coarsest]."""
         return [next(features)]

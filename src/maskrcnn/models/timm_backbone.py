@@ -1,4 +1,4 @@
-"""Any backbone of the timm library that has feature maps at strides 4 to 32 (extra `timm`)."""
+"""Backbones of the timm library with feature maps at strides 4 to 32 (extra `timm`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TimmBackbone(nn.Module):
 
     Raises:
         MissingPackageError: timm is not installed.
-        ConfigError: timm has no such model, or it has no features at these strides.
+        ConfigError: timm has no such model, or the model has no features at these strides.
     """
 
     def __init__(self, config: TimmConfig) -> None:

@@ -1,7 +1,6 @@
-"""Boxes as tensors (..., 4) of continuous edges x1 y1 x2 y2, and the offsets of the paper's regression.
+"""Boxes as tensors (..., 4) of continuous edges x1 y1 x2 y2, and the offsets by which a network moves them.
 
-Everything is float32 in and out, whatever the precision of the network, and batched over leading
-dimensions. Legend: N boxes, G ground-truth boxes.
+Inputs and results are float32, whatever the precision of the network. Legend: B images, N boxes, G ground-truth boxes.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Bound of log(w / w_a) in predictions: from 16 to 1000 pixels (Detectron's BBOX_XFORM_CLIP).
+# Bound of log(w / w_a) in predictions: an anchor of 16 pixels grows to 1000 (Detectron's BBOX_XFORM_CLIP).
 MAX_LOG_SCALE = math.log(1000.0 / 16)
 
 
 def area(boxes: Tensor) -> Tensor:
-    """(..., 4) -> (...), square pixels; negative sides are not clamped."""
+    """Areas: (..., 4) -> (...), square pixels. Negative sides are not clamped."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
@@ -37,9 +36,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU minus the share of the enclosing box that neither box covers (Rezatofighi et al. 2019): (..., 4) -> (...).
+    """IoU minus the fraction of the enclosing box that neither box covers (Rezatofighi et al. 2019): (..., 4) -> (...).
 
-    It lies between -1, for distant boxes, and 1, for equal ones, and has a gradient even where boxes do not touch.
+    It is between -1 for distant boxes and 1 for equal ones, and has a gradient even where boxes do not touch.
     """
     shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     union = area(a) + area(b) - shared
@@ -54,19 +53,18 @@ def clip(boxes: Tensor, windows: Tensor) -> Tensor:
 
 
 def whole_images(sizes_hw: Tensor) -> Tensor:
-    """(B, 2) height and width of images -> their boxes (B, 4), which begin at the origin."""
+    """Heights and widths of images (B, 2) -> their boxes (B, 4), which begin at the origin."""
     wh = sizes_hw.flip(-1)
     return torch.cat([torch.zeros_like(wh), wh], dim=-1)
 
 
 def trim(boxes: Tensor, pixels: float) -> Tensor:
-    """(..., 4) boxes -> the same with x2 and y2 reduced by a number of pixels."""
+    """Subtracts a number of pixels from x2 and y2 of (..., 4) boxes."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] - pixels], dim=-1) if pixels else boxes
 
 
 def unit_box(like: Tensor) -> Tensor:
-    """(4,) 0 0 1 1 with the dtype and device of a tensor; it is computed there, because copying a constant would
-    wait."""
+    """The box 0 0 1 1, (4,), in the dtype and on the device of `like`, made without a copy that the host waits for."""
     return (torch.arange(4, device=like.device) >= 2).to(like.dtype)
 
 
@@ -75,6 +73,9 @@ def encode(boxes: Tensor, anchors: Tensor, weights: tuple[float, float, float, f
 
     Args:
         boxes, anchors: (..., 4) with positive sides.
+
+    Returns:
+        (..., 4).
     """
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     box_wh = boxes[..., 2:] - boxes[..., :2]

@@ -1,4 +1,4 @@
-"""Keypoints as positions in a map over the box: the targets of maps, and the points that maps predict.
+"""Keypoints as cells of a map over the box: the training targets, and the decoding of predicted maps.
 
 Legend: R RoIs, K keypoints, M side of a map.
 """
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 
 CUBIC_A = -0.75  # the coefficient of torch's and OpenCV's bicubic kernel
-CHUNK = 1 << 24  # values of upsampled maps that are held at a time
+CHUNK = 1 << 24  # values of upsampled maps in memory at a time
 
 
 def keypoint_targets(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The cell of an M x M map over the box in which each point lies (paper section 5; torchvision's and
-    Detectron2's `keypoints_to_heatmap`).
+    """The cell of an M x M map over the box that contains each keypoint (paper section 5).
+
+    The rule is that of `keypoints_to_heatmap` in torchvision and Detectron2.
 
     Args:
-        keypoints: (R, K, 3) x, y in network-input pixels and visibility, 0 for a point that is not labelled.
+        keypoints: (R, K, 3) x, y in network-input pixels and visibility, 0 for a keypoint that is not labelled.
         boxes: (R, 4) in network-input pixels.
         side: M.
 
     Returns:
-        (R, K) int64 number of the cell, row by row, 0 where there is none; and (R, K) bool, whether there is one, which
-        means that the point is labelled and inside the box, including its right and lower border.
+        (R, K) int64, numbers of the cells, counted row by row; and (R, K) bool, whether the keypoint is labelled and
+        inside the box or on its border. Other keypoints have the number 0.
     """
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     xy = keypoints[..., :2]
@@ -35,16 +36,18 @@ def keypoint_targets(keypoints: Tensor, boxes: Tensor, side: int) -> tuple[Tenso
 
 
 def decode_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The highest-scoring point of each map after bicubic upsampling to the pixels of its box (Detectron's,
-    Detectron2's and torchvision's rule).
+    """The highest-scoring point of each map after bicubic upsampling to the pixels of its box.
+
+    This is the rule of Detectron, Detectron2 and torchvision.
 
     Args:
         maps: (R, K, M, M) float32 logits.
         boxes: (R, 4) in network-input pixels; sides below 1 count as 1.
 
     Returns:
-        (R, K, 2) float32 x, y in network-input pixels; (R, K) the upsampled logit there; and (R, K) its probability in
-        a softmax over the M x M map before upsampling (Detectron2), which is comparable between boxes of all sizes.
+        Points (R, K, 2) x, y in network-input pixels; their upsampled logits (R, K); and their probabilities (R, K) in
+        the softmax over the M x M map before upsampling (Detectron2), which are comparable between boxes of all sizes.
+        All are float32.
     """
     count, kinds, side = maps.shape[:3]
     sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)
@@ -58,7 +61,7 @@ def decode_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tenso
         part = slice(start, start + step)
         rows, columns = _cubic(pixels[part, 1], side, height), _cubic(pixels[part, 0], side, width)
         here = maps[part]
-        # (r, H, M) @ (r, M, K * M) -> (r, H * K, M) @ (r, M, W): every map of a box in two products
+        # Two products upsample all maps of a box: (r, H, M) @ (r, M, K * M), then (r, H * K, M) @ (r, M, W).
         tall = rows @ here.permute(0, 2, 1, 3).flatten(2)
         full = tall.view(len(here), height * kinds, side) @ columns.transpose(1, 2)
         full = full.view(len(here), height, kinds, width).transpose(1, 2)
@@ -72,11 +75,13 @@ def decode_keypoints(maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tenso
 
 
 def _cubic(lengths: Tensor, side: int, longest: int) -> Tensor:
-    """The matrices (R, longest, side) that upsample an axis of `side` cells to each of (R,) lengths, as torch's
-    `interpolate(mode="bicubic")` does: cells beyond the border repeat it."""
+    """The matrices (R, longest, side) that upsample an axis of `side` cells to each of the (R,) lengths.
+
+    They do what torch's `interpolate(mode="bicubic")` does; cells beyond the border repeat it.
+    """
     at = (torch.arange(longest, device=lengths.device) + 0.5) * (side / lengths[:, None]) - 0.5
     first = at.floor()
-    offset = (at - first)[..., None] - torch.arange(-1, 3, device=at.device)  # from each of four taps
+    offset = (at - first)[..., None] - torch.arange(-1, 3, device=at.device)  # to the four cells of the kernel
     distance = offset.abs()
     near = ((CUBIC_A + 2) * distance - (CUBIC_A + 3)) * distance**2 + 1
     far = CUBIC_A * (((distance - 5) * distance + 8) * distance - 4)

@@ -1,6 +1,6 @@
-"""Mask targets of sampled RoIs, sampled directly from box-cropped bitmaps in original pixels.
+"""Mask targets of RoIs, sampled directly from cropped ground-truth bitmaps in original pixels.
 
-Legend: R RoIs, M target side, S samples a cell and axis.
+Legend: R RoIs, M side of a target, S samples per cell and axis, P points per RoI.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-_GROUP = 16  # RoIs at a time in adaptive sampling
+_GROUP = 16  # adaptive sampling processes this number of RoIs at a time
 
 
 class MaskCrops(NamedTuple):
@@ -19,10 +19,10 @@ class MaskCrops(NamedTuple):
 
     Attributes:
         pixels: (T,) uint8, all crops one after another, row by row.
-        offsets: (R,) int64, where each crop starts in `pixels`.
+        offsets: (R,) int64, the position in `pixels` at which each crop starts.
         sizes_hw: (R, 2) int64, height and width of each crop.
         origins_xy: (R, 2) int64, the original pixel of each crop's top left corner.
-        to_original: (R, 2, 3) float32, maps network-input (x, y, 1) to original pixels.
+        to_original: (R, 2, 3) float32, maps network-input pixels (x, y, 1) to original pixels.
         image_hw: (R, 2) int64, size of the original image.
     """
 
@@ -34,24 +34,24 @@ class MaskCrops(NamedTuple):
     image_hw: Tensor
 
     def select(self, index: Tensor) -> MaskCrops:
-        """The masks at some positions (R',) int64; the pixels are shared."""
+        """The masks at the positions (R',) int64, which share the pixels."""
         return MaskCrops(self.pixels, *(part[index] for part in self[1:]))
 
 
 def sample_bitmaps(masks: MaskCrops, points_xy: Tensor) -> Tensor:
-    """Bilinear samples of R cropped bitmaps at P points each; zero outside a crop.
+    """Bilinear samples of R cropped bitmaps at P points each. Pixels outside a crop are zero.
 
     Args:
-        points_xy: (R, P, 2) float32, continuous original pixels; points less than a pixel outside the image are moved
-            to its border.
+        points_xy: (R, P, 2) float32, continuous original pixels. A point up to a pixel outside the outermost pixel
+            centres is moved to them; further outside the sample is zero.
 
     Returns:
         (R, P) float32 in 0..1.
     """
-    at = points_xy - 0.5  # a pixel has its value at its centre
+    at = points_xy - 0.5  # a pixel's value is at its centre
     last = masks.image_hw.flip(-1)[:, None].to(at.dtype) - 1
     inside = ((at >= -1) & (at <= last + 1)).all(-1)
-    # A network that diverges gives coordinates that are not finite, which must not become positions.
+    # A diverging network gives coordinates that are not finite. They are not inside and must not become indices.
     at = torch.minimum(at.where(inside[..., None], 0.0).clamp(min=0), last)
     first = at.floor()
     x_fraction, y_fraction = (at - first).unbind(-1)
@@ -64,33 +64,34 @@ def sample_bitmaps(masks: MaskCrops, points_xy: Tensor) -> Tensor:
 
 
 def sample_resized(masks: MaskCrops, points_xy: Tensor, *, corner: bool = False) -> Tensor:
-    """Samples the bitmaps that nearest-neighbour resizing to the network input would give, bilinearly between the
-    pixels of the network input. Each of these has the value of the original pixel under its centre. Pixels outside the
-    image have the value at its border.
+    """Bilinear samples of the bitmaps, as if nearest-neighbour interpolation had resized them with the image.
+
+    A pixel of the network input has the value of the original pixel under its centre. Pixels outside the image repeat
+    its border.
 
     Args:
         points_xy: (R, P, 2) float32, continuous network-input pixels.
-        corner: each pixel has the value of the original pixel under its top left corner instead, as with OpenCV's
+        corner: a pixel has the value of the original pixel under its top left corner instead, as with OpenCV's
             INTER_NEAREST (MMDetection).
 
     Returns:
         (R, P) float32 in 0..1.
     """
-    at = (points_xy - 0.5).nan_to_num(0.0)  # a network that diverges gives points that are not numbers
+    at = (points_xy - 0.5).nan_to_num(0.0)  # a diverging network gives NaN
     first = at.floor()
     fraction = at - first
     linear, shift = masks.to_original[:, :, :2].transpose(1, 2), masks.to_original[:, None, :, 2]
     if corner:
-        # Half a pixel back from the centre, however the image was flipped; 1e-4 undoes rounding below an integer.
+        # The corner is half a pixel before the centre, even in a flipped image; 1e-4 undoes rounding below an integer.
         shift = shift - linear.abs().sum(1)[:, None] / 2 + 1e-4
     last = masks.image_hw.flip(-1)[:, None].to(at.dtype) - 1
     result = torch.zeros_like(fraction[..., 0])
     for dy in (0, 1):
         for dx in (0, 1):
             centre = torch.stack([first[..., 0] + (dx + 0.5), first[..., 1] + (dy + 0.5)], dim=-1)
-            # Products and sums, because autocast would round a matrix product to bfloat16.
-            there = (centre[..., None] * linear[:, None]).sum(2) + shift
-            pixel = torch.minimum(there.floor().clamp(min=0), last).to(torch.int64)
+            # No matrix product, because autocast would round it to bfloat16.
+            original = (centre[..., None] * linear[:, None]).sum(2) + shift
+            pixel = torch.minimum(original.floor().clamp(min=0), last).to(torch.int64)
             x, y = (pixel - masks.origins_xy[:, None]).unbind(-1)
             weight = (fraction if dx else 1 - fraction)[..., 0] * (fraction if dy else 1 - fraction)[..., 1]
             result += _look_up(masks, x, y) * weight
@@ -98,7 +99,7 @@ def sample_resized(masks: MaskCrops, points_xy: Tensor, *, corner: bool = False)
 
 
 def _look_up(masks: MaskCrops, x: Tensor, y: Tensor) -> Tensor:
-    """(R, P) float32 values of R crops at (R, P) int64 columns and rows of the crop; 0 outside of it."""
+    """Values (R, P) float32 of R crops at their columns x and rows y, (R, P) int64; 0 outside the crop."""
     height, width = masks.sizes_hw[:, None, 0], masks.sizes_hw[:, None, 1]
     hit = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     index = torch.where(hit, masks.offsets[:, None] + y * width + x, 0)
@@ -116,18 +117,18 @@ def mask_targets(
     pixels: Literal["original", "network", "network_corner"] = "original",
     crop_and_resize: bool = False,
 ) -> Tensor:
-    """The M x M target of each RoI: the instance's bitmap averaged over S x S samples a cell (paper section 3.1).
+    """The M x M target of each RoI: the object's bitmap averaged over S x S samples per cell (paper section 3.1).
 
     Args:
         boxes: (R, 4) float32, network-input pixels.
-        masks: of the objects that the RoIs are to find.
+        masks: the ground-truth masks of the R matched objects.
         size: M.
         sampling_ratio: S; 0 takes ceil(RoI side / M) for each RoI and axis, as torchvision and Detectron2 do.
         aligned: False samples half a pixel further, and RoIs are at least one pixel wide (RoIAlign's older rule).
-        threshold: targets are 1 from this average on, otherwise 0; None keeps the averages.
+        threshold: targets are 1 if the average is at least this, otherwise 0; None keeps the averages.
         pixels: `original` samples the bitmap itself; `network` and `network_corner` sample it as `sample_resized` does.
-        crop_and_resize: one sample a cell, the outer ones on the border of the RoI, whose edges then name pixels and
-            not the space between them (TensorFlow's crop_and_resize); S and `aligned` have no effect.
+        crop_and_resize: whether there is one sample per cell, the outermost ones on the border of the RoI, whose edges
+            then are pixel indices (TensorFlow's crop_and_resize). `sampling_ratio` and `aligned` have no effect then.
 
     Returns:
         (R, M, M) float32.
@@ -135,7 +136,7 @@ def mask_targets(
     if len(boxes) == 0:
         return boxes.new_zeros((0, size, size))
     if crop_and_resize:
-        # The M samples, M - 1 steps apart, are the centres of M cells that reach half a step further out.
+        # The M samples span M - 1 steps. They are the centres of M cells, which reach half a step further out.
         grow = (boxes[:, 2:] - boxes[:, :2]) / (2 * max(size - 1, 1))
         boxes, sampling_ratio, aligned = torch.cat([boxes[:, :2] - grow, boxes[:, 2:] + grow], 1) + 0.5, 1, True
     start, length = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
@@ -148,20 +149,14 @@ def mask_targets(
         largest = [[sampling_ratio] * 2]
     else:
         counts = cell.ceil().clamp(min=1)
-        # RoIs of similar size form a group, because all of a group take as many samples as its largest.
+        # A group has RoIs of similar size, because all of them take as many samples as the largest needs.
         groups = counts.amax(1).argsort().split(_GROUP)
-        # The host waits for the device once, and not once a group.
+        # The host waits for the device once and not for every group.
         largest = torch.stack([counts[group].amax(0) for group in groups]).to(torch.int64).tolist()
     targets = boxes.new_empty((len(boxes), size, size))
-    for group, most in zip(groups, largest, strict=True):
+    for group, slots in zip(groups, largest, strict=True):
         targets[group] = _averages(
-            start[group],
-            cell[group],
-            counts[group],
-            most,
-            masks.select(group),
-            size=size,
-            pixels=pixels,
+            start[group], cell[group], counts[group], slots, masks.select(group), size=size, pixels=pixels
         )
     return targets if threshold is None else (targets >= threshold).to(targets.dtype)
 
@@ -170,28 +165,30 @@ def _averages(
     start: Tensor,
     cell: Tensor,
     counts: Tensor,
-    most: Sequence[int],
+    slots: Sequence[int],
     masks: MaskCrops,
     *,
     size: int,
     pixels: Literal["original", "network", "network_corner"],
 ) -> Tensor:
-    """(R, M, M) averages over the samples of each cell, `counts` (R, 2) of them in x and y, at most `most`.
+    """Averages (R, M, M) over the samples of each cell.
 
     Args:
-        start, cell: (R, 2) float32, top left corner of the RoI and sides of a cell.
+        start, cell: (R, 2) float32 x, y: top left corner of the RoI and sides of a cell, network-input pixels.
+        counts: (R, 2) float32, samples per cell in x and y.
+        slots: the largest counts in x and y.
     """
-    x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], most[0], size)
-    y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], most[1], size)
+    x, x_weights = _axis(start[:, 0], cell[:, 0], counts[:, 0], slots[0], size)
+    y, y_weights = _axis(start[:, 1], cell[:, 1], counts[:, 1], slots[1], size)
     samples = _at_points(x[:, None, :], y[:, :, None], masks, pixels)
-    # Products and sums, because autocast would round a matrix product of einsum to bfloat16.
-    targets = (samples.view(-1, size, most[1], size, most[0]) * x_weights[:, None, None, None, :]).sum(4)
+    # No einsum, because autocast would round its matrix product to bfloat16.
+    targets = (samples.view(-1, size, slots[1], size, slots[0]) * x_weights[:, None, None, None, :]).sum(4)
     return (targets * y_weights[:, None, :, None]).sum(2)
 
 
-def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> tuple[Tensor, Tensor]:
-    """(R, M * S) positions of the samples on one axis, and (R, S) weights of the samples of a cell; S = most."""
-    step = torch.arange(most, device=start.device, dtype=start.dtype)
+def _axis(start: Tensor, cell: Tensor, counts: Tensor, slots: int, size: int) -> tuple[Tensor, Tensor]:
+    """Positions (R, M * S) of the samples on one axis, and weights (R, S) of the samples of a cell; S = slots."""
+    step = torch.arange(slots, device=start.device, dtype=start.dtype)
     cells = torch.arange(size, device=start.device, dtype=start.dtype)
     within = (step + 0.5) / counts[:, None]  # fraction of a cell
     at = start[:, None, None] + (cells[:, None] + within[:, None, :]) * cell[:, None, None]
@@ -201,7 +198,7 @@ def _axis(start: Tensor, cell: Tensor, counts: Tensor, most: int, size: int) -> 
 def _at_points(
     x: Tensor, y: Tensor, masks: MaskCrops, pixels: Literal["original", "network", "network_corner"]
 ) -> Tensor:
-    """Samples (R, H * W) at the grid of (R, 1, W) columns and (R, H, 1) rows, network-input pixels."""
+    """Samples (R, H * W) at the grid of columns x (R, 1, W) and rows y (R, H, 1), network-input pixels."""
     if pixels != "original":
         points = torch.stack(torch.broadcast_tensors(x, y), dim=-1)
         return sample_resized(masks, points.flatten(1, 2), corner=pixels == "network_corner")

@@ -1,6 +1,6 @@
-"""Which object a candidate box is matched with, and which candidates enter the loss. Batched, with static shapes.
+"""Matches candidate boxes with objects and samples candidates for the loss, for a whole batch with static shapes.
 
-Legend: B images, G ground-truth slots, N candidates an image, S sampled an image.
+Legend: B images, G ground-truth slots, N candidates per image, S sampled candidates per image.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from torch import Tensor
 from maskrcnn.ops.boxes import area, intersection, pairwise_iou
 from maskrcnn.ops.device import static_shapes
 
-# A candidate is no negative if more than this share of it lies in a crowd region (Detectron's CROWD_FILTER_THRESH).
+# A negative is ignored if more than this fraction of it is in a crowd region (Detectron's CROWD_FILTER_THRESH).
 CROWD_COVER = 0.7
 
 
 class Sampled(NamedTuple):
-    """The candidates sampled for the loss: their numbers `chosen` (B, S) int64, `positive` and `valid` (B, S) bool."""
+    """The candidates sampled for the loss.
+
+    Attributes:
+        chosen: (B, S) int64, numbers of the candidates.
+        positive: (B, S) bool.
+        valid: (B, S) bool, False for slots for which there was no candidate.
+    """
 
     chosen: Tensor
     positive: Tensor
@@ -37,21 +43,24 @@ def match(
     low_quality_target: Literal["highest_iou", "own"] = "highest_iou",
     left_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Matches candidates with ground truth by their overlap (Ren et al. 2015, section 3.1.2).
+    """Matches candidates with ground-truth boxes by their IoU (Ren et al. 2015, section 3.1.2).
 
     Args:
         candidates: (B, N, 4) or (1, N, 4) boxes.
-        boxes: (B, G, 4) ground truth; valid: (B, G) bool objects; crowd: (B, G) bool regions to ignore.
-        positive_iou: a candidate is positive from this overlap on.
-        negative_iou: it is negative below this overlap. Between the two it is ignored.
-        low_quality_iou: a candidate that overlaps an object as much as any other does, and by at least this, is
-            positive too; None: it is not.
-        low_quality_target: the object that such a candidate is matched with, the one that it overlaps most or (`own`)
-            the one that made it positive, and the last one if there are several (MMDetection's `MaxIoUAssigner`).
-        left_out: (B, N) bool, candidates that are ignored whatever they overlap.
+        boxes: (B, G, 4) ground truth.
+        valid: (B, G) bool, slots that hold an object.
+        crowd: (B, G) bool, slots that hold a crowd region, in which negatives are ignored.
+        positive_iou: a candidate is positive if its highest IoU is at least this.
+        negative_iou: a candidate is negative if its highest IoU is below this; between the two it is ignored.
+        low_quality_iou: the candidates with the highest IoU for an object are positive too, if that IoU is at least
+            this. None: they are not.
+        low_quality_target: the object that such a candidate is matched with: the one with the highest IoU, or the one
+            that made it positive (`own`; the last one if there are several, as in MMDetection's `MaxIoUAssigner`).
+        left_out: (B, N) bool, candidates that are always ignored.
 
     Returns:
-        (B, N) int64 of 1 positive, 0 negative, -1 ignored; and (B, N) int64, the object that it is matched with.
+        (B, N) int64, 1 for positive, 0 for negative and -1 for ignored candidates; and (B, N) int64, the slot of the
+        object that each candidate is matched with.
     """
     iou = pairwise_iou(boxes, candidates)  # (B, G, N)
     iou.masked_fill_(~valid[..., None], -1.0)
@@ -61,7 +70,7 @@ def match(
     positive = overlap >= positive_iou
     if low_quality_iou is not None:
         best = iou.amax(dim=2, keepdim=True)
-        # Without this lower bound, an object that no candidate overlaps would make all of them positive.
+        # Without best > 0, an object that no candidate overlaps would make all candidates positive.
         is_best = (iou == best) & (best > 0) & (best >= low_quality_iou)
         positive |= is_best.any(dim=1)
         if low_quality_target == "own":
@@ -79,10 +88,10 @@ def match(
 
 
 def sample(label: Tensor, count: int, positive_fraction: float) -> Sampled:
-    """Samples `count` candidates an image without replacement, at most `positive_fraction` of them positive.
+    """Samples `count` candidates per image without replacement, at most `positive_fraction` of them positive.
 
-    Every candidate gets a uniform random key, and those with the largest keys are a uniform sample: one top-k serves
-    the whole batch. Negatives take the place of missing positives, and slots that are left over are not valid.
+    Every candidate gets a uniform random key, so that a top-k of the keys is a uniform sample. Negatives replace
+    missing positives. Slots that remain empty are not valid.
 
     Args:
         label: (B, N) int64 of 1, 0 and -1, as `match` returns it.

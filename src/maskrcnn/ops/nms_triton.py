@@ -1,4 +1,4 @@
-"""Non-maximum suppression on a CUDA device, all lists in one kernel. Legend: L lists, N boxes a list."""
+"""Non-maximum suppression of all lists in one Triton kernel. Legend: L lists, N boxes per list."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 64  # boxes that are compared with as many others at a time
+_BLOCK = 64  # the kernel compares blocks of this number of boxes
 
 
 def nms_of_lists(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None) -> Tensor:
-    """`ops.nms.nms` for CUDA tensors. The host reads nothing back."""
+    """`ops.nms.nms` for CUDA tensors. The host does not wait for the device."""
     lists, count = valid.shape
     keep = torch.zeros((lists, count), dtype=torch.uint8, device=valid.device)
     if keep.numel():
@@ -30,45 +30,44 @@ def nms_of_lists(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Ten
 
 @triton.jit
 def _suppress(boxes, valid, labels, keep, threshold, count, labelled: tl.constexpr, block: tl.constexpr):
-    """One program a list. It settles one block of boxes after another, each against the survivors of the blocks before,
-    so that only the program itself reads what it has written.
+    """Each program processes one list, block by block, and compares each block with the survivors of earlier blocks.
 
-    Inside a block, a box survives if no higher-scoring survivor overlaps it. The program applies this rule to all boxes
-    of the block again and again, starting with all of them as survivors, until nothing changes. Each round settles at
-    least one more box for good, in the order of the scores, so that the loop ends at the survivors.
+    Inside a block, a box survives if no higher-scoring survivor overlaps it. The program starts with all boxes of the
+    block as survivors and applies this rule to all of them until nothing changes. Each round makes the result of at
+    least one more box final, in the order of the scores, so that the loop ends with the survivors.
     """
     start = tl.program_id(0).to(tl.int64) * count
     number = tl.arange(0, block)
     for column in range(0, count, block):
         j = column + number
-        there = j < count
-        left = tl.load(valid + start + j, mask=there, other=0) != 0
-        if tl.sum(left.to(tl.int32), axis=0) > 0:  # a list may have more slots than boxes
+        real = j < count
+        candidate = tl.load(valid + start + j, mask=real, other=0) != 0
+        if tl.sum(candidate.to(tl.int32), axis=0) > 0:  # blocks of empty slots are skipped
             for row in range(0, column, block):
                 i = row + number
                 survived = tl.load(keep + start + i) != 0
-                over = _overlap(boxes, labels, start, i, j, i < count, there, threshold, labelled)
-                left = left & (tl.sum((over & survived[:, None]).to(tl.int32), axis=0) == 0)
-            over = _overlap(boxes, labels, start, j, j, there, there, threshold, labelled)
+                over = _overlap(boxes, labels, start, i, j, i < count, real, threshold, labelled)
+                candidate = candidate & (tl.sum((over & survived[:, None]).to(tl.int32), axis=0) == 0)
+            over = _overlap(boxes, labels, start, j, j, real, real, threshold, labelled)
             over = over & (number[:, None] < number[None, :])
-            alive = left
+            alive = candidate
             changed = 1
             while changed > 0:
-                again = left & (tl.sum((over & alive[:, None]).to(tl.int32), axis=0) == 0)
+                again = candidate & (tl.sum((over & alive[:, None]).to(tl.int32), axis=0) == 0)
                 changed = tl.sum((again != alive).to(tl.int32), axis=0)
                 alive = again
-            tl.store(keep + start + j, alive.to(tl.uint8), mask=there)
-            tl.debug_barrier()  # all threads of the program have written the block before any reads it
+            tl.store(keep + start + j, alive.to(tl.uint8), mask=real)
+            tl.debug_barrier()  # no thread reads the block before all have written it
 
 
 @triton.jit
-def _overlap(boxes, labels, start, i, j, i_there, j_there, threshold, labelled: tl.constexpr):
-    """(block, block): whether box i overlaps box j by more than the threshold, by torchvision's arithmetic."""
+def _overlap(boxes, labels, start, i, j, i_real, j_real, threshold, labelled: tl.constexpr):
+    """(block, block) bool: whether the IoU of boxes i and j exceeds the threshold, in torchvision's arithmetic."""
     a, b = boxes + (start + i) * 4, boxes + (start + j) * 4
-    left_i, top_i = tl.load(a, mask=i_there, other=0.0), tl.load(a + 1, mask=i_there, other=0.0)
-    right_i, bottom_i = tl.load(a + 2, mask=i_there, other=0.0), tl.load(a + 3, mask=i_there, other=0.0)
-    left_j, top_j = tl.load(b, mask=j_there, other=0.0), tl.load(b + 1, mask=j_there, other=0.0)
-    right_j, bottom_j = tl.load(b + 2, mask=j_there, other=0.0), tl.load(b + 3, mask=j_there, other=0.0)
+    left_i, top_i = tl.load(a, mask=i_real, other=0.0), tl.load(a + 1, mask=i_real, other=0.0)
+    right_i, bottom_i = tl.load(a + 2, mask=i_real, other=0.0), tl.load(a + 3, mask=i_real, other=0.0)
+    left_j, top_j = tl.load(b, mask=j_real, other=0.0), tl.load(b + 1, mask=j_real, other=0.0)
+    right_j, bottom_j = tl.load(b + 2, mask=j_real, other=0.0), tl.load(b + 3, mask=j_real, other=0.0)
     width = tl.minimum(right_i[:, None], right_j[None, :]) - tl.maximum(left_i[:, None], left_j[None, :])
     height = tl.minimum(bottom_i[:, None], bottom_j[None, :]) - tl.maximum(top_i[:, None], top_j[None, :])
     shared = tl.maximum(width, 0.0) * tl.maximum(height, 0.0)
@@ -77,7 +76,7 @@ def _overlap(boxes, labels, start, i, j, i_there, j_there, threshold, labelled: 
     union = area_i[:, None] + area_j[None, :] - shared
     over = shared / tl.maximum(union, 1e-30) > threshold  # slots beyond the list are empty boxes
     if labelled:
-        label_i = tl.load(labels + start + i, mask=i_there, other=-1)
-        label_j = tl.load(labels + start + j, mask=j_there, other=-1)
+        label_i = tl.load(labels + start + i, mask=i_real, other=-1)
+        label_j = tl.load(labels + start + j, mask=j_real, other=-1)
         over = over & (label_i[:, None] == label_j[None, :])
     return over

@@ -1,4 +1,4 @@
-"""Features at free points instead of on a grid over a box. Legend: B images, R RoIs, P points a RoI, C channels."""
+"""Bilinear samples of maps at arbitrary points. Legend: B images, R RoIs, P points per RoI, C channels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def sample_map(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of one map a RoI, zero beyond it.
+    """Bilinear samples of one map per RoI, which is zero beyond its border.
 
     Args:
         maps: (R, C, h, w).
-        points: (R, P, 2) x, y, where the map spans 0..1.
+        points: (R, P, 2) x, y as fractions of the map, which spans 0..1.
 
     Returns:
         (R, C, P).
@@ -21,13 +21,13 @@ def sample_map(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_feature(feature: Tensor, points: Tensor, image_index: Tensor, stride: int) -> Tensor:
-    """Bilinear samples of the map of each RoI's image, zero beyond it: the lookup of `ops.roi_align` at free points.
+    """Bilinear samples of the feature map of each RoI's image, which is zero beyond its border.
 
     Args:
         feature: (B, C, h, w), channels-last for speed.
         points: (R, P, 2) float32 x, y in network-input pixels.
-        image_index: (R,) int64.
-        stride: network-input pixels a cell.
+        image_index: (R,) int64, the image of the batch that each RoI belongs to.
+        stride: network-input pixels per cell.
 
     Returns:
         (R, C, P) in the dtype of `feature`.
@@ -36,22 +36,20 @@ def sample_feature(feature: Tensor, points: Tensor, image_index: Tensor, stride:
     table = feature.permute(0, 2, 3, 1).reshape(-1, channels)
     if len(points) == 0:
         return table[:0].reshape(0, channels, points.shape[1])
-    at = points / stride - 0.5  # a cell has its value at its centre
+    at = points / stride - 0.5  # a cell's value is at its centre
     first = at.floor()
     fraction = at - first
     positions, weights = [], []
     for dy in (0, 1):
         for dx in (0, 1):
             x, y = first[..., 0] + dx, first[..., 1] + dy
-            share = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (
+            weight = (fraction[..., 0] if dx else 1 - fraction[..., 0]) * (
                 fraction[..., 1] if dy else 1 - fraction[..., 1]
             )
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             x, y = x.where(inside, 0.0).to(torch.int64), y.where(inside, 0.0).to(torch.int64)
             positions.append((image_index[:, None] * height + y) * width + x)
-            weights.append(share.where(inside, 0.0))
-    index, weight = torch.stack(positions, -1), torch.stack(weights, -1)
-    sampled = F.embedding_bag(
-        index.view(-1, 4), table, mode="sum", per_sample_weights=weight.view(-1, 4).to(table.dtype)
-    )
+            weights.append(weight.where(inside, 0.0))
+    index, per_cell = torch.stack(positions, -1).view(-1, 4), torch.stack(weights, -1).view(-1, 4)
+    sampled = F.embedding_bag(index, table, mode="sum", per_sample_weights=per_cell.to(table.dtype))
     return sampled.view(*points.shape[:2], channels).transpose(1, 2)

@@ -1,8 +1,8 @@
-"""Polygons to pixels, exactly as COCO's own tools draw them.
+"""Polygons to run lengths, exactly as the COCO API draws them.
 
-COCO's rule rounds corners to a fifth of a pixel and walks along the edges in floating point. Moving a polygon, even by
-whole pixels, can so change its pixels. Therefore polygons are drawn at their place in the image, as run lengths, which
-costs time and memory in proportion to the outline, and the crop is cut from the runs.
+COCO's rule rounds corners to a fifth of a pixel and follows the edges in floating point. Even a shift by whole pixels
+can change the pixels of a polygon. Therefore polygons are drawn at their place in the image, as run lengths. The cost
+grows with the outline and not with the image.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ import hotcoco.mask
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.ops.rle import rle_to_crop
 
 
 def polygons_to_rle(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> bytes:
     """The union of polygon parts as a COCO compressed string.
 
     Args:
-        parts: each (n, 2) x y in pixels, n of 3 or more, open or closed; they are clipped to the image.
-        image_hw: size of the image.
+        parts: each (n, 2) x y in image pixels, n of 3 or more, open or closed; they are clipped to the image.
+        image_hw: height and width of the image.
 
     Raises:
-        DataError: no parts, or a part that is not (n, 2) with 3 or more finite points.
+        DataError: there is no part, or a part does not have 3 or more finite points x y.
     """
     height, width = image_hw
     flat = []
@@ -43,24 +42,8 @@ def polygons_to_rle(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> b
     return counts
 
 
-def polygons_to_crop(parts: Sequence[np.ndarray], image_hw: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
-    """The union of polygon parts as a bitmap cropped to its tight box.
-
-    Args:
-        parts, image_hw: as in `polygons_to_rle`.
-
-    Returns:
-        bitmap: (h, w) uint8 of 0 and 1, C-contiguous; (0, 0) when no pixel is covered.
-        origin_xy: the image pixel of its top left corner.
-
-    Raises:
-        DataError: as in `polygons_to_rle`.
-    """
-    return rle_to_crop(polygons_to_rle(parts, image_hw), image_hw)
-
-
 def polygon_area(points: np.ndarray) -> float:
-    """The area in square pixels that an (n, 2) polygon encloses (shoelace formula); orientation does not matter."""
+    """The area of an (n, 2) polygon in square pixels by the shoelace formula, for both orientations."""
     x, y = np.asarray(points, dtype=np.float64).T
-    x, y = x - x[0], y - y[0]  # near the origin products lose less precision, and the edge back to it adds nothing
+    x, y = x - x[0], y - y[0]  # rounds less, and makes the term of the closing edge zero
     return float(abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2)

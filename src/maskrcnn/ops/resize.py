@@ -1,4 +1,4 @@
-"""Sizes of resized images, and the resampling kernels that the field uses."""
+"""Sizes of resized images, and the resampling kernels of the frameworks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def network_scale(
     fixed_size: tuple[int, int] | None = None,
     rounding: Rounding = "round",
 ) -> float:
-    """The factor that an image is resized by for the network.
+    """The scale factor that resizes an image for the network.
 
     Args:
         height, width: pixels of the original image.
         short_side, long_side: the short side becomes `short_side`, or less if the long side would exceed `long_side`
             (paper section 3.1).
-        min_scale: lower bound of the factor that brings the short side to `short_side`.
-        scale: one factor for all images instead, still capped by `long_side`.
-        fixed_size: (height, width) to fit inside instead.
-        rounding: with `half_even`, `long_side` caps only long sides that round to more than it.
+        min_scale: lower bound of the factor for `short_side`.
+        scale: one factor for all images instead of `short_side`, still capped by `long_side`.
+        fixed_size: (height, width) into which the image must fit, instead of all other limits.
+        rounding: `half_even` applies `long_side` only if the long side rounds to more than it.
     """
     if fixed_size is not None:
         return min(fixed_size[0] / height, fixed_size[1] / width)
@@ -47,15 +47,14 @@ def network_scale(
 
 
 def network_size(height: int, width: int, *, rounding: Rounding = "round", **limits: Any) -> tuple[int, int]:
-    """Height and width of an image once resized for the network, before padding; at least 1 pixel each.
+    """Height and width of the resized image before padding, at least 1 network-input pixel each.
 
     Args:
         height, width: pixels of the original image.
         limits: arguments of `network_scale`.
-        rounding: `round` half up, as Detectron2 does; `floor`, as torchvision does, whose product of a
-            side and the scale can fall just below the whole number and lose a pixel; `half_even` as Python and
-            Matterport do; `short_side` rounds the short side and takes the long one as its multiple, rounded down
-            (maskrcnn-benchmark).
+        rounding: `round` rounds halves up (Detectron2). `floor` rounds down, so that a product just below an integer
+            loses a pixel (torchvision). `half_even` rounds halves to even (Matterport). `short_side` rounds the short
+            side and multiplies it by the aspect ratio to get the long side, rounded down (maskrcnn-benchmark).
     """
     factor = network_scale(height, width, rounding=rounding, **limits)
     if rounding == "short_side":
@@ -74,22 +73,19 @@ def resize_image(
     kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"],
     factor: float | None = None,
 ) -> Tensor:
-    """Resizes a (3, H, W) uint8 image to (3, *size_hw).
-
-    `antialias` gives uint8 and widens the triangle filter when the image shrinks, as PIL does; `pil` is PIL's own
-    filter to the last grey level (Detectron2); `bilinear` gives float32 in 0..255 from the four nearest pixels, as
-    torchvision's detection models do; `opencv` the same four in uint8, with OpenCV's own rounding (MMDetection);
-    `truncated` does that with black beyond the border and cuts the fraction off, as scikit-image's order 1 does in
-    Matterport's model.
+    """Resizes a (3, H, W) uint8 image to (3, *size_hw), float32 in 0..255 with `bilinear` and otherwise uint8.
 
     Args:
-        factor: with `bilinear`, by which pixels move; None: the ratios of the sizes. OpenCV's `resize` with `fx` and
-            `fy` (Detectron).
+        kernel: `antialias` is a triangle filter that widens when the image shrinks. `pil` is the same filter computed
+            by PIL, which rounds differently (Detectron2). The others interpolate between the four nearest pixels:
+            `bilinear` without rounding (torchvision), `opencv` with OpenCV's rounding (MMDetection), and `truncated`
+            with black beyond the border and the fraction cut off, as scikit-image's order 1 (Matterport).
+        factor: scale factor of the pixel positions with `bilinear`, as `fx` and `fy` of OpenCV's `resize` (Detectron);
+            None takes the ratios of the sizes.
     """
     if kernel == "bilinear" and factor is not None:
-        return torch.ops.aten.upsample_bilinear2d(image[None].to(torch.float32), list(size_hw), False, factor, factor)[
-            0
-        ]
+        floats = image[None].to(torch.float32)
+        return torch.ops.aten.upsample_bilinear2d(floats, list(size_hw), False, factor, factor)[0]
     if kernel == "bilinear":
         return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
     if tuple(image.shape[1:]) == tuple(size_hw):
@@ -111,9 +107,10 @@ def _by_pil(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def _truncated(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Scikit-image's `resize(order=1, mode="constant", preserve_range=True)` without antialiasing, then as uint8.
+    """`skimage.transform.resize(order=1, mode="constant", preserve_range=True)` without antialiasing, cast to uint8.
 
-    Products and sums in the order of scipy's `zoom`: the fraction of a whole number is cut off or not by its last bit.
+    The order of operations is that of scipy's `zoom`, because the last bit decides whether a value falls below an
+    integer when its fraction is cut off.
     """
     values = F.pad(image.to(torch.float64), (1, 1, 1, 1))
     (y, y_weights), (x, x_weights) = (
@@ -128,8 +125,8 @@ def _truncated(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def _neighbours(have: int, want: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The first of the two pixels that each of `want` output pixels reads, counted from one before the image, and the
-    weights of both."""
+    """The first of the two pixels around each of `want` output pixels, (want,) int64, and the weights of both, (want,)
+    float64 each. Pixel 0 is the one before the image."""
     at = (torch.arange(want, dtype=torch.float64) + 0.5) * (have / want) - 0.5
     first = at.floor()
     fraction = at - first
@@ -137,12 +134,14 @@ def _neighbours(have: int, want: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 
 
 def _opencv(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """(3, H, W) uint8 -> (3, *size_hw) as `cv2.resize` with INTER_LINEAR: weights in steps of 1/2048, sums of a row in
-    32 bits, of which four are dropped before the columns (OpenCV 4, `imgproc/src/resize.cpp`)."""
+    """`cv2.resize` with INTER_LINEAR (OpenCV 4, `imgproc/src/resize.cpp`): (3, H, W) uint8 -> (3, *size_hw) uint8.
+
+    Weights are multiples of 1/2048. The sums along a row lose four bits before the columns are summed.
+    """
     left, right, left_weight, right_weight = _opencv_axis(image.shape[2], size_hw[1])
     top, bottom, top_weight, bottom_weight = _opencv_axis(image.shape[1], size_hw[0])
-    # Beyond the outermost centres both columns are the same one, with all the weight; for rows it stays divided, and
-    # is rounded twice.
+    # Beyond the outermost centres both neighbours are the same pixel. As in OpenCV the two rows are then still rounded
+    # separately.
     values = image.to(torch.int32)
     rows = values[:, :, left] * left_weight + values[:, :, right] * right_weight >> 4
     upper, lower = (rows[:, at] * weight[:, None] >> 16 for at, weight in ((top, top_weight), (bottom, bottom_weight)))
@@ -150,10 +149,10 @@ def _opencv(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def _opencv_axis(before: int, after: int) -> list[Tensor]:
-    """For each of `after` pixels the two of `before` around it, int64, and their weights times 2048, int32."""
+    """For each of `after` pixels, its two neighbours among `before` pixels (int64) and their weights * 2048 (int32)."""
     at = ((np.arange(after) + 0.5) * (1 / (after / before)) - 0.5).astype(np.float32)
     first = np.floor(at)
-    behind = at - first
-    weights = (np.rint(share * np.float32(2048)).astype(np.int32) for share in (1 - behind, behind))
+    fraction = at - first
+    weights = (np.rint(weight * np.float32(2048)).astype(np.int32) for weight in (1 - fraction, fraction))
     ends = ((first + step).clip(0, before - 1).astype(np.int64) for step in (0, 1))
     return [torch.from_numpy(part) for part in (*ends, *weights)]

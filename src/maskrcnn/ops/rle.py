@@ -1,8 +1,7 @@
-"""COCO run lengths, column by column through the whole image with background first, and their compressed string.
+"""COCO run lengths and their compressed string. Runs go down the columns of the image and begin with background.
 
-Everything here works on the runs, so that time and memory grow with the number of runs and the size of the object,
-never with the size of the image. A span is one foreground run, as the half-open range of flat pixel numbers
-x * height + y.
+The functions work on runs, so that time and memory grow with the number of runs and the size of the object, not with
+the size of the image. A span is one foreground run, given as the half-open range of flat pixel numbers x * height + y.
 
 Legend: K spans, R runs, N masks.
 """
@@ -16,12 +15,12 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 
-# The compressed string stores five bits a character, added to "0"; bit 32 means that more characters follow (the format
-# of the COCO API). Eight characters hold 39 bits, far more than any image needs, and their sums cannot overflow int64.
+# A character of the COCO API's compressed string is "0" plus five bits of a number, plus 32 if more characters follow.
+# Eight characters hold 39 bits, far more than any image needs, and their sums cannot overflow int64.
 _FIRST = 48
 _MORE = 32
 _MOST_CHARACTERS = 8
-_CHARACTERS_AT_ONCE = 1 << 18  # decoded at a time; each takes some fifty bytes of memory
+_CHARACTERS_AT_ONCE = 1 << 18  # decoding a character takes about fifty bytes of memory
 _ONE_MORE_CHARACTER_FROM = np.array([1 << (5 * n - 1) for n in range(1, 13)], dtype=np.int64)
 
 
@@ -35,7 +34,7 @@ def encode_many(runs: np.ndarray, sizes: np.ndarray) -> list[bytes]:
 
     Args:
         runs: (R,) integers, the runs of all masks one after another.
-        sizes: (N,) integers, how many runs each mask has.
+        sizes: (N,) integers, number of runs of each mask.
     """
     values = np.asarray(runs, dtype=np.int64)
     first = np.cumsum(sizes) - sizes
@@ -60,7 +59,7 @@ def decode_runs(counts: bytes) -> np.ndarray:
     """The (R,) int64 run lengths of a COCO compressed string.
 
     Raises:
-        DataError: a character outside the alphabet, an unfinished or overlong number, or a negative run.
+        DataError: the string has a character outside the alphabet, an unfinished or overlong number, or a negative run.
     """
     runs, _, sound = decode_many([counts])
     if not sound[0]:
@@ -69,7 +68,7 @@ def decode_runs(counts: bytes) -> np.ndarray:
 
 
 def _fault(counts: bytes, runs: np.ndarray) -> str:
-    """Says what is wrong with a malformed string."""
+    """Describes what is wrong with a malformed string."""
     codes = np.frombuffer(counts, dtype=np.uint8) - np.uint8(_FIRST)
     if int(codes.max()) >= 2 * _MORE:
         at = int(np.argmax(codes >= 2 * _MORE))
@@ -125,7 +124,7 @@ def decode_many(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.nd
 def _add_up(runs: np.ndarray, sizes: np.ndarray) -> None:
     """Turns differences into runs, in place. From the fourth run on a string stores the difference to the last run of
     the same colour."""
-    rows = (sizes + 1) // 2  # of two runs each, so that each colour is one column
+    rows = (sizes + 1) // 2  # rows of two runs, so that each colour is one column
     first_row = np.cumsum(rows) - rows
     index = np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     row, column = np.repeat(first_row, sizes) + index // 2, index % 2
@@ -137,7 +136,7 @@ def _add_up(runs: np.ndarray, sizes: np.ndarray) -> None:
 
 
 def count_pixels(strings: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """All pixels and foreground pixels of N compressed strings, (N,) int64 each; -1 for malformed strings."""
+    """The numbers of all pixels and of foreground pixels of N compressed strings, (N,) int64 each; -1 if malformed."""
     pixels, foreground = np.full((2, len(strings)), -1, dtype=np.int64)
     lengths = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
     cuts = np.flatnonzero(np.diff(lengths // _CHARACTERS_AT_ONCE)) + 1
@@ -155,24 +154,24 @@ def spans_from_runs(runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and ends, (K,) int64 each, of the foreground runs with at least one pixel."""
     edges = np.cumsum(runs)
     starts, ends = edges[0 : len(edges) - 1 : 2], edges[1::2]
-    full = ends > starts
-    return starts[full], ends[full]
+    filled = ends > starts
+    return starts[filled], ends[filled]
 
 
 def runs_from_spans(
     starts: np.ndarray, ends: np.ndarray, owners: np.ndarray, number: int, pixels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of several masks of one image from their spans; spans that touch become one run.
+    """The runs of several masks of one image from their spans. Spans that touch become one run.
 
     Args:
-        starts, ends: (K,) flat pixel numbers, sorted within each mask, not overlapping, none empty.
+        starts, ends: (K,) flat pixel numbers, sorted within each mask, neither overlapping nor empty.
         owners: (K,) int64, the mask of each span, ascending.
-        number: N, masks without spans included.
-        pixels: of the image.
+        number: N, including masks without spans.
+        pixels: number of pixels of the image.
 
     Returns:
-        runs: (R,) int64, one mask after another; no run is empty save the first of a mask.
-        sizes: (N,) int64, runs of each mask.
+        runs: (R,) int64, one mask after another; only the first run of a mask may be empty.
+        sizes: (N,) int64, number of runs of each mask.
     """
     if len(starts):
         apart = (starts[1:] != ends[:-1]) | (owners[1:] != owners[:-1])
@@ -181,7 +180,7 @@ def runs_from_spans(
         ends = ends[np.concatenate([apart, [True]])]
     spans = np.bincount(owners, minlength=number)
     stops = np.cumsum(spans)
-    covered = np.zeros(number, dtype=np.int64)  # where each mask's last span ends
+    covered = np.zeros(number, dtype=np.int64)  # the end of each mask's last span
     some = spans > 0
     covered[some] = ends[stops[some] - 1]
     tails = (covered < pixels) | ~some
@@ -197,12 +196,12 @@ def runs_from_spans(
 
 
 def area(runs: np.ndarray) -> int:
-    """Foreground pixels."""
+    """Number of foreground pixels."""
     return int(runs[1::2].sum())
 
 
 def to_box(runs: np.ndarray, height: int) -> tuple[int, int, int, int]:
-    """The tight box x1 y1 x2 y2 in pixel edges of an image of this height; zeros when nothing is foreground."""
+    """The tight box x1 y1 x2 y2 in pixel edges of an image of this height; zeros if there is no foreground."""
     starts, ends = spans_from_runs(runs)
     if len(starts) == 0:
         return 0, 0, 0, 0
@@ -217,12 +216,12 @@ def crop_to_rle(bitmap: np.ndarray, origin_xy: tuple[int, int], image_hw: tuple[
     """The compressed string of an image that is background outside a crop.
 
     Args:
-        bitmap: (h, w) bool or integer, not 0 is foreground.
+        bitmap: (h, w) bool or integer; foreground is not 0.
         origin_xy: the image pixel of the crop's top left corner.
-        image_hw: size of the image.
+        image_hw: height and width of the image.
 
     Raises:
-        ValueError: the crop does not lie in the image.
+        ValueError: the crop extends beyond the image.
     """
     (x0, y0), (height, width) = origin_xy, image_hw
     h, w = bitmap.shape
@@ -230,7 +229,7 @@ def crop_to_rle(bitmap: np.ndarray, origin_xy: tuple[int, int], image_hw: tuple[
         raise ValueError(
             f"expected a crop inside an image of {width} x {height}, found {w} x {h} pixels at ({x0}, {y0})"
         )
-    padded = np.zeros((w, h + 2), dtype=np.int8)  # so that the runs of a column start and end inside it
+    padded = np.zeros((w, h + 2), dtype=np.int8)  # so that runs start and end within a column
     padded[:, 1:-1] = (bitmap != 0).T
     column, row = np.nonzero(padded[:, 1:] != padded[:, :-1])
     edges = (x0 + column) * height + y0 + row
@@ -243,12 +242,12 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
     """The tight crop of a compressed string and the image pixel (x, y) of its top left corner.
 
     Args:
-        counts: a string that fits `image_hw` (`maskrcnn.structures.masks.RLE.from_coco` checks strings of others).
-        image_hw: size of the image.
+        counts: a string that fits `image_hw` (`maskrcnn.structures.masks.RLE.from_coco` checks foreign strings).
+        image_hw: height and width of the image.
 
     Returns:
-        bitmap: (h, w) uint8 of 0 and 1, C-contiguous; (0, 0) when nothing is foreground.
-        origin_xy: (0, 0) when nothing is foreground.
+        bitmap: (h, w) uint8 of 0 and 1, C-contiguous; (0, 0) if there is no foreground.
+        origin_xy: (0, 0) if there is no foreground.
 
     Raises:
         DataError: the string is malformed.
@@ -257,7 +256,7 @@ def rle_to_crop(counts: bytes, image_hw: tuple[int, int]) -> tuple[np.ndarray, t
 
 
 def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The same as `rle_to_crop`, from the (R,) run lengths of an image of that height."""
+    """`rle_to_crop` for (R,) run lengths of an image of this height."""
     x1, y1, x2, y2 = to_box(runs, height)
     column, top, bottom = column_spans(runs, height)
     top, bottom = top - y1, bottom - y1
@@ -269,11 +268,13 @@ def runs_to_crop(runs: np.ndarray, height: int) -> tuple[np.ndarray, tuple[int, 
 
 
 def column_spans(runs: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The foreground cut at the ends of columns: the column, the first row and the row after the last one of each span,
-    (K,) int64 each, in the order of columns and rows.
+    """The foreground spans, cut at the ends of columns and sorted by column and row.
 
     Args:
-        runs: (R,) run lengths of an image of that height.
+        runs: (R,) run lengths of an image of this height.
+
+    Returns:
+        The column, the first row and the row after the last one of each span, (K,) int64 each.
     """
     starts, ends = spans_from_runs(runs)
     first = starts // height
@@ -288,10 +289,10 @@ def column_spans(runs: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray,
 def runs_from_column_spans(
     column: np.ndarray, top: np.ndarray, bottom: np.ndarray, image_hw: tuple[int, int]
 ) -> np.ndarray:
-    """The inverse of `column_spans`: (R,) run lengths of an image of that size.
+    """The inverse of `column_spans`: (R,) run lengths of an image of this size.
 
     Args:
-        column, top, bottom: (K,) int64 in any order, not overlapping. What lies outside the image is cut off.
+        column, top, bottom: (K,) int64 in any order, not overlapping. Parts outside the image are cut off.
     """
     height, width = image_hw
     top, bottom = np.maximum(top, 0), np.minimum(bottom, height)

@@ -1,11 +1,11 @@
 """RoIAlign over all levels of a pyramid in one call, as a weighted embedding-bag lookup.
 
-With the features of all levels as one table of pixels, (sum of B*h*w, C), every output bin is a weighted sum of table
-rows. A bilinear weight is the product of one weight per axis, so each axis is computed once per RoI. Forward and
-backward are then one `embedding_bag` each, on any device and in bfloat16. On a GPU a Triton kernel computes averages,
-`ops.roi_align_triton`. The slow twin is in `ops.reference.rois`; `ops.roi_pool` holds RoIPool and RoIWarp.
+The cells of all feature maps form one table (N, C), and every output bin is a weighted sum of its rows. A bilinear
+weight is the product of one weight per axis, so that each axis is computed once per RoI. Forward and backward are one
+`embedding_bag` each, on any device and in bfloat16. On a GPU the Triton kernel of `ops.roi_align_triton` computes
+averages. The slow twin is in `ops.reference.rois`. RoIPool and RoIWarp are in `ops.roi_pool`.
 
-Legend: B images, C channels, R RoIs, O output side, S samples an axis and bin, N cells of all maps.
+Legend: B images, C channels, R RoIs, O output side, S samples per bin and axis, N cells of all maps.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from maskrcnn.ops.weighted_rows import weighted_rows
 
 Reduce = Literal["average", "max"]
 
-# Values of samples that `max` holds at a time: 256 MB of float32.
+# Number of sample values that `max` keeps in memory at a time: 256 MB of float32.
 _CHUNK_VALUES = 1 << 26
-_FAR = 1e6  # cells; there float32 still resolves half cells, and sums and products stay finite
+_FAR = 1e6  # cells; up to here float32 resolves half cells, and sums and products are finite
 
 
 def level_of(
@@ -40,15 +40,18 @@ def level_of(
     level_epsilon: float = 1e-6,
     size_epsilon: float = 0.0,
 ) -> Tensor:
-    """Pyramid level of each box, k = floor(k0 + log2(sqrt(wh) / 224)) (FPN, equation 1), counted from 0.
+    """Pyramid level of each box, k = floor(k0 + log2(sqrt(wh) / 224)) (FPN, equation 1).
 
     Args:
         boxes: (R, 4), network-input pixels.
-        levels: number of levels; the result is clamped to 0..levels-1.
-        lowest: the number of the first level, P2.
+        levels, lowest: number of levels, and the number k of the first one, P2.
+        canonical_level, canonical_size: k0 and 224 in the equation.
         rounding: `floor` of equation 1, or `round` to the nearest level (Matterport).
-        level_epsilon, size_epsilon: small terms that keep exact powers of two on their level despite rounding down,
-            added to k (torchvision's LevelMapper) or to sqrt(wh) / 224 (Detectron2's and MMDetection's).
+        level_epsilon: added to k so that rounding errors do not lower exact powers of two (torchvision's LevelMapper).
+        size_epsilon: added to sqrt(wh) / 224 for the same purpose (Detectron2, MMDetection).
+
+    Returns:
+        (R,) int64 in 0..levels-1, k - lowest.
     """
     wh = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     size = torch.sqrt(wh[:, 0] * wh[:, 1])
@@ -58,23 +61,23 @@ def level_of(
 
 
 def in_cells(boxes: Tensor, level: Tensor, strides: Sequence[float]) -> Tensor:
-    """Edges of boxes in cells of their level, (R, 4) float32 x1 y1 x2 y2, finite; arguments as in `roi_align`."""
+    """Edges of boxes in cells of their level, (R, 4) float32, finite. The arguments are those of `roi_align`."""
     with torch.no_grad():
-        # Each number is written on the device: copying a tensor there would make the call wait.
+        # Each stride is written on the device, because copying a tensor to it would make the host wait.
         stride = torch.stack([boxes.new_full((), float(s)) for s in strides])[level]
         edges = boxes / stride[:, None]
-        # A network that diverges gives boxes that are not finite. They must not become positions, and read nothing.
+        # A diverging network predicts boxes that are not finite. They are moved far outside the map, where RoIs are 0.
         return edges.masked_fill(~edges.isfinite().all(1, keepdim=True), -_FAR).clamp(-_FAR, _FAR)
 
 
 @dataclass(frozen=True)
 class RoIMaps:
-    """The feature maps that R RoIs are read from, with the cells of all levels as one table.
+    """The cells of all feature maps as one table, and the map of each RoI in it.
 
     Attributes:
         table: (N, C), level by level, image by image, row by row.
-        start: (R,) int64, the row of `table` with cell (0, 0) of the RoI's map.
-        height, width: (R,) int64, cells of this map.
+        start: (R,) int64, the row of `table` that holds cell (0, 0) of the RoI's map.
+        height, width: (R,) int64, size of this map in cells.
     """
 
     table: Tensor
@@ -84,7 +87,7 @@ class RoIMaps:
 
 
 def roi_maps(features: Sequence[Tensor], image_index: Tensor, level: Tensor) -> RoIMaps:
-    """The table of the features, and the part of it that is the map of each RoI; arguments as in `roi_align`."""
+    """The table of the features, and the map of each RoI in it. The arguments are those of `roi_align`."""
     channels = features[0].shape[1]
     tables = [feature.permute(0, 2, 3, 1).reshape(-1, channels) for feature in features]
     table = torch.cat(tables) if len(tables) > 1 else tables[0]  # a single channels-last map is already a table
@@ -111,19 +114,18 @@ def roi_align(
     """RoIAlign: the average or maximum of regularly spaced bilinear samples in each bin (paper section 3).
 
     Args:
-        features: one (B, C, h, w) map a level, channels-last for speed.
+        features: one (B, C, h, w) map per level, channels-last for speed.
         boxes: (R, 4) float32, network-input pixels; not differentiated. A box that is not finite gives zeros.
-        image_index: (R,) int64, which image of the batch a box belongs to.
+        image_index: (R,) int64, the image of the batch that each box belongs to.
         level: (R,) int64, index into `features`.
-        strides: network-input pixels a cell of each level.
+        strides: network-input pixels per cell of each level.
         output_size: O.
-        sampling_ratio: samples a bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
-            one, as torchvision and Detectron2 do. Bins then differ in size, and without the kernel the call waits for
-            the device.
-        aligned: continuous coordinates, with cell centres at i + 0.5; False is the older rule without the
-            half pixel, in which a RoI is at least one cell wide.
-        reduce: how the samples of a bin are reduced. The first of equal maxima gets the gradient, and "max" waits for
-            the device.
+        sampling_ratio: samples per bin and axis; 0 takes ceil(RoI side in cells / O) for each RoI and axis, at least
+            one, as torchvision and Detectron2 do. Without the kernel the host then waits for the device.
+        aligned: whether cell centres are at i + 0.5. False is the older rule: they are at i, and a RoI is at least one
+            cell wide.
+        reduce: how the samples of a bin are reduced. With "max" the first of equal maxima gets the gradient, and the
+            host waits for the device.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -155,8 +157,8 @@ def pool_samples(
     """Divides rectangles into O x O bins, samples each bin bilinearly and reduces its samples.
 
     Args:
-        low, length: (R, 2) float32, top left corners and sides of the rectangles, x and y in cells, where whole
-            numbers are cell centres.
+        low, length: (R, 2) float32, top left corners and sides of the rectangles, x and y in cells; integers are cell
+            centres.
         output_size, sampling_ratio, reduce: as in `roi_align`.
 
     Returns:
@@ -175,7 +177,7 @@ def pool_samples(
         x = _samples(low[:, 0], length[:, 0], maps.width, output_size, sampling_ratio, reduce)
         y = _samples(low[:, 1], length[:, 1], maps.height, output_size, sampling_ratio, reduce)
         if reduce == "average" and not sampling_ratio:
-            x, y = _merged(x), _merged(y)
+            x, y = _merge_cells(x), _merge_cells(y)
         rows = replace(y, cells=table_rows(maps, y.cells))
     if reduce == "max":
         pooled = torch.cat([_maxima(maps.table, *part) for part in _chunks(rows, x, maps.table.shape[1])])
@@ -187,7 +189,7 @@ def pool_samples(
 
 
 def table_rows(maps: RoIMaps, y: Tensor) -> Tensor:
-    """(R, ...) int64 rows of each RoI's map -> the rows of the table with their first cells."""
+    """(R, ...) int64 rows of each RoI's map -> the numbers of the table rows that hold their first cells."""
     shape = (-1,) + (1,) * (y.dim() - 1)
     return maps.start.view(shape) + y * maps.width.view(shape)
 
@@ -195,21 +197,21 @@ def table_rows(maps: RoIMaps, y: Tensor) -> Tensor:
 def to_maps(pooled: Tensor, count: int, output_size: int) -> Tensor:
     """(R*O*O, C), bin after bin -> (R, C, O, O), channels-last in memory.
 
-    Without RoIs `pooled` is an empty slice of the table, so that every parameter still gets a gradient, of zero.
+    Without RoIs `pooled` is an empty slice of the table, so that every parameter gets a gradient of zero.
     """
     return pooled.view(count, output_size, output_size, pooled.shape[1]).permute(0, 3, 1, 2)
 
 
 def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs of a row and a column in each of the R*O*O bins, bin after bin.
+    """All P pairs of a row and a column in each of the R*O*O bins, bin after bin.
 
     Args:
-        row_count, column_count: (R, O) int64, number of slots that each bin uses on an axis; may be 0.
-        row_slots, column_slots: number of slots of a bin.
+        row_count, column_count: (R, O) int64, slots that each bin uses on an axis; may be 0.
+        row_slots, column_slots: slots of a bin.
 
     Returns:
-        (P,) int64 positions of the rows in a flattened table (R, O, row_slots), (P,) int64 the same for the columns,
-        and (R*O*O,) int64 where the pairs of each bin begin, as `embedding_bag` takes its offsets.
+        (P,) int64 positions of the rows in a flattened (R, O, row_slots); (P,) int64 positions of the columns in a
+        flattened (R, O, column_slots); and (R*O*O,) int64, the number of the first pair of each bin.
     """
     bins = row_count.shape[1]
     size = (row_count[:, :, None] * column_count[:, None, :]).flatten()
@@ -224,12 +226,12 @@ def bags(row_count: Tensor, column_count: Tensor, row_slots: int, column_slots: 
 
 @dataclass(frozen=True)
 class Axis:
-    """The cells that the bins of each RoI read on one axis: up to S samples of K cells each.
+    """The cells on one axis under the bins of each RoI: up to S samples of K cells each.
 
     Attributes:
         cells: (R, O, S, K) int64, inside the map.
-        weights: (R, O, S, K) float32, weight of each cell in its sample; zero outside the map and in unused samples.
-        number: (R, O) int64, how many of the S samples are used, at least one.
+        weights: (R, O, S, K) float32, weight of each cell in its sample; zero in unused samples and outside the map.
+        number: (R, O) int64, number of samples in use, at least one.
     """
 
     cells: Tensor
@@ -238,12 +240,13 @@ class Axis:
 
 
 def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, reduce: Reduce) -> Axis:
-    """The samples on one axis with the two cells around each.
+    """The samples on one axis, with the two cells around each.
 
-    For "average" the weights of a bin sum to 1 where it lies inside the map, for "max" those of a sample.
+    Inside the map the weights of each bin sum to 1 for "average", and those of each sample for "max".
 
     Args:
-        low, length: (R,) start and length of the RoI in cells; cells: (R,) int64 cells of the axis.
+        low, length: (R,) start and length of the RoI in cells.
+        cells: (R,) int64, cells of the axis.
     """
     low, size = low[:, None], (length / bins)[:, None]
     step = torch.arange(bins, device=low.device, dtype=low.dtype)
@@ -252,15 +255,15 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
         first, number = torch.zeros_like(size), count.expand(-1, bins)
     else:
         count = size.ceil().clamp(min=1)
-        first, number = _near_the_map(low + step * size, size / count, cells[:, None], count)
+        first, number = _samples_near_map(low + step * size, size / count, cells[:, None], count)
         slots = int(number.max())
     slot = torch.arange(slots, device=low.device, dtype=low.dtype)
     used = slot < number[..., None]
     sample = first[..., None] + torch.minimum(slot, number[..., None] - 1)
-    # The order of torchvision's arithmetic, which gives the same bits (csrc/ops/cpu/roi_align_common.h).
+    # This order of operations gives the same bits as torchvision (csrc/ops/cpu/roi_align_common.h).
     at = (low + step * size)[..., None] + (sample + 0.5) * size[..., None] / count[..., None]  # (R, O, S)
     last = (cells - 1).to(at.dtype)[:, None, None]
-    # A sample more than one cell outside the map is zero. A nearer one is moved to the border, as in torchvision.
+    # As in torchvision, a sample more than one cell outside the map is zero, and a nearer one is moved to the border.
     inside = (at >= -1.0) & (at <= last + 1.0) & used
     at = torch.minimum(at.clamp(min=0.0), last)
     before = at.floor()
@@ -272,24 +275,24 @@ def _samples(low: Tensor, length: Tensor, cells: Tensor, bins: int, ratio: int, 
     return Axis(torch.stack([before, after], dim=-1).to(torch.int64), weights, number.to(torch.int64))
 
 
-def _near_the_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """The first sample of each bin that is computed, and how many are: those on the map, and one or two outside it on
-    either side, which are zero.
+def _samples_near_map(low: Tensor, spacing: Tensor, cells: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """The first sample of each bin to compute, and the number of them, both (R, O).
 
-    Without this limit a RoI of a million cells, which a network that diverges may give, would have as many samples.
+    They are the samples on the map and one or two on either side of it, which are zero. Without this limit a RoI of a
+    million cells, which a diverging network may predict, would have a million samples.
 
     Args:
         low: (R, O) start of the bins.
-        spacing, cells, count: (R, 1) distance of samples, cells of the axis, samples a bin.
+        spacing, cells, count: (R, 1) distance of samples, cells of the axis, samples per bin.
     """
-    spacing = spacing.clamp(min=0.5)  # where a bin has several samples their spacing is larger
+    spacing = spacing.clamp(min=0.5)  # only bins with a single sample have a smaller spacing
     first = (((-1 - low) / spacing - 0.5).floor() - 1).clamp(min=0).minimum(count - 1)
     stop = (((cells - low) / spacing - 0.5).floor() + 3).minimum(count).maximum(first + 1)
     return first, stop - first
 
 
-def _merged(axis: Axis) -> Axis:
-    """The same weighted sums with each cell once. Samples are at most a cell apart, so that neighbours share cells."""
+def _merge_cells(axis: Axis) -> Axis:
+    """Adds up the weights of each cell, because neighbouring samples, at most a cell apart, share cells."""
     first, last = axis.cells[:, :, 0, 0], axis.cells[:, :, -1, -1]
     number = last - first + 1
     slots = int(number.max())
@@ -300,11 +303,11 @@ def _merged(axis: Axis) -> Axis:
 
 
 def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """(R*O*O, C) averages of bins that all use their T = S * K rows and columns: a bag of T * T pairs each."""
+    """(R*O*O, C) averages of bins that all use T = S * K rows and columns: each is a bag of T * T pairs."""
     taps = rows.cells.shape[2] * rows.cells.shape[3]
 
     def of_pairs(along_y: Tensor, along_x: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, O, 1, T * T) and (R, 1, O, T * T): torch combines long rows of numbers faster than T by T blocks."""
+        """(R, O, 1, T * T) and (R, 1, O, T * T), because torch broadcasts long rows faster than T x T blocks."""
         y, x = along_y.flatten(2).repeat_interleave(taps, dim=2), along_x.flatten(2).repeat(1, 1, taps)
         return y[:, :, None], x[:, None]
 
@@ -315,7 +318,7 @@ def averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
 
 
 def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
-    """(P, K*K) table rows and weights of all used samples, bin after bin, and the offsets of the bins."""
+    """Table rows and weights (P, K*K) of all P used samples, bin after bin, and the offsets (R*O*O,) of the bins."""
     y, x, offsets = bags(rows.number, columns.number, rows.cells.shape[2], columns.cells.shape[2])
     taps = rows.cells.shape[3]
     index = rows.cells.view(-1, taps)[y][:, :, None] + columns.cells.view(-1, taps)[x][:, None, :]
@@ -324,27 +327,24 @@ def _pairs(rows: Axis, columns: Axis) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _adaptive_averages(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """(R*O*O, C) averages of bins with different numbers of cells: a bag each."""
+    """(R*O*O, C) averages of bins with different numbers of cells: each bin is one bag."""
     index, weights, offsets = _pairs(rows, columns)
     return weighted_rows(table, index.flatten(), weights.flatten(), offsets)
 
 
 def _maxima(table: Tensor, rows: Axis, columns: Axis) -> Tensor:
-    """(bins, C) maxima: each sample is a bag of four cells, and each bin then a bag of samples."""
+    """(R*O*O, C) maxima: each sample is a bag of four cells, and each bin is a bag of samples."""
     index, weights, offsets = _pairs(rows, columns)
     samples = F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
     return F.embedding_bag(torch.arange(len(samples), device=table.device), samples, offsets, mode="max")
 
 
-def _chunks(rows: Axis, columns: Axis, channels: int) -> Iterator[tuple[Axis, Axis]]:
-    """Consecutive RoIs whose samples fit in memory. The gradient keeps positions, but no values of samples."""
+def _chunks(rows: Axis, columns: Axis, channels: int) -> Iterator[tuple[Axis, ...]]:
+    """Parts of consecutive RoIs with at most `_CHUNK_VALUES` sample values. Autograd does not keep these values."""
     values = rows.number.sum(1) * columns.number.sum(1) * channels
     chunk = (values.cumsum(0) - values) // _CHUNK_VALUES
     start = 0
     for count in torch.unique_consecutive(chunk, return_counts=True)[1].tolist():
         part = slice(start, start + count)
-        yield (
-            Axis(rows.cells[part], rows.weights[part], rows.number[part]),
-            Axis(columns.cells[part], columns.weights[part], columns.number[part]),
-        )
+        yield tuple(Axis(axis.cells[part], axis.weights[part], axis.number[part]) for axis in (rows, columns))
         start += count

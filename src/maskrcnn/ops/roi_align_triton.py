@@ -1,15 +1,14 @@
 """RoIAlign's averages over all levels of a pyramid as one Triton kernel, forward and backward.
 
-The samples of a bin form a grid, and the rules at the border hold for each axis by itself, so a bin is
+The samples of a bin form a grid, and the rules at the border apply to each axis separately. So a bin (p, q) is
 `sum over y and x of Wy[p, y] Wx[q, x] F[y, x]`. The weight of a cell on an axis is the average of the hat functions of
-the bin's samples. One program takes a row of bins of a RoI and a block of channels, and walks over the cells under it:
-forward it adds cells to bins, backward bins to cells. So each cell is read, or added to, once for a row of bins and not
-once for every corner of every sample. The program reads from memory how far it has to walk, so that the host need not
-wait for sizes.
+the bin's samples. One program processes a row of bins of a RoI and a block of channels. It walks over the cells under
+these bins: forward it adds cells to bins, backward it adds bins to cells. It therefore accesses each cell once per row
+of bins, and not once per corner of every sample. It reads the number of cells from memory, so that the host need not
+wait for the device.
 
-`ops.roi_align` chooses between this kernel and its lookup; `ops.reference.rois` holds the slow twin. Triton comes only
-with torch for GPUs on Linux, so this file is imported inside functions. With TRITON_INTERPRET=1 the kernel runs on a
-CPU.
+`ops.roi_align` chooses between this kernel and its lookup. The slow twin is in `ops.reference.rois`. Only torch for
+GPUs on Linux installs Triton, so this file is imported inside functions. TRITON_INTERPRET=1 runs the kernel on a CPU.
 
 Legend: B images, C channels, R RoIs, O output side, N cells of all maps; p, q row and column of a bin.
 """
@@ -25,14 +24,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-LEVELS = 5  # of a pyramid, for which the kernel has arguments
-# Values of a tile of bins and channels: 64 registers in each of the 32 threads of a program.
+LEVELS = 5  # the kernel has arguments for this number of pyramid levels
+# Values in a tile of bins and channels: 64 registers in each of the 32 threads of a program.
 _TILE = 2048
 
 
 def serves(features: Sequence[Tensor]) -> bool:
-    """Whether the kernel can pool from these feature maps: not in float64, because it sums in float32, and not where
-    torch is set to deterministic algorithms, because its gradients differ in their last bits from run to run."""
+    """Whether the kernel can pool from these feature maps. It cannot in float64, because it sums in float32, nor with
+    torch's deterministic algorithms, because its gradients differ in their last bits from run to run."""
     return (
         features[0].dtype != torch.float64
         and len(features) <= LEVELS
@@ -52,16 +51,16 @@ def pool_averages(
 ) -> Tensor:
     """Divides rectangles into O x O bins and averages bilinear samples of each; only the features have a gradient.
 
-    Sums are float32, whatever the dtype. Gradients are added in no fixed order, so their last bits change from run to
-    run. A cell that is not finite reaches all bins of its row in a RoI.
+    Sums are float32, whatever the dtype. The order in which gradients are added varies, and with it their last bits. A
+    cell that is not finite affects all bins of its row in a RoI.
 
     Args:
-        features: one (B, C, h, w) map a level, at most five, of one dtype; those not channels-last are copied.
+        features: one (B, C, h, w) map per level, at most five, of one dtype; those not channels-last are copied.
         low, length: (R, 2) float32, finite, top left corners and sides of the rectangles, x and y in cells of the
-            RoI's own level, where whole numbers are cell centres.
-        image_index, level: (R,) int64, into the batch and into `features`.
+            RoI's own level; integers are cell centres.
+        image_index, level: (R,) int64, indices into the batch and into `features`.
         output_size: O.
-        sampling_ratio: samples a bin and axis; 0 takes ceil(side in cells / O) for each RoI and axis, at least one.
+        sampling_ratio: samples per bin and axis; 0 takes ceil(side in cells / O) for each RoI and axis, at least one.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -85,7 +84,7 @@ def _pool(
     output_size: int,
     sampling_ratio: int,
 ) -> Tensor:
-    """`pool_averages` with channels last: maps (B, h, w, C) -> (R, O, O, C). It is one operator for `torch.compile`."""
+    """`pool_averages` with channels last as one operator for `torch.compile`: maps (B, h, w, C) -> (R, O, O, C)."""
     pooled = maps[0].new_empty((len(low), output_size, output_size, maps[0].shape[3]))
     _launch(pooled, [m.contiguous() for m in maps], low, length, image_index, level, sampling_ratio, backward=False)
     return pooled
@@ -121,9 +120,9 @@ def _gradient(
     widths: Sequence[int],
     sampling_ratio: int,
 ) -> Tensor:
-    """(R, O, O, C) -> (N, C) float32, the gradient of the cells level by level, image by image, row by row.
+    """The gradient of the bins (R, O, O, C) -> that of all cells (N, C) float32, level by level, image by image.
 
-    It is one tensor for all levels, because an operator may not return views of one.
+    It is one tensor for all levels, because an operator may not return several views of a tensor.
     """
     channels = gradient.shape[3]
     table = gradient.new_zeros((_cells(images, heights, widths), channels), dtype=torch.float32)
@@ -155,7 +154,7 @@ def _cells(images: int, heights: Sequence[int], widths: Sequence[int]) -> int:
     return sum(images * h * w for h, w in zip(heights, widths, strict=True))
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     maps, low, length, image_index, level, _, ctx.sampling_ratio = inputs
     ctx.save_for_backward(low, length, image_index, level)
     ctx.shapes, ctx.dtype = [m.shape for m in maps], maps[0].dtype
@@ -169,7 +168,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[list[Tensor] | None, ...]:
     return of_maps, None, None, None, None, None, None
 
 
-_pool.register_autograd(_backward, setup_context=_keep)
+_pool.register_autograd(_backward, setup_context=_save_for_backward)
 
 
 def _launch(
@@ -183,7 +182,7 @@ def _launch(
     *,
     backward: bool,
 ) -> None:
-    """Writes bins (R, O, O, C) from maps (B, h, w, C); `backward` adds bins to maps instead. All contiguous."""
+    """Computes bins (R, O, O, C) from maps (B, h, w, C), or with `backward` adds bins to maps. All are contiguous."""
     rois, side, _, channels = bins.shape
     if not rois:
         return
@@ -204,16 +203,16 @@ def _launch(
             side=side,
             ratio=sampling_ratio,
             backward=backward,
-            row_block=4,  # cells under a row of bins of two samples, where a bin has up to four cells a side
+            row_block=4,  # two samples per bin and axis reach at most four cells
             column_block=column_block,
             channel_block=channel_block,
             num_warps=1,  # one warp holds the whole tile, so that sums over bins need no other warp
-            # Positions must have torch's rounding: a sample exactly one cell outside counts, a bit further not.
+            # Positions must round as in torch, because a sample counts up to exactly one cell outside the map.
             enable_fp_fusion=False,
         )
 
 
-# The sizes of maps differ between batches. Otherwise Triton would compile again, depending on which of them 16 divides.
+# The sizes of maps vary between batches. By default Triton would compile again, depending on which of them 16 divides.
 @triton.jit(do_not_specialize=[f"{axis}{k}" for axis in "hw" for k in range(LEVELS)])
 def _walk(
     bins,
@@ -244,17 +243,17 @@ def _walk(
     column_block: tl.constexpr,
     channel_block: tl.constexpr,
 ):
-    """Walks over the cells under one row of bins, a few rows of cells by one column at a time.
+    """Walks over the cells under one row of bins, `row_block` rows of cells by one column at a time.
 
-    One program for a whole RoI would add to each cell once; this one adds twice to the rows of cells that two rows of
-    bins share. In return there are enough programs to fill a GPU, and the tile of bins stays in registers.
+    A program for a whole RoI would access each cell once. This one accesses cells twice that two rows of bins share. In
+    return there are enough programs to fill a GPU, and the tile of bins stays in registers.
     """
     program = tl.program_id(0).to(tl.int64)
     roi, p = program // side, (program % side).to(tl.float32)
     at_level = tl.load(level + roi)
     height = _of_level(at_level, h0, h1, h2, h3, h4)
     width = _of_level(at_level, w0, w1, w2, w3, w4)
-    # Offsets exceed 2^31 in large batches, so they are computed in int64.
+    # Offsets exceed 2^31 in large batches, so they are int64.
     cells = _of_level(at_level, map0, map1, map2, map3, map4) + tl.load(image_index + roi) * height * width * channels
     x_low, x_size, x_count = _axis(low + 2 * roi, length + 2 * roi, side, ratio)
     y_low, y_size, y_count = _axis(low + 2 * roi + 1, length + 2 * roi + 1, side, ratio)
@@ -275,7 +274,7 @@ def _walk(
         for x in range(left, right + 1):
             of_columns = _weights(q.to(tl.float32), x, x_low, x_size, x_count, width, ratio)
             place = cells + ((y.to(tl.int64) * width + x) * channels)[:, None] + c[None, :]
-            # Cells without a weight, which lie between distant samples or outside the map, are skipped.
+            # Cells without a weight are skipped. They are between distant samples or outside the map.
             used = (of_rows * tl.sum(of_columns, axis=0) > 0)[:, None] & (c < channels)[None, :]
             if backward:
                 column = tl.sum(of_columns[:, None] * tile, axis=0)
@@ -295,8 +294,8 @@ def _of_level(level, of0, of1, of2, of3, of4):
 
 @triton.jit
 def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
-    """Start of the first bin on an axis, side of a bin in cells, samples a bin. The division has torch's rounding, so
-    that 14 cells in 7 bins give 2 samples a bin and not 3."""
+    """The start of the first bin on an axis, the side of a bin in cells, and the samples per bin. The division rounds
+    as in torch, so that 14 cells in 7 bins give 2 samples per bin and not 3."""
     size = tl.div_rn(tl.load(length), side * 1.0)
     count = tl.full((), ratio, tl.float32) if ratio > 0 else tl.maximum(tl.ceil(size), 1.0)
     return tl.load(low), size, count
@@ -304,13 +303,13 @@ def _axis(low, length, side: tl.constexpr, ratio: tl.constexpr):
 
 @triton.jit
 def _position(bin, sample, low, size, count):
-    """The position of a sample on an axis, in cells, with the rounding of the lookup."""
+    """The position of a sample on an axis in cells, rounded as in the lookup of `ops.roi_align`."""
     return low + bin * size + tl.div_rn((sample + 0.5) * size, count)
 
 
 @triton.jit
 def _ends(first_bin, last_bin, low, size, count, cells):
-    """First and last cell of the map that samples of these bins can read. A negative side reverses the bins."""
+    """The first and last cell of the map under these bins. A negative side reverses the order of the bins."""
     start = _position(first_bin, 0.0, low, size, count)
     end = _position(last_bin, count - 1, low, size, count)
     first = tl.floor(_inside(tl.minimum(start, end), cells)).to(tl.int32)
@@ -329,9 +328,9 @@ def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
     if ratio > 0:
         first = 0.0
     else:
-        # A bin of n samples is more than n - 1 cells long, so at most three samples lie within one cell of this one.
-        # The first of the five may be one too early, and one more allows for rounding. All samples cannot be visited,
-        # because a RoI of a million cells has as many.
+        # A bin of n samples is more than n - 1 cells long, so at most three samples are within one cell of this cell.
+        # Five are visited, because the first may be one too early and one more allows for rounding. Visiting all
+        # samples would take too long: a RoI of a million cells has a million.
         spacing = tl.maximum(size / count, 0.5)
         first = tl.floor((cell - 1 - low - bin * size) / spacing - 0.5)
         first = tl.minimum(tl.maximum(first, 0.0), count - 1)
@@ -344,7 +343,7 @@ def _weights(bin, cell, low, size, count, cells, ratio: tl.constexpr):
 
 @triton.jit
 def _hat(position, cell, cells):
-    """Weight of a cell in a sample: zero if the sample is more than a cell outside the map; a nearer one is moved to
-    the border."""
-    counts = (position >= -1.0) & (position <= cells)
-    return tl.where(counts, tl.maximum(1 - tl.abs(_inside(position, cells) - cell), 0.0), 0.0)
+    """The weight of a cell in a sample. It is zero if the sample is more than a cell outside the map; a nearer sample
+    is moved to the border."""
+    near = (position >= -1.0) & (position <= cells)
+    return tl.where(near, tl.maximum(1 - tl.abs(_inside(position, cells) - cell), 0.0), 0.0)

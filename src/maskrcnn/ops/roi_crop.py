@@ -1,6 +1,6 @@
-"""TensorFlow's `crop_and_resize` over all levels of a pyramid in one call, as Matterport's Mask R-CNN uses it.
+"""TensorFlow's `crop_and_resize` over all levels of a pyramid in one call, as in Matterport's Mask R-CNN.
 
-It uses the lookup of `ops.roi_align`, whose legend holds here; `ops.reference.rois.roi_crop` is the slow twin.
+It uses the lookup and the legend of `ops.roi_align`. The slow twin is `ops.reference.rois.roi_crop`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from maskrcnn.ops.roi_align import Axis, averages, in_cells, roi_maps, table_rows, to_maps
 
-# The last sample of a RoI that ends at the border of the map may lie outside by so many cells, from rounding.
+# Cells by which rounding may move the last sample of a RoI outside the map.
 _SLACK = 1e-3
 
 
@@ -26,19 +26,19 @@ def roi_crop(
     output_size: int,
     trim: float = 0.0,
 ) -> Tensor:
-    """O x O bilinear samples of each RoI, the outer ones on its border.
+    """O x O bilinear samples of each RoI. The outermost samples are on the border of the RoI.
 
-    The centre of a map's first cell is the start of the image, and the centre of its last cell is the end. Samples
-    outside the map are zero.
+    The first cell's centre of a map is at the start of the image, and the last cell's centre at its end. A map of
+    stride s belongs to an image of s * h x s * w pixels. Samples outside the map are zero.
 
     Args:
-        features: one (B, C, h, w) map a level, channels-last for speed; a map of stride s covers s * h x s * w pixels.
+        features: one (B, C, h, w) map per level, channels-last for speed.
         boxes: (R, 4) float32, network-input pixels; not differentiated. A box that is not finite gives zeros.
-        image_index: (R,) int64, which image of the batch a box belongs to.
+        image_index: (R,) int64, the image of the batch that each box belongs to.
         level: (R,) int64, index into `features`.
-        strides: network-input pixels a cell of each level.
+        strides: network-input pixels per cell of each level.
         output_size: O.
-        trim: pixels by which boxes end before their edge, and so does the image: 1 where x2 is the last pixel.
+        trim: pixels by which boxes and image end before their right and lower edges: 1 if x2 is the last pixel.
 
     Returns:
         (R, C, O, O) in the dtype of `features`, channels-last in memory.
@@ -58,10 +58,12 @@ def roi_crop(
 
 
 def _border_to_border(low: Tensor, high: Tensor, cells: Tensor, stride: Tensor, bins: int, trim: float) -> Axis:
-    """One sample a bin from one end of a RoI to the other, on one axis.
+    """One sample per bin on one axis, evenly spaced from one end of a RoI to the other.
 
     Args:
-        low, high: (R,) edges divided by the stride; cells: (R,) int64 of the axis; stride: (R,).
+        low, high: (R,) edges divided by the stride.
+        cells: (R,) int64, cells of the axis.
+        stride: (R,) network-input pixels per cell.
     """
     last = (cells - 1).to(low.dtype)[:, None, None]
     to_cells = last[:, 0, 0] * stride / (cells * stride - trim)

@@ -1,7 +1,7 @@
 """RoIPool and RoIWarp, which round RoIs to whole cells: the alternatives to RoIAlign in the paper's ablation.
 
-Both read all levels of a pyramid in one call, through the lookup of `ops.roi_align`, whose legend holds here.
-The slow twins are in `ops.reference`.
+Both pool from all levels of a pyramid in one call, with the lookup and the legend of `ops.roi_align`. The slow twins
+are in `ops.reference.rois`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def roi_pool(
     strides: Sequence[float],
     output_size: int,
 ) -> Tensor:
-    """RoIPool: the maximum of the cells of each bin, with RoI and bins rounded to whole cells (Girshick 2015).
+    """RoIPool: the maximum of the cells of each bin, where RoIs and bins are rounded to whole cells (Girshick 2015).
 
-    The edges of a RoI are divided by the stride and rounded, halves away from zero. Both rounded cells belong to the
-    RoI, which is thus at least one cell wide. Bins are enlarged to whole cells and may overlap. A bin without cells,
-    outside the map, is zero. These are the rules of `torchvision.ops.roi_pool`.
+    The edges of a RoI are divided by the stride and rounded, halves away from zero. They name the first and the last
+    cell of the RoI. Bins are enlarged to whole cells and may overlap. A bin outside the map is zero. These rules are
+    those of `torchvision.ops.roi_pool`.
 
     Args:
-        features: one (B, C, h, w) map a level, channels-last for speed.
+        features: one (B, C, h, w) map per level, channels-last for speed.
         boxes: (R, 4) float32, network-input pixels; not differentiated. A box that is not finite gives zeros.
-        image_index: (R,) int64, which image of the batch a box belongs to.
+        image_index: (R,) int64, the image of the batch that each box belongs to.
         level: (R,) int64, index into `features`.
-        strides: network-input pixels a cell of each level.
+        strides: network-input pixels per cell of each level.
         output_size: O.
 
     Returns:
@@ -66,8 +66,8 @@ def roi_warp(
 ) -> Tensor:
     """RoIWarp: the bilinear samples of RoIAlign in the rounded RoI of `roi_pool` (Dai et al. 2016).
 
-    This is the form that the paper compares with: rounding loses the alignment, and the sampling is the same. The
-    rounded RoI covers all of its first to last cell, with cell centres at i + 0.5.
+    The paper compares RoIAlign with this form. The sampling is the same, and only the rounding loses the alignment. The
+    rounded RoI covers its first to last cell completely; cell centres are at i + 0.5.
 
     Args:
         features, boxes, image_index, level, strides, output_size: as in `roi_pool`.
@@ -87,17 +87,17 @@ def roi_warp(
 
 
 def _whole_cells(edges: Tensor) -> tuple[Tensor, Tensor]:
-    """(R, 4) edges in cells -> (R, 2) first cell of each RoI, x and y, and (R, 2) number of cells, at least one."""
+    """Edges (R, 4) in cells -> the first cell of each RoI (R, 2) x, y, and its number of cells (R, 2), at least one."""
     whole = edges.trunc()
-    whole = whole + ((edges - whole) * 2).trunc()  # halves away from zero, which torch.round does not
+    whole = whole + ((edges - whole) * 2).trunc()  # torch.round would round halves to even
     return whole[:, :2], (whole[:, 2:] - whole[:, :2] + 1).clamp(min=1)
 
 
 def _bin_cells(first: Tensor, length: Tensor, cells: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Cells of each bin on one axis: (R, O, T) int64, of which the first `count`, (R, O) int64, are in the map.
+    """The cells of each bin on one axis, (R, O, T) int64, and how many of them are in use, (R, O) int64.
 
-    The products stay in float32. For some lengths (7 bins of 31 cells) their rounding adds a cell to a bin, and so it
-    does in torchvision and in every network trained with it.
+    The products are float32. For some lengths (7 bins of 31 cells) their rounding adds a cell to a bin, as it does in
+    torchvision and in every network trained with it.
     """
     step = torch.arange(bins + 1, device=first.device, dtype=first.dtype) * (length / bins)[:, None]
     last = cells.to(first.dtype)[:, None]

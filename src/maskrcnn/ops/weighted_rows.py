@@ -11,12 +11,13 @@ from torch.autograd.function import once_differentiable
 
 
 def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
-    """Sums of weighted rows of a table, one for each bag; only the table has a gradient.
+    """One weighted sum of table rows for each bag. Only the table has a gradient.
 
     Args:
         table: (N, C).
-        index, weights: (P,) int64 rows in 0..N-1 and (P,) float32 weights, of all bags.
-        offsets: (Q,) int64, where each bag begins.
+        index: (P,) int64 in 0..N-1, the rows of all bags one after another.
+        weights: (P,) float32.
+        offsets: (Q,) int64, the position in `index` at which each bag begins.
 
     Returns:
         (Q, C) in the dtype of the table.
@@ -28,7 +29,7 @@ def weighted_rows(table: Tensor, index: Tensor, weights: Tensor, offsets: Tensor
 
 
 class _WeightedRows(torch.autograd.Function):
-    """`embedding_bag` with a gradient that is an `embedding_bag` too, with the rows of the table as bags.
+    """`embedding_bag` whose gradient is another `embedding_bag`, in which each row of the table is a bag.
 
     torch's own gradient sorts 64-bit keys and adds row by row, which takes twice as long on a CPU.
     """
@@ -47,9 +48,5 @@ class _WeightedRows(torch.autograd.Function):
         bag = torch.repeat_interleave(size, output_size=len(index))
         row, order = index.to(torch.int32).sort()
         begin = torch.searchsorted(row, torch.arange(ctx.rows, dtype=torch.int32))
-        return (
-            F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order]),
-            None,
-            None,
-            None,
-        )
+        of_table = F.embedding_bag(bag[order], gradient, begin, mode="sum", per_sample_weights=weights[order])
+        return of_table, None, None, None

@@ -1,10 +1,10 @@
-"""3x3 convolutions by Winograd's minimal filtering (Lavin and Gray 2016): a quarter of the multiplications.
+"""3x3 convolutions by Winograd's minimal filtering (Lavin and Gray 2016), with a quarter of the multiplications.
 
-A 4x4 tile of the output takes 144 multiplications directly, and 36 in this form: the tile's 6x6 input and the 3x3
-filter are first evaluated as polynomials at 36 points, where a convolution is one product a point. For all tiles and
-channels these are 36 matrix products. In float32 results differ from the direct sum by some 1e-6 of the largest.
+A direct convolution takes 144 multiplications for a 4x4 tile of the output, and this one 36. It evaluates the tile's
+6x6 input and the 3x3 filter as polynomials at 36 points, at which a convolution is one product per point. For all tiles
+and channels these are 36 matrix products. In float32 results differ from the direct sum by about 1e-6 of the largest.
 
-Legend: B images, C input channels, O output channels, T tiles, P = 36 points.
+Legend: B images, C input channels, O output channels, T tiles.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from torch.autograd.function import once_differentiable
 
 TILE = 4
 _POINTS = (TILE + 2) ** 2
-_AT_ONCE = 128  # tiles at a time, so that intermediate results stay in the cache
-_FEWEST_CHANNELS, _FEWEST_TILES = 128, 64  # below them oneDNN's direct convolution was as fast
+_TILES_AT_ONCE = 128  # few enough that intermediate results stay in the cache
+_MIN_CHANNELS, _MIN_TILES = 128, 64  # for smaller convolutions oneDNN's direct algorithm was as fast
 
-# The points on one axis, beside infinity. The common choice 0, 1, -1, 2, -2 has twice the rounding error (measured).
+# The finite points on one axis; infinity is one more. The common choice 0, 1, -1, 2, -2 doubles the rounding error.
 _AT = np.array([0, 2 / 3, -2 / 3, 3 / 2, -3 / 2])
 
 
 def _transforms() -> list[Tensor]:
-    """The matrices that bring an input (36, 36) and a filter (36, 9) to the points and products back to an output
-    (16, 36), both axes at once, float64.
+    """The float64 matrices that evaluate an input (36, 36) and a filter (36, 9) at the points, and that turn products
+    at the points into an output (16, 36).
 
-    On one axis this is the transposed algorithm of Toom and Cook. Filter and output are evaluated at the points as
-    polynomials; a row of the input's matrix has the coefficients of the polynomial that is zero at all other points.
+    On one axis this is the transposed algorithm of Toom and Cook. The rows of the filter's matrix and the columns of
+    the output's are powers of the points. A row of the input's matrix has the coefficients of the polynomial that is
+    zero at all other points.
     """
     others = [np.delete(_AT, i) for i in range(len(_AT))]
     input_rows = [np.append(np.poly(other)[::-1], 0) for other in others]
@@ -57,22 +58,22 @@ def convolve(
     dilation: tuple[int, ...],
     groups: int,
 ) -> Tensor:
-    """`F.conv2d`, by `conv3x3` where that is faster: large float32 convolutions of 3x3 on a CPU, in training.
+    """`F.conv2d`, or the faster `conv3x3` for large 3x3 convolutions in float32 on a CPU in training.
 
-    It is not used in prediction: over a whole network its rounding changes a score by up to 1.3e-4, and scores are
-    promised to agree with torchvision's within 1e-4. In training the random sampling changes far more.
+    Prediction does not use `conv3x3`, because its rounding changes scores by up to 1.3e-4, and scores must agree with
+    torchvision's within 1e-4. In training the random sampling has a far larger effect.
     """
     plain = weight.shape[2:] == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    large = min(weight.shape[:2]) >= _FEWEST_CHANNELS and _tiles(x) >= _FEWEST_TILES
-    if plain and learns and large and _is_float32_on_cpu(x):
+    trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    large = min(weight.shape[:2]) >= _MIN_CHANNELS and _tiles(x) >= _MIN_TILES
+    if plain and trained and large and _is_float32_on_cpu(x):
         return conv3x3(x, weight, bias)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def _is_float32_on_cpu(x: Tensor) -> bool:
-    narrow = torch.is_autocast_enabled("cpu")
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not narrow and not torch.compiler.is_compiling()
+    autocast = torch.is_autocast_enabled("cpu")
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not autocast and not torch.compiler.is_compiling()
 
 
 def _tiles(x: Tensor) -> int:
@@ -80,7 +81,7 @@ def _tiles(x: Tensor) -> int:
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A convolution of 3x3 with stride 1 and zeros around the image.
+    """A 3x3 convolution with stride 1 and zero padding of 1.
 
     Args:
         x: (B, C, H, W), channels-last for speed.
@@ -113,7 +114,7 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _filtered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, H, W), (O, C, 3, 3) and (O,) -> (B, O, H, W)."""
+    """Convolves x (B, C, H, W) with weight (O, C, 3, 3) and adds bias (O,) -> (B, O, H, W)."""
     images, channels, height, width = x.shape
     out = torch.empty((images, len(weight), height, width), dtype=x.dtype, memory_format=torch.channels_last)
     by_row = out.permute(0, 2, 3, 1)
@@ -125,28 +126,28 @@ def _filtered(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         pixels = (to_pixels @ torch.bmm(points, filters).view(_POINTS, -1)).view(-1, len(weight))
         if bias is not None:
             pixels += bias
-        there = by_row[part.images, part.top : part.top + TILE * part.rows]
-        tiled = pixels.view(TILE, TILE, len(there), part.rows, part.columns, -1).permute(2, 3, 0, 4, 1, 5)
-        there.copy_(tiled.reshape(len(there), TILE * part.rows, TILE * part.columns, -1)[:, : there.shape[1], :width])
+        area = by_row[part.images, part.top : part.top + TILE * part.rows]
+        tiled = pixels.view(TILE, TILE, len(area), part.rows, part.columns, -1).permute(2, 3, 0, 4, 1, 5)
+        area.copy_(tiled.reshape(len(area), TILE * part.rows, TILE * part.columns, -1)[:, : area.shape[1], :width])
     return out
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    """(B, C, H, W) and (B, O, H, W) -> (O, C, 3, 3)."""
+    """The gradient of the weight (O, C, 3, 3) from x (B, C, H, W) and the gradient of the output (B, O, H, W)."""
     images, channels, height, width = x.shape
-    wide = gradient.shape[1]
-    total = x.new_zeros((_POINTS, channels, wide))
+    out_channels = gradient.shape[1]
+    total = x.new_zeros((_POINTS, channels, out_channels))
     to_points, from_pixels = _INPUT.to(x), _OUTPUT.to(x).t()
     for part in _parts(images, height, width):
         points = (to_points @ _gather(x, part, TILE + 2, 1)).view(_POINTS, -1, channels)
-        goal = (from_pixels @ _gather(gradient, part, TILE, 0)).view(_POINTS, -1, wide)
+        goal = (from_pixels @ _gather(gradient, part, TILE, 0)).view(_POINTS, -1, out_channels)
         total.baddbmm_(points.transpose(1, 2), goal)
     by_cell = _FILTER.to(x).t() @ total.view(_POINTS, -1)
-    return by_cell.view(3, 3, channels, wide).permute(3, 2, 0, 1)
+    return by_cell.view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
 
 
 class _Part(NamedTuple):
-    """Rows of tiles of some images, from the pixel row `top` on."""
+    """Rows of tiles in some images; `top` is their first pixel row."""
 
     images: slice
     top: int
@@ -155,18 +156,18 @@ class _Part(NamedTuple):
 
 
 def _parts(images: int, height: int, width: int) -> Iterator[_Part]:
-    """All tiles in parts of about `_AT_ONCE`: several small images, or some rows of a large one."""
+    """Divides all tiles into parts of about `_TILES_AT_ONCE`: several small images, or some rows of a large one."""
     rows, columns = -(-height // TILE), -(-width // TILE)
-    together = max(1, _AT_ONCE // (rows * columns))
-    most = min(rows, max(1, _AT_ONCE // columns))
-    for image in range(0, images, together):
-        for row in range(0, rows, most):
-            yield _Part(slice(image, image + together), TILE * row, min(most, rows - row), columns)
+    images_at_once = max(1, _TILES_AT_ONCE // (rows * columns))
+    rows_at_once = min(rows, max(1, _TILES_AT_ONCE // columns))
+    for image in range(0, images, images_at_once):
+        for row in range(0, rows, rows_at_once):
+            yield _Part(slice(image, image + images_at_once), TILE * row, min(rows_at_once, rows - row), columns)
 
 
 def _gather(x: Tensor, part: _Part, side: int, border: int) -> Tensor:
-    """(side * side, T * C): the side x side pixels of every tile, from `border` pixels before it on; zero beyond the
-    image."""
+    """The side x side pixels of every tile, starting `border` pixels before it and zero outside the image, as a tensor
+    (side * side, T * C)."""
     some = x[part.images].permute(0, 2, 3, 1)
     height, width = x.shape[2:]
     first, last = part.top - border, part.top - border + TILE * (part.rows - 1) + side

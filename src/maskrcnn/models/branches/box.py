@@ -1,9 +1,10 @@
-"""Box branch: a cascade of box heads, each on the boxes of the one before and trained at a higher overlap.
+"""Box branch: one box head, or a cascade of heads that refine the boxes one after another.
 
-Faster R-CNN and Mask R-CNN have one head. Several are Cascade R-CNN (Cai & Vasconcelos 2018), by the rules of
-Detectron2's `cascade_rcnn.py` or, with other `CascadeRules`, of MMDetection's `cascade_roi_head.py`.
+Mask R-CNN has one head. Cascade R-CNN (Cai & Vasconcelos 2018) trains each further head at a higher IoU, by the rules
+of Detectron2's `cascade_rcnn.py` or, with other `CascadeRules`, of MMDetection's `cascade_roi_head.py`.
 
-Legend: B images, P proposals an image, S sampled RoIs an image, R RoIs of all images, K classes, D detections an image.
+Legend: B images, P proposals per image, S sampled RoIs per image, D detections per image, R RoIs of all images,
+K classes.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ from maskrcnn.ops.nms import nms
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
-# Where shapes must be static, so many of an image's best-scored boxes enter non-maximum suppression: far more than the
-# detections that any setting keeps.
+# With static shapes, non-maximum suppression gets this number of highest-scoring boxes per image, far more than any
+# setting keeps.
 CANDIDATES = 4096
 
 
 class BoxBranch(nn.Module):
-    """The box heads on every proposal, their losses, and the choice of detections.
+    """The box heads, their losses, and the selection of detections.
 
     Args:
-        heads: one a stage. A stage moves a box by the deltas of its highest-scoring class.
-        weights: of the heads' losses.
-        config: of the first stage, with the thresholds and box weights of the later ones.
+        heads: one per stage.
+        weights: weights of the heads' losses.
+        config: settings of the first stage, with the IoU thresholds and box weights of the later stages.
     """
 
     def __init__(
@@ -59,38 +60,42 @@ class BoxBranch(nn.Module):
     def losses(
         self, read: RoIReader, rois: RoIs, targets: Targets, windows: Tensor
     ) -> tuple[dict[str, Tensor], list[RoIs]]:
-        """`loss_class` and `loss_box`, sums over the stages, and the RoIs that each stage is trained on.
+        """`loss_class` and `loss_box`, summed over the stages, and the RoIs that each stage is trained on.
 
         Args:
-            rois: those of the first stage.
-            windows: (B, 4) where the images lie, to which moved boxes are clipped.
+            rois: the RoIs of the first stage.
+            windows: (B, 4) boxes of the images, network-input pixels, to which refined boxes are clipped.
         """
         total: dict[str, Tensor] = {}
-        received = [rois]
+        rois_of_stages = [rois]
         for number, (head, weight, stage) in enumerate(zip(self.heads, self.weights, self.stages, strict=True)):
-            rois = received[-1]
+            rois = rois_of_stages[-1]
             logits, deltas = self._run(head, read, rois.boxes)
             add_losses(total, box_losses(logits, deltas, rois, targets, stage, self.conventions), weight)
             if number + 1 < len(self.stages):
                 labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._best_class(logits))
-                moved = self._move(deltas, labels, rois.boxes, stage, windows)
-                received.append(self._next(moved, rois, targets, self.stages[number + 1]))
-        return total, received
+                refined = self._refine(deltas, labels, rois.boxes, stage, windows)
+                rois_of_stages.append(self._next_rois(refined, rois, targets, self.stages[number + 1]))
+        return total, rois_of_stages
 
     def detect(self, read: RoIReader, proposals: Proposals, windows: Tensor, settings: DetectConfig) -> Detections:
-        """The best D of all proposals and classes: scores are the mean over the stages, boxes those of the last."""
+        """The D highest-scoring detections per image; scores are means over the stages, boxes those of the last one.
+
+        Args:
+            windows: as in `losses`.
+        """
         all_logits: list[Tensor] = []
         for number, (head, stage) in enumerate(zip(self.heads, self.stages, strict=True)):
             logits, deltas = self._run(head, read, proposals.boxes)
             all_logits.append(logits)
             if number + 1 < len(self.stages):
-                moved = self._move(deltas, self._best_class(logits), proposals.boxes, stage, windows)
-                proposals = Proposals(moved, proposals.valid)
+                refined = self._refine(deltas, self._best_class(logits), proposals.boxes, stage, windows)
+                proposals = Proposals(refined, proposals.valid)
         if self.conventions.cascade.scores == "logits":
             probs = mean_of(all_logits).softmax(-1)
         else:
             probs = mean_of([logits.softmax(-1) for logits in all_logits])
-        probs = probs[:, : self.num_classes + 1]  # Unused classes take part in the softmax and are never found.
+        probs = probs[:, : self.num_classes + 1]  # Unused classes take part in the softmax and are never detected.
         return select_detections(probs, deltas, proposals, stage, self.conventions, windows, settings)
 
     def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
@@ -99,8 +104,10 @@ class BoxBranch(nn.Module):
             head(features_of(self.config.resolution))
 
     def _run(self, head: nn.Module, read: RoIReader, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and deltas of (B, S, 4) boxes. With `CascadeRules.gradient` mean each stage sends 1 / stages of its
-        gradient into the features, which so receive as much as from one head."""
+        """Logits and deltas of (B, S, 4) boxes, as `BoxHead` returns them.
+
+        With `CascadeRules.gradient` mean the gradient of each stage in the features is divided by the number of stages.
+        """
         pooled = read(*flatten_boxes(boxes), self.config.resolution)
         if len(self.heads) > 1 and pooled.requires_grad and self.conventions.cascade.gradient == "mean":
             share = 1 / len(self.heads)
@@ -113,21 +120,21 @@ class BoxBranch(nn.Module):
         return logits[:, : self.num_classes].argmax(1)
 
     @torch.no_grad()
-    def _move(self, deltas: Tensor, labels: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
+    def _refine(self, deltas: Tensor, labels: Tensor, boxes: Tensor, stage: BoxHeadConfig, windows: Tensor) -> Tensor:
         """Moves (B, S, 4) boxes by the deltas of their classes `labels` (B * S,) and clips them to the windows."""
-        own, bound = _rows(deltas, labels).view_as(boxes), self.conventions.boxes.growth_bound
+        own, bound = _of_labels(deltas, labels).view_as(boxes), self.conventions.boxes.growth_bound
         return box_ops.clip(box_ops.decode(own, boxes, stage.box_weights, bound), windows)
 
-    def _next(self, moved: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig) -> RoIs:
-        """The RoIs of a stage, from the boxes (B, S, 4) to which the stage before moved its own."""
+    def _next_rois(self, refined: Tensor, rois: RoIs, targets: Targets, stage: BoxHeadConfig) -> RoIs:
+        """The RoIs of a stage, from the boxes (B, S, 4) that the stage before has refined."""
         matching = self.conventions.matching
         if self.conventions.cascade.sampling == "once":
-            return rematch(moved, rois, targets, stage, matching, self.num_classes)
-        return sample_rois(Proposals(moved, rois.valid & ~rois.truth), targets, stage, matching, self.num_classes)
+            return rematch(refined, rois, targets, stage, matching, self.num_classes)
+        return sample_rois(Proposals(refined, rois.valid & ~rois.truth), targets, stage, matching, self.num_classes)
 
 
-def _rows(deltas: Tensor, labels: Tensor) -> Tensor:
-    """The deltas (R, 4) of the class of each RoI, from (R, K or 1, 4); for the background any, which nobody reads."""
+def _of_labels(deltas: Tensor, labels: Tensor) -> Tensor:
+    """The deltas (R, 4) of the class of each RoI, from (R, K or 1, 4). The row of a background RoI has no meaning."""
     row = labels.clamp(max=deltas.shape[1] - 1)  # class-agnostic deltas have one row
     return deltas.gather(1, row[:, None, None].expand(-1, 1, 4))[:, 0]
 
@@ -135,7 +142,9 @@ def _rows(deltas: Tensor, labels: Tensor) -> Tensor:
 def box_losses(
     logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, conventions: Conventions
 ) -> dict[str, Tensor]:
-    """Cross-entropy over all classes and the box loss on the true class's deltas, both divided by the sampled RoIs.
+    """`loss_class`, cross-entropy over all classes, and `loss_box` on the deltas of the true class.
+
+    Both are divided by the number of sampled RoIs, unless `LossRules.box_divisor` says otherwise for `loss_box`.
 
     Args:
         logits: (B * S, K + 1 and the unused classes); deltas: (B * S, K or 1, 4).
@@ -143,11 +152,11 @@ def box_losses(
     boxes, labels = rois.boxes.flatten(0, 1), rois.labels.flatten()
     positive, valid = rois.positive.flatten(), rois.valid.flatten()
     object_boxes = targets.boxes.gather(1, rois.slot[..., None].expand(-1, -1, 4)).flatten(0, 1)
-    # A RoI without an object becomes a unit box whose goal is itself: its loss is finite, and never counted.
+    # A RoI without an object becomes a unit box that is its own target. Its loss is finite and is not counted.
     unit = box_ops.unit_box(boxes)
-    goal, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
+    target, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
     class_loss = F.cross_entropy(logits, labels, reduction="none")
-    regression = box_loss(_rows(deltas, labels), start, goal, config, conventions.boxes.growth_bound)
+    regression = box_loss(_of_labels(deltas, labels), start, target, config, conventions.boxes.growth_bound)
     return {
         "loss_class": mean_over(class_loss, valid),
         "loss_box": mean_box_loss(regression, positive, valid, conventions.losses.box_divisor),
@@ -163,11 +172,12 @@ def select_detections(
     windows: Tensor,
     settings: DetectConfig,
 ) -> Detections:
-    """Every proposal and class above the threshold -> non-maximum suppression per class -> the best D an image.
+    """Decodes all pairs of a proposal and a class above the score threshold, runs non-maximum suppression per class and
+    keeps the D highest-scoring boxes per image.
 
     Args:
         probs: (B * P, K + 1), background last; deltas: (B * P, K or 1, 4).
-        windows: (B, 4) where the images lie, to which boxes are clipped.
+        windows: (B, 4) boxes of the images, network-input pixels, to which boxes are clipped.
     """
     rows, rules = deltas.shape[1], conventions.detections
     images, count = proposals.valid.shape
@@ -185,10 +195,11 @@ def select_detections(
 
 
 def _candidates(probs: Tensor, valid: Tensor, threshold: float, rules: DetectionRules) -> tuple[Tensor, Tensor, Tensor]:
-    """The pairs of a proposal and a class that pass the score threshold, best first: (B, N) scores, 0 in empty slots,
-    and (B, N) int64 numbers of the proposals and of the classes.
+    """The pairs of a proposal and a class above the score threshold, highest-scoring first.
 
-    N is what the image with the most of them needs, or fixed where shapes must be static.
+    Returns:
+        (B, N) scores, 0 in empty slots, and (B, N) int64 numbers of the proposals and of the classes. N is the largest
+        number of pairs that an image has, or with static shapes at most `CANDIDATES`.
     """
     classes = probs.shape[1] - 1
     scores = probs[:, :-1]
@@ -196,6 +207,6 @@ def _candidates(probs: Tensor, valid: Tensor, threshold: float, rules: Detection
         scores = scores.where(scores == probs.amax(1, keepdim=True), 0.0)
     scores = scores.reshape(len(valid), -1) * valid.repeat_interleave(classes, dim=1)
     passing = scores > threshold
-    most = min(CANDIDATES, scores.shape[1]) if static_shapes(scores) else max(int(passing.sum(1).max()), 1)
-    scores, index = scores.where(passing, 0.0).topk(most, dim=1)
+    slots = min(CANDIDATES, scores.shape[1]) if static_shapes(scores) else max(int(passing.sum(1).max()), 1)
+    scores, index = scores.where(passing, 0.0).topk(slots, dim=1)
     return scores, index // classes, index % classes

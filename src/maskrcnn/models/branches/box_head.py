@@ -1,4 +1,4 @@
-"""Box head: what each RoI holds, and where exactly (Fast R-CNN with the two layers of FPN).
+"""Box head: the class of each RoI and the offsets of its box (Fast R-CNN with the two layers of FPN).
 
 Legend: R RoIs of all images, K classes, C channels, O side of the RoI features.
 """
@@ -13,15 +13,16 @@ from maskrcnn.models.norm import head_conv
 
 
 class BoxHead(nn.Module):
-    """Convolutions if the config has them, then fully connected layers or, without any, the mean over the RoI; at the
-    end scores of K+1 classes, background last (and after it unused classes), and box offsets.
+    """Optional convolutions and fully connected layers, then two linear layers to class logits and box offsets.
 
-    The first fully connected layer reads its input in (row, column, channel) order, in which RoIAlign writes it, so
-    that nothing is copied. A checkpoint that stores (channel, row, column) is permuted once when it is imported.
+    Without fully connected layers (C4) the features are averaged over the RoI instead. The first fully connected layer
+    takes its input in the order (row, column, channel), in which RoIAlign writes it, so that nothing is copied. An
+    importer permutes the weight of a checkpoint that stores (channel, row, column).
 
     Args:
-        channels, resolution: of the RoI features.
-        unused_classes: further rows of the classifier, after the background.
+        channels: channels of the RoI features.
+        resolution: O.
+        unused_classes: number of further classes in the logits, after the background.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class BoxHead(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, roi_features: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, C, O, O) channels-last -> logits (R, K+1 and the unused classes) and deltas (R, K, 4), or (R, 1, 4) if
-        class-agnostic; float32."""
+        """(R, C, O, O) channels-last -> float32 logits (R, K + 1 and the unused classes), the background at K, and
+        deltas (R, K, 4), or (R, 1, 4) if class-agnostic."""
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
@@ -60,7 +61,7 @@ class BoxHead(nn.Module):
 
 
 def fully_connected(in_features: int, hidden: int, count: int) -> nn.ModuleList:
-    """`count` layers of `hidden` units, initialised as Caffe2's XavierFill does."""
+    """`count` fully connected layers of `hidden` units, initialised like Caffe2's XavierFill."""
     layers = nn.ModuleList()
     for i in range(count):
         layer = nn.Linear(hidden if i else in_features, hidden)

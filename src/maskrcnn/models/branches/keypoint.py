@@ -1,6 +1,7 @@
-"""Keypoint branch: each point of a person is one cell of a 56 x 56 map over the box (paper section 5).
+"""Keypoint branch: the target of each keypoint is one cell of a 56 x 56 map over the box (paper section 5).
 
-Legend: R RoIs, N keypoints, C channels, O side of the RoI feature, M = 4 * O side of the map.
+Legend: B images, S sampled RoIs per image, R RoIs, N keypoints, C channels, O side of the RoI features, M = 4 * O side
+of the map.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from maskrcnn.structures.targets import Targets
 
 
 class KeypointHead(nn.Module):
-    """3x3 convolutions, a 4x4 transposed convolution of stride 2 to one map a keypoint, bilinear upsampling by 2."""
+    """3x3 convolutions, a 4x4 transposed convolution of stride 2 to one map per keypoint, bilinear upsampling by 2."""
 
     def __init__(self, in_channels: int, config: KeypointHeadConfig, rules: KeypointRules) -> None:
         super().__init__()
@@ -51,10 +52,10 @@ class KeypointHead(nn.Module):
 
 
 class KeypointBranch(nn.Module):
-    """The keypoint head on positive RoIs that show a labelled point (training) or on the detections (prediction).
+    """Runs the keypoint head on positive RoIs with a labelled keypoint (training) or on detections (prediction).
 
     Args:
-        side: M of the head's maps.
+        side: M.
     """
 
     def __init__(self, head: KeypointHead, side: int, config: KeypointHeadConfig, rules: KeypointRules) -> None:
@@ -65,13 +66,13 @@ class KeypointBranch(nn.Module):
         self.rules = rules
 
     def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
-        """`loss_keypoint`: softmax cross-entropy over the cells of the map, mean over the labelled points inside."""
-        assert targets.keypoints is not None, "targets carry no keypoints"
+        """`loss_keypoint`: softmax cross-entropy over the cells of the map, the mean over labelled points in RoIs."""
+        assert targets.keypoints is not None, "targets have no keypoints"
         rois = stages[0]
         images, count = rois.labels.shape
         row = torch.arange(images, device=rois.slot.device)[:, None]
         points = targets.keypoints[row, rois.slot].flatten(0, 1)  # (B * S, N, 3)
-        # A box without an object may have no area: a unit box in its place keeps the division finite.
+        # A RoI without an object may have no area. A unit box in its place keeps the division finite.
         spans = read.span(rois.boxes.flatten(0, 1))
         spans = spans.where(rois.positive.flatten()[:, None], unit_box(spans))
         cells, inside = keypoint_targets(points, spans, self.side)
@@ -82,7 +83,7 @@ class KeypointBranch(nn.Module):
         return {"loss_keypoint": mean_over(loss, inside.flatten())}
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
-        """The same detections with the keypoints of each."""
+        """The same detections with (B, D, N, 3) keypoints: x, y in network-input pixels, and the score."""
         slots = filled_slots(found)
         boxes = slots.take(found.boxes)
         logits = self.head(read(boxes, slots.image_index, self.config.resolution))

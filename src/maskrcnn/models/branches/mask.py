@@ -1,7 +1,6 @@
-"""Mask branch: masks of the RoIs' true classes in training, of the detections' classes in prediction (paper section 3).
+"""Mask branch: a mask for the class of each RoI, the true class in training, the detected one in prediction.
 
-Legend: B images, S sampled RoIs an image, R RoIs of all images, K classes, C channels, O side of the RoI features,
-M side of the mask.
+Paper section 3. Legend: R RoIs of all images, K classes, M side of the mask.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from maskrcnn.structures.targets import Targets
 
 
 class MaskBranch(nn.Module):
-    """The mask heads on positive RoIs (training) or on the detections (prediction), their targets and losses.
+    """Runs the mask heads on positive RoIs (training) or on detections (prediction).
 
     Args:
-        heads: one, which learns from the RoIs of the box branch's first stage, or one a stage, each of which learns
-            from the RoIs of its own (MMDetection). The probabilities of all heads are averaged.
-        weights: of the heads' losses.
+        heads: one head, trained on the RoIs of the box branch's first stage, or one head per stage, each trained on the
+            RoIs of its own stage (MMDetection). The probabilities of all heads are averaged.
+        weights: weights of the heads' losses.
     """
 
     heads: Sequence[MaskHead | MLPMaskHead]
@@ -51,7 +50,7 @@ class MaskBranch(nn.Module):
         self.rules = rules
 
     def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
-        """`loss_mask`: per pixel, on the mask of the true class alone, over positive RoIs (paper section 3)."""
+        """`loss_mask`: per-pixel cross-entropy on the mask of the true class alone, the mean over positive RoIs."""
         total: dict[str, Tensor] = {}
         own_stages = stages[: len(self.heads)]
         for head, weight, rois in zip(self.heads, self.weights, own_stages, strict=True):
@@ -59,18 +58,18 @@ class MaskBranch(nn.Module):
             boxes = slots.take(rois.boxes)
             labels = slots.take(rois.labels).clamp(max=self.num_classes - 1)
             logits = self._logits(head, read(boxes, slots.image_index, self.config.resolution), labels)
-            goal = mask_goal(read.span(boxes), mask_crops(rois, slots, targets), self.rules, logits.shape[-1])
+            target = mask_goal(read.span(boxes), mask_crops(rois, slots, targets), self.rules, logits.shape[-1])
             if self.config.loss == "softmax":
-                background = self.num_classes  # the last class is "not this object"
-                classes = torch.where(goal >= 0.5, labels[:, None, None], background)
+                background = self.num_classes
+                classes = torch.where(target >= 0.5, labels[:, None, None], background)
                 per_pixel = F.cross_entropy(logits, classes, reduction="none")
             else:
-                per_pixel = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
+                per_pixel = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
             add_losses(total, {"loss_mask": mean_over(per_pixel.mean(dim=(1, 2)), slots.used)}, weight)
         return total
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
-        """The same detections with the mask of each one's class, the mean of the probabilities of all heads."""
+        """The same detections with (B, D, M, M) mask probabilities for the class of each, averaged over the heads."""
         slots = filled_slots(found)
         labels = slots.take(found.labels)
         pooled = read(slots.take(found.boxes), slots.image_index, self.config.resolution)
@@ -85,14 +84,15 @@ class MaskBranch(nn.Module):
             self._logits(head, pooled, labels)
 
     def _logits(self, head: MaskHead | MLPMaskHead, pooled: Tensor, labels: Tensor) -> Tensor:
-        """(R, M, M) of each RoI's class, or with the softmax, in which classes compete, (R, K + 1, M, M) of all."""
+        """The logits (R, M, M) of each RoI's class, or (R, K + 1, M, M) of all classes with the softmax loss."""
         if self.config.loss == "softmax":
             logits: Tensor = head(pooled)
             return logits
         return head(pooled)[:, 0] if self.config.class_agnostic else head.of_labels(pooled, labels)
 
     def _probabilities(self, head: MaskHead | MLPMaskHead, pooled: Tensor, labels: Tensor) -> Tensor:
-        """(R, M, M) of each RoI's class. With the softmax 0.5 is where the class begins to win over all others."""
+        """The mask (R, M, M) of each RoI's class, in 0..1. With the softmax loss it exceeds 0.5 where the class has the
+        highest logit."""
         logits = self._logits(head, pooled, labels)
         if self.config.loss == "softmax":
             own = logits.gather(1, labels[:, None, None, None].expand(-1, 1, *logits.shape[2:]))
@@ -102,21 +102,20 @@ class MaskBranch(nn.Module):
 
 
 def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> Slots:
-    """The positive RoIs whose object has a mask, at most `config.samples` an image."""
-    bank = targets.masks
-    assert bank is not None, "targets carry no masks"
-    has_mask = (bank.sizes_hw > 0).all(-1).gather(1, rois.slot)
+    """The positive RoIs whose object has a mask, at most B * `config.samples` of them."""
+    assert targets.masks is not None, "targets have no masks"
+    has_mask = (targets.masks.sizes_hw > 0).all(-1).gather(1, rois.slot)
     return positive_slots(rois.positive & has_mask, config.samples)
 
 
 def mask_crops(rois: RoIs, slots: Slots, targets: Targets) -> MaskCrops:
     """The ground-truth masks of the RoIs in the given slots."""
-    assert targets.masks is not None, "targets carry no masks"
+    assert targets.masks is not None, "targets have no masks"
     return targets.masks.select(slots.image_index, slots.take(rois.slot))
 
 
 def mask_goal(boxes: Tensor, masks: MaskCrops, rules: MaskRules, side: int) -> Tensor:
-    """What the masks over the boxes (R, 4), network-input pixels, should be: (R, side, side) float32 in 0..1."""
+    """The mask targets (R, side, side) float32 in 0..1 of the boxes (R, 4), network-input pixels."""
     return mask_targets(
         boxes,
         masks,

@@ -1,4 +1,4 @@
-"""Mask heads: a small network on each RoI, fully convolutional or (for the ablation) an MLP.
+"""Mask heads: a small fully convolutional network on each RoI, or for the ablation an MLP.
 
 Paper section 3, figure 4 right. Legend: R RoIs, K classes, C channels, O side of the RoI features, M side of the mask.
 """
@@ -15,7 +15,10 @@ from maskrcnn.models.norm import head_conv
 
 
 class MaskHead(nn.Module):
-    """3x3 convolutions, a 2x2 transposed convolution of stride 2, and one 1x1 mask a class: M = 2 * O."""
+    """3x3 convolutions, a 2x2 transposed convolution of stride 2, and a 1x1 convolution to one mask per class.
+
+    M = 2 * O. With class-agnostic masks K is 1; with the softmax loss it includes the background.
+    """
 
     def __init__(self, in_channels: int, masks: int, config: MaskHeadConfig) -> None:
         super().__init__()
@@ -37,7 +40,7 @@ class MaskHead(nn.Module):
         return self._as_masks(logits, roi_features.shape[-1]).permute(0, 3, 1, 2).float()
 
     def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
-        """The logits of one class a RoI. Where classes do not compete for a pixel, the others need not be computed.
+        """The logits of one class per RoI, without computing those of the other classes.
 
         Args:
             roi_features: (R, C, O, O).
@@ -54,10 +57,10 @@ class MaskHead(nn.Module):
         return self._as_masks(logits, roi_features.shape[-1])[..., 0].float()
 
     def hidden(self, roi_features: Tensor) -> Tensor:
-        """(R, C, O, O) -> (R, 4 * O * O, C) pixels of the masks, ordered (row, column, row of two, column of two).
+        """(R, C, O, O) -> (R, 4 * O * O, C) mask pixels: four per input pixel, ordered (row, column, dy, dx).
 
-        A transposed convolution whose stride is its kernel size is one matrix product a pixel, and the 1x1 convolution
-        after it takes its pixels in any order.
+        The stride of the transposed convolution equals its kernel size, so one matrix product computes it, and the 1x1
+        convolution after it takes pixels in any order.
         """
         x = roi_features
         for conv in self.convs:
@@ -65,20 +68,20 @@ class MaskHead(nn.Module):
         weight = self.upsample.weight.permute(2, 3, 1, 0)  # (2, 2, C, C of x)
         assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        four = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
+        upsampled = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
         shape = (len(x), 4 * pixels.shape[1], weight.shape[2])
-        if torch.compiler.is_compiling():  # The compiler copies a tensor that is changed in place before a view of it.
-            return F.relu(four.view(shape))
-        return F.relu_(four).view(shape)  # In the other order autograd copies the gradient.
+        if torch.compiler.is_compiling():  # A change in place before a view makes the compiler copy the tensor.
+            return F.relu(upsampled.view(shape))
+        return F.relu_(upsampled).view(shape)  # A view before a change in place makes autograd copy the gradient.
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
-        """(R, 4 * O * O, K) in the order of `hidden` -> (R, M, M, K); `side` is O."""
+        """Sorts the pixels of `hidden` into masks: (R, 4 * O * O, K) -> (R, M, M, K), where `side` is O."""
         halves = values.view(len(values), side, side, 2, 2, values.shape[-1])
         return halves.transpose(2, 3).reshape(len(values), 2 * side, 2 * side, values.shape[-1])
 
 
 class MLPMaskHead(nn.Module):
-    """Fully connected layers to one M x M mask a class: the alternative of the paper's table 2e."""
+    """Fully connected layers to one M x M mask per class, M = 2 * O (the alternative in the paper's table 2e)."""
 
     def __init__(self, in_channels: int, resolution: int, masks: int, config: MaskHeadConfig) -> None:
         super().__init__()
@@ -93,14 +96,14 @@ class MLPMaskHead(nn.Module):
         return self.predictor(self.hidden(roi_features)).view(-1, self.masks, self.side, self.side).float()
 
     def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
-        """The logits of one class a RoI, (R, M, M) float32; as `MaskHead.of_labels`."""
+        """The logits (R, M, M) float32 of one class per RoI, as in `MaskHead.of_labels`."""
         x = self.hidden(roi_features)
         weight = self.predictor.weight.view(self.masks, -1, x.shape[1])[labels].to(x.dtype)
         bias = self.predictor.bias.view(self.masks, -1)[labels].to(x.dtype)
         return torch.baddbmm(bias[..., None], weight, x[..., None]).view(-1, self.side, self.side).float()
 
     def hidden(self, roi_features: Tensor) -> Tensor:
-        """(R, C, O, O) -> (R, units of the last hidden layer)."""
+        """(R, C, O, O) -> (R, units), the output of the last hidden layer."""
         x = roi_features.permute(0, 2, 3, 1).flatten(1)
         for layer in self.layers:
             x = F.relu_(layer(x))

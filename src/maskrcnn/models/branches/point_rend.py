@@ -1,7 +1,7 @@
 """PointRend (Kirillov et al. 2020): a coarse mask, refined at the points where it is least certain.
 
-Numbers and rules as in Detectron2's `projects/PointRend`. Legend: R RoIs, K masks (classes, or 1 if agnostic),
-C channels, O side of the RoI feature, P points a RoI.
+The numbers and rules are those of Detectron2's `projects/PointRend`. Legend: R RoIs, K masks per RoI (one per class, or
+1 if class-agnostic), C channels, O side of the RoI features, P points per RoI.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from maskrcnn.structures.targets import Targets
 
 
 class CoarseMaskHead(nn.Module):
-    """A 2x2 convolution of stride 2, fully connected layers, and one O/2 x O/2 mask a class."""
+    """A 2x2 convolution of stride 2 and fully connected layers to one O/2 x O/2 mask per class."""
 
     def __init__(self, in_channels: int, masks: int, config: MaskHeadConfig) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class CoarseMaskHead(nn.Module):
 
 
 class PointHead(nn.Module):
-    """An MLP on each point. It reads the fine features there, and every layer reads the coarse logits there too."""
+    """An MLP on the fine features and coarse logits at each point. Every layer gets the coarse logits again."""
 
     def __init__(self, in_channels: int, masks: int, config: PointRendConfig) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class PointHead(nn.Module):
 
 
 class PointRendBranch(nn.Module):
-    """A mask branch that reads the finest feature map alone, whatever the size of the box."""
+    """A mask branch that samples the finest feature map, for boxes of every size."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class PointRendBranch(nn.Module):
         self.config, self.points, self.rules = config, points, rules
 
     def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
-        """`loss_mask` of the coarse masks and `loss_mask_point` of the chosen points, on the true class alone."""
+        """`loss_mask` of the coarse masks and `loss_mask_point` at the sampled points, on the true class alone."""
         rois = stages[0]
         slots = mask_slots(rois, targets, self.config)
         boxes, image_index = slots.take(rois.boxes), slots.image_index
@@ -102,19 +102,21 @@ class PointRendBranch(nn.Module):
         masks = mask_crops(rois, slots, targets)
         coarse = self._coarse(read, boxes, image_index)
         own = self._of_class(coarse, labels)
-        goal = mask_goal(boxes, masks, self.rules, own.shape[-1])
-        coarse_loss = F.binary_cross_entropy_with_logits(own, goal, reduction="none").mean((1, 2))
+        target = mask_goal(boxes, masks, self.rules, own.shape[-1])
+        coarse_loss = F.binary_cross_entropy_with_logits(own, target, reduction="none").mean((1, 2))
         points = self._training_points(own.detach())
         logits = self._of_class(self._refine(read, boxes, image_index, coarse, points), labels)
-        at = _in_network_pixels(points, boxes)
-        at = at @ masks.to_original[:, :, :2].transpose(1, 2) + masks.to_original[:, None, :, 2]
-        point_goal = sample_bitmaps(masks, at)
-        point_loss = F.binary_cross_entropy_with_logits(logits, point_goal, reduction="none").mean(1)
+        points_px = _in_network_pixels(points, boxes)
+        original_px = points_px @ masks.to_original[:, :, :2].transpose(1, 2) + masks.to_original[:, None, :, 2]
+        point_target = sample_bitmaps(masks, original_px)
+        point_loss = F.binary_cross_entropy_with_logits(logits, point_target, reduction="none").mean(1)
         return {"loss_mask": mean_over(coarse_loss, slots.used), "loss_mask_point": mean_over(point_loss, slots.used)}
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
-        """The same detections with the mask of each one's class: a small grid is doubled again and again, and each time
-        its least certain cells are computed anew."""
+        """The same detections with mask probabilities for the class of each.
+
+        A small grid of logits is upsampled by 2 several times; each time its least certain cells are predicted anew.
+        """
         slots = filled_slots(found)
         boxes, image_index, labels = slots.take(found.boxes), slots.image_index, slots.take(found.labels)
         coarse = self._coarse(read, boxes, image_index)
@@ -134,7 +136,7 @@ class PointRendBranch(nn.Module):
         return replace(found, mask_probs=slots.put_back(torch.sigmoid(masks[:, 0])))
 
     def run_heads(self, features_of: Callable[[int], Tensor]) -> None:
-        """Runs both heads on as many points as a detection needs, as `roi_heads.Branch.run_heads` does."""
+        """Runs both heads once on all points of a detection, as `roi_heads.Branch.run_heads` does."""
         pooled = features_of(self.config.resolution)
         coarse = self.coarse_head(pooled)
         side, steps = self.first_grid()
@@ -142,14 +144,15 @@ class PointRendBranch(nn.Module):
         self.point_head(*(maps.new_empty((*maps.shape[:2], points)) for maps in (pooled, coarse)))
 
     def first_grid(self) -> tuple[int, int]:
-        """The side of the first grid, all of whose cells are computed, and how often it is doubled after that."""
+        """The side of the first grid, and how often it is doubled. All cells of the first grid are predicted."""
         side, steps = self.coarse_head.side, self.points.subdivision_steps
-        while 4 * side**2 <= self.points.subdivision_points:  # all cells of the doubled grid would be computed
+        while 4 * side**2 <= self.points.subdivision_points:  # all cells of the doubled grid would be predicted
             side, steps = 2 * side, steps - 1
         return side, steps
 
     def _coarse(self, read: RoIReader, boxes: Tensor, image_index: Tensor) -> Tensor:
-        """(R, K, O/2, O/2): features at the centres of an O x O grid, which is RoIAlign with one sample a bin."""
+        """The coarse logits (R, K, O/2, O/2). The head gets the features at the centres of an O x O grid over the box,
+        which is RoIAlign with one sample per bin."""
         feature, stride = read.finest
         level = torch.zeros_like(image_index)
         side = self.config.resolution
@@ -157,19 +160,20 @@ class PointRendBranch(nn.Module):
         return self.coarse_head(pooled)
 
     def _refine(self, read: RoIReader, boxes: Tensor, image_index: Tensor, coarse: Tensor, points: Tensor) -> Tensor:
-        """Logits (R, K, P) at (R, P, 2) points, given as fractions of their boxes."""
+        """Logits (R, K, P) at points (R, P, 2), which are fractions of their boxes."""
         feature, stride = read.finest
         fine = sample_feature(feature, _in_network_pixels(points, boxes), image_index, stride)
         return self.point_head(fine, sample_map(coarse, points))
 
     def _of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """(R, K, ...) -> (R, ...), the mask of each RoI's class."""
+        """(R, K, ...) -> (R, ...), the logits of each RoI's class."""
         row = torch.zeros_like(labels) if self.config.class_agnostic else labels
         return logits[torch.arange(len(labels), device=labels.device), row]
 
     @torch.no_grad()
     def _training_points(self, own: Tensor) -> Tensor:
-        """(R, P, 2) fractions of the box: the least certain of several times as many random points, and some at random.
+        """Points (R, P, 2) as fractions of the box. Most of them are the least certain of many random points, and the
+        others are uniformly random.
 
         Args:
             own: (R, O/2, O/2) coarse logits of the true class.
@@ -179,9 +183,9 @@ class PointRendBranch(nn.Module):
         candidates = int(count * settings.oversample)
         important = int(count * settings.important)
         random = torch.rand((len(own), candidates + count - important, 2), device=own.device)
-        among = random[:, :candidates]
-        uncertain = sample_map(own[:, None], among)[:, 0].abs().topk(important, dim=1, largest=False)[1]
-        return torch.cat([among.gather(1, uncertain[..., None].expand(-1, -1, 2)), random[:, candidates:]], dim=1)
+        first = random[:, :candidates]
+        uncertain = sample_map(own[:, None], first)[:, 0].abs().topk(important, dim=1, largest=False)[1]
+        return torch.cat([first.gather(1, uncertain[..., None].expand(-1, -1, 2)), random[:, candidates:]], dim=1)
 
 
 def _in_network_pixels(points: Tensor, boxes: Tensor) -> Tensor:
@@ -190,6 +194,6 @@ def _in_network_pixels(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _centres(cells: Tensor, side: int) -> Tensor:
-    """Cells of a side x side grid over the box, numbered row by row -> their centres (..., 2) x, y, as fractions of the
+    """Cells (...) of a side x side grid over the box, numbered row by row -> centres (..., 2) x, y as fractions of the
     box."""
     return (torch.stack([cells % side, cells // side], dim=-1) + 0.5) / side

@@ -32,14 +32,15 @@ def iou(a: Box, b: Box) -> float:
 
 
 def generalised_iou(a: Box, b: Box) -> float:
-    """IoU minus the share of the smallest box around both that belongs to neither."""
+    """IoU minus the fraction of the smallest box around both that neither covers."""
     around = (min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
     union = area(a) + area(b) - intersection(a, b)
     return iou(a, b) - (area(around) - union) / area(around)
 
 
 def encode(box: Box, anchor: Box, weights: Sequence[float]) -> tuple[float, float, float, float]:
-    """The shift of the centre in anchor sides and the growth of the sides as logarithms, each times its weight."""
+    """The shift of the centre in units of the anchor's sides, and the logarithms of the growth of the sides, each times
+    its weight."""
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
     t_x = ((box[0] + box[2]) / 2 - (anchor[0] + anchor[2]) / 2) / anchor_w
     t_y = ((box[1] + box[3]) / 2 - (anchor[1] + anchor[3]) / 2) / anchor_h
@@ -54,8 +55,8 @@ def decode(
     weights: Sequence[float],
     growth_bound: Literal["above", "both", "none"] = "above",
 ) -> tuple[float, float, float, float]:
-    """The box from which `encode` computed the offsets. With a bound no side grows by more than a factor of 62.5, and
-    with `both` none shrinks by more."""
+    """The box from which `encode` computed the offsets. With a bound no side grows by more than a factor of 62.5; with
+    `both` no side shrinks by more than that either."""
     bound = math.inf if growth_bound == "none" else MAX_LOG_SCALE
     least = -MAX_LOG_SCALE if growth_bound == "both" else -math.inf
     anchor_w, anchor_h = anchor[2] - anchor[0], anchor[3] - anchor[1]
@@ -67,15 +68,15 @@ def decode(
 
 
 def nms(boxes: Sequence[Box], iou_threshold: float, labels: Sequence[int] | None = None) -> list[int]:
-    """Numbers of the boxes that no higher-scoring survivor (of the same label) overlaps by more than the threshold.
+    """Numbers of the boxes that survive: no higher-scoring survivor of the same label has an IoU above the threshold.
 
     Args:
         boxes: highest-scoring first.
     """
     kept: list[int] = []
     for i, box in enumerate(boxes):
-        rivals = [j for j in kept if labels is None or labels[j] == labels[i]]
-        if all(iou(boxes[j], box) <= iou_threshold for j in rivals):
+        survivors = [j for j in kept if labels is None or labels[j] == labels[i]]
+        if all(iou(boxes[j], box) <= iou_threshold for j in survivors):
             kept.append(i)
     return kept
 
@@ -91,11 +92,13 @@ def match(
     low_quality_iou: float | None,
     low_quality_target: str = "highest_iou",
 ) -> tuple[list[int], list[int]]:
-    """Which candidates of one image are positive (1), negative (0) or left out (-1), and the object each overlaps
-    most (0 where there is none), or that it is the best of.
+    """The labels of one image's candidates, 1 positive, 0 negative or -1 ignored, and the object of each.
+
+    The object is the one with the highest IoU (0 if there is none). With `low_quality_target` own it is the last object
+    for which the candidate has the highest IoU, if there is one.
 
     Args:
-        boxes: ground truth, of which `valid` are objects and `crowd` regions to ignore.
+        boxes: ground truth; `valid` marks the objects and `crowd` the regions in which negatives are ignored.
     """
     objects = [g for g in range(len(boxes)) if valid[g]]
     overlaps = {g: [iou(boxes[g], candidate) for candidate in candidates] for g in objects}

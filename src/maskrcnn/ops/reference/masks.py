@@ -1,6 +1,6 @@
 """The slow, readable twins of `ops.paste` and `ops.rle`: whole images in float64, one mask at a time.
 
-They are for tests and for reading: each function states the rule that its fast twin follows.
+They serve the tests and the reader. Each function states the rule that its fast twin follows.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def bilinear(mask: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
-    """Samples an (h, w) mask at the grid ys x xs; whole numbers are its cells, and it is zero around them.
+    """Samples an (h, w) mask at the grid ys x xs. Integers are its cells, and around them it is zero.
 
     Returns:
         (len(ys), len(xs)) float64.
@@ -37,7 +37,7 @@ def paste_pixel_centres(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, 
 
 
 def paste_expanded_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-    """The (H, W) probabilities of one (M, M) mask, padded by a cell and resized to the expanded box in whole pixels."""
+    """The (H, W) probabilities of one (M, M) mask, padded by a cell and resized to its expanded, truncated box."""
     height, width = image_hw
     result = np.zeros(image_hw)
     if not np.isfinite(box).all():
@@ -61,8 +61,7 @@ def paste_expanded_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, i
 
 
 def paste_whole_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-    """The (H, W) probabilities of one (M, M) mask resized to its rounded box and clipped to the range of the
-    mask."""
+    """The (H, W) probabilities of one (M, M) mask, resized to its rounded box and clipped to its range of values."""
     x1, y1, x2, y2 = box = np.asarray(box, dtype=np.float32).round()
     result = np.zeros(image_hw)
     if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
@@ -74,7 +73,7 @@ def paste_whole_box(mask: np.ndarray, box: np.ndarray, image_hw: tuple[int, int]
 
 
 def run_lengths(image: np.ndarray) -> list[int]:
-    """COCO's run lengths of an (H, W) image: down the columns, background first."""
+    """COCO's run lengths of an (H, W) image: column by column, background first."""
     runs, colour = [0], 0
     for pixel in image.T.ravel().tolist():
         if bool(pixel) != bool(colour):
@@ -85,8 +84,11 @@ def run_lengths(image: np.ndarray) -> list[int]:
 
 
 def string_of_runs(runs: list[int]) -> bytes:
-    """COCO's compressed string. From the fourth run on it stores the difference to the run before the last. A number is
-    written five bits a character, low bits first, plus bit 32 if more follow, plus "0"; its highest bit is the sign."""
+    """COCO's compressed string. From the fourth run on it stores the difference to the last run of the same colour.
+
+    A character is "0" plus five bits of a number, low bits first, plus 32 if more characters follow. The highest bit is
+    the sign.
+    """
     text = bytearray()
     for i, run in enumerate(runs):
         value = run - runs[i - 2] if i > 2 else run

@@ -12,9 +12,9 @@ from maskrcnn.ops.reference.boxes import Box
 
 
 def bilinear(cells: np.ndarray, y: float, x: float) -> np.ndarray:
-    """The value between the four cells around (y, x), where whole numbers are cells.
+    """The bilinear sample at (y, x), where integers are cell centres.
 
-    A point up to one cell outside the map is moved to the border; further outside everything is zero.
+    A point up to one cell outside the map is moved to the border. Further outside the value is zero.
 
     Args:
         cells: (h, w, ...) float64.
@@ -40,12 +40,12 @@ def sampled_bins(
     sampling_ratio: int,
     reduce: Literal["average", "max"],
 ) -> np.ndarray:
-    """The mean or maximum of points that are evenly spaced in each bin of a rectangle.
+    """The mean or maximum of evenly spaced samples in each bin of a rectangle.
 
     Args:
         cells: (h, w, C) float64.
-        corner, sides: x and y, where whole numbers are cells.
-        sampling_ratio: points a bin and axis; 0: one a cell of the bin, rounded up, at least one.
+        corner, sides: x and y in cells, where integers are cell centres.
+        sampling_ratio: samples per bin and axis; 0 takes the side of a bin in cells, rounded up, at least one.
 
     Returns:
         (C, output_size, output_size).
@@ -84,10 +84,10 @@ def roi_align(
     """Each bin of a RoI is the mean or maximum of evenly spaced points in it (`sampled_bins`).
 
     Args:
-        features: one (B, C, h, w) array a level.
-        boxes: R RoIs in network-input pixels, in the images `image_index` and read from the levels `level`.
-        aligned: the centre of cell i is at i + 0.5, as with pixels; False is the older rule, in which it is at i and
-            RoIs are at least one cell wide.
+        features: one (B, C, h, w) array per level.
+        boxes: R RoIs in network-input pixels, in the images `image_index`, pooled from the levels `level`.
+        aligned: whether cell centres are at i + 0.5. False is the older rule: they are at i, and a RoI is at least one
+            cell wide.
 
     Returns:
         (R, C, output_size, output_size).
@@ -99,19 +99,16 @@ def roi_align(
         width, height = x2 - x1, y2 - y1
         if not aligned:
             width, height = max(width, 1.0), max(height, 1.0)
+        cells = features[k][image].transpose(1, 2, 0)
         result[r] = sampled_bins(
-            features[k][image].transpose(1, 2, 0),
-            (x1, y1),
-            (width, height),
-            output_size=output_size,
-            sampling_ratio=sampling_ratio,
-            reduce=reduce,
+            cells, (x1, y1), (width, height), output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
         )
     return result
 
 
 def whole_cells(box: Box, stride: float) -> tuple[int, int, int, int]:
-    """First column and row of a RoI whose edges are rounded to cells, halves away from zero, and how many of each."""
+    """The first column and row of a RoI rounded to whole cells, halves away from zero, and its numbers of columns and
+    rows."""
     x1, y1, x2, y2 = (int(math.copysign(math.floor(abs(edge / stride) + 0.5), edge)) for edge in box)
     return x1, y1, max(x2 - x1 + 1, 1), max(y2 - y1 + 1, 1)
 
@@ -125,7 +122,7 @@ def roi_pool(
     strides: Sequence[float],
     output_size: int,
 ) -> np.ndarray:
-    """Each bin of a RoI rounded to cells is the maximum of the cells it touches, 0 where there are none.
+    """Each bin of a RoI rounded to whole cells is the maximum of the cells that it touches, 0 if there are none.
 
     Arguments and result are those of `roi_align`.
     """
@@ -133,12 +130,9 @@ def roi_pool(
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
         cells = features[k][image]
         left, top, width, height = whole_cells(box, strides[k])
-        # In float32, whose rounding makes the last bin a cell larger for some sizes, as in torchvision.
+        # As in torchvision, the rounding of float32 makes the last bin a cell larger for some sizes.
         step = np.arange(output_size + 1, dtype=np.float32)
-        x, y = (
-            step * (np.float32(width) / np.float32(output_size)),
-            step * (np.float32(height) / np.float32(output_size)),
-        )
+        x, y = (step * (np.float32(side) / np.float32(output_size)) for side in (width, height))
         for row in range(output_size):
             rows = slice(max(top + math.floor(y[row]), 0), max(top + math.ceil(y[row + 1]), 0))
             for column in range(output_size):
@@ -160,17 +154,14 @@ def roi_warp(
     sampling_ratio: int,
     reduce: Literal["average", "max"],
 ) -> np.ndarray:
-    """`roi_align` on the whole cells of `roi_pool`; cell i lies at i + 0.5. The arguments are those of `roi_align`."""
+    """`roi_align` on the whole cells of `roi_pool`, with cell centres at i + 0.5 and the arguments of `roi_align`."""
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
+        cells = features[k][image].transpose(1, 2, 0)
         left, top, width, height = whole_cells(box, strides[k])
+        corner, sides = (left - 0.5, top - 0.5), (width, height)
         result[r] = sampled_bins(
-            features[k][image].transpose(1, 2, 0),
-            (left - 0.5, top - 0.5),
-            (width, height),
-            output_size=output_size,
-            sampling_ratio=sampling_ratio,
-            reduce=reduce,
+            cells, corner, sides, output_size=output_size, sampling_ratio=sampling_ratio, reduce=reduce
         )
     return result
 
@@ -185,11 +176,11 @@ def roi_crop(
     output_size: int,
     trim: float,
 ) -> np.ndarray:
-    """Points spread evenly from one corner of the RoI to the other; the centres of a map's outermost cells are the
-    ends of the image. Arguments and result are those of `roi_align`.
+    """Samples spread evenly from one corner of the RoI to the other. The first cell's centre is at the start of the
+    image, and the last cell's centre at its end. Arguments and result are those of `roi_align`.
 
     Args:
-        trim: by how many pixels boxes and images end before their edge.
+        trim: pixels by which boxes and images end before their right and lower edges.
     """
     result = np.zeros((len(boxes), features[0].shape[1], output_size, output_size))
     for r, (box, image, k) in enumerate(zip(boxes, image_index, level, strict=True)):
@@ -215,17 +206,17 @@ def mask_target(
     threshold: float | None = None,
     crop_and_resize: bool = False,
 ) -> np.ndarray:
-    """The target of the mask branch for one RoI: the share of each of its cells that the object covers.
+    """The mask target of one RoI: the fraction of each of its cells that the object covers.
 
     Args:
         bitmap: (H, W) of the whole original image, 0 and 1.
-        box: of the RoI, network-input pixels.
-        to_original: (2, 3), network-input (x, y, 1) to original pixels.
-        size: cells a side.
-        sampling_ratio: points a cell and axis; 0: one a network-input pixel, rounded up.
-        aligned: False puts the points half a pixel further and makes RoIs at least one pixel wide.
-        threshold: None keeps the shares.
-        crop_and_resize: one point a cell instead, at pixel centres, from the pixels x1 y1 to the pixels x2 y2.
+        box: the RoI in network-input pixels.
+        to_original: (2, 3), maps network-input pixels (x, y, 1) to original pixels.
+        size: cells per side.
+        sampling_ratio: samples per cell and axis; 0 takes the side of a cell in pixels, rounded up.
+        aligned: False moves the samples by half a pixel and makes RoIs at least one pixel wide.
+        threshold: the target is 1 if the fraction is at least this, otherwise 0; None keeps the fractions.
+        crop_and_resize: whether there is one sample per cell, from the centre of pixel (x1, y1) to that of (x2, y2).
 
     Returns:
         (size, size).
