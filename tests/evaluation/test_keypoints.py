@@ -239,7 +239,7 @@ def test_annotations_without_keypoints_cannot_judge_results_with_them() -> None:
     [
         (
             [1, 2, 0.5] * 16,
-            r"entry 0: expected keypoints as 51 numbers, .* 17 that the category names, found 48 values",
+            r"entry 0: expected keypoints as 51 numbers, .* category's 17, found 48 values",
         ),
         ("all", r"entry 0: expected keypoints as 51 numbers.*'all'"),
         ([float("nan"), 2, 0.5] * 17, r"entry 0: expected keypoints as finite numbers"),

@@ -251,7 +251,7 @@ def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
     content["images"][0]["height"] = 63
     content["annotations"] = []
     path.write_text(json.dumps(content))
-    with pytest.raises(ImageError, match=r"expected 80 x 63 pixels as train.json says of image 1, found 80 x 64"):
+    with pytest.raises(ImageError, match=r"expected 80 x 63 pixels, the size of image 1 in train.json, found 80 x 64"):
         read_dataset(path).read(0)
 
 
