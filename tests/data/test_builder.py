@@ -102,7 +102,9 @@ def test_polygons_that_cover_no_pixel_are_objects_if_they_have_area() -> None:
 def test_ids_are_unique_where_there_are_any() -> None:
     dataset = built(raw(id="a"), raw(id="a"), raw(), raw(id=[1]), raw(id=None))
     assert dataset.annotations(0).ids.tolist() == ["a", 3, 4, 5]
-    assert dataset.problems == ("some.file: annotation 'a' of image 1: expected an id of its own, found it twice",)
+    assert dataset.problems == (
+        "some.file: annotation 'a' of image 1: expected a unique id, found a second annotation with it",
+    )
 
 
 @pytest.mark.parametrize(

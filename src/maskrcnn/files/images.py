@@ -1,4 +1,4 @@
-"""Image files of every common kind as RGB arrays."""
+"""Finds image files and reads them as RGB arrays."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError
 
-# The image files that are looked for in folders; a file that is named may have any suffix.
+# The suffixes of images in folders; a file that is given by name may have any suffix.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-# A decoded image needs three bytes a pixel: this much is 1.5 GB. Larger ones are refused before decoding.
-MOST_PIXELS = 500_000_000
-_ORIENTATION = 0x0112  # EXIF's tag; 5 to 8 swap the sides
+MOST_PIXELS = 500_000_000  # 1.5 GB of RGB; larger images are refused before decoding
+_ORIENTATION = 0x0112  # the EXIF tag; its values 5 to 8 swap width and height
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Decodes an image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+    """Decodes an image file to (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Grey and palette images become colour, transparency is dropped, and the first frame of an animation is read.
-    16-bit and float grey images are scaled from their own smallest and largest value to 0..255, because such
+    Grey and palette images become RGB, transparency is dropped, and only the first frame of an animation is read.
+    Grey images of 16-bit integers or floats are scaled so that their minimum and maximum become 0 and 255, because such
     files rarely use their whole range.
 
     Raises:
@@ -35,10 +34,10 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
-    """Upright height and width from the file's header alone.
+    """Height and width of the upright image; reads only the header of the file.
 
     Raises:
-        ImageError: as of `read_image`, but for damage behind the header.
+        ImageError: as for `read_image`, except for damage after the header.
     """
     with _opened(Path(path)) as image:
         swapped = image.getexif().get(_ORIENTATION, 1) >= 5
@@ -47,14 +46,14 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image of which only the header is read; what Pillow raises on it in the block becomes an ImageError."""
+    """Opens an image and reads its header. Errors of Pillow inside the block become ImageErrors."""
     if not path.is_file():
         raise ImageError(f"{path}: expected an image, found {'a folder' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise ImageError(f"{path}: expected an image, found an empty file; get the file again")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large images; we have our own limit
+            warnings.simplefilter("ignore")  # of Pillow, about odd metadata and about images below our own limit
             with Image.open(path) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise ImageError(
@@ -73,10 +72,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def as_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    """A PIL image of any mode, or an (H, W, 3) uint8 array, as a contiguous (H, W, 3) uint8 RGB array.
+    """Converts a PIL image of any mode, or an (H, W, 3) uint8 array, to a contiguous (H, W, 3) uint8 RGB array.
 
     Raises:
-        ImageError: an array of another shape or dtype.
+        ImageError: the array has another shape or dtype.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -88,16 +87,16 @@ def as_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         return _stretched(np.asarray(image))
     if image.mode != "RGB":
-        # A palette with transparency becomes RGBA first: Pillow warns about the direct conversion.
+        # Pillow warns about converting a palette with transparency directly to RGB.
         image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     return np.array(image)
 
 
 def image_files(inputs: Sequence[str | Path]) -> list[Path]:
-    """Files, folders (searched through, by suffix) and globs as a list of image paths, each once, in order.
+    """The image files among files, folders (searched recursively by suffix) and globs, each once, in order.
 
     Raises:
-        ImageError: an input matches nothing.
+        ImageError: an input matches no file.
     """
     found: dict[Path, None] = {}
     for item in inputs:
@@ -109,16 +108,14 @@ def image_files(inputs: Sequence[str | Path]) -> list[Path]:
         else:
             matches = sorted(Path(name) for name in glob.glob(str(item), recursive=True) if Path(name).is_file())
         if not matches:
-            what = (
-                f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "nothing there"
-            )
+            what = f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "no such file"
             raise ImageError(f"{item}: expected an image, a folder of images or a glob, found {what}")
         found.update(dict.fromkeys(matches))
     return list(found)
 
 
 def _stretched(grey: np.ndarray) -> np.ndarray:
-    """(H, W) integers or floats -> (H, W, 3) uint8, smallest value 0 and largest 255; a flat image becomes 0."""
+    """Scales (H, W) integers or floats to (H, W, 3) uint8 from minimum to maximum; a constant image becomes 0."""
     values = np.nan_to_num(grey.astype(np.float64))
     low, high = values.min(), values.max()
     scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)

@@ -58,7 +58,7 @@ class Frame:
 
     @property
     def motion(self) -> np.ndarray:
-        """(3, 3) float64, maps pixels of the whole resized image to network-input pixels: `matrix` without its scale."""
+        """(3, 3) float64, maps pixels of the whole resized image to the network input: `matrix` without its scale."""
         motion = self.matrix.copy()
         motion[:2, :2] = np.sign(motion[:2, :2])
         return motion

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from maskrcnn.structures.instances import Instances
 from maskrcnn.visualise.palette import INK, PAPER, Colour
 
-# The fraction of the picture that labels may cover, with and without names. If all labels would cover more, only objects
-# whose box has more than twice the area of its label get one.
+# The fraction of the picture that labels may cover, with and without names. If all labels would cover more, only
+# objects whose box has more than twice the area of its label get one.
 _MAX_NAMED, _MAX_SCORED = 0.15, 0.04
 
 

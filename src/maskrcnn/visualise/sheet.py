@@ -79,7 +79,7 @@ def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool,
 
 
 def _colours(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(F,) colour number of each detection: that of the ground-truth box with the highest IoU, or a number from T on."""
+    """(F,) colour number of each detection: that of its most similar ground-truth object, or a number from T on."""
     numbers = len(truth) + np.arange(len(found))
     if len(truth) == 0 or len(found) == 0:
         return numbers
