@@ -34,9 +34,9 @@ class Checkpoint:
 
     Attributes:
         container: the kind of file.
-        tensors: name -> tensor on the CPU, with the names, order and dtypes of the file. The prefix `module.` is removed
-            if all names have it (DataParallel). Tensors may be memory-mapped. Names in HDF5 are paths, such as
-            "conv1/conv1/kernel:0".
+        tensors: name -> tensor on the CPU, with the names, order and dtypes of the file. The prefix `module.`
+            (DataParallel) is removed if all names have it. Tensors may be memory-mapped. Names in HDF5 are paths, such
+            as "conv1/conv1/kernel:0".
         extra: the plain data beside the tensors (numbers, strings, lists and dictionaries of them), such as the
             metadata of safetensors.
         dropped: the names of what was left out: entries with other tensors, such as the optimiser's state, and classes

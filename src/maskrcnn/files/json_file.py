@@ -25,4 +25,4 @@ def read_json(path: Path, expected: str) -> Any:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected {expected}, found no JSON ({error}); the file may be truncated") from None
+        raise DataError(f"{path}: not JSON ({error}), expected {expected}; the file may be truncated") from None

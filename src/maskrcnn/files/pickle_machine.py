@@ -45,8 +45,8 @@ OPCODE_PRICE = 64  # bytes: an empty list or dictionary and the reference to it
 CALL_PRICE = 1000  # bytes: an empty tensor object
 MAX_BITS = 1024  # of an integer; the states of random generators have 128
 MAX_KEY_PARTS = 8  # elements of a tuple as a key
-# Python hashes strings with a secret, but numbers by their value. A file can therefore choose n numbers that all collide
-# in a dictionary, which takes n * n / 2 steps. Too few integers below SMALL_KEY collide to matter.
+# Python hashes strings with a secret, but numbers by their value. A file could therefore choose n numbers that all
+# collide in a dictionary, which takes n * n / 2 steps. Too few integers below SMALL_KEY collide to matter.
 SMALL_KEY = 1 << 24
 MAX_LARGE_KEYS = 5_000
 

@@ -30,14 +30,14 @@ class Unpickled(NamedTuple):
         end: the offset in the data after the pickle.
     """
 
+    content: Any
+    dropped: tuple[str, ...]
+    end: int
+
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, cut to 200 characters, or else the name of its class."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-    content: Any
-    dropped: tuple[str, ...]
-    end: int
 
 
 def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = NO_DIALECT) -> Unpickled:

@@ -23,7 +23,7 @@ def read_yaml(path: Path | str) -> Any:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a YAML file, found one that cannot be read ({error})") from None
+        raise ConfigError(f"{path}: expected a YAML file, found a file that cannot be read: {error}") from None
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{path}: expected settings of at most {MAX_BYTES:,} characters, found more")
     return parse_yaml(text, str(path))
@@ -90,7 +90,7 @@ def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
     twice = next((key for key in keys if keys.count(key) > 1), None)
     here = f"{where}, line {node.start_mark.line + 1}"
     if twice is not None:
-        raise ConfigError(f"{here}: expected every key once, found {twice} twice; keep one of them")
+        raise ConfigError(f"{here}: {twice} is given twice; keep one of the two")
     counted[id(node)] = None
     total = 1
     for child in children:
