@@ -93,7 +93,7 @@ FULL = [5, 5, 2] * 5
 BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a number too few": (
         change(keypoints=FULL[:-1]),
-        r"annotation 1 of image 0: expected keypoints as 15 numbers, .* 5 that the category names, found 14 values",
+        r"annotation 1 of image 0: expected keypoints as 15 numbers, .* category's 5, found 14 values",
     ),
     "one keypoint too many": (change(keypoints=[*FULL, 1, 1, 1]), r"annotation 1 of image 0: .* found 18 values"),
     "no list": (change(keypoints="nose"), r"annotation 1 of image 0: expected keypoints as 15 numbers.*'nose'"),

@@ -188,7 +188,7 @@ def test_limit_above_100_holds_for_precision_and_recall() -> None:
 
 
 def test_limit_below_one_is_refused() -> None:
-    with pytest.raises(DataError, match=r"expected 1 or more detections an image, found 0"):
+    with pytest.raises(DataError, match=r"expected 1 or more detections per image, found 0"):
         judged(ONE, [], max_detections=0)
 
 
@@ -219,7 +219,7 @@ def test_only_some_images() -> None:
     assert judged(content, results, image_ids=[1]).boxes["AP"] == pytest.approx(1)
     rest = judged(content, results, image_ids=[2, 3])
     assert (rest.boxes["AP"], rest.images, rest.objects, rest.detections) == (0, 2, 2, 0)
-    with pytest.raises(DataError, match=r"expected ids of its images, found 9 in image_ids"):
+    with pytest.raises(DataError, match=r"expected image_ids of its images, found 9"):
         judged(content, results, image_ids=[1, 9])
 
 
@@ -257,11 +257,14 @@ BROKEN_RESULTS: list[tuple[Any, str]] = [
     ({"bbox": [1, 2, 3]}, r"entry 1: expected bbox as x, y, width, height in pixels, found \[1, 2, 3\]"),
     ({"bbox": [1, 2, -3, 4]}, r"entry 1: expected bbox"),
     ({"bbox": [1, 2, float("inf"), 4]}, r"entry 1: expected bbox"),
-    ({"bbox": None, "segmentation": None}, r"entry 1: expected bbox or segmentation, found neither"),
+    ({"bbox": None, "segmentation": None}, r"entry 1: expected bbox, segmentation or keypoints, found none of them"),
     ({"segmentation": [[0, 0, 9, 0, 9, 9]]}, r"entry 1: expected segmentation as run lengths"),
     ({"segmentation": {"size": [60, 80], "counts": "b@!"}}, r"entry 1: run-length string"),
     ({"segmentation": {"size": [60, 80], "counts": [5, 5]}}, r"entry 1: expected runs that sum to 60 \* 80"),
-    ({"segmentation": {"size": [80, 60], "counts": [4800]}}, r"entry 1: the mask is of height, width \(80, 60\)"),
+    (
+        {"segmentation": {"size": [80, 60], "counts": [4800]}},
+        r"entry 1: expected a mask of the image's height, width .*, found \(80, 60\)",
+    ),
 ]
 
 
@@ -281,7 +284,7 @@ def test_broken_results_are_refused(change: dict[str, Any], message: str, tmp_pa
 def test_results_without_a_key_are_refused(key: str) -> None:
     results = perfect(ONE)
     del results[0][key]
-    with pytest.raises(DataError, match=rf"results: entry 0: has no {key}, found keys"):
+    with pytest.raises(DataError, match=rf"results: entry 0: expected the keys {key} too, found"):
         judged(ONE, results)
 
 
@@ -338,7 +341,10 @@ def test_ground_truth_that_is_not_coco_is_refused(change: Any, message: str) -> 
     [
         ({"image_id": 99}, "of image 99: no image has this id"),
         ({"category_id": None}, "no category has id None"),
-        ({"segmentation": {"size": [10, 10], "counts": [100]}}, r"the mask is of height, width \(10, 10\)"),
+        (
+            {"segmentation": {"size": [10, 10], "counts": [100]}},
+            r"expected a mask of the image's height, width .*, found \(10, 10\)",
+        ),
         ({"segmentation": {"size": [60, 80], "counts": [4800]}}, "the mask covers no pixel"),
         ({"segmentation": [[1, 1, 5, 5]]}, "at least 3 points"),
         ({"segmentation": [[1, 1, 5, 5, 9]]}, "at least 3 points, found 5 numbers"),
@@ -363,7 +369,7 @@ def test_an_annotation_id_given_twice_counts_once() -> None:
     content["annotations"] *= 2
     report = judged(content, perfect(ONE))
     assert (report.objects, report.boxes["AP"]) == (1, pytest.approx(1))
-    assert "found it twice" in report.skipped[0]
+    assert "found a second annotation with it" in report.skipped[0]
 
 
 def test_images_without_a_size_are_left_out_and_named() -> None:
@@ -384,7 +390,7 @@ def test_annotations_without_masks_count_for_boxes_only() -> None:
     assert report.masks is not None
     assert report.masks["AR100"] == pytest.approx(1)
     assert report.boxes["AR100"] == pytest.approx(0.5)
-    assert "no segmentation, counts for boxes only" in report.skipped[0]
+    assert "no segmentation, compared by box only" in report.skipped[0]
     del content["annotations"][0]["segmentation"]
     assert judged(content, results).masks is None
 

@@ -204,7 +204,7 @@ def test_classes_have_their_own_keypoints_and_spreads() -> None:
     assert report.oks_sigmas["dog"] == (DEFAULT_SIGMA, DEFAULT_SIGMA)
     assert set(report.oks_sigmas) == {"person", "dog"}
     text = str(table(report))
-    assert "OKS of dog: the spread of each keypoint is taken for 0.067" in text
+    assert "OKS of dog: assumed a standard deviation of 0.067 for each keypoint" in text
     assert "OKS of person" not in text
     assert max(map(len, text.splitlines())) <= 80
 
@@ -229,7 +229,9 @@ def test_people_of_other_names_are_not_judged_as_coco_people() -> None:
 
 def test_annotations_without_keypoints_cannot_judge_results_with_them() -> None:
     content = truth(annotation(1, person()), categories=[{"id": 1, "name": "person"}])
-    with pytest.raises(DataError, match=r"entry 1: has keypoints, but the category person of ground truth names none"):
+    with pytest.raises(
+        DataError, match=r"entry 1: expected no keypoints, because the category person of ground truth names none"
+    ):
         judged(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=None), result(person())])
     assert judged(content, [result(person(), bbox=[1, 1, 9, 9], keypoints=[])]).keypoints is None
 
@@ -239,7 +241,7 @@ def test_annotations_without_keypoints_cannot_judge_results_with_them() -> None:
     [
         (
             [1, 2, 0.5] * 16,
-            r"entry 0: expected keypoints as 51 numbers, .* 17 that the category names, found 48 values",
+            r"entry 0: expected keypoints as 51 numbers, .* category's 17, found 48 values",
         ),
         ("all", r"entry 0: expected keypoints as 51 numbers.*'all'"),
         ([float("nan"), 2, 0.5] * 17, r"entry 0: expected keypoints as finite numbers"),

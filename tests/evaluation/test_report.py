@@ -47,7 +47,7 @@ def test_table_fits_80_columns_and_names_every_figure() -> None:
     assert lines[4].split() == ["AP", "of", "class", "masks", "boxes"]
     assert lines[5].split() == ["circle", "0.250", "-"]
     assert lines[6].split() == ["a", "[b]", "star", "0.750", "0.500"], "brackets are no markup"
-    assert lines[8] == "3 images, 5 objects, 7 detections, at most 100 an image"
+    assert lines[8] == "3 images, 5 objects, 7 detections, at most 100 per image"
 
 
 def test_table_without_masks_and_with_one_class() -> None:

@@ -160,7 +160,7 @@ def test_a_wrong_hash_and_a_wrong_size(server: Server, cache: Path) -> None:
     refused(server.url(), f"expected a SHA-256 hash of {'0' * 64}, found {DIGEST}", sha256="0" * 64)
     refused(server.url(), "expected a file of 7 bytes, the server has one of 300000", size=7)
     server.length = None  # it does not say beforehand
-    refused(server.url(), "another file came: expected 7 bytes, found 300000", size=7)
+    refused(server.url(), "expected 7 bytes, found 300000; the download was removed", size=7)
     assert kept(cache) == []
     assert fetch(server.url()).read_bytes() == CONTENT
 
@@ -191,7 +191,7 @@ def test_a_server_without_parts_begins_again(server: Server) -> None:
 def test_a_connection_that_breaks_again_and_again(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("maskrcnn.files.fetch.ATTEMPTS", 2)
     server.break_after = [100_000, 0, 0]
-    message = refused(server.url(), "cannot download .* 100000 bytes are kept, and the next try continues from there")
+    message = refused(server.url(), "cannot download .* the next try continues after the 100000 bytes that are kept")
     assert "give the path of the file" in message
     assert kept(cache) == ["weights.pth.part", "weights.pth.part.version"]
     server.asked.clear()
@@ -205,7 +205,7 @@ def part_of(server: Server, monkeypatch: pytest.MonkeyPatch, **checks: object) -
     with monkeypatch.context() as patch:
         patch.setattr("maskrcnn.files.fetch.ATTEMPTS", 1)
         server.break_after = [100_000, 0]
-        refused(server.url(), "100000 bytes are kept", **checks)
+        refused(server.url(), "100000 bytes that are kept", **checks)
     server.asked.clear()
 
 
@@ -322,7 +322,7 @@ def test_names_stay_in_the_cache(server: Server, cache: Path, name: str) -> None
 
 def test_a_disk_with_too_little_space(server: Server, cache: Path) -> None:
     server.length = 1 << 60
-    message = refused(server.url(), f"the disk of {cache}.* is full .the file needs {1 << 60} bytes more")
+    message = refused(server.url(), f"the disk of {cache}.* is full .{1 << 60} more bytes are needed")
     assert "MASKRCNN_CACHE" in message
 
 

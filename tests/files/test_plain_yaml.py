@@ -32,7 +32,10 @@ def test_plain_data() -> None:
         ("a: *nowhere\n", r"^a\.yaml, line 1: expected YAML, found undefined alias"),
         ("a: !!python/object/apply:os.system [ls]\n", r"^a\.yaml, line 1: .*could not determine a constructor"),
         ("a: 1\nb:\n  c: 1\n  c: 2\n", r"^a\.yaml, line 3: c is given twice"),
-        ("a: &a [*a]\n", r"^a\.yaml, line 1: an alias stands inside of what it names"),
+        (
+            "a: &a [*a]\n",
+            r"^a\.yaml, line 1: expected aliases of other values, found one inside the value that it names",
+        ),
         ("a: 1\n---\nb: 2\n", r"^a\.yaml, line 2: expected YAML, but found another document"),
         ("a: \x00\n", r"^a\.yaml: expected YAML, unacceptable character"),
         ("a: 2001-99-99\n", r"^a\.yaml: expected YAML, month must be in 1\.\.12"),

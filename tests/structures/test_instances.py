@@ -135,10 +135,10 @@ def test_flipping_joins_as_it_selects(seed: int, other: int) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image_hw": (3, 3)}, r"\(11, 17\).* part 1 has .*\(3, 3\)"),
-        ({"masks": None}, "part 1 has .*no masks"),
-        ({"keypoints": None}, "part 1 has .*no keypoints"),
-        ({"categories": ()}, r"part 1 has .*categories \[\]"),
+        ({"image_hw": (3, 3)}, r"\(11, 17\).* part 1 with .*\(3, 3\)"),
+        ({"masks": None}, "part 1 with .*no masks"),
+        ({"keypoints": None}, "part 1 with .*no keypoints"),
+        ({"categories": ()}, r"part 1 with .*categories \[\]"),
     ],
 )
 def test_parts_of_another_kind_are_refused(change: dict[str, object], words: str) -> None:

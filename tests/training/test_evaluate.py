@@ -130,7 +130,9 @@ def test_keypoints_of_a_model_on_data_without_any(predictor: Predictor, tmp_path
     content = json.loads(data.read_text())
     del content["categories"][0]["keypoints"], content["categories"][0]["skeleton"]
     data.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"has keypoints, but the category person of .*val\.json names none"):
+    with pytest.raises(
+        DataError, match=r"expected no keypoints, because the category person of .*val\.json names none"
+    ):
         evaluate(model, data)
 
 

@@ -158,7 +158,7 @@ def test_enlarged_mask_lies_where_the_object_is() -> None:
 
 
 def test_objects_of_another_image_are_refused() -> None:
-    with pytest.raises(DataError, match=r"height, width \(100, 100\), found some of \(240, 320\)"):
+    with pytest.raises(DataError, match=r"height, width \(100, 100\), found objects of \(240, 320\)"):
         draw(grey((100, 100)), rectangles([(40, 60, 140, 160)], [0], [0.9]))
 
 

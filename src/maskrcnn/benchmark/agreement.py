@@ -1,4 +1,4 @@
-"""Whether two detectors found the same objects: a speed means nothing without equal results."""
+"""Checks that two detectors find the same objects, because speeds are comparable only for equal results."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from maskrcnn.structures.instances import Instances
 
 BOX_PX = 0.01  # pixels of the original image, each edge
 SCORE = 1e-4
-MASK_IOU = 0.99  # of all masks together; single pixels may lie on the threshold
+MASK_IOU = 0.99  # of all masks together; single pixels may be at the threshold of the probability
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Detections of the same images by both sides, matched one to one where they have the same label.
+    """How well the detections of both sides agree on the same images.
 
     Attributes:
-        images, ours, theirs: how many.
-        matched: theirs that have a partner within `BOX_PX` and `SCORE`.
-        box_px, score: the largest differences between partners.
-        mask_iou: overlap of all partners' masks together.
+        images, ours, theirs: the number of images, of our detections and of torchvision's.
+        matched: pairs of one label within `BOX_PX` and `SCORE`, each detection in at most one pair.
+        box_px, score: the largest differences within a pair.
+        mask_iou: IoU of all masks of the pairs together.
     """
 
     images: int
@@ -52,10 +52,11 @@ class Agreement:
 
 
 def compare(pairs: Iterable[tuple[Instances, Mapping[str, Tensor]]]) -> Agreement:
-    """
+    """Matches the detections of both sides.
+
     Args:
-        pairs: ours and torchvision's dictionary of one image; its labels begin with the background, and its masks are
-            (N, 1, H, W) probabilities.
+        pairs: for each image, our instances and torchvision's dictionary. In the latter, label 0 is the background, and
+            masks are (N, 1, H, W) probabilities.
     """
     images, ours, theirs, matched, box_px, score, both, either = 0, 0, 0, 0, 0.0, 0.0, 0, 0
     for found, expected in pairs:
@@ -63,15 +64,15 @@ def compare(pairs: Iterable[tuple[Instances, Mapping[str, Tensor]]]) -> Agreemen
         labels = expected["labels"].cpu().numpy() - 1
         images, ours, theirs = images + 1, ours + len(found), theirs + len(boxes)
         free = np.ones(len(found), dtype=bool)
-        for i in range(len(boxes)):  # not by rank: two equal scores may change places
+        for i in range(len(boxes)):  # not by rank, because equal scores may be in another order
             edges = np.abs(found.boxes - boxes[i]).max(axis=1, initial=0)
-            apart = np.abs(found.scores - scores[i])
-            close = np.flatnonzero(free & (found.labels == labels[i]) & (edges <= BOX_PX) & (apart <= SCORE))
+            score_gaps = np.abs(found.scores - scores[i])
+            close = np.flatnonzero(free & (found.labels == labels[i]) & (edges <= BOX_PX) & (score_gaps <= SCORE))
             if len(close) == 0:
                 continue
             partner = close[edges[close].argmin()]
             free[partner] = False
-            matched, box_px, score = matched + 1, max(box_px, edges[partner]), max(score, apart[partner])
+            matched, box_px, score = matched + 1, max(box_px, edges[partner]), max(score, score_gaps[partner])
             assert found.masks is not None
             a, b = found.masks[int(partner)].dense(), expected["masks"][i, 0].cpu().numpy() > 0.5
             both, either = both + int((a & b).sum()), either + int((a | b).sum())

@@ -1,4 +1,4 @@
-"""COCO JSONs for measurements: generated photographs with polygons, and files with many annotations."""
+"""COCO JSONs for benchmarks: generated images with polygons, and files with many annotations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from maskrcnn.benchmark.predict import generate_images
 from maskrcnn.errors import DataError
 
 IMAGE_HW = (480, 640)
-OBJECTS = 8  # an image; COCO has 7.3 on average
-POINTS = 24  # a polygon
+OBJECTS = 8  # per image; COCO has 7.3 on average
+POINTS = 24  # per polygon
 
 
 def write_coco(folder: Path, count: int) -> Path:
-    """Writes images as `generate_images` does, with polygons of all sizes, and the JSON; returns its path."""
+    """Writes generated images and a COCO JSON with polygons of all sizes; returns the path of the JSON."""
     files = generate_images(folder, count, IMAGE_HW)
     rng = np.random.default_rng(0)
     height, width = IMAGE_HW
@@ -52,18 +52,21 @@ def write_coco(folder: Path, count: int) -> Path:
 
 
 def repeat_annotations(source: Path, path: Path, least: int) -> tuple[Path, int]:
-    """Writes images and annotations of a COCO JSON again and again under new ids, at least so many annotations.
+    """Writes a COCO JSON that repeats the images and annotations of another one under new ids.
+
+    Args:
+        least: the minimum number of annotations to write.
 
     Returns:
         the path, and the number of annotations.
 
     Raises:
-        DataError: there are no annotations.
+        DataError: `source` has no annotations.
     """
     content = json.loads(source.read_bytes())
     images, annotations = content["images"], content["annotations"]
     if not annotations:
-        raise DataError(f"{source}: expected annotations to measure memory with, found none; or take --no-memory")
+        raise DataError(f"{source}: expected annotations to measure memory, found none; give other data or --no-memory")
     numbers = {image["id"]: i for i, image in enumerate(images)}
     times = math.ceil(least / len(annotations))
     content["images"] = [

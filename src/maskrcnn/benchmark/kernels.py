@@ -1,5 +1,4 @@
-"""The operations around the convolutions, ours beside torchvision's: RoIAlign, non-maximum suppression (NMS), and masks
-to run lengths."""
+"""Compares our operations with torchvision's: RoIAlign, non-maximum suppression (NMS), and masks to run lengths."""
 
 from __future__ import annotations
 
@@ -22,21 +21,22 @@ from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.roi_align import roi_align
 
-# torchvision pastes all masks of an image at once, in float32 and twice: 29 GB for 300 masks on 12 megapixels. Here it
-# gets as many at once as fit into this.
+# torchvision pastes all masks of an image at once, as two float32 copies: 29 GB for 300 masks on 12 megapixels. Here it
+# is given only as many masks at once as fit into this memory.
 DENSE_BYTES = 1 << 30
 STRIDE = 4  # of the feature map
-NMS_LEVELS = 5  # of NMS
+NMS_LEVELS = 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work, done by each side.
+    """The same computation by both sides.
 
     Attributes:
-        difference: between what both return: the largest of a value, or the part of the boxes or pixels that differs.
-        device: where the work is done.
-        needed: bytes that any implementation must read or write, each once; 0 where they do not bound the speed.
+        difference: compares both results: the largest absolute difference, or the fraction of boxes or pixels that
+            differ.
+        device: the device of the computation.
+        needed: bytes that any implementation must read or write; 0 if they do not limit the speed.
     """
 
     ours: Callable[[], Any]
@@ -53,10 +53,10 @@ Make = Callable[[KernelSettings, torch.device], Case]
 class KernelResult:
     """
     Attributes:
-        difference: as in `Case`; the results agree up to `tolerance`.
-        memory: of `ours` and of `torchvision`; empty where it was not measured.
+        difference: as in `Case`; the results agree if it is at most `tolerance`.
+        memory: of "ours" and "torchvision"; empty if it was not measured.
         needed: bytes, as in `Case`.
-        copy: seconds to copy as many in the same run, a value a round: no implementation can be faster.
+        copy: seconds of a copy that moves as many bytes, one value per round; a lower bound for any implementation.
     """
 
     name: str
@@ -85,7 +85,7 @@ class KernelReport:
     def line(self) -> str:
         verdict = "results agree" if self.agree else "RESULTS DIFFER"
         values = ", ".join(f"{result.name} {result.difference:.1e}" for result in self.results)
-        return f"{verdict} (largest difference of a value, or part of the pixels): {values}"
+        return f"{verdict} (largest difference, or fraction of boxes or pixels): {values}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -109,10 +109,10 @@ def bench_kernels(settings: KernelSettings, timing: Timing, track: Track = no_tr
     """Compares every kernel in float32 on random input.
 
     Raises:
-        ConfigError: the device does not exist, or bf16, in which torchvision has no kernels.
+        ConfigError: the device does not exist, or `timing` asks for compilation or bf16.
     """
     if timing.compile:
-        raise ConfigError("kernels are compared as they are: leave out --compile")
+        raise ConfigError("kernels are compared without compilation: leave out --compile")
     if timing.precision != "fp32":
         raise ConfigError(f"kernels are compared in fp32: torchvision has none in {timing.precision}")
     sitting = Sitting(timing, open_device(timing.device), track)
@@ -133,8 +133,8 @@ def _compare_kernel(
 
 
 def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: bool = False) -> Case:
-    """7x7 bins of two samples an axis on one map; with `backward` the gradient of the map too. The input of ours is
-    channels-last as in our network, that of torchvision's is contiguous."""
+    """RoIAlign of one map to 7x7 bins with 2x2 samples each; with `backward`, also the gradient of the map. Our input
+    is channels-last as in our network, torchvision's is contiguous."""
     generator = torch.Generator().manual_seed(0)
     height, width = settings.map_size
     features = torch.randn(1, settings.channels, height, width, generator=generator).to(device)
@@ -159,8 +159,7 @@ def roi_align_case(settings: KernelSettings, device: torch.device, *, backward: 
 
 
 def _align_bytes(features: torch.Tensor, boxes: torch.Tensor, backward: bool) -> int:
-    """Bytes of the cells that the boxes touch and of the result; with `backward` also of the gradients of the result
-    and of the map."""
+    """Bytes of the cells that the boxes touch and of the result; with `backward`, also of both gradients."""
     index = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     flat = torch.ones_like(features[:, :1]).requires_grad_()
     pooled = roi_align([flat], boxes, index, index, strides=(STRIDE,), output_size=7)
@@ -172,12 +171,12 @@ def _align_bytes(features: torch.Tensor, boxes: torch.Tensor, backward: bool) ->
 
 
 def nms_case(settings: KernelSettings, device: torch.device) -> Case:
-    """The RPN's NMS: five levels of boxes, highest-scoring first, each level for itself. About fifty boxes lie around
-    each of the same places, as proposals lie around objects."""
+    """The NMS of the RPN, on five levels separately, each by descending score. About fifty boxes lie around each of a
+    few places, as proposals lie around objects."""
     generator = torch.Generator().manual_seed(0)
     places = random_boxes(1 + settings.boxes // 50, (800, 1088), generator)
     boxes = places[torch.randint(len(places), (NMS_LEVELS * settings.boxes,), generator=generator)]
-    shift = torch.randn(boxes.shape, generator=generator) * 0.08  # of the side: overlaps on both sides of 0.7
+    shift = torch.randn(boxes.shape, generator=generator) * 0.08  # of the side, so that IoUs lie around 0.7
     boxes = (boxes + shift * (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)).to(device)
     scores = torch.rand(NMS_LEVELS, settings.boxes, generator=generator).sort(descending=True)[0].to(device)
     levels = torch.arange(NMS_LEVELS, device=device).repeat_interleave(settings.boxes)
@@ -191,8 +190,8 @@ def nms_case(settings: KernelSettings, device: torch.device) -> Case:
 
 
 def masks_case(settings: KernelSettings, device: torch.device) -> Case:
-    """28x28 probabilities in boxes of all sizes to run lengths. Ours works inside the boxes; torchvision pastes a few
-    masks at a time into images, which hotcoco encodes. Always on the CPU, where run lengths are made."""
+    """28x28 probabilities in boxes of all sizes to run lengths, on the CPU. Ours works inside the boxes; torchvision
+    pastes `DENSE_BYTES` of masks at a time into images, which hotcoco encodes."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(settings.masks, 1, 5, 5, generator=generator) * 3
     probs = torch.nn.functional.interpolate(coarse, size=(28, 28), mode="bicubic").sigmoid()
@@ -219,7 +218,7 @@ def masks_case(settings: KernelSettings, device: torch.device) -> Case:
     return Case(ours, theirs, difference, torch.device("cpu"))
 
 
-# The name of each kernel, the function that makes its case, and the tolerance of the difference.
+# The name of each kernel, the function that makes its case, and the largest difference that is tolerated.
 CASES: tuple[tuple[str, Make, float], ...] = (
     ("RoIAlign", roi_align_case, 1e-4),
     ("RoIAlign, forward and backward", partial(roi_align_case, backward=True), 1e-4),
@@ -229,7 +228,7 @@ CASES: tuple[tuple[str, Make, float], ...] = (
 
 
 def random_boxes(count: int, image_hw: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    """(N, 4) float32 boxes inside an image, sides log-uniform from a fiftieth to half of its shorter side."""
+    """(N, 4) float32 boxes x1 y1 x2 y2 in an image; sides are log-uniform in 0.02..0.5 of its shorter side."""
     height, width = image_hw
     sides = torch.exp(torch.empty(count, 2).uniform_(np.log(0.02), np.log(0.5), generator=generator)) * min(image_hw)
     corner = torch.rand(count, 2, generator=generator) * (torch.tensor([float(width), float(height)]) - sides)

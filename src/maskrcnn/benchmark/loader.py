@@ -1,6 +1,6 @@
-"""Training data, ours beside torchvision's: image files and COCO JSON to samples with large scale jitter, in turns.
+"""Compares our loading of training data with torchvision's: images and COCO JSON to samples with large scale jitter.
 
-Legend: S side of a sample, N objects of it.
+Legend: S side of a sample, N its objects.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from maskrcnn.structures.dataset import Dataset
 
 MAX_GREY_LEVELS = 4.0  # mean difference of the pixels: our windows begin up to a pixel earlier
 MIN_MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the nearest pixel
-MIN_MATCHED = 0.99  # part of our objects: among hundreds one may lie on the threshold of one pixel
-BOX_MARGIN_PX = 2.0  # by which a box of ours may reach out of that of torchvision's
+MIN_MATCHED = 0.99  # fraction of our objects: a few may be at the size below which objects are left out
+BOX_MARGIN_PX = 2.0  # our box may extend this far beyond torchvision's
 CPU = torch.device("cpu")
 RULES = PixelRules()  # our own kernel
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """The same views of images by both sides.
+    """How well the samples of both sides agree on the same views.
 
     Attributes:
-        images: how many.
-        ours: objects of ours.
-        theirs: objects of torchvision's, which also keeps those whose box is in sight and whose mask is not.
-        matched: ours that lie inside a box of torchvision's of the same category, up to `BOX_MARGIN_PX`.
-        grey_levels: mean difference of the pixels that the images cover.
-        mask_iou: overlap of all masks together.
+        images: the number of views.
+        ours: the number of our objects.
+        theirs: the number of torchvision's objects, including those whose box is visible but whose mask is not.
+        matched: our objects inside a torchvision box of the same category, up to `BOX_MARGIN_PX`.
+        grey_levels: mean absolute difference of the pixels, without padding.
+        mask_iou: IoU of all masks together.
     """
 
     images: int
@@ -60,8 +60,8 @@ class Likeness:
 
     @property
     def agree(self) -> bool:
-        most = self.matched >= MIN_MATCHED * self.ours > 0
-        return most and self.grey_levels <= MAX_GREY_LEVELS and self.mask_iou >= MIN_MASK_IOU
+        enough_matched = self.matched >= MIN_MATCHED * self.ours > 0
+        return enough_matched and self.grey_levels <= MAX_GREY_LEVELS and self.mask_iou >= MIN_MASK_IOU
 
     def line(self) -> str:
         return (
@@ -75,11 +75,10 @@ class Likeness:
 class LoaderReport:
     """
     Attributes:
-        times: seconds of a batch.
-        images: in the data.
-        annotations: in the data.
-        memory: of each side, bytes that a worker process has to itself, by the number of annotations; empty where it
-            was not measured.
+        times: seconds per batch.
+        images, annotations: numbers in the data.
+        memory: side -> number of annotations -> bytes that a worker process shares with no other; empty if it was not
+            measured.
     """
 
     settings: LoaderSettings
@@ -91,7 +90,7 @@ class LoaderReport:
     memory: dict[str, dict[int, int]]
 
     def images_per_second(self) -> dict[str, float]:
-        """On one core, of the median batch."""
+        """Images per second of each side on one core, from the median batch."""
         sides = {"ours": self.times.ours, "torchvision": self.times.theirs}
         return {side: self.settings.batch_size / float(np.median(seconds)) for side, seconds in sides.items()}
 
@@ -112,10 +111,10 @@ class LoaderReport:
 
 
 def bench_loader(data: Path | None, settings: LoaderSettings, timing: Timing, track: Track = no_track) -> LoaderReport:
-    """Compares the loading of `data`, or of generated photographs with polygons where there is none.
+    """Compares the loading of `data`, or of generated images with polygons if it is None.
 
     Raises:
-        ConfigError: another device than the CPU, bf16 or compilation, which have no meaning here.
+        ConfigError: `timing` asks for another device than the CPU, bf16 or compilation, which have no meaning here.
         DataError: the data cannot be used.
         ImageError: an image cannot be read.
     """
@@ -139,7 +138,7 @@ def bench_loader(data: Path | None, settings: LoaderSettings, timing: Timing, tr
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch computes with one thread, as in a loader's worker process."""
+    """Limits torch to one thread, as in a worker process of a loader."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -149,7 +148,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _views(dataset: Dataset, settings: LoaderSettings, number: int) -> list[View]:
-    """The views of batch `number` of the images, which begin again behind the last one."""
+    """The random views of batch `number`; after the last image comes the first one again."""
     rng = np.random.default_rng(number)
     places = [(number * settings.batch_size + i) % len(dataset) for i in range(settings.batch_size)]
     sizes = [(dataset.records[i].height, dataset.records[i].width) for i in places]
@@ -157,20 +156,20 @@ def _views(dataset: Dataset, settings: LoaderSettings, number: int) -> list[View
 
 
 def our_batch(dataset: Dataset, views: list[View]) -> Batch:
-    """uint8 images padded to S x S, and ground truth with masks as crops, as training takes them."""
+    """A training batch: uint8 images padded to S x S, and ground truth with cropped masks."""
     samples = [framed_sample(dataset, view.index, view.frame, RULES) for view in views]
     return collate(samples, ImageConfig(), (views[0].side, views[0].side))
 
 
 def compare_samples(dataset: Dataset, theirs: TheirData, views: list[View]) -> Likeness:
-    """Both sides' samples of the same views."""
+    """Compares the samples of both sides for the same views."""
     ours, others, matched, both, either = 0, 0, 0, 0, 0
     levels: list[float] = []
     for view in views:
         sample = framed_sample(dataset, view.index, view.frame, RULES)
         image, target = theirs.sample(view)
         height, width = view.out_hw
-        seen = slice(view.side - width, None) if view.flipped else slice(width)  # padded first, then flipped
+        seen = slice(view.side - width, None) if view.flipped else slice(width)  # torchvision flips after padding
         levels.append(float((sample.image - image[:, :height, seen] * 255).abs().mean()))
         boxes = target["boxes"].numpy() - np.array([seen.start or 0, 0] * 2)
         masks = target["masks"][:, :height, seen].numpy().astype(bool)
@@ -195,7 +194,7 @@ def compare_samples(dataset: Dataset, theirs: TheirData, views: list[View]) -> L
 
 
 def dense_mask(sample: Sample, number: int) -> np.ndarray:
-    """(h, w) bool, the mask of object `number` at the centres of the pixels of the sample."""
+    """(h, w) bool, the mask of object `number`, sampled at the pixel centres of the sample."""
     bitmap, origin = sample.crops[number]
     height, width = sample.image.shape[1:]
     to_original = sample.frame.inverse
@@ -210,7 +209,7 @@ def dense_mask(sample: Sample, number: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Ours:
-    """Our side as `worker_memory` takes it."""
+    """Our side, for `worker_memory`."""
 
     dataset: Dataset
     side: int
@@ -229,7 +228,7 @@ class _Ours:
 
 @dataclass(frozen=True)
 class _Theirs:
-    """torchvision's side as `worker_memory` takes it."""
+    """torchvision's side, for `worker_memory`."""
 
     data: TheirData
     side: int
@@ -247,8 +246,8 @@ class _Theirs:
 
 
 def measure_workers(dataset: Dataset, settings: LoaderSettings, folder: Path) -> dict[str, dict[int, int]]:
-    """The memory that a worker has to itself with at least `settings.annotations` annotations, and with four times as
-    many; the images of `dataset` again and again."""
+    """The memory that a worker shares with no other, for at least `settings.annotations` annotations and for four times
+    as many; the data set is repeated to get them. The result is as in `LoaderReport.memory`."""
     images = dataset.records[0].path.parent
     found: dict[str, dict[int, int]] = {"ours": {}, "torchvision": {}}
     for least in (settings.annotations, 4 * settings.annotations):

@@ -1,4 +1,4 @@
-"""Two calls timed in turns in one process, and the figures that result."""
+"""Times two calls in turns in one process, and summarises the times."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import torch
 from maskrcnn.benchmark.settings import Timing
 from maskrcnn.errors import ConfigError
 
-Mark = float | torch.cuda.Event  # a moment: of the wall clock, or of the device's own queue
+Mark = float | torch.cuda.Event  # a moment: of the wall clock in seconds, or in the queue of a GPU
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
 
 def open_device(name: str | None) -> torch.device:
-    """The device of that name; None is the first GPU if there is one, else the CPU.
+    """The device of this name; None gives the first GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: torch cannot compute there.
+        ConfigError: torch cannot compute there, or it is neither a CPU nor a CUDA device.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -39,14 +39,14 @@ def open_device(name: str | None) -> torch.device:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds of both sides, one pair a round."""
+    """Seconds of both sides, one pair per round."""
 
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is, by the medians."""
+        """Their median time divided by ours: above 1, ours is faster."""
         return float(np.median(self.theirs) / np.median(self.ours))
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def no_track(rounds: Iterable[int], words: str) -> Iterable[int]:
 
 
 class Stopwatch:
-    """Moments of a device and the seconds between them.
+    """Measures seconds between moments on a device.
 
-    On a GPU a moment is an event in the queue of the work, because the call that starts work returns before the work
-    is done; on a CPU it is the time of the wall clock.
+    On a CPU, a moment is the time of the wall clock. On a GPU, it is an event in the queue, because calls return before
+    the GPU has finished.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -90,7 +90,7 @@ class Stopwatch:
         return event
 
     def seconds(self, start: Mark, end: Mark) -> float:
-        """On a GPU it waits until `end` has come."""
+        """Seconds between two moments; on a GPU, waits until `end` is reached."""
         if isinstance(start, float) and isinstance(end, float):
             return end - start
         assert isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event)
@@ -113,7 +113,7 @@ class Sitting:
     """One benchmark in one process.
 
     Attributes:
-        track: wraps the numbers of the rounds, for a progress bar with the given words.
+        track: wraps the numbers of the rounds to show a progress bar with a description.
     """
 
     timing: Timing
@@ -122,26 +122,26 @@ class Sitting:
 
     @property
     def all_rounds(self) -> range:
-        """The rounds with those of the warm-up."""
+        """The numbers of all rounds, warm-up first."""
         return range(self.timing.warmup + self.timing.rounds)
 
     def in_turns(self, ours: Callable[[int], object], theirs: Callable[[int], object]) -> Comparison:
-        """Times both calls once a round; each is given the round's number."""
+        """Times both calls once per round; each receives the number of the round."""
         watch = Stopwatch(self.device)
         times: tuple[list[float], list[float]] = ([], [])
         calls = (ours, theirs)
         for number in self.track(self.all_rounds, "in turns"):
-            for side in (0, 1) if number % 2 == 0 else (1, 0):  # what drifts or stays in a cache favours neither
+            for side in (0, 1) if number % 2 == 0 else (1, 0):  # so that drift and caches favour neither side
                 times[side].append(watch.time(partial(calls[side], number)))
         return Comparison(*(tuple(seconds[self.timing.warmup :]) for seconds in times))
 
     def times(self, call: Callable[[], object]) -> tuple[float, ...]:
-        """Seconds of one call, a value a round."""
+        """Seconds of one call, one value per round."""
         watch = Stopwatch(self.device)
         return tuple([watch.time(call) for _ in self.all_rounds][self.timing.warmup :])
 
     def copy_times(self, size: int) -> tuple[float, ...]:
-        """Seconds, a value a round, of a copy on the device that moves `size` bytes: half read, half written."""
+        """Seconds of a copy on the device that reads and writes `size` bytes in all, one value per round."""
         source = torch.ones(size // 2, dtype=torch.uint8, device=self.device)
         target = source.clone()
         return self.times(lambda: target.copy_(source))
@@ -151,7 +151,7 @@ class Sitting:
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Versions and machine, without which a figure of speed means nothing."""
+    """Versions and machine, without which a speed cannot be interpreted."""
     import torchvision
 
     from maskrcnn import __version__
@@ -173,7 +173,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def _processor_names() -> Iterator[str]:
-    """The processor's names: Linux knows the model, other systems only the family."""
+    """Names of the processor, the most specific first: the model on Linux, then the family."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

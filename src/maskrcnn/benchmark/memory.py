@@ -1,4 +1,4 @@
-"""The memory that one side needs, alone: on a CPU in a process of its own, on a GPU by the allocator's count."""
+"""Measures the memory of one side alone: on a CPU in a separate process, on a GPU by the counts of the allocator."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from torch.utils.data import DataLoader, Dataset
 from maskrcnn.allocator import return_freed_memory
 from maskrcnn.errors import MaskRCNNError
 
-# Linux keeps the peak of a process and lets it begin anew (man 5 proc, clear_refs). What getrusage reports cannot be
-# set back, and a child begins with the peak of its parent.
+# Linux records the peak of a process and can reset it (man 5 proc, clear_refs). The peak of getrusage cannot be reset,
+# and a child process inherits that of its parent.
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_SHARES = Path("/proc/self/smaps_rollup")  # what the process shares with others, and what it has to itself
+_SHARES = Path("/proc/self/smaps_rollup")  # the shared and private memory of the process
 
-_SAMPLES = 8  # of each worker, after which its memory is read
+_SAMPLES = 8  # made by each worker before its memory is read
 
 _Found = TypeVar("_Found")
 SideName = Literal["ours", "torchvision"]
-Prepare = Callable[[], Callable[[], object]]  # makes everything ready and returns the call to be measured
+Prepare = Callable[[], Callable[[], object]]  # prepares the work and returns the call to measure
 
 
 class Memory(NamedTuple):
-    """Bytes before the call (on a CPU interpreter, libraries and weights; on a GPU weights and inputs), and the peak
-    of the first call."""
+    """Bytes before the call (on a CPU: interpreter, libraries and weights; on a GPU: weights and inputs), and at the
+    peak of the first call."""
 
     before: int
     peak: int
@@ -46,7 +46,7 @@ class Memory(NamedTuple):
 def compare_memory(
     prepare: Callable[[SideName], Callable[[], object]], device: torch.device
 ) -> dict[str, Memory | None]:
-    """The memory that each side needs, one after the other; see `peak_memory`."""
+    """The memory of each side, measured one after the other; see `peak_memory`."""
     sides: tuple[SideName, SideName] = ("ours", "torchvision")
     return {side: peak_memory(partial(prepare, side), device) for side in sides}
 
@@ -56,14 +56,16 @@ def memory_to_dict(memory: Mapping[str, Memory | None]) -> dict[str, dict[str, i
 
 
 def peak_memory(prepare: Prepare, device: torch.device) -> Memory | None:
-    """Measures the first call of what `prepare` returns: what it asks for, without what the C library would hold back
-    of freed memory, which changes by 100 MB from process to process.
+    """Measures the first call of the function that `prepare` returns.
+
+    On a CPU, freed memory is returned to the system at once. The C library would otherwise keep an amount that differs
+    by 100 MB between processes.
 
     Args:
-        prepare: at the top level of a module, or a `partial` of such: it is sent to another process.
+        prepare: a function at the top level of a module, or a `partial` of one, because it is sent to another process.
 
     Returns:
-        None where the system does not tell.
+        None if the system does not report peaks.
 
     Raises:
         MaskRCNNError: the process was killed, most likely because memory ran out.
@@ -101,29 +103,29 @@ def _here(prepare: Prepare, threads: int) -> Memory | None:
 
 
 class Visitable(Protocol):
-    """A data set of which memory is measured."""
+    """A data set whose memory is measured."""
 
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> object:
-        """Makes a training sample of image number `index`."""
+        """Makes the training sample of image number `index`."""
 
     def visit(self, index: int) -> object:
         """Reads every annotation of image number `index`, as a sample does."""
 
 
 def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
-    """Bytes that a loader's worker process shares with no other (its unique set size), on average.
+    """Mean bytes that a loader's worker process shares with no other process (its unique set size).
 
-    Each worker has made `_SAMPLES` samples, then read all annotations as an epoch does, collected garbage once, which
-    writes to every container that Python keeps track of, and handed free memory back.
+    Before the measurement, each worker makes `_SAMPLES` samples, reads all annotations as an epoch does, collects
+    garbage, which writes to every container that Python tracks, and returns free memory to the system.
 
     Args:
-        make: builds the data set in a process of its own, from which workers start as torch starts them; at the top
-            level of a module, or a `partial` of such.
+        make: builds the data set in a new process, which then starts the workers. A function at the top level of a
+            module, or a `partial` of one.
 
     Returns:
-        None where the system does not tell.
+        None if the system does not report shared memory.
 
     Raises:
         MaskRCNNError: the process was killed, most likely because memory ran out.
@@ -134,13 +136,13 @@ def worker_memory(make: Callable[[], Visitable], workers: int) -> int | None:
 
 
 def _of_workers(make: Callable[[], Visitable], workers: int, start: str) -> int:
-    # The context is given because a spawned process would spawn its own.
+    # Without a context, a spawned process would spawn its workers too.
     loader = DataLoader(_Measured(make(), workers), None, num_workers=workers, multiprocessing_context=start)
     return round(statistics.fmean(loader))
 
 
 class _Measured(Dataset[int]):
-    """One item for each worker: the bytes that it has to itself."""
+    """One item per worker: the bytes that it shares with no other process."""
 
     def __init__(self, data: Visitable, workers: int) -> None:
         self.data, self.workers = data, workers
@@ -160,7 +162,7 @@ class _Measured(Dataset[int]):
 
 
 def _hand_back() -> None:
-    """Gives free memory back to the system, where the C library can (glibc): how much it keeps is chance."""
+    """Returns free memory to the system if the C library can (glibc); how much it keeps otherwise varies."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""One Mask R-CNN in both packages: torchvision's network with random weights that find many objects, and ours."""
+"""The same Mask R-CNN in both packages: torchvision's network with random weights that find many objects, and ours."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from maskrcnn.weights.frameworks.torchvision.layout import our_state
 from maskrcnn.weights.frameworks.torchvision.settings import torchvision_config
 
 TORCHVISION_CLASSES = 91  # of torchvision's COCO models, with the background
-EVERYTHING = 10**6  # a sample size that leaves nothing out
+EVERYTHING = 10**6  # a sample size larger than any number of anchors or RoIs
 _OURS, _THEIRS = "ours.pt", "theirs.pt"
 
-# The standard deviation that `enliven` gives to the output of each layer of `maskrcnn_resnet50_fpn`.
+# The standard deviation that `enliven` gives to the outputs of these layers of `maskrcnn_resnet50_fpn`.
 SPREAD = {
     "rpn.head.conv.0.0": 1.0,
     "rpn.head.cls_logits": 2.0,
@@ -40,10 +40,10 @@ SPREAD = {
 
 @dataclass(frozen=True)
 class Pair:
-    """The same weights twice, both in evaluation mode.
+    """Both networks with the same weights, in evaluation mode.
 
     Attributes:
-        config: the rules that both follow.
+        config: the settings that both follow.
     """
 
     theirs: nn.Module
@@ -54,13 +54,13 @@ class Pair:
         return Pair(self.theirs.to(device), self.ours.to(device), self.config)
 
     def store(self, folder: Path) -> None:
-        """Writes the weights of both, for processes in which one of them is alone."""
+        """Writes the weights of both, for processes that measure one side alone."""
         torch.save(self.ours.state_dict(), folder / _OURS)
         torch.save(self.theirs.state_dict(), folder / _THEIRS)
 
 
 def v1_config(short_side: int, long_side: int, detections: int = 100, score_threshold: float = 0.05) -> Config:
-    """torchvision's `maskrcnn_resnet50_fpn` for images of that size."""
+    """The config of torchvision's `maskrcnn_resnet50_fpn`, for images of this size."""
     config = torchvision_config(1, TORCHVISION_CLASSES - 1)
     detect = replace(config.model.detect, max_detections=detections, score_threshold=score_threshold)
     return replace(
@@ -71,10 +71,10 @@ def v1_config(short_side: int, long_side: int, detections: int = 100, score_thre
 
 
 def without_sampling(config: Config, proposals: int = 50) -> Config:
-    """The same network with every anchor and RoI in its losses, so that none of them is sampled at random.
+    """The config with every anchor and RoI in the losses, so that nothing is sampled at random.
 
     Args:
-        proposals: of an image in training; few, because all of them are kept.
+        proposals: per image in training; few, because all of them are used.
     """
     model = config.model
     mask_head = None if model.mask_head is None else replace(model.mask_head, samples=EVERYTHING)
@@ -90,7 +90,7 @@ def without_sampling(config: Config, proposals: int = 50) -> Config:
 
 
 def settings_of_theirs(config: Config) -> dict[str, Any]:
-    """The arguments with which torchvision's constructors follow `config`."""
+    """The arguments that make torchvision's constructors follow `config`."""
     rpn, box, detect = config.model.rpn, config.model.box_head, config.model.detect
     return {
         "num_classes": config.model.num_classes + 1,
@@ -110,14 +110,14 @@ def settings_of_theirs(config: Config) -> dict[str, Any]:
 
 
 def build_theirs(config: Config) -> nn.Module:
-    """torchvision's Mask R-CNN with a ResNet-50 and FPN, as `maskrcnn_resnet50_fpn` builds it around weights: frozen
-    norms, and the stem and the first stage not trained."""
+    """torchvision's Mask R-CNN with ResNet-50 and FPN, as `maskrcnn_resnet50_fpn` builds it for pretrained weights:
+    batch norms, the stem and the first stage are frozen."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     return TorchvisionMaskRCNN(backbone, **settings_of_theirs(config)).eval()
 
 
 def make_pair(config: Config, images: Sequence[Tensor], seed: int = 0) -> Pair:
-    """Both networks with random weights under which each of `images`, (3, H, W) float32 in 0..1, is full of objects."""
+    """Both networks with random weights that find many objects in `images`, each (3, H, W) float32 in 0..1."""
     torch.manual_seed(seed)
     theirs = build_theirs(config)
     enliven(theirs, images, SPREAD)
@@ -125,21 +125,21 @@ def make_pair(config: Config, images: Sequence[Tensor], seed: int = 0) -> Pair:
 
 
 def copy_weights(model: nn.Module, config: Config) -> MaskRCNN:
-    """Our network, in evaluation mode, with the weights of torchvision's."""
+    """Our network in evaluation mode, with the weights of torchvision's."""
     network = build_model(config)
     network.load_state_dict(our_state(model.state_dict(), config))
     return network.eval()
 
 
 def stored_ours(folder: Path, config: Config, device: torch.device) -> MaskRCNN:
-    """Our network of a pair that was stored, in evaluation mode."""
+    """Our network of a stored pair, in evaluation mode."""
     network = build_model(config)
     network.load_state_dict(torch.load(folder / _OURS))
     return network.eval().to(device)
 
 
 def stored_theirs(folder: Path, config: Config, device: torch.device) -> nn.Module:
-    """torchvision's network of a pair that was stored, in evaluation mode."""
+    """torchvision's network of a stored pair, in evaluation mode."""
     model = build_theirs(config)
     model.load_state_dict(torch.load(folder / _THEIRS))
     return model.to(device)
@@ -148,8 +148,8 @@ def stored_theirs(folder: Path, config: Config, device: torch.device) -> nn.Modu
 def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, float]) -> None:
     """Changes the random weights of torchvision's network so that it finds many different objects.
 
-    Random weights alone find nothing, or the same everywhere. So each layer is scaled by its output for `images`:
-    norms get the statistics of their input (times a random factor), predictions a fixed spread.
+    Plain random weights find nothing, or the same everywhere. Here, batch norms get the statistics of their input for
+    `images` (times a random factor), and the layers in `spread` get outputs of a fixed standard deviation.
 
     Args:
         images: (3, H, W) float32 in 0..1.
@@ -161,7 +161,7 @@ def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, flo
             hooks.append(module.register_forward_hook(_Spread(spread[name])))
         elif isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
             hooks.append(module.register_forward_pre_hook(_statistics))
-            # Blocks that change little: random ones that change much would blow up every rounding error.
+            # Residual branches get small weights, because large random ones would amplify rounding errors.
             module.weight.data.uniform_(*((0.1, 0.3) if name.endswith(".bn3") else (0.6, 1.2)))
             module.bias.data.uniform_(-0.2, 0.2)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def enliven(model: nn.Module, images: Sequence[Tensor], spread: Mapping[str, flo
 
 
 def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """Gives a norm roughly the statistics of its input."""
+    """Sets the running statistics of a batch norm roughly to those of its input."""
     assert isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d)
     x = inputs[0]
     norm.running_mean = x.mean((0, 2, 3)) + 0.1 * torch.randn(x.shape[1])
@@ -179,7 +179,7 @@ def _statistics(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 class _Spread:
-    """Scales a layer at its first call so that its output has a given standard deviation, and a mean near 0."""
+    """A forward hook that scales a layer once, to a given standard deviation of its output and a mean near 0."""
 
     def __init__(self, std: float) -> None:
         self.std = std

@@ -1,4 +1,4 @@
-"""Prediction, ours beside torchvision's: the same weights, images and thresholds, in turns in one process."""
+"""Compares our prediction with torchvision's: the same weights, images and thresholds, in turns in one process."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from maskrcnn.structures.tensors import to_device
 
 _Item = TypeVar("_Item")
 _IMAGES = "images.npz"
-MOST_CHECKED = 4  # images whose detections are compared before the clock runs
+MAX_CHECKED = 4  # images whose detections are compared before the timing
 
 
 @dataclass(frozen=True)
 class PredictReport:
     """
     Attributes:
-        times: seconds of a batch, from (H, W, 3) uint8 arrays to each package's own detections.
-        stages: seconds of each of our stages for a batch, a value a round.
-        network: seconds of our network alone, from a batch on the device to detections there, a value a round.
-        from_files: our images a second from image files to run lengths, where all stages run at the same time.
-        memory: of `ours` and of `torchvision`; empty where it was not measured.
+        times: seconds per batch, from (H, W, 3) uint8 arrays to each package's own detections.
+        stages: seconds per batch of each of our stages, one value per round.
+        network: seconds of our network alone, from a batch on the device to detections there, one value per round.
+        from_files: our images per second from image files to run lengths, with all stages running concurrently.
+        memory: of "ours" and "torchvision"; empty if it was not measured.
     """
 
     settings: PredictSettings
@@ -56,7 +56,7 @@ class PredictReport:
 
     @property
     def from_memory(self) -> float:
-        """Images a second of our network alone."""
+        """Images per second of our network alone."""
         return self.settings.batch_size / float(np.median(self.network))
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ PredictFigures = tuple[Agreement, Comparison, dict[str, list[float]], list[float
 def bench_predict(
     files: Sequence[Path], settings: PredictSettings, timing: Timing, track: Track = no_track
 ) -> PredictReport:
-    """Compares the prediction of `files`, or of generated images where there are none.
+    """Compares the prediction on `files`, or on generated images if there are none.
 
     Raises:
         ConfigError: the device does not exist.
@@ -91,27 +91,27 @@ def bench_predict(
         folder = Path(name)
         files = list(files) or generate_images(folder, settings.count, settings.size)
         measured = _in_this_process(folder, files, settings, sitting)
-        # Both networks have left this process, so that memory is measured for each alone.
+        # Both networks are freed by now, so that the memory of each is measured alone.
         alone = partial(_alone, folder, predict_config(settings), timing, sitting.device)
         memory = compare_memory(alone, sitting.device) if timing.memory else {}
     return PredictReport(settings, sitting.environment(), *measured, memory)
 
 
 def predict_config(settings: PredictSettings) -> Config:
-    """The rules that both sides follow."""
+    """The settings that both sides follow."""
     return v1_config(settings.short_side, settings.long_side, settings.detections, settings.score_threshold)
 
 
 def _in_this_process(
     folder: Path, files: Sequence[Path], settings: PredictSettings, sitting: Sitting
 ) -> PredictFigures:
-    """All figures but memory; leaves the weights and the first batch in `folder`."""
+    """All figures except memory. Writes the weights and the first batch to `folder`."""
     images, config, size = [read_image(file) for file in files], predict_config(settings), settings.batch_size
     pair = make_pair(config, [as_float(images[0])])
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
     pair = pair.to(sitting.device)
-    agreement = check(pair, images[:MOST_CHECKED], compile=sitting.timing.compile)
+    agreement = check(pair, images[:MAX_CHECKED], compile=sitting.timing.compile)
     predictor = our_predictor(pair.ours, config, sitting.timing)
     theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)
     times = sitting.in_turns(
@@ -128,14 +128,14 @@ def our_predictor(network: MaskRCNN, config: Config, timing: Timing) -> Predicto
 
 
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], sitting: Sitting) -> list[float]:
-    """Seconds of the network alone for a batch that lies on the device, a value a round."""
+    """Seconds of the network alone for a batch on the device, one value per round."""
     batch = preprocess(images, predictor.config, static_shapes=sitting.timing.compile)
     batch = to_device(batch, predictor.device)
     return list(sitting.times(lambda: predictor.backend.detect(batch, predictor.config.model.detect)))
 
 
 def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, sitting: Sitting) -> float:
-    """Images a second from the first reading to the last run lengths, of the files again and again."""
+    """Images per second from files to run lengths; the files are repeated for all rounds."""
     items = _batch(files, 0, sitting.timing.rounds * size)
     done = stream(predictor, items, read_image, lambda file, image, found: len(found), batch_size=size)
     start = time.perf_counter()
@@ -145,9 +145,9 @@ def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, sit
 
 
 def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) -> Agreement:
-    """Compares both sides' detections of each image, in float32 whatever is timed; ours compiled if that is timed."""
+    """Compares the detections of both sides, always in float32; `compile` compiles ours."""
     predictor = Predictor(TorchBackend(pair.ours, compile=compile), pair.config)
-    # TF32 convolutions, the default on GPUs, keep 10 bits: their errors would hide those of the networks.
+    # TF32 convolutions, the default on GPUs, have 10-bit mantissas: their errors would hide differences.
     on_gpu = predictor.device.type == "cuda"
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if on_gpu else nullcontext()
     with exact:
@@ -158,19 +158,19 @@ def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) ->
 
 @torch.no_grad()
 def predict_theirs(model: nn.Module, precision: Precision, images: Sequence[np.ndarray]) -> list[dict[str, Tensor]]:
-    """torchvision's detections of (H, W, 3) uint8 arrays, called as its documentation does."""
+    """torchvision's detections in (H, W, 3) uint8 arrays, as its documentation calls the model."""
     device = next(model.parameters()).device
     with in_precision(precision, device):
         return model([as_float(image).to(device) for image in images])
 
 
 def as_float(image: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in 0..1, torchvision's form of an image."""
+    """Converts (H, W, 3) uint8 to torchvision's image format, (3, H, W) float32 in 0..1."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 def generate_images(folder: Path, count: int, image_hw: tuple[int, int]) -> list[Path]:
-    """Writes JPEG files of smooth colours with noise, which have contrast at every scale as photographs do."""
+    """Writes JPEG files of smooth colours with noise, which have contrast at all scales as photographs do."""
     height, width = image_hw
     files = []
     for number in range(count):
@@ -184,12 +184,12 @@ def generate_images(folder: Path, count: int, image_hw: tuple[int, int]) -> list
 
 
 def _batch(items: Sequence[_Item], number: int, size: int) -> list[_Item]:
-    """Batch `number` of the items, which begin again behind the last one."""
+    """Batch `number` of the items; after the last item comes the first one again."""
     return [items[(number * size + i) % len(items)] for i in range(size)]
 
 
 def _alone(folder: Path, config: Config, timing: Timing, device: torch.device, side: SideName) -> Callable[[], object]:
-    """One side, from the weights and the batch in `folder`, ready to predict that batch."""
+    """A call by which one side alone predicts the batch in `folder`, with the weights there."""
     with np.load(folder / _IMAGES) as stored:
         images = list(stored.values())
     if side == "ours":

@@ -8,7 +8,7 @@ from typing import Literal
 from maskrcnn.errors import ConfigError
 
 MIN_SIDE = 32  # pixels of an image: below it the deepest feature map is empty
-MIN_SAMPLE_SIDE = 128  # pixels; masks in smaller samples have few pixels, which each side rounds differently
+MIN_SAMPLE_SIDE = 128  # pixels; in smaller samples, masks have too few pixels to agree after rounding
 
 
 def _require(ok: bool, message: str) -> None:
@@ -24,12 +24,12 @@ def _require_positive(settings: object, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """How often both sides are timed, and on what."""
+    """How often and on which device both sides are timed."""
 
     rounds: int = 10
-    """Rounds, each of which times both sides once; the two take turns at going first."""
+    """Timed rounds. Each times both sides once, and they take turns at going first."""
     warmup: int = 1
-    """Rounds before those, which do not count."""
+    """Rounds before the timed ones."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of both sides; bf16 uses autocast."""
     compile: bool = False
@@ -46,7 +46,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """Images, and how objects are detected in them."""
+    """The images, and the settings of detection."""
 
     size: tuple[int, int] = (480, 640)
     """Height and width of the generated images."""
@@ -61,7 +61,7 @@ class PredictSettings:
     detections: int = 100
     """Detections in an image, at most."""
     score_threshold: float = 0.5
-    """Lowest score of a detection. The random weights give about 360 boxes an image above 0.5."""
+    """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "count", "batch_size", "detections")
@@ -84,7 +84,7 @@ class TrainSettings:
     batch_size: int = 4
     """Generated images in a step."""
     size: int = 256
-    """Side of the images in pixels, which are not resized."""
+    """Side of the images in pixels. They are not resized."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "batch_size")
@@ -99,7 +99,7 @@ class KernelSettings:
     """Sizes of the random input."""
 
     boxes: int = 1000
-    """Boxes of RoIAlign, and of each of the five lists for non-maximum suppression."""
+    """Boxes for RoIAlign, and for each of the five levels of non-maximum suppression."""
     channels: int = 256
     """Channels of the feature map."""
     map_size: tuple[int, int] = (200, 272)
@@ -126,13 +126,13 @@ class LoaderSettings:
     size: int = 1024
     """Side of a sample in pixels."""
     batch_size: int = 8
-    """Samples in a round; each round has new ones."""
+    """Samples per round; each round has new ones."""
     count: int = 32
-    """Number of generated images, without --data."""
+    """Number of generated images, if --data is not given."""
     workers: int = 2
     """Worker processes whose memory is measured."""
     annotations: int = 5_000
-    """Memory is measured with at least this many annotations, and with four times as many: the data are repeated."""
+    """Memory is measured with at least this many annotations, and with four times as many, by repeating the data."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "batch_size", "count", "workers", "annotations")

@@ -1,4 +1,4 @@
-"""Where the time of a prediction goes: decode, preprocess, backbone, neck, RPN, box head, mask head, postprocess."""
+"""Times the stages of a prediction: decode, preprocess, backbone, neck, RPN, box head, mask head, postprocess."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Marks = list[tuple[str, Mark, Mark]]
 
 
 def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
-    """Stage, owner and name of the methods that `MaskRCNN.detect` calls one after the other; none calls another."""
+    """Stage, object and name of the methods that `MaskRCNN.detect` calls in sequence; none calls another."""
     net: Any = network
     parts = [
         ("preprocess", net, "normalise"),
@@ -28,7 +28,7 @@ def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
         ("neck", net.neck, "forward"),
         ("RPN head", net.rpn, "forward"),
         ("proposals", net.rpn, "propose"),
-        ("box head", net.roi_heads.box, "detect"),  # RoIAlign, layers and the choice of detections
+        ("box head", net.roi_heads.box, "detect"),  # RoIAlign, layers and NMS
     ]
     if net.roi_heads.mask is not None:
         parts.append(("mask head", net.roi_heads.mask, "detect"))
@@ -38,9 +38,9 @@ def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
 
 
 def stage_seconds(predictor: Predictor, batches: Sequence[Sequence[Path]], sitting: Sitting) -> dict[str, list[float]]:
-    """Seconds of every stage of predicting a batch of files, a value a round, in the order of the work.
+    """Seconds of each stage of predicting a batch of files, one value per round, in the order of the stages.
 
-    `other` is the rest, which belongs to no stage. Marks cost microseconds.
+    `other` is the time outside all stages, `all` the total. Timing itself costs microseconds.
     """
     watch = Stopwatch(predictor.device)
     rounds: list[dict[str, float]] = []
@@ -73,7 +73,7 @@ def _sums(marks: Marks, watch: Stopwatch, total: float) -> dict[str, float]:
 
 @contextmanager
 def _marked(parts: Sequence[tuple[str, Any, str]], watch: Stopwatch, marks: Marks) -> Iterator[None]:
-    """Notes in `marks` the beginning and the end of every call of the given methods while the context lasts."""
+    """Inside the context, every call of the given methods appends its start and end to `marks`."""
 
     def marking(stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -85,7 +85,7 @@ def _marked(parts: Sequence[tuple[str, Any, str]], watch: Stopwatch, marks: Mark
         return call
 
     for stage, owner, name in parts:
-        setattr(owner, name, marking(stage, getattr(owner, name)))  # set on the object, it hides that of the class
+        setattr(owner, name, marking(stage, getattr(owner, name)))  # hides the method of the class
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""torchvision's way from a COCO JSON to a training sample: dense masks, transforms v2.
+"""Training samples from a COCO JSON as torchvision makes them: dense masks, transforms v2.
 
-This is what its detection references do (`references/detection`: `coco_utils.py`, and `presets.py` with
-`--data-augmentation lsj --backend tv_tensor`), but for two things: a `View` holds the random choices, and hotcoco
-decodes run lengths and polygons, faster than pycocotools.
+This follows its detection references (`references/detection`: `coco_utils.py`, and `presets.py` with
+`--data-augmentation lsj --backend tv_tensor`), with two differences: the random choices come from a `View`, and hotcoco
+decodes run lengths and polygons, which is faster than pycocotools.
 
 Legend: N objects, H and W of the image, S side of the sample.
 """
@@ -26,7 +26,7 @@ from maskrcnn.benchmark.view import View
 
 
 class TheirData:
-    """The parsed JSON as pycocotools keeps it: a dictionary for each annotation, in lists by image."""
+    """The parsed JSON as pycocotools keeps it: one dictionary per annotation, in lists by image."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         content = json.loads(path.read_bytes())
@@ -37,16 +37,16 @@ class TheirData:
             self.annotations[annotation["image_id"]].append(annotation)
 
     def read(self, index: int) -> tuple[tv_tensors.Image, dict[str, Tensor]]:
-        """Image and target: (N, 4) float32 boxes, (N,) int64 labels, (N, H, W) uint8 masks; no crowd regions."""
+        """Image and target without crowd regions: (N, 4) float32 boxes, (N,) int64 labels, (N, H, W) uint8 masks."""
         entry = self.images[index]
         height, width = entry["height"], entry["width"]
         image = Image.open(self.folder / entry["file_name"]).convert("RGB")
-        own = self.objects(index)
-        boxes = torch.tensor([a["bbox"] for a in own], dtype=torch.float32).reshape(-1, 4)
+        objects = self.objects(index)
+        boxes = torch.tensor([a["bbox"] for a in objects], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         boxes[:, 0::2].clamp_(min=0, max=width)
         boxes[:, 1::2].clamp_(min=0, max=height)
-        labels = torch.tensor([a["category_id"] for a in own], dtype=torch.int64)
+        labels = torch.tensor([a["category_id"] for a in objects], dtype=torch.int64)
         masks = [torch.from_numpy(hotcoco.mask.decode(rle)) for rle in self.run_lengths(index)]
         stacked = torch.stack(masks) if masks else torch.zeros((0, height, width), dtype=torch.uint8)
         keep = (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] > boxes[:, 0])
@@ -57,7 +57,7 @@ class TheirData:
         }
 
     def objects(self, index: int) -> list[dict[str, Any]]:
-        """The annotations of image number `index` without crowd regions."""
+        """The annotations of image number `index`, without crowd regions."""
         return [a for a in self.annotations[self.images[index]["id"]] if not a.get("iscrowd", 0)]
 
     def run_lengths(self, index: int) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def _run_lengths(segmentation: Any, height: int, width: int) -> dict[str, Any]:
 def _fixed_size_crop(
     image: tv_tensors.Image, target: dict[str, Tensor], view: View
 ) -> tuple[tv_tensors.Image, dict[str, Tensor]]:
-    """The reference's FixedSizeCrop: a window of the image, padded at right and bottom."""
+    """FixedSizeCrop of the references: a window of the image, padded at the right and bottom to S x S."""
     (left, top), (height, width) = view.start_xy, view.out_hw
 
     def cut(item: Tensor) -> Tensor:

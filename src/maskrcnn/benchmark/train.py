@@ -1,4 +1,4 @@
-"""Training steps, ours beside torchvision's: the same weights, images and optimiser, in turns in one process."""
+"""Compares our training steps with torchvision's: the same weights, images and optimiser, in turns in one process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from maskrcnn.structures.tensors import to_device
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
 from maskrcnn.training.step import train_step
 
-LOSS = 1e-4  # relative
+LOSS = 1e-4  # largest relative difference of a loss
 # torchvision's name -> ours
 LOSSES = {
     "loss_objectness": "loss_rpn_class",
@@ -50,7 +50,7 @@ LOSSES = {
 
 @dataclass(frozen=True)
 class Data:
-    """The same batch in both forms; torchvision's are (3, H, W) float32 images and dictionaries."""
+    """The same batch for both sides; torchvision takes (3, H, W) float32 images in 0..1, and dictionaries."""
 
     ours: Batch
     their_images: list[Tensor]
@@ -61,9 +61,9 @@ class Data:
 class TrainReport:
     """
     Attributes:
-        losses: ours and torchvision's by our name, with nothing sampled at random.
-        times: seconds of a step: forward, backward, update.
-        memory: of `ours` and of `torchvision`; empty where it was not measured.
+        losses: our name of a loss -> our value and torchvision's, with nothing sampled at random.
+        times: seconds per step: forward, backward and update.
+        memory: of "ours" and "torchvision"; empty if it was not measured.
     """
 
     settings: TrainSettings
@@ -79,7 +79,7 @@ class TrainReport:
     def line(self) -> str:
         verdict = "losses agree" if self.agree else "LOSSES DIFFER"
         values = ", ".join(f"{name} {ours:.5f} and {theirs:.5f}" for name, (ours, theirs) in self.losses.items())
-        return f"{verdict} (ours and torchvision's, with every sample in them, to {LOSS:g} of the value): {values}"
+        return f"{verdict} (ours and torchvision's, without sampling, to a relative {LOSS:g}): {values}"
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -105,17 +105,17 @@ def bench_train(settings: TrainSettings, timing: Timing, track: Track = no_track
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)
         losses, times = _in_this_process(folder, settings, sitting)
-        # Both networks have left this process, so that memory is measured for each alone.
+        # Both networks are freed by now, so that the memory of each is measured alone.
         alone = partial(_alone, folder, settings, timing, sitting.device)
         memory = compare_memory(alone, sitting.device) if timing.memory else {}
     return TrainReport(settings, sitting.environment(), losses, times, memory)
 
 
 def train_config(settings: TrainSettings, *, compile: bool = False) -> Config:
-    """The rules that both sides follow; images are not changed at random.
+    """The settings that both sides follow, without augmentation.
 
-    Compiled, mask targets have two samples a cell and axis, as in our own presets: torchvision's number of samples
-    depends on the box, which would break the graph.
+    With `compile`, mask targets use two samples per cell and axis, as in our own presets. torchvision's number of
+    samples depends on the box, which would break the graph.
     """
     config = replace(v1_config(settings.size, settings.size), augment=AugmentConfig(flip_horizontal=0.0))
     if not compile:
@@ -127,7 +127,7 @@ def train_config(settings: TrainSettings, *, compile: bool = False) -> Config:
 def _in_this_process(
     folder: Path, settings: TrainSettings, sitting: Sitting
 ) -> tuple[dict[str, tuple[float, float]], Comparison]:
-    """Losses and times; leaves the weights in `folder`."""
+    """Losses and times. Writes the weights to `folder`."""
     config, timing = train_config(settings), sitting.timing
     data = generate_batch(folder, settings, config)
     pair = make_pair(config, data.their_images)
@@ -139,7 +139,7 @@ def _in_this_process(
 
 
 def our_steps(network: MaskRCNN, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:
-    """One training step of ours by its number, as `maskrcnn train` takes it."""
+    """A function that runs one of our training steps, given its number, as `maskrcnn train` does."""
     device = network.pixel_mean.device
     optimiser = build_optimiser(network.train(), config.train)
     settings = replace(config.train, precision=timing.precision)
@@ -149,10 +149,10 @@ def our_steps(network: MaskRCNN, data: Data, config: Config, timing: Timing) -> 
 
 
 def their_steps(model: nn.Module, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:
-    """One training step of torchvision's by its number, with our optimiser."""
+    """A function that runs one training step of torchvision's network, given its number, with our optimiser."""
     device = next(model.parameters()).device
     model.train()
-    model.transform._skip_resize = True  # type: ignore[union-attr]  # ours gets images of the right size too
+    model.transform._skip_resize = True  # type: ignore[union-attr]  # ours does not resize either
     optimiser = build_optimiser(model, config.train)
     images = [image.to(device) for image in data.their_images]
     targets = [{name: value.to(device) for name, value in target.items()} for target in data.their_targets]
@@ -173,7 +173,7 @@ def their_steps(model: nn.Module, data: Data, config: Config, timing: Timing) ->
 
 @torch.no_grad()
 def losses_without_sampling(pair: Pair, data: Data) -> dict[str, tuple[float, float]]:
-    """Ours and torchvision's by our name, in float32 on the CPU, with few proposals and all samples."""
+    """Our name of a loss -> our value and torchvision's, in float32 on the CPU; see `without_sampling`."""
     config = without_sampling(pair.config)
     ours, theirs = build_model(config).train(), build_theirs(config).train()
     ours.load_state_dict(pair.ours.state_dict())
@@ -185,7 +185,7 @@ def losses_without_sampling(pair: Pair, data: Data) -> dict[str, tuple[float, fl
 
 
 def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Data:
-    """The first generated images, read as training reads them, in both forms."""
+    """A batch of generated images for both sides, read as in training."""
     dataset = read_dataset(write_shapes(folder, "train", settings.batch_size, size=settings.size))
     rng = np.random.default_rng(0)
     samples = [training_sample(dataset, i, config, rng) for i in range(settings.batch_size)]
@@ -197,7 +197,7 @@ def generate_batch(folder: Path, settings: TrainSettings, config: Config) -> Dat
 
 
 def their_target(sample: Sample) -> dict[str, Tensor]:
-    """torchvision's target: labels counted from 1, and (N, H, W) uint8 masks."""
+    """torchvision's target, with 1-based labels and (N, H, W) uint8 masks."""
     masks = np.zeros((len(sample.boxes), *sample.frame.original_hw), dtype=np.uint8)
     for mask, (bitmap, (x, y)) in zip(masks, sample.crops, strict=True):
         mask[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
@@ -211,7 +211,7 @@ def their_target(sample: Sample) -> dict[str, Tensor]:
 def _alone(
     folder: Path, settings: TrainSettings, timing: Timing, device: torch.device, side: SideName
 ) -> Callable[[], object]:
-    """One side, from the weights in `folder`, ready for a step."""
+    """A call by which one side alone runs a training step, with the weights in `folder`."""
     config = train_config(settings, compile=timing.compile and side == "ours")
     data = generate_batch(folder, settings, config)
     if side == "ours":

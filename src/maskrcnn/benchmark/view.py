@@ -1,4 +1,4 @@
-"""The random choices of large scale jitter, made once for both sides. Legend: S side of the sample."""
+"""The random choices of large scale jitter, shared by both sides. Legend: S side of the sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from maskrcnn.ops.resize_part import nearest_start
 from maskrcnn.structures.frame import Frame, frame_of_size
 
-SCALES = (0.1, 2.0)  # factor on the size that fits into S x S, uniformly distributed (torchvision's ScaleJitter)
+SCALES = (0.1, 2.0)  # range of the uniform factor on the size that fits into S x S (torchvision's ScaleJitter)
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,14 @@ class View:
     """The part of one image that a sample shows.
 
     Attributes:
-        index: of the image.
+        index: position of the image in the data set.
         side: S.
-        factor: on the size that fits.
-        size_hw: of the scaled image.
-        start_xy: where the window begins in the scaled image, whole pixels.
+        factor: scale relative to the size that fits into S x S.
+        size_hw: height and width of the scaled image.
+        start_xy: top left corner of the window in the scaled image, whole pixels.
         out_hw: height and width of the window; the rest of S x S is padding.
-        flipped: left and right change places.
+        flipped: whether left and right are exchanged.
+        image_hw: height and width of the original image.
     """
 
     index: int
@@ -38,7 +39,7 @@ class View:
 
     @property
     def frame(self) -> Frame:
-        """Ours, whose window begins less than a pixel before `start_xy`."""
+        """Our frame for the view. Its window begins up to a pixel before `start_xy`."""
         frame = frame_of_size(self.image_hw, self.size_hw)
         left, top = (nearest_start(at, scale) for at, scale in zip(self.start_xy, frame.scale_xy, strict=True))
         frame = frame.cropped(left, top, self.out_hw)
@@ -46,7 +47,7 @@ class View:
 
 
 def draw_view(index: int, image_hw: tuple[int, int], side: int, rng: np.random.Generator) -> View:
-    """A random view of an image of that height and width."""
+    """A random view of an image of this height and width."""
     factor = float(rng.uniform(*SCALES))
     height, width = image_hw
     fitted = min(side / height, side / width) * torch.tensor([factor])  # in float32, as torchvision's transform

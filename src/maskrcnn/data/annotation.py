@@ -1,4 +1,4 @@
-"""One annotation as a file gives it, and the checks of its mask and its box. `builder.py` lists the rules."""
+"""One annotation of a file, and the checks of its mask and its box. `builder.py` lists the rules."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Box = tuple[float, float, float, float]  # x, y, width, height
 
 
 class RawAnnotation(NamedTuple):
-    """One annotation as a file gives it, in original pixels. Nothing is checked yet: a value may be anything.
+    """One annotation of a file, in original pixels. Nothing is checked yet: values may be of any type.
 
-    At most one of `polygons`, `rle` and `bitmap` is given; without any of them the object has only a box.
+    At most one of `polygons`, `rle` and `bitmap` is given. Without any of them, the object has only a box.
 
     Attributes:
-        image_id, category_id: as they were given to `add_image` and `add_category`.
-        id: None where the format has no ids.
-        box: x, y, width, height; None or empty for the tight box of the mask.
+        image_id, category_id: the ids given to `add_image` and `add_category`.
+        id: None if the format has no annotation ids.
+        box: x, y, width, height; None or an empty list for the tight box of the mask.
         polygons: the parts of the mask, each a list of numbers x, y, x, y, ...
-        rle: `{"size": [h, w], "counts": ...}`, as `RLE.from_coco` takes it.
-        pixels: how many `rle` covers, where `known_areas` has found it sound; else -1.
-        bitmap: (H, W) bool or integers of the whole image, not 0 is foreground.
-        crowd: a region to ignore.
-        area: square pixels; it decides whether the object is small, medium or large.
-        keypoints: x, y, visibility of each keypoint in a row; None or empty where nothing is labelled.
+        rle: `{"size": [h, w], "counts": ...}`, as for `RLE.from_coco`.
+        pixels: foreground pixels of `rle` if `known_areas` found it valid, else -1.
+        bitmap: (H, W) bool or integers; nonzero pixels are foreground.
+        crowd: whether it is a crowd region, which is neither an object nor background.
+        area: square pixels; evaluation sorts objects into small, medium and large by it.
+        keypoints: x, y, visibility of all keypoints in one list; None or empty if none is labelled.
     """
 
     image_id: Any
@@ -48,10 +48,10 @@ class RawAnnotation(NamedTuple):
 
 
 def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes]:
-    """How the mask is stored, and its bytes, as `Annotations` holds them.
+    """The mask of an annotation as an entry of `Annotations.kinds` and the bytes for `Annotations.segmentations`.
 
     Raises:
-        DataError: it cannot be used.
+        DataError: the mask is malformed, has another size than the image, or covers nothing.
     """
     if raw.rle is not None:
         mask = RLE.from_coco(raw.rle, sound=raw.pixels >= 0)
@@ -66,14 +66,14 @@ def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes]:
             raise DataError("the polygon has no area")
         return POLYGONS, pack_polygons(parts)
     if mask.size != size:
-        raise DataError(f"the mask is of height, width {mask.size}, its image of {size}; correct either")
+        raise DataError(f"expected a mask of the image's height, width {size}, found {mask.size}")
     if raw.pixels <= 0 and mask.area == 0:
         raise DataError("the mask covers no pixel of its image")
     return RUN_LENGTHS, mask.counts
 
 
 def _polygons(given: Any) -> list[np.ndarray]:
-    """The parts, each (2 n,) float64 x, y, x, y, ..."""
+    """Checks the polygons of a mask; returns each as (2 n,) float64 x, y, x, y, ..."""
     if not isinstance(given, list | tuple):
         raise DataError(f"expected segmentation as polygons or run lengths, found {short(given)}")
     parts = []
@@ -93,10 +93,13 @@ def _polygons(given: Any) -> list[np.ndarray]:
 
 
 def box_of(raw: RawAnnotation, kind: int, content: bytes, size: Size) -> Box:
-    """The box as annotated, or the tight box of the mask that `mask_of` has given.
+    """The annotated box, or the tight box of the mask if there is none.
+
+    Args:
+        kind, content: the mask, from `mask_of`.
 
     Raises:
-        DataError: there is neither, or the box cannot be used.
+        DataError: there is neither a box nor a mask, or the box is malformed or empty.
     """
     given = raw.box
     if given is None or given == []:

@@ -1,18 +1,18 @@
-"""Every format builds its data set through `DatasetBuilder`, which holds every rule about a broken annotation.
+"""`DatasetBuilder` builds the data set of every format, and holds all rules for broken annotations.
 
-Training and evaluation count the same objects. Where a rule has a choice, it is the one that gives the figures of the
-COCO API, and the object stays wherever its mask can be used:
+Training and evaluation use the same objects. The rules give the same average precision as the COCO API, and keep every
+object whose mask is usable. "Rejected" below means that the annotation is left out, or raises an error when strict:
 
-- An id is a whole number or a word. Two images or two categories of one id end the reading, because their annotations
-  cannot be told apart. The second annotation of an id is left out; an annotation without an id gets its number.
-- A box stays as it was annotated, also beyond the border of its image. Training takes the part inside the image, and
-  the tight box of the mask where no part is inside. Without a mask such an object is left out, as is every box that is
-  not four finite numbers or has no area. An object without a box gets the tight box of its mask.
-- A mask of another size than its image is left out, and so are run lengths and bitmaps that cover no pixel.
-- Polygons are left out where they enclose no area and cover no pixel. Polygons too small to cover the centre of any
-  pixel are objects to find.
-- An area that is not a finite number counts as not given: it is then that of the mask, or of the box without a mask.
-- Each category may name its own number of keypoints. Only training a keypoint head asks for the same number.
+- An id is an integer or a string. Two images or two categories with one id are an error, because their annotations
+  cannot be told apart. A second annotation with the same id is rejected. An annotation without an id gets its position.
+- A box keeps its annotated values, even beyond the border of the image. Training clips it to the image, or uses the
+  tight box of the mask if the box lies outside. An object without a mask whose box lies outside is rejected. A box that
+  is not four finite numbers or has no area is rejected. An object without a box gets the tight box of its mask.
+- A mask whose size differs from its image is rejected, and so are run lengths and bitmaps without foreground.
+- Polygons that enclose no area and cover no pixel are rejected. Polygons too small to cover the centre of a pixel are
+  kept as objects.
+- An area that is not a finite number is replaced by the area of the mask, or of the box if there is no mask.
+- Each category may have its own number of keypoints. Only training a keypoint head needs the same number in all.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from maskrcnn.structures.values import is_id, is_int, is_number, short
 
 
 class DatasetBuilder:
-    """Collects categories, images and annotations, in this order, checks them, and gives the data set.
+    """Collects and checks categories, images and annotations, added in this order, and builds the data set.
 
     Args:
-        path: the annotation file or folder, which every message begins with.
+        path: the annotation file or folder; every message begins with it.
         strict: raise at the first broken image or annotation, instead of leaving it out and naming it in
             `Dataset.problems`.
-        keypoint_shift: added to x and y of every keypoint: `PIXEL_CENTRE` for a format that gives indices of pixels.
+        keypoint_shift: added to x and y of every keypoint: `PIXEL_CENTRE` for a format with pixel indices.
     """
 
     def __init__(self, path: Path, *, strict: bool = False, keypoint_shift: float = 0.0) -> None:
@@ -52,18 +52,18 @@ class DatasetBuilder:
         self._problems: list[str] = []
         self._categories: dict[int | str, tuple[int, Category]] = {}
         self._images: dict[int | str, tuple[int, Path, Size, Mapping[str, Any]]] = {}
-        self._offered = 0
+        self._added = 0  # annotations, with those left out
         self._seen: set[int | str] = set()
         # One entry for each annotation that is kept.
         self._ids: list[int | str] = []
-        self._rows = array("q")  # number of the image, number of the category
+        self._rows = array("q")  # position of the image, position of the category
         self._floats = array("d")  # x, y, width, height, area
         self._crowd, self._kinds = bytearray(), bytearray()
         self._contents: list[bytes] = []
         self._keypoints: dict[int, np.ndarray] = {}
 
     def problem(self, message: str) -> None:
-        """Notes what is left out and why; raises DataError when strict."""
+        """Records what is left out and why; raises DataError if `strict`."""
         if self.strict:
             raise DataError(f"{self.path}: {message}")
         self._problems.append(f"{self.path}: {message}")
@@ -81,11 +81,11 @@ class DatasetBuilder:
         Args:
             number: its id.
             keypoints: their names.
-            skeleton: limbs, pairs of 0-based positions among the keypoints.
-            sigmas: spread of each keypoint in OKS; empty for the defaults.
+            skeleton: limbs, as pairs of 0-based positions among the keypoints.
+            sigmas: standard deviation of each keypoint for OKS; empty for the defaults.
 
         Raises:
-            DataError: the category cannot be used; without it labels would shift.
+            DataError: the category is broken. It is never left out, because labels would shift.
         """
         if not is_id(number) or not isinstance(name, str):
             raise DataError(
@@ -100,15 +100,15 @@ class DatasetBuilder:
         self._categories[number] = len(self._categories), category
 
     def add_image(self, number: Any, path: Path, height: Any, width: Any, fields: Mapping[str, Any]) -> None:
-        """Adds an image, whose file is read only when somebody asks for it.
+        """Adds an image without reading its file. A broken entry is recorded as a problem.
 
         Args:
             number: its id.
             height, width: pixels.
-            fields: whatever else is known about it, as JSON types.
+            fields: all other fields of the image, as JSON types.
 
         Raises:
-            DataError: another image has the same id, or `strict` and the entry is broken.
+            DataError: another image has the same id, or the entry is broken and `strict` is set.
         """
         if not is_id(number):
             self.problem(f"expected images with an id, found {short(number)} for {path.name}")
@@ -121,13 +121,13 @@ class DatasetBuilder:
             self._images[number] = len(self._images), path, (height, width), fields
 
     def add_annotation(self, raw: RawAnnotation) -> None:
-        """Adds an annotation, or names it among the problems.
+        """Adds an annotation. A broken one is recorded as a problem.
 
         Raises:
-            DataError: `strict` and the annotation is broken.
+            DataError: the annotation is broken and `strict` is set.
         """
-        self._offered += 1
-        number = raw.id if is_id(raw.id) else self._offered
+        self._added += 1
+        number = raw.id if is_id(raw.id) else self._added
         try:
             self._append(raw, number)
         except DataError as error:
@@ -139,7 +139,7 @@ class DatasetBuilder:
     def _append(self, raw: RawAnnotation, number: int | str) -> None:
         if is_id(raw.id):
             if raw.id in self._seen:
-                raise DataError("expected an id of its own, found it twice")
+                raise DataError("expected a unique id, found a second annotation with it")
             self._seen.add(raw.id)
         if not is_id(raw.image_id) or raw.image_id not in self._images:
             raise DataError("no image has this id")
@@ -165,17 +165,17 @@ class DatasetBuilder:
         """The data set of everything that was added.
 
         Raises:
-            DataError: there is no category, or no image that can be used.
+            DataError: there is no category or no usable image.
         """
         if not self._categories:
-            raise DataError(f"{self.path}: no categories, expected at least one with id and name")
+            raise DataError(f"{self.path}: expected at least one category with id and name, found none")
         if not self._images:
             why = (
                 f"none of its images can be used; first: {self._problems[0]}" if self._problems else "it has no images"
             )
             raise DataError(f"{self.path}: the data set is empty: {why}")
-        # The annotations of one image side by side, in the order in which they came.
-        images, added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
+        # Annotations of one image become adjacent, in the order in which they were added.
+        images, categories_added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
         order = np.argsort(images, kind="stable")
         counts = np.bincount(images, minlength=len(self._images))
         firsts = np.cumsum(counts) - counts
@@ -185,7 +185,7 @@ class DatasetBuilder:
                 self._images.items(), firsts.tolist(), counts.tolist(), strict=True
             )
         )
-        # Labels are positions among the categories sorted by id, numbers before words.
+        # Labels are positions among the categories sorted by id, integers before strings.
         ids = sorted(self._categories, key=lambda number: (isinstance(number, str), number))
         label_of = np.empty(len(ids), dtype=np.int64)
         label_of[[self._categories[number][0] for number in ids]] = np.arange(len(ids))
@@ -194,7 +194,7 @@ class DatasetBuilder:
         columns = {
             "ids": pack_ids([self._ids[i] for i in places]),
             "annotated_boxes": floats[:, :4].contiguous(),
-            "labels": torch.from_numpy(label_of[added[order]]),
+            "labels": torch.from_numpy(label_of[categories_added[order]]),
             "crowd": torch.from_numpy(np.frombuffer(self._crowd, dtype=np.bool_)[order]),
             "areas": floats[:, 4].contiguous(),
             "kinds": torch.from_numpy(np.frombuffer(self._kinds, dtype=np.uint8)[order]),

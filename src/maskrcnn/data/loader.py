@@ -1,6 +1,6 @@
-"""Batches for training and images for evaluation, decoded ahead of their use.
+"""Batches for training, made ahead of their use by worker processes.
 
-Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mask crops of the batch.
+Legend: B images, G ground-truth slots per image, K keypoints, T bytes of all mask crops of the batch.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from maskrcnn.structures.images import ImageBatch, batch_size_hw, collate_images
 from maskrcnn.structures.targets import MaskBank, Targets
 from maskrcnn.structures.tensors import map_tensors
 
-SLOTS = 32  # the ground-truth slots of an image are a multiple of it where shapes are static
-TRIES = 20  # broken images in a row, after which something larger is wrong
+SLOTS = 32  # with static shapes, the number of ground-truth slots per image is a multiple of this
+TRIES = 20  # stop after this many unreadable images in a row
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images, what is to be found on them, and which they are (for messages).
+    """A batch of images with their ground truth.
 
     Attributes:
-        skipped: images that were drawn and could not be read, and why; others stand in their place.
+        image_ids: ids in the annotation file, for messages.
+        skipped: why images could not be read; randomly chosen images replace them.
     """
 
     images: ImageBatch
@@ -42,12 +43,12 @@ class Batch:
     skipped: tuple[str, ...]
 
     def pin_memory(self) -> Batch:
-        """The same in pinned memory, from which copies to a device are asynchronous; the loader asks for it."""
+        """The same batch in pinned memory, so that copies to a device are asynchronous. `DataLoader` calls it."""
         return map_tensors(self, Tensor.pin_memory)
 
 
 class TrainingData(torch_data.Dataset[Sample]):
-    """Samples by (epoch, index); all random draws come from the seed and that pair, whichever process makes them."""
+    """Training samples by (epoch, index). Seed, epoch and index alone determine all random choices of a sample."""
 
     def __init__(self, dataset: Dataset, config: Config, strict: bool) -> None:
         self.dataset = dataset
@@ -67,28 +68,27 @@ class TrainingData(torch_data.Dataset[Sample]):
                     raise
                 skipped.append(str(error))
                 index = int(rng.integers(len(self.dataset)))
-        raise DataError(f"{self.dataset.path}: {TRIES} images in a row cannot be read; is the image folder right?")
+        raise DataError(f"{self.dataset.path}: {TRIES} images in a row cannot be read; check the image folder")
 
 
 def training_batches(
     dataset: Dataset, config: Config, *, start_step: int = 0, strict: bool = False
 ) -> Generator[Batch]:
-    """Endless batches of `config.train.batch_size` augmented images; `close` ends the processes that make them.
+    """Endless batches of `config.train.batch_size` augmented images. `close` ends the worker processes.
 
-    Batch number n is the same whatever the number of worker processes and wherever the run was resumed.
+    Batch number n depends neither on the number of worker processes nor on the step at which a run was resumed.
 
     Args:
         start_step: batches to skip, without loading them.
-        strict: raise on an image that cannot be read, instead of naming it in `Batch.skipped` and drawing another.
+        strict: raise if an image cannot be read, instead of replacing it and naming it in `Batch.skipped`.
 
     Raises:
-        ImageError: with `strict`.
-        DataError: many images in a row cannot be read.
+        ImageError: an image cannot be read and `strict` is set.
+        DataError: `TRIES` images in a row cannot be read.
     """
     heights, widths = dataset.records.sizes_hw.T
     landscape = widths >= heights
-    augment = config.augment
-    if augment.crop or config.image.fixed_size:
+    if config.augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
     sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
     loader = torch_data.DataLoader(
@@ -98,20 +98,20 @@ def training_batches(
         collate_fn=_Collate(config),
         worker_init_fn=_leave_signals_to_the_parent,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(config.train.seed),  # leaves the global generator alone
+        generator=torch.Generator().manual_seed(config.train.seed),  # so that the global generator does not change
     )
     yield from loader
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal: the training process decides what it means."""
+    """Ignores SIGINT and SIGTERM, which reach all processes of a terminal: only the training process handles them."""
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
 class _Collate:
-    """What the loader's processes make of the samples of a batch."""
+    """`collate` with the settings of `config`, which worker processes can receive."""
 
     config: Config
 
@@ -128,12 +128,12 @@ def collate(
     *,
     static_shapes: bool = False,
 ) -> Batch:
-    """Pads images to one size and ground truth to one number of slots; all mask crops go into one buffer.
+    """Makes a batch: pads images to one size and ground truth to G slots, and concatenates all mask crops.
 
     Args:
-        size_hw: height and width of the batch; by default those that `config` pads to.
-        static_shapes: batches differ in few shapes: also the number of slots is a multiple of `SLOTS`, and the length
-            of the buffer a power of two.
+        size_hw: height and width of the batch; default: `batch_size_hw`.
+        static_shapes: limit the number of different shapes: images as in `batch_size_hw`, G a multiple of `SLOTS`, and
+            T a power of two.
     """
     frames = [sample.frame for sample in samples]
     size_hw = size_hw or batch_size_hw([frame.input_hw for frame in frames], config, static_shapes=static_shapes)
@@ -155,7 +155,7 @@ def collate(
             sizes[i, j], origins[i, j] = bitmap.shape, origin
             bitmaps.append(bitmap.reshape(-1))
     areas = sizes.prod(axis=-1).reshape(-1)
-    # A byte in front: samples that miss every crop read it, also when the batch has none.
+    # The first byte is a 0 that belongs to no crop: mask sampling reads it for points outside a crop.
     offsets = (1 + np.cumsum(areas) - areas).reshape(shape)
     length = int(1 + areas.sum())
     pixels = np.zeros(1 << (length - 1).bit_length() if static_shapes else length, dtype=np.uint8)
@@ -181,11 +181,11 @@ def collate(
 
 
 def _collate_keypoints(samples: Sequence[Sample], slots: int) -> Tensor | None:
-    """(B, G, K, 3), or None when the data have none."""
-    given = [sample.keypoints for sample in samples if sample.keypoints is not None]
-    if not given:
+    """(B, G, K, 3) float32, or None if the data set has no keypoints."""
+    unpadded = [sample.keypoints for sample in samples if sample.keypoints is not None]
+    if not unpadded:
         return None
-    padded = np.zeros((len(given), slots, *given[0].shape[1:]), dtype=np.float32)
-    for row, keypoints in zip(padded, given, strict=True):
+    padded = np.zeros((len(unpadded), slots, *unpadded[0].shape[1:]), dtype=np.float32)
+    for row, keypoints in zip(padded, unpadded, strict=True):
         row[: len(keypoints)] = keypoints
     return torch.from_numpy(padded)

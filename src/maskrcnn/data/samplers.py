@@ -1,4 +1,4 @@
-"""Which images make up each batch: a function of the seed and the step alone, so that a run can resume anywhere."""
+"""The images of each training batch. They depend on the seed and the step alone, so that a run can resume anywhere."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from torch.utils.data import Sampler
 
 
 class GroupedBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (epoch, index), shuffled anew each epoch, each of one orientation where groups allow.
+    """Endless batches of (epoch, index), shuffled in every epoch. All images of a batch have the same orientation.
 
-    Every image comes once an epoch; images left over when a group is cut into batches are carried into the
-    next epoch's first batches of that group.
+    Every image comes once per epoch. Images that do not fill a batch wait for the next epoch.
 
     Args:
-        landscape: (N,) bool, which of two groups each image belongs to.
-        batch_size: images a batch.
-        seed: of the shuffles.
-        start_step: batches to skip, without loading anything.
+        landscape: (N,) bool, the orientation of each image.
+        batch_size: images per batch.
+        seed: seed of the shuffles.
+        start_step: batches to skip.
     """
 
     def __init__(self, landscape: np.ndarray, batch_size: int, seed: int, start_step: int = 0) -> None:

@@ -1,7 +1,7 @@
-"""A generated data set: textured shapes over textured grounds, hiding one another, as image files and COCO JSON.
+"""A generated data set of textured, overlapping shapes on textured backgrounds, as image files and COCO JSON.
 
-Nothing but the outline tells the classes apart: colours, textures, sizes and turns are drawn from the same
-distribution for all of them. Every image depends on (seed, split, its number) alone.
+Classes differ only in their outline: colours, textures, sizes and rotations have the same distribution for all. Every
+image depends only on seed, split, size and its number.
 
 Legend: S side of the image, h and w of a crop.
 """
@@ -27,24 +27,24 @@ from maskrcnn.structures.masks import RLE
 CLASSES = ("circle", "rectangle", "triangle", "star", "ring")
 KEYPOINTS = ("top", "right", "bottom", "left")  # of every class: the extreme points of its outline
 
-_MOST_OBJECTS = 8
-_EMPTY = 0.04  # of the images have no object
-_RADIUS = (0.085, 0.24)  # of the circle around a shape, in parts of S
-_VISIBLE = 0.3  # a shape of which less is seen, hidden by others or beyond the border, is taken away
+_MAX_OBJECTS = 8
+_EMPTY = 0.04  # fraction of images without an object
+_RADIUS = (0.085, 0.24)  # range of the radius of the circle around a shape, as a fraction of S
+_VISIBLE = 0.3  # minimum visible fraction; a shape that is more hidden or outside is removed
 _SUPERSAMPLING = 4  # of outlines, for soft edges
-_CONTRAST = 55  # least distance of a shape's mean colour from the ground's, RGB 0..255
+_CONTRAST = 55  # minimum distance between the mean colours of a shape and the background, RGB 0..255
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape as it is drawn, before anything hides it.
+    """One complete shape, including parts that other shapes hide.
 
     Attributes:
         label: position in `CLASSES`.
-        outline: (n, 2) float64 x y in pixels; of a ring, its outer edge.
-        coverage: (h, w) float32, the part of each pixel that it covers.
-        origin_xy: pixel of the crop's top left corner, inside the image.
-        full_area: pixels that it would cover in an endless image.
+        outline: (n, 2) float64 x y in pixels; the outer edge of a ring.
+        coverage: (h, w) float32, the covered fraction of each pixel in a crop.
+        origin_xy: the pixel of the image at the crop's top left corner.
+        full_area: area in pixels, including parts outside the image.
     """
 
     label: int
@@ -63,28 +63,27 @@ class Shape:
 def write_shapes(
     out_dir: Path, split: str, count: int, *, size: int = 160, seed: int = 0, keypoints: bool = False
 ) -> Path:
-    """Writes `<out_dir>/<split>/000001.png`... and, when all of them are there, `<out_dir>/<split>.json`.
+    """Writes the images `<out_dir>/<split>/000001.png`... and then `<out_dir>/<split>.json`.
 
-    Mirroring an image from left to right swaps the keypoints left and right by their names, but nothing swaps top and
-    bottom: train them without `augment.flip_vertical` and `augment.quarter_turns`. Both are off by default, on in
-    mask_rcnn_tiny, and off again in keypoint_rcnn_tiny.
+    A left-right flip swaps the keypoints named left and right, but nothing swaps top and bottom. Train keypoints
+    without `augment.flip_vertical` and `augment.quarter_turns`, as in keypoint_rcnn_tiny.
 
     Args:
-        count: images.
+        count: number of images.
         size: their side in pixels.
         seed: the same seed, split and size give the same files, byte for byte.
-        keypoints: whether the annotations have `KEYPOINTS`; the images are the same with them and without.
+        keypoints: whether the annotations have `KEYPOINTS`; the images do not depend on it.
 
     Returns:
-        the JSON.
+        the path of the JSON.
 
     Raises:
-        DataError: a count or size that makes no data set.
+        DataError: `count` is below 1, or `size` below 32.
     """
     if count < 1 or size < 32:
         raise DataError(f"expected 1 or more images of 32 or more pixels, found count {count} and size {size}")
     target, folder = Path(out_dir) / f"{split}.json", Path(out_dir) / split
-    target.unlink(missing_ok=True)  # written last: whoever finds it finds the images that it names
+    target.unlink(missing_ok=True)  # it is written last, so that a JSON never names missing images
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -96,12 +95,12 @@ def write_shapes(
         images.append({"id": number, "file_name": name, "width": size, "height": size})
         for entry in objects:
             annotations.append({"id": len(annotations) + 1, "image_id": number, "iscrowd": 0, **entry})
-    named = {"keypoints": KEYPOINTS} if keypoints else {}
+    keypoint_names = {"keypoints": KEYPOINTS} if keypoints else {}
     content = {
         "info": {"description": f"Generated shapes, split {split}, seed {seed}"},
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name, **named} for label, name in enumerate(CLASSES)],
+        "categories": [{"id": label + 1, "name": name, **keypoint_names} for label, name in enumerate(CLASSES)],
     }
     with atomic_write(target) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -111,17 +110,17 @@ def write_shapes(
 def draw_shapes(
     size: int, rng: np.random.Generator, keypoints: bool = False
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """One image, (S, S, 3) uint8, and the COCO annotations of its objects: category_id, bbox, area, segmentation; and
-    keypoints and num_keypoints where they are asked for.
+    """One image, (S, S, 3) uint8, and the COCO annotations of its objects: category_id, bbox, area and segmentation;
+    with `keypoints`, also keypoints and num_keypoints.
 
-    A mask is the visible part. Shapes that are seen whole get polygons where their outline is one, others run
-    lengths. Keypoints are those of the whole outline.
+    A mask is the visible part of a shape: a polygon if all of the shape is visible and has no hole, else run lengths.
+    Keypoints are those of the whole outline.
     """
-    number = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MOST_OBJECTS + 1))
+    number = 0 if rng.random() < _EMPTY else int(rng.integers(1, _MAX_OBJECTS + 1))
     shapes = [_shape(size, rng) for _ in range(number)]
     owners = _owners(shapes, size)
     shapes = [s for i, s in enumerate(shapes) if np.count_nonzero(owners == i) >= _VISIBLE * s.full_area]
-    owners = _owners(shapes, size)  # what was taken away hides nothing
+    owners = _owners(shapes, size)  # again, because removed shapes hide nothing
     image = _texture((size, size), _colour(rng, most_saturation=0.5), 40.0, rng)
     ground = image.mean(axis=(0, 1))
     for shape in shapes:
@@ -136,7 +135,7 @@ def draw_shapes(
 
 
 def _owners(shapes: list[Shape], size: int) -> np.ndarray:
-    """(S, S) int64, the position of the shape seen at each pixel; -1 for ground. Later shapes lie on top."""
+    """(S, S) int64, the position of the visible shape at each pixel; -1 for background. Later shapes lie on top."""
     owners = np.full((size, size), -1)
     for i, shape in enumerate(shapes):
         owners[shape.window][shape.coverage >= 0.5] = i
@@ -145,7 +144,7 @@ def _owners(shapes: list[Shape], size: int) -> np.ndarray:
 
 def _annotation(shape: Shape, visible: np.ndarray) -> dict[str, Any]:
     size = (visible.shape[0], visible.shape[1])
-    # A polygon only where it is the whole truth: nothing hidden, nothing beyond the border, no hole.
+    # A polygon is exact only if no part of the shape is hidden or outside the image, and it has no hole.
     whole = np.count_nonzero(visible) == np.count_nonzero(shape.coverage >= 0.5)
     inside = shape.outline.min() >= 0 and shape.outline.max() <= size[0]
     segmentation: Any
@@ -166,16 +165,15 @@ def _annotation(shape: Shape, visible: np.ndarray) -> dict[str, Any]:
 
 
 def _keypoints(shape: Shape, hidden: np.ndarray) -> dict[str, Any]:
-    """`KEYPOINTS` as COCO has them, in pixel indices; zeros for those beyond the border.
+    """`KEYPOINTS` of a shape in COCO's notation, in pixel indices; zeros for those outside the image.
 
-    Visibility is 1 where `hidden`, (S, S) bool, says that a later shape lies on top, and 2 elsewhere. The pixel one
-    step towards the middle decides: the one at the very tip may be mostly ground, and hold the edge of a neighbour
-    that touches the shape without hiding it.
+    Visibility is 1 where a later shape lies on top, given by `hidden`, (S, S) bool, and 2 elsewhere. It is read one
+    pixel inside the shape: the pixel at the tip may be mostly background, or belong to a touching neighbour.
     """
     x, y = shape.outline.T
     points = shape.outline[[y.argmin(), x.argmax(), y.argmax(), x.argmin()]]
     inside = np.all((points >= 0) & (points < len(hidden)), axis=1)
-    # No outline is so bent that the way to the mean of its corners leaves it.
+    # The line from a keypoint to the mean of the corners stays inside all of these outlines.
     inwards = shape.outline.mean(axis=0) - points
     steps = points + inwards / np.linalg.norm(inwards, axis=1, keepdims=True)
     columns, rows = np.floor(steps).astype(int).clip(0, len(hidden) - 1).T
@@ -193,14 +191,14 @@ def _shape(size: int, rng: np.random.Generator) -> Shape:
     centre = rng.uniform(0.06 * size, 0.94 * size, 2)
     outline = centre + radius * _turned(_unit_outline(CLASSES[label], rng), rng.uniform(0, 2 * math.pi))
     hole = centre + rng.uniform(0.45, 0.62) * (outline - centre) if CLASSES[label] == "ring" else None
-    # The crop that holds the outline, over the border too; then the part of it that lies in the image.
+    # Draw the bounding box of the outline, even beyond the border, and then crop it to the image.
     x1, y1 = np.floor(outline.min(axis=0)).astype(int).tolist()
     x2, y2 = np.ceil(outline.max(axis=0)).astype(int).tolist()
     fine = Image.new("L", ((x2 - x1) * _SUPERSAMPLING, (y2 - y1) * _SUPERSAMPLING))
     pen = ImageDraw.Draw(fine)
     for points, value in ((outline, 255), (hole, 0)):
         if points is not None:
-            corners = (points - (x1, y1)) * _SUPERSAMPLING - 0.5  # PIL's whole numbers are pixel centres
+            corners = (points - (x1, y1)) * _SUPERSAMPLING - 0.5  # in PIL, integers are pixel centres
             pen.polygon([tuple(corner) for corner in corners.tolist()], fill=value)
     coverage = np.asarray(fine.reduce(_SUPERSAMPLING), dtype=np.float32) / 255
     left, top = max(0, -x1), max(0, -y1)
@@ -211,8 +209,8 @@ def _shape(size: int, rng: np.random.Generator) -> Shape:
 def _unit_outline(name: str, rng: np.random.Generator) -> np.ndarray:
     """(n, 2) points on or in the unit circle."""
     if name == "rectangle":
-        half = rng.uniform(0.5, 0.785)  # angle of a corner; pi / 4 is a square
-        x, y = math.cos(half), math.sin(half)
+        corner = rng.uniform(0.5, 0.785)  # its angle; pi / 4 gives a square
+        x, y = math.cos(corner), math.sin(corner)
         return np.array([(x, y), (-x, y), (-x, -y), (x, -y)])
     if name == "triangle":
         angles = np.array([0, 2, 4]) * math.pi / 3 + rng.uniform(-0.25, 0.25, 3)
@@ -234,7 +232,7 @@ def _turned(points: np.ndarray, angle: float) -> np.ndarray:
 def _colour(
     rng: np.random.Generator, apart_from: np.ndarray | None = None, most_saturation: float = 0.85
 ) -> np.ndarray:
-    """(3,) float RGB 0..255 of any hue, neither black nor white; at some distance from another colour."""
+    """(3,) float RGB in 0..255 of a random hue, neither black nor white, at least `_CONTRAST` from `apart_from`."""
     while True:
         hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.1, most_saturation), rng.uniform(0.3, 0.95)
         wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
@@ -244,7 +242,7 @@ def _colour(
 
 
 def _texture(size_hw: tuple[int, int], colour: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """(h, w, 3) float32 around a colour: a pattern between two tints of it, and grain."""
+    """(h, w, 3) float32 RGB: a random pattern between two tints of a colour, with noise."""
     h, w = size_hw
     tint = rng.normal(0, strength, 3) * 0.5 + rng.normal(0, strength)
     pattern = _pattern(h, w, rng)
@@ -254,7 +252,7 @@ def _texture(size_hw: tuple[int, int], colour: np.ndarray, strength: float, rng:
 
 
 def _pattern(h: int, w: int, rng: np.random.Generator) -> np.ndarray:
-    """(h, w) float32 in about 0..1: plain, a gradient, stripes, checks, or clouds."""
+    """(h, w) float32, roughly in 0..1: plain, a gradient, stripes, checks or clouds."""
     kind = ("plain", "gradient", "stripes", "checks", "clouds")[rng.integers(5)]
     if kind == "plain":
         return np.full((h, w), 0.5, dtype=np.float32)
@@ -269,7 +267,7 @@ def _pattern(h: int, w: int, rng: np.random.Generator) -> np.ndarray:
     if kind == "gradient":
         return along / np.float32(max(h, w)) + np.float32(0.5)
     across = y * np.float32(math.cos(angle)) - x * np.float32(math.sin(angle))
-    rate = np.float32(2 * math.pi / rng.uniform(6, 22))  # a period of so many pixels
+    rate = np.float32(2 * math.pi / rng.uniform(6, 22))  # the period is 6 to 22 pixels
     wave = np.sin(along * rate + np.float32(rng.uniform(0, 6)))
     if kind == "checks":
         wave = wave * np.sin(across * rate)
@@ -277,7 +275,7 @@ def _pattern(h: int, w: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a camera does: uneven light, a little blur, noise. (S, S, 3) float32 -> uint8."""
+    """Adds effects of a camera to an (S, S, 3) float32 image: uneven light, slight blur, noise; returns uint8."""
     size = len(image)
     slope = rng.uniform(-0.12, 0.12, 2)
     ramp = np.linspace(-1, 1, size, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""From a record to a training sample: its frame is chosen, the image is resized once, then its colours change.
+"""Training samples: a random frame is chosen, the image is resized once, then its colours are jittered.
 
 Legend: N objects of the sample, K keypoints.
 """
@@ -20,8 +20,8 @@ from maskrcnn.structures.frame import Frame, letterboxed, resized_frame, transfo
 from maskrcnn.structures.images import resize_to_network
 from maskrcnn.structures.keypoints import swap_sides
 
-SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible part is thinner are left out
-OBJECT_IN_CROP = 0.5  # share of crops that are placed so as to show a chosen object
+SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible box has a shorter side are left out
+OBJECT_IN_CROP = 0.5  # probability that a random crop must show a randomly chosen object
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Sample:
     """One training image. Boxes are in pixels of `image`, mask crops in pixels of the original file.
 
     Attributes:
-        image: (3, h, w) uint8, or float32 where the kernel of the resizing gives it.
-        boxes: (N, 4) float32.
+        image: (3, h, w) RGB in 0..255, dtype as of `resize_to_network`.
+        boxes: (N, 4) float32 x1 y1 x2 y2.
         labels: (N,) int64, -1 for crowd regions.
         crowd: (N,) bool.
         crops: N pairs of (h, w) uint8 bitmap and (x, y) of its top left corner; the bitmap is (0, 0) without a mask.
-        frame: between pixels of the original and of `image`.
-        image_id: as in the data set.
-        skipped: images that were drawn first and could not be read, and why.
-        keypoints: (N, K, 3) float32 x, y in pixels of `image` and visibility 0, 1 or 2; None when the data have none.
+        frame: maps pixels of the original to pixels of `image`, and back.
+        image_id: the id in the annotation file.
+        skipped: why images could not be read that this one replaces.
+        keypoints: (N, K, 3) float32 x, y in pixels of `image` and visibility 0, 1 or 2; None if no category has any.
     """
 
     image: Tensor
@@ -52,12 +52,12 @@ class Sample:
 
 
 def training_sample(dataset: Dataset, index: int, config: Config, rng: np.random.Generator) -> Sample:
-    """Reads image number `index` and changes it at random as `config.augment` says.
+    """Reads image number `index` and augments it as `config.augment` says.
 
-    Without augmentation the image is the network input of prediction.
+    Without augmentation, the image is the network input of prediction.
 
     Raises:
-        ImageError: the file cannot be read or has another size than its record.
+        ImageError: the file cannot be read, or its size differs from the record.
     """
     record, annotations = dataset.records[index], dataset.annotations(index)
     objects = annotations.boxes[~annotations.crowd]
@@ -67,23 +67,23 @@ def training_sample(dataset: Dataset, index: int, config: Config, rng: np.random
 
 
 def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules) -> Sample:
-    """Image number `index` and its annotations through a frame. The masks of objects out of sight are never decoded.
+    """Image number `index` and its annotations, mapped by a frame. Masks of objects outside it are not decoded.
 
     Raises:
-        ImageError: the file cannot be read or has another size than its record.
+        ImageError: the file cannot be read, or its size differs from the record.
     """
     image = resize_to_network(dataset.read(index), frame, rules)
     annotations = dataset.annotations(index)
-    whole = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
-    near = np.flatnonzero(_thick(whole))
-    crops = annotations.crops(near)
-    boxes = visible_boxes(annotations.boxes[near], crops, frame)
-    seen = np.flatnonzero(_thick(boxes))
-    keep = near[seen]
+    clipped = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
+    candidates = np.flatnonzero(_large_enough(clipped))
+    crops = annotations.crops(candidates)
+    boxes = visible_boxes(annotations.boxes[candidates], crops, frame)
+    seen = np.flatnonzero(_large_enough(boxes))
+    keep = candidates[seen]
     keypoints = annotations.keypoints
     if keypoints is not None:
-        named = [dataset.categories[label].keypoints for label in annotations.labels[keep]]
-        keypoints = visible_keypoints(keypoints[keep].astype(np.float32), named, frame)
+        names = [dataset.categories[label].keypoints for label in annotations.labels[keep]]
+        keypoints = visible_keypoints(keypoints[keep].astype(np.float32), names, frame)
     return Sample(
         image=image,
         boxes=boxes[seen].astype(np.float32),
@@ -97,11 +97,11 @@ def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules)
 
 
 def random_frame(size_hw: tuple[int, int], boxes: np.ndarray, config: Config, rng: np.random.Generator) -> Frame:
-    """The frame of a training sample: scaled by a random factor, cut to a random window, flipped and turned.
+    """The frame of a training sample: resized by a random factor, cropped to a random window, flipped and turned.
 
     Args:
-        size_hw: of the original.
-        boxes: (N, 4) objects in original pixels; half of all windows show a random one of them.
+        size_hw: height and width of the original image.
+        boxes: (N, 4) objects in original pixels; half of the windows must show a randomly chosen one.
     """
     augment = config.augment
     low, high = augment.scale_jitter
@@ -117,12 +117,12 @@ def random_frame(size_hw: tuple[int, int], boxes: np.ndarray, config: Config, rn
         frame = frame.flipped_vertically()
     for _ in range(turns):
         frame = frame.turned()
-    # Letterbox padding around a random window would show as black what in truth is image.
+    # Letterbox padding around a random crop would black out parts of the image.
     return frame if augment.crop else letterboxed(frame, config)
 
 
 def _window_hw(config: Config) -> tuple[int, int] | None:
-    """Height and width of the largest network input, letterbox padding excluded; None: it follows from the image."""
+    """Maximum height and width of a resized image before letterbox padding; None if there is no maximum."""
     side, letterbox = config.image.long_side, config.conventions.pixels.letterbox
     return config.augment.crop or config.image.fixed_size or ((side, side) if letterbox == "square" else None)
 
@@ -130,7 +130,7 @@ def _window_hw(config: Config) -> tuple[int, int] | None:
 def _random_window(
     frame: Frame, window_hw: tuple[int, int], boxes: np.ndarray, config: Config, rng: np.random.Generator
 ) -> Frame:
-    """A window of a resized image, of this size or of the image's own where that is smaller, at a random place."""
+    """The frame of a random crop of this height and width, or smaller where the resized image is smaller."""
     (height, width), matrix = frame.input_hw, frame.matrix
     out_h, out_w = min(height, window_hw[0]), min(width, window_hw[1])
     target = None
@@ -139,23 +139,23 @@ def _random_window(
         target = (x1 + x2) / 2, (y1 + y2) / 2
     left: float = _random_start(width, out_w, target[0] if target else None, rng)
     top: float = _random_start(height, out_h, target[1] if target else None, rng)
-    if config.conventions.pixels.kernel == "antialias":  # so that only the window is resized
+    if config.conventions.pixels.kernel == "antialias":  # `resize_part` needs such a start to resize the window alone
         left, top = nearest_start(int(left), matrix[0, 0]), nearest_start(int(top), matrix[1, 1])
     return frame.cropped(left, top, (out_h, out_w))
 
 
 def visible_boxes(boxes: np.ndarray, crops: list[tuple[np.ndarray, tuple[int, int]]], frame: Frame) -> np.ndarray:
-    """The boxes of what the network input shows of each object.
+    """The boxes of the visible parts of objects.
 
-    A box that reaches out of the network input shrinks to the visible part of its mask, and is empty where nothing of
+    A box that extends beyond the network input shrinks to the visible part of its mask. It becomes empty if no part of
     the mask is visible.
 
     Args:
-        boxes: (N, 4), original pixels.
-        crops: of the N masks, as `Sample.crops`.
+        boxes: (N, 4) x1 y1 x2 y2 in original pixels.
+        crops: the N masks, as in `Sample.crops`.
 
     Returns:
-        (N, 4) float64, network-input pixels, clipped to the network input.
+        (N, 4) float64 x1 y1 x2 y2 in network-input pixels, clipped to the network input.
     """
     height, width = frame.original_hw
     network_input = np.array([[0.0, 0.0, frame.input_hw[1], frame.input_hw[0]]])
@@ -171,14 +171,15 @@ def visible_boxes(boxes: np.ndarray, crops: list[tuple[np.ndarray, tuple[int, in
 
 
 def visible_box(bitmap: np.ndarray, origin_xy: tuple[int, int], window: np.ndarray) -> np.ndarray | None:
-    """The tight box of the part of a cropped instance that lies in a window, or None when nothing does.
+    """The tight box of the part of a mask that lies in a window.
 
     Args:
-        bitmap: (h, w) uint8 crop; origin_xy: the original pixel of its top left corner.
+        bitmap: (h, w) uint8 crop of the mask.
+        origin_xy: the original pixel of its top left corner.
         window: (4,) x1 y1 x2 y2, original pixels.
 
     Returns:
-        (4,) float64, original pixels, clipped to the window.
+        (4,) float64 x1 y1 x2 y2 in original pixels, clipped to the window; None if no part lies in the window.
     """
     x0, y0 = origin_xy
     low = np.maximum(np.floor(window[:2]).astype(int) - (x0, y0), 0)
@@ -197,22 +198,20 @@ def _clipped(boxes: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     return np.clip(boxes, 0, [size_hw[1], size_hw[0], size_hw[1], size_hw[0]])
 
 
-def _thick(boxes: np.ndarray) -> np.ndarray:
-    """(N,) bool, which boxes are not too thin to be learnt."""
+def _large_enough(boxes: np.ndarray) -> np.ndarray:
+    """(N,) bool: boxes (N, 4) in network-input pixels whose sides are at least `SMALLEST_SIDE`."""
     return (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(axis=1)
 
 
 def visible_keypoints(keypoints: np.ndarray, names: Sequence[tuple[str, ...]], frame: Frame) -> np.ndarray:
-    """Keypoints in the network input. Those that lie outside of it are not labelled there.
-
-    In a mirrored image a left hand looks like a right one: where the frame mirrors, left and right change places.
+    """Maps keypoints to the network input. Left and right keypoints are swapped if the frame mirrors the image.
 
     Args:
         keypoints: (N, K, 3) float32 x, y, visibility, original pixels.
-        names: of the K keypoints of each of the N objects; empty for one without keypoints.
+        names: for each of the N objects, the names of its keypoints; empty if its category has none.
 
     Returns:
-        (N, K, 3) float32; zeros where nothing is labelled.
+        (N, K, 3) float32 x, y, visibility in network-input pixels; zeros for keypoints that are unlabelled or outside.
     """
     points = transform_points(keypoints[..., :2].astype(np.float64), frame.matrix)
     seen = (keypoints[..., 2] > 0) & (points >= 0).all(axis=-1) & (points <= frame.input_hw[::-1]).all(axis=-1)
@@ -221,7 +220,7 @@ def visible_keypoints(keypoints: np.ndarray, names: Sequence[tuple[str, ...]], f
 
 
 def jitter_colour(image: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Random brightness, contrast, saturation and hue of a (3, h, w) image, uint8 or float32 in 0..255."""
+    """Changes brightness, contrast, saturation and hue of a (3, h, w) image at random; uint8 or float32 in 0..255."""
     from torchvision.transforms.v2 import functional as tf
 
     strengths = {name: getattr(augment, name) for name in ("brightness", "contrast", "saturation", "hue")}
@@ -238,7 +237,7 @@ def jitter_colour(image: Tensor, augment: AugmentConfig, rng: np.random.Generato
 
 
 def _random_start(length: int, window: int, target: float | None, rng: np.random.Generator) -> int:
-    """Where a window begins on one axis, uniformly among the places that show `target`."""
+    """A random start of a window on one axis; if `target` is given, the window contains that coordinate."""
     low, high = 0, length - window
     if target is not None:
         low, high = max(low, math.ceil(target - window)), min(high, math.floor(target))

@@ -1,10 +1,9 @@
-"""COCO average precision and recall of detection results against annotations, for masks, boxes and keypoints.
+"""COCO average precision (AP) and average recall (AR) of results against annotations: masks, boxes and keypoints.
 
-Matching and accumulation, crowd regions included, are hotcoco's.
+hotcoco matches and accumulates, including crowd regions.
 
-Legend of its arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A areas (all, small, medium and large:
-below 32^2, below 96^2, and from there on, in pixels of the image; keypoints have no small ones), M limits of
-detections an image.
+Legend of its arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A area ranges in square pixels of the
+image (all, small < 32^2, medium < 96^2, large; keypoints have no small range), M limits of detections per image.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ from maskrcnn.structures.dataset import Dataset
 Figures = dict[str, float | None]
 _Kind = Literal["segm", "bbox", "keypoints"]
 
-_STANDARD = 100  # detections an image, the limit of the COCO benchmark
-_STANDARD_KEYPOINTS = 20  # and that of its keypoint benchmark
+_STANDARD = 100  # detections per image in the COCO benchmark
+_STANDARD_KEYPOINTS = 20  # detections per image in the COCO keypoint benchmark
 _SINGULAR = {"masks": "mask", "boxes": "box", "keypoints": "keypoint"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one evaluation, fractions of 1. None: there was nothing to find.
+    """The figures of one evaluation, from 0 to 1. A figure is None if there was no object to find.
 
     Attributes:
-        masks: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; None when there were no masks to
-            compare. The best `max_detections` of an image count, for AR1, AR10 and AR100 at most the best 1, 10 and
-            100 of them; with a limit N above 100 there is ARN too.
-        boxes: the same for boxes; None when results are keypoints alone.
-        per_class: name of the class -> its AP for "masks" and "boxes", and "keypoints" where they are compared.
-        images, objects, detections: how many were compared; crowd regions are no objects.
-        max_detections: the limit.
+        masks: AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl; None if masks were not compared. The
+            `max_detections` highest-scoring detections of an image count. AR1, AR10 and AR100 use at most 1, 10 and 100
+            of them; if `max_detections` is N > 100, there is also ARN.
+        boxes: the same for boxes; None if boxes were not compared.
+        per_class: class name -> its AP for "masks" and "boxes", and for "keypoints" if they were compared.
+        images, objects, detections: numbers compared; crowd regions are not objects.
+        max_detections: maximum detections per image.
         skipped: annotations and images that could not be used, each with the reason.
-        groups: the same for each group of images, when groups were asked for.
-        keypoints: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl by object keypoint similarity, of at most 20
-            detections an image; None when there were no keypoints to compare.
-        oks_sigmas: the spreads they were judged by, of each class with keypoints (`evaluation/oks.py`).
+        groups: a report for each group of images, if `group_by` was given.
+        keypoints: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl by object keypoint similarity (OKS), for at most
+            20 detections per image; None if keypoints were not compared.
+        oks_sigmas: class name -> the OKS standard deviations of its keypoints (`evaluation/oks.py`).
     """
 
     masks: Figures | None
@@ -66,14 +65,13 @@ class Report:
 
     @property
     def figures(self) -> dict[str, Figures]:
-        """What was compared: "masks", "boxes" and "keypoints", those that there are, in this order."""
+        """The figures of "masks", "boxes" and "keypoints", in this order, without those that were not compared."""
         kinds = {"masks": self.masks, "boxes": self.boxes, "keypoints": self.keypoints}
         return {kind: figures for kind, figures in kinds.items() if figures is not None}
 
     @property
     def score(self) -> float:
-        """The one figure to compare models by: AP of masks, without them of keypoints, without either of boxes; -1
-        when it is undefined."""
+        """One figure to rank models by: AP of masks, else of keypoints, else of boxes; -1 if it is undefined."""
         ap = next((kind["AP"] for kind in (self.masks, self.keypoints, self.boxes) if kind is not None), None)
         return -1.0 if ap is None else ap
 
@@ -106,7 +104,7 @@ class Report:
 
 
 def digits(figure: float | None) -> str:
-    """A figure to the three digits that COCO prints; a dash when it is undefined."""
+    """A figure with three decimals, as COCO prints it; a dash if it is undefined."""
     return "-" if figure is None else f"{figure:.3f}"
 
 
@@ -120,50 +118,52 @@ def evaluate_results(
 ) -> Report:
     """Compares COCO results with the annotations of a data set of any format.
 
-    Masks are compared when every result carries a `segmentation` and the annotations do; boxes too, those of the
-    masks where there is no `bbox`, unless a result has only keypoints. Keypoints are compared when categories of the
-    data set name some and every result of these categories carries them; objects of which no keypoint is labelled
-    do not count. The area of a found mask is its own, not its box's, and that of found keypoints is what they span.
-    Images without results count. What the data set has left out is named in `Report.skipped`.
+    - Masks are compared if every result has a `segmentation` and some annotation has a mask.
+    - Boxes are compared unless a result has only keypoints. A result without `bbox` gets the tight box of its mask.
+    - Keypoints are compared if some category names keypoints and every result of such categories has them. Objects
+      without a labelled keypoint do not count.
+
+    The size range of a detection follows from the area of its mask, not its box, when masks are compared, and from the
+    extent of its keypoints when keypoints are compared. Images without results count. `Report.skipped` names what the
+    data set has left out.
 
     Args:
-        results: a COCO results file, or its content: a list of objects with image_id, category_id, score, and bbox
-            (x, y, width, height in pixels), segmentation (run lengths) or keypoints (x, y, score of each), or more
-            than one of them.
-        max_detections: the best so many of an image count, for AP and for AR.
-        image_ids: only these images of the data set; all by default.
-        group_by: a field of the data set's images, for example `modality`: also the figures of each of its values.
+        results: a COCO results file, or its content: a list of objects with image_id, category_id, score and at least
+            one of bbox (x, y, width, height in pixels), segmentation (run lengths) and keypoints (x, y, score of each).
+        max_detections: maximum detections per image, for AP and AR.
+        image_ids: evaluate only these images of the data set; default: all.
+        group_by: a field of the images, such as `modality`: also report the figures for each of its values.
 
     Raises:
-        DataError: the results cannot be read, a result cannot be used, or an image lacks the field `group_by`; names
-            the file and the entry.
+        DataError: the results cannot be read or used (names the file and the entry), `image_ids` has an unknown id, or
+            an image lacks the field `group_by`.
     """
     if max_detections < 1:
-        raise DataError(f"max_detections: expected 1 or more detections an image, found {max_detections}")
+        raise DataError(f"max_detections: expected 1 or more detections per image, found {max_detections}")
     found = read_results(results, dataset)
     if image_ids is not None:
-        dataset = dataset.subset(_places(dataset, image_ids))
+        dataset = dataset.subset(_positions(dataset, image_ids))
     report = _compare(dataset, found, max_detections)
     if group_by is None:
         return report
     groups = {
-        name: _compare(dataset.subset(places), found, max_detections)
-        for name, places in _groups(dataset, group_by).items()
+        name: _compare(dataset.subset(positions), found, max_detections)
+        for name, positions in _groups(dataset, group_by).items()
     }
     return replace(report, groups=groups)
 
 
-def _places(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
-    """The numbers of the images with these ids."""
+def _positions(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
+    """The positions of the images with these ids."""
     numbers = dataset.records.numbers()
     unknown = [image_id for image_id in image_ids if image_id not in numbers]
     if unknown:
-        raise DataError(f"{dataset.path}: expected ids of its images, found {unknown[0]!r} in image_ids")
+        raise DataError(f"{dataset.path}: expected image_ids of its images, found {unknown[0]!r}")
     return [numbers[image_id] for image_id in image_ids]
 
 
 def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
-    """The numbers of the images by their value of a field, sorted by it."""
+    """Value of the field `key` -> the positions of the images with that value, sorted by value."""
     found: dict[str, list[int]] = {}
     for number, record in enumerate(dataset.records):
         fields = {"height": record.height, "width": record.width, **record.fields}
@@ -176,7 +176,7 @@ def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
 
 
 def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) -> Report:
-    """The report on all images of the data set; results on others do not count."""
+    """The report for all images of the data set. Results for other images are ignored."""
     annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
     truth, found = _numbered(annotations, dataset), _numbered(results, dataset)
     scene = _Scene(dataset.records.sizes_hw.tolist(), _names(dataset.categories), max_detections)
@@ -188,7 +188,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
     if (masked or not truth) and all(entry["segmentation"] for entry in found):
         compared["masks"] = _figures(scene, masked, found, "segm")
         skipped += [
-            f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, counts for boxes only"
+            f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, compared by box only"
             for e in annotations
             if not e["segmentation"]
         ]
@@ -210,12 +210,12 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
         detections=len(found),
         max_detections=max_detections,
         skipped=tuple(skipped),
-        oks_sigmas={scene.names[k]: spreads for k, spreads in sigmas.items() if "keypoints" in compared},
+        oks_sigmas={scene.names[k]: values for k, values in sigmas.items() if "keypoints" in compared},
     )
 
 
 def _numbered(entries: Iterable[Entry], dataset: Dataset) -> list[Entry]:
-    """Those on images of the data set, with numbers for ids: hotcoco takes no words and no negative numbers."""
+    """The entries on images of the data set, with positions as ids: hotcoco accepts no strings and no negative ids."""
     images = dataset.records.numbers()
     labels = {category.id: label for label, category in enumerate(dataset.categories)}
     kept = [entry for entry in entries if entry["image_id"] in images]
@@ -226,7 +226,7 @@ def _numbered(entries: Iterable[Entry], dataset: Dataset) -> list[Entry]:
 
 
 def _names(categories: Sequence[Category]) -> list[str]:
-    """A name for each class; where two have one name, the id tells them apart."""
+    """The name of each class; a name that occurred before gets the id appended."""
     names: list[str] = []
     for category in categories:
         names.append(f"{category.name} (id {category.id})" if category.name in names else category.name)
@@ -234,7 +234,7 @@ def _names(categories: Sequence[Category]) -> list[str]:
 
 
 class _Scene(NamedTuple):
-    """The heights and widths of the images, the names of the classes, and how many detections of an image count."""
+    """Heights and widths of the images, names of the classes, and the maximum detections per image."""
 
     sizes: list[list[int]]
     names: list[str]
@@ -244,7 +244,7 @@ class _Scene(NamedTuple):
 def _figures(
     scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
 ) -> tuple[Figures, list[float | None]]:
-    """The figures over all classes, and the AP of each class."""
+    """The figures of masks or boxes over all classes, and the AP of each class."""
     limits = sorted({min(limit, scene.limit) for limit in (1, 10, _STANDARD, scene.limit)})
     evaluator = _evaluator(scene, truth, found, kind)
     evaluator.params.max_dets = limits
@@ -267,13 +267,13 @@ def _figures(
 def _keypoint_figures(
     scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], sigmas: Mapping[int, Sequence[float]]
 ) -> tuple[Figures, list[float | None]]:
-    """The figures over the classes with keypoints, whose spreads are `sigmas`, and the AP of each class."""
+    """The keypoint figures over the labels in `sigmas`, their OKS standard deviations, and the AP of each class."""
     precisions, recalls = [], []
-    for label, spreads in sigmas.items():  # one by one: each may have its own number of keypoints
+    for label, class_sigmas in sigmas.items():  # one by one, because the number of keypoints may differ
         own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
         evaluator = _evaluator(scene, own, results, "keypoints")
         evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, scene.limit)]
-        evaluator.params.kpt_oks_sigmas = list(spreads)
+        evaluator.params.kpt_oks_sigmas = list(class_sigmas)
         evaluator.params.cat_ids = [label]
         precision, recall = _sums(evaluator)
         precisions.append(precision[:, :, :, :, 0])
@@ -296,13 +296,13 @@ def _evaluator(scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], ki
             "annotations": list(truth),
         }
     )
-    # Only what is compared: with a box beside the mask or the keypoints, the area of a result would be the box's.
+    # Only what is compared: if a mask or keypoints came with a box, hotcoco would use the area of the box.
     keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
     return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
 
 
 def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
-    """Precision (T, R, K, A, M) and recall (T, K, A, M)."""
+    """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M)."""
     evaluator.evaluate()
     evaluator.accumulate()
     sums = evaluator.eval
@@ -311,6 +311,6 @@ def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """Of the entries that are defined: -1 stands for nothing to find."""
+    """The mean of the defined entries (hotcoco gives -1 where there is no object), or None if there are none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None

@@ -7,13 +7,13 @@ from rich.text import Text
 from maskrcnn.evaluation.coco import Report, digits
 from maskrcnn.evaluation.oks import DEFAULT_SIGMA
 
-_CLASSES_SHOWN = 30  # more are for --json
+_CLASSES_SHOWN = 30  # with more classes, their APs are only in the output of --json
 
 
 def table(report: Report) -> Text:
-    """A row each for masks, boxes and keypoints, the AP of each class where there are several, and what was compared.
+    """One row each for masks, boxes and keypoints, the AP of each class if there are several, and the totals.
 
-    A rich `Text`, so that brackets in names and paths are not taken for markup; `str()` gives the plain text.
+    It is a rich `Text`, so that rich does not read brackets in names and paths as markup. `str()` gives plain text.
     """
     kinds = report.figures
     lines: list[str] = []
@@ -41,11 +41,11 @@ def table(report: Report) -> Text:
     lines += [
         "",
         f"{report.images} images, {report.objects} objects, {report.detections} detections, "
-        f"at most {report.max_detections} an image",
+        f"at most {report.max_detections} per image",
     ]
     for name, sigmas in report.oks_sigmas.items():
         if set(sigmas) == {DEFAULT_SIGMA}:
-            lines.append(f"OKS of {name}: the spread of each keypoint is taken for {DEFAULT_SIGMA}")
+            lines.append(f"OKS of {name}: assumed a standard deviation of {DEFAULT_SIGMA} for each keypoint")
     if report.skipped:
         lines.append(f"{len(report.skipped)} entries of the ground truth left out, first: {report.skipped[0]}")
     return Text("\n".join(lines))

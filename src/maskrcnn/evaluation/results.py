@@ -1,7 +1,4 @@
-"""COCO results, checked entry by entry before anything is computed.
-
-A broken result is refused: whoever wrote it should know before trusting the figures.
-"""
+"""Reads COCO results and checks every entry. A broken entry is an error, because figures without it would mislead."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ Entry = dict[str, Any]  # an annotation or a result in COCO's notation
 
 
 def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Dataset) -> list[Entry]:
-    """Reads COCO results from a file, or takes its content.
+    """Reads COCO results from a file, or checks its content.
 
     Returns:
-        for each result image_id, category_id, score, bbox (that of the mask where there is none), segmentation and
-        keypoints. What a result does not have is None.
+        for each result: image_id, category_id, score, bbox (default: the tight box of the mask), segmentation and
+        keypoints. Missing values are None.
 
     Raises:
-        DataError: it cannot be read, is not a list, or an entry cannot be used.
+        DataError: the file cannot be read, is not a list, or an entry is broken.
     """
     content: Any
     content, name = source, "results"
@@ -69,7 +66,7 @@ def _check_keys(entry: Any, images: Collection[Any], categories: Mapping[Any, Ca
         raise DataError(f"expected an object, found {short(entry)}")
     lacking = [key for key in ("image_id", "category_id", "score") if key not in entry]
     if lacking:
-        raise DataError(f"has no {' and no '.join(lacking)}, found keys {', '.join(map(str, entry))}")
+        raise DataError(f"expected the keys {' and '.join(lacking)} too, found {', '.join(map(str, entry))}")
     image_id, category_id = entry["image_id"], entry["category_id"]
     if not is_id(image_id) or image_id not in images:
         raise DataError(f"image_id {short(image_id)} is not the id of an image in {path}")
@@ -84,13 +81,13 @@ def _check_keys(entry: Any, images: Collection[Any], categories: Mapping[Any, Ca
 
 
 def _keypoints(entry: Mapping[str, Any], category: Category, path: Path) -> list[float] | None:
-    """x, y and score of each keypoint in a row, x and y as indices of pixels; None without any."""
+    """x, y and score of all keypoints in one list, x and y as pixel indices; None if there are none."""
     if not entry.get("keypoints"):
         return None
     if not category.keypoints:
         raise DataError(
-            f"has keypoints, but the category {category.name} of {path} names none; compare with annotations "
-            "that have keypoints, or leave them out of the results"
+            f"expected no keypoints, because the category {category.name} of {path} names none; compare with "
+            "annotations that have keypoints, or remove them from the results"
         )
     points: list[float] = read_keypoints(entry["keypoints"], len(category.keypoints)).ravel().tolist()
     return points
@@ -105,16 +102,20 @@ def _mask(segmentation: Any, size: list[int], area: int) -> RLE | None:
         )
     mask = RLE.from_coco(segmentation, sound=area >= 0)
     if list(mask.size) != size:
-        raise DataError(f"the mask is of height, width {mask.size}, its image of {tuple(size)}; correct either")
+        raise DataError(f"expected a mask of the image's height, width {tuple(size)}, found {mask.size}")
     return mask
 
 
 def _box(box: Any, mask: RLE | None, *, needed: bool) -> list[float] | None:
-    """x, y, width, height of the box, else of the tight box of the mask; None for keypoints alone."""
+    """x, y, width, height of the given box, else of the tight box of the mask; None if there is neither.
+
+    Raises:
+        DataError: the box is malformed, or there is no box and no mask although a box is `needed`.
+    """
     if box is None or box == []:
-        if mask is None and needed:
-            raise DataError("expected bbox or segmentation, found neither")
         if mask is None:
+            if needed:
+                raise DataError("expected bbox, segmentation or keypoints, found none of them")
             return None
         x1, y1, x2, y2 = mask.box.tolist()
         return [x1, y1, x2 - x1, y2 - y1]

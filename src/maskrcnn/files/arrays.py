@@ -1,4 +1,4 @@
-"""Arrays by name from `.npz`, from HDF5 as Keras writes it, and tensors by name from safetensors."""
+"""Reads named arrays from `.npz` and from Keras HDF5 files, and named tensors from safetensors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from torch import Tensor
 
 from maskrcnn.errors import MissingPackageError, WeightsError
 from maskrcnn.files.pickle_calls import ElementType, RefusedError, array_of
+from maskrcnn.files.pickle_reader import first_line
 
-# Compressed weights keep most of their size: a file that grows more than this was made to fill the memory.
+# Weights compress little. A file that unpacks to more than FREE_GROWTH + MAX_GROWTH * its size is an attack on memory.
 MAX_GROWTH = 30
 FREE_GROWTH = 1 << 26  # bytes
-MAX_TEXTS = 100_000  # of an array; as texts of Python they take some fifty times as much memory
+MAX_STRINGS = 100_000  # per array; as Python strings they take about fifty times their size in the file
 
 
 def read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
-    """The arrays of a `.npz`, compressed or not; arrays of texts become lists.
+    """The arrays of a `.npz` by name, compressed or not; arrays of strings become lists.
 
     Args:
         file: the file at `path`, open for reading.
 
     Raises:
-        WeightsError: truncated, holds an array of Python objects, or unpacks to far more data than its size justifies.
+        WeightsError: the file is truncated, holds an array of Python objects, or unpacks to far more than its size.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -38,40 +39,40 @@ def read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
             _check_growth(path, sum(entry.file_size for entry in entries))
             return {entry.filename.removesuffix(".npy"): _npy(archive, entry) for entry in entries}
     except RefusedError as refusal:
-        raise WeightsError(f"{path}: refused, it holds {refusal}; save it again from arrays of numbers alone") from None
+        raise WeightsError(f"{path}: refused, because it holds {refusal}; save only arrays of numbers in it") from None
     except WeightsError:
         raise
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, RuntimeError) as error:
-        raise WeightsError(f"{path}: not a whole .npz file ({_line(error)}); get the file again") from None
+        raise WeightsError(f"{path}: not a whole .npz file ({first_line(error)}); get the file again") from None
 
 
 def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{entry.filename} is compressed by a method that numpy does not use")
     with archive.open(entry) as packed:
-        file = io.BytesIO(packed.read(entry.file_size))  # no more than that: an entry may unpack to more than it claims
+        file = io.BytesIO(packed.read(entry.file_size))  # the limit matters: an entry may unpack to more than it claims
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{entry.filename} is of version {version}")
+        raise ValueError(f"{entry.filename} has the unsupported version {version}")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(file)
     array = array_of(file.read(), ElementType(dtype.str), shape, fortran)
     if array.dtype.kind not in "SU":
         return array
-    if array.size > MAX_TEXTS:
-        raise ValueError(f"{entry.filename} holds {array.size} texts")
+    if array.size > MAX_STRINGS:
+        raise ValueError(f"{entry.filename} holds {array.size} strings, more than {MAX_STRINGS}")
     return array.tolist()
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """The arrays of a Keras file by path, such as "group/layer/kernel:0", and the plain attributes of its root.
+    """The arrays of a Keras file by path, such as "group/layer/kernel:0", and its attributes as plain values.
 
-    Weights below `model_weights`, where `model.save` puts them, get the names that `save_weights` gives them; the
-    optimiser's state is left out.
+    Paths are relative to the group `model_weights` if it exists, so that files of `model.save` and `save_weights` give
+    the same names. The optimiser's state is left out.
 
     Raises:
         MissingPackageError: h5py is not installed.
-        WeightsError: truncated, not written by Keras 2 (or Keras 3 in that format), or its data lies in another file.
+        WeightsError: the file is truncated, not in the format of Keras 2, or stores data in another file.
     """
     try:
         import h5py
@@ -79,9 +80,9 @@ def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise MissingPackageError(f"{path}: Keras files need h5py: pip install 'maskrcnn[keras]'") from None
     try:
         with h5py.File(path, "r") as file:
-            top = file.get("model_weights", file)
-            datasets = _datasets(path, top)
-            if "layer_names" not in top.attrs and not any(":" in name for name in datasets):
+            root = file.get("model_weights", file)
+            datasets = _datasets(path, root)
+            if "layer_names" not in root.attrs and not any(":" in name for name in datasets):
                 shown = ", ".join([*file][:3])
                 kind = "the format of Keras 3" if "layers" in file else f"other data ({shown or 'nothing'})"
                 raise WeightsError(
@@ -89,16 +90,16 @@ def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
                     "save them with Keras 2: model.save_weights('weights.h5')"
                 )
             _check_growth(path, sum(dataset.nbytes for dataset in datasets.values()))
-            attributes = {name: _plain(value) for name, value in [*file.attrs.items(), *top.attrs.items()]}
+            attributes = {name: _plain(value) for name, value in [*file.attrs.items(), *root.attrs.items()]}
             return {name: dataset[()] for name, dataset in datasets.items()}, attributes
     except WeightsError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not a whole HDF5 file ({_line(error)}); get the file again") from None
+        raise WeightsError(f"{path}: not a whole HDF5 file ({first_line(error)}); get the file again") from None
 
 
-def _datasets(path: Path, top: Any) -> Mapping[str, Any]:
-    """Datasets of numbers by path; links are not followed."""
+def _datasets(path: Path, root: Any) -> Mapping[str, Any]:
+    """The datasets of numbers below an HDF5 group, by path; links are not followed."""
     import h5py
 
     found: dict[str, Any] = {}
@@ -107,16 +108,16 @@ def _datasets(path: Path, top: Any) -> Mapping[str, Any]:
         if not isinstance(item, h5py.Dataset) or name.startswith("optimizer_weights/"):
             return
         if item.external or item.is_virtual:
-            raise WeightsError(f"{path}: refused, {name} takes its data from another file; copy it into this one")
+            raise WeightsError(f"{path}: refused, because {name} is stored in another file; copy it into this one")
         if item.dtype.kind in "fiub":
             found[name] = item
 
-    top.visititems(visit)
+    root.visititems(visit)
     return found
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as text or a list of texts."""
+    """An HDF5 attribute as plain Python values, with bytes decoded to strings."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, np.ndarray | np.generic):
@@ -128,17 +129,13 @@ def _check_growth(path: Path, size: int) -> None:
     limit = FREE_GROWTH + MAX_GROWTH * path.stat().st_size
     if size > limit:
         raise WeightsError(
-            f"{path}: refused, it would unpack to {size} bytes, {size // path.stat().st_size} times its size, as no "
-            "file of weights does"
+            f"{path}: refused, because it would unpack to {size} bytes, {size // path.stat().st_size} times its size; "
+            "no file of weights does that"
         )
 
 
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, which lie in the file until they are read, and its metadata.
+    """All tensors of a safetensors file, memory-mapped, and its metadata.
 
     Raises:
         WeightsError: the file is truncated or of another kind.
@@ -147,7 +144,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"{path}: not a whole safetensors file ({reason}); it may be truncated: get the file again"
+            f"{path}: not a whole safetensors file ({first_line(error)}), perhaps truncated; get the file again"
         ) from None

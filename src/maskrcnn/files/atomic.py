@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing: a file is replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path` for writing; it takes the place of `path` when the block succeeds.
+    """Yields a temporary path beside `path` to write to, which replaces `path` when the block succeeds.
 
-    The old file stays as it was when the process is killed in the middle, when the block raises, or when the disk is
-    full. Missing parent folders are made. A symbolic link stays one: the file that it names is replaced.
+    The old file does not change if the process is killed, the block raises, or the disk is full. Missing parent folders
+    are created. If `path` is a symbolic link, its target is replaced.
 
     The temporary name starts with a dot and keeps the suffix, from which some writers derive the format.
 
     Raises:
-        OSError: the folder cannot be written, or nothing was written.
+        OSError: the folder cannot be written, or the block wrote no file.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         yield temporary
-        # The data is on disk before it gets its name: after a power cut the name must not lead to an empty file.
+        # Sync before renaming, so that a power cut cannot leave an empty file under the final name.
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

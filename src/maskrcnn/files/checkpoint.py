@@ -1,6 +1,6 @@
-"""Checkpoints of any framework: what file it is, its tensors by name, and the plain data beside them.
+"""Reads checkpoints of any framework: the kind of file, its tensors by name, and the plain data beside them.
 
-This module does not ask which framework wrote the file, nor what the names mean.
+This module does not depend on the framework that wrote the file, nor on what the names mean.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from maskrcnn.files.containers import Container, container_of, open_file
 from maskrcnn.files.pickle_reader import unpickle
 from maskrcnn.files.torch_zip import read_torch_file
 
-# Where the frameworks keep the weights in a training file: the first of these that holds tensors is read.
+# The keys under which training files keep the weights. The first one that holds tensors is read.
 # model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
 # PySlowFast; network: ours.
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
@@ -34,13 +34,13 @@ class Checkpoint:
 
     Attributes:
         container: the kind of file.
-        tensors: by the names of the file, in its order, with its types, on the CPU. `module.` in front of every name
-            (DataParallel) is taken off. Large ones may lie in the file until they are read. Names in HDF5 are paths:
-            "conv1/conv1/kernel:0".
-        extra: the plain data beside the tensors (numbers, texts, lists and dictionaries of them), such as the metadata
-            of safetensors.
-        dropped: what was left out: entries that hold other tensors, such as the optimiser's, and the names of
-            classes that hold settings or logs.
+        tensors: name -> tensor on the CPU, with the names, order and dtypes of the file. The prefix `module.`
+            (DataParallel) is removed if all names have it. Tensors may be memory-mapped. Names in HDF5 are paths, such
+            as "conv1/conv1/kernel:0".
+        extra: the plain data beside the tensors (numbers, strings, lists and dictionaries of them), such as the
+            metadata of safetensors.
+        dropped: the names of what was left out: entries with other tensors, such as the optimiser's state, and classes
+            for settings or logs.
     """
 
     container: Container
@@ -50,12 +50,11 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Opens a file of weights without running anything that is in it.
+    """Reads a file of weights without running any code in it.
 
     Raises:
-        WeightsError: missing, truncated, of another kind, holds code, or holds no tensors by name; says which, and
-            what would work.
-        MissingPackageError: a Keras file, and h5py is not installed.
+        WeightsError: the file is missing, truncated or of another kind, or it holds code or no named tensors.
+        MissingPackageError: a Keras file is given, and h5py is not installed.
     """
     path = Path(path)
     with open_file(path) as file:
@@ -63,18 +62,18 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         content, extra, dropped = _read(path, file, container)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
-    found, beside = _find_weights(path, content)
-    tensors = {name: _tensor(value) for name, value in found.items() if _is_tensor(value)}
+    weights, beside = _find_weights(path, content)
+    tensors = {name: _tensor(value) for name, value in weights.items() if _is_tensor(value)}
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    beside |= {name: value for name, value in found.items() if not _is_tensor(value)} | extra
+    beside |= {name: value for name, value in weights.items() if not _is_tensor(value)} | extra
     plain = {str(name): value for name, value in beside.items() if _is_plain(value)}
     dropped += tuple(str(name) for name in beside if str(name) not in plain)
     return Checkpoint(container, tensors, plain, dropped)
 
 
 def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
-    """The content of a file, what its container holds beside it, and what was left out."""
+    """The content of a file, its metadata or attributes, and the names of the classes that were left out."""
     match container:
         case "safetensors":
             return *read_safetensors(path), ()
@@ -92,7 +91,7 @@ def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[s
 
 
 def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, Any], dict[Any, Any]]:
-    """The dictionary that holds the weights, and all that lies beside it and beside those around it."""
+    """The dictionary that holds the weights, and all other entries of the dictionaries around it."""
     beside: dict[Any, Any] = {}
     for _ in range(4):
         inner = [key for key in WEIGHTS_KEYS if _holds_tensors(content.get(key))]
@@ -118,7 +117,7 @@ def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, 
 
 
 def _holds_tensors(value: Any, depth: int = 2) -> bool:
-    """Whether a dictionary holds tensors, or a dictionary in it under a name of WEIGHTS_KEYS does."""
+    """Whether a value is a dictionary that holds tensors, directly or in a dictionary under one of `WEIGHTS_KEYS`."""
     if not isinstance(value, dict):
         return False
     inner = depth > 0 and any(_holds_tensors(value.get(key), depth - 1) for key in WEIGHTS_KEYS)
@@ -130,14 +129,14 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _tensor(value: Any) -> Tensor:
-    """A tensor over the same memory, byte-swapped where the file was written on a big-endian machine."""
+    """A tensor that shares the memory of an array, or a byte-swapped copy of a big-endian array."""
     if isinstance(value, Tensor):
         return value
     return torch.from_numpy(value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("=")))
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether it holds only texts, numbers and None, in lists and dictionaries."""
+    """Whether a value consists of strings, bytes, numbers and None, in lists, tuples and dictionaries."""
     if isinstance(value, dict):
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The kind of a file of weights, which its content tells and never its name."""
+"""Recognises the kind of a file of weights by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
-# How other files begin, what they are, and what to do instead.
+# Other files: a pattern of their first bytes, what they are, and what to do instead.
 FOREIGN = (
     (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
     (rb"\xff\xd8\xff", "a JPEG image", "images go to `maskrcnn predict`"),
@@ -62,7 +62,7 @@ def container_of(path: Path, file: BinaryIO) -> Container:
         file: the file at `path`, open for reading.
 
     Raises:
-        WeightsError: empty, truncated, or of a kind that holds no weights or holds code; says which.
+        WeightsError: the file is empty, truncated, or of a kind that holds no weights or that holds code.
         OSError: the file cannot be read.
     """
     head = file.read(4096)
@@ -74,7 +74,7 @@ def container_of(path: Path, file: BinaryIO) -> Container:
         return _zip(path, file)
     if head.startswith(LEGACY_MAGIC):
         return "torch"
-    if head[6:9] == b"\0\0{":  # the length of a header in eight bytes, and the header
+    if head[6:9] == b"\0\0{":  # eight bytes with the length of the JSON header, and its first character
         return "safetensors"
     if _PICKLE.match(head):
         return "pickle"
@@ -89,10 +89,11 @@ def container_of(path: Path, file: BinaryIO) -> Container:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """The open file.
+    """Opens a file for reading in binary mode.
 
     Raises:
-        WeightsError: there is no such file, it is a folder, or it cannot be read; names what is there.
+        WeightsError: the file does not exist (suggests a similar name), is a folder (names the weights in it), or
+            cannot be read.
     """
     if not path.is_file():
         _no_file(path)
@@ -116,7 +117,7 @@ def _no_file(path: Path) -> NoReturn:
                 "load it in TensorFlow and save its variables by name with numpy.savez",
             )
         files = sorted(found.name for found in path.iterdir() if found.suffix in WEIGHTS_SUFFIXES)
-        hint = f"; in it are {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}" if files else ""
+        hint = f"; it contains {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}" if files else ""
         raise WeightsError(f"{path}: is a folder, {EXPECTED}{hint}")
     beside = [found.name for found in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=1)
@@ -130,7 +131,7 @@ def _zip(path: Path, file: BinaryIO) -> Container:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WeightsError(
-            f"{path}: not a whole zip archive ({error}); it may be truncated: get the file again"
+            f"{path}: not a whole zip archive ({error}), perhaps truncated; get the file again"
         ) from None
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         _foreign(
@@ -148,14 +149,14 @@ def _zip(path: Path, file: BinaryIO) -> Container:
 
 def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the cut may divide a character
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # ignores an incomplete character at the end
     except UnicodeDecodeError:
         text = "\0"
     if re.search(r"[\0-\x08\x0e-\x1f]", text):
-        _foreign(path, f"bytes of no known kind ({head[:8].hex(' ')} ...)", "is it the right file, and all of it?")
+        _foreign(path, f"an unknown format ({head[:8].hex(' ')} ...)", "check that the file is the right one and whole")
     kind = "a text file"
     if text.lstrip().startswith(("{", "[")):
         kind = "a JSON file"
     elif re.match(r"(\s*#.*\n|---\s*\n|\s*\n)*[\w-]+:(\s|$)", text):
         kind = "a YAML file"
-    _foreign(path, kind, "settings hold no weights: give the checkpoint that belongs to them")
+    _foreign(path, kind, "give the checkpoint that belongs to it")

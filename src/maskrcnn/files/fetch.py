@@ -1,4 +1,4 @@
-"""Downloads into a cache folder: resumed, checked, whole or not at all, and used without a network afterwards."""
+"""Downloads files into a cache folder. Downloads can be resumed, are checked, and are later found without a network."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from maskrcnn import __version__
 from maskrcnn.errors import WeightsError
 
 TIMEOUT = 30.0  # seconds without a byte before a connection counts as broken
-ATTEMPTS = 5  # connections in a row that may bring nothing
-BAR_AFTER = 2.0  # seconds; faster downloads need no progress bar
+ATTEMPTS = 5  # give up after this many connections in a row without a new byte
+BAR_AFTER = 2.0  # seconds until a progress bar is shown
 BLOCK = 1 << 20  # bytes
 
-# torchvision and MMDetection end the names of their files in the first digits of the SHA-256. A date is not one.
+# File names of torchvision and MMDetection end in the first digits of the SHA-256. Dates (20yymmdd) are excluded.
 _HASH_IN_NAME = re.compile(r"-(?!20\d{6}\.)([a-f0-9]{8,64})\.")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_folder() -> Path:
-    """$MASKRCNN_CACHE, or else `maskrcnn` in the platform's folder for caches."""
+    """$MASKRCNN_CACHE if it is set, else `maskrcnn` in the cache folder of the platform."""
     if chosen := os.environ.get("MASKRCNN_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
@@ -50,24 +50,23 @@ def cache_folder() -> Path:
 def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:
     """Downloads a file into the cache folder, unless it is there already, and returns its path.
 
-    A download that broke continues where it stopped, also in a later call. Of two processes that want the same file,
-    one waits for the other. Proxies come from the environment.
+    An interrupted download continues where it stopped, even in a later call. A lock lets only one process download a
+    file at a time. Proxies come from the environment.
 
     Args:
         url: http or https.
-        size: bytes that the file must have.
-        sha256: hexadecimal digits of its SHA-256, all or the first ones; default: those in the file's name, as in
-            `resnet50-11ad3fa6.pth`.
+        size: expected size in bytes.
+        sha256: hexadecimal digits of the expected SHA-256, all or the first ones; default: those in the file's name, as
+            in `resnet50-11ad3fa6.pth`.
         timeout: seconds without a byte before a connection counts as broken.
 
     Raises:
-        WeightsError: not an address, the network or the server refuses, the disk is full, or another file came; says
-            what to do.
+        WeightsError: the URL is malformed, the download fails, the disk is full, or the file has another size or hash.
     """
     if not re.match(r"https?://(\[[0-9a-fA-F:.]+\]|[^/\[\]\s]+)", url):
         raise WeightsError(f"{url!r}: expected an address that begins with https:// or http://, or a path to a file")
     name = re.sub(r"[^\w.+=-]", "_", PurePosixPath(unquote(urlsplit(url).path)).name).lstrip(".") or "file"
-    # Each address has a folder of its own, because a hundred files are called model_final.pkl.
+    # Each URL has its own folder, because many files are called model_final.pkl.
     target = cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     found = _HASH_IN_NAME.search(name)
     digest = (sha256 or (found[1] if found else "")).lower()
@@ -81,11 +80,11 @@ def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeo
             if problem := _difference(part, size, digest):
                 part.unlink()
                 raise WeightsError(
-                    f"{url}: another file came: {problem}; it was removed: try again, and if that does not help, the "
-                    "address holds another file or a proxy answers in its place"
+                    f"{url}: {problem}; the download was removed: try again; if that does not help, the address holds "
+                    "another file or a proxy answers in its place"
                 )
             with open(part, "rb+") as file:
-                os.fsync(file.fileno())  # on disk before it gets its name
+                os.fsync(file.fileno())  # before renaming, as in `atomic_write`
             os.replace(part, target)
             return target
     except OSError as error:
@@ -95,7 +94,7 @@ def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeo
 
 
 def _difference(path: Path, size: int | None, digest: str) -> str:
-    """How a file differs from the one that was asked for; empty where it does not."""
+    """How the size or hash of a file differs from what is expected; an empty string if they agree."""
     if size is not None and path.stat().st_size != size:
         return f"expected {size} bytes, found {path.stat().st_size}"
     if not digest:
@@ -107,7 +106,7 @@ def _difference(path: Path, size: int | None, digest: str) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time in; the system releases the lock of a process that dies."""
+    """Holds a file lock, one process at a time. The system releases the lock of a process that dies."""
     with open(path, "a+b") as file:
         if sys.platform == "win32":
             import msvcrt
@@ -116,7 +115,7 @@ def _locked(path: Path) -> Iterator[None]:
                 try:
                     msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
                     break
-                except OSError:  # after ten seconds: the other one still downloads
+                except OSError:  # LK_LOCK gives up after ten seconds, while the other process still downloads
                     continue
         else:
             import fcntl
@@ -126,7 +125,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _read(response: HTTPResponse) -> bytes:
-    """The next bytes. Every failure becomes a ConnectionError, which differs from the errors of the disk."""
+    """The next bytes of a response. Failures become ConnectionError, to tell them apart from errors of the disk."""
     try:
         return response.read1(BLOCK)
     except OSError as error:
@@ -135,18 +134,18 @@ def _read(response: HTTPResponse) -> bytes:
 
 def _disk_full(folder: Path, reason: str) -> NoReturn:
     raise WeightsError(
-        f"the disk of {folder} is full ({reason}); free some space and try again: the download continues where it "
-        "stopped; or set MASKRCNN_CACHE to a folder on another disk"
+        f"the disk of {folder} is full ({reason}); free some space and try again (the download continues where it "
+        "stopped), or set MASKRCNN_CACHE to a folder on another disk"
     ) from None
 
 
 class _Download:
-    """Downloads one file with as many connections as it takes."""
+    """Downloads one file to `part`, over several connections if they break."""
 
     def __init__(self, url: str, part: Path, size: int | None, timeout: float, can_check: bool) -> None:
         self.url, self.part, self.size, self.timeout = url, part, size, timeout
-        self.state = part.with_name(f"{part.name}.version")  # holds the server's name for the version of our part
-        # Without a version and without a hash nobody would notice that two halves belong to different files.
+        self.state = part.with_name(f"{part.name}.version")  # the ETag or Last-Modified header of the partial file
+        # Without a version or a hash, halves of two different files could be joined unnoticed.
         if not self.state.is_file() and not can_check:
             part.unlink(missing_ok=True)
 
@@ -154,7 +153,7 @@ class _Download:
         """Fills `part`.
 
         Raises:
-            WeightsError: the server refuses, cannot be reached, or the connection breaks again and again.
+            WeightsError: the server refuses, cannot be reached, or `ATTEMPTS` connections in a row bring nothing.
             OSError: the disk fails.
         """
         failures, reason = 0, ""
@@ -169,7 +168,7 @@ class _Download:
                 with error:
                     if error.code != 416:
                         self._refused(error)
-                # The server has nothing behind our part: it is the whole file, which is checked later, or another one.
+                # 416: no bytes after the partial file. It is whole if it has the size of the file on the server.
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     self.state.unlink(missing_ok=True)
                     return
@@ -178,10 +177,10 @@ class _Download:
             except (URLError, HTTPException, TimeoutError, ConnectionError, UnicodeError) as error:
                 reason = str(getattr(error, "reason", error)) or type(error).__name__
                 if failures == 0 and before == self._have() == 0:
-                    break  # without a network, further attempts help nothing
+                    break  # there is no network: do not try again
             failures = failures + 1 if self._have() <= before else 0
             time.sleep(0.1 * 2**failures)
-        kept = f"{self._have()} bytes are kept, and the next try continues from there; " if self._have() else ""
+        kept = f"the next try continues after the {self._have()} bytes that are kept; " if self._have() else ""
         raise WeightsError(
             f"cannot download {self.url} ({reason}); {kept}"
             "without a network, download it on another machine and give the path of the file"
@@ -191,14 +190,14 @@ class _Download:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _connect(self) -> bool:
-        """Makes one connection; returns whether the file is whole after it."""
+        """Downloads over one connection; returns whether the file is whole then."""
         have = self._have()
         headers = {"User-Agent": f"maskrcnn/{__version__}"}
         if have:
             headers["Range"] = f"bytes={have}-"
             if self.state.is_file():
                 headers["If-Range"] = self.state.read_text()
-        # Not urlopen, whose opener keeps the proxies that it saw first.
+        # urlopen would cache the proxies of the first call.
         with build_opener().open(Request(self.url, headers=headers), timeout=self.timeout) as response:
             begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             continues = response.status == 206 and begin is not None and int(begin[1]) == have
@@ -217,7 +216,7 @@ class _Download:
         return total is None or self._have() >= total
 
     def _check(self, total: int | None) -> None:
-        """Checks before the first byte that the size is right and that there is space."""
+        """Checks the size of the file, `total` bytes, and the free disk space before writing."""
         if total is None:
             return
         if self.size is not None and total != self.size:
@@ -229,10 +228,10 @@ class _Download:
         needed = total - self._have()
         free = shutil.disk_usage(self.part.parent).free
         if needed > free:
-            _disk_full(self.part.parent, f"the file needs {needed} bytes more, {free} are free")
+            _disk_full(self.part.parent, f"{needed} more bytes are needed, {free} are free")
 
     def _copy(self, response: HTTPResponse, file: BinaryIO, total: int | None) -> None:
-        """Writes the body to the file, and shows a progress bar on a terminal."""
+        """Writes the body of a response to the file, and shows a progress bar on a terminal."""
         console = Console(stderr=True)
         bar = Progress(
             TextColumn("{task.description}"),
@@ -260,7 +259,7 @@ class _Download:
     def _refused(self, error: HTTPError) -> NoReturn:
         hints = {
             401: "the file needs a login: download it in a browser and give its path",
-            403: "the server refuses programs: download the file in a browser and give its path",
+            403: "the server may refuse programs: download the file in a browser and give its path",
             404: "the address is wrong or the file was moved: look for its new address",
             407: "the proxy needs a login: put user and password into https_proxy",
             429: "the server got too many requests: try again later",

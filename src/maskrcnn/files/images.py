@@ -12,10 +12,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError
 
-# The image files that are looked for in folders; a file that is named may have any suffix.
+# The suffixes of images in folders; a file that is given by name may have any suffix.
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
-# A decoded image needs three bytes a pixel: this much is 1.5 GB. Larger ones are refused before decoding.
-MOST_PIXELS = 500_000_000
+
+MOST_PIXELS = 500_000_000  # 1.5 GB of RGB; larger images are refused before decoding
 
 
 def read_image(path: Path | str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""JSON files that people and other programs wrote."""
+"""Reads JSON files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def read_json(path: Path, expected: str) -> Any:
     """The content of a JSON file.
 
     Args:
-        expected: what should be in the file, for messages: "a COCO JSON".
+        expected: what the file should contain, for messages, such as "a COCO JSON".
 
     Raises:
         DataError: the file cannot be read or is not JSON.

@@ -1,7 +1,7 @@
-"""What the names in a pickle may stand for: arrays, plain Python values, and classes that are left out.
+"""The names that a pickle may use: for arrays, for plain Python values, and for classes whose objects are left out.
 
-The functions of this file take the place of those that a pickle names. Each checks its arguments, which come from the
-file, and builds the value; what it raises of `pickle_reader.DAMAGES` means a damaged file.
+The functions of this module replace those that a pickle names. Each checks its arguments, which come from the file, and
+builds the value. An exception of `pickle_reader.DAMAGES` means that the file is damaged.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from reprlib import repr as short_repr  # values of a file may be long, and nested without end
+from reprlib import repr as short_repr  # a value of the file may be long or endlessly nested
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-Builder = Callable[[tuple[Any, ...]], Any]  # the value of a call from its arguments
+Builder = Callable[[tuple[Any, ...]], Any]  # builds the value of a call from its arguments
 
 
 class RefusedError(Exception):
-    """The file asks for something that is neither an array nor plain data; the text says for what."""
+    """The file asks for something that is neither an array nor plain data; the message names it."""
 
 
 @dataclass(frozen=True)
 class Name:
     """A class, function or constant that the pickle names, such as `torch.float32`.
 
-    One of `HARMLESS` also stands in the place of the objects of the class.
+    A name in `HARMLESS` also replaces the objects of that class.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Name:
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a pickle may hold beside arrays and plain values.
+    """What a pickle may hold besides arrays and plain values.
 
     Attributes:
-        calls: functions by name, with what builds their values.
-        names: names that may stand by themselves.
-        persistent_load: what to put in the place of a persistent id; None refuses a pickle that has any.
+        calls: name of a function -> the builder that replaces it.
+        names: names that may occur without being called.
+        persistent_load: gives the value of a persistent id; None refuses pickles with persistent ids.
     """
 
     calls: Mapping[str, Builder] = field(default_factory=dict)
@@ -49,14 +49,14 @@ class Dialect:
     persistent_load: Callable[[Any], Any] | None = None
 
 
-# Calls that make a dictionary: arguments that are pairs, and items that are set afterwards.
+# Calls that make a dictionary, from pairs in their arguments or from items that are set afterwards.
 DICTIONARIES = frozenset({"builtins.dict", "collections.OrderedDict", "collections.defaultdict", "collections.Counter"})
 
-# Names that occur by themselves, as an argument.
+# Names that occur as arguments, without being called.
 LONE_NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "builtins.float", "builtins.object"})
 
-# Classes in the training files of the frameworks that hold nothing we need: settings, histories, dates and paths.
-# They are left out with all that is in them; what Detectron2 and MMEngine keep as text or plain dictionaries stays.
+# Classes in training files that hold nothing we need: settings, histories, dates and paths. Their objects are left out
+# with their content. Settings that Detectron2 and MMEngine keep as text or plain dictionaries are kept.
 HARMLESS = frozenset(
     {
         "addict.addict.Dict",
@@ -95,12 +95,12 @@ HARMLESS = frozenset(
         "yacs.config.CfgNode",
     }
 )
-# How pickle writes an object, or a method, of a class by a call: allowed for the classes above only.
+# Calls by which pickle writes objects and methods of a class; allowed only for the classes above.
 OF_A_HARMLESS_CLASS = frozenset({"builtins.getattr", "copyreg._reconstructor", "copyreg.__newobj__"})
 
 
 def is_left_out(value: Any) -> TypeGuard[Name]:
-    """Whether it is a harmless class or an object of one."""
+    """Whether a value is a harmless class or an object of one."""
     return isinstance(value, Name) and value.name in HARMLESS
 
 
@@ -109,11 +109,11 @@ _DTYPE = re.compile(rf"[<>|=]?({_NUMBER}|[SU][1-9]\d{{0,5}})")
 
 
 class ElementType:
-    """A dtype of numpy in the making: pickle gives its byte order after it has made it."""
+    """A numpy dtype. Pickle creates it first, and sets its byte order afterwards."""
 
     def __init__(self, spec: Any) -> None:
         if not isinstance(spec, str):
-            raise ValueError(f"a type of elements given as {short_repr(spec)}")
+            raise ValueError(f"a dtype given as {short_repr(spec)}")
         if spec.lstrip("<>|=").startswith("O"):
             raise RefusedError("an array of Python objects")
         if not _DTYPE.fullmatch(spec):
@@ -131,16 +131,16 @@ class ElementType:
 
 
 def fill_array(array: Any, state: Any) -> int:
-    """Gives an empty array its content, as pickle does after it has made it; returns its bytes.
+    """Fills an empty array with its content, which pickle sets after creating it; returns its size in bytes.
 
-    The data is copied only where numpy must (few or byte-swapped elements).
+    numpy copies the data only for few or byte-swapped elements.
 
     Args:
-        state: version, shape, `ElementType`, whether the order is Fortran's, and the data: bytes, or the Latin-1 text
-            that Python 2 wrote for them.
+        state: version, shape, `ElementType`, whether the order is Fortran's, and the data: bytes, or a Latin-1 string
+            from Python 2.
 
     Raises:
-        ValueError: the shape does not need exactly the bytes that are there.
+        ValueError: the state is malformed, or the size of the data does not match the shape.
     """
     _, shape, element_type, fortran, data = state
     data = data.encode("latin1") if isinstance(data, str) else data
@@ -155,8 +155,8 @@ def fill_array(array: Any, state: Any) -> int:
             f"an array of shape {short_repr(shape)} and type {dtype} needs {needed} bytes, found {len(data)}"
         )
     if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.str[0]}u4") > sys.maxunicode).any():
-        raise ValueError("an array of texts with characters that do not exist")
-    array.__setstate__((1, shape, dtype, bool(fortran), data))  # numpy's own way to take bytes over without a copy
+        raise ValueError("an array of strings with invalid characters")
+    array.__setstate__((1, shape, dtype, bool(fortran), data))  # uses the bytes without a copy
     return needed
 
 
@@ -193,7 +193,7 @@ def _encode(args: tuple[Any, ...]) -> bytes:
 
 def _bytes(args: tuple[Any, ...]) -> bytes:
     if args not in ((), (b"",)):
-        raise ValueError("bytes of something else than nothing")
+        raise ValueError("a call of bytes with content")
     return b""
 
 
@@ -206,18 +206,18 @@ def _bytearray(args: tuple[Any, ...]) -> bytearray:
 def _complex(args: tuple[Any, ...]) -> complex:
     real, imaginary = args
     if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
-        raise ValueError("a complex number of something else than numbers")
+        raise ValueError("a complex number whose parts are not numbers")
     return complex(real, imaginary)
 
 
 def _set(args: tuple[Any, ...]) -> list[Any]:
     (items,) = args or ([],)
     if not isinstance(items, list):
-        raise ValueError("a set of something else than a list")
+        raise ValueError("a set whose items are not in a list")
     return items
 
 
-# Names are those of Python 3 and of numpy 1; `pickle_machine.py` translates the others.
+# The names of Python 3 and numpy 1; `pickle_machine.py` translates those of Python 2 and numpy 2.
 CALLS: dict[str, Builder] = {
     "_codecs.encode": _encode,
     "builtins.bytearray": _bytearray,

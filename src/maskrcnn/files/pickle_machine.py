@@ -1,16 +1,16 @@
-"""A machine that carries out the opcodes of a pickle without running anything that the pickle names.
+"""An interpreter for the opcodes of a pickle that never runs code named by the pickle.
 
 Three rules make it safe:
 
 1. It imports nothing. A name must be on the lists of `pickle_calls.py`, whose functions check their arguments and
-   build the values themselves. Objects of classes that are known to be harmless are left out.
-2. Every opcode pays for the memory that it takes. What a file may spend is proportional to its size (`Purse`), and so
-   are memory and time, whatever the file asks for.
-3. Only texts and numbers are hashed, and numbers that could be chosen to collide are limited (`_checked_key`). A set
-   becomes a list.
+   build the values themselves. Objects of known harmless classes are left out.
+2. Every opcode pays for the memory that it needs, and the budget (`Purse`) is proportional to the size of the file.
+   So are memory and time, whatever the file asks for.
+3. Only strings, numbers and small tuples of them are hashed, and the number of keys that an attacker could choose to
+   collide is limited (`_checked_key`). A set becomes a list.
 
-Python's documentation of `pickle` ("Restricting Globals") asks for less than the first rule. The others are needed
-because Python's own unpickler trusts sizes and hashes, and numpy's and torch's functions trust their arguments.
+The first rule is stricter than "Restricting Globals" in Python's documentation of `pickle`. The others are needed
+because Python's own unpickler trusts sizes and hashes, and the functions of numpy and torch trust their arguments.
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ from maskrcnn.files.pickle_calls import (
 )
 
 FREE = 40 << 20  # bytes that any file may spend
-GROWTH = 12  # bytes that it may spend for each byte of its size; a list of floats needs 10, arrays need 2
-OPCODE_PRICE = 64  # bytes: an empty list or dictionary and its place in another one
-CALL_PRICE = 1000  # bytes: an empty tensor with all that belongs to it
+GROWTH = 12  # more bytes for each byte of the file; a list of floats needs 10, arrays need 2
+OPCODE_PRICE = 64  # bytes: an empty list or dictionary and the reference to it
+CALL_PRICE = 1000  # bytes: an empty tensor object
 MAX_BITS = 1024  # of an integer; the states of random generators have 128
-MAX_KEY_PARTS = 8  # elements of a tuple that is a key
-# Python scatters texts by a secret, but numbers by their value, so that a file can choose numbers that all meet in one
-# place of a dictionary: n of them take n * n / 2 steps. Below this size there are too few such numbers to matter.
+MAX_KEY_PARTS = 8  # elements of a tuple as a key
+# Python hashes strings with a secret, but numbers by their value. A file could therefore choose n numbers that all
+# collide in a dictionary, which takes n * n / 2 steps. Too few integers below SMALL_KEY collide to matter.
 SMALL_KEY = 1 << 24
 MAX_LARGE_KEYS = 5_000
 
 
 class Purse:
-    """The memory that a file may still use. It grows with the file, so that a large file can hold much."""
+    """The memory in bytes that a file may still use; proportional to its size, plus `FREE`."""
 
     def __init__(self, file_bytes: int) -> None:
         self.left = FREE + GROWTH * file_bytes
 
     def pay(self, size: int) -> None:
-        """Raises ValueError when the file has spent all."""
+        """Takes bytes from the budget; raises ValueError if it is exhausted."""
         self.left -= size
         if self.left < 0:
             raise ValueError("it needs more memory than a file of its size justifies")
 
 
 class Machine:
-    """Carries out the opcodes of one pickle."""
+    """Interprets the opcodes of one pickle."""
 
     def __init__(self, file: io.BytesIO | mmap, purse: Purse, dialect: Dialect) -> None:
         self.file, self.purse = file, purse
@@ -86,7 +86,7 @@ class Machine:
             argument = read_argument(self.file)
             self.purse.pay(OPCODE_PRICE + sys.getsizeof(argument))
             if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
-                raise ValueError(f"an integer of {argument.bit_length()} bits")  # Python may refuse to print it
+                raise ValueError(f"an integer of {argument.bit_length()} bits")  # may be too long to print
             operation(self, argument)
         return self.stack.pop()
 
@@ -94,25 +94,25 @@ class Machine:
         self.stack.append(value)
 
     def put(self, index: int) -> None:
-        """Keeps the value on top of the stack under a number."""
+        """Stores the value on top of the stack in the memo."""
         if not 0 <= index < SMALL_KEY:
             raise ValueError(f"memo entry {index}")
         self.memo[index] = self.stack[-1]
 
     def last(self, count: int) -> list[Any]:
-        """Takes the topmost values off the stack, in the order in which they were pushed."""
+        """Pops `count` values, in the order in which they were pushed."""
         if len(self.stack) < count:
-            raise ValueError("it takes more values than it gave")
-        taken = self.stack[-count:]
+            raise ValueError("it pops more values than it pushed")
+        popped = self.stack[-count:]
         del self.stack[-count:]
-        return taken
+        return popped
 
     def marked(self) -> list[Any]:
-        """Takes off all values above the last mark, and the mark."""
+        """Pops all values above the last mark, and the mark."""
         mark = self.marks.pop()
-        taken = self.stack[mark:]
+        popped = self.stack[mark:]
         del self.stack[mark:]
-        return taken
+        return popped
 
     def extend(self, values: list[Any]) -> None:
         """Appends to the list on top of the stack."""
@@ -150,7 +150,7 @@ class Machine:
 
     def push_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise ValueError("a name that is not a text")
+            raise ValueError("a name that is not a string")
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
         if full not in self.names:
@@ -168,19 +168,19 @@ class Machine:
                 raise RefusedError(function.name)
             self.stack.append(args[0])
         elif function.name in DICTIONARIES:
-            given = args[-1] if args and not isinstance(args[-1], Name) else ()  # a name: defaultdict's factory
-            pairs = given.items() if isinstance(given, dict) else given
+            content = args[-1] if args and not isinstance(args[-1], Name) else ()  # a Name: the factory of defaultdict
+            pairs = content.items() if isinstance(content, dict) else content
             self.purse.pay(2 * OPCODE_PRICE * len(pairs))
             self.push_dictionary([part for key, value in pairs for part in (key, value)])
         elif function.name in self.calls:
-            made = self.calls[function.name](args)
-            self.purse.pay(CALL_PRICE + (made.nbytes if isinstance(made, np.ndarray) else sys.getsizeof(made)))
-            self.stack.append(made)
+            value = self.calls[function.name](args)
+            self.purse.pay(CALL_PRICE + (value.nbytes if isinstance(value, np.ndarray) else sys.getsizeof(value)))
+            self.stack.append(value)
         else:
             raise RefusedError(f"a call of {function.name}")
 
     def set_state(self, state: Any) -> None:
-        """What pickle does after it has made an object; dictionaries ignore it (torch's have `_metadata`)."""
+        """Sets the state of the object on top of the stack; dictionaries ignore it (torch's have `_metadata`)."""
         target = self.stack[-1]
         if isinstance(target, ElementType):
             target.set_order(state)
@@ -211,19 +211,19 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "'": "'", '"': '"'}
 
 
 def _text_of_python_2(file: Any) -> str:
-    """A text as Python 2 prints it: in quotes, with other bytes than those of ASCII as \\x.."""
+    """A string as Python 2 writes its repr: in quotes, with non-ASCII bytes as \\x.."""
     line = _line(file)
     if len(line) < 2 or line[0] not in "'\"" or line[-1] != line[0]:
-        raise ValueError("a text without quotes")
+        raise ValueError("a string without quotes")
     return re.sub(r"\\(?:x([0-9a-f]{2})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else _ESCAPES[m[2]], line[1:-1])
 
 
-_VALUES = (  # opcodes that carry the value that they push
+_VALUES = (  # opcodes that push their argument
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 )
-# What each opcode does. The others are refused: instances of Python 2's old classes, extensions, and outside buffers.
+# The allowed opcodes. The others are refused: instances of Python 2's old classes, extensions, and external buffers.
 _OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(_VALUES, Machine.push),
     **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
@@ -257,7 +257,7 @@ _OPERATIONS: dict[str, Operation] = {
     "PERSID": lambda m, pid: m.push_persistent(pid),
     "BINPERSID": lambda m, _: m.push_persistent(m.stack.pop()),
 }
-# pickletools reads the arguments, but for lines: it warns of escapes, and knows texts in ASCII alone.
+# pickletools reads all other arguments. Its readers of lines warn about escapes and accept only ASCII.
 _LINES: dict[str, Reader] = {
     "GLOBAL": lambda file: [_line(file), _line(file)],
     "PERSID": _line,

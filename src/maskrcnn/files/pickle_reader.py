@@ -1,4 +1,4 @@
-"""One pickle to the value that it holds, without running anything that is in it."""
+"""Reads the value of a pickle without running any code in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskrcnn.files.pickle_machine import OPCODE_PRICE, Machine, Purse
 
 MAX_DEPTH = 100
 
-# What goes wrong on bytes that are no pickle, or a broken one.
+# The errors on bytes that are a damaged pickle or none.
 DAMAGES = (ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError, MemoryError)
 _DROPPED = object()
 NO_DIALECT = Dialect()
@@ -24,10 +24,10 @@ class Unpickled(NamedTuple):
     """What one pickle held.
 
     Attributes:
-        content: dict, list, tuple, str, bytes, numbers, None and arrays of numbers. An OrderedDict is a dict, a set a
-            list, a scalar of numpy a number, an array of texts a list, a name that stands by itself its text.
+        content: dict, list, tuple, str, bytes, numbers, None and arrays of numbers. An OrderedDict becomes a dict, a
+            set or an array of strings a list, a numpy scalar a number, and a name that is not called a str.
         dropped: the names of the classes whose objects were left out, each once.
-        end: where in the data the pickle ended.
+        end: the offset in the data after the pickle.
     """
 
     content: Any
@@ -35,12 +35,17 @@ class Unpickled(NamedTuple):
     end: int
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, cut to 200 characters, or else the name of its class."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
 def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = NO_DIALECT) -> Unpickled:
-    """Reads one pickle: all protocols, files of Python 2 (their texts as Latin-1), modules of numpy 1 and 2.
+    """Reads one pickle of any protocol, from Python 2 (its strings as Latin-1) or 3, and from numpy 1 or 2.
 
     Args:
-        source: the file that it comes from, for messages.
-        start: where in `data` the pickle begins.
+        source: the name of the file, for messages.
+        start: the offset of the pickle in `data`.
 
     Raises:
         WeightsError: the pickle is truncated or damaged, asks for a name that is not allowed, or needs more memory
@@ -55,20 +60,23 @@ def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialec
         return Unpickled(None if content is _DROPPED else content, tuple(finish.dropped), file.tell())
     except RefusedError as refusal:
         raise WeightsError(
-            f"{source}: refused, because it asks for {refusal}, which is neither an array nor plain data; nothing of "
-            "it was run; where its code is installed, save the weights alone: "
+            f"{source}: refused, because it asks for {refusal}, which is neither an array nor plain data; no code in "
+            "it was run; where its packages are installed, save only the weights: "
             "torch.save(model.state_dict(), 'weights.pth')"
         ) from None
     except DAMAGES as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{source}: the pickle in it cannot be read ({reason}); the file may be truncated or of another kind"
+            f"{source}: the pickle in it cannot be read ({first_line(error)}); the file may be truncated or of another "
+            "kind"
         ) from None
 
 
 class _Finish:
-    """Removes what is left out, in place. Visits a value as often as it occurs, and pays for each visit: values that
-    contain themselves, or hold one list many times which holds another many times, end here."""
+    """Removes harmless objects in place, and converts the values of the interpreter to plain ones.
+
+    A value is visited as often as it occurs, and every visit pays. This stops values that contain themselves, and lists
+    that expand exponentially through repeated references.
+    """
 
     def __init__(self, purse: Purse) -> None:
         self.purse = purse
@@ -98,7 +106,7 @@ class _Finish:
             raise ValueError("an array without its data")
         elif isinstance(value, np.ndarray) and value.dtype.kind in "SU":
             self.purse.pay(OPCODE_PRICE * value.size)
-            return value.tolist()  # the rest of the package knows arrays of numbers only
+            return value.tolist()  # the rest of the package expects arrays of numbers only
         return value
 
     def _kept(self, items: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:

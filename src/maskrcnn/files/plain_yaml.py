@@ -1,4 +1,4 @@
-"""YAML read as plain data: no classes, a bound on what aliases may expand to, and errors of one line."""
+"""Reads YAML as plain data, without classes, with a limit on the expansion of aliases, and with one-line errors."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ MAX_VALUES = 100_000  # after every alias is written out
 
 
 def read_yaml(path: Path | str) -> Any:
-    """The content of a YAML file: dictionaries, lists, texts, numbers, or None where it is empty.
+    """The content of a YAML file: dictionaries, lists, strings and numbers, or None for an empty file.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML or is too large; names the line.
+        ConfigError: the file cannot be read, is too large, or is not YAML (names the line).
     """
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a YAML file, it cannot be read: {error}") from None
+        raise ConfigError(f"{path}: expected a YAML file, found a file that cannot be read: {error}") from None
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{path}: expected settings of at most {MAX_BYTES:,} characters, found more")
     return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
-    """The content of a YAML text, as of `read_yaml`.
+    """The content of a YAML text; see `read_yaml` for values and errors.
 
     Args:
-        where: names the text in errors.
-        python_tags: accept objects of Python, as the dictionary, list or text that they are written with. Their classes
-            are not looked up.
+        where: the name of the text in errors.
+        python_tags: accept Python objects, and return the dictionary, list or string that describes them. Their classes
+            are not imported.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    # YAML 1.1 takes 1e-4 for a text, because it has no point.
+    # Without this, YAML 1.1 reads 1e-4 as a string, because it has no decimal point.
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
     if python_tags:
         Loader.add_multi_constructor("tag:yaml.org,2002:python/", _plain_object)
@@ -53,7 +53,7 @@ def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
             return None
         _count(node, {}, where)
         return loader.construct_document(node)
-    except ConfigError:  # a ValueError, too
+    except ConfigError:  # it is a ValueError
         raise
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -77,10 +77,13 @@ def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
 
 
 def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
-    """How many values a node holds when aliases are written out; each node is visited once.
+    """The number of values in a node with all aliases expanded; each node is visited once.
+
+    Args:
+        counted: id of a visited node -> its number of values; None while it is being counted.
 
     Raises:
-        ConfigError: too many, a node that holds itself, or a mapping with the same key twice.
+        ConfigError: there are too many values, a node contains itself, or a mapping has a key twice.
     """
     children = node.value if isinstance(node.value, list) else []
     keys = [child[0].value for child in children if isinstance(child, tuple) and isinstance(child[0].value, str)]
@@ -94,9 +97,9 @@ def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
         for part in child if isinstance(child, tuple) else (child,):
             found = counted[id(part)] if id(part) in counted else _count(part, counted, where)
             if found is None:
-                raise ConfigError(f"{here}: an alias stands inside of what it names")
+                raise ConfigError(f"{here}: expected aliases of other values, found one inside the value that it names")
             total += found
     if total > MAX_VALUES:
-        raise ConfigError(f"{here}: expected at most {MAX_VALUES:,} values, found more once aliases are written out")
+        raise ConfigError(f"{here}: expected at most {MAX_VALUES:,} values, found more after expanding aliases")
     counted[id(node)] = total
     return total

@@ -1,7 +1,7 @@
-"""Files of `torch.save`, zip archives and the format before them, read without running anything that is in them.
+"""Reads files of `torch.save`, zip archives and the older format, without running any code in them.
 
-`torch.load(weights_only=True)` refuses a whole training file for one harmless class in its settings or logs, as
-MMEngine's are; here objects of such classes are left out (`pickle_calls.HARMLESS`).
+`torch.load(weights_only=True)` refuses a training file if its settings or logs hold an object of any other class, as
+MMEngine's do. Here, objects of harmless classes are left out (`pickle_calls.HARMLESS`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from reprlib import repr as short_repr  # values of a file may be long, and nested without end
+from reprlib import repr as short_repr  # a value of the file may be long or endlessly nested
 from typing import Any, BinaryIO, NoReturn
 
 import torch
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.pickle_calls import Builder, Dialect, Name
-from maskrcnn.files.pickle_reader import DAMAGES, unpickle
+from maskrcnn.files.pickle_reader import DAMAGES, first_line, unpickle
 
-# torch's classes of storages and the elements that they hold; UntypedStorage counts bytes.
+# torch's storage classes and the dtypes of their elements; UntypedStorage counts bytes.
 STORAGES = {
     "torch.BFloat16Storage": torch.bfloat16,
     "torch.BoolStorage": torch.bool,
@@ -38,23 +38,23 @@ STORAGES = {
     "torch.ShortStorage": torch.int16,
     "torch.storage.UntypedStorage": torch.uint8,
 }
-# Types without a class of storage of their own.
+# Dtypes without a storage class.
 NEWER_DTYPES = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 DTYPES = {str(dtype): dtype for dtype in [*STORAGES.values(), *(getattr(torch, name) for name in NEWER_DTYPES)]}
 TORCH_NAMES = frozenset(
     {*STORAGES, *DTYPES, "torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"}
 )
 
-# How a file of torch < 1.6 begins: the pickle of a number.
+# The first bytes of a file of torch < 1.6: the pickle of a magic number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
-MAX_AXES = 64  # as numpy has it
-_LOCAL_HEADER = 30  # bytes before the name in front of each file of a zip archive
-_MAX_PICKLE = 1 << 28  # bytes; the pickle of a zip archive holds names and shapes only
+MAX_AXES = 64  # numpy's limit
+_LOCAL_HEADER = 30  # bytes of a zip header before the name of the file
+_MAX_PICKLE = 1 << 28  # bytes; the pickle of a zip archive holds only names and shapes
 
 
 @dataclass(frozen=True)
 class Storage:
-    """What a pickle says about one storage: its key, the type and number of elements."""
+    """The description of a storage in the pickle: its key, and the dtype and number of its elements."""
 
     key: str
     dtype: torch.dtype
@@ -66,10 +66,9 @@ class Storage:
 
 
 def read_torch(path: Path | str) -> tuple[Any, tuple[str, ...]]:
-    """What `torch.save` wrote: tensors on the CPU, numbers, strings, dict, list.
+    """The content of a file of `torch.save`: tensors on the CPU, numbers, strings, dictionaries and lists.
 
-    Tensors lie in the file until they are read (a private memory map: writing to them changes nothing on the disk).
-    Parameters become plain tensors.
+    Tensors are memory-mapped privately: writing to them does not change the file. Parameters become plain tensors.
 
     Returns:
         The content, and the names of the classes whose objects were left out.
@@ -86,7 +85,7 @@ def read_torch(path: Path | str) -> tuple[Any, tuple[str, ...]]:
 
 
 def read_torch_file(path: Path, file: BinaryIO) -> tuple[Any, tuple[str, ...]]:
-    """As `read_torch`, from a file that is open already."""
+    """Like `read_torch`, for a file that is already open."""
     try:
         content = mmap(file.fileno(), 0, access=ACCESS_COPY)
         is_legacy = content[: len(LEGACY_MAGIC)] == LEGACY_MAGIC
@@ -105,7 +104,7 @@ def _read_zip(path: Path, file: BinaryIO, content: mmap) -> tuple[Any, tuple[str
     folder = pickles[0].removesuffix("data.pkl")
 
     def region(name: str) -> tuple[int, int]:
-        """Where a file of the archive starts and ends: zip's own header before it may be longer than in the index."""
+        """Start and end of a file in the archive. Its local header tells, which may be longer than the index says."""
         entry = entries[name]
         header = content[entry.header_offset : entry.header_offset + _LOCAL_HEADER]
         lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -119,7 +118,9 @@ def _read_zip(path: Path, file: BinaryIO, content: mmap) -> tuple[Any, tuple[str
 
     start, end = region(pickles[0])
     if end - start > _MAX_PICKLE:
-        raise ValueError(f"data.pkl has {end - start} bytes, expected names and shapes only")
+        raise ValueError(
+            f"data.pkl has {end - start} bytes, expected only names and shapes, at most {_MAX_PICKLE} bytes"
+        )
     order = f"{folder}byteorder"
     if order in entries and content[slice(*region(order))] != b"little":
         raise ValueError("it was written on a big-endian machine")
@@ -128,9 +129,9 @@ def _read_zip(path: Path, file: BinaryIO, content: mmap) -> tuple[Any, tuple[str
 
 
 def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
-    """Five pickles (a number, the version, the machine, the content, the keys of storages), then the storages.
+    """Reads five pickles (magic number, version, machine, content, keys of the storages), then the storages.
 
-    The content is read twice: the storages that it names tell how long each is, and so where each of them lies.
+    The content is read twice. The first time gives the size of each storage, from which their positions follow.
     """
     sizes: dict[str, int] = {}
     starts: dict[str, int] = {}
@@ -154,7 +155,7 @@ def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
             raise ValueError("it was written on a big-endian machine")
         position = keys.end
         for key in keys.content:
-            starts[key] = position + 8  # after the number of elements
+            starts[key] = position + 8  # 8 bytes hold the number of elements
             position += 8 + sizes[key]
         if position > len(content):
             raise ValueError("it ends early")
@@ -165,27 +166,26 @@ def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
 
 
 def _entries(path: Path, file: BinaryIO, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The files of a zip archive that is not compressed, as torch.save writes it, by name."""
+    """The files in a zip archive of torch.save by name; raises WeightsError if one is compressed or encrypted."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:  # the bit of encryption
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:  # bit 0 means encryption
             raise WeightsError(
                 f"{path}: {entry.filename} is compressed or encrypted, which torch.save never does; "
-                "read the file with torch where you trust it, and save it again"
+                "if you trust the file, read it with torch and save it again"
             )
     if sum(entry.file_size for entry in entries) > size:
-        raise WeightsError(f"{path}: the files in it claim more bytes than the {size} it has; get the file again")
+        raise WeightsError(f"{path}: the files in it claim more than its {size} bytes; get the file again")
     return {entry.filename: entry for entry in entries}
 
 
 def _broken(path: Path, error: BaseException) -> NoReturn:
-    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-    raise WeightsError(f"{path}: not a whole file of torch.save ({reason}); get the file again") from None
+    raise WeightsError(f"{path}: not a whole file of torch.save ({first_line(error)}); get the file again") from None
 
 
 def _storage(pid: Any) -> Storage:
-    """A storage from its persistent id: ("storage", class, key, device, elements), and a view in the older format."""
+    """A storage from its persistent id ("storage", class, key, device, elements); the older format appends a view."""
     kind, storage_class, key, _, elements, *view = pid
     name = storage_class.name if isinstance(storage_class, Name) else ""
     if kind != "storage" or name not in STORAGES or any(part is not None for part in view):
@@ -196,7 +196,7 @@ def _storage(pid: Any) -> Storage:
 
 
 def _elements(content: mmap, start: int, end: int, storage: Storage) -> Tensor:
-    """All elements of a storage, (elements,), over the file where they are aligned."""
+    """All elements of a storage, (elements,): memory-mapped if aligned to their size, else a copy."""
     if end - start != storage.nbytes:
         raise ValueError(f"storage {storage.key} should have {storage.nbytes} bytes, found {end - start}")
     if storage.nbytes == 0:
@@ -207,7 +207,7 @@ def _elements(content: mmap, start: int, end: int, storage: Storage) -> Tensor:
 
 
 def _calls(load: Callable[[Storage], Tensor]) -> dict[str, Builder]:
-    """The functions that torch's pickles call; `load` finds the elements of a storage."""
+    """The builders of the functions that torch's pickles call; `load` gives the elements of a storage."""
     loaded: dict[Storage, Tensor] = {}
 
     def view(storage: Any, offset: int, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
@@ -224,7 +224,7 @@ def _calls(load: Callable[[Storage], Tensor]) -> dict[str, Builder]:
             )
         last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         count = math.prod(shape)
-        # A stride of 0 could make a tensor of any size out of one number.
+        # With a stride of 0, a tensor of any size would fit into one element.
         if count > len(elements) or (count > 0 and last >= len(elements)):
             raise ValueError(f"a tensor of shape {short_repr(shape)} in a storage of {len(elements)} elements")
         return elements.as_strided(shape, stride, offset) if count else elements.new_empty(shape)
@@ -244,19 +244,19 @@ def _calls(load: Callable[[Storage], Tensor]) -> dict[str, Builder]:
         return args[0]
 
     def subclass(args: tuple[Any, ...]) -> Tensor:
-        """A tensor or parameter that carried attributes."""
+        """A tensor or parameter with attributes, which are ignored."""
         function, _, arguments, _ = args
         is_tensor = function == Name("torch._utils._rebuild_tensor_v2")
         return tensor(arguments) if is_tensor else parameter(arguments)
 
     def size(args: tuple[Any, ...]) -> tuple[Any, ...]:
         if not isinstance(args[0], tuple):
-            raise ValueError("a size of something else than a tuple")
+            raise ValueError("a size that is not a tuple")
         return args[0]
 
     def device(args: tuple[Any, ...]) -> str:
         if not all(isinstance(part, str | int) for part in args):
-            raise ValueError("a device of something else than its name and number")
+            raise ValueError("a device that is not a name and a number")
         return ":".join(str(part) for part in args)
 
     return {

@@ -1,5 +1,5 @@
-"""The annotations of one image, and how their masks are stored. Legend: N annotations, K keypoints of the
-category that has most."""
+"""The annotations of one image, and how their masks are stored. Legend: N annotations, K the largest number of
+keypoints of any category."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ class Annotations:
 
     Attributes:
         image_hw: height and width of the image.
-        ids: (N,) int64, or objects where some are not whole numbers of 64 bits; as in the annotation file.
-        annotated_boxes: (N, 4) float64 x, y, width, height as in the file, which may pass the border: for evaluation.
+        ids: (N,) ids of the annotation file: int64, or an object array if some id is not a 64-bit integer.
+        annotated_boxes: (N, 4) float64 x, y, width, height of the file, for evaluation. They may extend beyond the
+            image.
         labels: (N,) int64, 0-based.
         crowd: (N,) bool.
-        areas: (N,) float64 square pixels as in the file, else the pixels of the mask where reading has counted them,
-            else NaN.
+        areas: (N,) float64 square pixels: the value of the file, else the pixel count of the mask if the reader
+            counted it, else NaN.
         kinds: (N,) uint8, `NO_MASK`, `RUN_LENGTHS` or `POLYGONS`.
-        segmentations: N times the bytes of COCO's run-length string, or polygons as `pack_polygons` packs them.
-        keypoints: (N, K, 3) float64 x, y in the continuous frame and visibility (0 not labelled, 1 hidden, 2 visible),
-            zeros where nothing is labelled. None when no category names keypoints.
+        segmentations: N arrays (n,) uint8: COCO's run-length string, or the output of `pack_polygons`.
+        keypoints: (N, K, 3) float64 x, y in the continuous frame and visibility (0 not labelled, 1 hidden, 2 visible);
+            zeros for unlabelled keypoints. None when no category names keypoints.
     """
 
     image_hw: tuple[int, int]
@@ -52,13 +53,13 @@ class Annotations:
 
     @property
     def has_mask(self) -> np.ndarray:
-        """(N,) bool."""
+        """(N,) bool: which annotations have a mask."""
         return self.kinds != NO_MASK
 
     @cached_property
     def boxes(self) -> np.ndarray:
-        """(N, 4) float32 x1 y1 x2 y2 inside the image: for training and drawing. Where the annotated box lies outside
-        of the image, it is the tight box of the mask."""
+        """(N, 4) float32 x1 y1 x2 y2 clipped to the image, for training and drawing. A box outside the image is
+        replaced by the tight box of its mask."""
         start, size = self.annotated_boxes[:, :2], self.annotated_boxes[:, 2:]
         edges = np.concatenate([start, start + size], axis=1).clip(0, self.image_hw[::-1] * 2)
         for i in np.flatnonzero((edges[:, 2:] <= edges[:, :2]).any(axis=1)).tolist():
@@ -66,7 +67,7 @@ class Annotations:
         return edges.astype(np.float32)
 
     def masks(self, numbers: Sequence[int] | np.ndarray | None = None) -> list[RLE | None]:
-        """The masks of some annotations, by default of all; None for one without a mask."""
+        """The masks of the given annotations (default: all); None for an annotation without a mask."""
         chosen = range(len(self)) if numbers is None else numbers
         return [None if self.kinds[i] == NO_MASK else RLE(self.image_hw, self._counts(i)) for i in chosen]
 
@@ -76,7 +77,7 @@ class Annotations:
         return polygons_to_rle(unpack_polygons(self.segmentations[number]), self.image_hw)
 
     def rle(self, number: int) -> RLE:
-        """The mask of one annotation; without a mask, the pixels that its box touches."""
+        """The mask of one annotation. If it has none, the mask covers all pixels that its box touches."""
         (mask,) = self.masks([number])
         if mask is not None:
             return mask
@@ -87,28 +88,28 @@ class Annotations:
         return RLE(self.image_hw, crop_to_rle(filled, (x1, y1), self.image_hw))
 
     def crops(self, numbers: Sequence[int] | np.ndarray) -> list[Crop]:
-        """The masks of some annotations, each cropped to its tight box; (0, 0) for one without a mask."""
-        found = [(np.zeros((0, 0), dtype=np.uint8), (0, 0))] * len(numbers)
+        """The masks of the given annotations, cropped to their tight boxes; a (0, 0) bitmap if there is no mask."""
+        crops = [(np.zeros((0, 0), dtype=np.uint8), (0, 0))] * len(numbers)
         masked = {i: mask.counts for i, mask in enumerate(self.masks(numbers)) if mask is not None}
         runs, sizes, _ = decode_many(list(masked.values()))
         ends = np.cumsum(sizes)
         for i, start, end in zip(masked, ends - sizes, ends, strict=True):
-            found[i] = runs_to_crop(runs[start:end], self.image_hw[0])
-        return found
+            crops[i] = runs_to_crop(runs[start:end], self.image_hw[0])
+        return crops
 
     def polygons(self, number: int) -> list[np.ndarray]:
-        """The parts of one mask, each (n, 2) float64 x, y; none where it is stored otherwise."""
+        """The polygons of one mask, each (n, 2) float64 x, y; an empty list if the mask is not stored as polygons."""
         return unpack_polygons(self.segmentations[number]) if self.kinds[number] == POLYGONS else []
 
 
 def pack_polygons(parts: Sequence[np.ndarray]) -> bytes:
-    """The parts of a mask, each 2 n float64 x, y, x, y, ...: how many parts, the points of each, then all points."""
+    """Packs polygons, each (2 n,) float64 x, y, x, y, ..., as float64: their number, the points in each, all points."""
     head = np.array([len(parts), *(len(part) // 2 for part in parts)], dtype=np.float64)
     return head.tobytes() + b"".join(part.tobytes() for part in parts)
 
 
 def unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
-    """The (n, 2) float64 points of each part that `pack_polygons` has packed."""
+    """The polygons in the (n,) uint8 output of `pack_polygons`, each (n, 2) float64 x, y."""
     values = np.frombuffer(content.tobytes(), dtype=np.float64)
     count = int(values[0])
     sizes = values[1 : count + 1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The annotations of a data set in COCO's notation, which the writer of COCO JSON and the evaluation share."""
+"""Annotations as entries of a COCO JSON, for the writer of COCO JSON and for the evaluation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from maskrcnn.structures.keypoints import PIXEL_CENTRE
 
 
 def coco_annotations(dataset: Dataset, index: int) -> list[dict[str, Any]]:
-    """The annotations of an image: id, image_id, category_id, bbox, area, iscrowd, segmentation and keypoints.
+    """The annotations of image number `index`: id, image_id, category_id, bbox, area, iscrowd and segmentation.
 
-    Boxes, polygons and run lengths are as they were read. `segmentation` is empty for an object without a mask, and
-    keypoints are those of categories that name some. An area that was not given is that of the mask, or of the box
-    without a mask, because the COCO API asks for one.
+    Boxes, polygons and run lengths keep the values of the file. `segmentation` is an empty list for an object without
+    a mask. Entries of a category with keypoints also have `keypoints` and `num_keypoints`. The COCO API needs an area:
+    if the file gives none, it is the area of the mask, or of the box if there is no mask.
     """
-    found, image_id = dataset.annotations(index), dataset.records[index].image_id
-    numbers, labels, crowd, areas = (a.tolist() for a in (found.ids, found.labels, found.crowd, found.areas))
+    annotations, image_id = dataset.annotations(index), dataset.records[index].image_id
+    ids, labels = annotations.ids.tolist(), annotations.labels.tolist()
+    crowd, areas = annotations.crowd.tolist(), annotations.areas.tolist()
     entries = []
-    for i, box in enumerate(found.annotated_boxes.tolist()):
+    for i, box in enumerate(annotations.annotated_boxes.tolist()):
         category = dataset.categories[labels[i]]
-        mask: Any = [part.ravel().tolist() for part in found.polygons(i)]
-        if not mask and found.has_mask[i]:
-            mask = found.rle(i).to_coco()
+        mask: Any = [part.ravel().tolist() for part in annotations.polygons(i)]
+        if not mask and annotations.has_mask[i]:
+            mask = annotations.rle(i).to_coco()
         if math.isnan(areas[i]):
-            areas[i] = found.rle(i).area if mask else box[2] * box[3]
+            areas[i] = annotations.rle(i).area if mask else box[2] * box[3]
         entry = {
-            "id": numbers[i],
+            "id": ids[i],
             "image_id": image_id,
             "category_id": category.id,
             "bbox": box,
@@ -35,8 +36,8 @@ def coco_annotations(dataset: Dataset, index: int) -> list[dict[str, Any]]:
             "iscrowd": int(crowd[i]),
             "segmentation": mask,
         }
-        if found.keypoints is not None and category.keypoints:
-            points = found.keypoints[i, : len(category.keypoints)].copy()
+        if annotations.keypoints is not None and category.keypoints:
+            points = annotations.keypoints[i, : len(category.keypoints)].copy()
             labelled = points[:, 2] > 0
             points[labelled, :2] -= PIXEL_CENTRE
             entry |= {"keypoints": points.ravel().tolist(), "num_keypoints": int(labelled.sum())}

@@ -1,6 +1,7 @@
-"""A data set as flat arrays, whatever format it was read from. `data/builder.py` builds it and checks every part of it.
+"""A data set as flat arrays, independent of its format on disk. `data/builder.py` builds and checks it.
 
-The ids of the annotation file stand here; everywhere else labels are 0-based and images are numbered from 0.
+It keeps the ids of the annotation file. Labels are 0-based positions among the categories, and images are numbered
+from 0.
 
 Legend: N annotations of one image, T annotations of the data set.
 """
@@ -31,10 +32,10 @@ class Dataset:
         path: the annotation file or folder, for messages.
         records: the images.
         categories: sorted by id; a label is a position among them.
-        problems: what was left out, one sentence each.
-        columns: the fields of `Annotations` that are arrays, by their names, with T rows in place of N; the annotations
-            of one image lie side by side.
-        segmentations: T of them, as in `Annotations`.
+        problems: one sentence for each part of the file that was left out.
+        columns: the array fields of `Annotations` by name, with T rows instead of N. The annotations of one image are
+            consecutive rows.
+        segmentations: T byte strings, as in `Annotations`.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class Dataset:
         return len(self.records)
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The same data set with only some of its images."""
+        """The data set with only the images `indices`."""
         return replace(self, records=Records(self.records[i] for i in indices))
 
     def annotations(self, index: int) -> Annotations:
@@ -59,7 +60,7 @@ class Dataset:
         return Annotations(record.size, segmentations=self.segmentations.between(first, end), **columns)
 
     def instances(self, index: int) -> Instances:
-        """The objects of an image without its crowd regions, with score 1: for drawing."""
+        """The objects of image number `index` with score 1, without crowd regions; for drawing."""
         annotations = self.annotations(index)
         objects = np.flatnonzero(~annotations.crowd)
         labels, keypoints = annotations.labels[objects], annotations.keypoints
@@ -75,16 +76,16 @@ class Dataset:
         )
 
     def read(self, index: int) -> np.ndarray:
-        """The (H, W, 3) uint8 image number `index`.
+        """The pixels of image number `index`, (H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: the file cannot be read, or its size is not the record's.
+            ImageError: the file cannot be read, or its size differs from the record.
         """
         record = self.records[index]
         image = read_image(record.path)
         if image.shape[:2] != record.size:
             raise ImageError(
-                f"{record.path}: expected {record.width} x {record.height} pixels as {self.path.name} says of image "
-                f"{record.image_id}, found {image.shape[1]} x {image.shape[0]}; correct the annotations or the image"
+                f"{record.path}: expected {record.width} x {record.height} pixels, the size of image {record.image_id} "
+                f"in {self.path.name}, found {image.shape[1]} x {image.shape[0]}; correct the annotations or the image"
             )
         return image

@@ -1,4 +1,4 @@
-"""Where one image lies in its network input: one matrix between their pixels, and the sizes on both sides.
+"""The geometry between an image and its network input: one affine matrix, and the sizes on both sides.
 
 Coordinates are continuous: pixel i covers [i, i + 1). Matrices act on column vectors (x, y, 1).
 """
@@ -14,21 +14,24 @@ import numpy as np
 from maskrcnn.config import Config
 from maskrcnn.ops.resize import network_scale, network_size
 
-_ROUNDING = 1e-6  # pixels by which an edge may miss a whole pixel because of rounding
+_ROUNDING = 1e-6  # pixels: an edge this close to a whole pixel lies on it
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """How the pixels of one image become network input, and the way back.
+    """The mapping from the pixels of one image to its network input, and back.
 
     A frame is made once, when an image is resized for the network. It travels with the pixels and maps boxes, masks and
     keypoints in both directions.
 
     Attributes:
-        matrix: (3, 3) float64, original to network-input (x, y, 1): a scale, then shifts, flips and quarter turns.
+        matrix: (3, 3) float64, maps original to network-input (x, y, 1): a scale, then shifts, flips and quarter turns.
         original_hw: height and width of the original image.
-        resized_hw: height and width of the whole image after resizing, before a part of it is cut out.
-        input_hw: height and width of the network input, with letterbox padding and without the padding of the batch.
+        resized_hw: height and width of the whole resized image, before cropping.
+        input_hw: height and width of the network input, including letterbox padding but not the padding of the batch.
+
+    Raises:
+        ValueError: the matrix does anything else, such as a rotation by another angle.
     """
 
     matrix: np.ndarray
@@ -45,24 +48,24 @@ class Frame:
 
     @property
     def inverse(self) -> np.ndarray:
-        """(3, 3) float64, network-input to original (x, y, 1)."""
+        """(3, 3) float64, maps network-input to original (x, y, 1)."""
         return np.linalg.inv(self.matrix)
 
     @property
     def scale_xy(self) -> np.ndarray:
-        """(2,) float64, network-input pixels for one pixel along the x and the y axis of the original image."""
+        """(2,) float64, network-input pixels per original pixel along the x and y axes of the original image."""
         return np.abs(self.matrix[:2, :2]).sum(axis=0)
 
     @property
     def motion(self) -> np.ndarray:
-        """(3, 3) float64, pixels of the whole resized image to network-input pixels: `matrix` without its scale."""
+        """(3, 3) float64, maps pixels of the whole resized image to the network input: `matrix` without its scale."""
         motion = self.matrix.copy()
         motion[:2, :2] = np.sign(motion[:2, :2])
         return motion
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """x1 y1 x2 y2, the whole pixels of the network input that the image covers."""
+        """x1 y1 x2 y2 in network-input pixels: the part that the image covers, rounded inwards to whole pixels."""
         height, width = self.resized_hw
         x1, y1, x2, y2 = transform_boxes(np.array([[0.0, 0.0, width, height]]), self.motion)[0]
         left, top = max(0, math.ceil(x1 - _ROUNDING)), max(0, math.ceil(y1 - _ROUNDING))
@@ -70,30 +73,30 @@ class Frame:
         return left, top, min(self.input_hw[1], right), min(self.input_hw[0], bottom)
 
     def points_to_original(self, points: np.ndarray) -> np.ndarray:
-        """(..., 2) float32 points of the network input, in pixels of the original image."""
+        """Maps (..., 2) float32 points x, y from network-input pixels to original pixels."""
         linear, shift = self.inverse[:2, :2].astype(np.float32), self.matrix[:2, 2].astype(np.float32)
         return (points - shift) @ linear.T
 
     def cropped(self, left: float, top: float, size_hw: tuple[int, int]) -> Frame:
-        """The part of the network input of this size that begins at (left, top)."""
+        """The frame of a crop of the network input, of this size and with its top left corner at (left, top)."""
         return replace(self, matrix=translation(-left, -top) @ self.matrix, input_hw=size_hw)
 
     def flipped_horizontally(self) -> Frame:
-        """x becomes width - x."""
+        """The frame after a left-right flip: x becomes width - x."""
         return replace(self, matrix=translation(self.input_hw[1], 0) @ scaling(-1, 1) @ self.matrix)
 
     def flipped_vertically(self) -> Frame:
-        """y becomes height - y."""
+        """The frame after a top-bottom flip: y becomes height - y."""
         return replace(self, matrix=translation(0, self.input_hw[0]) @ scaling(1, -1) @ self.matrix)
 
     def turned(self) -> Frame:
-        """A turn to the right by 90 degrees: (x, y) becomes (height - y, x)."""
+        """The frame after a clockwise quarter turn: (x, y) becomes (height - y, x)."""
         height, width = self.input_hw
         turn = np.array([[0.0, -1.0, height], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         return replace(self, matrix=turn @ self.matrix, input_hw=(width, height))
 
     def centred_in(self, size_hw: tuple[int, int]) -> Frame:
-        """The network input in the middle of a larger one. Where the padding is odd, bottom and right get more."""
+        """The frame after padding to a larger size on all sides. If the padding is odd, bottom and right get more."""
         left, top = (size_hw[1] - self.input_hw[1]) // 2, (size_hw[0] - self.input_hw[0]) // 2
         return self.cropped(-left, -top, size_hw)
 
@@ -101,25 +104,25 @@ class Frame:
 def frame_of_size(
     original_hw: tuple[int, int], resized_hw: tuple[int, int], scale_xy: tuple[float, float] | None = None
 ) -> Frame:
-    """The frame of a whole image that is resized and nothing else.
+    """The frame of a whole image that is only resized.
 
     Args:
-        scale_xy: network-input pixels for one of the original image, on each axis; by default the ratio of the sizes.
+        scale_xy: network-input pixels per original pixel on each axis; default: the ratio of the sizes.
     """
     x, y = scale_xy or (resized_hw[1] / original_hw[1], resized_hw[0] / original_hw[0])
     return Frame(scaling(x, y), original_hw, resized_hw, resized_hw)
 
 
 def network_frame(original_hw: tuple[int, int], config: Config) -> Frame:
-    """The frame that `config` gives to an image of this size in prediction: resized, then padded to its letterbox."""
+    """The frame of an image in prediction: resized, then letterbox-padded, as `config` says."""
     return letterboxed(resized_frame(original_hw, config), config)
 
 
 def resized_frame(original_hw: tuple[int, int], config: Config, jitter: float = 1.0) -> Frame:
-    """The frame of a whole image that is resized as `config` says, without letterbox padding.
+    """The frame of a whole image resized as `config` says, without letterbox padding.
 
     Args:
-        jitter: a factor on the size that `config` gives.
+        jitter: factor on the resized height and width.
     """
     image, rules = config.image, config.conventions.pixels
     limits: dict[str, Any] = {name: getattr(image, name) for name in ("short_side", "long_side", "scale", "fixed_size")}
@@ -130,7 +133,7 @@ def resized_frame(original_hw: tuple[int, int], config: Config, jitter: float = 
 
 
 def letterboxed(frame: Frame, config: Config) -> Frame:
-    """The frame in the middle of the letterbox that `config` asks for."""
+    """The frame after the letterbox padding of `config`, if there is any."""
     match config.conventions.pixels.letterbox:
         case "none":
             return frame
@@ -141,7 +144,7 @@ def letterboxed(frame: Frame, config: Config) -> Frame:
 
 
 def pad_size(height: int, width: int, divisor: int) -> tuple[int, int]:
-    """The smallest multiples of `divisor` that hold height and width."""
+    """Height and width, each rounded up to a multiple of `divisor`."""
     return -(-height // divisor) * divisor, -(-width // divisor) * divisor
 
 
@@ -156,11 +159,11 @@ def translation(x: float, y: float) -> np.ndarray:
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(..., 2) points through an affine matrix."""
+    """Maps (..., 2) points x, y by a (3, 3) affine matrix."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(N, 4) boxes x1 y1 x2 y2 through a matrix of scales, flips, quarter turns and shifts: exact."""
+    """Maps (N, 4) boxes x1 y1 x2 y2 by a (3, 3) matrix of scales, flips, quarter turns and shifts."""
     corners = transform_points(boxes.reshape(-1, 2, 2), matrix)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

@@ -1,4 +1,4 @@
-"""Images on their way into the network: resized one by one, then padded to one batch.
+"""The input of the network: images are resized one by one, then padded to the size of their batch.
 
 Legend: B images, H and W of the padded batch, h and w of one network input.
 """
@@ -22,13 +22,13 @@ from maskrcnn.structures.frame import Frame, pad_size, transform_boxes
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of one padded size.
+    """A batch of images, padded to one size.
 
     Attributes:
-        pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255, zero beyond each image's network input.
-        sizes_hw: (B, 2) int64, height and width of each network input, with its letterbox padding.
+        pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255; zero in the padding.
+        sizes_hw: (B, 2) int64, height and width of each network input, including its letterbox padding.
         windows: (B, 4) int64 x1 y1 x2 y2, the part of each network input that the image itself covers.
-        frames: one an image, on the CPU; the network does not read them.
+        frames: one per image. The network does not read them.
     """
 
     pixels: Tensor
@@ -41,21 +41,19 @@ class ImageBatch:
 
 
 def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
-    """The network input that `frame` makes of an image: resized by the kernel of `rules`, then cut out, flipped, turned
-    and padded with zeros.
-
-    With the antialiasing kernel only the visible part is resized.
+    """Makes the network input that `frame` describes: resizes the image with the kernel of `rules`, then crops, flips,
+    turns and pads it with zeros. The antialiasing kernel resizes only the visible part.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        frame: its parts begin at whole pixels of the resized image or, with the antialiasing kernel, at places of
-            `maskrcnn.ops.resize_part.nearest_start`.
+        frame: a crop must start at a whole pixel of the resized image or, with the antialiasing kernel, at a position
+            that `maskrcnn.ops.resize_part.nearest_start` returns.
 
     Returns:
-        (3, *frame.input_hw), uint8 or, with the bilinear kernel, float32, in 0..255.
+        (3, *frame.input_hw) in 0..255, float32 with the bilinear kernel and uint8 otherwise.
 
     Raises:
-        ValueError: the frame shows nothing of the image, or a part that begins elsewhere.
+        ValueError: the frame shows no part of the image, or a crop for the antialiasing kernel starts elsewhere.
     """
     x1, y1, x2, y2 = frame.window
     if x1 >= x2 or y1 >= y2:
@@ -74,7 +72,7 @@ def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Ten
 
 
 def _resized(pixels: Tensor, visible: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
-    """(3, H, W) uint8 -> the part x1 y1 x2 y2 `visible` (4,) of the resized image, pixels of which these are."""
+    """Resizes (3, H, W) uint8 pixels; `visible` is the part to return, (4,) x1 y1 x2 y2 in the resized image."""
     left, top = visible[:2].tolist()
     width, height = (round(side) for side in (visible[2:] - visible[:2]).tolist())
     scale_x, scale_y = frame.scale_xy.tolist()
@@ -86,10 +84,10 @@ def _resized(pixels: Tensor, visible: np.ndarray, frame: Frame, rules: PixelRule
 
 
 def static_input_size(height: int, width: int, config: ImageConfig) -> tuple[int, int]:
-    """The size to which a batch is padded when every new size costs a compilation: one of six that hold these sides.
+    """Height and width of a batch with static shapes, where every new size costs a compilation.
 
-    Each orientation has three, with the long side at 100, 90 and 80 percent of `config.long_side`. Images whose sides
-    `config` does not bound are padded as without static shapes.
+    There are six sizes: for each orientation, a long side of 80, 90 and 100 percent of `config.long_side`. The smallest
+    one that holds the given height and width is chosen. Images that fit none are padded as without static shapes.
     """
     short = pad_size(config.short_side, config.short_side, config.divisor)[0]
     if config.scale is None:
@@ -106,7 +104,7 @@ def batch_size_hw(
     """Height and width to which `config` pads a batch of network inputs of these sizes.
 
     Args:
-        static_shapes: one of few sizes, as `static_input_size` chooses it.
+        static_shapes: choose one of the sizes of `static_input_size`.
     """
     if config.fixed_size is not None:
         return config.fixed_size
@@ -115,11 +113,11 @@ def batch_size_hw(
 
 
 def collate_images(images: Sequence[Tensor], frames: Sequence[Frame], size_hw: tuple[int, int]) -> ImageBatch:
-    """Pads network inputs at bottom and right with zeros to one size and stacks them.
+    """Pads network inputs with zeros at the bottom and right to one size, and stacks them.
 
     Args:
         images: (3, h, w) each, of one dtype, RGB in 0..255.
-        frames: one an image.
+        frames: one per image.
         size_hw: height and width of the batch; every image must fit.
     """
     pixels = images[0].new_zeros((len(images), 3, *size_hw))

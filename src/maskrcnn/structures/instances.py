@@ -18,7 +18,7 @@ from maskrcnn.structures.masks import Masks
 
 @dataclass(frozen=True)
 class Instances:
-    """Objects found in (or annotated on) one image, in pixels of that image.
+    """Detected or annotated objects of one image, in pixels of that image.
 
     Attributes:
         image_hw: height and width of the image.
@@ -26,9 +26,10 @@ class Instances:
         scores: (N,) float32, descending; 1 for ground truth.
         labels: (N,) int64, 0-based.
         masks: N run-length masks of the whole image, or None for a model without masks.
-        names: the word of each label.
-        keypoints: (N, K, 3) float32 x, y and score, or None; of ground truth the visibility 0, 1 or 2 as score.
-        categories: of all labels, for the names and limbs of keypoints; empty where they are not known.
+        names: the class name of each object, or empty.
+        keypoints: (N, K, 3) float32 x, y and score, or None. The score of a ground-truth keypoint is its visibility
+            0, 1 or 2.
+        categories: all categories of the model or data set, for the names and limbs of keypoints; empty if unknown.
     """
 
     image_hw: tuple[int, int]
@@ -44,11 +45,7 @@ class Instances:
         return len(self.boxes)
 
     def select(self, index: np.ndarray | list[int] | slice) -> Instances:
-        """Some of the objects.
-
-        Args:
-            index: a slice, positions, or a (N,) bool array.
-        """
+        """The objects at `index`: a slice, positions, or an (N,) bool array."""
         chosen = np.arange(len(self))[index]
         return replace(
             self,
@@ -65,12 +62,12 @@ class Instances:
         return self.select(self.scores >= least)
 
     def shifted(self, offset_xy: tuple[int, int], image_hw: tuple[int, int]) -> Instances:
-        """The same objects in another image, for example in the image that this one is a tile of.
+        """The same objects in another image, for example in the image from which this tile was cut.
 
-        Boxes and masks are cut off at the border of the other image. Objects that lie outside of it stay, without area.
+        Boxes and masks are clipped to the other image. Objects outside it are kept, with zero area.
 
         Args:
-            offset_xy: the pixel of the other image at which this one begins; may be negative.
+            offset_xy: the pixel of the other image at the top left corner of this one; may be negative.
             image_hw: height and width of the other image.
         """
         height, width = image_hw
@@ -84,16 +81,17 @@ class Instances:
         )
 
     def flipped_horizontally(self) -> Instances:
-        """The objects of the image with left and right exchanged. Keypoints of the left and the right side of a body
-        change places, because a mirrored left hand looks like a right one."""
+        """The objects after a left-right flip of the image. Keypoints of the left and right sides of a body are
+        swapped, because a mirrored left hand looks like a right hand."""
         return self._flipped(0, None if self.masks is None else self.masks.flipped_horizontally())
 
     def flipped_vertically(self) -> Instances:
-        """The objects of the image with top and bottom exchanged. Keypoints change places as in any mirrored image."""
+        """The objects after a top-bottom flip of the image. This mirrors them too, so left and right keypoints are
+        swapped."""
         return self._flipped(1, None if self.masks is None else self.masks.flipped_vertically())
 
     def _flipped(self, axis: int, masks: Masks | None) -> Instances:
-        """With the coordinates of one axis mirrored, 0 for x and 1 for y."""
+        """The objects with coordinates mirrored along one axis, 0 for x and 1 for y; `masks` are already flipped."""
         side, boxes, keypoints = self.image_hw[1 - axis], self.boxes.copy(), self.keypoints
         boxes[:, [axis, axis + 2]] = side - self.boxes[:, [axis + 2, axis]]
         if keypoints is not None:
@@ -104,19 +102,17 @@ class Instances:
 
 
 def join_instances(parts: Sequence[Instances]) -> Instances:
-    """The objects of several `Instances` of one image, by descending score; equal scores keep their order.
+    """Joins several `Instances` of one image, by descending score; equal scores keep their order.
 
     Raises:
-        DataError: there are no parts, or they differ in the image, the categories or what is known of an object.
+        DataError: there are no parts, or they differ in image size, categories, masks or number of keypoints.
     """
     if not parts:
-        raise DataError("join: expected one part or more, found none")
+        raise DataError("join: expected one or more parts, found none")
     first = parts[0]
     for number, part in enumerate(parts):
         if _kind(part) != _kind(first):
-            raise DataError(
-                f"join: expected parts like the first, with {_kind(first)}, part {number} has {_kind(part)}"
-            )
+            raise DataError(f"join: expected every part to have {_kind(first)}; found part {number} with {_kind(part)}")
     joined = replace(
         first,
         boxes=np.concatenate([part.boxes for part in parts]),
@@ -132,7 +128,7 @@ def join_instances(parts: Sequence[Instances]) -> Instances:
 
 
 def _kind(instances: Instances) -> str:
-    """What parts that are joined must have in common."""
+    """The properties that all parts of a join must share, in words."""
     categories = [category.name for category in instances.categories]
     masks = "no masks" if instances.masks is None else "masks"
     points = "no keypoints" if instances.keypoints is None else f"{instances.keypoints.shape[1]} keypoints"

@@ -1,4 +1,4 @@
-"""Masks as run lengths; dense only when someone asks. Legend: N masks of one image, H and W of that image."""
+"""Masks as run lengths, decoded only on request. Legend: N masks of one image, H and W of that image."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from maskrcnn.ops.rle import (
 )
 from maskrcnn.structures.values import short
 
-_MOST_PIXELS = 1 << 39  # what the numbers of the string hold
+_MAX_PIXELS = 1 << 39  # the largest run that the decoder of the strings accepts
 
 
 @dataclass(frozen=True, slots=True)
 class RLE:
     """One mask in COCO's compressed run lengths.
 
-    Two strings can stand for one mask: equality is that of the strings. Those made here are canonical.
+    Equality compares the strings. Files may encode one mask by different strings; the strings made here are canonical.
 
     Attributes:
         size: height and width of the image.
@@ -44,7 +44,7 @@ class RLE:
         """Reads `{"size": [h, w], "counts": ...}` with counts as a compressed string or a list of run lengths.
 
         Args:
-            sound: `known_areas` has found it so; it is not checked again.
+            sound: skip all checks, because `known_areas` has already made them.
 
         Raises:
             DataError: a key is missing, the string is malformed, or the runs do not sum to h * w.
@@ -67,7 +67,7 @@ class RLE:
         else:
             runs = _read_list(counts, pixels)
             counts = encode_runs(runs)
-        total = int(runs.sum())  # fits: see _MOST_CHARACTERS of the string, and _read_list
+        total = int(runs.sum())  # cannot overflow: decode_runs and _read_list bound each run
         if total != pixels:
             raise DataError(
                 f"expected runs that sum to {size[0]} * {size[1]} = {pixels} pixels (height * width), found {total}"
@@ -76,7 +76,7 @@ class RLE:
 
     @classmethod
     def from_dense(cls, bitmap: np.ndarray) -> RLE:
-        """From an (H, W) bool or integer image; not 0 is foreground."""
+        """Encodes an (H, W) bool or integer image, whose nonzero pixels are foreground."""
         size = (int(bitmap.shape[0]), int(bitmap.shape[1]))
         return cls(size, crop_to_rle(bitmap, (0, 0), size))
 
@@ -86,7 +86,7 @@ class RLE:
 
     @property
     def area(self) -> int:
-        """Pixels of the mask."""
+        """The number of foreground pixels."""
         return area(decode_runs(self.counts))
 
     @property
@@ -95,19 +95,19 @@ class RLE:
         return np.array(to_box(decode_runs(self.counts), self.size[0]), dtype=np.float32)
 
     def flipped_horizontally(self) -> RLE:
-        """The mask of the image with left and right exchanged."""
+        """The mask after a left-right flip of the image."""
         column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
         return self._of_spans(self.size[1] - 1 - column, top, bottom, self.size)
 
     def flipped_vertically(self) -> RLE:
-        """The mask of the image with top and bottom exchanged."""
+        """The mask after a top-bottom flip of the image."""
         height = self.size[0]
         column, top, bottom = column_spans(decode_runs(self.counts), height)
         return self._of_spans(column, height - bottom, height - top, self.size)
 
     def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> RLE:
-        """The mask in an image of another height and width, in which this image begins at the pixel `offset_xy`. What
-        lies outside that image is cut off."""
+        """The mask in another image of height and width `size`, which has this image's top left corner at the pixel
+        `offset_xy`. The mask is clipped to the other image."""
         column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
         return self._of_spans(column + offset_xy[0], top + offset_xy[1], bottom + offset_xy[1], size)
 
@@ -116,7 +116,7 @@ class RLE:
         return cls(size, encode_runs(runs_from_column_spans(column, top, bottom, size)))
 
     def crop(self) -> tuple[np.ndarray, tuple[int, int]]:
-        """The (h, w) uint8 bitmap of the tight box and the pixel (x, y) of its top left corner."""
+        """The (h, w) uint8 bitmap of the tight box, and the pixel (x, y) of its top left corner."""
         return rle_to_crop(self.counts, self.size)
 
     def dense(self) -> np.ndarray:
@@ -127,13 +127,13 @@ class RLE:
 
 
 def known_areas(segmentations: Sequence[Any]) -> np.ndarray:
-    """Pixels of each segmentation that is a sound compressed run-length mask, all decoded together.
+    """Checks and counts all compressed run-length masks of a file at once, which is faster than one by one.
 
     Args:
-        segmentations: N, of anything: masks, polygons, None, nonsense.
+        segmentations: N values of a file: masks, polygons, None or anything else.
 
     Returns:
-        (N,) int64; -1 for all others, which `RLE.from_coco` takes or refuses one by one.
+        (N,) int64: the foreground pixels of each valid compressed run-length mask, -1 for every other value.
     """
     areas = np.full(len(segmentations), -1, dtype=np.int64)
     strings: list[bytes] = []
@@ -158,22 +158,22 @@ def known_areas(segmentations: Sequence[Any]) -> np.ndarray:
 
 
 class Masks(Sequence[RLE]):
-    """The masks of one image. A slice, or an integer or bool array as index, gives Masks; an integer gives an RLE."""
+    """The masks of one image. An integer index gives an RLE; a slice or an integer or bool array gives Masks."""
 
     def __init__(self, masks: Iterable[RLE], size: tuple[int, int] | None = None) -> None:
         """
         Args:
-            masks: all of one image.
-            size: height and width of the image; needed only for `dense` of an empty list.
+            masks: masks of one image.
+            size: height and width of the image; default: that of the first mask.
 
         Raises:
-            DataError: the masks are not of one size.
+            DataError: a mask has another size.
         """
         self._masks = list(masks)
         self.size = size or (self._masks[0].size if self._masks else (0, 0))
         for i, mask in enumerate(self._masks):
             if mask.size != self.size:
-                raise DataError(f"expected masks of one image of height, width {self.size}, mask {i} has {mask.size}")
+                raise DataError(f"expected masks of height, width {self.size}, found mask {i} of {mask.size}")
 
     def __len__(self) -> int:
         return len(self._masks)
@@ -207,19 +207,19 @@ class Masks(Sequence[RLE]):
         return images
 
     def flipped_horizontally(self) -> Masks:
-        """The masks of the image with left and right exchanged."""
+        """The masks after a left-right flip of the image."""
         return Masks([mask.flipped_horizontally() for mask in self._masks], self.size)
 
     def flipped_vertically(self) -> Masks:
-        """The masks of the image with top and bottom exchanged."""
+        """The masks after a top-bottom flip of the image."""
         return Masks([mask.flipped_vertically() for mask in self._masks], self.size)
 
     def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> Masks:
-        """The masks in another image, as `RLE.shifted`."""
+        """The masks in another image; see `RLE.shifted`."""
         return Masks([mask.shifted(offset_xy, size) for mask in self._masks], size)
 
     def areas(self) -> np.ndarray:
-        """(N,) int64, pixels."""
+        """(N,) int64, foreground pixels."""
         return np.array([mask.area for mask in self._masks], dtype=np.int64)
 
     def boxes(self) -> np.ndarray:
@@ -228,7 +228,7 @@ class Masks(Sequence[RLE]):
 
 
 def _fill(image: np.ndarray, mask: RLE) -> None:
-    """Writes a mask into an (H, W) bool image of background."""
+    """Sets the foreground pixels of a mask in an (H, W) bool image of zeros."""
     bitmap, (x, y) = mask.crop()
     h, w = bitmap.shape
     image[y : y + h, x : x + w] = bitmap
@@ -236,7 +236,7 @@ def _fill(image: np.ndarray, mask: RLE) -> None:
 
 def _as_index(index: Any) -> np.ndarray:
     array = np.asarray(index)
-    return array.astype(np.int64) if array.size == 0 else array  # numpy makes [] float
+    return array.astype(np.int64) if array.size == 0 else array  # numpy gives [] the dtype float64
 
 
 def _read_size(size: Any) -> tuple[int, int]:
@@ -248,13 +248,13 @@ def _read_size(size: Any) -> tuple[int, int]:
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
             raise DataError(f"expected 'size' as two integers of 1 or more, found {short(size)}")
     height, width = int(height), int(width)
-    if height * width > _MOST_PIXELS:
-        raise DataError(f"expected 'size' of up to {_MOST_PIXELS} pixels, found {height} x {width}")
+    if height * width > _MAX_PIXELS:
+        raise DataError(f"expected 'size' of up to {_MAX_PIXELS} pixels, found {height} x {width}")
     return height, width
 
 
 def _read_list(counts: Any, pixels: int) -> np.ndarray:
-    """Run lengths given as a list: integers from 0 to `pixels`."""
+    """(R,) int64 run lengths from a list of integers from 0 to `pixels`; raises DataError for anything else."""
     if not isinstance(counts, list | tuple | np.ndarray):
         raise DataError(f"expected 'counts' as a string or a list of integers, found {short(counts)}")
     try:

@@ -1,7 +1,7 @@
-"""The images of a data set in flat arrays, however many there are.
+"""The images of a data set, stored in flat arrays.
 
-The arrays here and in `dataset.py` are torch tensors. Forked worker processes share their pages, because nothing writes
-to them, not even a reference count. Spawned processes receive the same memory instead of a copy.
+The arrays here and in `dataset.py` are torch tensors. Forked worker processes share their memory pages, because nothing
+writes to them, not even a reference count. Spawned processes receive the same memory instead of a copy.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Record:
     """One image of a data set.
 
     Attributes:
-        image_id: as in the annotation file.
+        image_id: the id in the annotation file.
         path: the image file.
-        height, width: pixels, as the annotation file says.
-        first, count: where its annotations stand in the arrays of the data set.
-        fields: what else the annotation file says about the image, as JSON types.
+        height, width: pixels, from the annotation file.
+        first, count: position of its first annotation in the arrays of the data set, and their number.
+        fields: all other fields of the image in the annotation file, as JSON types.
     """
 
     image_id: int | str
@@ -46,7 +46,7 @@ class Record:
 
 
 class Records(Sequence[Record]):
-    """Records that are put together when one is asked for."""
+    """A sequence of records in flat arrays. Each access builds a new `Record`."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         given = list(records)
@@ -68,7 +68,7 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Records:
         if isinstance(index, slice):
             return Records(self[i] for i in range(len(self))[index])
-        index = range(len(self))[index]  # IndexError beyond the end, and negative numbers from it
+        index = range(len(self))[index]  # resolves negative numbers, and raises IndexError beyond the end
         image_id = as_numpy(self._ids)[index]
         path = Path(os.fsdecode(self._paths[index].tobytes()))
         height, width, first, count = self._numbers[index].tolist()
@@ -77,7 +77,7 @@ class Records(Sequence[Record]):
         return Record(image_id, path, height, width, first, count, fields)
 
     def numbers(self) -> dict[int | str, int]:
-        """The number of each image by its id."""
+        """The position of each image by its id."""
         return {image_id: number for number, image_id in enumerate(as_numpy(self._ids).tolist())}
 
     @property
@@ -87,7 +87,7 @@ class Records(Sequence[Record]):
 
 
 class PackedBytes:
-    """Byte strings in one buffer. Each comes out as a view, (n,) uint8."""
+    """Byte strings in one buffer. An index gives a view of one, (n,) uint8."""
 
     def __init__(self, strings: Sequence[bytes]) -> None:
         joined = bytearray().join(strings)
@@ -98,14 +98,14 @@ class PackedBytes:
         return self.between(index, index + 1)[0]
 
     def between(self, first: int, end: int) -> list[np.ndarray]:
-        """The strings from number `first` to the one before `end`."""
+        """Views of the strings `first` to `end - 1`."""
         ends = self._ends[first : end + 1].tolist()
         strings = self._bytes[ends[0] : ends[-1]].numpy()
         return [strings[start - ends[0] : stop - ends[0]] for start, stop in pairwise(ends)]
 
 
 def pack_ids(ids: Sequence[int | str]) -> Tensor | np.ndarray:
-    """(N,) int64 where all ids are whole numbers of 64 bits; else an array of objects, which processes do not share."""
+    """(N,) int64 if all ids are 64-bit integers, else an object array, which processes do not share."""
     if all(isinstance(number, int) and abs(number) < 1 << 63 for number in ids):
         return torch.tensor(ids, dtype=torch.int64)
     objects = np.empty(len(ids), dtype=object)

@@ -1,6 +1,6 @@
-"""Ground truth of a batch, padded to G slots an image; masks stay crops of their boxes in one flat buffer.
+"""Ground truth of a batch, padded to G objects per image. Masks are crops in one flat buffer.
 
-Legend: B images, G ground-truth slots an image, K keypoints, T bytes of all mask crops of the batch.
+Legend: B images, G ground-truth slots per image, K keypoints, T bytes of all mask crops of the batch.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from maskrcnn.ops.mask_targets import MaskCrops
 
 @dataclass(frozen=True)
 class MaskBank:
-    """Every instance's bitmap, cropped to its own box, in pixels of the ORIGINAL image.
+    """The mask of every object as a bitmap of its tight box, in pixels of the ORIGINAL image.
 
-    Nothing is resized or flipped: a mask target is sampled by mapping points of the network input
-    back through `to_original`.
+    Bitmaps are not resized or flipped. Mask targets are sampled by mapping points of the network input through
+    `to_original`.
 
     Attributes:
-        pixels: (T,) uint8 of 0 and 1, the crops one after another, each row by row.
-        offsets: (B, G) int64, where each crop starts in `pixels`.
+        pixels: (T,) uint8 of 0 and 1, the concatenated crops, each in row-major order.
+        offsets: (B, G) int64, start of each crop in `pixels`.
         sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots and for objects without a mask,
-            which take no part in the mask loss.
-        origins_xy: (B, G, 2) int64, the original pixel of each crop's top left corner.
+            which the mask loss ignores.
+        origins_xy: (B, G, 2) int64, the original pixel at each crop's top left corner.
         to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y): the inverse of each
             image's frame.
-        image_hw: (B, 2) int64, size of each original image.
+        image_hw: (B, 2) int64, height and width of each original image.
     """
 
     pixels: Tensor
@@ -41,7 +41,7 @@ class MaskBank:
         """The masks of R objects.
 
         Args:
-            image, slot: (R,) int64, positions in B and in G.
+            image, slot: (R,) int64, indices of the image (below B) and of the slot (below G).
         """
         return MaskCrops(
             self.pixels,
@@ -55,16 +55,16 @@ class MaskBank:
 
 @dataclass(frozen=True)
 class Targets:
-    """What the losses compare with. Boxes are continuous edges x1 y1 x2 y2 in network-input pixels.
+    """The ground truth for the losses.
 
     Attributes:
-        boxes: (B, G, 4) float32; zeros in empty slots.
+        boxes: (B, G, 4) float32, continuous edges x1 y1 x2 y2 in network-input pixels; zeros in empty slots.
         labels: (B, G) int64, 0-based; -1 in empty slots and crowd slots.
-        valid: (B, G) bool, an object to learn.
-        crowd: (B, G) bool, a region to ignore: candidates lying mostly inside are neither positive nor negative.
-        masks: the bitmaps, None when masks are not trained.
-        keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility 0 (not labelled or not in the
-            image, x and y are zeros), 1 (hidden) or 2 (visible); None when the data have none.
+        valid: (B, G) bool: slots with an object to learn.
+        crowd: (B, G) bool: crowd regions. Anchors and RoIs mostly inside one are neither positive nor negative.
+        masks: the bitmaps, or None.
+        keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility: 1 (hidden), 2 (visible), or 0 (not
+            labelled or outside the network input; x and y are 0). None when no category has keypoints.
     """
 
     boxes: Tensor

@@ -1,4 +1,4 @@
-"""One change to every tensor of a batch: moving it, pinning it."""
+"""Moving and pinning all tensors of a dataclass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same dataclass, with every tensor in it and in the dataclasses that it holds changed."""
+    """A copy of a dataclass with `change` applied to every tensor in it and in its nested dataclasses."""
     if isinstance(value, Tensor):
         return change(value)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
@@ -21,5 +21,5 @@ def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
 
 
 def to_device(value: T, device: object) -> T:
-    """A dataclass with its tensors on a device; those in pinned memory are copied while this process goes on."""
+    """A copy of a dataclass with its tensors on a device. Copies from pinned memory are asynchronous."""
     return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Checks of single values from files that other programs wrote, where anything may stand in the place of a number."""
+"""Checks of single values from files of other programs, which may be of any type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LARGEST = sys.float_info.max
 
 
 def is_int(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number; True and False are none."""
+    """Whether a value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -19,11 +19,11 @@ def is_id(value: Any) -> TypeGuard[int | str]:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a finite number that a float can hold; True and False are none."""
+    """Whether a value is a finite number in the range of a float; True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
 
 
 def short(value: object) -> str:
-    """A value for an error message, cut to 80 characters."""
+    """The `repr` of a value for an error message, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,6 +1,6 @@
-"""Pictures: objects drawn on their image, and the truth beside the prediction.
+"""Draws objects on their images, and contact sheets with the ground truth beside the prediction.
 
-Pillow draws everything, each mask inside its own crop. supervision would take image-sized masks (3.6 GB for 300
+Pillow draws everything, each mask inside its own crop. The package supervision needs image-sized masks (3.6 GB for 300
 objects on 12 megapixels) and, without OpenCV, 8 s for 300 boxes.
 """
 

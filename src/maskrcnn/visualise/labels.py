@@ -1,4 +1,4 @@
-"""Names and scores of objects, placed so that they hide little."""
+"""Draws the names and scores of objects so that they overlap little."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from maskrcnn.structures.instances import Instances
 from maskrcnn.visualise.palette import INK, PAPER, Colour
 
-# Labels may cover this part of a picture, with and without names. Where all labels would cover more, an object must
-# have twice the size of its label to get one.
-_MOST_LABELLED, _MOST_SCORED = 0.15, 0.04
+# The fraction of the picture that labels may cover, with and without names. If all labels would cover more, only
+# objects whose box has more than twice the area of its label get one.
+_MAX_NAMED, _MAX_SCORED = 0.15, 0.04
 
 
 def draw_labels(
@@ -20,23 +20,23 @@ def draw_labels(
     paint: dict[int, Colour],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """Names and scores, the best score first, each where it hides the least of the labels already there.
+    """Draws names and scores by descending score, each where it overlaps least with the labels drawn before.
 
     Args:
-        boxes: (N, 4) of `instances`, in pixels of the canvas.
-        paint: the colours of the objects to be labelled, by their positions in `instances`.
+        boxes: (N, 4) x1 y1 x2 y2 of `instances`, in pixels of the canvas.
+        paint: the objects to label: position in `instances` -> colour.
     """
     pen = ImageDraw.Draw(canvas)
     pad = max(2, int(font.size) // 5)
     ascent, descent = font.getmetrics()
-    # With one class and many objects the name says nothing new.
+    # Names are left out when many objects all have the same class.
     named = len(paint) <= 12 or len({int(instances.labels[i]) for i in paint}) > 1
-    budget = _MOST_LABELLED if named else _MOST_SCORED
+    budget = _MAX_NAMED if named else _MAX_SCORED
     texts = {i: text for i in paint if (text := _text(instances, i, named))}
     sizes = {i: (round(font.getlength(text)) + 2 * pad, ascent + descent + pad // 2) for i, text in texts.items()}
     if sum(w * h for w, h in sizes.values()) > budget * canvas.width * canvas.height:
-        room = {i: (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1]) for i in texts}
-        texts = {i: text for i, text in texts.items() if sizes[i][0] * sizes[i][1] < 0.5 * room[i]}
+        areas = {i: (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1]) for i in texts}
+        texts = {i: text for i, text in texts.items() if sizes[i][0] * sizes[i][1] < 0.5 * areas[i]}
     placed = np.zeros((0, 4))
     for i in sorted(texts, key=lambda i: -float(instances.scores[i])):
         spot = _spot(boxes[i], sizes[i], placed, canvas.size)
@@ -48,7 +48,14 @@ def draw_labels(
 
 
 def _spot(box: np.ndarray, size: tuple[int, int], placed: np.ndarray, canvas_wh: tuple[int, int]) -> np.ndarray:
-    """(4,) the place of a label: the first of those above its box, inside it and below that hides the least."""
+    """The place of a label, (4,) x1 y1 x2 y2 in pixels of the canvas.
+
+    Candidates lie above, inside and below the box. The one that overlaps least with the labels already placed wins.
+
+    Args:
+        size: width and height of the label.
+        placed: (M, 4) labels already placed.
+    """
     (w, h), (x1, y1, x2, y2) = size, box.round()
     inside = [(x1, y1), (x2 - w, y1), (x1, y2 - h), ((x1 + x2 - w) // 2, (y1 + y2 - h) // 2)]
     corners = np.array(
@@ -58,8 +65,8 @@ def _spot(box: np.ndarray, size: tuple[int, int], placed: np.ndarray, canvas_wh:
     spots = np.concatenate([corners, corners + size], axis=1)
     low = np.maximum(spots[:, None, :2], placed[None, :, :2])
     high = np.minimum(spots[:, None, 2:], placed[None, :, 2:])
-    hidden = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
-    best: np.ndarray = spots[int(np.argmin(hidden))]
+    overlap = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    best: np.ndarray = spots[int(np.argmin(overlap))]
     return best
 
 

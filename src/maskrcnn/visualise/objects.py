@@ -1,6 +1,6 @@
-"""Masks, boxes, keypoints and labels of the objects of one image.
+"""Draws masks, boxes, keypoints and labels of the objects of one image.
 
-Legend: H, W of the image, N objects, K keypoints, E the enlargement of a picture.
+Legend: H, W of the image, N objects, K keypoints, E the integer factor by which a picture is enlarged.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ ColourBy = Literal["auto", "class", "instance"]
 
 _SIDES: dict[Side, Colour] = {"left": (255, 159, 28), "right": (0, 187, 249), "middle": (250, 250, 250)}
 _FILL, _OUTLINE = 0.4, 0.95  # opacities of a mask
-# Peaks of a keypoint's heat map are low where many places seem possible: Detectron2 draws from this score on.
-KEYPOINT_SCORE = 0.05
+KEYPOINT_SCORE = 0.05  # Detectron2's: an uncertain keypoint has a flat heatmap, and so a low score
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class Style:
     """How objects are drawn.
 
     Attributes:
-        enlarge: whole factor E of the picture.
-        shrink: lines and words are made larger for a picture that will be shrunk by this factor.
-        min_keypoint_score: keypoints of a lower score are left out.
+        enlarge: E.
+        shrink: factor by which the picture will be shrunk afterwards; lines and text are drawn larger to match.
+        min_keypoint_score: keypoints with a lower score are not drawn.
     """
 
     enlarge: int = 1
@@ -50,19 +49,19 @@ def draw(
     enlarge: int = 1,
     colour_by: ColourBy = "auto",
 ) -> np.ndarray:
-    """Masks, boxes, keypoints with their limbs, names and scores on a copy of an image.
+    """Draws masks, boxes, keypoints with their limbs, names and scores on a copy of an image.
 
-    Limbs are orange at the left of the body, blue at its right and white between the sides; the names of the keypoints
-    tell which is which. Without `instances.categories` only points are drawn.
+    Keypoints and limbs are orange on the left side of the body, blue on the right and white between, by the names of
+    the keypoints. Without `instances.categories`, keypoints are white and limbs are not drawn.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        instances: objects of that image; scores of 1, the ground truth, are not written out.
-        min_score: objects below it are left out.
-        min_keypoint_score: keypoints of a lower score (in annotations: visibility) are left out.
-        enlarge: whole factor E of the picture, so that labels on small images can be read.
-        colour_by: `auto` colours by class, but by instance where all objects are of one class, so that objects that
-            touch can be told apart.
+        instances: objects of that image. A score of 1 (ground truth) is not written.
+        min_score: objects with a lower score are not drawn.
+        min_keypoint_score: keypoints with a lower score (visibility, in ground truth) are not drawn.
+        enlarge: E; larger values make labels on small images readable.
+        colour_by: `auto` colours by class, or by instance if all objects have one class, so that touching objects
+            differ.
 
     Returns:
         (E * H, E * W, 3) uint8 RGB.
@@ -80,18 +79,18 @@ def draw(
 def draw_objects(
     image: np.ndarray, instances: Instances, shown: np.ndarray, colours: np.ndarray, style: Style
 ) -> Image.Image:
-    """Draws some objects on a copy of their image; (E * H, E * W).
+    """Draws some objects on a copy of their image, and returns the picture of E * H by E * W pixels.
 
     Args:
-        shown: positions in `instances`.
-        colours: (N,) numbers of colours, one for every instance.
+        shown: positions of the objects in `instances`, best first.
+        colours: (N,) integers; each picks a colour of the palette.
 
     Raises:
         DataError: the objects belong to an image of another size.
     """
     if tuple(instances.image_hw) != image.shape[:2]:
         raise DataError(
-            f"expected objects of an image of height, width {image.shape[:2]}, found some of {instances.image_hw}"
+            f"expected objects of an image of height, width {image.shape[:2]}, found objects of {instances.image_hw}"
         )
     canvas, enlarge = Image.fromarray(image), style.enlarge
     if enlarge > 1:
@@ -108,7 +107,7 @@ def draw_objects(
     pen = ImageDraw.Draw(canvas)
     for i in paint:
         x1, y1, x2, y2 = boxes[i].round().astype(int).tolist()
-        edges = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # Pillow's far corner is the last pixel inside
+        edges = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))  # Pillow draws up to and including the far corner
         pen.rectangle(edges, outline=paint[i], width=thickness)
     if instances.keypoints is not None:
         for i in reversed(paint):  # the best on top
@@ -119,16 +118,16 @@ def draw_objects(
 
 
 def _blend(canvas: Image.Image, mask: RLE, colour: Colour, width: int, enlarge: int) -> None:
-    """Fills a mask and outlines it on the inside, `width` pixels wide."""
+    """Fills a mask and draws an outline `width` pixels wide inside it."""
     bitmap, (x, y) = mask.crop()
     if bitmap.size == 0:
         return
-    if enlarge > 1:  # smooth between the pixels of the mask; the margin keeps its rim whole
+    if enlarge > 1:  # smooth the enlarged outline; padding keeps its outermost pixels
         padded = Image.fromarray(np.pad(bitmap, 1) * np.uint8(255))
         smooth = padded.resize((padded.width * enlarge, padded.height * enlarge), Image.Resampling.BILINEAR)
         bitmap = (np.asarray(smooth)[enlarge:-enlarge, enlarge:-enlarge] >= 128).astype(np.uint8)
     inner = np.pad(bitmap, width)
-    for _ in range(width):  # each round takes the rim off and one row of the margin
+    for _ in range(width):  # each round erodes the mask by one pixel and removes one pixel of padding
         core = inner[1:-1, 1:-1].copy()
         for neighbour in (inner[:-2, 1:-1], inner[2:, 1:-1], inner[1:-1, :-2], inner[1:-1, 2:]):
             core &= neighbour
@@ -138,26 +137,26 @@ def _blend(canvas: Image.Image, mask: RLE, colour: Colour, width: int, enlarge: 
 
 
 def _draw_skeleton(pen: ImageDraw.ImageDraw, instances: Instances, index: int, style: Style, thickness: int) -> None:
-    """The keypoints of one object and the limbs between them."""
+    """Draws the keypoints of one object and the limbs between them."""
     assert instances.keypoints is not None
     keypoints = np.asarray(instances.keypoints[index], dtype=np.float64)
     category = instances.categories[int(instances.labels[index])] if instances.categories else None
     if category is not None and not category.keypoints:
         return
     seen = (keypoints[:, 2] >= style.min_keypoint_score).tolist()
-    # Pillow's 0 is the centre of pixel 0.
+    # In Pillow, coordinate 0 is the centre of pixel 0.
     places = [(x, y) for x, y in (keypoints[:, :2] * style.enlarge - 0.5).tolist()]
     sides: list[Side] = ["middle"] * len(places)
     limbs: list[tuple[int, int]] = []
     if category is not None:
         sides = [side(name) for name in category.keypoints]
         limbs = [(a, b) for a, b in category.skeleton if seen[a] and seen[b]]
-    for a, b in limbs:  # under all others: a dark rim, which shows on any ground
+    for a, b in limbs:  # a dark border under all limbs, visible on any background
         pen.line((places[a], places[b]), fill=INK, width=3 * thickness + 2)
     for a, b in limbs:
-        of_one_side = sides[a] if sides[b] in (sides[a], "middle") else sides[b] if sides[a] == "middle" else "middle"
-        pen.line((places[a], places[b]), fill=_SIDES[of_one_side], width=3 * thickness)
+        limb_side = sides[a] if sides[b] in (sides[a], "middle") else sides[b] if sides[a] == "middle" else "middle"
+        pen.line((places[a], places[b]), fill=_SIDES[limb_side], width=3 * thickness)
     radius = 2 * thickness + 1
-    for (x, y), own, drawn in zip(places, sides, seen, strict=True):
-        if drawn:
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_SIDES[own], outline=INK)
+    for (x, y), keypoint_side, visible in zip(places, sides, seen, strict=True):
+        if visible:
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_SIDES[keypoint_side], outline=INK)

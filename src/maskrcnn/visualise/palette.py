@@ -9,7 +9,7 @@ from PIL import ImageFont
 
 Colour = tuple[int, int, int]
 
-# Neighbours in the list differ in hue and in lightness; all of them show on dark and on light images.
+# Consecutive colours differ in hue and lightness. All are visible on dark and on light images.
 PALETTE: tuple[Colour, ...] = (
     (255, 77, 109),
     (46, 196, 182),
@@ -30,7 +30,7 @@ PAPER: Colour = (255, 255, 255)
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which knows most alphabets and comes with matplotlib."""
+    """DejaVu Sans, which covers many alphabets and comes with matplotlib; `size` in pixels."""
     import matplotlib  # slow to import
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -1,6 +1,6 @@
-"""Many images on one sheet, each with its annotated objects beside those found.
+"""A contact sheet: many images, each with its ground truth beside the detections.
 
-Legend: H, W of an image, T annotated objects, F found ones.
+Legend: H, W of an image, T ground-truth objects, F detections.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.visualise.objects import Style, draw_objects
 from maskrcnn.visualise.palette import INK, PAPER, font
 
-_SHORT_SIDE, _LONG_SIDE = 320, 800  # pixels of an image on the sheet: the least short side and the most long side
+_SHORT_SIDE, _LONG_SIDE = 320, 800  # pixels of an image on the sheet: minimum short side, maximum long side
 _GAP, _BETWEEN, _CAPTION = 14, 4, 26  # pixels around a pair, between its pictures, and above them
-_SIMILAR_IOU = 0.3  # from this IoU of the boxes a found object takes the colour of an annotated one
+_SIMILAR_IOU = 0.3  # minimum IoU of the boxes for a detection to take the colour of a ground-truth object
 
 
 def contact_sheet(
     rows: Sequence[tuple[np.ndarray, Instances, Instances]], *, columns: int = 2, min_score: float = 0.5
 ) -> np.ndarray:
-    """Pairs of pictures, the truth at the left and the prediction at the right, with captions. Small images are
-    enlarged, large ones are shrunk.
+    """Draws pairs of pictures with captions, the ground truth on the left and the detections on the right. Small images
+    are enlarged, large images are shrunk.
 
     Args:
-        rows: image (H, W, 3) uint8 RGB, its annotated objects, the objects found.
+        rows: for each image: (H, W, 3) uint8 RGB pixels, ground truth, detections.
         columns: pairs side by side.
-        min_score: found objects below it are left out.
+        min_score: detections with a lower score are not drawn.
 
     Returns:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        DataError: no pairs, or objects of an image of another size.
+        DataError: there are no rows, or the objects belong to an image of another size.
     """
     if not rows:
         raise DataError("contact sheet: expected one or more images, found none")
@@ -56,7 +56,7 @@ def contact_sheet(
 
 
 def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool, min_score: float) -> Image.Image:
-    """Both pictures of an image side by side, with their captions above."""
+    """Both pictures of an image side by side, with captions above them."""
     enlarge = math.ceil(_SHORT_SIDE / min(image.shape[:2]))
     shrink = max(1.0, enlarge * max(image.shape[:2]) / _LONG_SIDE)
     colours = (truth.labels, found.labels) if by_class else (np.arange(len(truth)), _colours(truth.boxes, found.boxes))
@@ -79,7 +79,7 @@ def _pair(image: np.ndarray, truth: Instances, found: Instances, by_class: bool,
 
 
 def _colours(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """(F,) for each found box the position of the most similar of the T annotated ones, or a number after theirs."""
+    """(F,) colour number of each detection: that of its most similar ground-truth object, or a number from T on."""
     numbers = len(truth) + np.arange(len(found))
     if len(truth) == 0 or len(found) == 0:
         return numbers

@@ -161,7 +161,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "unknown image": (change("image_id", 99), r"annotation 1 of image 99: no image has this id"),
     "unknown category": (change("category_id", 4), r"annotation 1 of image 1: no category has id 4"),
     "no category": (change("category_id", None), r"no category has id None"),
-    "id twice": (change("id", 2), r"annotation 2 of image \d: expected an id of its own"),
+    "id twice": (change("id", 2), r"annotation 2 of image \d: expected a unique id"),
     "two points": (change("segmentation", [[1, 1, 5, 5]]), r"at least 3 points, found 4 numbers"),
     "odd numbers": (change("segmentation", [[1, 1, 5, 5, 9, 9, 3]]), r"at least 3 points, found 7 numbers"),
     "not numbers": (change("segmentation", [["a", "b"]]), r"expected polygons as lists of numbers"),
@@ -170,7 +170,7 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no area": (change("segmentation", [[1, 1, 5, 5, 9, 9]]), r"the polygon has no area"),
     "rle size": (
         change("segmentation", {"size": [10, 10], "counts": [0, 100]}),
-        r"the mask is of height, width \(10, 10\)",
+        r"expected a mask of the image's height, width .*, found \(10, 10\)",
     ),
     "rle sum": (change("segmentation", {"size": [64, 80], "counts": [0, 100]}), r"5120 pixels .* found 100"),
     "rle empty": (change("segmentation", {"size": [64, 80], "counts": [5120]}), r"the mask covers no pixel"),
@@ -229,7 +229,11 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     content["images"][1]["id"] = 1
     with pytest.raises(DataError, match="two images have id 1"):
         read_dataset(write(tmp_path, content))
-    for categories, words in (([], "no categories"), ([{"id": 1}], "an id and a name"), ([3], "as objects")):
+    for categories, words in (
+        ([], "expected at least one category"),
+        ([{"id": 1}], "an id and a name"),
+        ([3], "as objects"),
+    ):
         with pytest.raises(DataError, match=words):
             read_dataset(write(tmp_path, dict(good, categories=categories)))
     with pytest.raises(DataError, match="two categories have id 7"):
@@ -251,7 +255,7 @@ def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
     content["images"][0]["height"] = 63
     content["annotations"] = []
     path.write_text(json.dumps(content))
-    with pytest.raises(ImageError, match=r"expected 80 x 63 pixels as train.json says of image 1, found 80 x 64"):
+    with pytest.raises(ImageError, match=r"expected 80 x 63 pixels, the size of image 1 in train.json, found 80 x 64"):
         read_dataset(path).read(0)
 
 

@@ -1,4 +1,4 @@
-"""The formats that a data set may have on disk. Each is one file; docs/architecture.md says how to add one."""
+"""The formats of data sets on disk. Each is one module; docs/architecture.md shows how to add one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,17 @@ from maskrcnn.structures.dataset import Dataset
 
 
 class Format(Protocol):
-    """What the module of a format offers. One that can be written also has `write(dataset, path)`."""
+    """The interface of a format's module. A format that can be written also has `write(dataset, path)`."""
 
     name: str
-    """For messages, as in "expected COCO JSON"."""
+    """Name in messages, such as "COCO JSON"."""
 
     def recognise(self, path: Path) -> bool:
-        """Whether a file or folder that exists looks like this format; reads no more than the beginning of a file."""
+        """Whether an existing file or folder looks like this format. It reads only the beginning of a file."""
         ...
 
     def read(self, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
-        """The data set, built with `DatasetBuilder`; raises DataError where it cannot be used.
-
-        Args:
-            images: folder of the images; None for the place where the format keeps them.
-            strict: raise at the first broken image or annotation.
-        """
+        """Reads the data set with a `DatasetBuilder`; arguments and errors as for `read_dataset`."""
         ...
 
 
@@ -38,11 +33,11 @@ def read_dataset(path: Path | str, images: Path | None = None, *, strict: bool =
 
     Args:
         path: the annotation file, or the folder that holds it.
-        images: folder of the images; None for the place where the format keeps them.
-        strict: refuse the data set at its first broken image or annotation, instead of leaving it out.
+        images: folder of the images; None for the default folder of the format.
+        strict: raise at the first broken image or annotation, instead of leaving it out.
 
     Raises:
-        DataError: there is nothing, no format or more than one fits, or the data set cannot be used.
+        DataError: the path does not exist, not exactly one format recognises it, or the data set cannot be used.
     """
     path = Path(path)
     known = ", ".join(format.name for format in FORMATS)
@@ -52,6 +47,6 @@ def read_dataset(path: Path | str, images: Path | None = None, *, strict: bool =
     if len(fitting) != 1:
         found = " and ".join(format.name for format in fitting) or "none of them"
         raise DataError(
-            f"{path}: expected a data set of one of the formats {known}, or a folder with one; found {found}"
+            f"{path}: expected a data set in one of the formats {known}, or a folder with one; found {found}"
         )
     return fitting[0].read(path, images, strict=strict)

@@ -1,4 +1,4 @@
-"""COCO JSON (https://cocodataset.org/#format-data): the only place where it is parsed and written."""
+"""Reads and writes COCO JSON (https://cocodataset.org/#format-data)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from maskrcnn.structures.values import is_int, is_number, short
 
 name = "COCO JSON"
 
-_OWN_KEYS = ("id", "file_name", "height", "width")  # of an image; its other keys are kept as they are
+_IMAGE_KEYS = ("id", "file_name", "height", "width")  # all other keys of an image are kept in `Record.fields`
 
 
 def recognise(path: Path) -> bool:
-    """A `.json` file, a file that begins like one, or a folder with a `.json` file."""
+    """Whether a path is a `.json` file, a file that begins with "{", or a folder with a `.json` file."""
     if path.is_dir():
         return any(path.glob("*.json"))
     if path.suffix.lower() == ".json":
@@ -40,24 +40,24 @@ def recognise(path: Path) -> bool:
 def read(path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
     """Reads a COCO JSON.
 
-    Segmentations may be polygons of several parts, compressed or uncompressed run lengths, or missing. Keypoints are
-    read where the category of an annotation names some.
+    A segmentation may be polygons, compressed or uncompressed run lengths, or missing. Keypoints of an annotation are
+    read if its category names keypoints.
 
     Args:
-        path: the JSON, or a folder that holds one.
-        images: folder of the images; by default the folder named like the JSON, else `images` beside it, else COCO's
-            own (`annotations/instances_val2017.json` and `val2017/`), else the JSON's own folder.
-        strict: refuse the file at its first broken image or annotation.
+        path: the JSON, or a folder with exactly one JSON or an `annotations.json`.
+        images: folder of the images. Default, the first that exists: the folder named like the JSON; `images` beside
+            it; COCO's layout (`annotations/instances_val2017.json` and `val2017/`); the folder of the JSON.
+        strict: raise at the first broken image or annotation, instead of leaving it out.
 
     Raises:
-        DataError: the file cannot be used at all, or `strict` and something in it is broken.
+        DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
     """
     path = _find_json(path)
     return from_content(read_json(path, "a COCO JSON"), path, images, strict=strict)
 
 
 def from_content(content: Any, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
-    """As `read`, from what the JSON at `path` holds."""
+    """Like `read`, with the parsed content of the JSON at `path`."""
     keys = ("images", "annotations", "categories")
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in keys):
         keyed = isinstance(content, Mapping)
@@ -94,7 +94,7 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
 
 
 def write(dataset: Dataset, path: Path) -> None:
-    """Writes a data set as COCO JSON, with the paths of its images as seen from the folder in which `read` looks."""
+    """Writes a data set as COCO JSON. Image paths are relative to the default image folder of `read`."""
     folder = _image_folder(path)
     images = [
         {
@@ -148,9 +148,9 @@ def _add_image(builder: DatasetBuilder, entry: Any, folder: Path) -> None:
         builder.problem(f"expected images as objects, found {short(entry)}")
         return
     number, file = entry.get("id"), entry.get("file_name")
-    # Figures need no image: one without a file name counts, and whoever reads it is told which file was looked for.
+    # Evaluation needs no image files, so an image without a file name is kept. Reading it fails with this path.
     path = folder / (file if isinstance(file, str) else f"{number} (no file_name)")
-    fields = {key: value for key, value in entry.items() if key not in _OWN_KEYS}
+    fields = {key: value for key, value in entry.items() if key not in _IMAGE_KEYS}
     builder.add_image(number, path, entry.get("height"), entry.get("width"), fields)
 
 
@@ -163,7 +163,7 @@ def _image_folder(path: Path) -> Path:
 
 
 def _find_json(path: Path) -> Path:
-    """The COCO JSON that a path means: the file itself, or the one of a folder."""
+    """The COCO JSON at a path: the file itself, or the one in the folder."""
     if not path.is_dir():
         return path
     found = [path / "annotations.json"] if (path / "annotations.json").is_file() else sorted(path.glob("*.json"))
