@@ -230,7 +230,7 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two images have id 1"):
         read_dataset(write(tmp_path, content))
     for categories, words in (
-        ([], "expected at least one category"),
+        ([], "at least one category"),
         ([{"id": 1}], "an id and a name"),
         ([3], "as objects"),
     ):
