@@ -263,7 +263,7 @@ BROKEN_RESULTS: list[tuple[Any, str]] = [
     ({"segmentation": {"size": [60, 80], "counts": [5, 5]}}, r"entry 1: expected runs that sum to 60 \* 80"),
     (
         {"segmentation": {"size": [80, 60], "counts": [4800]}},
-        r"entry 1: height, width .*, found \(80, 60\)",
+        r"entry 1: expected a mask of the image's height, width \(60, 80\), found \(80, 60\)",
     ),
 ]
 
