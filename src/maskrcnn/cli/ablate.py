@@ -68,7 +68,7 @@ class Ablate:
         if self.json:
             print_json({"rows": json.loads((self.out / "ablations.json").read_text(encoding="utf-8"))})
         else:
-            console(stderr=False).print(markdown(measured), markup=False)
+            console(stderr=False).print(markdown(measured))
             say(f"written: {self.out / 'ablations.md'}, ablations.json, ablations.png")
         return 0
 

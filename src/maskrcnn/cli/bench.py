@@ -144,8 +144,8 @@ def _finish(name: str, command: Bench, report: Any, rows: Sequence[TableRow], ou
     say = console(stderr=command.json)
     say.print(table)
     agreement = report.agreement if isinstance(command, BenchPredict | BenchLoader) else report
-    say.print(agreement.line(), markup=False)
-    say.print(line, markup=False)
+    say.print(agreement.line())
+    say.print(line)
     return 0 if agreement.agree else 1
 
 

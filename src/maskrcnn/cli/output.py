@@ -13,11 +13,16 @@ T = TypeVar("T")
 
 
 def console(*, stderr: bool) -> Console:
-    """A rich console that never breaks a path or a table row in two when the output is a file or a pipe."""
+    """A rich console that prints brackets and colons as they are: paths and names may contain them.
+
+    It never breaks a path or a table row in two when the output is a file or a pipe.
+    """
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=200, soft_wrap=True)
+    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found.width, found.soft_wrap = 200, True
+    return found
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
@@ -36,7 +41,7 @@ def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
         return
     for title, name in (("assumed", "assumed"), ("initialised anew", "new"), ("left out", "unused")):
         for item in provenance[name]:
-            console(stderr=True).print(f"{title}: {item}", markup=False)
+            console(stderr=True).print(f"{title}: {item}")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

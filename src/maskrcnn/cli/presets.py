@@ -43,7 +43,7 @@ class Presets:
             f"{name:<{width}}  {costs[name].parameters / 1e6:8.1f} M  {costs[name].flops / 1e9:7.0f}  {texts[name]}"
             for name in chosen
         ]
-        console(stderr=False).print("\n".join(lines), markup=False)
+        console(stderr=False).print("\n".join(lines))
         return 0
 
 

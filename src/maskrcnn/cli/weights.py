@@ -71,7 +71,7 @@ class Inspect:
             say = console(stderr=False).print
             say(f"{path}: {checkpoint.container}, {len(checkpoint.tensors)} tensors, {values / 1e6:.1f} M values")
             for line in [] if config is None else report(facts, config):
-                say(line, markup=False)
+                say(line)
         return fail(problem) if problem else 0
 
 
@@ -114,13 +114,11 @@ class Convert:
             rules = unstored_settings(exporters[self.to], state, config)
             write_tensors(self.out, state)
         for name, (there, here) in rules.items():
-            console(stderr=True).print(
-                f"not in the file: {name} is {here!r}, and {self.to}'s default is {there!r}", markup=False
-            )
+            console(stderr=True).print(f"not in the file: {name} is {here!r}, and {self.to}'s default is {there!r}")
         if self.json:
             print_json({"out": self.out, "model": in_words(config), "rules": rules, **provenance})
         else:
-            console(stderr=False).print(f"{in_words(config)}: {self.out}", markup=False)
+            console(stderr=False).print(f"{in_words(config)}: {self.out}")
         return 0
 
 
@@ -154,7 +152,7 @@ class List:
             )
             size = "-" if entry.megabytes is None else f"{entry.megabytes:.0f}"
             lines.append(f"{entry.name:<{width}}  {figures}  {size:>4}  {entry.licence}")
-        console(stderr=False).print("\n".join(lines), markup=False)
+        console(stderr=False).print("\n".join(lines))
         return 0
 
 
