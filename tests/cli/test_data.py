@@ -48,7 +48,19 @@ def test_check_names_a_broken_image(command, small):
     problems = json.loads(ran.out)["problems"]
     assert len(problems) == 1
     assert "b.png" in problems[0]
-    assert command("data", "check", small, "--strict").code == 2
+    assert "usable; problems that training skips and --strict refuses: 1\n" in command("data", "check", small).out
+    strict = command("data", "check", small, "--strict")
+    assert strict.code == 2
+    assert "problems, which --strict refuses: 1; correct those listed above" in strict.err
+
+
+def test_brackets_and_colons_are_printed_as_they_are(command, small):
+    content = json.loads(small.read_text())
+    content["categories"][0]["name"] = "[red] :star:"
+    odd = small.parent / "set [b].json"
+    odd.write_text(json.dumps(content))
+    ran = command("data", "check", odd)
+    assert ran.out.splitlines()[:2] == [f"{odd}: 2 images, 2 objects", "  [red] :star: (id 7): 2 objects"]
 
 
 def test_check_names_an_image_of_another_size(command, small):

@@ -66,18 +66,18 @@ class Check:
         for name, count in keypoints.items():
             say(f"  keypoints of {name}: {count['labelled']} labelled, on {count['objects']} objects")
         for problem in problems:
-            say(f"  problem: {problem}", markup=False)
+            say(f"  problem: {problem}")
         unused = [category.name for category in dataset.categories if not objects[category.name]]
         if unused:
-            say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects", markup=False)
+            say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects")
         if not usable:
             return fail(
                 f"{dataset.path}: expected annotated images, found no usable object; correct the problems above"
             )
         if problems and self.strict:
-            return fail(f"{dataset.path}: {len(problems)} problems, which --strict refuses; correct those listed above")
+            return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; correct those listed above")
         if problems:
-            say(f"usable; {len(problems)} problems are skipped in training and refused with --strict")
+            say(f"usable; problems that training skips and --strict refuses: {len(problems)}")
         else:
             say("no problems found")
         return 0
