@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
@@ -18,12 +19,18 @@ BOTH = {"masks", "boxes"}
     ],
 )
 def test_the_whole_job_in_small(command, tmp_path, flags, judged, named):
+    out = tmp_path / "my [demo]"
     small = ("--images", 8, "--val-images", 2, "--size", 64, "--steps", 1)
-    ran = command("demo", "--out", tmp_path, *small, "--json", *flags)
+    ran = command("demo", "--out", out, *small, "--json", *flags)
     assert ran.code == 0, ran.err
     figures = json.loads(ran.out)
+    suggested = [shlex.split(line) for line in ran.err.splitlines() if line.startswith("  maskrcnn ")]
+    model, data = str(out / "run" / "model.safetensors"), str(out / "val.json")
+    pictures = ["--out", str(out / "pictures")]
+    assert suggested[0] == ["maskrcnn", "predict", "--model", model, str(out / "val"), *pictures]
+    assert suggested[1] == ["maskrcnn", "evaluate", "--model", model, "--data", data]
     assert {kind for kind in ("masks", "boxes", "keypoints") if figures.get(kind)} == judged
     for name in ("train.json", "val.json", "run/curves.png", "contact_sheet.png"):
-        assert (tmp_path / name).exists()
-    config = load(tmp_path / "run" / "model.safetensors").config
+        assert (out / name).exists()
+    config = load(out / "run" / "model.safetensors").config
     assert {category.keypoints for category in config.categories} == {named}

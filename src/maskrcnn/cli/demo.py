@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,14 +70,17 @@ class Demo:
         if self.json:
             print_json({**report.to_dict(), "seconds": summary.seconds, "out": self.out})
         say(table(report))
+        pictures, val_images = self.out / "pictures", data["val"].with_suffix("")
+        predict = ("maskrcnn", "predict", "--model", summary.model, val_images, "--out", pictures)
+        evaluation = ("maskrcnn", "evaluate", "--model", summary.model, "--data", data["val"])
         say(
             f"{self.val_images} unseen images, after {summary.steps} steps in {summary.seconds:.0f} s\n\n"
             f"  data      {data['train']}, {data['val']}\n"
             f"  model     {summary.model}\n"
             f"  pictures  {sheet} (ground truth beside prediction), {run / 'curves.png'}\n\n"
             "Try these next, and then your own data:\n"
-            f"  maskrcnn predict --model {summary.model} {data['val'].with_suffix('')} --out {self.out / 'pictures'}\n"
-            f"  maskrcnn evaluate --model {summary.model} --data {data['val']}\n"
+            f"  {shlex.join(map(str, predict))}\n"
+            f"  {shlex.join(map(str, evaluation))}\n"
             "  maskrcnn data check your.json\n"
             "  maskrcnn train --data your.json --preset mask_rcnn_R_18_FPN --weights resnet18 --out runs/first"
         )
