@@ -14,6 +14,16 @@ def test_a_model_or_results_but_not_both(command):
     assert "found both" in both.err
 
 
+def test_no_detections_are_refused(command, tmp_path):
+    content, _ = people_coco(1)
+    data, results = tmp_path / "val.json", tmp_path / "found.json"
+    data.write_text(json.dumps(content))
+    results.write_text("[]")
+    ran = command("evaluate", "--data", data, "--results", results, "--max-detections", 0)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error: max_detections: expected 1 or more detections an image, found 0\n"
+
+
 def test_a_missing_model_file_is_one_line(command):
     ran = command("evaluate", "--data", "d.json", "--model", "no/such.safetensors")
     assert (ran.code, ran.out) == (2, "")

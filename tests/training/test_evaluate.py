@@ -61,6 +61,12 @@ def test_limits(predictor: Predictor, tmp_path: Path) -> None:
     assert report.detections <= 8
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_without_images_is_refused(predictor: Predictor, tmp_path: Path, limit: int) -> None:
+    with pytest.raises(DataError, match=f"limit: expected 1 or more images to evaluate, found {limit}$"):
+        evaluate(predictor, write_small(tmp_path, "val", 2), limit=limit)
+
+
 def test_other_categories_are_refused(predictor: Predictor, tmp_path: Path) -> None:
     data = write_small(tmp_path, "val", 1)
     content = json.loads(data.read_text())

@@ -69,7 +69,7 @@ class Evaluate:
             report = evaluate_results(
                 read_dataset(self.data),
                 self.results,
-                max_detections=self.max_detections or 100,
+                max_detections=100 if self.max_detections is None else self.max_detections,
                 group_by=self.group_by,
             )
         else:

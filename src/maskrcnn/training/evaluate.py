@@ -46,12 +46,14 @@ def evaluate(
 
     Raises:
         ImageError: with `strict`, an image that cannot be read.
-        DataError: the data set is unusable or has other categories than the model.
+        DataError: the data set is unusable or has other categories than the model, or `limit` is below 1.
         WeightsError: the model file cannot be opened.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     if limit is not None:
+        if limit < 1:
+            raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
         dataset = dataset.subset(range(min(limit, len(dataset))))
     check_categories(predictor.config.categories, dataset)
     if max_detections is not None:
