@@ -75,7 +75,7 @@ class Check:
                 f"{dataset.path}: expected annotated images, found no usable object; correct the problems above"
             )
         if problems and self.strict:
-            return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; correct those listed above")
+            return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; see above")
         if problems:
             say(f"usable; problems that training skips and --strict refuses: {len(problems)}")
         else:
