@@ -51,7 +51,7 @@ def test_check_names_a_broken_image(command, small):
     assert "usable; problems that training skips and --strict refuses: 1\n" in command("data", "check", small).out
     strict = command("data", "check", small, "--strict")
     assert strict.code == 2
-    assert "problems, which --strict refuses: 1; correct those listed above" in strict.err
+    assert "problems, which --strict refuses: 1; see above" in strict.err
 
 
 def test_brackets_and_colons_are_printed_as_they_are(command, small):
