@@ -23,7 +23,8 @@ def read_yaml(path: Path | str) -> Any:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a YAML file, found a file that cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: expected a YAML file, but it cannot be read ({reason})") from None
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{path}: expected settings of at most {MAX_BYTES:,} characters, found more")
     return parse_yaml(text, str(path))
