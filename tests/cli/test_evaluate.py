@@ -21,7 +21,7 @@ def test_no_detections_are_refused(command, tmp_path):
     results.write_text("[]")
     ran = command("evaluate", "--data", data, "--results", results, "--max-detections", 0)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: max_detections: expected 1 or more detections an image, found 0\n"
+    assert ran.err == "error: max_detections: expected 1 or more detections per image, found 0\n"
 
 
 def test_a_missing_model_file_is_one_line(command):
@@ -48,4 +48,4 @@ def test_keypoint_results_of_any_detector(command, tmp_path):
     data.write_text(json.dumps(content))
     ran = command("evaluate", "--data", data, "--results", results)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert "has keypoints, but the category person" in ran.err
+    assert "entry 0: expected no keypoints, because the category person" in ran.err
