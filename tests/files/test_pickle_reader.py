@@ -524,7 +524,7 @@ def test_calls_with_other_arguments_than_numpys_own() -> None:
 
 
 def bomb(data: bytes) -> None:
-    """Refused within seconds of processor time and some megabytes; the memory of many more is measured in `test_hostile_pickles.py`."""
+    """Refused within seconds of processor time and some megabytes; `test_hostile_pickles.py` measures more of them."""
     tracemalloc.start()
     start = time.process_time()
     refused(data, "cannot be read")
