@@ -370,7 +370,7 @@ def test_hdf5_that_reads_other_files(tmp_path: Path) -> None:
         layout = h5py.VirtualLayout((4,), "f4")
         layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "a/kernel:0", (4,))
         file.create_virtual_dataset("a/kernel:0", layout)
-    refused(path, "from another file")
+    refused(path, "is stored in another file")
     with h5py.File(path, "w") as file:
         file["b/kernel:0"] = np.ones(2, np.float32)
         file["a"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "a")

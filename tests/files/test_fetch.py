@@ -152,7 +152,7 @@ def test_the_hash_in_the_name(server: Server, cache: Path) -> None:
     assert fetch(server.url(f"r50-{DIGEST[:8]}.pth")).read_bytes() == CONTENT
     assert fetch(server.url("mask_rcnn-20200504.pth")).read_bytes() == CONTENT  # a date
     message = refused(server.url("r50-0123abcd.pth"), "expected a SHA-256 hash of 0123abcd, found ")
-    assert f"found {DIGEST[:8]}; it was removed" in message
+    assert f"found {DIGEST[:8]}; the download was removed" in message
     assert "r50-0123abcd.pth" not in kept(cache)
 
 

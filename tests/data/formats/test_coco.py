@@ -324,5 +324,5 @@ def test_real_data_is_written_as_it_was_read(shared: Path, tmp_path: Path) -> No
         canonical = mask if isinstance(mask, list) else RLE.from_coco(mask).to_coco()
         assert by_id[entry["id"]]["segmentation"] == canonical
     assert [record.path.resolve() for record in read_dataset(tmp_path / "val.json").records] == [
-        record.path for record in read_dataset(path).records
+        record.path.resolve() for record in read_dataset(path).records
     ]

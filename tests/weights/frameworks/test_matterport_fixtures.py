@@ -75,7 +75,7 @@ def look(fixture: PeerFixture, imported: Imported, network: MaskRCNN, number: in
     batch = preprocess([fixture.image(number)], imported.config)
     stages = network.backbone(network.normalise(batch))
     features = network.neck(reversed(stages))
-    rpn = network.rpn(features, (384, 384)).together()
+    rpn = network.rpn(features, (384, 384)).joined()
     return Seen(batch, stages, features, rpn, network.detect(batch, imported.config.model.detect))
 
 
