@@ -41,7 +41,9 @@ def short(config): return replace(config, train=replace(config.train, steps=2, w
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    """The fenced blocks of a page that name this language; "" for those that name none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [text for named, text in found if named == language]
 
 
 def commands_of(text: str) -> list[str]:
