@@ -95,7 +95,7 @@ def test_commands_on_checkpoints_run_as_written(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((60, 80, 3), dtype=np.uint8)).save(tmp_path / "photos" / "a.png")
     config = with_rules(network_config(num_classes=2).model)
     torch.save(Torchvision().export_state(config, lively_network(config).state_dict()), tmp_path / "theirs.pth")
-    commands = [command for block in blocks(CHECKPOINTS, "") for command in commands_of(block)]
+    commands = commands_of(blocks(CHECKPOINTS, "")[0])  # the other blocks name files of each framework
     assert len(commands) == 6
     for command in commands:
         shorter = (
