@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from maskrcnn.config import DetectConfig
+from maskrcnn.config import DetectConfig, ImageConfig
+from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import Backend, Predictor, stream
+from maskrcnn.predict import Backend, Predictor, preprocess, stream
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame
 from maskrcnn.structures.images import ImageBatch
@@ -73,7 +74,7 @@ def test_batches_of_nothing_are_refused(predictor: Predictor) -> None:
 
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_images_of_one_orientation_pass_together(predictor: Predictor, batch_size: int) -> None:
-    backend = Noted(predictor.backend, [])
+    backend = Noted(predictor.backend, [], [])
     items = [0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 14, 16]
     noted = replace(predictor, backend=backend)
     answers = list(stream(noted, items, picture, both, batch_size=batch_size))
@@ -114,12 +115,28 @@ def test_the_threads_of_the_process_stay_as_they_were(predictor: Predictor) -> N
         torch.set_num_threads(before)
 
 
+def test_images_are_resized_to_the_bits_of_the_callers_thread(predictor: Predictor) -> None:
+    """torch's float32 resize rounds differently with one thread than with several."""
+    config = replace(predictor.config, image=ImageConfig(short_side=800), conventions=TORCHVISION)
+    backend = Noted(predictor.backend, [], [])
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = preprocess([image], config).pixels
+        Predictor(backend, config).predict(image)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(backend.pixels[0], expected)
+
+
 @dataclass(frozen=True)
 class Noted:
-    """A backend that notes the frames of each batch."""
+    """A backend that notes the frames and the pixels of each batch."""
 
     backend: Backend
     batches: list[tuple[Frame, ...]]
+    pixels: list[torch.Tensor]
 
     @property
     def device(self) -> torch.device:
@@ -131,6 +148,7 @@ class Noted:
 
     def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
         self.batches.append(images.frames)
+        self.pixels.append(images.pixels)
         return self.backend.detect(images, settings)
 
 

@@ -132,7 +132,10 @@ def stream(
     if batch_size < 1:
         raise ConfigError(f"expected a batch of 1 image or more, found --batch-size {batch_size}")
     threads, threads_of_torch = _threads(detector.device), torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    # torch's bilinear resize in float32 rounds differently with one thread than with several. On a CPU an image is
+    # therefore resized with as many as the caller has, and so to the same bits as by `preprocess`.
+    in_pool = threads_of_torch if detector.device.type == "cpu" else 1
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
     numbered = enumerate(items)
     waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
     finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
