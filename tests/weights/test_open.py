@@ -192,7 +192,7 @@ def test_every_family_can_be_found_and_no_importable_file_is_one(theirs: dict[st
 
 def test_importers_are_listed_by_name() -> None:
     names = [importer.name for importer in IMPORTERS]
-    assert len(set(names)) == len(names) == 7
+    assert len(set(names)) == len(names) == 8
     assert [exporter.name for exporter in EXPORTERS] == ["torchvision", "detectron2", "mmdetection"]
 
 

@@ -19,6 +19,7 @@ from maskrcnn.weights.frameworks.importer import Exporter, Imported, Importer, I
 from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
 from maskrcnn.weights.frameworks.matterport import Matterport
 from maskrcnn.weights.frameworks.mmdetection import MMDetection
+from maskrcnn.weights.frameworks.pytorch_mask_rcnn import PyTorchMaskRCNN
 from maskrcnn.weights.frameworks.tensorpack import Tensorpack
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
@@ -26,7 +27,14 @@ from maskrcnn.weights.named import local_file
 
 EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
 # The first one that recognises a file imports it.
-IMPORTERS: tuple[Importer, ...] = (*EXPORTERS, Matterport(), MaskRCNNBenchmark(), Detectron(), Tensorpack())
+IMPORTERS: tuple[Importer, ...] = (
+    *EXPORTERS,
+    Matterport(),
+    PyTorchMaskRCNN(),
+    MaskRCNNBenchmark(),
+    Detectron(),
+    Tensorpack(),
+)
 
 
 def open_weights(

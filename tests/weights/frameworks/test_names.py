@@ -31,6 +31,7 @@ from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import TABLE as MASKRC
 from maskrcnn.weights.frameworks.matterport.names import TABLE as MATTERPORT
 from maskrcnn.weights.frameworks.mmdetection.names import TABLE as MMDETECTION
 from maskrcnn.weights.frameworks.names import NameTable, Row, under
+from maskrcnn.weights.frameworks.pytorch_mask_rcnn.names import TABLE as PYTORCH_MASK_RCNN
 from maskrcnn.weights.frameworks.tensorpack.names import TABLE as TENSORPACK
 from maskrcnn.weights.frameworks.torchvision.names import TABLE as TORCHVISION
 
@@ -134,6 +135,14 @@ FRAMEWORKS = {
     "tensorpack": Kinds(TENSORPACK, head_norm=False, cascade=True, keypoints=False),
     "matterport": Kinds(
         MATTERPORT, norms=("frozen_batch_norm",), necks=("fpn",), head_norm=False, keypoints=False, box_layers=(2,)
+    ),
+    "pytorch-mask-rcnn": Kinds(
+        PYTORCH_MASK_RCNN,
+        norms=("frozen_batch_norm",),
+        necks=("fpn",),
+        head_norm=False,
+        keypoints=False,
+        box_layers=(2,),
     ),
 }
 

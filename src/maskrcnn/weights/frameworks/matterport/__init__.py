@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.importer import Imported, Renamed, finished
@@ -39,7 +40,19 @@ class Matterport:
         theirs = {ours[place]: path for path, place in found.items()}
         tensors = {name: checkpoint.tensors[path].to(torch.float32) for name, path in theirs.items()}
         file = Renamed(tuple(checkpoint.tensors), tensors, theirs, TABLE)
-        state, folded = fold_norms({name: our_layout(name, value) for name, value in tensors.items()})
-        config, assumed = our_config(file.model(state), settings)
-        check_anchors(config.model, state, "the config of the file, with its RPN_ANCHOR_RATIOS")
-        return finished(config, state, file, assumed, folded=folded)
+        return imported_model(file, {name: our_layout(name, value) for name, value in tensors.items()}, settings)
+
+
+def imported_model(file: Renamed, tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None) -> Imported:
+    """The import of a file of Matterport or of its port.
+
+    Args:
+        file: the tensors before the change to our layout.
+        tensors: by our names, in our layout. Their norms are folded here.
+        settings: as in `Importer.import_checkpoint`.
+    """
+    state, folded = fold_norms(tensors)
+    config, assumed = our_config(file.model(state), settings)
+    check_anchors(config.model, state, "the config of the file, with its RPN_ANCHOR_RATIOS")
+    # Frozen norms do not count batches, but PyTorch writes a count.
+    return finished(config, state, file, assumed, folded=folded, ignored=r"\.num_batches_tracked$")

@@ -1,4 +1,6 @@
-"""Converts tensors from the layout of Matterport, which is that of Keras, to ours. All names here are ours.
+"""Converts tensors from the layout of Matterport to ours. All names here are ours.
+
+Keras stores kernels in TensorFlow's order. The rows of a tensor, such as its classes, are Matterport's own.
 
 The batch norms of the backbone stay; the bias of the convolution before each is subtracted from its mean. The batch
 norms of the heads are folded into the layers before them, because Matterport's training keeps them frozen by default.
@@ -22,10 +24,14 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def our_layout(name: str, value: Tensor) -> Tensor:
-    """A tensor of theirs in our layout, before norms are folded."""
+    """A tensor of a Keras file in our layout, before norms are folded."""
     if LAYERS.match(name):  # a convolution over the whole RoI, in our order (row, column, channel)
         return value.flatten(0, 2).T
-    value = from_tensorflow(value)
+    return our_rows(name, from_tensorflow(value))
+
+
+def our_rows(name: str, value: Tensor) -> Tensor:
+    """A tensor in PyTorch's order of dimensions, with its rows in our order."""
     if name.startswith("rpn.head.objectness."):  # a softmax over two logits is the sigmoid of their difference
         return value[1::2] - value[::2]
     if name.startswith("rpn.head.deltas."):

@@ -59,6 +59,7 @@ SUPPORTED: dict[str, Any] = {
     "RPN_ANCHOR_STRIDE": 1,
     "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
     "IMAGE_CHANNEL_COUNT": 3,
+    "IMAGE_PADDING": True,  # before IMAGE_RESIZE_MODE, and in the port
 }
 
 
