@@ -49,6 +49,14 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ResNetConfig(width=24, norm="group_norm"),
         "backbone.norm group_norm .*backbone.width must be a multiple of 32, found 24",
     ),
+    "group norm inside grouped convolutions": (
+        lambda: ResNetConfig(groups=8, bottleneck_width=48, norm="group_norm"),
+        "backbone.bottleneck_width must be a multiple of 32, found 48",
+    ),
+    "group norm behind a block": (
+        lambda: ResNetConfig(width=12, stem_width=32, bottleneck_width=32, norm="group_norm"),
+        "backbone.width times 4 must be a multiple of 32, found 48",
+    ),
     "group norm in the pyramid": (lambda: ModelConfig(fpn_channels=48, fpn_norm="group_norm"), "fpn_channels .*48"),
     "group norm in the box branch": (
         lambda: BoxHeadConfig(convs=4, conv_channels=80, norm="group_norm"),

@@ -50,7 +50,8 @@ class ResNetConfig:
         )
         stem = self.width if self.stem_width is None else self.stem_width
         require(stem > 0, f"backbone.stem_width must be positive, found {stem}")
-        for name, channels in (("width", self.width), ("stem_width", stem), ("bottleneck_width", inner)):
+        inside = "width" if self.bottleneck_width is None else "bottleneck_width"
+        for name, channels in ((inside, inner), ("stem_width", stem), ("width times 4", 4 * self.width)):
             require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
 
 

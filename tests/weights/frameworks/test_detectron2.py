@@ -87,6 +87,12 @@ KINDS: dict[str, tuple[ModelConfig, tuple[str, ...]]] = {
         small(backbone=replace(BACKBONE, groups=4, bottleneck_width=16, stride_in_1x1=False)),
         (f"{TRUNK}res2.0.conv2.weight",),
     ),
+    "group norm of grouped convolutions": (  # 8 groups of 4 channels: 16 channels have no norm anywhere
+        small(
+            backbone=ResNetConfig(width=16, stem_width=64, groups=8, bottleneck_width=32, norm="group_norm"),
+        ),
+        (f"{TRUNK}res2.0.conv2.norm.weight",),
+    ),
     "group norm": (
         small(
             backbone=replace(GROUPED, norm="group_norm", stride_in_1x1=False),
@@ -341,6 +347,9 @@ def test_settings_become_fields() -> None:
         ("ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0, 2.0]], "3 anchors per cell"),
         ("RPN.BBOX_REG_LOSS_TYPE", "diou", "'diou' is not supported: expected 'smooth_l1' or 'giou'"),
         ("PIXEL_MEAN", [1.0, 2.0], "unexpected kind"),
+        ("META_ARCHITECTURE", "RetinaNet", "'RetinaNet' in the settings, and 'GeneralizedRCNN' in the file"),
+        ("PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "'PrecomputedProposals' is not supported: expected 'RPN'"),
+        ("ANCHOR_GENERATOR.SIZES", ["[[x] for x in [8, 16]]"], "SIZES is a text, .* which is not run"),
     ],
 )
 def test_settings_that_do_not_fit_or_have_no_counterpart(path: str, value: Any, message: str) -> None:
@@ -356,6 +365,37 @@ def test_config_files_are_data_with_a_base(tmp_path: Path) -> None:
         "MODEL.RPN.NMS_THRESH": 0.5,
         "MODEL.RPN.PRE_NMS_TOPK_TEST": 1000,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "sides"),
+    [
+        ("(600, 700, 800)", [600, 700, 800]),
+        ("[600, 700]", [600, 700]),
+        ("(600,)", [600]),
+        ("600", 600),
+        ("!!python/tuple [600, 700]", [600, 700]),
+        ("!!python/object/apply:builtins.tuple [[600, 700]]", [[600, 700]]),
+    ],
+)
+def test_lists_of_every_spelling(tmp_path: Path, text: str, sides: Any) -> None:
+    """In Detectron2's own files a tuple is a text, and in the files that it wrote until 2020 a tagged list."""
+    (tmp_path / "own.yaml").write_text(f"MODEL: !!python/object:yacs.Node\n  MASK_ON: true\nINPUT: {{SIDES: {text}}}\n")
+    found = Detectron2().read_settings(tmp_path / "own.yaml")
+    assert found == {"MODEL.MASK_ON": True, "INPUT.SIDES": sides}
+
+
+def test_bases_may_be_several_and_stand_above(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("MODEL: {ONE: 1, TWO: 1}\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: a.yaml\nMODEL: {TWO: 2}\n")
+    (tmp_path / "c.yaml").write_text("MODEL: {THREE: 3}\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "own.yaml").write_text('_BASE_: ["../b.yaml", "../c.yaml"]\nMODEL: {}\n')
+    found = Detectron2().read_settings(tmp_path / "below" / "own.yaml")
+    assert found == {"MODEL.ONE": 1, "MODEL.TWO": 2, "MODEL.THREE": 3}
+    (tmp_path / "a.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"b\.yaml: its _BASE_ names a\.yaml, but there is no file .*a\.yaml; put"):
+        Detectron2().read_settings(tmp_path / "below" / "own.yaml")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 from maskrcnn.config import AnchorConfig, ModelConfig
@@ -71,13 +72,28 @@ def read_yaml(path: Path | str, framework: str, section: str | None = "MODEL") -
 def _read_yaml(path: Path, framework: str, section: str | None, above: tuple[Path, ...]) -> Settings:
     """`above` are the files that named this one under `_BASE_`."""
     content = parse_yaml(read_text(path, framework), str(path), framework, section)
-    base = content.pop("_BASE_", None)
-    if base is None:
-        return content
-    above = (*above, path.resolve())
-    if not isinstance(base, str) or (path.parent / base).resolve() in above:
-        raise ConfigError(f"{path}: _BASE_ should name another file, found {base!r}")
-    return merged(_read_yaml(path.parent / base, framework, section, above), content)
+    bases = content.pop("_BASE_", [])
+    above, below = (*above, path.resolve()), Settings()
+    for name in bases if isinstance(bases, list) else [bases]:
+        below = merged(below, _read_yaml(_base_file(name, path, above), framework, section, above))
+    return merged(below, content)
+
+
+def _base_file(name: Any, path: Path, above: tuple[Path, ...]) -> Path:
+    """The file that the config at `path` names under `_BASE_`.
+
+    Raises:
+        ConfigError: there is no such file here, or it leads back to the config.
+    """
+    base = path.parent / Path(name).expanduser() if isinstance(name, str) else path
+    if base.resolve() in above:
+        raise ConfigError(f"{path}: _BASE_ should name another file, found {name!r}")
+    if not base.is_file():
+        raise ConfigError(
+            f"{path}: its _BASE_ names {name}, but there is no file {base.resolve()}; put it there, or give the config.yaml that "
+            "the training wrote beside its weights, which needs no other file"
+        )
+    return base
 
 
 def parse_yaml(text: str, where: str, framework: str, section: str | None = "MODEL") -> Settings:
@@ -185,6 +201,23 @@ def check_one_pooler(model: ModelConfig, settings: Mapping[str, Any], *names: st
     found = {tuple(settings[f"MODEL.ROI_{head}_HEAD.{name}"] for name in names) for head in heads}
     if len(found) > 1:
         raise ConfigError(f"{' and '.join(names)} must be the same for all branches, found {sorted(found, key=str)}")
+
+
+def check_numbers(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Refuses a text where a setting is a number or a list of numbers.
+
+    Configs may hold a Python expression as a text. It is never run.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name, default in defaults.items():
+        found = settings[name]
+        texts = [value for value in (found if isinstance(found, list) else [found]) if isinstance(value, str)]
+        if texts and not isinstance(default, str):
+            raise ConfigError(
+                f"{name} is a text, {short_repr(texts[0])}, which is not run: expected numbers such as {default}"
+            )
 
 
 def check_fits(settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -31,6 +31,7 @@ from maskrcnn.weights.frameworks.detectron2.defaults import DEFAULTS, assumed_se
 from maskrcnn.weights.frameworks.settings import (
     Assumed,
     check_fits,
+    check_numbers,
     check_one_pooler,
     check_supported,
     four,
@@ -48,8 +49,11 @@ NORMS: dict[str, Norm] = {
     "nnSyncBN": "sync_batch_norm",
     "GN": "group_norm",
 }
+# Detectron2's architectures without RoI heads.
+ONE_STAGE = ("RetinaNet", "FCOS", "ProposalNetwork", "SemanticSegmentor", "PanopticDeepLab")
 # The only supported values.
 SUPPORTED = {
+    "MODEL.PROPOSAL_GENERATOR.NAME": "RPN",
     "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": False,
     "MODEL.FPN.FUSE_TYPE": "sum",
     "MODEL.ANCHOR_GENERATOR.NAME": "DefaultAnchorGenerator",
@@ -73,6 +77,7 @@ def our_config(
     with kinds_checked("Detectron2"):
         check_fits(given or {}, _known_settings(model, given or {}))
         check_supported(settings, SUPPORTED)
+        check_numbers(settings, DEFAULTS)
         check_one_pooler(model, settings, "POOLER_TYPE", "POOLER_SAMPLING_RATIO")
         return _config(model, settings), assumed
 
@@ -95,6 +100,8 @@ def _known_settings(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, A
     ):
         if name in given and (part in str(given[name])) != has_part:
             known[name] = f"a name with {part}" if has_part else default
+    if given.get("MODEL.META_ARCHITECTURE") in ONE_STAGE:
+        known["MODEL.META_ARCHITECTURE"] = "GeneralizedRCNN"
     return known
 
 
