@@ -380,7 +380,7 @@ def test_config_files_are_data_with_a_base(tmp_path: Path) -> None:
 )
 def test_lists_of_every_spelling(tmp_path: Path, text: str, sides: Any) -> None:
     """In Detectron2's own files a tuple is a text, and in the files that it wrote until 2020 a tagged list."""
-    (tmp_path / "own.yaml").write_text(f"MODEL: !!python/object:yacs.Node\n  MASK_ON: true\nINPUT: {{SIDES: {text}}}\n")
+    (tmp_path / "own.yaml").write_text(f"MODEL: !!python/object:yacs.Node\n  MASK_ON: true\nINPUT:\n  SIDES: {text}\n")
     found = Detectron2().read_settings(tmp_path / "own.yaml")
     assert found == {"MODEL.MASK_ON": True, "INPUT.SIDES": sides}
 

@@ -90,8 +90,8 @@ def _base_file(name: Any, path: Path, above: tuple[Path, ...]) -> Path:
         raise ConfigError(f"{path}: _BASE_ should name another file, found {name!r}")
     if not base.is_file():
         raise ConfigError(
-            f"{path}: its _BASE_ names {name}, but there is no file {base.resolve()}; put it there, or give the config.yaml that "
-            "the training wrote beside its weights, which needs no other file"
+            f"{path}: its _BASE_ names {name}, but there is no file {base.resolve()}; put it there, or give the "
+            "config.yaml that the training wrote beside its weights, which needs no other file"
         )
     return base
 
