@@ -124,12 +124,13 @@ def test_no_results_at_all_is_zero() -> None:
     assert report.masks["AP"] == report.boxes["AP"] == report.score == 0
 
 
-def test_no_objects_at_all_is_undefined() -> None:
-    report = judged(truth({1: [], 2: []}), perfect(ONE))
+def test_images_without_objects_are_undefined() -> None:
+    report = judged(ONE, perfect(ONE), image_ids=[2])
     assert report.masks is not None
-    assert report.masks["AP"] is report.boxes["AP"] is None
-    assert report.score == -1
+    assert report.masks["AP"] is report.boxes["AP"] is report.score is None
+    assert report.undefined == "no AP is defined: 1 images were judged, with 0 objects to find"
     assert "NaN" not in report.to_json()
+    assert judged(ONE, perfect(ONE)).undefined is None
 
 
 def test_results_with_boxes_only_give_no_mask_figures() -> None:

@@ -43,6 +43,7 @@ class Evaluate:
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
+        from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
 
         if self.model is not None and self.results is None:
@@ -81,7 +82,7 @@ class Evaluate:
             from maskrcnn.evaluation.report import table
 
             console(stderr=False).print(table(report))
-        return 0
+        return 0 if report.undefined is None else fail(report.undefined)
 
 
 def parse(argv: Sequence[str]) -> Evaluate:

@@ -1,10 +1,4 @@
-"""COCO average precision (AP) and average recall (AR) of results against annotations: masks, boxes and keypoints.
-
-hotcoco matches and accumulates, including crowd regions.
-
-Legend of its arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A area ranges in square pixels of the
-image (all, small < 32^2, medium < 96^2, large; keypoints have no small range), M limits of detections per image.
-"""
+"""COCO average precision (AP) and average recall (AR) of results against annotations: masks, boxes and keypoints."""
 
 from __future__ import annotations
 
@@ -12,23 +6,17 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-from hotcoco import COCO, COCOeval
+from typing import Any
 
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
+from maskrcnn.evaluation.figures import STANDARD_LIMIT, Figures, Scene, area_figures, keypoint_figures
 from maskrcnn.evaluation.oks import oks_sigmas
 from maskrcnn.evaluation.results import Entry, read_results
+from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 
-Figures = dict[str, float | None]
-_Kind = Literal["segm", "bbox", "keypoints"]
-
-_STANDARD = 100  # detections per image in the COCO benchmark
-_STANDARD_KEYPOINTS = 20  # detections per image in the COCO keypoint benchmark
 _SINGULAR = {"masks": "mask", "boxes": "box", "keypoints": "keypoint"}
 
 
@@ -70,10 +58,17 @@ class Report:
         return {kind: figures for kind, figures in kinds.items() if figures is not None}
 
     @property
-    def score(self) -> float:
-        """One figure to rank models by: AP of masks, else of keypoints, else of boxes; -1 if it is undefined."""
-        ap = next((kind["AP"] for kind in (self.masks, self.keypoints, self.boxes) if kind is not None), None)
-        return -1.0 if ap is None else ap
+    def score(self) -> float | None:
+        """One figure to rank models by: the first defined AP of masks, keypoints and boxes; None if none is defined."""
+        aps = (kind["AP"] for kind in (self.masks, self.keypoints, self.boxes) if kind is not None)
+        return next((ap for ap in aps if ap is not None), None)
+
+    @property
+    def undefined(self) -> str | None:
+        """Why no AP is defined, so that there is no result at all; None if there is one."""
+        if self.score is not None:
+            return None
+        return f"no AP is defined: {self.images} images were judged, with {self.objects} objects to find"
 
     def line(self) -> str:
         """One line to read and copy: `mask AP 0.531  AP50 0.834  AP75 0.571   box AP ...`."""
@@ -112,7 +107,7 @@ def evaluate_results(
     dataset: Dataset,
     results: Path | str | Sequence[Mapping[str, Any]],
     *,
-    max_detections: int = _STANDARD,
+    max_detections: int = STANDARD_LIMIT,
     image_ids: Collection[Any] | None = None,
     group_by: str | None = None,
 ) -> Report:
@@ -135,11 +130,12 @@ def evaluate_results(
         group_by: a field of the images, such as `modality`: also report the figures for each of its values.
 
     Raises:
-        DataError: the results cannot be read or used (names the file and the entry), `image_ids` has an unknown id, or
-            an image lacks the field `group_by`.
+        DataError: the results cannot be read or used (names the file and the entry), the data set has no object to
+            judge by, `image_ids` has an unknown id, or an image lacks the field `group_by`.
     """
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections per image, found {max_detections}")
+    require_objects(dataset)
     found = read_results(results, dataset)
     if image_ids is not None:
         dataset = dataset.subset(_positions(dataset, image_ids))
@@ -178,15 +174,18 @@ def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
 def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) -> Report:
     """The report for all images of the data set. Results for other images are ignored."""
     annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
-    truth, found = _numbered(annotations, dataset), _numbered(results, dataset)
-    scene = _Scene(dataset.records.sizes_hw.tolist(), _names(dataset.categories), max_detections)
+    # The COCO API goes through images in the order of their ids, which decides between detections of equal score.
+    order = dataset.records.order_by_id()
+    ranks = {image_id: rank for rank, image_id in enumerate(order)}
+    truth, found = _numbered(annotations, dataset, ranks), _numbered(results, dataset, ranks)
+    scene = Scene(dataset.records.sizes_hw[list(order.values())].tolist(), _names(dataset.categories), max_detections)
     compared: dict[str, tuple[Figures, list[float | None]]] = {}
     skipped = list(dataset.problems)
     if all(entry["bbox"] is not None for entry in found):
-        compared["boxes"] = _figures(scene, truth, found, "bbox")
+        compared["boxes"] = area_figures(scene, truth, found, "bbox")
     masked = [entry for entry in truth if entry["segmentation"]]
     if (masked or not truth) and all(entry["segmentation"] for entry in found):
-        compared["masks"] = _figures(scene, masked, found, "segm")
+        compared["masks"] = area_figures(scene, masked, found, "segm")
         skipped += [
             f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, compared by box only"
             for e in annotations
@@ -194,7 +193,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
         ]
     sigmas = {label: oks_sigmas(c) for label, c in enumerate(dataset.categories) if c.keypoints}
     if sigmas and all(entry["keypoints"] for entry in found if entry["category_id"] in sigmas):
-        compared["keypoints"] = _keypoint_figures(scene, truth, found, sigmas)
+        compared["keypoints"] = keypoint_figures(scene, truth, found, sigmas)
     figures = {kind: of_all for kind, (of_all, _) in compared.items()}
     by_class = {kind: of_each for kind, (_, of_each) in compared.items()}
     return Report(
@@ -214,13 +213,13 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
     )
 
 
-def _numbered(entries: Iterable[Entry], dataset: Dataset) -> list[Entry]:
-    """The entries on images of the data set, with positions as ids: hotcoco accepts no strings and no negative ids."""
-    images = dataset.records.numbers()
+def _numbered(entries: Iterable[Entry], dataset: Dataset, ranks: Mapping[int | str, int]) -> list[Entry]:
+    """The entries on images of the data set, with ranks and labels as ids: hotcoco accepts no strings and no negative
+    ids."""
     labels = {category.id: label for label, category in enumerate(dataset.categories)}
-    kept = [entry for entry in entries if entry["image_id"] in images]
+    kept = [entry for entry in entries if entry["image_id"] in ranks]
     return [
-        {**entry, "id": i, "image_id": images[entry["image_id"]], "category_id": labels[entry["category_id"]]}
+        {**entry, "id": i, "image_id": ranks[entry["image_id"]], "category_id": labels[entry["category_id"]]}
         for i, entry in enumerate(kept, start=1)
     ]
 
@@ -231,86 +230,3 @@ def _names(categories: Sequence[Category]) -> list[str]:
     for category in categories:
         names.append(f"{category.name} (id {category.id})" if category.name in names else category.name)
     return names
-
-
-class _Scene(NamedTuple):
-    """Heights and widths of the images, names of the classes, and the maximum detections per image."""
-
-    sizes: list[list[int]]
-    names: list[str]
-    limit: int
-
-
-def _figures(
-    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
-) -> tuple[Figures, list[float | None]]:
-    """The figures of masks or boxes over all classes, and the AP of each class."""
-    limits = sorted({min(limit, scene.limit) for limit in (1, 10, _STANDARD, scene.limit)})
-    evaluator = _evaluator(scene, truth, found, kind)
-    evaluator.params.max_dets = limits
-    precision, recall = _sums(evaluator)
-    areas = {"s": 1, "m": 2, "l": 3}
-    figures = {
-        "AP": _mean(precision[:, :, :, 0, -1]),
-        "AP50": _mean(precision[0, :, :, 0, -1]),
-        "AP75": _mean(precision[5, :, :, 0, -1]),
-        **{f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in areas.items()},
-        **{
-            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, scene.limit))])
-            for limit in sorted({1, 10, _STANDARD, max(_STANDARD, scene.limit)})
-        },
-        **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
-    }
-    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(scene.names))]
-
-
-def _keypoint_figures(
-    scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], sigmas: Mapping[int, Sequence[float]]
-) -> tuple[Figures, list[float | None]]:
-    """The keypoint figures over the labels in `sigmas`, their OKS standard deviations, and the AP of each class."""
-    precisions, recalls = [], []
-    for label, class_sigmas in sigmas.items():  # one by one, because the number of keypoints may differ
-        own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
-        evaluator = _evaluator(scene, own, results, "keypoints")
-        evaluator.params.max_dets = [min(_STANDARD_KEYPOINTS, scene.limit)]
-        evaluator.params.kpt_oks_sigmas = list(class_sigmas)
-        evaluator.params.cat_ids = [label]
-        precision, recall = _sums(evaluator)
-        precisions.append(precision[:, :, :, :, 0])
-        recalls.append(recall[:, :, :, 0])
-    precision, recall = np.concatenate(precisions, axis=2), np.concatenate(recalls, axis=1)  # (T, R, K, A), (T, K, A)
-    figures: Figures = {}
-    for name, values in (("AP", precision), ("AR", recall)):
-        figures[name] = _mean(values[..., 0])
-        figures[f"{name}50"], figures[f"{name}75"] = _mean(values[0, ..., 0]), _mean(values[5, ..., 0])
-        figures[f"{name}m"], figures[f"{name}l"] = _mean(values[..., 1]), _mean(values[..., 2])
-    by_label = {label: _mean(of_one[..., 0]) for label, of_one in zip(sigmas, precisions, strict=True)}
-    return figures, [by_label.get(label) for label in range(len(scene.names))]
-
-
-def _evaluator(scene: _Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
-    dataset = COCO(
-        {
-            "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
-            "categories": [{"id": i, "name": name} for i, name in enumerate(scene.names)],
-            "annotations": list(truth),
-        }
-    )
-    # Only what is compared: if a mask or keypoints came with a box, hotcoco would use the area of the box.
-    keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
-    return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
-
-
-def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
-    """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M)."""
-    evaluator.evaluate()
-    evaluator.accumulate()
-    sums = evaluator.eval
-    assert sums is not None
-    return sums["precision"], sums["recall"]
-
-
-def _mean(values: np.ndarray) -> float | None:
-    """The mean of the defined entries (hotcoco gives -1 where there is no object), or None if there are none."""
-    defined = values[values > -1]
-    return float(defined.mean()) if defined.size else None

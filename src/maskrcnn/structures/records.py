@@ -80,6 +80,16 @@ class Records(Sequence[Record]):
         """The position of each image by its id."""
         return {image_id: number for number, image_id in enumerate(as_numpy(self._ids).tolist())}
 
+    def order_by_id(self) -> dict[int | str, int]:
+        """The position of each image by its id, in the order of the ids: integers before strings."""
+        return dict(sorted(self.numbers().items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(T,) int64: where the columns of the data set hold the T annotations of these images, image by image."""
+        firsts, counts = self._numbers[:, 2:].numpy().T
+        return np.repeat(firsts - counts.cumsum() + counts, counts) + np.arange(counts.sum())
+
     @property
     def sizes_hw(self) -> np.ndarray:
         """(N, 2) int64 heights and widths."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from maskrcnn.config import Config, KeypointHeadConfig, MaskHeadConfig, config_to_dict
 from maskrcnn.config.presets import with_c4, with_c5
-from maskrcnn.errors import ConfigError, TrainingError
+from maskrcnn.errors import ConfigError, DataError, TrainingError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.loop import train
@@ -169,11 +169,13 @@ class Runs:
             if not summary.finished:
                 raise TrainingError(f"{folder} was interrupted; the same command continues it")
             report = evaluate(summary.model, self.val)
+            if report.figures.get(row.metric, {}).get("AP") is None:
+                raise DataError(f"{self.val}: the AP of {row.metric} is undefined; {row.table}: {row.name} needs it")
             with atomic_write(result) as temporary:
                 figures = {"row": f"{row.table}: {row.name}", "seed": seed, "seconds": summary.seconds}
                 temporary.write_text(json.dumps(figures | report.to_dict()), encoding="utf-8")
         figures = json.loads(result.read_text(encoding="utf-8"))[row.metric]
-        return 100 * float(figures["AP"] or 0.0)
+        return 100 * float(figures["AP"])
 
     def measure(self, row: AblationRow, seeds: int, say: Callable[[str], None] = print) -> Measured:
         """A row and its reference, each trained `seeds` times; raises as `score`."""

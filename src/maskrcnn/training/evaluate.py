@@ -13,6 +13,7 @@ from maskrcnn.config import Category
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
 from maskrcnn.structures.dataset import Dataset
@@ -33,6 +34,8 @@ def evaluate(
 ) -> Report:
     """COCO AP and AR of the masks, boxes and keypoints that a model predicts on a data set.
 
+    If no image can be read, every figure is None, and `Report.undefined` says why.
+
     Args:
         model: a predictor or a model file.
         data: a data set, its annotation file, or the folder that holds it.
@@ -46,7 +49,8 @@ def evaluate(
 
     Raises:
         ImageError: with `strict`, an image that cannot be read.
-        DataError: the data set is unusable or has other categories than the model, or `limit` is below 1.
+        DataError: the data set is unusable, has no object to judge by or other categories than the model, or `limit` is
+            below 1.
         WeightsError: the model file cannot be opened.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
@@ -55,6 +59,7 @@ def evaluate(
         if limit < 1:
             raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
         dataset = dataset.subset(range(min(limit, len(dataset))))
+    require_objects(dataset)
     check_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)

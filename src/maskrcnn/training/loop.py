@@ -203,14 +203,16 @@ class _Run:
                 bar.say(f"skipped: {message}")
 
     def evaluate(self, bar: TrainingBar) -> Report:
-        """Evaluates the current weights, and writes the model file if their score is the best so far."""
+        """Evaluates the current weights, and writes the model file if their score is the best so far, or if no score
+        has been defined yet."""
         self.network.eval()
         predictor = Predictor(TorchBackend(self.network, self.config.train.precision), self.config)
         assert self.validation is not None
         report = evaluate(predictor, self.validation, batch_size=self.config.train.batch_size, track=bar.track)
         self.network.train()
         self.report = report
-        if self.progress.best is None or report.score > self.progress.best:
+        best = self.progress.best
+        if best is None or (report.score is not None and report.score > best):
             self.progress = replace(self.progress, best=report.score)
             self._save_model(report)
         return report

@@ -1,0 +1,104 @@
+"""The COCO figures of masks, boxes or keypoints. hotcoco matches and accumulates, including crowd regions.
+
+Legend of its arrays: T IoU thresholds 0.50:0.95, R recall points, K classes, A area ranges in square pixels of the
+image (all, small < 32^2, medium < 96^2, large; keypoints have no small range), M limits of detections per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from hotcoco import COCO, COCOeval
+
+from maskrcnn.evaluation.results import Entry
+
+Figures = dict[str, float | None]
+_Kind = Literal["segm", "bbox", "keypoints"]
+
+STANDARD_LIMIT = 100  # detections per image in the COCO benchmark
+_KEYPOINT_LIMIT = 20  # detections per image in the COCO keypoint benchmark
+
+
+class Scene(NamedTuple):
+    """Heights and widths of the images, names of the classes, and the maximum detections per image."""
+
+    sizes: list[list[int]]
+    names: list[str]
+    limit: int
+
+
+def area_figures(
+    scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
+) -> tuple[Figures, list[float | None]]:
+    """The figures of masks or boxes over all classes, and the AP of each class."""
+    limits = sorted({min(limit, scene.limit) for limit in (1, 10, STANDARD_LIMIT, scene.limit)})
+    evaluator = _evaluator(scene, truth, found, kind)
+    evaluator.params.max_dets = limits
+    precision, recall = _sums(evaluator)
+    areas = {"s": 1, "m": 2, "l": 3}
+    figures = {
+        "AP": _mean(precision[:, :, :, 0, -1]),
+        "AP50": _mean(precision[0, :, :, 0, -1]),
+        "AP75": _mean(precision[5, :, :, 0, -1]),
+        **{f"AP{name}": _mean(precision[:, :, :, area, -1]) for name, area in areas.items()},
+        **{
+            f"AR{limit}": _mean(recall[:, :, 0, limits.index(min(limit, scene.limit))])
+            for limit in sorted({1, 10, STANDARD_LIMIT, max(STANDARD_LIMIT, scene.limit)})
+        },
+        **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
+    }
+    return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(scene.names))]
+
+
+def keypoint_figures(
+    scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], sigmas: Mapping[int, Sequence[float]]
+) -> tuple[Figures, list[float | None]]:
+    """The keypoint figures over the labels in `sigmas`, their OKS standard deviations, and the AP of each class."""
+    precisions, recalls = [], []
+    for label, class_sigmas in sigmas.items():  # one by one, because the number of keypoints may differ
+        own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
+        evaluator = _evaluator(scene, own, results, "keypoints")
+        evaluator.params.max_dets = [min(_KEYPOINT_LIMIT, scene.limit)]
+        evaluator.params.kpt_oks_sigmas = list(class_sigmas)
+        evaluator.params.cat_ids = [label]
+        precision, recall = _sums(evaluator)
+        precisions.append(precision[:, :, :, :, 0])
+        recalls.append(recall[:, :, :, 0])
+    precision, recall = np.concatenate(precisions, axis=2), np.concatenate(recalls, axis=1)  # (T, R, K, A), (T, K, A)
+    figures: Figures = {}
+    for name, values in (("AP", precision), ("AR", recall)):
+        figures[name] = _mean(values[..., 0])
+        figures[f"{name}50"], figures[f"{name}75"] = _mean(values[0, ..., 0]), _mean(values[5, ..., 0])
+        figures[f"{name}m"], figures[f"{name}l"] = _mean(values[..., 1]), _mean(values[..., 2])
+    by_label = {label: _mean(of_one[..., 0]) for label, of_one in zip(sigmas, precisions, strict=True)}
+    return figures, [by_label.get(label) for label in range(len(scene.names))]
+
+
+def _evaluator(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
+    dataset = COCO(
+        {
+            "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(scene.names)],
+            "annotations": list(truth),
+        }
+    )
+    # Only what is compared: if a mask or keypoints came with a box, hotcoco would use the area of the box.
+    keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
+    return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
+
+
+def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
+    """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M)."""
+    evaluator.evaluate()
+    evaluator.accumulate()
+    sums = evaluator.eval
+    assert sums is not None
+    return sums["precision"], sums["recall"]
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of the defined entries (hotcoco gives -1 where there is no object), or None if there are none."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else None
