@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.errors import ConfigError
 
-MAX_BYTES = 1 << 20
+MAX_CHARACTERS = 1 << 17  # of a text; PyYAML takes a second for each 100,000
+MAX_NUMBER = 100  # characters of a number
 MAX_VALUES = 100_000  # after every alias is written out
 
 
@@ -21,13 +23,17 @@ def read_yaml(path: Path | str) -> Any:
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: expected a YAML file, but it cannot be read ({reason})") from None
-    if len(text) > MAX_BYTES:
-        raise ConfigError(f"{path}: expected settings of at most {MAX_BYTES:,} characters, found more")
     return parse_yaml(text, str(path))
+
+
+def check_length(text: str, where: str) -> None:
+    """Raises ConfigError if a text of settings is too long; `where` names it."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"{where}: expected settings of at most {MAX_CHARACTERS:,} characters, found more")
 
 
 def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
@@ -39,6 +45,8 @@ def parse_yaml(text: str, where: str, *, python_tags: bool = False) -> Any:
             are not imported.
     """
     import yaml
+
+    check_length(text, where)
 
     class Loader(yaml.SafeLoader):
         pass
@@ -84,14 +92,17 @@ def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
         counted: id of a visited node -> its number of values; None while it is being counted.
 
     Raises:
-        ConfigError: there are too many values, a node contains itself, or a mapping has a key twice.
+        ConfigError: there are too many values, a node contains itself, a mapping has a key twice, or a number is too
+            long.
     """
     children = node.value if isinstance(node.value, list) else []
     keys = [child[0].value for child in children if isinstance(child, tuple) and isinstance(child[0].value, str)]
-    twice = next((key for key in keys if keys.count(key) > 1), None)
     here = f"{where}, line {node.start_mark.line + 1}"
-    if twice is not None:
-        raise ConfigError(f"{here}: {twice} is given twice; keep one of the two")
+    for key, times in Counter(keys).items():
+        if times > 1:
+            raise ConfigError(f"{here}: {key} is given twice; keep one of the two")
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_NUMBER:
+        raise ConfigError(f"{here}: expected a number, found one of {len(node.value)} characters")
     counted[id(node)] = None
     total = 1
     for child in children:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,40 @@ def test_what_is_more_than_data_is_refused(tmp_path: Path, text: str, message: s
 def test_a_long_sum_ends_in_an_error_and_not_in_python() -> None:
     with pytest.raises(ConfigError):
         parse_config("model = " + "+".join(["1"] * 20000), "a config")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = [1, 2]\n" + "a = a + a\n" * 40, "at most 200,000 values"),
+        ("a = 'some text'\n" + "a = a + a\n" * 40, "at most 200,000 values"),
+        ("a = 2\n" + "a = a * a\n" * 40, r"an integer of \d+ bits"),
+        ("a = dict(x=1)\n" + "a = dict(l=a, r=[a])\n" * 40, "at most 200,000 values"),
+        ("a = dict()\n" + "a['b'] = a\n", "at most 200,000 values"),
+        # The largest is filled last, when each is already part of the next.
+        (
+            "".join(f"a{i} = dict()\n" for i in range(40))
+            + "".join(f"a{i}.l = a{i - 1}\na{i}.r = a{i - 1}\n" for i in range(39, 0, -1)),
+            "at most 200,000 values",
+        ),
+        (f"a = dict({', '.join(f'b{i}=1' for i in range(5000))})\n" + "a = dict(**a, **a)\n" * 100, "200,000 values"),
+        ("a.py\n" + "".join(f"a{i} = 1\n" for i in range(2000)) + "b.py\n" * 5000, "at most 200,000 values"),
+        ("model = " + "a" + ".a" * 20_000, "no Python"),
+        ("a = 1\n" * 100_000, "at most 131,072 characters"),
+    ],
+)
+def test_what_grows_without_end_is_refused_in_little_time(text: str, message: str) -> None:
+    start = time.process_time()
+    with pytest.raises(ConfigError, match=message) as raised:
+        parse_config(text, "a config")
+    assert "\n" not in str(raised.value)
+    assert time.process_time() - start < 5
+
+
+def test_files_that_name_each_other_twice_are_not_read_without_end(tmp_path: Path) -> None:
+    files = {f"a{i}": f"_base_ = ['a{i + 1}.py', 'a{i + 1}.py']" for i in range(30)}
+    with pytest.raises(ConfigError, match="at most 200,000 values"):
+        read_settings(written(tmp_path, **files, a30="model = dict()"))
 
 
 def test_a_part_a_stage_and_a_step() -> None:

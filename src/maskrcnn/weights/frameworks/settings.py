@@ -34,12 +34,15 @@ def read_text(path: Path | str, framework: str) -> str:
     """The text of a config file.
 
     Raises:
-        ConfigError: the file cannot be read.
+        ConfigError: the file cannot be read, or is too long.
     """
     try:
-        return Path(path).read_text("utf-8")
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(plain_yaml.MAX_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: expected a config of {framework}, but it cannot be read: {error}") from None
+    plain_yaml.check_length(text, str(path))
+    return text
 
 
 def read_json(path: Path | str, framework: str) -> Settings:
@@ -244,7 +247,7 @@ def kinds_checked(framework: str) -> Iterator[None]:
         yield
     except (ConfigError, WeightsError):
         raise
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ConfigError(f"a setting of {framework} has a value of an unexpected kind: {error}") from None
 
 
