@@ -50,7 +50,7 @@ def random_mask(rng: np.random.Generator, box: list[int], empty: float) -> dict[
 def random_points(rng: np.random.Generator, box: list[int]) -> np.ndarray:
     """(3, 3): x, y and a visibility."""
     points = rng.integers([0, 0, 0], [box[2] + 1, box[3] + 1, 3], (3, 3))
-    return (points + [box[0], box[1], 0]) * (points[:, 2:] > 0)
+    return (points + np.array([box[0], box[1], 0])) * (points[:, 2:] > 0)
 
 
 def random_annotation(rng: np.random.Generator, number: int, ids: np.ndarray, categories: np.ndarray) -> Content:
