@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from small_data import random_predictor, write_small
 from small_people import people_coco
 
 
@@ -49,3 +52,85 @@ def test_keypoint_results_of_any_detector(command, tmp_path):
     ran = command("evaluate", "--data", data, "--results", results)
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert "entry 0: expected no keypoints, because the category person" in ran.err
+
+
+def squares(ids, **annotation):
+    """A COCO JSON with one box and mask on each image, named by position, and exact results with other ids."""
+    box, mask = [10, 5, 20, 10], {"size": [40, 50], "counts": [405, *[10, 30] * 19, 10, 825]}
+    images = [{"id": n, "height": 40, "width": 50, "file_name": f"{i}.png"} for i, n in enumerate(ids, start=1)]
+    own = [
+        {"id": i, "image_id": n, "category_id": 1, "bbox": [*box[:3], 10 + i], **annotation}
+        for i, n in enumerate(ids, start=1)
+    ]
+    content = {"images": images, "annotations": own, "categories": [{"id": 1, "name": "square"}]}
+    keys = {"category_id": 1, "segmentation": mask, "score": 0.9}
+    found = [{**keys, "image_id": i, "file_name": f"of/{i}.png", "bbox": a["bbox"]} for i, a in enumerate(own, start=1)]
+    return content, found
+
+
+def written(folder, content, found):
+    for name, value in (("val", content), ("found", found)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return "--data", folder / "val.json", "--results", folder / "found.json"
+
+
+def test_results_with_other_ids_are_judged_by_their_file_names(command, tmp_path):
+    flags = written(tmp_path, *squares([2, 3, 1]))
+    ran = command("evaluate", *flags)
+    assert (ran.code, ran.err) == (0, "")
+    assert "the results were placed by file_name" in ran.out
+    assert json.loads(command("evaluate", *flags, "--json").out)["boxes"]["AP"] > 0.999
+
+
+def test_nothing_to_judge_is_an_error(command, tmp_path):
+    content, found = squares([1, 2], iscrowd=1)
+    for json_flag in ((), ("--json",)):
+        ran = command("evaluate", *written(tmp_path, content, found), *json_flag)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert "each of its 2 annotations is a crowd region" in ran.err
+    content, _ = squares([1, 2])
+    ran = command("evaluate", *written(tmp_path, content, []))
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "found.json: expected COCO results, found an empty list" in ran.err
+
+
+def test_undefined_figures_are_printed_said_and_an_error(command, tmp_path):
+    content, found = squares([1, 2])
+    content["annotations"].pop(0)  # the first image holds nothing to find
+    flags = (*written(tmp_path, content, found), "--limit", 1)
+    ran = command("evaluate", *flags)
+    assert ran.code == 2
+    assert "1 images, 0 objects" in ran.out
+    assert ran.err == "error: no AP is defined: 1 images were judged, with 0 objects to find\n"
+    ran = command("evaluate", *flags, "--json")
+    report = json.loads(ran.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (ran.code, report["boxes"]["AP"], report["undefined"]) == (2, None, ran.err[7:-1])
+
+
+def test_a_model_that_sees_no_image_gives_no_figures(command, tmp_path):
+    data = write_small(tmp_path, "val", 2)
+    random_predictor().save(tmp_path / "m.safetensors")
+    for image in (tmp_path / "val").iterdir():
+        image.write_bytes(b"no image")
+    ran = command("evaluate", "--data", data, "--model", tmp_path / "m.safetensors")
+    assert ran.code == 2
+    assert "error: no AP is defined: 0 images were judged" in ran.err
+
+
+def test_limit_and_strict_hold_for_results(command, tmp_path):
+    content, found = squares([1, 2, 3])
+    flags = written(tmp_path, content, found)
+    report = json.loads(command("evaluate", *flags, "--limit", 2, "--json").out)
+    assert (report["images"], report["detections"]) == (2, 2)
+    assert "1 results of other images of the data set are not counted" in report["notes"]
+    assert "limit: expected 1 or more" in command("evaluate", *flags, "--limit", 0).err
+    content["annotations"][1]["bbox"] = "wide"
+    assert command("evaluate", *written(tmp_path, content, found)).code == 0
+    assert command("evaluate", *flags, "--strict").code == 2
+
+
+@pytest.mark.parametrize("flags", [("--batch-size", 4), ("--results-out", "r.json"), ("--compile",)])
+def test_flags_of_a_model_are_refused_beside_results(command, tmp_path, flags):
+    ran = command("evaluate", *written(tmp_path, *squares([1])), *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: expected --model with {flags[0]}, found --results, whose figures need no network\n"

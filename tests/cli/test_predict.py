@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from maskrcnn.cli import predict
@@ -42,3 +44,47 @@ def test_missing_images_are_one_line(command, tmp_path, wrong):
     assert ran.err.startswith("error: ")
     assert wrong in ran.err
     assert ran.err.count("\n") == 1
+
+
+def predicted(folder):
+    return [(entry["image_id"], entry["file_name"]) for entry in json.loads((folder / "predictions.json").read_text())]
+
+
+def test_results_get_the_ids_of_a_data_set(command, tmp_path):
+    data = write_small(tmp_path, "images", 3)
+    content = json.loads(data.read_text())
+    ids = {1: "c", 2: "a", 3: "b"}
+    for entry in (*content["images"], *content["annotations"]):
+        key = "image_id" if "image_id" in entry else "id"
+        entry[key] = ids[entry[key]]
+    data.write_text(json.dumps(content))
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = ("--model", tmp_path / "m.safetensors", "--data", data, "--no-draw", "--out")
+    names = {image["id"]: str(tmp_path / "images" / image["file_name"]) for image in content["images"]}
+    ran = command("predict", *flags, tmp_path / "all")
+    assert ran.code == 0, ran.err
+    assert set(predicted(tmp_path / "all")) == set(names.items())
+    ran = command("predict", names["b"], names["c"], *flags, tmp_path / "two")
+    assert ran.code == 0, ran.err
+    assert set(predicted(tmp_path / "two")) == {("b", names["b"]), ("c", names["c"])}
+    ran = command("evaluate", "--data", data, "--results", tmp_path / "all" / "predictions.json", "--json")
+    assert (ran.code, json.loads(ran.out)["images"]) == (0, 3)
+    assert "placed by file_name" not in ran.out
+
+
+def test_files_must_be_images_of_the_data_set(command, tmp_path):
+    data = write_small(tmp_path, "images", 2)
+    write_small(tmp_path, "others", 3)
+    flags = ("--model", "m", "--data", data, "--out", tmp_path / "o")
+    for files, message in (
+        (["others/2.png"], "2.png: expected the name of one image of"),
+        (["images/1.png", "others/1.png"], "expected one file for each image"),
+    ):
+        ran = command("predict", *(tmp_path / file for file in files), *flags)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert message in ran.err
+
+
+def test_neither_images_nor_data_is_one_line(command, tmp_path):
+    ran = command("predict", "--model", "m", "--out", tmp_path)
+    assert (ran.code, ran.out, ran.err) == (2, "", "error: predict needs IMAGES or --data, found neither\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -405,8 +406,59 @@ def test_groups_are_judged_like_data_sets_of_their_own() -> None:
     assert list(report.groups) == ["day", "night"]
     assert [report.groups[name].objects for name in ("day", "night")] == [2, 1]
     for name, ids in (("day", [1, 3]), ("night", [2])):
-        assert report.groups[name] == judged(content, results, image_ids=ids)
+        alone = judged(content, results, image_ids=ids)
+        assert alone.notes == ("1 results of other images of the data set are not counted",)
+        assert report.groups[name] == replace(alone, notes=())
     assert report.to_dict()["groups"]["night"]["boxes"]["AP"] == pytest.approx(1)
     assert "AP of group" in str(table(report))
     with pytest.raises(DataError, match=r"image 1 has no field 'weather' to group by, found .*light"):
         judged(content, results, group_by="weather")
+
+
+def test_some_results_without_masks_are_refused() -> None:
+    content = truth({1: [(10, 10, 20), (40, 10, 9)], 2: [(30, 5, 9)]})
+    results = perfect(content)
+    for missing in (None, "left out"):
+        results[1]["segmentation"] = None
+        if missing:
+            del results[1]["segmentation"]
+        with pytest.raises(
+            DataError, match=r"entry 1: expected a segmentation, as 2 other results have, found none in 1"
+        ):
+            judged(content, results)
+
+
+def test_notes_say_which_figures_are_missing() -> None:
+    boxes_only = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in perfect(ONE)]
+    assert judged(ONE, boxes_only).notes == ("masks were not compared: the results have no segmentation",)
+    content = truth({1: [(10, 10, 20)]})
+    del content["annotations"][0]["segmentation"]
+    assert judged(content, perfect(ONE)).notes == ("masks were not compared: no annotation has segmentation",)
+    content = truth({1: [(10, 10, 20), (40, 10, 9)]})
+    content["annotations"][0]["iscrowd"] = 1
+    content["annotations"][1]["segmentation"] = []
+    report = judged(content, perfect(ONE))
+    assert report.notes == ("the AP of masks is undefined: no object with segmentation counts",)
+    assert report.score == report.boxes["AP"]
+    assert report.notes[0] in str(table(report))
+
+
+def test_notes_say_what_does_not_count() -> None:
+    content = truth({1: [(10, 10, 20), (40, 10, 9), (60, 10, 9)], 2: []})
+    content["annotations"][0]["area"] = -400
+    results = perfect(content, score=7.5)
+    area, many, scores = judged(content, results, max_detections=2).notes
+    assert area.startswith("1 of 3 objects have an area below 0 or above 10^10 square pixels")
+    assert many.startswith("1 images hold more objects than the 2 detections that count in each, up to 3")
+    assert scores.startswith("3 of 3 results have a score below 0 or above 1")
+    assert judged(ONE, perfect(ONE)).notes == ()
+
+
+def test_kinds_of_figures_do_not_depend_on_the_group() -> None:
+    content = truth({1: [(10, 10, 20)], 2: [(30, 5, 9)]})
+    for image, light in zip(content["images"], ("day", "night"), strict=True):
+        image["light"] = light
+    results = [{key: value for key, value in entry.items() if key != "segmentation"} for entry in perfect(content)[:1]]
+    groups = judged(content, results, group_by="light").groups
+    assert groups["night"].masks is None, "no result lies there, and those of the day have no masks"
+    assert groups["night"].boxes["AP"] == 0

@@ -166,9 +166,8 @@ def test_boxes_beside_keypoints_are_compared_and_change_nothing() -> None:
     assert boxed.keypoints == keypoints(content, [result(found)])
     assert boxed.score == boxed.keypoints["AP"]
     without = [{**result(found), "image_id": 2, "bbox": [0, 0, 9, 9], "keypoints": []}]
-    mixed = judged(content, [result(found, bbox=[50, 50, 60, 120]), *without])
-    assert mixed.keypoints is None, "as with masks: one result without is a detector without"
-    assert mixed.boxes is not None
+    with pytest.raises(DataError, match=r"entry 1: expected keypoints, as 1 other results have, found none in 1 of 2"):
+        judged(content, [result(found, bbox=[50, 50, 60, 120]), *without])
 
 
 DOG = {"id": 2, "name": "dog", "keypoints": ["head", "tail"]}

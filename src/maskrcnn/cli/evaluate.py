@@ -10,6 +10,8 @@ from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
 
+_OF_MODEL = ("config", "results_out", "batch_size", "precision", "compile")  # settings that --results has no use for
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -28,7 +30,7 @@ class Evaluate:
     results_out: Path | None = None
     """With --model: also write the predictions as COCO results JSON."""
     limit: int | None = None
-    """With --model: evaluate only the first images, up to this many."""
+    """Judge only the first images of --data, up to this many."""
     group_by: str | None = None
     """Also give AP for each value of this field of the images in --data, for example `modality`."""
     batch_size: int = 1
@@ -38,7 +40,7 @@ class Evaluate:
     compile: Flag = False
     """With --model: compile the network. This takes minutes and saves time on a GPU."""
     strict: Flag = False
-    """With --model: refuse broken images and annotations instead of skipping them."""
+    """Refuse broken images and annotations instead of skipping them."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -66,11 +68,18 @@ class Evaluate:
         elif self.results is not None and self.model is None:
             from maskrcnn.data.formats import read_dataset
             from maskrcnn.evaluation.coco import evaluate_results
+            from maskrcnn.training.evaluate import first_images
 
+            idle = [name for name in _OF_MODEL if getattr(self, name) != getattr(type(self), name)]
+            if idle:
+                flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+                raise ConfigError(f"expected --model with {flags}, found --results, whose figures need no network")
+            dataset = read_dataset(self.data, strict=self.strict)
             report = evaluate_results(
-                read_dataset(self.data),
+                dataset,
                 self.results,
                 max_detections=100 if self.max_detections is None else self.max_detections,
+                image_ids=list(first_images(dataset, self.limit).records.numbers()),
                 group_by=self.group_by,
             )
         else:

@@ -11,18 +11,23 @@ import tyro
 
 from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
+from maskrcnn.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
 class Predict:
     """Find objects in images; write COCO results (predictions.json) and pictures."""
 
-    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
+    images: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help_behavior_hint="(required without --data)")
+    ]
     """Image files, globs, and folders, whose subfolders are searched too."""
     model: str
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     out: Path
     """Folder for predictions.json and the pictures."""
+    data: Path | None = None
+    """Data set whose image ids the results get. Without IMAGES, all images of it are predicted."""
     config: Path | None = None
     """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
     draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
@@ -45,7 +50,12 @@ class Predict:
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
         from maskrcnn.files.images import image_files
 
+        if not self.images and self.data is None:
+            raise ConfigError("predict needs IMAGES or --data, found neither")
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
+        image_ids: Sequence[int | str] | None = None
+        if self.data is not None:
+            files, image_ids = _in_data_set(files, self.data)
         from maskrcnn.predict import load, predict_files
 
         model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
@@ -54,6 +64,7 @@ class Predict:
             model,
             files,
             self.out,
+            image_ids=image_ids,
             draw=self.draw,
             min_score=self.min_score,
             strict=self.strict,
@@ -72,6 +83,30 @@ class Predict:
         if summary.images == 0:
             return fail(f"none of the {len(files)} images could be read; the reasons are above")
         return 0
+
+
+def _in_data_set(files: list[Path], data: Path) -> tuple[list[Path], list[int | str]]:
+    """The files and their image ids in a data set; all images of the data set if no file is given.
+
+    Raises:
+        DataError: the data set cannot be used, a file is not one of its images, or several files are the same one.
+    """
+    from maskrcnn.data.formats import read_dataset
+    from maskrcnn.structures.image_names import ImageNames
+
+    records = read_dataset(data).records
+    if not files:
+        return [record.path for record in records], [record.image_id for record in records]
+    names = ImageNames(records)
+    of_ids: dict[int | str, Path] = {}
+    for file in files:
+        ids = names.match(str(file)).ids
+        if len(ids) != 1:
+            raise DataError(f"{file}: expected the name of one image of {data}, found {len(ids)} images with that name")
+        other = of_ids.setdefault(ids[0], file)
+        if other != file:
+            raise DataError(f"{file}: expected one file for each image of {data}, and {other} has the same name")
+    return files, list(of_ids)
 
 
 def parse(argv: Sequence[str]) -> Predict:

@@ -11,6 +11,7 @@ from typing import Any
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.figures import STANDARD_LIMIT, Figures, Scene, area_figures, keypoint_figures
+from maskrcnn.evaluation.notes import notes_on_entries, notes_on_figures
 from maskrcnn.evaluation.oks import oks_sigmas
 from maskrcnn.evaluation.results import Entry, read_results
 from maskrcnn.evaluation.truth import require_objects
@@ -33,6 +34,7 @@ class Report:
         images, objects, detections: numbers compared; crowd regions are not objects.
         max_detections: maximum detections per image.
         skipped: annotations and images that could not be used, each with the reason.
+        notes: what no figure counts, and which figures are missing and why (`evaluation/notes.py`).
         groups: a report for each group of images, if `group_by` was given.
         keypoints: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl by object keypoint similarity (OKS), for at most
             20 detections per image; None if keypoints were not compared.
@@ -47,6 +49,7 @@ class Report:
     detections: int
     max_detections: int
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     groups: dict[str, Report] = field(default_factory=dict)
     keypoints: Figures | None = None
     oks_sigmas: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -89,6 +92,8 @@ class Report:
             "detections": self.detections,
             "max_detections": self.max_detections,
             "oks_sigmas": {name: list(sigmas) for name, sigmas in self.oks_sigmas.items()},
+            "undefined": self.undefined,
+            "notes": list(self.notes),
             "skipped": list(self.skipped),
             "groups": {name: report.to_dict() for name, report in self.groups.items()},
         }
@@ -113,10 +118,13 @@ def evaluate_results(
 ) -> Report:
     """Compares COCO results with the annotations of a data set of any format.
 
-    - Masks are compared if every result has a `segmentation` and some annotation has a mask.
-    - Boxes are compared unless a result has only keypoints. A result without `bbox` gets the tight box of its mask.
-    - Keypoints are compared if some category names keypoints and every result of such categories has them. Objects
+    - Masks are compared if the results have a `segmentation` and some annotation has a mask.
+    - Boxes are compared unless the results have only keypoints. A result without `bbox` gets the tight box of its mask.
+    - Keypoints are compared if some category names keypoints and the results of such categories have them. Objects
       without a labelled keypoint do not count.
+    - `Report.notes` says what was not compared. It is an error if only some of the results have a kind.
+    - Results belong to images by `image_id`, or by `file_name` if their ids are not those of the data set
+      (`evaluation/places.py`).
 
     The size range of a detection follows from the area of its mask, not its box, when masks are compared, and from the
     extent of its keypoints when keypoints are compared. Images without results count. `Report.skipped` names what the
@@ -136,17 +144,30 @@ def evaluate_results(
     if max_detections < 1:
         raise DataError(f"max_detections: expected 1 or more detections per image, found {max_detections}")
     require_objects(dataset)
-    found = read_results(results, dataset)
+    found, note = read_results(results, dataset)
     if image_ids is not None:
         dataset = dataset.subset(_positions(dataset, image_ids))
-    report = _compare(dataset, found, max_detections)
+    kinds = _kinds_in(found, dataset)
+    report = _compare(dataset, found, kinds, max_detections)
+    others = len(found) - report.detections
+    elsewhere = f"{others} results of other images of the data set are not counted" if others else None
+    report = replace(report, notes=(*filter(None, (note, elsewhere)), *report.notes))
     if group_by is None:
         return report
     groups = {
-        name: _compare(dataset.subset(positions), found, max_detections)
+        name: _compare(dataset.subset(positions), found, kinds, max_detections)
         for name, positions in _groups(dataset, group_by).items()
     }
     return replace(report, groups=groups)
+
+
+def _kinds_in(results: Sequence[Entry], dataset: Dataset) -> set[str]:
+    """The kinds of figures for which all results have what is compared. Without any result these are all."""
+    with_keypoints = {category.id for category in dataset.categories if category.keypoints}
+    pointed = [entry for entry in results if entry["category_id"] in with_keypoints]
+    kinds = {"boxes"} if all(entry["bbox"] is not None for entry in results) else set()
+    kinds |= {"masks"} if all(entry["segmentation"] for entry in results) else set()
+    return kinds | ({"keypoints"} if with_keypoints and all(entry["keypoints"] for entry in pointed) else set())
 
 
 def _positions(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
@@ -171,8 +192,9 @@ def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
     return dict(sorted(found.items()))
 
 
-def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) -> Report:
-    """The report for all images of the data set. Results for other images are ignored."""
+def _compare(dataset: Dataset, results: Sequence[Entry], kinds: Collection[str], max_detections: int) -> Report:
+    """The report for all images of the data set. Results for other images are ignored. `kinds` are those that the
+    results hold."""
     annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
     # The COCO API goes through images in the order of their ids, which decides between detections of equal score.
     order = dataset.records.order_by_id()
@@ -181,10 +203,10 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
     scene = Scene(dataset.records.sizes_hw[list(order.values())].tolist(), _names(dataset.categories), max_detections)
     compared: dict[str, tuple[Figures, list[float | None]]] = {}
     skipped = list(dataset.problems)
-    if all(entry["bbox"] is not None for entry in found):
+    if "boxes" in kinds:
         compared["boxes"] = area_figures(scene, truth, found, "bbox")
     masked = [entry for entry in truth if entry["segmentation"]]
-    if (masked or not truth) and all(entry["segmentation"] for entry in found):
+    if (masked or not truth) and "masks" in kinds:
         compared["masks"] = area_figures(scene, masked, found, "segm")
         skipped += [
             f"{dataset.path}: annotation {e['id']} of image {e['image_id']}: no segmentation, compared by box only"
@@ -192,7 +214,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
             if not e["segmentation"]
         ]
     sigmas = {label: oks_sigmas(c) for label, c in enumerate(dataset.categories) if c.keypoints}
-    if sigmas and all(entry["keypoints"] for entry in found if entry["category_id"] in sigmas):
+    if "keypoints" in kinds:
         compared["keypoints"] = keypoint_figures(scene, truth, found, sigmas)
     figures = {kind: of_all for kind, (of_all, _) in compared.items()}
     by_class = {kind: of_each for kind, (_, of_each) in compared.items()}
@@ -209,6 +231,10 @@ def _compare(dataset: Dataset, results: Sequence[Entry], max_detections: int) ->
         detections=len(found),
         max_detections=max_detections,
         skipped=tuple(skipped),
+        notes=(
+            *notes_on_entries(truth, found, max_detections),
+            *notes_on_figures(figures, truth, kinds, sigmas),
+        ),
         oks_sigmas={scene.names[k]: values for k, values in sigmas.items() if "keypoints" in compared},
     )
 

@@ -46,6 +46,7 @@ def table(report: Report) -> Text:
     for name, sigmas in report.oks_sigmas.items():
         if set(sigmas) == {DEFAULT_SIGMA}:
             lines.append(f"OKS of {name}: assumed a standard deviation of {DEFAULT_SIGMA} for each keypoint")
+    lines += report.notes
     if report.skipped:
         lines.append(f"{len(report.skipped)} entries of the ground truth left out, first: {report.skipped[0]}")
     return Text("\n".join(lines))

@@ -8,6 +8,7 @@ from typing import Any
 
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
+from maskrcnn.evaluation.places import place_results
 from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_keypoints
@@ -17,15 +18,17 @@ from maskrcnn.structures.values import is_id, is_number, short
 Entry = dict[str, Any]  # an annotation or a result in COCO's notation
 
 
-def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Dataset) -> list[Entry]:
+def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Dataset) -> tuple[list[Entry], str | None]:
     """Reads COCO results from a file, or checks its content.
 
     Returns:
-        for each result: image_id, category_id, score, bbox (default: the tight box of the mask), segmentation and
-        keypoints. Missing values are None.
+        For each result: image_id (that of the data set), category_id, score, bbox (default: the tight box of the mask),
+        segmentation and keypoints. Missing values are None.
+        A note on how the results found their images, if their ids are not those of the data set.
 
     Raises:
-        DataError: the file cannot be read, is not a list, or an entry is broken.
+        DataError: the file cannot be read, is not a list or holds no result, an entry is broken, only some of the
+            results have masks or keypoints, or it cannot be told to which image a result belongs.
     """
     content: Any
     content, name = source, "results"
@@ -37,18 +40,31 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Data
             f"{name}: expected COCO results, a list of objects with image_id, category_id, score and bbox, "
             f"segmentation or keypoints, found {found}"
         )
+    if not content and isinstance(source, Path | str):
+        raise DataError(f"{name}: expected COCO results, found an empty list: there is nothing to judge")
+    try:
+        images, note = place_results(content, dataset)
+        entries = _entries(content, images, dataset)
+        _require_same_kinds(entries, {category.id for category in dataset.categories if category.keypoints})
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return entries, note
+
+
+def _entries(content: Sequence[Any], images: Sequence[int | str], dataset: Dataset) -> list[Entry]:
+    """The checked results. `images` has the id of the image of each."""
     sizes = dict(zip(dataset.records.numbers(), dataset.records.sizes_hw.tolist(), strict=True))
     categories = {category.id: category for category in dataset.categories}
-    areas = known_areas([entry.get("segmentation") if isinstance(entry, Mapping) else None for entry in content])
+    areas = known_areas([entry.get("segmentation") for entry in content])
     entries = []
-    for i, (entry, area) in enumerate(zip(content, areas.tolist(), strict=True)):
+    for i, (entry, image_id, area) in enumerate(zip(content, images, areas.tolist(), strict=True)):
         try:
-            _check_keys(entry, sizes, categories, dataset.path)
+            _check_keys(entry, categories, dataset.path)
             keypoints = _keypoints(entry, categories[entry["category_id"]], dataset.path)
-            mask = _mask(entry.get("segmentation"), sizes[entry["image_id"]], area)
+            mask = _mask(entry.get("segmentation"), sizes[image_id], area)
             entries.append(
                 {
-                    "image_id": entry["image_id"],
+                    "image_id": image_id,
                     "category_id": entry["category_id"],
                     "score": float(entry["score"]),
                     "bbox": _box(entry.get("bbox"), mask, needed=keypoints is None),
@@ -57,19 +73,28 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Data
                 }
             )
         except DataError as error:
-            raise DataError(f"{name}: entry {i}: {error}") from None
+            raise DataError(f"entry {i}: {error}") from None
     return entries
 
 
-def _check_keys(entry: Any, images: Collection[Any], categories: Mapping[Any, Category], path: Path) -> None:
-    if not isinstance(entry, Mapping):
-        raise DataError(f"expected an object, found {short(entry)}")
-    lacking = [key for key in ("image_id", "category_id", "score") if key not in entry]
+def _require_same_kinds(entries: Sequence[Entry], with_keypoints: Collection[int | str]) -> None:
+    """Raises DataError if only some of the results have masks, boxes or keypoints: their figures would be left out for
+    the sake of a few results. `with_keypoints` are the ids of the categories that name keypoints."""
+    for kind, key in (("a segmentation", "segmentation"), ("a bbox", "bbox"), ("keypoints", "keypoints")):
+        able = [i for i, e in enumerate(entries) if key != "keypoints" or e["category_id"] in with_keypoints]
+        lacking = [i for i in able if entries[i][key] is None]
+        if 0 < len(lacking) < len(able):
+            raise DataError(
+                f"entry {lacking[0]}: expected {kind}, as {len(able) - len(lacking)} other results have, found none in "
+                f"{len(lacking)} of {len(able)}; correct these results, or remove {key} from all"
+            )
+
+
+def _check_keys(entry: Mapping[str, Any], categories: Mapping[Any, Category], path: Path) -> None:
+    lacking = [key for key in ("category_id", "score") if key not in entry]
     if lacking:
         raise DataError(f"expected the keys {' and '.join(lacking)} too, found {', '.join(map(str, entry))}")
-    image_id, category_id = entry["image_id"], entry["category_id"]
-    if not is_id(image_id) or image_id not in images:
-        raise DataError(f"image_id {short(image_id)} is not the id of an image in {path}")
+    category_id = entry["category_id"]
     if not is_id(category_id) or category_id not in categories:
         known = ", ".join(f"{category.id} {category.name}" for category in categories.values())
         raise DataError(

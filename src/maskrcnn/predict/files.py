@@ -38,6 +38,7 @@ def predict_files(
     files: Sequence[Path],
     out: Path,
     *,
+    image_ids: Sequence[int | str] | None = None,
     draw: bool = True,
     min_score: float = 0.5,
     batch_size: int = 1,
@@ -46,11 +47,12 @@ def predict_files(
 ) -> FilesSummary:
     """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
 
-    The JSON holds COCO results, each with its `file_name`; image ids count from 1 in the order of `files`. A file that
+    The JSON holds COCO results, each with its `file_name`. A file that
     cannot be read is reported on standard error and skipped, or refused with `strict`. An interrupted run also writes
     the results that it has found.
 
     Args:
+        image_ids: the id of each file in a data set; by default they count from 1.
         min_score: objects with a lower score are not drawn; predictions.json holds them all.
         batch_size: images that pass through the network together.
         track: wraps the results with the number of files, for a progress bar.
@@ -66,9 +68,10 @@ def predict_files(
     target = out / "predictions.json"
 
     def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
-        image_id, file = item
+        number, file = item
         if draw:
-            _draw(image, found, out / f"{image_id:06d}_{file.stem}.png", min_score)
+            _draw(image, found, out / f"{number:06d}_{file.stem}.png", min_score)
+        image_id = number if image_ids is None else image_ids[number - 1]
         return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
 
     done = stream(detector, enumerate(files, start=1), lambda item: read_image(item[1]), write, batch_size=batch_size)

@@ -2,52 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import takewhile
+
 from maskrcnn.structures.records import Records
 
-_Parts = tuple[str, ...]  # folders and file name
+
+@dataclass(frozen=True)
+class Match:
+    """The images that a path may name, by id.
+
+    Attributes:
+        ids: none if no image has this file name; several if the path cannot tell them apart.
+        certain: whether no folder in the path contradicts the images, so that an id may choose among them.
+    """
+
+    ids: tuple[int | str, ...]
+    certain: bool
 
 
 class ImageNames:
-    """The images of a data set by the last part of their paths."""
+    """The images of a data set by the ends of their paths, in the folder that holds them all."""
 
     def __init__(self, records: Records) -> None:
-        self._images: dict[str, list[tuple[_Parts, int | str]]] = {}
-        for record in records:
-            parts = _parts(str(record.path))
-            self._images.setdefault(parts[-1], []).append((parts, record.image_id))
+        paths = {record.image_id: _parts(str(record.path)) for record in records}
+        lowest, highest = (choose(parts[:-1] for parts in paths.values()) for choose in (min, max))
+        depth = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(lowest, highest, strict=False))))
+        self._paths = {image_id: "/".join(parts[depth:]) for image_id, parts in paths.items()}
+        self._by_end: dict[str, list[int | str]] = {}
+        for image_id, parts in paths.items():
+            for start in range(depth, len(parts)):
+                self._by_end.setdefault("/".join(parts[start:]), []).append(image_id)
 
-    def nearest(self, name: str) -> list[int | str]:
-        """The ids of the images whose paths end like `name`, in as many parts as possible and in the last one at least.
-
-        There are several if the images have one file name, and the folders in `name` do not tell them apart.
-        """
+    def match(self, name: str) -> Match:
+        """The images whose paths end as `name` does, in as many parts as possible and at least in the file name."""
         parts = _parts(name)
-        images = self._images.get(parts[-1], [])
-        common = [_common(parts, own) for own, _ in images]
-        return [image_id for (_, image_id), count in zip(images, common, strict=True) if count == max(common)]
-
-    def may_be(self, name: str, image_id: int | str) -> bool:
-        """Whether `name` may be the path of the image with this id: no other image has a path that is as near, unless
-        `name` has no folder that could tell them apart."""
-        nearest = self.nearest(name)
-        return image_id in nearest and (len(nearest) == 1 or self._is_end(name, image_id))
-
-    def _is_end(self, name: str, image_id: int | str) -> bool:
-        """Whether the path of the image ends with all parts of `name`."""
-        parts = _parts(name)
-        return any(own[-len(parts) :] == parts for own, number in self._images[parts[-1]] if number == image_id)
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            if end in self._by_end:
+                ids = self._by_end[end]
+                whole = ids if start == 0 else [image_id for image_id in ids if self._paths[image_id] == end]
+                return Match(tuple(whole or ids), bool(whole))
+        return Match((), certain=False)
 
 
-def _parts(path: str) -> _Parts:
+def _parts(path: str) -> tuple[str, ...]:
     """Folders and file name, with the separators of any system."""
-    return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", ".")) or ("",)
-
-
-def _common(first: _Parts, second: _Parts) -> int:
-    """How many of the last parts of two paths are the same."""
-    count = 0
-    for one, other in zip(reversed(first), reversed(second), strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
+    return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))

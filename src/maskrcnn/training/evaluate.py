@@ -55,10 +55,7 @@ def evaluate(
     """
     predictor = model if isinstance(model, Predictor) else load(model)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
-    if limit is not None:
-        if limit < 1:
-            raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
-        dataset = dataset.subset(range(min(limit, len(dataset))))
+    dataset = first_images(dataset, limit)
     require_objects(dataset)
     check_categories(predictor.config.categories, dataset)
     if max_detections is not None:
@@ -88,6 +85,15 @@ def evaluate(
         image_ids=image_ids,
         group_by=group_by,
     )
+
+
+def first_images(dataset: Dataset, limit: int | None) -> Dataset:
+    """The data set with its first images only, `limit` of them. Raises DataError if `limit` is below 1."""
+    if limit is None:
+        return dataset
+    if limit < 1:
+        raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
+    return dataset.subset(range(min(limit, len(dataset))))
 
 
 def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:
