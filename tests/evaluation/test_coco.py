@@ -255,6 +255,15 @@ BROKEN_RESULTS: list[tuple[Any, str]] = [
     ({"image_id": [1]}, r"entry 1: image_id \[1\] is not the id"),
     ({"category_id": 4}, r"entry 1: category_id 4 is not the id of a category in .*, which has 3 other, 7 square"),
     ({"score": "high"}, r"entry 1: expected score as a finite number, found 'high'"),
+    ({"score": 10**400}, r"entry 1: expected score as a finite number, found 1000"),
+    ({"score": float("inf")}, r"entry 1: expected score as a finite number, found inf"),
+    ({"category_id": 2**70}, r"entry 1: category_id 1180591620717411303424 is not the id of a category"),
+    ({"category_id": "7"}, r"entry 1: category_id '7' is not the id of a category"),
+    ({"image_id": "1"}, r"entry 1: image_id '1' is not the id of an image"),
+    ({"bbox": [1, 2, 2**2000, 4]}, r"entry 1: expected bbox"),
+    ({"segmentation": {"size": [60, 80], "counts": [2**70]}}, r"entry 1: expected 'counts' as a flat list of integers"),
+    ({"segmentation": {"size": [2**40, 2**40], "counts": [1]}}, r"entry 1: expected 'size' of up to"),
+    ({"segmentation": {"size": [60, 80], "counts": "\ud800"}}, r"entry 1: run-length string: expected ASCII"),
     ({"score": float("nan")}, r"entry 1: expected score as a finite number, found nan"),
     ({"bbox": [1, 2, 3]}, r"entry 1: expected bbox as x, y, width, height in pixels, found \[1, 2, 3\]"),
     ({"bbox": [1, 2, -3, 4]}, r"entry 1: expected bbox"),
@@ -462,3 +471,10 @@ def test_kinds_of_figures_do_not_depend_on_the_group() -> None:
     groups = judged(content, results, group_by="light").groups
     assert groups["night"].masks is None, "no result lies there, and those of the day have no masks"
     assert groups["night"].boxes["AP"] == 0
+
+
+@pytest.mark.parametrize("name", ["", "\ud800", "two\nlines"])
+def test_names_of_categories_may_be_any_text(name: str) -> None:
+    content = truth({1: [(10, 10, 20)]})
+    content["categories"][0]["name"] = name
+    assert judged(content, perfect(content)).per_class[name]["boxes"] == pytest.approx(1)

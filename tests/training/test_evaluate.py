@@ -165,3 +165,49 @@ def test_broken_images_are_skipped_or_refused_and_batches_change_little(
         evaluate(predictor, path, strict=True)
     assert caught.traceback  # with its frames, and still no thread of theirs
     assert threading.active_count() == before
+
+
+def thread_settings() -> list[object]:
+    """What this thread and a new one would compute with."""
+    seen: list[object] = [torch.get_num_threads(), threading.active_count()]
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return seen
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_thread_settings_stay_as_they_were(predictor: Predictor, tmp_path: Path, threads: int) -> None:
+    data = write_small(tmp_path, "val", 2)
+    given = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        before = thread_settings()
+        evaluate(predictor, data)
+        assert thread_settings() == before
+        (tmp_path / "val" / "1.png").write_bytes(b"no image")
+        with pytest.raises(ImageError):
+            evaluate(predictor, data, strict=True)
+        assert thread_settings() == before
+    finally:
+        torch.set_num_threads(given)
+
+
+def test_images_that_cannot_be_read_give_no_figures(predictor: Predictor, tmp_path: Path) -> None:
+    data = write_small(tmp_path, "val", 2)
+    for image in (tmp_path / "val").iterdir():
+        image.unlink()
+    report = evaluate(predictor, data)
+    assert report.score is None
+    assert report.undefined == "no AP is defined: 0 images were judged, with 0 objects to find"
+    assert json.loads(report.to_json())["boxes"]["AP"] is None
+
+
+def test_a_data_set_without_objects_is_refused_before_the_network_runs(predictor: Predictor, tmp_path: Path) -> None:
+    data = write_small(tmp_path, "val", 2)
+    content = json.loads(data.read_text())
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    data.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="is a crowd region"):
+        evaluate(predictor, data, track=lambda items, total: pytest.fail("the network runs"))
