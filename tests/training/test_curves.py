@@ -47,6 +47,14 @@ def test_curves_draw_keypoints_of_results_without_boxes(tmp_path: Path) -> None:
     assert (46, 196, 182) in {colour for _, colour in colours}
 
 
+def test_curves_without_a_defined_score_have_no_second_part(tmp_path: Path) -> None:
+    lines = [{"step": 20, "loss": 2.0, "lr": 0.1}, {"step": 20, "masks": None, "boxes": {"AP": None, "AP50": None}}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves(tmp_path / "m.jsonl", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] < 1000
+
+
 def test_curves_of_one_step(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"step": 1, "loss": 2.0, "loss_box": 1.0}\n')
     curves(tmp_path / "m.jsonl", tmp_path / "curves.png")

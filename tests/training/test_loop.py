@@ -194,6 +194,26 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
         train(small_config(), data, val=other, out=tmp_path / "y")
 
 
+def test_validation_data_without_objects_are_refused_before_training(data: Path, tmp_path: Path) -> None:
+    val = write_small(tmp_path, "val", 2, seed=1)
+    content = json.loads(val.read_text())
+    val.write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(DataError, match=r"val\.json: expected objects to judge by, found none"):
+        train(small_config(steps=2), data, val=val, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_last_model_is_kept_where_no_ap_is_defined(data: Path, tmp_path: Path) -> None:
+    val = write_small(tmp_path, "val", 2, seed=1)
+    for image in (tmp_path / "val").iterdir():
+        image.write_bytes(b"no image")
+    summary = train(small_config(steps=3, evaluate_every=1), data, val=val, out=tmp_path / "run")
+    assert summary.report is not None
+    assert summary.report.score is None
+    assert maskrcnn.load(summary.model).provenance["step"] == 3
+
+
 def test_each_annotation_file_is_parsed_once_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validation = write_small(tmp_path, "val", 2, seed=1)
     read: list[Path] = []

@@ -47,6 +47,7 @@ class Ablate:
 
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.data.formats import read_dataset
+        from maskrcnn.evaluation.truth import require_objects
         from maskrcnn.training.ablation import ROWS, TABLES, Runs, markdown, write_tables
 
         if self.seeds < 1:
@@ -54,6 +55,7 @@ class Ablate:
         unknown = [name for name in self.tables if name not in TABLES]
         if unknown:
             raise ConfigError(f"--tables: there is no table {unknown[0]!r}; there are: {'; '.join(TABLES)}")
+        require_objects(read_dataset(self.val))
         chosen = list(self.tables or TABLES)
         say = console(stderr=True).print
         if not self.tables and not any(category.keypoints for category in read_dataset(self.data).categories):

@@ -15,6 +15,8 @@ from maskrcnn.visualise.palette import PALETTE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_KINDS = {"masks": "#ff4d6d", "boxes": "#4361ee", "keypoints": "#2ec4b6"}  # kinds of figures, and their colours
+
 
 def curves(metrics: Path, out: Path) -> None:
     """Writes the losses, the learning rate and the validation AP of a run as a PNG.
@@ -34,7 +36,7 @@ def curves(metrics: Path, out: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     if not steps:
         raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(lines)}")
-    evaluations = [line for line in lines if "boxes" in line]
+    evaluations = [line for line in lines if any((line.get(kind) or {}).get("AP") is not None for kind in _KINDS)]
     style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.style.context(["default", style]):
         figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
@@ -88,8 +90,7 @@ def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 
 def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
-    kinds = [("masks", "#ff4d6d"), ("boxes", "#4361ee"), ("keypoints", "#2ec4b6")]
-    for kind, colour in kinds:
+    for kind, colour in _KINDS.items():
         for name, dashes in (("AP", "-"), ("AP50", ":")):
             rows = [
                 (line["step"], line[kind][name]) for line in evaluations if (line.get(kind) or {}).get(name) is not None

@@ -17,6 +17,7 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch, training_batches
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
+from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, resolve_precision
@@ -249,6 +250,7 @@ def _read_data(
     config = replace(config, model=model, conventions=conventions, categories=dataset.categories)
     validation = read_dataset(val, strict=strict) if val is not None else None
     if validation is not None:
+        require_objects(validation)
         check_categories(config.categories, validation)
         if model.keypoint_head is not None:
             _keypoint_count(validation)
