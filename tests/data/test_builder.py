@@ -101,9 +101,11 @@ def test_polygons_that_cover_no_pixel_are_objects_if_they_have_area() -> None:
 
 def test_ids_are_unique_where_there_are_any() -> None:
     dataset = built(raw(id="a"), raw(id="a"), raw(), raw(id=[1]), raw(id=None))
-    assert dataset.annotations(0).ids.tolist() == ["a", 3, 4, 5]
-    assert dataset.problems == (
-        "some.file: annotation 'a' of image 1: expected a unique id, found a second annotation with it",
+    assert dataset.annotations(0).ids.tolist() == ["a", 2, 3, 4, 5]
+    assert dataset.problems == ()
+    assert dataset.notes == (
+        "some.file: an id that is not unique is ignored (annotations: 1), first: annotation 'a' of image 1: expected a "
+        "unique id, found a second annotation with it",
     )
 
 
@@ -129,16 +131,21 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "truth is no id": ({"image_id": True}, "of image True: no image has this id"),
     "unknown category": ({"category_id": "7"}, "no category has id '7'"),
     "nothing": ({"box": None, "polygons": None}, "expected a segmentation or a bbox, found neither"),
-    "box of three": ({"box": [1, 2, 3]}, "expected bbox as four finite numbers"),
-    "box of words": ({"box": [1, 2, 3, "4"]}, "expected bbox as four finite numbers"),
-    "box too large": ({"box": [1, 2, 3, 10**400]}, "expected bbox as four finite numbers"),
-    "box backwards": ({"box": [10, 10, -3, 5]}, "has no area"),
+    "box of three": ({"box": [1, 2, 3], "polygons": []}, "expected bbox as four finite numbers"),
+    "box of words": ({"box": [1, 2, 3, "4"], "polygons": []}, "expected bbox as four finite numbers"),
+    "box too large": ({"box": [1, 2, 3, 10**400], "polygons": []}, "expected bbox as four finite numbers"),
+    "box backwards": ({"box": [10, 10, -3, 5], "polygons": []}, "has no area"),
     "polygon of words": ({"polygons": [["a"]]}, "expected polygons as lists of numbers"),
     "polygon too large": ({"polygons": [[10**400] * 6]}, "expected polygons as lists of numbers"),
     "polygon of pairs": ({"polygons": [[[1, 2], [3, 4], [5, 9]]]}, "expected polygons as lists of numbers"),
     "mask of another size": ({"polygons": None, "bitmap": np.ones((3, 3))}, r"found \(3, 3\)"),
     "empty mask": ({"polygons": None, "bitmap": np.zeros(SIZE)}, "covers no pixel"),
     "broken run lengths": ({"polygons": None, "rle": {"size": [40, 50]}}, "'size' and 'counts'"),
+    "turned mask": ({"polygons": None, "bitmap": np.ones(SIZE[::-1])}, "height and width are swapped"),
+    "image id as text": ({"image_id": "1"}, "no image has this id, but one has 1: write all ids as numbers"),
+    "category id as text": ({"category_id": "7"}, "no category has id '7', but one has 7"),
+    "crowd of words": ({"crowd": "perhaps"}, "expected iscrowd as 0 or 1, found 'perhaps'"),
+    "no part": ({"polygons": [[1, 1, 5, 5], [math.nan] * 6]}, "at least 3 points, found 4 numbers"),
     "keypoints": ({"category_id": 7, "keypoints": [1, 2]}, "expected keypoints as 6 numbers"),
 }
 
@@ -152,6 +159,67 @@ def test_what_is_broken_is_left_out_and_named_or_refused(name: str) -> None:
         built(raw(**fields), strict=True)
     assert dataset.problems == (str(caught.value),)
     assert str(caught.value).startswith("some.file: ")
+
+
+REPAIRED: dict[str, tuple[dict[str, Any], str]] = {
+    "a part of two points": ({"polygons": [*SQUARE, [1, 1, 5, 5]]}, "at least 3 points, found 4 numbers"),
+    "an odd part": ({"polygons": [[1, 1, 5, 5, 9, 9, 3], *SQUARE]}, "at least 3 points, found 7 numbers"),
+    "a part that is not finite": ({"polygons": [*SQUARE, [1, 1, math.nan, 5, 9, 9]]}, "not a finite number"),
+    "a part of words": ({"polygons": [*SQUARE, "part"]}, "expected polygons as lists of numbers"),
+    "an empty part": ({"polygons": [[], *SQUARE]}, "at least 3 points, found 0 numbers"),
+    "box of zeros": ({"box": [0, 0, 0, 0]}, "has no area"),
+    "box backwards": ({"box": [18, 13, -8, -8]}, "has no area"),
+    "box of three": ({"box": [10, 5, 8]}, "expected bbox as four finite numbers"),
+    "box that is not finite": ({"box": [10, 5, math.inf, 8]}, "expected bbox as four finite numbers"),
+    "id of another": ({"id": "other"}, "expected a unique id"),
+}
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_an_object_survives_a_bad_part(name: str) -> None:
+    fields, words = REPAIRED[name]
+    dataset = built(raw(id="other"), raw(**fields))
+    found = dataset.annotations(0)
+    assert found.annotated_boxes.tolist() == [BOX] * 2
+    assert found.masks()[0] == found.masks()[1]
+    assert dataset.problems == ()
+    assert len(dataset.notes) == 1
+    assert evaluate_results(dataset, []).objects == 2
+    with pytest.raises(DataError, match=words) as caught:
+        built(raw(id="other"), raw(**fields), strict=True)
+    assert str(caught.value).removeprefix("some.file: ") in dataset.notes[0]
+
+
+def test_repairs_of_one_kind_are_one_note() -> None:
+    dataset = built(*(raw(box=[0, 0, 0, 0], id=7) for _ in range(9)))
+    assert len(set(dataset.annotations(0).ids.tolist())) == 9
+    assert [note.partition(", first")[0] for note in dataset.notes] == [
+        "some.file: the box of the mask replaces the bbox (annotations: 9)",
+        "some.file: an id that is not unique is ignored (annotations: 8)",
+    ]
+
+
+def test_an_annotation_without_an_id_takes_none_that_another_has() -> None:
+    assert built(raw(), raw(id=1), raw(id="x"), raw(id=5)).annotations(0).ids.tolist() == [6, 1, "x", 5]
+
+
+@pytest.mark.parametrize(
+    ("crowd", "flags"),
+    [(False, ("0", "false", "False", "", None, 0, 0.0, False)), (True, ("1", "true", 1, 1.0, True))],
+)
+def test_a_crowd_flag_may_be_text(crowd: bool, flags: tuple[Any, ...]) -> None:
+    dataset = built(*(raw(crowd=flag) for flag in flags), strict=True)
+    assert dataset.annotations(0).crowd.tolist() == [crowd] * len(flags)
+
+
+def test_whole_numbers_may_have_a_decimal_point() -> None:
+    builder = DatasetBuilder(PATH, strict=True)
+    builder.add_category(7.0, "a")
+    builder.add_image(1.0, Path("a.png"), 40.0, 50.0, {})
+    builder.add_annotation(raw(image_id=1, category_id=7.0, id=3.0))
+    dataset = builder.build()
+    assert (dataset.records[0].image_id, dataset.records[0].size) == (1, SIZE)
+    assert (dataset.categories[0].id, dataset.annotations(0).ids.tolist()) == (7, [3])
 
 
 def test_training_and_evaluation_count_the_same_objects() -> None:

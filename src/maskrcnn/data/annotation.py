@@ -29,7 +29,7 @@ class RawAnnotation(NamedTuple):
         rle: `{"size": [h, w], "counts": ...}`, as for `RLE.from_coco`.
         pixels: foreground pixels of `rle` if `known_areas` found it valid, else -1.
         bitmap: (H, W) bool or integers; nonzero pixels are foreground.
-        crowd: whether it is a crowd region, which is neither an object nor background.
+        crowd: whether it is a crowd region, which is neither an object nor background; read by `crowd_of`.
         area: square pixels; evaluation sorts objects into small, medium and large by it.
         keypoints: x, y, visibility of all keypoints in one list; None or empty if none is labelled.
     """
@@ -42,13 +42,14 @@ class RawAnnotation(NamedTuple):
     rle: Any = None
     pixels: int = -1
     bitmap: np.ndarray | None = None
-    crowd: bool = False
+    crowd: Any = False
     area: Any = None
     keypoints: Any = None
 
 
-def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes]:
-    """The mask of an annotation as an entry of `Annotations.kinds` and the bytes for `Annotations.segmentations`.
+def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:
+    """The mask of an annotation: an entry of `Annotations.kinds`, the bytes for `Annotations.segmentations`, and why a
+    part of the mask is left out (empty if none is).
 
     Raises:
         DataError: the mask is malformed, has another size than the image, or covers nothing.
@@ -58,61 +59,84 @@ def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes]:
     elif raw.bitmap is not None:
         mask = RLE.from_dense(raw.bitmap)
     elif raw.polygons is None or raw.polygons == []:
-        return NO_MASK, b""
+        return NO_MASK, b"", ""
     else:
-        parts = _polygons(raw.polygons)
+        parts, fault = _polygons(raw.polygons)
         points = [part.reshape(-1, 2) for part in parts]
         if not any(map(polygon_area, points)) and RLE(size, polygons_to_rle(points, size)).area == 0:
             raise DataError("the polygon has no area")
-        return POLYGONS, pack_polygons(parts)
+        return POLYGONS, pack_polygons(parts), fault
     if mask.size != size:
-        raise DataError(f"expected a mask of the image's height, width {size}, found {mask.size}")
+        cause = ": height and width are swapped" if mask.size == size[::-1] else ""
+        raise DataError(f"expected a mask of the image's height, width {size}, found {mask.size}{cause}")
     if raw.pixels <= 0 and mask.area == 0:
         raise DataError("the mask covers no pixel of its image")
-    return RUN_LENGTHS, mask.counts
+    return RUN_LENGTHS, mask.counts, ""
 
 
-def _polygons(given: Any) -> list[np.ndarray]:
-    """Checks the polygons of a mask; returns each as (2 n,) float64 x, y, x, y, ..."""
+def _polygons(given: Any) -> tuple[list[np.ndarray], str]:
+    """The sound polygons of a mask, each (2 n,) float64 x, y, x, y, ..., and what is wrong with the first other one.
+
+    Tools leave parts of one or two points in good masks. Detectron2 leaves out such a part and keeps the object, too.
+
+    Raises:
+        DataError: no polygon is sound.
+    """
     if not isinstance(given, list | tuple):
         raise DataError(f"expected segmentation as polygons or run lengths, found {short(given)}")
-    parts = []
+    parts, fault = [], ""
     for part in given:
         try:
-            points = np.asarray(part, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            points = np.zeros((0, 0))
-        if points.ndim != 1:
-            raise DataError(f"expected polygons as lists of numbers x, y, x, y, ..., found {short(part)}")
-        if len(points) < 6 or len(points) % 2:
-            raise DataError(f"expected polygons of at least 3 points, found {len(points)} numbers")
-        if not np.isfinite(points).all():
-            raise DataError("the polygon has a coordinate that is not a finite number")
-        parts.append(points)
-    return parts
+            parts.append(_polygon(part))
+        except DataError as error:
+            fault = fault or str(error)
+    if not parts:
+        raise DataError(fault)
+    return parts, fault
 
 
-def box_of(raw: RawAnnotation, kind: int, content: bytes, size: Size) -> Box:
-    """The annotated box, or the tight box of the mask if there is none.
+def _polygon(given: Any) -> np.ndarray:
+    try:
+        points = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        points = np.zeros((0, 0))
+    if points.ndim != 1:
+        raise DataError(f"expected polygons as lists of numbers x, y, x, y, ..., found {short(given)}")
+    if len(points) < 6 or len(points) % 2:
+        raise DataError(f"expected polygons of at least 3 points, found {len(points)} numbers")
+    if not np.isfinite(points).all():
+        raise DataError("the polygon has a coordinate that is not a finite number")
+    return points
+
+
+def box_of(raw: RawAnnotation, kind: int, content: bytes, size: Size) -> tuple[Box, str]:
+    """The box of an annotation, and why the annotated one is left out (empty if it is used or if there is none).
+
+    The tight box of the mask replaces a box that is missing, malformed or empty.
 
     Args:
         kind, content: the mask, from `mask_of`.
 
     Raises:
-        DataError: there is neither a box nor a mask, or the box is malformed or empty.
+        DataError: there is neither a usable box nor a mask with a pixel.
     """
     given = raw.box
     if given is None or given == []:
-        return _tight_box(kind, content, size)
+        return _tight_box(kind, content, size), ""
     if not isinstance(given, list | tuple) or len(given) != 4 or not all(map(is_number, given)):
-        raise DataError(f"expected bbox as four finite numbers x, y, width, height, found {short(given)}")
-    x, y, w, h = map(float, given)
-    if w <= 0 or h <= 0:
-        raise DataError(f"bbox {short(given)} has no area")
-    inside = min(x + w, size[1]) > max(x, 0) and min(y + h, size[0]) > max(y, 0)
-    if kind == NO_MASK and not inside:
-        raise DataError(f"bbox {short(given)} has no area inside the image of {size[1]} x {size[0]} pixels")
-    return x, y, w, h
+        fault = f"expected bbox as four finite numbers x, y, width, height, found {short(given)}"
+    else:
+        x, y, w, h = map(float, given)
+        inside = min(x + w, size[1]) > max(x, 0) and min(y + h, size[0]) > max(y, 0)
+        if w <= 0 or h <= 0:
+            fault = f"bbox {short(given)} has no area"
+        elif kind == NO_MASK and not inside:
+            fault = f"bbox {short(given)} has no area inside the image of {size[1]} x {size[0]} pixels"
+        else:
+            return (x, y, w, h), ""
+    if kind == NO_MASK:
+        raise DataError(fault)
+    return _tight_box(kind, content, size), fault
 
 
 def _tight_box(kind: int, content: bytes, size: Size) -> Box:
@@ -125,3 +149,22 @@ def _tight_box(kind: int, content: bytes, size: Size) -> Box:
     if x2 <= x1:
         raise DataError("the segmentation covers no pixel of its image")
     return x1, y1, x2 - x1, y2 - y1
+
+
+_CROWD = {"0": False, "false": False, "": False, "none": False, "1": True, "true": True}
+
+
+def crowd_of(raw: RawAnnotation) -> bool:
+    """Whether an annotation is a crowd region. Some tools write the flag as text, and `bool("false")` is True.
+
+    Raises:
+        DataError: the flag is neither 0 nor 1 nor a text or truth value that means one of them.
+    """
+    if raw.crowd is False or raw.crowd == 0:
+        return False
+    if isinstance(raw.crowd, int | float) and raw.crowd == 1:
+        return True
+    try:
+        return _CROWD[str(raw.crowd).lower()]
+    except KeyError:
+        raise DataError(f"expected iscrowd as 0 or 1, found {short(raw.crowd)}") from None

@@ -1,14 +1,20 @@
 """`DatasetBuilder` builds the data set of every format, and holds all rules for broken annotations.
 
 Training and evaluation use the same objects. The rules give the same average precision as the COCO API, and keep every
-object whose mask is usable. "Rejected" below means that the annotation is left out, or raises an error when strict:
+object of which enough is usable. "Rejected" below means that the annotation is left out, "repaired" that it is kept
+without its bad part. Both are named, and both raise an error when strict:
 
-- An id is an integer or a string. Two images or two categories with one id are an error, because their annotations
-  cannot be told apart. A second annotation with the same id is rejected. An annotation without an id gets its position.
+- An id is an integer or a string; 1.0 is the integer 1. Two images or two categories with one id are an error, because
+  their annotations cannot be told apart. An annotation without an id gets its position as id. So does one that
+  repeats an id, which is repaired.
+- A crowd flag is 0 or 1, or a text or truth value that means one of them. An annotation with another flag is rejected.
 - A box keeps its annotated values, even beyond the border of the image. Training clips it to the image, or uses the
-  tight box of the mask if the box lies outside. An object without a mask whose box lies outside is rejected. A box that
-  is not four finite numbers or has no area is rejected. An object without a box gets the tight box of its mask.
+  tight box of the mask if the box lies outside. An object without a box gets the tight box of its mask. A box that is
+  not four finite numbers or has no area is repaired in the same way. Without a mask, an object with such a box or with
+  a box outside the image is rejected.
 - A mask whose size differs from its image is rejected, and so are run lengths and bitmaps without foreground.
+- A polygon that has fewer than three points or a number that is not finite is left out of its mask, which is repaired.
+  A mask without any other polygon is rejected.
 - Polygons that enclose no area and cover no pixel are rejected. Polygons too small to cover the centre of a pixel are
   kept as objects.
 - An area that is not a finite number is replaced by the area of the mask, or of the box if there is no mask.
@@ -20,6 +26,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +34,14 @@ import numpy as np
 import torch
 
 from maskrcnn.config import Category
-from maskrcnn.data.annotation import RawAnnotation, Size, box_of, mask_of
+from maskrcnn.data.annotation import RawAnnotation, Size, box_of, crowd_of, mask_of
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.records import PackedBytes, Record, Records, pack_ids
-from maskrcnn.structures.values import is_id, is_int, is_number, short
+from maskrcnn.structures.values import as_id, is_number, short, whole_number
+
+MOST_PIXELS = 1 << 39  # of an image, as for `RLE`
 
 
 class DatasetBuilder:
@@ -50,12 +59,14 @@ class DatasetBuilder:
         self.strict = strict
         self.keypoint_shift = keypoint_shift
         self._problems: list[str] = []
+        self._repairs: dict[str, tuple[int, str]] = {}  # what was done: how often, and the first annotation
         self._categories: dict[int | str, tuple[int, Category]] = {}
-        self._images: dict[int | str, tuple[int, Path, Size, Mapping[str, Any]]] = {}
+        self._images: dict[int | str, tuple[int, Path, str, Size, Mapping[str, Any]]] = {}
         self._added = 0  # annotations, with those left out
         self._seen: set[int | str] = set()
         # One entry for each annotation that is kept.
-        self._ids: list[int | str] = []
+        self._ids: list[int | str | None] = []  # None for an annotation without an id of its own
+        self._positions = array("q")  # among all annotations of the file, counted from 1
         self._rows = array("q")  # position of the image, position of the category
         self._floats = array("d")  # x, y, width, height, area
         self._crowd, self._kinds = bytearray(), bytearray()
@@ -67,6 +78,13 @@ class DatasetBuilder:
         if self.strict:
             raise DataError(f"{self.path}: {message}")
         self._problems.append(f"{self.path}: {message}")
+
+    def _repair(self, done: str, where: str, fault: str) -> None:
+        """Counts what was done to an annotation that is kept; raises DataError if `strict`."""
+        if self.strict:
+            raise DataError(fault)
+        times, first = self._repairs.get(done, (0, f"{where}: {fault}"))
+        self._repairs[done] = times + 1, first
 
     def add_category(
         self,
@@ -87,38 +105,43 @@ class DatasetBuilder:
         Raises:
             DataError: the category is broken. It is never left out, because labels would shift.
         """
-        if not is_id(number) or not isinstance(name, str):
+        key = as_id(number)
+        if key is None or not isinstance(name, str):
             raise DataError(
                 f"{self.path}: expected categories with an id and a name, found id {short(number)}, name {short(name)}"
             )
-        if number in self._categories:
+        if key in self._categories:
             raise DataError(f"{self.path}: two categories have id {short(number)}: give each its own")
         try:
-            category = Category(number, name, tuple(keypoints), tuple(skeleton), tuple(sigmas))
+            category = Category(key, name, tuple(keypoints), tuple(skeleton), tuple(sigmas))
         except ConfigError as error:
             raise DataError(f"{self.path}: {error}") from None
-        self._categories[number] = len(self._categories), category
+        self._categories[key] = len(self._categories), category
 
-    def add_image(self, number: Any, path: Path, height: Any, width: Any, fields: Mapping[str, Any]) -> None:
+    def add_image(
+        self, number: Any, path: Path, height: Any, width: Any, fields: Mapping[str, Any], fault: str = ""
+    ) -> None:
         """Adds an image without reading its file. A broken entry is recorded as a problem.
 
         Args:
             number: its id.
             height, width: pixels.
             fields: all other fields of the image, as JSON types.
+            fault: as in `Record`.
 
         Raises:
             DataError: another image has the same id, or the entry is broken and `strict` is set.
         """
-        if not is_id(number):
+        key, rows, columns = as_id(number), whole_number(height), whole_number(width)
+        if key is None:
             self.problem(f"expected images with an id, found {short(number)} for {path.name}")
-        elif not (is_int(height) and height > 0 and is_int(width) and width > 0):
+        elif rows is None or columns is None or rows <= 0 or columns <= 0 or rows * columns > MOST_PIXELS:
             found = f"{short(height)}, {short(width)}"
             self.problem(f"image {short(number)}: expected a positive integer height and width, found {found}")
-        elif number in self._images:
+        elif key in self._images:
             raise DataError(f"{self.path}: two images have id {short(number)}: annotations cannot be told apart")
         else:
-            self._images[number] = len(self._images), path, (height, width), fields
+            self._images[key] = len(self._images), path, fault, (rows, columns), fields
 
     def add_annotation(self, raw: RawAnnotation) -> None:
         """Adds an annotation. A broken one is recorded as a problem.
@@ -127,39 +150,61 @@ class DatasetBuilder:
             DataError: the annotation is broken and `strict` is set.
         """
         self._added += 1
-        number = raw.id if is_id(raw.id) else self._added
+        own = as_id(raw.id)
+        where = f"annotation {short(self._added if own is None else own)} of image {short(raw.image_id)}"
         try:
-            self._append(raw, number)
+            self._append(raw, own, where)
         except DataError as error:
             message = str(error)
         else:
             return
-        self.problem(f"annotation {short(number)} of image {short(raw.image_id)}: {message}")
+        self.problem(f"{where}: {message}")
 
-    def _append(self, raw: RawAnnotation, number: int | str) -> None:
-        if is_id(raw.id):
-            if raw.id in self._seen:
-                raise DataError("expected a unique id, found a second annotation with it")
-            self._seen.add(raw.id)
-        if not is_id(raw.image_id) or raw.image_id not in self._images:
-            raise DataError("no image has this id")
-        if not is_id(raw.category_id) or raw.category_id not in self._categories:
-            raise DataError(f"no category has id {short(raw.category_id)}")
-        image, _, size, _ = self._images[raw.image_id]
-        label, category = self._categories[raw.category_id]
-        kind, content = mask_of(raw, size)
-        box = box_of(raw, kind, content, size)
+    def _append(self, raw: RawAnnotation, own: int | str | None, where: str) -> None:
+        image_id, category_id = as_id(raw.image_id), as_id(raw.category_id)
+        if image_id is None or image_id not in self._images:
+            raise DataError(f"no image has this id{_of_another_type(image_id, self._images)}")
+        if category_id is None or category_id not in self._categories:
+            other = _of_another_type(category_id, self._categories)
+            raise DataError(f"no category has id {short(raw.category_id)}{other}")
+        image, _, _, size, _ = self._images[image_id]
+        label, category = self._categories[category_id]
+        crowd = crowd_of(raw)
+        kind, content, bad_part = mask_of(raw, size)
+        box, bad_box = box_of(raw, kind, content, size)
+        points = None
         if category.keypoints:
             points = read_labelled(raw.keypoints, len(category.keypoints))
             points[points[:, 2] > 0, :2] += self.keypoint_shift
+        if bad_part:
+            self._repair("a part of the mask is left out", where, bad_part)
+        if bad_box:
+            self._repair("the box of the mask replaces the bbox", where, bad_box)
+        if own is not None and own in self._seen:
+            self._repair(
+                "an id that is not unique is ignored", where, "expected a unique id, found a second annotation with it"
+            )
+            own = None
+        if own is not None:
+            self._seen.add(own)
+        if points is not None:
             self._keypoints[len(self._ids)] = points
-        self._ids.append(number)
+        self._ids.append(own)
+        self._positions.append(self._added)
         self._rows.extend((image, label))
         counted = raw.pixels if raw.pixels >= 0 else math.nan
         self._floats.extend((*box, raw.area if is_number(raw.area) else counted))
-        self._crowd.append(raw.crowd)
+        self._crowd.append(crowd)
         self._kinds.append(kind)
         self._contents.append(content)
+
+    def _unique_ids(self) -> list[int | str]:
+        """The id of each annotation that is kept. One without its own gets its position, or the next free number."""
+        free = (number for number in count(self._added + 1) if number not in self._seen)
+        return [
+            own if own is not None else position if position not in self._seen else next(free)
+            for own, position in zip(self._ids, self._positions, strict=True)
+        ]
 
     def build(self) -> Dataset:
         """The data set of everything that was added.
@@ -180,8 +225,8 @@ class DatasetBuilder:
         counts = np.bincount(images, minlength=len(self._images))
         firsts = np.cumsum(counts) - counts
         records = Records(
-            Record(number, path, *size, first, count, fields)
-            for (number, (_, path, size, fields)), first, count in zip(
+            Record(number, path, *size, first, own, fields, fault)
+            for (number, (_, path, fault, size, fields)), first, own in zip(
                 self._images.items(), firsts.tolist(), counts.tolist(), strict=True
             )
         )
@@ -190,9 +235,9 @@ class DatasetBuilder:
         label_of = np.empty(len(ids), dtype=np.int64)
         label_of[[self._categories[number][0] for number in ids]] = np.arange(len(ids))
         floats = torch.from_numpy(np.array(self._floats, dtype=np.float64).reshape(-1, 5)[order])
-        places = order.tolist()
+        places, annotation_ids = order.tolist(), self._unique_ids()
         columns = {
-            "ids": pack_ids([self._ids[i] for i in places]),
+            "ids": pack_ids([annotation_ids[i] for i in places]),
             "annotated_boxes": floats[:, :4].contiguous(),
             "labels": torch.from_numpy(label_of[categories_added[order]]),
             "crowd": torch.from_numpy(np.frombuffer(self._crowd, dtype=np.bool_)[order]),
@@ -207,4 +252,16 @@ class DatasetBuilder:
                 row[: len(points)] = points
             columns["keypoints"] = torch.from_numpy(keypoints)
         segmentations = PackedBytes([self._contents[i] for i in places])
-        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations)
+        notes = tuple(
+            f"{self.path}: {done} (annotations: {times}), first: {first}"
+            for done, (times, first) in self._repairs.items()
+        )
+        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations, notes)
+
+
+def _of_another_type(given: int | str | None, known: Mapping[int | str, Any]) -> str:
+    """Names the known id that differs from a given one only in being text or a number."""
+    other: int | str | None = str(given) if isinstance(given, int) else None
+    if isinstance(given, str) and given.strip().isdecimal() and len(given) < 20:
+        other = int(given)
+    return f", but one has {other!r}: write all ids as numbers or all as text" if other in known else ""

@@ -36,6 +36,7 @@ class Dataset:
         columns: the array fields of `Annotations` by name, with T rows instead of N. The annotations of one image are
             consecutive rows.
         segmentations: T byte strings, as in `Annotations`.
+        notes: one sentence for each kind of fault in annotations that were kept without their bad part.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Dataset:
     problems: tuple[str, ...]
     columns: Mapping[str, Tensor | np.ndarray]
     segmentations: PackedBytes
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
@@ -82,10 +84,14 @@ class Dataset:
             ImageError: the file cannot be read, or its size differs from the record.
         """
         record = self.records[index]
+        if record.fault:
+            raise ImageError(f"{record.path}: expected an image, found {record.fault}")
         image = read_image(record.path)
         if image.shape[:2] != record.size:
+            swapped = image.shape[:2] == record.size[::-1]
+            cause = " (turned: the tool that wrote it has probably ignored the EXIF orientation)" if swapped else ""
             raise ImageError(
                 f"{record.path}: expected {record.width} x {record.height} pixels, the size of image {record.image_id} "
-                f"in {self.path.name}, found {image.shape[1]} x {image.shape[0]}; correct the annotations or the image"
+                f"in {self.path.name}, found {image.shape[1]} x {image.shape[0]}{cause}; correct one of the two"
             )
         return image

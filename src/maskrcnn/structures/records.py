@@ -7,7 +7,6 @@ writes to them, not even a reference count. Spawned processes receive the same m
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,6 +28,7 @@ class Record:
         height, width: pixels, from the annotation file.
         first, count: position of its first annotation in the arrays of the data set, and their number.
         fields: all other fields of the image in the annotation file, as JSON types.
+        fault: what was found instead of the image file, such as "no such file"; empty if the file was there.
     """
 
     image_id: int | str
@@ -38,6 +38,7 @@ class Record:
     first: int
     count: int
     fields: Mapping[str, Any] = field(default_factory=dict)
+    fault: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -46,13 +47,18 @@ class Record:
 
 
 class Records(Sequence[Record]):
-    """A sequence of records in flat arrays. Each access builds a new `Record`."""
+    """A sequence of records in flat arrays. Each access builds a new `Record`.
+
+    Attributes:
+        faults: position of an image -> its `Record.fault`, for images that have one.
+    """
 
     def __init__(self, records: Iterable[Record]) -> None:
         given = list(records)
         self._ids = pack_ids([record.image_id for record in given])
-        self._paths = PackedBytes([os.fsencode(record.path) for record in given])
+        self._paths = PackedBytes([str(record.path).encode("utf-8", "surrogatepass") for record in given])
         self._fields = PackedBytes([json.dumps(record.fields).encode() if record.fields else b"" for record in given])
+        self.faults = {number: record.fault for number, record in enumerate(given) if record.fault}
         numbers = [(record.height, record.width, record.first, record.count) for record in given]
         self._numbers = torch.tensor(numbers, dtype=torch.int64).reshape(-1, 4)
 
@@ -70,11 +76,11 @@ class Records(Sequence[Record]):
             return Records(self[i] for i in range(len(self))[index])
         index = range(len(self))[index]  # resolves negative numbers, and raises IndexError beyond the end
         image_id = as_numpy(self._ids)[index]
-        path = Path(os.fsdecode(self._paths[index].tobytes()))
+        path = Path(self._paths[index].tobytes().decode("utf-8", "surrogatepass"))
         height, width, first, count = self._numbers[index].tolist()
         fields = json.loads(self._fields[index].tobytes() or b"{}")
         image_id = image_id if isinstance(image_id, str) else int(image_id)
-        return Record(image_id, path, height, width, first, count, fields)
+        return Record(image_id, path, height, width, first, count, fields, self.faults.get(index, ""))
 
     def numbers(self) -> dict[int | str, int]:
         """The position of each image by its id."""

@@ -13,9 +13,21 @@ def is_int(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def whole_number(value: Any) -> int | None:
+    """The integer that a value stands for, else None. JSON does not tell 1 from 1.0; True and False are no numbers."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if is_int(value) else None
+
+
+def as_id(value: Any) -> int | str | None:
+    """The id of an image, an annotation or a category that a value stands for; None if it stands for none."""
+    return value if isinstance(value, str) else whole_number(value)
+
+
 def is_id(value: Any) -> TypeGuard[int | str]:
     """Whether a value can name an image, an annotation or a category."""
-    return is_int(value) or isinstance(value, str)
+    return as_id(value) is not None
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

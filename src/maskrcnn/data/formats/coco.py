@@ -10,6 +10,7 @@ from typing import Any
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import read_json
@@ -45,8 +46,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False) -> Dat
 
     Args:
         path: the JSON, or a folder with exactly one JSON or an `annotations.json`.
-        images: folder of the images. Default, the first that exists: the folder named like the JSON; `images` beside
-            it; COCO's layout (`annotations/instances_val2017.json` and `val2017/`); the folder of the JSON.
+        images: folder of the images; None for the places that `find_images` knows.
         strict: raise at the first broken image or annotation, instead of leaving it out.
 
     Raises:
@@ -66,9 +66,9 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
     builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
     for entry in content["categories"]:
         _add_category(builder, entry)
-    folder = images or _image_folder(path)
-    for entry in content["images"]:
-        _add_image(builder, entry, folder)
+    places = find_images([_file_name(entry) for entry in content["images"]], path, images)
+    for entry, place in zip(content["images"], places, strict=True):
+        _add_image(builder, entry, place)
     pixels = known_areas([a.get("segmentation") if isinstance(a, Mapping) else None for a in content["annotations"]])
     for entry, known in zip(content["annotations"], pixels.tolist(), strict=True):
         if not isinstance(entry, Mapping):
@@ -85,7 +85,7 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
                 polygons=None if runs else mask,
                 rle=mask if runs else None,
                 pixels=known,
-                crowd=bool(entry.get("iscrowd", 0)),
+                crowd=entry.get("iscrowd", 0),
                 area=entry.get("area"),
                 keypoints=None if entry.get("num_keypoints") == 0 else entry.get("keypoints"),
             )
@@ -94,12 +94,11 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
 
 
 def write(dataset: Dataset, path: Path) -> None:
-    """Writes a data set as COCO JSON. Image paths are relative to the default image folder of `read`."""
-    folder = _image_folder(path)
+    """Writes a data set as COCO JSON. Image paths are relative to its folder."""
     images = [
         {
             "id": record.image_id,
-            "file_name": os.path.relpath(record.path, folder),
+            "file_name": os.path.relpath(record.path, path.parent),
             "height": record.height,
             "width": record.width,
             **record.fields,
@@ -143,23 +142,21 @@ def _add_category(builder: DatasetBuilder, entry: Any) -> None:
     builder.add_category(entry.get("id"), entry.get("name"), names, skeleton, sigmas)
 
 
-def _add_image(builder: DatasetBuilder, entry: Any, folder: Path) -> None:
+def _file_name(entry: Any) -> str:
+    """The name of an image's file. The images of LVIS have only an address."""
+    if not isinstance(entry, Mapping):
+        return ""
+    names = (entry.get("file_name"), entry.get("coco_url"), f"{entry.get('id')} (no file_name)")
+    return next(name for name in names if isinstance(name, str))
+
+
+def _add_image(builder: DatasetBuilder, entry: Any, place: Place) -> None:
     if not isinstance(entry, Mapping):
         builder.problem(f"expected images as objects, found {short(entry)}")
         return
-    number, file = entry.get("id"), entry.get("file_name")
-    # Evaluation needs no image files, so an image without a file name is kept. Reading it fails with this path.
-    path = folder / (file if isinstance(file, str) else f"{number} (no file_name)")
     fields = {key: value for key, value in entry.items() if key not in _IMAGE_KEYS}
-    builder.add_image(number, path, entry.get("height"), entry.get("width"), fields)
-
-
-def _image_folder(path: Path) -> Path:
-    split = path.stem.rpartition("_")[2]
-    for folder in (path.with_suffix(""), path.parent / "images", path.parent.parent / split):
-        if folder.is_dir():
-            return folder
-    return path.parent
+    # Evaluation of results needs no image files, so an image without a file is kept. Only reading it fails.
+    builder.add_image(entry.get("id"), place.path, entry.get("height"), entry.get("width"), fields, place.fault)
 
 
 def _find_json(path: Path) -> Path:
