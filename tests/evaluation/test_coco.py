@@ -360,8 +360,8 @@ def test_ground_truth_that_is_not_coco_is_refused(change: Any, message: str) -> 
         ({"segmentation": [[1, 1, 5, 5]]}, "at least 3 points"),
         ({"segmentation": [[1, 1, 5, 5, 9]]}, "at least 3 points, found 5 numbers"),
         ({"segmentation": [[1, 1, 5, 5, float("nan"), 9]]}, "finite"),
-        ({"bbox": "wide"}, "expected bbox"),
-        ({"bbox": [3, 3, 0, 5]}, "has no area"),
+        ({"bbox": "wide", "segmentation": []}, "expected bbox"),
+        ({"bbox": [3, 3, 0, 5], "segmentation": []}, "has no area"),
     ],
 )
 def test_broken_annotations_are_left_out_and_named(change: dict[str, Any], message: str) -> None:
@@ -375,11 +375,12 @@ def test_broken_annotations_are_left_out_and_named(change: dict[str, Any], messa
     assert re.search(rf"ground truth: annotation 2 .*{message}", report.skipped[0])
 
 
-def test_an_annotation_id_given_twice_counts_once() -> None:
-    content = truth({1: [(10, 10, 20)]})
-    content["annotations"] *= 2
-    report = judged(content, perfect(ONE))
-    assert (report.objects, report.boxes["AP"]) == (1, pytest.approx(1))
+def test_objects_that_share_an_annotation_id_all_count() -> None:
+    content = truth({1: [(10, 10, 20), (40, 5, 9)]})
+    results = perfect(content)
+    content["annotations"][1]["id"] = content["annotations"][0]["id"]
+    report = judged(content, results)
+    assert (report.objects, report.boxes["AP"]) == (2, pytest.approx(1))
     assert "found a second annotation with it" in report.skipped[0]
 
 
