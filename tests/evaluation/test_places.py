@@ -67,7 +67,7 @@ def test_the_image_of_each_result(images: dict[Any, str], names: list[tuple[Any,
         (FLAT, [(1, "\ud800.png")], r"entry 0: .*file_name '\\ud800\.png' do not belong together"),
         (FLAT, [(1, "")], r"entry 0: .* file_name '' do not belong together"),
         (FLAT, [(1, 5)], r"entry 0: expected file_name as a text, found 5"),
-        (FLAT, [(1.0, None)], r"entry 0: image_id 1\.0 is not the id of an image"),
+        (FLAT, [(1.5, None)], r"entry 0: image_id 1\.5 is not the id of an image"),
         (FLAT, [(2**70, None)], r"entry 0: image_id 1180591620717411303424 is not the id"),
     ],
 )

@@ -37,7 +37,7 @@ class Check:
         from maskrcnn.errors import ImageError
 
         dataset = read_dataset(self.json_file, self.images)
-        problems = list(dataset.problems)
+        problems = [*dataset.problems, *dataset.notes]
         objects: Counter[str] = Counter()
         for index in track(range(len(dataset)), "images"):
             try:
@@ -77,7 +77,7 @@ class Check:
         if problems and self.strict:
             return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; see above")
         if problems:
-            say(f"usable; problems that training skips and --strict refuses: {len(problems)}")
+            say(f"usable; problems that training leaves out and --strict refuses: {len(problems)}")
         else:
             say("no problems found")
         return 0

@@ -232,6 +232,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], kinds: Collection[str],
         max_detections=max_detections,
         skipped=tuple(skipped),
         notes=(
+            *dataset.notes,
             *notes_on_entries(truth, found, max_detections),
             *notes_on_figures(figures, truth, kinds, sigmas),
         ),

@@ -122,6 +122,8 @@ def train(
         )
         if from_weights:
             bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
+        for note in dataset.notes:
+            bar.say(note)
         if run.skipped:
             bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
             bar.say(f"all of them: maskrcnn data check {dataset.path}")
