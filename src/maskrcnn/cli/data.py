@@ -34,20 +34,29 @@ class Check:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
         from maskrcnn.data.formats import read_dataset
-        from maskrcnn.errors import ImageError
+        from maskrcnn.data.learnable import require_examples
+        from maskrcnn.errors import DataError, ImageError
 
         dataset = read_dataset(self.json_file, self.images)
         problems = [*dataset.problems, *dataset.notes]
         objects: Counter[str] = Counter()
+        unread = 0
         for index in track(range(len(dataset)), "images"):
             try:
                 dataset.read(index)
             except ImageError as error:
                 problems.append(str(error))
+                unread += 1
             annotations = dataset.annotations(index)
             objects.update(dataset.categories[label].name for label in annotations.labels[~annotations.crowd])
         keypoints = _keypoints(dataset)
-        usable = bool(dataset.records) and bool(objects)
+        useless = f"{dataset.path}: expected images, none of its {unread} can be read; see the problems above"
+        if unread < len(dataset):
+            try:
+                require_examples(dataset, masks=False)
+                useless = ""
+            except DataError as error:
+                useless = str(error)
         if self.json:
             print_json(
                 {
@@ -56,7 +65,7 @@ class Check:
                     "categories": {category.name: objects[category.name] for category in dataset.categories},
                     "keypoints": keypoints,
                     "problems": problems,
-                    "usable": usable,
+                    "usable": not useless,
                 }
             )
         say = console(stderr=self.json).print
@@ -70,10 +79,8 @@ class Check:
         unused = [category.name for category in dataset.categories if not objects[category.name]]
         if unused:
             say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects")
-        if not usable:
-            return fail(
-                f"{dataset.path}: expected annotated images, found no usable object; correct the problems above"
-            )
+        if useless:
+            return fail(useless)
         if problems and self.strict:
             return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; see above")
         if problems:

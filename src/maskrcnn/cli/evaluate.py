@@ -10,7 +10,14 @@ from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
 
-_OF_MODEL = ("config", "results_out", "batch_size", "precision", "compile")  # settings that --results has no use for
+_OF_MODEL = (
+    "images",
+    "config",
+    "results_out",
+    "batch_size",
+    "precision",
+    "compile",
+)  # settings that --results has no use for
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,8 @@ class Evaluate:
 
     data: Path
     """Ground truth: COCO JSON, or its folder."""
+    images: Path | None = None
+    """With --model: folder of the images; default: they are searched for beside the JSON."""
     model: str | None = None
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     config: Path | None = None
@@ -49,6 +58,7 @@ class Evaluate:
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
 
         if self.model is not None and self.results is None:
+            from maskrcnn.data.formats import read_dataset
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
@@ -56,7 +66,7 @@ class Evaluate:
             say_assumptions(model.provenance, self.model)
             report = evaluate(
                 model,
-                self.data,
+                read_dataset(self.data, self.images, strict=self.strict),
                 max_detections=self.max_detections,
                 results_out=self.results_out,
                 limit=self.limit,

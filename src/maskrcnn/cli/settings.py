@@ -38,7 +38,7 @@ class Settings:
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML file that changes the preset; flags change both."""
     print_config: Flag = False
-    """Print the settings as YAML for --config and exit. The classes are not yet those of the data."""
+    """Print the settings as YAML for --config and exit."""
     help_all: Flag = False
     """Show the flags of all settings and exit."""
     config: Annotated[Config, Flags] = field(default_factory=Config)

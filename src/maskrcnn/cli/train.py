@@ -31,6 +31,10 @@ class Train:
     settings: Annotated[Settings, Flags]
     val: Path | None = None
     """COCO JSON to evaluate on; the best model is kept."""
+    images: Path | None = None
+    """Folder of the images, if it is not beside the JSON."""
+    val_images: Path | None = None
+    """The same for --val."""
     weights: str | None = None
     """Model or checkpoint to start from: a file, a URL, a name in `maskrcnn weights list`, or resnet50."""
     resume: Flag = False
@@ -47,12 +51,13 @@ class Train:
         if self.settings.print_config:
             return self.settings.print()
         from maskrcnn.cli.output import console, print_json
+        from maskrcnn.data.formats import read_dataset
         from maskrcnn.training.loop import train
 
         summary = train(
             self.settings.config,
-            self.data,
-            val=self.val,
+            read_dataset(self.data, self.images, strict=self.strict),
+            val=None if self.val is None else read_dataset(self.val, self.val_images, strict=self.strict),
             out=self.out,
             weights=self.weights,
             resume=self.resume,

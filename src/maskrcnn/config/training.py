@@ -28,7 +28,7 @@ class TrainConfig:
     # Compile the network; on CUDA its graphs are replayed. The first steps then take minutes, and batches are padded to
     # a few sizes.
     compile: bool = False
-    evaluate_every: int = 5000  # steps between evaluations; 0: only at the end
+    evaluate_every: int = 5000  # steps between evaluations; 0: at the end
     checkpoint_every: int = 1000  # steps between checkpoints
     workers: int = 2  # processes that load images; 0: none
     seed: int = 0  # seed of the random numbers

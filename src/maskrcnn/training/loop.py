@@ -14,6 +14,7 @@ import torch
 
 from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.data.loader import Batch, training_batches
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
@@ -62,9 +63,9 @@ class Summary:
 
 def train(
     config: Config,
-    data: Path | str,
+    data: Dataset | Path | str,
     *,
-    val: Path | str | None = None,
+    val: Dataset | Path | str | None = None,
     out: Path | str,
     weights: Path | str | None = None,
     resume: bool = False,
@@ -75,7 +76,7 @@ def train(
 
     Args:
         config: classes and category names are taken from the data set.
-        data, val: an annotation file of any format, or the folder that holds it.
+        data, val: a data set, its annotation file of any format, or the folder that holds it.
         weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A detector also
             brings its conventions, and the model and image settings that `config` leaves at their defaults.
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
@@ -236,13 +237,15 @@ class _Run:
 
 
 def _read_data(
-    config: Config, data: Path | str, val: Path | str | None, strict: bool, limit: int | None
+    config: Config, data: Dataset | Path | str, val: Dataset | Path | str | None, strict: bool, limit: int | None
 ) -> tuple[Dataset, Dataset | None, Config]:
-    dataset = read_dataset(data, strict=strict)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     if limit is not None:
         dataset = dataset.subset(range(min(limit, len(dataset))))
     if len(dataset) == 0:
         raise DataError(f"{dataset.path}: no images to train on")
+    dataset = with_files(dataset, strict=strict)
+    require_examples(dataset, masks=config.model.mask_head is not None)
     model = replace(config.model, num_classes=len(dataset.categories))
     conventions = config.conventions
     if dataset.categories != config.categories:
@@ -250,12 +253,14 @@ def _read_data(
     if model.keypoint_head is not None:
         model = replace(model, keypoint_head=replace(model.keypoint_head, num_keypoints=_keypoint_count(dataset)))
     config = replace(config, model=model, conventions=conventions, categories=dataset.categories)
-    validation = read_dataset(val, strict=strict) if val is not None else None
-    if validation is not None:
-        require_objects(validation)
-        check_categories(config.categories, validation)
-        if model.keypoint_head is not None:
-            _keypoint_count(validation)
+    if val is None:
+        return dataset, None, config
+    validation = val if isinstance(val, Dataset) else read_dataset(val, strict=strict)
+    check_categories(config.categories, validation)
+    validation = with_files(validation, strict=strict)
+    require_objects(validation)
+    if model.keypoint_head is not None:
+        _keypoint_count(validation)
     return dataset, validation, config
 
 
