@@ -324,12 +324,35 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "index": (lambda path: path.write_bytes(bytes(99) + b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"), "TensorFlow checkpoint"),
     "tflite": (lambda path: path.write_bytes(b"\x20\0\0\0TFL3" + bytes(99)), "a TensorFlow Lite model"),
+    "TensorRT": (lambda path: path.write_bytes(b"ftrt" + bytes(range(99))), "found a TensorRT engine"),
+    "TensorRT of Ultralytics": (lambda path: path.write_bytes(b"\x05\0\0\0{...}ftrt" + bytes(9)), "a TensorRT engine"),
+    "OpenVINO": (
+        lambda path: path.write_text('<?xml version="1.0"?>\n<net name="m" version="11">'),
+        "found an OpenVINO network; give the checkpoint that it was exported from",
+    ),
+    "GluonCV": (lambda path: path.write_bytes(b"\x12\x01" + bytes(99)), "found parameters of MXNet"),
+    "ncnn": (lambda path: path.write_text("7767517\n75 83\n"), "found an ncnn network"),
+    "web page behind a byte order mark": (lambda path: path.write_bytes(b"\xef\xbb\xbf<!DOCTYPE html>"), "a web page"),
+    "answer of a storage": (
+        lambda path: path.write_text("<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"),
+        "found an error message of a server; the download went wrong",
+    ),
     "onnx": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch\x1a\x052.1.0" + bytes(99)), "found an ONNX model"),
     "zip": (lambda path: zipped(path, a="1", b__c="2"), r"a zip archive of other files \(a, b/c\)"),
     "empty zip": (lambda path: zipped(path), r"a zip archive of other files \(none\)"),
     "keras 3": (lambda path: zipped(path, **{"config.json": "{}", "model.weights.h5": ""}), "an archive of Keras 3"),
     "torchscript": (scripted, "a TorchScript archive, which holds code; save"),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("m.engine", "TensorRT"), ("m.PLAN", "TensorRT"), ("m.bin", "OpenVINO"), ("yolo.weights", "Darknet")],
+)
+def test_bytes_that_say_nothing_are_named_by_the_file_name(name: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(bytes(range(7, 200)))
+    with pytest.raises(WeightsError, match=rf"found .*{kind}.*; give the checkpoint that it was exported from"):
+        read_checkpoint(tmp_path / name)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")

@@ -20,11 +20,11 @@ from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.weights.frameworks.detectron2 import Detectron2
-from maskrcnn.weights.frameworks.families import FAMILIES, family_of
+from maskrcnn.weights.frameworks.families import FAMILIES, found_in
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.model_file import save_model
-from maskrcnn.weights.open import EXPORTERS, IMPORTERS, holds_detector, importer_of, open_weights
+from maskrcnn.weights.open import EXPORTERS, IMPORTERS, detector_in, holds_detector, importer_of, open_weights
 from small_network import lively_network, network_config
 
 SETTINGS = {"min_size": 64, "max_size": 96, "categories": ["cat", "dog"], "box_score_thresh": 0.02}
@@ -171,6 +171,20 @@ def test_a_config_file_that_cannot_be_followed(file: Path, tmp_path: Path) -> No
         ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
         ("conv_rpn_fpn2_w", "Detectron"),
         ("rpn.head.objectness.weight", "training checkpoint of this package"),
+        ("Conv_Body.conv_body.res2.0.conv1.weight", "Detectron.pytorch"),
+        ("RCNN_base.0.weight", "faster-rcnn.pytorch"),
+        ("backbone.res2.res2a.branch2a.conv.weight", "PaddleDetection"),
+        ("conv2d_12.w_0", "PaddleDetection"),
+        ("0.conv.weight", "YOLO"),
+        ("sem_seg_head.pixel_decoder.adapter_1.weight", "Mask2Former"),
+        ("model.decoder.layers.0.encoder_attn.sampling_offsets.weight", "RT-DETR"),
+        ("class_labels_classifier.weight", "DETR"),
+        ("sam_mask_decoder.iou_token.weight", "Segment Anything"),
+        ("proposal_generator.fcos_head.cls_logits.weight", "CondInst"),
+        ("mask_head.kernel_convs.0.conv.weight", "SOLO"),
+        ("proto_net.0.weight", "YOLACT"),
+        ("model.layers.0.self_attn.q_proj.weight", "language model"),
+        ("roi_heads.box_predictor.cls_score.bias", "Detectron2 without an RPN"),
     ],
 )
 def test_other_families_are_named_from_their_keys(name: str, family: str, tmp_path: Path) -> None:
@@ -182,10 +196,66 @@ def test_other_families_are_named_from_their_keys(name: str, family: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("names", "backbone"),
+    [
+        (["backbone.stages.0.blocks.0.attn.w_msa.qkv.weight"], "a Swin Transformer"),
+        (["backbone.layers.0.blocks.0.attn.relative_position_bias_table"], "a Swin Transformer"),
+        (["backbone.net.blocks.0.attn.rel_pos_h", "backbone.net.pos_embed"], "a Vision Transformer"),
+        (["backbone.blocks.0.attn.pool_q.weight", "backbone.blocks.0.attn.qkv.weight"], "an MViT"),
+        (["backbone.s1.b1.f.a.weight"], "a RegNet"),
+        (["backbone.trunk_output.block1.block1-0.f.a.0.weight"], "a RegNet"),
+        (["backbone.features.3.0.block.1.fc1.weight"], "an EfficientNet or MobileNet"),
+        (["backbone.stages.0.0.depthwise_conv.weight"], "a ConvNeXt"),
+        (["backbone.stage2.0.branches.0.0.conv1.weight"], "an HRNet"),
+        (["backbone.layer1.0.convs.1.weight"], "a Res2Net"),
+        (["backbone.res2.0.conv2.bn0.weight"], "a ResNeSt"),
+        (["backbone.stem.0.weight", "backbone.layer1.0.conv1.weight"], "a ResNet-C or -D"),
+        (["backbone.0.weight"], "layers without names"),
+    ],
+)
+def test_another_backbone_is_named(names: list[str], backbone: str, theirs: dict[str, Tensor]) -> None:
+    """The same parts stand below other prefixes in Detectron2 and torchvision."""
+    heads = {name: value for name, value in theirs.items() if not name.startswith("backbone.body.")}
+    for prefix in ("backbone.", "backbone.body."):
+        trunk = {name.replace("backbone.", prefix): torch.zeros(1) for name in names}
+        message = rf"w\.pth: expected a detector of torchvision with a ResNet, found one with {backbone}"
+        with pytest.raises(WeightsError, match=message):
+            detector_in(Checkpoint("torch", heads | trunk, {}, ()), "w.pth", allow_partial=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "model = dict(\n    type='MaskRCNN',\n    backbone=dict(\n        type='RegNet', arch='regnetx_3.2gf'))",
+        {"model": {"backbone": {"_delete_": True, "type": "RegNet"}}},
+    ],
+)
+def test_another_backbone_is_named_by_the_config_inside(config: Any) -> None:
+    names = ["rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.weight", "backbone.layer1.0.conv1.weight"]
+    file = Checkpoint("torch", {name: torch.zeros(1) for name in names}, {"meta": {"config": config}}, ())
+    with pytest.raises(WeightsError, match=r"detector of mmdetection with a ResNet, found one with RegNet"):
+        detector_in(file, "w.pth")
+
+
+def test_a_network_for_other_images_is_refused_with_their_channels(theirs: dict[str, Tensor]) -> None:
+    stem = theirs["backbone.body.conv1.weight"]
+    for channels, found in ((1, "1 channel:"), (4, "4 channels:")):
+        other = theirs | {"backbone.body.conv1.weight": stem[:, :1].repeat(1, channels, 1, 1)}
+        with pytest.raises(WeightsError, match=rf"images of 3 channels \(RGB\), found one for images of {found}"):
+            detector_in(Checkpoint("torch", other, {}, ()), "w.pth")
+
+
+def test_surplus_parts_are_said_to_be_what_they_are(theirs: dict[str, Tensor]) -> None:
+    panoptic = theirs | {"sem_seg_head.p2.0.weight": torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"1 unexpected: .* \(the semantic segmentation of a Panoptic FPN\)"):
+        detector_in(Checkpoint("torch", panoptic, {}, ()), "w.pth")
+
+
 def test_every_family_can_be_found_and_no_importable_file_is_one(theirs: dict[str, Tensor]) -> None:
     assert len({family for _, family, _ in FAMILIES}) == len(FAMILIES)
-    assert family_of(theirs)[0] not in {family for _, family, advice in FAMILIES if advice}
-    assert family_of(["something.weight"]) == ("", "")
+    assert found_in(FAMILIES, theirs)[0] not in {family for _, family, advice in FAMILIES if advice}
+    assert found_in(FAMILIES, ["something.weight"]) == ("", "")
     with pytest.raises(WeightsError, match=r"w\.pth: .*found tensors named something\.weight"):
         importer_of(Checkpoint("torch", {"something.weight": torch.zeros(1)}, {}, ()), "w.pth")
 

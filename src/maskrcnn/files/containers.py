@@ -22,6 +22,7 @@ WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
+EXPORTED = "give the checkpoint that it was exported from"
 # Other files: a pattern of their first bytes, what they are, and what to do instead.
 FOREIGN = (
     (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
@@ -32,9 +33,18 @@ FOREIGN = (
     (rb"%PDF", "a PDF document", "give the file of weights"),
     (rb"\x93NUMPY", "a single array of numpy", "save all arrays by name with numpy.savez"),
     (rb"version https://git-lfs", "a pointer of Git LFS and not the file", "run `git lfs pull`"),
-    (rb"(?i)\s*<(!doctype html|html|head)", "a web page", DOWNLOAD),
+    (rb"(?i)(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?<(!doctype html|html|head)", "a web page", DOWNLOAD),
+    (rb".*<Error>\s*<Code>", "an error message of a server", DOWNLOAD),
+    (rb"(\s*<\?xml[^>]*>)?\s*<net ", "an OpenVINO network", EXPORTED),
     (rb"\s*<\?xml", "an XML file", "give the file of weights"),
-    (rb".{4}TFL3", "a TensorFlow Lite model", "give the checkpoint that it was made from"),
+    (rb"(.{4}\{.*)?[fp]trt", "a TensorRT engine", EXPORTED),
+    (
+        rb"\x12\x01\0{6}",
+        "parameters of MXNet (GluonCV)",
+        "its Mask R-CNN has other parts: train anew with `maskrcnn train`",
+    ),
+    (rb"7767517\n", "an ncnn network", EXPORTED),
+    (rb".{4}TFL3", "a TensorFlow Lite model", EXPORTED),
     (
         rb"\x08\x01\x12[\x80-\xff]",
         "a TensorFlow SavedModel",
@@ -43,14 +53,25 @@ FOREIGN = (
     (
         rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",
         "an ONNX model",
-        "give the checkpoint that it was exported from",
+        EXPORTED,
     ),
     (
         rb"\x0a[\x01-\xff]{1,4}\x0a[\x01-\x7f][\x20-\x7e]",
         "a frozen graph of TensorFlow (.pb)",
-        "give the checkpoint that it was made from",
+        EXPORTED,
     ),
 )
+# Files whose first bytes say nothing, by the ending of their names.
+FOREIGN_SUFFIXES = {
+    ".engine": "a TensorRT engine",
+    ".plan": "a TensorRT engine",
+    ".trt": "a TensorRT engine",
+    ".bin": "the weights of an OpenVINO or ncnn network",
+    ".weights": "the weights of a Darknet network (YOLO)",
+    ".caffemodel": "a Caffe model",
+    ".pdiparams": "an exported model of PaddlePaddle",
+    ".pdmodel": "an exported model of PaddlePaddle",
+}
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(([dl]p?\d*\n|[]})tlq])|c[\w.]+\n\w+\n|[]}]q\x00")
 _TENSORFLOW_INDEX = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # the last bytes of the table in a checkpoint's .index file
 
@@ -152,6 +173,8 @@ def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # ignores an incomplete character at the end
     except UnicodeDecodeError:
         text = "\0"
+    if path.suffix.lower() in FOREIGN_SUFFIXES:
+        _foreign(path, FOREIGN_SUFFIXES[path.suffix.lower()], EXPORTED)
     if re.search(r"[\0-\x08\x0e-\x1f]", text):
         _foreign(path, f"an unknown format ({head[:8].hex(' ')} ...)", "check that the file is the right one and whole")
     kind = "a text file"

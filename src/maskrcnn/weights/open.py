@@ -14,7 +14,7 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.frameworks.coco_categories import named_as_coco
 from maskrcnn.weights.frameworks.detectron import Detectron
 from maskrcnn.weights.frameworks.detectron2 import Detectron2
-from maskrcnn.weights.frameworks.families import NO_MASK_RCNN, family_of
+from maskrcnn.weights.frameworks.families import BESIDE, FAMILIES, NO_MASK_RCNN, found_in, other_backbone
 from maskrcnn.weights.frameworks.importer import Exporter, Imported, Importer, IncompleteError, listed
 from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
 from maskrcnn.weights.frameworks.matterport import Matterport
@@ -26,6 +26,7 @@ from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
 from maskrcnn.weights.named import local_file
 
 EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
+CONFIG_LENGTH = 1_000_000  # characters of a config in which the type of the backbone is looked for
 # The first one that recognises a file imports it.
 IMPORTERS: tuple[Importer, ...] = (
     *EXPORTERS,
@@ -84,6 +85,12 @@ def detector_in(
         return saved_model(checkpoint, source)
     importer = importer_of(checkpoint, source)
     settings = None if config_file is None else importer.read_settings(config_file)
+    config = repr(settings or checkpoint.extra.get("meta") or "")[:CONFIG_LENGTH].replace("\\n", " ")
+    backbone, advice = other_backbone(checkpoint.tensors, config)
+    if backbone:
+        raise WeightsError(
+            f"{source}: expected a detector of {importer.name} with a ResNet, found one with {backbone}; {advice}"
+        )
     try:
         imported, new = _imported(importer, checkpoint, settings, allow_partial)
     except (WeightsError, ConfigError) as error:
@@ -106,7 +113,7 @@ def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
     """
     if is_model_file(checkpoint) or any(importer.recognise(checkpoint.tensors) for importer in IMPORTERS):
         return True
-    if family_of(checkpoint.tensors)[1] == NO_MASK_RCNN:
+    if found_in(FAMILIES, checkpoint.tensors)[1] == NO_MASK_RCNN:
         importer_of(checkpoint, source)  # raises the error
     return False
 
@@ -121,7 +128,7 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
         if importer.recognise(checkpoint.tensors):
             return importer
     known = ", ".join(importer.name for importer in IMPORTERS)
-    family, advice = family_of(checkpoint.tensors)
+    family, advice = found_in(FAMILIES, checkpoint.tensors)
     found = f"the weights of {family}" if family else f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
     raise WeightsError(
         f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found {found}; "
@@ -138,12 +145,11 @@ def _imported(
     except IncompleteError as error:
         imported, problems = error.partial, f"{error}; "
     if imported.unused:
-        problems += f"{len(imported.unused)} unexpected: {listed(imported.unused)}; "
+        problems += f"{len(imported.unused)} unexpected: {listed(imported.unused)}"
+        belongs = found_in(BESIDE, imported.unused)[0]
+        problems += f" ({belongs}); " if belongs else "; "
     if problems and not allow_partial:
-        raise WeightsError(
-            f"{problems}to continue without them: `maskrcnn weights convert --allow-partial`, "
-            "or allow_partial=True in Python"
-        )
+        raise WeightsError(f"{problems}to continue without them: --allow-partial, or allow_partial=True in Python")
     if not imported.config.categories:
         config, sentences = named_as_coco(imported.config)
         imported = replace(imported, config=config, assumed=(*imported.assumed, *sentences))

@@ -55,7 +55,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
 
     Raises:
         MissingTensorError: a tensor that determines the architecture is missing.
-        WeightsError: the backbone is no ResNet.
+        WeightsError: the backbone is no ResNet, or reads other images than RGB.
     """
     neck: Literal["fpn", "c4", "dc5"] = "dc5"
     if "neck.lateral.0.weight" in tensors or "neck.lateral.0.conv.weight" in tensors:
@@ -100,7 +100,12 @@ def _backbone(tensors: Tensors) -> ResNetConfig:
     inner = len(_need(tensors, f"{middle}.conv.weight"))
     out = len(_need(tensors, f"backbone.res2.0.conv{3 if bottleneck else 2}.conv.weight"))
     width = out // Bottleneck.expansion if bottleneck else out
-    stem = len(_need(tensors, "backbone.stem.conv.weight"))
+    stem = _need(tensors, "backbone.stem.conv.weight")
+    if stem.dim() == 4 and stem.shape[1] != 3:
+        raise WeightsError(
+            f"expected a network for images of 3 channels (RGB), found one for images of {stem.shape[1]} "
+            f"channel{'s' if stem.shape[1] > 1 else ''}: such a model cannot be opened"
+        )
     offsets = {
         int(found[1]): len(value)
         for name, value in tensors.items()
@@ -109,7 +114,7 @@ def _backbone(tensors: Tensors) -> ResNetConfig:
     return ResNetConfig(
         depth=cast(Any, depths[0]),
         width=width,
-        stem_width=None if stem == width else stem,
+        stem_width=None if len(stem) == width else len(stem),
         groups=inner // tensors[f"{middle}.conv.weight"].shape[1],
         bottleneck_width=None if inner == width else inner,
         norm=_norm(tensors, "backbone.res4.0.conv1"),  # norms of the first stages may be frozen
