@@ -5,16 +5,16 @@ Legend: B images, G ground-truth slots per image, K keypoints, T bytes of all ma
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import data as torch_data
 
 from maskrcnn.config import Config, ImageConfig
+from maskrcnn.data.processes import ordered_results
 from maskrcnn.data.samplers import GroupedBatchSampler
 from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
@@ -43,11 +43,11 @@ class Batch:
     skipped: tuple[str, ...]
 
     def pin_memory(self) -> Batch:
-        """The same batch in pinned memory, so that copies to a device are asynchronous. `DataLoader` calls it."""
+        """The same batch in pinned memory, so that copies to a device are asynchronous."""
         return map_tensors(self, Tensor.pin_memory)
 
 
-class TrainingData(torch_data.Dataset[Sample]):
+class TrainingData:
     """Training samples by (epoch, index). Seed, epoch and index alone determine all random choices of a sample."""
 
     def __init__(self, dataset: Dataset, config: Config, strict: bool) -> None:
@@ -85,40 +85,38 @@ def training_batches(
     Raises:
         ImageError: an image cannot be read and `strict` is set.
         DataError: `TRIES` images in a row cannot be read.
+        TrainingError: a worker process was killed or stopped, or found no shared memory.
     """
     heights, widths = dataset.records.sizes_hw.T
     landscape = widths >= heights
     if config.augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
     sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
-    loader = torch_data.DataLoader(
-        TrainingData(dataset, config, strict),
-        batch_sampler=sampler,
-        num_workers=config.train.workers,
-        collate_fn=_Collate(config),
-        worker_init_fn=_leave_signals_to_the_parent,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(config.train.seed),  # so that the global generator does not change
-    )
-    yield from loader
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ignores SIGINT and SIGTERM, which reach all processes of a terminal: only the training process handles them."""
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, signal.SIG_IGN)
+    load = _Load(TrainingData(dataset, config, strict), config)
+    prepare = Batch.pin_memory if torch.cuda.is_available() else _same
+    if config.train.workers == 0:
+        yield from map(prepare, map(load, sampler))
+    else:
+        with closing(ordered_results(load, sampler, config.train.workers, prepare)) as batches:
+            yield from batches
 
 
 @dataclass(frozen=True)
-class _Collate:
-    """`collate` with the settings of `config`, which worker processes can receive."""
+class _Load:
+    """Makes a batch of samples, given as pairs (epoch, index). Worker processes can receive it."""
 
+    data: TrainingData
     config: Config
 
-    def __call__(self, samples: Sequence[Sample]) -> Batch:
+    def __call__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         image, crop = self.config.image, self.config.augment.crop
         size = pad_size(*crop, image.divisor) if crop else None
+        samples = [self.data[key] for key in keys]
         return collate(samples, image, size, static_shapes=self.config.train.compile)
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
 
 
 def collate(
