@@ -90,8 +90,9 @@ def test_nothing_to_judge_is_an_error(command, tmp_path):
         assert "each of its 2 annotations is a crowd region" in ran.err
     content, _ = squares([1, 2])
     ran = command("evaluate", *written(tmp_path, content, []))
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert "found.json: expected COCO results, found an empty list" in ran.err
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "masks" in ran.out, "the figures are those of a model that finds nothing"
+    assert "found.json: expected results to judge, found none for the images of" in ran.err
 
 
 def test_undefined_figures_are_printed_said_and_an_error(command, tmp_path):

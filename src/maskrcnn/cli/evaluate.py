@@ -101,6 +101,8 @@ class Evaluate:
             from maskrcnn.evaluation.report import table
 
             console(stderr=False).print(table(report))
+        if report.undefined is None and self.results is not None and not report.detections:
+            return fail(f"{self.results}: expected results to judge, found none for the images of {self.data}")
         return 0 if report.undefined is None else fail(report.undefined)
 
 

@@ -108,7 +108,9 @@ class _Search:
         """The folders that may hold a file with this directory in its name, in order."""
         if directory not in self._groups:
             parts = [part for part in directory.split("/") if part not in ("", ".")]
-            tails = [os.path.join("", *parts[start:]) for start in range(len(parts) + 1)]
+            # Without any of its folders, a relative name could be that of another image.
+            whole = directory.startswith("/") or self.images is not None or not parts
+            tails = [os.path.join("", *parts[start:]) for start in range(len(parts) + whole)]
             paths = [[os.path.join(place, tail) for place in places] for tail in tails for places in self.places]
             if directory.startswith("/") and self.images is None:
                 paths.insert(0, [directory])

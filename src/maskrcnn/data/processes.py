@@ -37,7 +37,7 @@ STOPPED = 10.0  # seconds after which a process that was stopped counts as lost;
 PATIENCE = 600.0  # seconds after which a process without a result counts as lost
 # A terminal and a batch system send these to all processes of a run: only the training process handles them.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if name in signal.Signals.__members__
 )
 
 

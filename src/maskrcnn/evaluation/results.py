@@ -27,7 +27,7 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Data
         A note on how the results found their images, if their ids are not those of the data set.
 
     Raises:
-        DataError: the file cannot be read, is not a list or holds no result, an entry is broken, only some of the
+        DataError: the file cannot be read, is not a list, an entry is broken, only some of the
             results have masks or keypoints, or it cannot be told to which image a result belongs.
     """
     content: Any
@@ -40,8 +40,6 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Data
             f"{name}: expected COCO results, a list of objects with image_id, category_id, score and bbox, "
             f"segmentation or keypoints, found {found}"
         )
-    if not content and isinstance(source, Path | str):
-        raise DataError(f"{name}: expected COCO results, found an empty list: there is nothing to judge")
     try:
         images, note = place_results(content, dataset)
         entries = _entries(content, images, dataset)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from maskrcnn.errors import ConfigError
 
-
 _RANDOM_BYTES = 4  # in the name of a temporary file
 _TEMPORARY = f".*.{'[0-9a-f]' * 2 * _RANDOM_BYTES}.tmp*"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,10 +13,8 @@ from typing import TextIO
 
 from maskrcnn.errors import TrainingError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, where a folder is not locked
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 PATIENCE = 5.0  # seconds; the loader processes of a killed run hold its lock until they notice its end
@@ -67,7 +66,7 @@ def _acquire(path: Path) -> TextIO:
 
 
 def _lock(file: TextIO) -> bool:
-    if fcntl is None:
+    if sys.platform == "win32":  # a folder is not locked there
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

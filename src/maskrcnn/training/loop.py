@@ -16,9 +16,11 @@ from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.data.loader import Batch, training_batches
-from maskrcnn.errors import DataError, TrainingError
+from maskrcnn.data.processes import STOP_SIGNALS
+from maskrcnn.errors import DataError, MaskRCNNError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.evaluation.truth import require_objects
+from maskrcnn.files.lock import locked
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, resolve_precision
@@ -116,7 +118,8 @@ def train(
     run.skipped = dict.fromkeys(dataset.problems)
     # Closing it ends the processes of the loader even if something keeps a reference to this frame.
     loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
-    with loading as batches, TrainingBar(config.train.steps, progress.step) as bar, _interrupts() as interrupted:
+    bar_of_run = TrainingBar(config.train.steps, progress.step)
+    with locked(out), loading as batches, bar_of_run as bar, _interrupts() as interrupted:
         bar.say(
             f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
             f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
@@ -167,7 +170,7 @@ class _Run:
         losses, began = LossWindow(), time.monotonic()
         self.network.train()
         while self.step < config.steps and not interrupted:
-            batch = next(batches)
+            batch = self._next(batches)
             self._say_skipped(batch, bar)
             found = train_step(losses_of, self.optimiser, batch, config, self.step)
             self.step += 1
@@ -198,6 +201,15 @@ class _Run:
         if interrupted and self.step < config.steps:
             losses.read()
             self.save()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """The next batch. If it cannot be loaded, the steps that are done are saved before the error is raised."""
+        try:
+            return next(batches)
+        except MaskRCNNError:
+            if self.step > self.progress.step:
+                self.save()
+            raise
 
     def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
         """Reports each broken image once."""
@@ -298,7 +310,7 @@ def _interrupts() -> Iterator[list[int]]:
 
     previous = {}
     with suppress(ValueError):  # only the main thread can handle signals; elsewhere the caller does
-        previous = {kind: signal.signal(kind, first) for kind in (signal.SIGINT, signal.SIGTERM)}
+        previous = {kind: signal.signal(kind, first) for kind in STOP_SIGNALS}
     try:
         yield received
     finally:

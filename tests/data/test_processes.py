@@ -1,0 +1,51 @@
+import os
+import signal
+from contextlib import closing
+
+import pytest
+import torch
+
+from maskrcnn.data.processes import ordered_results
+from maskrcnn.errors import DataError, TrainingError
+
+
+def squared(number: int) -> torch.Tensor:
+    if number == 7:
+        raise DataError("seven is broken")
+    if number == 8:
+        raise ValueError("a defect")
+    if number == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return torch.tensor(number) ** 2
+
+
+def test_results_come_in_order() -> None:
+    results = list(ordered_results(squared, range(7), 2, then=lambda result: result + 1))
+    assert [int(result) for result in results] == [number**2 + 1 for number in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (7, DataError, "seven is broken"),
+        (8, RuntimeError, "in a process that loads images: .*a defect"),
+        (9, TrainingError, "it ended with SIGKILL, perhaps out of memory; .*--shm-size .*--train.workers 0"),
+    ],
+)
+def test_a_process_that_fails_ends_the_work(number: int, error: type[Exception], message: str) -> None:
+    with closing(ordered_results(squared, [1, number, 2, 3], 2)) as results:
+        assert int(next(results)) == 1
+        with pytest.raises(error, match=f"(?s){message}"):
+            list(results)
+
+
+def test_processes_end_when_the_results_are_no_longer_wanted() -> None:
+    results = ordered_results(process_id, range(100), 2)
+    first = int(next(results))
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+def process_id(number: int) -> torch.Tensor:
+    return torch.tensor(os.getpid())
