@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.files.atomic import atomic_write
+from maskrcnn.errors import ConfigError
+from maskrcnn.files.atomic import atomic_write, check_file, check_folder, remove_temporaries
 
 
 def test_the_file_appears_whole(tmp_path: Path) -> None:
@@ -69,3 +70,32 @@ def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(target):
         pass
     assert target.read_text() == "old"
+
+
+def test_a_file_gets_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    with atomic_write(tmp_path / "written") as temporary:
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "written").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".hidden.txt").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "model.safetensors") as temporary:
+        temporary.touch()
+        left = tmp_path / temporary.name.replace("model", "other")
+        left.touch()
+        raise KeyboardInterrupt
+    remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".hidden.txt"]
+
+
+def test_a_place_to_write_to_is_checked_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_folder(tmp_path / "new" / "run")
+    check_file(tmp_path / "new" / "results.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing is created"
+    with pytest.raises(ConfigError, match="run: expected a folder to write to, found a file at .*file"):
+        check_folder(tmp_path / "file" / "run")
+    with pytest.raises(ConfigError, match="expected a file to write, found a folder"):
+        check_file(tmp_path)

@@ -132,6 +132,8 @@ class _Search:
         # Of several files, those that share the most folders with the name.
         folders = directory.split("/")[::-1]
         shared = [_shared(folders, os.path.dirname(path).split(os.sep)[::-1]) for path in found]
+        if not max(shared) and directory and not directory.startswith("/") and self.images is None:
+            return None  # without any of its folders, a relative name could be that of another image
         return _only([path for path, count in zip(found, shared, strict=True) if count == max(shared)])
 
     @cached_property

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import ImageError
-from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.atomic import atomic_write, check_folder
 from maskrcnn.files.images import read_image
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
@@ -58,9 +58,10 @@ def predict_files(
         track: wraps the results with the number of files, for a progress bar.
 
     Raises:
-        ConfigError: `batch_size` is below 1.
+        ConfigError: `batch_size` is below 1, or no file can be written to `out`.
         ImageError: with `strict`, the first file that cannot be read.
     """
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     skipped: list[str] = []

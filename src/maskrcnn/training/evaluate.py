@@ -14,7 +14,7 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.truth import require_objects
-from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.atomic import atomic_write, check_file
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
@@ -53,6 +53,8 @@ def evaluate(
             below 1.
         WeightsError: the model file cannot be opened.
     """
+    if results_out is not None:
+        check_file(Path(results_out))
     predictor = model if isinstance(model, Predictor) else load(model)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     dataset = first_images(dataset, limit)

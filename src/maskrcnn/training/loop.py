@@ -20,6 +20,7 @@ from maskrcnn.data.processes import STOP_SIGNALS
 from maskrcnn.errors import DataError, MaskRCNNError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.evaluation.truth import require_objects
+from maskrcnn.files.atomic import check_folder, remove_temporaries
 from maskrcnn.files.lock import locked
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -89,61 +90,66 @@ def train(
         ConfigError, DataError, WeightsError, TrainingError: one line says what cannot be used and what to do.
     """
     out = Path(out)
-    given = config
-    saved = load_checkpoint(out) if resume else None
-    initial: InitialWeights | None = None
-    if saved is not None and weights is not None:  # the settings of the run include those of the weights
-        config = with_conventions(config, saved.config)
-    elif weights is not None:
-        initial = read_initial_weights(weights, config)
-        config = initial.with_conventions(config)
-    from_weights = [name for name in differing_settings(given, config) if name != "categories"]
-    dataset, validation, config = _read_data(config, data, val, strict, limit)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = resolve_precision(config.train.precision, device)
-    torch.manual_seed(config.train.seed)
-    network = build_model(config)
-    origin = "random weights" if initial is None else initial.fill(network, config)
-    del initial  # it may hold a file in memory
-    network.to(device)
-    optimiser = build_optimiser(network, config.train)
-    if not resume and (out / NAME).exists():
-        raise TrainingError(f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out")
-    progress = Progress() if saved is None else saved.restore(network, optimiser, config)
-    del saved
-    out.mkdir(parents=True, exist_ok=True)
+    check_folder(out)
+    with locked(out):
+        remove_temporaries(out)
+        given = config
+        saved = load_checkpoint(out) if resume else None
+        initial: InitialWeights | None = None
+        if saved is not None and weights is not None:  # the settings of the run include those of the weights
+            config = with_conventions(config, saved.config)
+        elif weights is not None:
+            initial = read_initial_weights(weights, config)
+            config = initial.with_conventions(config)
+        from_weights = [name for name in differing_settings(given, config) if name != "categories"]
+        dataset, validation, config = _read_data(config, data, val, strict, limit)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = resolve_precision(config.train.precision, device)
+        torch.manual_seed(config.train.seed)
+        network = build_model(config)
+        origin = "random weights" if initial is None else initial.fill(network, config)
+        del initial  # it may hold a file in memory
+        network.to(device)
+        optimiser = build_optimiser(network, config.train)
+        if not resume and (out / NAME).exists():
+            raise TrainingError(
+                f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out"
+            )
+        progress = Progress() if saved is None else saved.restore(network, optimiser, config)
+        del saved
+        out.mkdir(parents=True, exist_ok=True)
 
-    began = time.monotonic()
-    run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
-    run.skipped = dict.fromkeys(dataset.problems)
-    # Closing it ends the processes of the loader even if something keeps a reference to this frame.
-    loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
-    bar_of_run = TrainingBar(config.train.steps, progress.step)
-    with locked(out), loading as batches, bar_of_run as bar, _interrupts() as interrupted:
-        bar.say(
-            f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
-            f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
+        began = time.monotonic()
+        run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
+        run.skipped = dict.fromkeys(dataset.problems)
+        # Closing it ends the processes of the loader even if something keeps a reference to this frame.
+        loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
+        bar_of_run = TrainingBar(config.train.steps, progress.step)
+        with loading as batches, bar_of_run as bar, _interrupts() as interrupted:
+            bar.say(
+                f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
+                f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
+            )
+            if from_weights:
+                bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
+            for note in dataset.notes:
+                bar.say(note)
+            if run.skipped:
+                bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
+                bar.say(f"all of them: maskrcnn data check {dataset.path}")
+            run.train(on_device(batches, device), bar, interrupted)
+        if (out / METRICS).stat().st_size:
+            curves(out / METRICS, out / "curves.png")
+        return Summary(
+            out=out,
+            model=out / "model.safetensors",
+            checkpoint=out / NAME,
+            steps=run.step,
+            seconds=time.monotonic() - began,
+            report=run.report,
+            skipped=tuple(run.skipped),
+            finished=run.step >= config.train.steps,
         )
-        if from_weights:
-            bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
-        for note in dataset.notes:
-            bar.say(note)
-        if run.skipped:
-            bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
-            bar.say(f"all of them: maskrcnn data check {dataset.path}")
-        run.train(on_device(batches, device), bar, interrupted)
-    if (out / METRICS).stat().st_size:
-        curves(out / METRICS, out / "curves.png")
-    return Summary(
-        out=out,
-        model=out / "model.safetensors",
-        checkpoint=out / NAME,
-        steps=run.step,
-        seconds=time.monotonic() - began,
-        report=run.report,
-        skipped=tuple(run.skipped),
-        finished=run.step >= config.train.steps,
-    )
 
 
 @dataclass
