@@ -181,10 +181,10 @@ def _only(files: Sequence[str]) -> Place:
 
 
 def _cleaned(name: str) -> str:
-    """A name with `/` between folders, without drive, host and query of an address."""
+    """A name with `/` between folders, without drive, scheme and query. An address begins with `/`."""
     name = name.rpartition("?d=")[2]  # Label Studio's local files
     if "://" in name:
-        name = name.partition("://")[2].partition("?")[0]
+        name = "/" + name.partition("://")[2].partition("?")[0]
     return re.sub(r"^[A-Za-z]:(?=[/\\])", "", name).replace("\\", "/")
 
 
