@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +23,13 @@ import torch
 
 import maskrcnn
 from maskrcnn.config import KeypointHeadConfig
+from maskrcnn.data.loader import Batch
 from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
+from maskrcnn.files import lock
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
@@ -90,8 +96,6 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data: Path, tmp_path: Pa
         pass
 
     # A crash after the checkpoint of step 4: the batches end there.
-    import maskrcnn.training.loop as loop
-
     original = loop.training_batches
 
     def four_batches(*args, **kwargs):  # type: ignore[no-untyped-def]
@@ -112,7 +116,35 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data: Path, tmp_path: Pa
     assert [row["step"] for row in rows(tmp_path / "broken")] == [6]
 
 
-def test_ctrl_c_saves_and_the_resumed_run_equals_the_whole(data: Path, tmp_path: Path) -> None:
+def test_steps_are_saved_when_a_batch_cannot_be_loaded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = loop.training_batches
+
+    def broken(*args: Any, **settings: Any) -> Iterator[Batch]:
+        yield from itertools.islice(batches(*args, **settings), 2)
+        raise ImageError("7.png: no such file")
+
+    config = small_config()
+    whole = train(config, data, out=tmp_path / "whole")
+    monkeypatch.setattr(loop, "training_batches", broken)
+    with pytest.raises(ImageError, match=r"7\.png: no such file; 2 steps are saved: continue with --resume"):
+        train(config, data, out=tmp_path / "run")
+    monkeypatch.undo()
+    assert same_weights(train(config, data, out=tmp_path / "run", resume=True).model, whole.model)
+
+
+def test_a_folder_in_use_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with (
+        lock.locked(tmp_path / "run"),
+        pytest.raises(TrainingError, match="another run is going on in this folder"),
+    ):
+        train(small_config(), data, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda kind: kind.name)
+def test_a_signal_saves_and_the_resumed_run_equals_the_whole(data: Path, tmp_path: Path, kind: signal.Signals) -> None:
     config = small_config(steps=30, checkpoint_every=1000)
     whole = train(config, data, out=tmp_path / "whole")
     out = tmp_path / "stopped"
@@ -121,7 +153,7 @@ def test_ctrl_c_saves_and_the_resumed_run_equals_the_whole(data: Path, tmp_path:
         while not (out / "metrics.jsonl").exists():
             time.sleep(0.01)
         time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), kind)
 
     threading.Thread(target=interrupt, daemon=True).start()
     stopped = train(config, data, out=out)

@@ -104,7 +104,6 @@ def train(
         from_weights = [name for name in differing_settings(given, config) if name != "categories"]
         dataset, validation, config = _read_data(config, data, val, strict, limit)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = resolve_precision(config.train.precision, device)
         torch.manual_seed(config.train.seed)
         network = build_model(config)
         origin = "random weights" if initial is None else initial.fill(network, config)
@@ -117,8 +116,6 @@ def train(
             )
         progress = Progress() if saved is None else saved.restore(network, optimiser, config)
         del saved
-        out.mkdir(parents=True, exist_ok=True)
-
         began = time.monotonic()
         run = _Run(config, network, optimiser, device, out, validation, progress, origin, progress.step)
         run.skipped = dict.fromkeys(dataset.problems)
@@ -126,17 +123,7 @@ def train(
         loading = closing(training_batches(dataset, config, start_step=progress.step, strict=strict))
         bar_of_run = TrainingBar(config.train.steps, progress.step)
         with loading as batches, bar_of_run as bar, _interrupts() as interrupted:
-            bar.say(
-                f"{len(dataset)} images, {config.model.num_classes} classes, {origin}, {device.type} "
-                f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {out}"
-            )
-            if from_weights:
-                bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
-            for note in dataset.notes:
-                bar.say(note)
-            if run.skipped:
-                bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
-                bar.say(f"all of them: maskrcnn data check {dataset.path}")
+            run.say_beginning(dataset, from_weights, bar)
             run.train(on_device(batches, device), bar, interrupted)
         if (out / METRICS).stat().st_size:
             curves(out / METRICS, out / "curves.png")
@@ -167,6 +154,21 @@ class _Run:
     step: int
     report: Report | None = None
     skipped: dict[str, None] = field(default_factory=dict)
+
+    def say_beginning(self, dataset: Dataset, from_weights: Sequence[str], bar: TrainingBar) -> None:
+        """Says on what the run trains, which settings the weights have brought, and what is left out of the data."""
+        dtype = resolve_precision(self.config.train.precision, self.device)
+        bar.say(
+            f"{len(dataset)} images, {self.config.model.num_classes} classes, {self.origin}, {self.device.type} "
+            f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {self.out}"
+        )
+        if from_weights:
+            bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
+        for note in dataset.notes:
+            bar.say(note)
+        if self.skipped:
+            bar.say(f"{len(self.skipped)} broken entries are left out, first: {dataset.problems[0]}")
+            bar.say(f"all of them: maskrcnn data check {dataset.path}")
 
     def train(self, batches: Iterator[Batch], bar: TrainingBar, interrupted: Sequence[int]) -> None:
         """Trains, evaluates and saves until the last step, or until `interrupted` is no longer empty."""
@@ -209,13 +211,15 @@ class _Run:
             self.save()
 
     def _next(self, batches: Iterator[Batch]) -> Batch:
-        """The next batch. If it cannot be loaded, the steps that are done are saved before the error is raised."""
+        """The next batch. If it cannot be loaded, the steps that are done are saved, and the error says so."""
         try:
             return next(batches)
-        except MaskRCNNError:
+        except MaskRCNNError as error:
+            if not self.step:
+                raise
             if self.step > self.progress.step:
                 self.save()
-            raise
+            raise type(error)(f"{error}; {self.step} steps are saved: continue with --resume") from error
 
     def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
         """Reports each broken image once."""
