@@ -1,10 +1,12 @@
 import os
+import resource
 import signal
 from contextlib import closing
 
 import pytest
 import torch
 
+from maskrcnn.data import processes
 from maskrcnn.data.processes import ordered_results
 from maskrcnn.errors import DataError, TrainingError
 
@@ -49,3 +51,25 @@ def test_processes_end_when_the_results_are_no_longer_wanted() -> None:
 
 def process_id(number: int) -> torch.Tensor:
     return torch.tensor(os.getpid())
+
+
+def stops(number: int) -> torch.Tensor:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return torch.tensor(number)
+
+
+def without_memory(number: int) -> torch.Tensor:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file may grow, nor may shared memory
+    return torch.zeros(1000)
+
+
+def test_a_stopped_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "TICK", 0.1)
+    monkeypatch.setattr(processes, "STOPPED", 0.2)
+    with pytest.raises(TrainingError, match=r"it was stopped \(SIGSTOP\); .*--train.workers 0"):
+        list(ordered_results(stops, range(2), 1))
+
+
+def test_a_process_without_shared_memory_is_an_error() -> None:
+    with pytest.raises(TrainingError, match=r"it found no shared memory \(.*--shm-size"):
+        list(ordered_results(without_memory, range(2), 1))

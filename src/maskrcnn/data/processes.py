@@ -146,7 +146,7 @@ def _receive(workers: Sequence[_Worker], received: Queue[Any], then: Callable[[A
         for worker in cycle(workers):
             answer = worker.pipe.recv()
             received.put(answer if isinstance(answer, _Failure) else then(answer))
-    except (EOFError, OSError, RuntimeError) as error:
+    except Exception as error:  # of any kind, because a thread that ends without an answer would be waited for
         worker.process.join(TICK)
         code = worker.process.exitcode
         reason = f"its batch could not be read ({error})" if code is None else f"it ended with {_exit(code)}"
