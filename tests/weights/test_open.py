@@ -118,7 +118,7 @@ def test_missing_and_surplus_tensors_are_listed_together(theirs: dict[str, Tenso
     assert "1 missing: roi_heads.box_predictor.cls_score.bias" in message
     assert "1 of another shape: roi_heads.box_head.fc7.bias is (3,)" in message
     assert "1 unexpected: sem_seg_head.weight" in message
-    assert "--allow-partial" in message
+    assert "maskrcnn weights convert --allow-partial" in message
     assert "\n" not in message
 
     network, config, provenance = open_weights(tmp_path / "broken.pth", allow_partial=True)

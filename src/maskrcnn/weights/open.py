@@ -149,7 +149,10 @@ def _imported(
         belongs = found_in(BESIDE, imported.unused)[0]
         problems += f" ({belongs}); " if belongs else "; "
     if problems and not allow_partial:
-        raise WeightsError(f"{problems}to continue without them: --allow-partial, or allow_partial=True in Python")
+        raise WeightsError(
+            f"{problems}to continue without them: maskrcnn weights convert --allow-partial, or "
+            "allow_partial=True in Python"
+        )
     if not imported.config.categories:
         config, sentences = named_as_coco(imported.config)
         imported = replace(imported, config=config, assumed=(*imported.assumed, *sentences))
