@@ -48,7 +48,9 @@ def test_check_names_a_broken_image(command, small):
     problems = json.loads(ran.out)["problems"]
     assert len(problems) == 1
     assert "b.png" in problems[0]
-    assert "usable; problems that training leaves out and --strict refuses: 1\n" in command("data", "check", small).out
+    assert (
+        "usable; problems that training works around and --strict refuses: 1\n" in command("data", "check", small).out
+    )
     strict = command("data", "check", small, "--strict")
     assert strict.code == 2
     assert "problems, which --strict refuses: 1; see above" in strict.err

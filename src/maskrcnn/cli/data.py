@@ -84,7 +84,7 @@ class Check:
         if problems and self.strict:
             return fail(f"{dataset.path}: problems, which --strict refuses: {len(problems)}; see above")
         if problems:
-            say(f"usable; problems that training leaves out and --strict refuses: {len(problems)}")
+            say(f"usable; problems that training works around and --strict refuses: {len(problems)}")
         else:
             say("no problems found")
         return 0

@@ -10,14 +10,8 @@ from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError
 
-_OF_MODEL = (
-    "images",
-    "config",
-    "results_out",
-    "batch_size",
-    "precision",
-    "compile",
-)  # settings that --results has no use for
+# Flags for which --results has no use.
+_OF_MODEL = ("images", "config", "results_out", "batch_size", "precision", "compile")
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def read_results(source: Path | str | Sequence[Mapping[str, Any]], dataset: Data
         A note on how the results found their images, if their ids are not those of the data set.
 
     Raises:
-        DataError: the file cannot be read, is not a list, an entry is broken, only some of the
-            results have masks or keypoints, or it cannot be told to which image a result belongs.
+        DataError: the file cannot be read or is not a list, an entry is broken, only some of the results have masks or
+            keypoints, or it cannot be told to which image a result belongs.
     """
     content: Any
     content, name = source, "results"
