@@ -34,7 +34,9 @@ def find_images(names: Sequence[str], annotations: Path, images: Path | None = N
     """The files of the images of a data set.
 
     A file is looked for under its whole name, and then under the name without its first folders, in the places below.
-    A place counts only if the places before it have no such file. Two different files in one place are a fault.
+    A relative name keeps at least one of its folders, except in `images`, because without any it could be the name of
+    another image. A place counts only if the places before it have no such file. Two different files in one place are
+    a fault.
 
     1. `images` and no other place, if it is given.
     2. The folder that an absolute name begins with.
