@@ -125,7 +125,7 @@ def test_steps_are_saved_when_a_batch_cannot_be_loaded(
         yield from itertools.islice(batches(*args, **settings), 2)
         raise ImageError("7.png: no such file")
 
-    config = small_config()
+    config = small_config(checkpoint_every=1000)
     whole = train(config, data, out=tmp_path / "whole")
     monkeypatch.setattr(loop, "training_batches", broken)
     with pytest.raises(ImageError, match=r"7\.png: no such file; 2 steps are saved: continue with --resume"):
