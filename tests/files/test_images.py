@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import struct
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageOps
 
 from maskrcnn.errors import ImageError
 from maskrcnn.files import images
-from maskrcnn.files.images import as_rgb, image_files, read_image
+from maskrcnn.files.images import as_rgb, image_files, picture_name, read_image
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -111,9 +116,114 @@ def test_arrays_and_pil_images_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(as_rgb(two_colours()), two_colours())
     np.testing.assert_array_equal(as_rgb(Image.fromarray(two_colours())), two_colours())
     assert as_rgb(two_colours()[:, ::-1]).flags["C_CONTIGUOUS"]
-    for wrong in (two_colours()[..., 0], two_colours().astype(np.float32), two_colours()[:0]):
-        with pytest.raises(ImageError, match=r"expected an \(H, W, 3\) uint8 RGB array"):
-            as_rgb(wrong)
+    unchangeable = two_colours()
+    unchangeable.flags.writeable = False
+    assert as_rgb(unchangeable).flags["WRITEABLE"]
+    grey = two_colours()[..., 0]
+    for array in (grey, grey[..., None], np.stack([grey, 255 - grey], axis=-1)):
+        np.testing.assert_array_equal(as_rgb(array), np.stack([grey] * 3, axis=-1))
+    np.testing.assert_array_equal(as_rgb(np.dstack([two_colours(), grey])), two_colours())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "found"),
+    [
+        (two_colours().astype(np.float32), r"numpy.ndarray of shape \(4, 6, 3\) and dtype float32"),
+        (two_colours().astype(np.uint16), "dtype uint16"),
+        (two_colours()[:0], r"of shape \(0, 6, 3\)"),
+        (two_colours().transpose(2, 0, 1), r"of shape \(3, 4, 6\)"),
+        (torch.zeros(3, 4, 6), r"torch.Tensor of shape \(3, 4, 6\) and dtype torch.float32"),
+        (None, "found NoneType"),
+        (b"a.png", "found bytes"),
+    ],
+)
+def test_what_is_no_image_is_named_by_its_kind(wrong: object, found: str) -> None:
+    with pytest.raises(ImageError, match=r"expected a path, a PIL image or an \(H, W, 3\) uint8 RGB array.*" + found):
+        as_rgb(wrong)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        struct.error("unpack"),
+        SyntaxError("a\nb"),
+        OverflowError(),
+        ZeroDivisionError(),
+        RecursionError(),
+        MemoryError(),
+    ],
+)
+def test_whatever_pillow_raises_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(image: Image.Image) -> Image.Image:
+        raise error
+
+    Image.fromarray(two_colours()).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    for given in (lambda: read_image(tmp_path / "a.png"), lambda: as_rgb(Image.open(tmp_path / "a.png"))):
+        with pytest.raises(
+            ImageError, match=rf"a\.png: the image cannot be decoded \({type(error).__name__}"
+        ) as caught:
+            given()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_exif_block_that_pillow_cannot_write_anew(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "words"
+    Image.fromarray(two_colours()).save(tmp_path / "a.jpg", exif=exif)
+    content = (tmp_path / "a.jpg").read_bytes()
+    # The description becomes a number by its tag, and stays a text by its type.
+    (tmp_path / "a.jpg").write_bytes(content.replace(b"\x01\x0e\x00\x02", b"\x01\x06\x00\x02", 1))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_pages_after_the_first_are_said(tmp_path: Path) -> None:
+    first, second = Image.fromarray(two_colours()), Image.new("RGB", (6, 4))
+    remarks: list[str] = []
+    for name in ("a.tif", "a.gif", "a.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
+        np.testing.assert_array_equal(read_image(tmp_path / name, remarks.append), two_colours())
+        assert remarks.pop() == (
+            f"{tmp_path / name}: only the first of 2 pages is read; save the others as files of their own"
+        )
+    first.save(tmp_path / "one.tif")
+    first.save(tmp_path / "preview.mpo", save_all=True, append_images=[second])
+    for name in ("one.tif", "preview.mpo"):
+        read_image(tmp_path / name, remarks.append)
+    assert remarks == []
+
+
+def test_readers_in_threads_leave_the_filters_of_warnings_as_they_were(tmp_path: Path) -> None:
+    Image.fromarray(two_colours()).save(tmp_path / "a.png")
+    before = list(warnings.filters)
+    start = threading.Barrier(4)
+
+    def read(number: int) -> None:
+        start.wait()
+        for _ in range(50):
+            read_image(tmp_path / "a.png")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    assert list(warnings.filters) == before
+
+
+def test_names_of_pictures_fit_any_file_system(tmp_path: Path) -> None:
+    for stem in ("a" * 250, "\N{SNOWMAN}" * 80, "\ud83d" * 80, "photo[1]"):
+        name = picture_name(7, Path(f"{stem}.jpg"))
+        assert name.startswith("000007_")
+        assert len(name.encode()) <= 120
+        (tmp_path / name).touch()
+    assert picture_name(12, Path("x/photo[1].jpg")) == "000012_photo[1].png"
+
+
+def test_names_that_are_no_paths_are_missing_files() -> None:
+    for name in ("a" * 5000, "\ud83d.png", "a\0b"):
+        with pytest.raises(ImageError, match="no such file"):
+            read_image(name)
 
 
 def test_files_folders_and_globs(tmp_path: Path) -> None:
@@ -125,6 +235,26 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     assert image_files([tmp_path / "b.png", str(tmp_path / "*.png")]) == [tmp_path / "b.png"]
     assert image_files([str(tmp_path / "**" / "*.png")]) == [tmp_path / "b.png", tmp_path / "sub" / "c.png"]
     (tmp_path / "none").mkdir()
-    for nothing in ("*.gif", "none", "missing.png"):
+    for nothing in ("*.gif", "none", "missing.png", "a" * 5000):
         with pytest.raises(ImageError, match="expected an image, a folder of images or a glob"):
             image_files([tmp_path / nothing])
+
+
+def test_folders_list_every_kind_of_image_and_links_without_a_file(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.JPE", "c.jp2", "d.avif", "e.heic", "f[1].png", "g.tga"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "h.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "i.png").mkdir()
+    found = image_files([tmp_path])
+    assert [path.name for path in found] == [*names, "h.png"]
+    with pytest.raises(ImageError, match="a link to no file"):
+        read_image(found[-1])
+    assert image_files([tmp_path / "f[1].png"]) == [tmp_path / "f[1].png"]
+
+
+def test_newer_kinds_are_read(tmp_path: Path) -> None:
+    image = Image.new("RGB", (16, 16), (200, 40, 40))
+    for name, kind in (("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.jp2", "JPEG2000"), ("a.avif", "AVIF")):
+        image.save(tmp_path / name, kind)
+        assert np.abs(read_image(tmp_path / name).astype(int) - (200, 40, 40)).max() <= 4

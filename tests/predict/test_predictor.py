@@ -7,8 +7,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import hotcoco
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 import maskrcnn
 from maskrcnn.config import Category, Config, ImageConfig
 from maskrcnn.config.conventions import MATTERPORT, OURS, PixelRules
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.predict import Predictor, TorchBackend, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import frame_of_size
@@ -56,13 +57,32 @@ def test_one_image_of_any_kind_gives_a_list_of_one(predictor: Predictor, tmp_pat
     assert len(several) == 3
     np.testing.assert_array_equal(several[0].boxes, expected.boxes)
     assert len(predictor.predict(np.stack([image, image]))) == 2
+    assert len(predictor.predict(np.array([str(tmp_path / "a.png")] * 2))) == 2
+    assert len(predictor.predict(image[..., 0])) == 1
     assert predictor.predict([]) == []
 
 
 def test_images_that_are_none(predictor: Predictor, tmp_path: Path) -> None:
-    for wrong in (np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3), np.float32), tmp_path / "none.png"):
-        with pytest.raises(ImageError, match="expected an"):
+    strange: list[Any] = [np.zeros((5, 5, 3), np.float32), torch.zeros(3, 5, 5), np.array(5), None, 5, b"", BytesIO()]
+    for wrong in (*strange, tmp_path / "none.png", "", "none.png"):
+        with pytest.raises(ImageError, match=r"expected an? .*found"):
             predictor.predict(wrong)
+        with pytest.raises(ImageError, match=r"expected an? .*found.*\(image 1 of the list\)"):
+            predictor.predict([picture(20, 20), wrong])
+    with pytest.raises(ImageError, match=r"found torch\.Tensor"):
+        predictor.predict(torch.zeros(2, 3, 5, 5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2", None, True])
+def test_sizes_of_a_batch_that_are_none(predictor: Predictor, size: Any) -> None:
+    with pytest.raises(ConfigError, match=f"batch size: expected a whole number of 1 or more images, found {size!r}"):
+        predictor.predict([picture(20, 20)], batch_size=size)
+
+
+def test_pages_that_are_not_read_are_a_warning(predictor: Predictor, tmp_path: Path) -> None:
+    Image.fromarray(picture(20, 20)).save(tmp_path / "a.tif", save_all=True, append_images=[Image.new("RGB", (5, 5))])
+    with pytest.warns(UserWarning, match="only the first of 2 pages is read"):
+        assert len(predictor.predict(tmp_path / "a.tif")) == 1
 
 
 def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> None:
@@ -225,6 +245,7 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_small(tmp_path, "images", 2)
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / f"{'1' * 250}.png")
     files = sorted((tmp_path / "images").iterdir())
     (tmp_path / "bad.png").write_bytes(b"no image")
     summary = predict_files(predictor, [files[0], tmp_path / "bad.png", files[1]], tmp_path / "out", min_score=0.0)
@@ -235,7 +256,7 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     assert {entry["file_name"] for entry in results} == {str(files[0]), str(files[1])}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "000001_0.png",
-        "000003_1.png",
+        f"000003_{'1' * 100}.png",
         "predictions.json",
     ]
     with Image.open(tmp_path / "out" / "000001_0.png") as drawn:

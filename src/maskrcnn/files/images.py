@@ -3,79 +3,87 @@
 from __future__ import annotations
 
 import glob
+import os
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError
+from maskrcnn.files.rgb import array_as_rgb, deep_as_rgb, has_deep_colours, pillow_as_rgb
 
-# The suffixes of images in folders; a file that is given by name may have any suffix.
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+# The suffixes of images in folders; a file that is given by name may have any suffix. Pillow reads no HEIC: such files
+# are listed so that they are named, and not left out in silence.
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".avif", ".heic", ".heif"),
+    }
+)
 
 MOST_PIXELS = 500_000_000  # 1.5 GB of RGB; larger images are refused before decoding
 
 
-def read_image(path: Path | str) -> np.ndarray:
+def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
     """Decodes an image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
 
-    Grey and palette images become colour, transparency is dropped, and the first frame of an animation is read.
-    16-bit and float grey images are scaled from their own smallest and largest value to 0..255, because such
-    files rarely use their whole range.
+    Grey and palette images become colour, transparency is dropped, and the first page of a file with several is read.
+    Grey images of more than 8 bits are scaled from their own smallest and largest value to 0..255, because such files
+    rarely use their whole range. Colours of 16 bits are divided by the power of two that leaves 8 bits of the largest.
+
+    Args:
+        remark: called with a sentence about pages that are not read.
 
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(f"{path}: expected an image, found {'a folder' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
+    if not os.path.isfile(path):
+        raise ImageError(f"{path}: expected an image, found {_instead_of_file(path)}")
+    if os.path.getsize(path) == 0:
         raise ImageError(f"{path}: expected an image, found an empty file; get the file again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large images; we have our own limit
-            with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ImageError(
-                        f"{path}: {image.width} x {image.height} pixels are more than the limit of {MOST_PIXELS}; "
-                        "cut the image into tiles"
-                    )
-                return as_rgb(image)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: expected an image, found a file of another kind") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}; cut the image into tiles") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise for broken files
-        raise ImageError(f"{path}: the image cannot be decoded ({error}); it may be truncated") from None
+    with _errors_of_pillow(str(path)), Image.open(path) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ImageError(
+                f"{path}: {image.width} x {image.height} pixels are more than the limit of {MOST_PIXELS}; "
+                "cut the image into tiles"
+            )
+        pixels, pages = _decoded(image), _pages(image)
+    if pages > 1:
+        remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
+    return pixels
 
 
-def as_rgb(image: Image.Image | np.ndarray) -> np.ndarray:
-    """A PIL image of any mode, or an (H, W, 3) uint8 array, as a contiguous (H, W, 3) uint8 RGB array.
+def as_rgb(image: object) -> np.ndarray:
+    """A PIL image of any mode, or a uint8 array, as a contiguous and writeable (H, W, 3) uint8 RGB array.
 
     Raises:
-        ImageError: an array of another shape or dtype.
+        ImageError: an array of another shape or dtype, something else, or an image that Pillow cannot decode.
     """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise ImageError(
-                f"expected an (H, W, 3) uint8 RGB array, found shape {image.shape} and dtype {image.dtype}"
-            )
-        return np.ascontiguousarray(image)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith(("I", "F")):
-        return _stretched(np.asarray(image))
-    if image.mode != "RGB":
-        # A palette with transparency becomes RGBA first: Pillow warns about the direct conversion.
-        image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
-    return np.array(image)
+    if not isinstance(image, Image.Image):
+        return array_as_rgb(image)
+    with _errors_of_pillow(f"PIL image {getattr(image, 'filename', '')}".strip()):
+        return _decoded(image)
+
+
+def _decoded(image: Image.Image) -> np.ndarray:
+    file = image.filename if isinstance(image, ImageFile.ImageFile) and has_deep_colours(image) else ""
+    pixels = pillow_as_rgb(image)
+    if not file:
+        return pixels
+    with Image.open(file) as again:
+        again.seek(image.tell())
+        return deep_as_rgb(pixels, again)
 
 
 def image_files(inputs: Sequence[str | Path]) -> list[Path]:
     """Files, folders (searched through, by suffix) and globs as a list of image paths, each once, in order.
+
+    Links to files that do not exist are listed too, so that they are named when they are read.
 
     Raises:
         ImageError: an input matches nothing.
@@ -83,24 +91,87 @@ def image_files(inputs: Sequence[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for item in inputs:
         path = Path(item)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        elif path.is_file():
+        if os.path.isdir(path):
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
+        elif os.path.lexists(path):
             matches = [path]
         else:
-            matches = sorted(Path(name) for name in glob.glob(str(item), recursive=True) if Path(name).is_file())
+            matches = sorted(Path(name) for name in glob.glob(str(item), recursive=True) if not os.path.isdir(name))
         if not matches:
-            what = (
-                f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "nothing there"
-            )
+            what = "nothing there"
+            if os.path.isdir(path):
+                what = f"no images in the folder ({', '.join(sorted(IMAGE_SUFFIXES))})"
             raise ImageError(f"{item}: expected an image, a folder of images or a glob, found {what}")
         found.update(dict.fromkeys(matches))
     return list(found)
 
 
-def _stretched(grey: np.ndarray) -> np.ndarray:
-    """(H, W) integers or floats -> (H, W, 3) uint8, smallest value 0 and largest 255; a flat image becomes 0."""
-    values = np.nan_to_num(grey.astype(np.float64))
-    low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
+def picture_name(number: int, path: Path) -> str:
+    """The name of the picture that is drawn of an image. Long names are cut, because file systems limit their bytes."""
+    stem = path.stem.encode("utf-8", "ignore")[:100].decode("utf-8", "ignore")
+    return f"{number:06d}_{stem}.png"
+
+
+def _instead_of_file(path: Path) -> str:
+    if os.path.isdir(path):
+        return "a folder"
+    if os.path.islink(path):
+        return "a link to no file"
+    return "no regular file" if os.path.exists(path) else "no such file"
+
+
+def _pages(image: Image.Image) -> int:
+    """The number of pages or frames that an image file shows one after the other."""
+    if image.format in ("MPO", "PSD"):  # one picture: further images in the file are its previews and layers
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a broken page after the first, which has been read
+        return 1
+
+
+@contextmanager
+def _errors_of_pillow(name: str) -> Iterator[None]:
+    """Turns whatever Pillow raises for a broken image, which may be any exception, into an ImageError. Its warnings of
+    odd metadata and large images are ignored."""
+    try:
+        with _QUIET:
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: expected an image, found a file of another kind") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}; cut the image into tiles") from None
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ImageError(f"{name}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None
+
+
+class _Quiet:
+    """Ignores the warnings of Pillow while a thread reads an image.
+
+    All threads share the filters of warnings. So the first reader changes them, and the last one puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._filters = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._readers == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._readers += 1
+
+    def __exit__(self, *failure: object) -> None:
+        with self._lock:
+            self._readers -= 1
+            if self._readers == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskrcnn.errors import ImageError
 from maskrcnn.files.atomic import atomic_write, check_folder
-from maskrcnn.files.images import read_image
+from maskrcnn.files.images import picture_name, read_image
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
 from maskrcnn.structures.instances import Instances
@@ -48,8 +48,8 @@ def predict_files(
     """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
 
     The JSON holds COCO results, each with its `file_name`. A file that
-    cannot be read is reported on standard error and skipped, or refused with `strict`. An interrupted run also writes
-    the results that it has found.
+    cannot be read is reported on standard error and skipped, or refused with `strict`. Pages that are not read are
+    reported, too. An interrupted run also writes the results that it has found.
 
     Args:
         image_ids: the id of each file in a data set; by default they count from 1.
@@ -71,11 +71,14 @@ def predict_files(
     def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
         number, file = item
         if draw:
-            _draw(image, found, out / f"{number:06d}_{file.stem}.png", min_score)
+            _draw(image, found, out / picture_name(number, file), min_score)
         image_id = number if image_ids is None else image_ids[number - 1]
         return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
 
-    done = stream(detector, enumerate(files, start=1), lambda item: read_image(item[1]), write, batch_size=batch_size)
+    def read(item: tuple[int, Path]) -> np.ndarray:
+        return read_image(item[1], lambda text: print(f"note: {text}", file=sys.stderr))
+
+    done = stream(detector, enumerate(files, start=1), read, write, batch_size=batch_size)
     try:
         for _, entries in track(done, len(files)):
             if isinstance(entries, ImageError):

@@ -6,13 +6,14 @@ Single images, folders, and evaluation during and after training all run on `str
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from io import IOBase
 from itertools import islice
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -22,12 +23,13 @@ from PIL import Image
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_rgb, read_image
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.values import is_int, short
 
 T = TypeVar("T")
 R = TypeVar("R")
 Prepared = TypeVar("Prepared")
 Found = TypeVar("Found")
-ImageLike = str | Path | Image.Image | np.ndarray
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
 BEHIND = 2  # batches whose masks are still being encoded
 
@@ -65,22 +67,30 @@ def predict_images(
         One `Instances` for each image, in the order of the images.
 
     Raises:
-        ConfigError: `batch_size` is below 1.
-        ImageError: an image cannot be read.
+        ConfigError: `batch_size` is not a whole number of 1 or more.
+        ImageError: an image cannot be read, or something else is given.
     """
-    single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    several: Iterable[ImageLike] = [images] if single else images  # type: ignore[assignment, list-item]
+    one = _is_one(images)
+    several: Iterable[ImageLike] = [images] if one else images  # type: ignore[assignment, list-item]
     found = []
     with closing(stream(detector, several, _read, _instances, batch_size=batch_size)) as answers:
-        for _, answer in answers:
+        for number, (_, answer) in enumerate(answers):
             if isinstance(answer, ImageError):
-                raise answer
+                raise answer if one else ImageError(f"{answer} (image {number} of the list)")
             found.append(answer)
     return found
 
 
+def _is_one(images: object) -> bool:
+    """Whether this is one image, or something that holds no images, rather than several."""
+    if hasattr(images, "shape"):  # an array or a tensor: a list of paths has one axis, a stack of images has four
+        return len(images.shape) not in (1, 4)
+    single = str | bytes | os.PathLike | Image.Image | IOBase
+    return isinstance(images, single) or not isinstance(images, Iterable)
+
+
 def _read(image: ImageLike) -> np.ndarray:
-    return read_image(image) if isinstance(image, str | Path) else as_rgb(image)
+    return read_image(image, warnings.warn) if isinstance(image, str | os.PathLike) else as_rgb(image)
 
 
 def _instances(item: ImageLike, image: np.ndarray, found: Instances) -> Instances:
@@ -127,10 +137,10 @@ def stream(
         Each item in order, with its result or the error that says why its image cannot be read.
 
     Raises:
-        ConfigError: `batch_size` is below 1.
+        ConfigError: `batch_size` is not a whole number of 1 or more.
     """
-    if batch_size < 1:
-        raise ConfigError(f"expected a batch of 1 image or more, found --batch-size {batch_size}")
+    if not is_int(batch_size) or batch_size < 1:
+        raise ConfigError(f"batch size: expected a whole number of 1 or more images, found {short(batch_size)}")
     threads, threads_of_torch = _threads(detector.device), torch.get_num_threads()
     # torch's bilinear resize in float32 rounds differently with one thread than with several. On a CPU an image is
     # therefore resized with as many as the caller has, and so to the same bits as by `preprocess`.

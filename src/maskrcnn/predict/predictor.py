@@ -83,8 +83,8 @@ class Predictor:
             A list with one `Instances` for each image, in the order of the images.
 
         Raises:
-            ConfigError: `batch_size` is below 1.
-            ImageError: an image cannot be read.
+            ConfigError: `batch_size` is not a whole number of 1 or more.
+            ImageError: an image cannot be read, or something else is given.
         """
         return predict_images(self, images, batch_size)
 

@@ -8,7 +8,7 @@ Legend: N annotations of one image, T annotations of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,8 +36,7 @@ class Dataset:
         columns: the array fields of `Annotations` by name, with T rows instead of N. The annotations of one image are
             consecutive rows.
         segmentations: T byte strings, as in `Annotations`.
-        notes: one sentence for each kind of fault in annotations that were kept without their bad part, and for each
-            kind of thing that is probably not meant.
+        notes: one sentence for each kind of fault in annotations that were kept without their bad part.
     """
 
     path: Path
@@ -78,8 +77,11 @@ class Dataset:
             categories=self.categories,
         )
 
-    def read(self, index: int) -> np.ndarray:
+    def read(self, index: int, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
         """The pixels of image number `index`, (H, W, 3) uint8 RGB.
+
+        Args:
+            remark: as for `read_image`.
 
         Raises:
             ImageError: the file cannot be read, or its size differs from the record.
@@ -87,7 +89,7 @@ class Dataset:
         record = self.records[index]
         if record.fault:
             raise ImageError(f"{record.path}: expected an image, found {record.fault}")
-        image = read_image(record.path)
+        image = read_image(record.path, remark)
         if image.shape[:2] != record.size:
             swapped = image.shape[:2] == record.size[::-1]
             cause = " (turned: the tool that wrote it has probably ignored the EXIF orientation)" if swapped else ""

@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maskrcnn.config import Category
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
@@ -68,7 +70,10 @@ def evaluate(
     def entries_of(index: int, image: object, found: Instances) -> list[dict[str, Any]]:
         return to_coco_results(found, dataset.records[index].image_id)
 
-    with closing(stream(predictor, range(len(dataset)), dataset.read, entries_of, batch_size=batch_size)) as done:
+    def read(index: int) -> np.ndarray:
+        return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr))
+
+    with closing(stream(predictor, range(len(dataset)), read, entries_of, batch_size=batch_size)) as done:
         for index, entries in track(done, len(dataset)):
             if isinstance(entries, ImageError):
                 if strict:

@@ -21,7 +21,7 @@ class TrainingBar:
     prints lines."""
 
     def __init__(self, total: int, start: int) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # names may hold brackets
         self.total = total
         self._bar = Progress(
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -66,7 +66,7 @@ class TrainingBar:
         self._bar.remove_task(task)
 
     def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, highlight=False)
+        self.console.print(text, soft_wrap=True)
 
 
 class MetricsFile:
