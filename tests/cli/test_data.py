@@ -33,7 +33,7 @@ def test_check_counts(command, small):
     assert json.loads(ran.out) == {
         "images": 2,
         "objects": 2,
-        "categories": {"square": 2},
+        "categories": [{"id": 7, "name": "square", "objects": 2}],
         "keypoints": {},
         "problems": [],
         "usable": True,
@@ -92,6 +92,36 @@ def test_show_draws_pictures(command, small, tmp_path):
     (picture,) = (tmp_path / "look").iterdir()
     with Image.open(picture) as image:
         assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 1
+
+
+def test_check_counts_categories_of_one_name_apart(command, small):
+    content = json.loads(small.read_text())
+    content["categories"].append({"id": 9, "name": "square"})
+    content["annotations"][1]["category_id"] = 9
+    content["annotations"].append(dict(content["annotations"][1], id=3))
+    small.write_text(json.dumps(content))
+    shown = command("data", "check", small, "--json")
+    assert [(c["id"], c["objects"]) for c in json.loads(shown.out)["categories"]] == [(7, 1), (9, 2)]
+    assert "'square' is the name of the ids 7, 9" in shown.out
+
+
+def test_check_names_boxes_that_are_not_those_of_their_masks(command, small):
+    content = json.loads(small.read_text())
+    content["annotations"][1]["bbox"] = [4, 4, 12, 12]  # x1, y1, x2, y2
+    small.write_text(json.dumps(content))
+    (problem,) = json.loads(command("data", "check", small, "--json").out)["problems"]
+    assert (
+        "the bbox and the mask of an annotation lie apart (annotations: 1), first: annotation 2 of image 2" in problem
+    )
+
+
+def test_check_names_images_with_more_objects_than_are_predicted(command, small):
+    content = json.loads(small.read_text())
+    content["annotations"] += [dict(content["annotations"][0], id=number) for number in range(10, 110)]
+    small.write_text(json.dumps(content))
+    (problem,) = json.loads(command("data", "check", small, "--json").out)["problems"]
+    assert "1 of 2 images hold more than 100 objects, up to 101" in problem
+    assert "--model.detect.max-detections 101" in problem
 
 
 def test_keypoints_are_counted_and_shown(command, tmp_path):

@@ -288,5 +288,14 @@ def test_broken_files_are_reported_and_replaced(tmp_path: Path) -> None:
         list(islice(training_batches(dataset, config(workers=0), strict=True), 4))
     for i in (0, 2):
         (tmp_path / "train" / f"{i}.png").unlink()
-    with pytest.raises(DataError, match="images in a row cannot be read"):
+    with pytest.raises(DataError, match=r"none of the 3 images can be read; .*\.png"):
         next(training_batches(dataset, config(workers=0)))
+
+
+def test_one_image_that_can_be_read_among_many_is_always_found(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 40)
+    dataset = read_dataset(path)
+    for image in sorted((tmp_path / "train").iterdir())[1:]:
+        image.unlink()
+    batches = list(islice(training_batches(dataset, config(workers=0)), 4))
+    assert len({i for batch in batches for i in batch.image_ids}) == 1

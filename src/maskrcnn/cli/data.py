@@ -29,17 +29,19 @@ class Check:
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from collections import Counter
+        import numpy as np
 
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.config import DetectConfig
+        from maskrcnn.data.doubts import crowded_images, wrong_boxes
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.learnable import require_examples
         from maskrcnn.errors import DataError, ImageError
 
         dataset = read_dataset(self.json_file, self.images)
         problems = [*dataset.problems, *dataset.notes]
-        objects: Counter[str] = Counter()
+        objects = np.zeros(len(dataset.categories), dtype=np.int64)
         unread = 0
         for index in track(range(len(dataset)), "images"):
             try:
@@ -48,7 +50,10 @@ class Check:
                 problems.append(str(error))
                 unread += 1
             annotations = dataset.annotations(index)
-            objects.update(dataset.categories[label].name for label in annotations.labels[~annotations.crowd])
+            objects += np.bincount(annotations.labels[~annotations.crowd], minlength=len(objects))
+        doubts = [*wrong_boxes(dataset), *crowded_images(dataset, DetectConfig().max_detections)]
+        problems += [f"{dataset.path}: {doubt}" for doubt in doubts]
+        counts = dict(zip(dataset.categories, objects.tolist(), strict=True))
         keypoints = _keypoints(dataset)
         useless = f"{dataset.path}: expected images, none of its {unread} can be read; see the problems above"
         if unread < len(dataset):
@@ -61,22 +66,22 @@ class Check:
             print_json(
                 {
                     "images": len(dataset.records),
-                    "objects": objects.total(),
-                    "categories": {category.name: objects[category.name] for category in dataset.categories},
+                    "objects": int(objects.sum()),
+                    "categories": [{"id": c.id, "name": c.name, "objects": count} for c, count in counts.items()],
                     "keypoints": keypoints,
                     "problems": problems,
                     "usable": not useless,
                 }
             )
         say = console(stderr=self.json).print
-        say(f"{dataset.path}: {len(dataset.records)} images, {objects.total()} objects")
-        for category in dataset.categories:
-            say(f"  {category.name} (id {category.id}): {objects[category.name]} objects")
-        for name, count in keypoints.items():
-            say(f"  keypoints of {name}: {count['labelled']} labelled, on {count['objects']} objects")
+        say(f"{dataset.path}: {len(dataset.records)} images, {objects.sum()} objects")
+        for category, count in counts.items():
+            say(f"  {category.name} (id {category.id}): {count} objects")
+        for name, found in keypoints.items():
+            say(f"  keypoints of {name}: {found['labelled']} labelled, on {found['objects']} objects")
         for problem in problems:
             say(f"  problem: {problem}")
-        unused = [category.name for category in dataset.categories if not objects[category.name]]
+        unused = [category.name for category, count in counts.items() if not count]
         if unused:
             say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects")
         if useless:

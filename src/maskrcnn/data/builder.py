@@ -35,6 +35,7 @@ import torch
 
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation, Size, box_of, crowd_of, mask_of
+from maskrcnn.data.doubts import repeated_names
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
@@ -252,11 +253,10 @@ class DatasetBuilder:
                 row[: len(points)] = points
             columns["keypoints"] = torch.from_numpy(keypoints)
         segmentations = PackedBytes([self._contents[i] for i in places])
-        notes = tuple(
-            f"{self.path}: {done} (annotations: {times}), first: {first}"
-            for done, (times, first) in self._repairs.items()
-        )
-        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations, notes)
+        notes = [f"{done} (annotations: {times}), first: {first}" for done, (times, first) in self._repairs.items()]
+        notes += repeated_names(categories, (path for _, path, _, _, _ in self._images.values()))
+        noted = tuple(f"{self.path}: {note}" for note in notes)
+        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations, noted)
 
 
 def _of_another_type(given: int | str | None, known: Mapping[int | str, Any]) -> str:

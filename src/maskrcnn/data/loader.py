@@ -5,7 +5,7 @@ Legend: B images, G ground-truth slots per image, K keypoints, T bytes of all ma
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,6 @@ from maskrcnn.structures.targets import MaskBank, Targets
 from maskrcnn.structures.tensors import map_tensors
 
 SLOTS = 32  # with static shapes, the number of ground-truth slots per image is a multiple of this
-TRIES = 20  # stop after this many unreadable images in a row
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Batch:
 
     Attributes:
         image_ids: ids in the annotation file, for messages.
-        skipped: why images could not be read; randomly chosen images replace them.
+        skipped: why images of the batch could not be read. Randomly chosen images replace them.
     """
 
     images: ImageBatch
@@ -59,16 +58,25 @@ class TrainingData:
         epoch, index = key
         rng = np.random.default_rng((self.config.train.seed, epoch, index))
         skipped: list[str] = []
-        for _ in range(TRIES):
+        for candidate in self._candidates(index, rng):
             try:
-                sample = training_sample(self.dataset, index, self.config, rng)
+                sample = training_sample(self.dataset, candidate, self.config, rng)
                 return replace(sample, skipped=tuple(skipped))
             except ImageError as error:
                 if self.strict:
                     raise
                 skipped.append(str(error))
-                index = int(rng.integers(len(self.dataset)))
-        raise DataError(f"{self.dataset.path}: {TRIES} images in a row cannot be read; check the image folder")
+        raise DataError(
+            f"{self.dataset.path}: none of the {len(self.dataset)} images can be read; check the image folder; first: "
+            f"{skipped[0]}"
+        )
+
+    def _candidates(self, index: int, rng: np.random.Generator) -> Iterator[int]:
+        """The image itself, then all others in random order, for as long as none can be read."""
+        yield index
+        for other in rng.permutation(len(self.dataset)).tolist():
+            if other != index:
+                yield other
 
 
 def training_batches(
@@ -84,7 +92,7 @@ def training_batches(
 
     Raises:
         ImageError: an image cannot be read and `strict` is set.
-        DataError: `TRIES` images in a row cannot be read.
+        DataError: no image of the data set can be read.
         TrainingError: a worker process was killed or stopped, or found no shared memory.
     """
     heights, widths = dataset.records.sizes_hw.T

@@ -36,7 +36,8 @@ class Dataset:
         columns: the array fields of `Annotations` by name, with T rows instead of N. The annotations of one image are
             consecutive rows.
         segmentations: T byte strings, as in `Annotations`.
-        notes: one sentence for each kind of fault in annotations that were kept without their bad part.
+        notes: one sentence for each kind of fault in annotations that were kept without their bad part, and for each
+            kind of thing that is probably not meant.
     """
 
     path: Path

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from maskrcnn.config import Config, differing_settings
+from maskrcnn.data.doubts import crowded_images
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.data.loader import Batch, training_batches
@@ -164,7 +165,7 @@ class _Run:
         )
         if from_weights:
             bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
-        for note in dataset.notes:
+        for note in (*dataset.notes, *crowded_images(dataset, self.config.model.detect.max_detections)):
             bar.say(note)
         if self.skipped:
             bar.say(f"{len(self.skipped)} broken entries are left out, first: {dataset.problems[0]}")

@@ -1,0 +1,94 @@
+"""What can be used in a data set but is probably not meant."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from maskrcnn.config import Category
+from maskrcnn.structures.annotations import Annotations
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.records import as_numpy
+
+SLACK = 2  # pixels by which the edges of a box and of its mask may differ without doubt
+
+
+def repeated_names(categories: Iterable[Category], paths: Iterable[Path]) -> list[str]:
+    """One sentence if categories share a name, and one if images share a file."""
+    doubts = []
+    ids: dict[str, list[int | str]] = {}
+    for category in categories:
+        ids.setdefault(category.name, []).append(category.id)
+    shared = {name: numbers for name, numbers in ids.items() if len(numbers) > 1}
+    if shared:
+        name, numbers = next(iter(shared.items()))
+        doubts.append(
+            f"categories that share a name are different classes (names: {len(shared)}), first: {name!r} is the name "
+            f"of the ids {', '.join(map(repr, numbers))}; merge the ids or rename one of them"
+        )
+    times = Counter(paths)
+    twice = [path for path, count in times.items() if count > 1]
+    if twice:
+        doubts.append(
+            f"image files are listed more than once (files: {len(twice)}), first: {twice[0]} is listed "
+            f"{times[twice[0]]} times; if its objects are spread over the entries, each entry teaches the objects of "
+            "the others as background"
+        )
+    return doubts
+
+
+def crowded_images(dataset: Dataset, max_detections: int) -> list[str]:
+    """One sentence if images hold more objects than a model predicts on each.
+
+    Args:
+        max_detections: the largest number of detections on one image.
+    """
+    images = np.repeat(np.arange(len(dataset)), [record.count for record in dataset.records])
+    objects = ~as_numpy(dataset.columns["crowd"])[dataset.records.rows]
+    counts = np.bincount(images[objects], minlength=len(dataset))
+    more = int((counts > max_detections).sum())
+    if not more:
+        return []
+    return [
+        f"{more} of {len(dataset)} images hold more than {max_detections} objects, up to {counts.max()}; a model that "
+        f"predicts at most {max_detections} on an image cannot find them all; train with "
+        f"--model.detect.max-detections {counts.max()}"
+    ]
+
+
+def wrong_boxes(dataset: Dataset) -> list[str]:
+    """One sentence if the box of an annotation is not the box of its mask."""
+    wrong = []
+    for index in range(len(dataset)):
+        annotations = dataset.annotations(index)
+        wrong += [(number, index) for number in annotations.ids[boxes_beside_masks(annotations)]]
+    if not wrong:
+        return []
+    number, index = wrong[0]
+    return [
+        f"the bbox and the mask of an annotation lie apart (annotations: {len(wrong)}), first: annotation {number} of "
+        f"image {dataset.records[index].image_id}; a bbox holds x, y, width and height in pixels; without it the box "
+        "of the mask is used"
+    ]
+
+
+def boxes_beside_masks(annotations: Annotations) -> np.ndarray:
+    """The numbers of the annotations whose annotated box is not the box of their mask, (n,) int64.
+
+    The two may overlap with an IoU of at least 0.5, or differ by at most `SLACK` pixels at every edge. A box in another
+    unit or order, such as x1, y1, x2, y2, rarely does.
+    """
+    masked = np.flatnonzero(annotations.has_mask & ~annotations.crowd)
+    tight = np.array([annotations.rle(i).box for i in masked.tolist()], dtype=np.float64).reshape(-1, 4)
+    start, size = annotations.annotated_boxes[masked, :2], annotations.annotated_boxes[masked, 2:]
+    limits = np.array(annotations.image_hw[::-1] * 2)
+    boxes = np.concatenate([start, start + size], axis=1).clip(0, limits)
+    common = np.minimum(boxes[:, 2:], tight[:, 2:]) - np.maximum(boxes[:, :2], tight[:, :2])
+    both = common.clip(0).prod(axis=1)
+    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (tight[:, 2:] - tight[:, :2]).prod(axis=1) - both
+    apart = (2 * both < union) & (np.abs(boxes - tight) > SLACK).any(axis=1)
+    empty = (tight[:, 2:] <= tight[:, :2]).any(axis=1)  # a polygon that covers no centre of a pixel
+    return masked[apart & ~empty]
