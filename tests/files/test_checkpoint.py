@@ -207,6 +207,45 @@ def test_a_prefix_that_not_all_names_have_stays(tmp_path: Path) -> None:
     assert same(opened(tmp_path / "w.pth", value).tensors, value)
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    ["module.{}", "model.{}", "net.{}", "detector.{}", "model.module.{}", "module._orig_mod.{}", "ema_model.module.{}"],
+)
+def test_the_names_of_wrappers_are_taken_off(tmp_path: Path, wrapped: str) -> None:
+    value = {wrapped.format(name): tensor for name, tensor in WEIGHTS.items()}
+    assert same(opened(tmp_path / "w.pth", {"state_dict": value}).tensors, WEIGHTS)
+
+
+def test_the_count_of_averaged_models_is_no_weight(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    averaged = torch.optim.swa_utils.AveragedModel(nn.ModuleDict({"net": nn.ModuleDict({"head": network})}))
+    found = opened(tmp_path / "w.pth", averaged.state_dict())
+    assert same(found.tensors, {f"head.{name}": value for name, value in network.state_dict().items()})
+    assert found.dropped == ("n_averaged",)
+
+
+def test_compiled_parts_have_the_names_of_parts(tmp_path: Path) -> None:
+    value = {"backbone._orig_mod.a": torch.ones(1), "head._fsdp_wrapped_module._orig_mod.b": torch.zeros(2)}
+    assert list(opened(tmp_path / "w.pth", value).tensors) == ["backbone.a", "head.b"]
+
+
+def test_numbered_layers_of_a_model_keep_its_name(tmp_path: Path) -> None:
+    value = {"model.0.weight": torch.ones(1), "model.1.weight": torch.ones(1)}
+    assert list(opened(tmp_path / "w.pth", value).tensors) == list(value)
+
+
+@pytest.mark.parametrize("key", [None, "model", "my_net"])
+def test_a_whole_network_gives_its_tensors_and_itself(tmp_path: Path, key: str | None) -> None:
+    network = nn.ModuleDict({"head": nn.Linear(2, 3)})
+    value = nn.DataParallel(network)
+    torch.save(value if key is None else {key: value, "epoch": 3}, tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth")
+    assert same(found.tensors, dict(network.state_dict()))
+    assert found.network is not None
+    assert found.network.find("head") is not None
+    assert found.extra == ({} if key is None else {"epoch": 3})
+
+
 def test_hdf5_below_model_weights(tmp_path: Path) -> None:
     arrays = {
         "conv1/conv1/kernel:0": np.ones((3, 3, 2, 4), np.float32),

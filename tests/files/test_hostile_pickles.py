@@ -54,6 +54,30 @@ def doubled(end: bytes = b"") -> bytes:
     return b")" + b"2\x86" * 80 + end
 
 
+def state(value: bytes, modules: bytes = b"}") -> bytes:
+    """The state of a module of torch with one attribute and parts."""
+    parts = (b"_parameters", b"}"), (b"_buffers", b"}"), (b"_modules", modules), (b"x", value)
+    return b"}(" + b"".join(text(name) + part for name, part in parts) + b"u"
+
+
+def module(value: bytes, name: bytes = b"a", depth: int = 0) -> bytes:
+    """A module of torch with an attribute, in `depth` others, each of which has the name in the one around it."""
+    built = b"cm\nC\n)R" + state(value) + b"b"
+    for _ in range(depth):
+        built = b"cm\nC\n)R" + state(b"N", b"}" + text(name) + built + b"s") + b"b"
+    return built + b"."
+
+
+def doubled_modules(depth: int) -> bytes:
+    """A module that has one module under two names, which has another one under two names, and so on."""
+    built = b"N"
+    for i in range(depth):
+        index = bytes([i])
+        twice = b"}(X\x01\x00\x00\x00ah" + index + b"X\x01\x00\x00\x00bh" + index + b"u"
+        built += b"q" + index + b"0cm\nC\n)R" + state(b"N", twice) + b"b"
+    return built + b"."
+
+
 COLLIDING = [integer(i * ((1 << 61) - 1)) for i in range(N)]  # all have the hash 0
 MANY = b"(" + b"K\x01" * N + b"l"
 TEXT_ARRAY = pickle.dumps(np.full(N, b"a"), 4)[:-1]
@@ -111,6 +135,10 @@ HOSTILE: dict[str, bytes] = {
     "empty byte arrays": items(b"cbuiltins\nbytearray\n)R"),
     "empty ordered dictionaries": b"ccollections\nOrderedDict\nq\x000" + items(b"h\x00)R"),
     "objects that are left out": b"cargparse\nNamespace\nq\x000" + items(b"h\x00)R}Vx\n]sb", N),
+    "objects with one large state": module(shared(b"cm\nC\n)R" + state(MANY) + b"b", b"h\x00", 1000)[:-1]),
+    "modules in modules, each twice": doubled_modules(40),
+    "modules with long names": module(b"N", b"a" * MIB, 50),
+    "long unknown names again and again": shared(text(b"a" * MIB), b"h\x00h\x00\x93", 1000),
     "arrays": ARRAY[:-1] + b"0" + items(ARRAY[2:], 5000),
     "an array of texts": TEXT_ARRAY + b".",
     "an array of texts again and again": shared(TEXT_ARRAY, b"h\x00"),

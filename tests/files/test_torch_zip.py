@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -149,11 +150,52 @@ def test_code_does_not_run(tmp_path: Path, zipped: bool) -> None:
     assert not (tmp_path / "canary").exists()
 
 
+class Attribute:
+    def __init__(self, owner: nn.Module) -> None:
+        self.owner, self.sizes, self.function = owner, (1, 2), F.relu
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2, eps=0.5)
+        self.layers = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU())
+        self.register_buffer("passing", torch.ones(1), persistent=False)
+        self.attribute = Attribute(self)
+        self.threshold = 0.25
+
+    def __setstate__(self, state: Any) -> None:
+        raise AssertionError("must not run")
+
+
 @FORMATS
-def test_a_whole_network_is_refused(tmp_path: Path, zipped: bool) -> None:
-    refused(
-        save({"model": nn.Linear(2, 2)}, tmp_path / "w.pth", zipped), r"asks for torch\.nn\.modules\.linear\.Linear"
-    )
+def test_a_whole_network_is_read_as_data(tmp_path: Path, zipped: bool) -> None:
+    network = Network()
+    found, dropped = read_torch(save({"model": network, "optimiser": torch.optim.SGD}, tmp_path / "w.pth", zipped))
+    module = found["model"]
+    assert dropped == ("torch.optim.sgd.SGD",)
+    assert module.kind == f"{__name__}.Network"
+    assert same(module.state_dict(), dict(network.state_dict()))
+    assert module.attributes["threshold"] == 0.25
+    assert module.attributes["attribute"] == {"sizes": (1, 2), "function": "torch.nn.functional.relu"}
+    assert module.find("norm").attributes["eps"] == 0.5
+    assert module.find("layers.1").kind == "torch.nn.modules.activation.ReLU"
+    assert module.find("layers.7") is module.find("norm.x") is None
+
+
+def test_a_network_of_an_old_torch_names_its_classes_with_their_source(tmp_path: Path) -> None:
+    """Before version 1.6 the class of a module was a persistent id with the text of its source file."""
+    network = nn.Sequential(nn.Linear(2, 3))
+
+    path = save(network, tmp_path / "w.pth", False)
+    content = path.read_bytes()
+    old = b"ctorch.nn.modules.linear\nLinear\n"
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, b"(X\x06\x00\x00\x00module" + old + b"NX\x01\x00\x00\x00xtQ"))
+    found, dropped = read_torch(path)
+    assert same(found.state_dict(), dict(network.state_dict()))
+    assert found.children["0"].kind == "torch.nn.modules.linear.Linear"
+    assert dropped == ()
 
 
 def with_pickle(path: Path, change: Callable[[bytes], bytes]) -> Path:
@@ -203,9 +245,8 @@ def test_tensors_outside_of_their_storage(tmp_path: Path, layout: bytes, expecte
         (b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x009", "cannot be read"),
         (b"X\x01\x00\x00\x000", b"X\x05\x00\x00\x00../..", "cannot be read"),
         (b"ctorch\nFloatStorage\n", b"ctorch\nDoubleStorage\n", "should have 24 bytes, found 12"),
-        (b"ctorch\nFloatStorage\n", b"ctorch\nQInt8Storage\n", "asks for torch.QInt8Storage"),
+        (b"ctorch\nFloatStorage\n", b"ctorch\nQInt8Storage\n", "a storage of 'torch.QInt8Storage'"),
         (b"ctorch\nFloatStorage\n", b"cposix\nsystem\n", "asks for posix.system"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch.hub\nload\n", "asks for torch.hub.load"),
         (b"ctorch\nFloatStorage\n", b"Nq\x04(", "cannot be read"),
     ],
 )

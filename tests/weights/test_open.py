@@ -95,6 +95,27 @@ def test_import_save_load_gives_equal_outputs(file: Path, settings: Path, tmp_pa
     assert np.array_equal(before.masks.dense(), after.masks.dense())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "task.detector_.", "lightning.model.module."])
+def test_a_detector_inside_of_other_modules_opens(theirs: dict[str, Tensor], tmp_path: Path, prefix: str) -> None:
+    """As LightningModules keep it beside metrics and losses."""
+    state = {f"{prefix}{name}": value for name, value in theirs.items()}
+    beside = {"metric.total": torch.zeros(3), "criterion.weight": torch.ones(3)}
+    torch.save({"epoch": 1, "state_dict": state | beside}, tmp_path / "w.ckpt")
+    network, _, provenance = open_weights(tmp_path / "w.ckpt")
+    torch.save(theirs, tmp_path / "plain.pth")
+    expected = open_weights(tmp_path / "plain.pth")[0].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+    assert "2 tensors beside the detector are left out: metric.total, criterion.weight" in provenance["assumed"]
+    assert provenance["unused"] == []
+
+
+def test_two_detectors_in_one_file_are_refused_by_their_names(theirs: dict[str, Tensor], tmp_path: Path) -> None:
+    state = {f"{part}.{name}": value for part in ("first", "second") for name, value in theirs.items()}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: expected one detector, found one below each of first\., second\.:"):
+        open_weights(tmp_path / "w.pth")
+
+
 def test_our_own_file_and_a_foreign_config(settings: Path, tmp_path: Path) -> None:
     config = network_config(num_classes=2)
     network = lively_network(config)

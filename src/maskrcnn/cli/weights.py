@@ -174,6 +174,7 @@ def in_words(config: Config) -> str:
 def report(facts: dict[str, Any], config: Config) -> list[str]:
     """Lines about a model: its parts, settings that differ from the defaults, what was assumed, what did not fit."""
     from maskrcnn.config import Config, differing_settings
+    from maskrcnn.weights.frameworks.importer import listed
 
     lines = [f"{facts['framework']}: {facts['model']}"]
     names = [category.name for category in config.categories]
@@ -182,6 +183,7 @@ def report(facts: dict[str, Any], config: Config) -> list[str]:
     changed = {name: new for name, (_, new) in differing_settings(Config(), config).items()}
     lines += [f"  {name} {value}" for name, value in changed.items() if name.startswith(IMPORTED) and value != ()]
     lines += [f"assumed: {sentence}" for sentence in facts["assumed"]]
+    lines += [f"left out: {listed(facts['dropped'])}"] if facts["dropped"] else []
     lines += [f"missing: {name} (our name)" for name in facts["new"]]
     lines += [f"unexpected: {name}" for name in facts["unused"]]
     return lines

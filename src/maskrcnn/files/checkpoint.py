@@ -5,8 +5,9 @@ This module does not depend on the framework that wrote the file, nor on what th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr  # a key may be long
@@ -19,6 +20,7 @@ from torch import Tensor
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.arrays import read_hdf5, read_npz, read_safetensors
 from maskrcnn.files.containers import Container, container_of, open_file
+from maskrcnn.files.pickle_modules import Module
 from maskrcnn.files.pickle_reader import unpickle
 from maskrcnn.files.torch_zip import read_torch_file
 
@@ -26,6 +28,12 @@ from maskrcnn.files.torch_zip import read_torch_file
 # model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
 # PySlowFast; network: ours.
 WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
+# Modules that wrap another one: module: DataParallel and AveragedModel; model, net, network, detector: usual in
+# LightningModules; ema_model: averages of weights. A number after it is a layer of a network and no wrapped network.
+WRAPPER = re.compile(r"(module|model|net|network|detector|ema_model|ema|averaged_model|_model)\.(?!\d)")
+# Wrappers that torch.compile, FSDP and activation checkpointing put around any part of a network.
+INNER_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+COUNT = "n_averaged"  # AveragedModel keeps it beside its module
 
 
 @dataclass(frozen=True)
@@ -34,19 +42,28 @@ class Checkpoint:
 
     Attributes:
         container: the kind of file.
-        tensors: name -> tensor on the CPU, with the names, order and dtypes of the file. The prefix `module.`
-            (DataParallel) is removed if all names have it. Tensors may be memory-mapped. Names in HDF5 are paths, such
-            as "conv1/conv1/kernel:0".
+        tensors: name -> tensor on the CPU, with the order and dtypes of the file. The prefixes of wrappers such as
+            DataParallel are taken off where all names share them. Tensors may be memory-mapped. Names in HDF5 are
+            paths, such as "conv1/conv1/kernel:0".
         extra: the plain data beside the tensors (numbers, strings, lists and dictionaries of them), such as the
             metadata of safetensors.
         dropped: the names of what was left out: entries with other tensors, such as the optimiser's state, and classes
             for settings or logs.
+        network: the network without its wrappers, if it was pickled whole. It holds the settings of its modules.
     """
 
     container: Container
     tensors: dict[str, Tensor]
     extra: dict[str, Any]
     dropped: tuple[str, ...]
+    network: Module | None = None
+
+    def below(self, prefix: str) -> Checkpoint:
+        """The part whose names begin with the prefix, without it. The other tensors are left out and named."""
+        tensors = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+        others = tuple(name for name in self.tensors if not name.startswith(prefix))
+        network = None if self.network is None else self.network.find(prefix.removesuffix("."))
+        return replace(self, tensors=tensors, dropped=self.dropped + others, network=network)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -60,16 +77,27 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     with open_file(path) as file:
         container = container_of(path, file)
         content, extra, dropped = _read(path, file, container)
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {type(content).__name__}")
-    weights, beside = _find_weights(path, content)
+    if not isinstance(content, dict | Module):
+        found = f"{type(content).__name__}; the file holds {dropped[0]}" if dropped else type(content).__name__
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {found}")
+    weights, beside, network = _find_weights(path, content)
     tensors = {name: _tensor(value) for name, value in weights.items() if _is_tensor(value)}
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     beside |= {name: value for name, value in weights.items() if not _is_tensor(value)} | extra
     plain = {str(name): value for name, value in beside.items() if _is_plain(value)}
     dropped += tuple(str(name) for name in beside if str(name) not in plain)
-    return Checkpoint(container, tensors, plain, dropped)
+    return _unwrapped(Checkpoint(container, tensors, plain, dropped, network))
+
+
+def _unwrapped(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint without the names of wrappers around the network and its parts."""
+    tensors = {INNER_WRAPPERS.sub("", name): value for name, value in checkpoint.tensors.items()}
+    found = replace(checkpoint, tensors=tensors) if len(tensors) == len(checkpoint.tensors) else checkpoint
+    while True:
+        names = [name for name in found.tensors if name != COUNT]
+        wrapper = WRAPPER.match(names[0]) if names else None
+        if wrapper is None or not all(name.startswith(wrapper[0]) and WRAPPER.match(name) for name in names):
+            return found
+        found = found.below(wrapper[0])
 
 
 def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
@@ -90,10 +118,15 @@ def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[s
             return found.content, {}, found.dropped
 
 
-def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, Any], dict[Any, Any]]:
-    """The dictionary that holds the weights, and all other entries of the dictionaries around it."""
+def _find_weights(
+    path: Path, content: Mapping[Any, Any] | Module
+) -> tuple[Mapping[str, Any], dict[Any, Any], Module | None]:
+    """The dictionary that holds the weights, all other entries of the dictionaries around it, and the pickled network
+    that it comes from, if it comes from one."""
     beside: dict[Any, Any] = {}
     for _ in range(4):
+        if isinstance(content, Module):
+            break
         inner = [key for key in WEIGHTS_KEYS if _holds_tensors(content.get(key))]
         if not inner and not any(_is_tensor(value) for value in content.values()):
             inner = [key for key, value in content.items() if _holds_tensors(value)]
@@ -103,9 +136,11 @@ def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, 
             break
         beside |= {key: value for key, value in content.items() if key != inner[0]}
         content = content[inner[0]]
-    names = [name for name, value in content.items() if _is_tensor(value)]
+    network = content if isinstance(content, Module) else None
+    weights = content.state_dict() if isinstance(content, Module) else content
+    names = [name for name, value in weights.items() if _is_tensor(value)]
     if not names:
-        held = ", ".join(f"{short_repr(key)}: {type(value).__name__}" for key, value in list(content.items())[:6])
+        held = ", ".join(f"{short_repr(key)}: {type(value).__name__}" for key, value in list(weights.items())[:6])
         raise WeightsError(
             f"{path}: expected a dictionary of tensors by name, or one under {', '.join(WEIGHTS_KEYS[:5])}, "
             f"found {{{held or 'nothing'}}}; save model.state_dict()"
@@ -113,13 +148,13 @@ def _find_weights(path: Path, content: Mapping[Any, Any]) -> tuple[Mapping[str, 
     for name in names:
         if not isinstance(name, str):
             raise WeightsError(f"{path}: expected a dictionary of tensors by name, found the name {short_repr(name)}")
-    return content, beside
+    return weights, beside, network
 
 
 def _holds_tensors(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a dictionary that holds tensors, directly or in a dictionary under one of `WEIGHTS_KEYS`."""
+    """Whether a value is a network, or a dictionary that holds tensors, directly or under one of `WEIGHTS_KEYS`."""
     if not isinstance(value, dict):
-        return False
+        return isinstance(value, Module)
     inner = depth > 0 and any(_holds_tensors(value.get(key), depth - 1) for key in WEIGHTS_KEYS)
     return inner or any(_is_tensor(item) for item in value.values())
 

@@ -1,7 +1,8 @@
-"""The names that a pickle may use: for arrays, for plain Python values, and for classes whose objects are left out.
+"""The names that a pickle may use for arrays and plain Python values, and what stands for all other names.
 
 The functions of this module replace those that a pickle names. Each checks its arguments, which come from the file, and
-builds the value. An exception of `pickle_reader.DAMAGES` means that the file is damaged.
+builds the value. An exception of `pickle_reader.DAMAGES` means that the file is damaged. A name without such a function
+becomes a `Foreign`, which is never looked up or called.
 """
 
 from __future__ import annotations
@@ -26,12 +27,24 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Name:
-    """A class, function or constant that the pickle names, such as `torch.float32`.
-
-    A name in `HARMLESS` also replaces the objects of that class.
-    """
+    """A class, function or constant that the pickle names and this package knows, such as `torch.float32`."""
 
     name: str
+
+
+class Foreign:
+    """Stands for a class or function that this package does not know, and for each object of such a class.
+
+    Attributes:
+        name: the name of the class or function.
+        state: the state that the pickle gives to the object, which mostly is a dictionary of its attributes.
+    """
+
+    __slots__ = ("name", "state")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.state: Any = None
 
 
 @dataclass(frozen=True)
@@ -55,53 +68,28 @@ DICTIONARIES = frozenset({"builtins.dict", "collections.OrderedDict", "collectio
 # Names that occur as arguments, without being called.
 LONE_NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "builtins.float", "builtins.object"})
 
-# Classes in training files that hold nothing we need: settings, histories, dates and paths. Their objects are left out
-# with their content. Settings that Detectron2 and MMEngine keep as text or plain dictionaries are kept.
-HARMLESS = frozenset(
-    {
-        "addict.addict.Dict",
-        "argparse.Namespace",
-        "collections.deque",
-        "core.config.AttrDict",
-        "datetime.date",
-        "datetime.datetime",
-        "datetime.timedelta",
-        "datetime.timezone",
-        "detectron.utils.collections.AttrDict",
-        "detectron2.config.config.CfgNode",
-        "detectron2.structures.boxes.BoxMode",
-        "easydict.EasyDict",
-        "fvcore.common.config.CfgNode",
-        "mmcv.utils.config.Config",
-        "mmcv.utils.config.ConfigDict",
-        "mmengine.config.config.Config",
-        "mmengine.config.config.ConfigDict",
-        "mmengine.config.lazy.LazyAttr",
-        "mmengine.config.lazy.LazyObject",
-        "mmengine.logging.history_buffer.HistoryBuffer",
-        "omegaconf.base.ContainerMetadata",
-        "omegaconf.base.Metadata",
-        "omegaconf.dictconfig.DictConfig",
-        "omegaconf.listconfig.ListConfig",
-        "omegaconf.nodes.AnyNode",
-        "pathlib.Path",
-        "pathlib.PosixPath",
-        "pathlib.PurePosixPath",
-        "pathlib.PureWindowsPath",
-        "pathlib.WindowsPath",
-        "types.SimpleNamespace",
-        "typing.Any",
-        "utils.collections.AttrDict",
-        "yacs.config.CfgNode",
-    }
+# Modules that run code, or read and write files. No training needs their names, so a file that has one is refused.
+RUN_CODE = frozenset(
+    "_codecs _io _operator _pickle asyncio bdb cProfile code codecs codeop ctypes ensurepip imp importlib io marshal "
+    "multiprocessing nt operator os pdb pickle pip posix profile pty pydoc runpy shelve shutil signal socket sqlite3 "
+    "subprocess sys tempfile timeit trace venv webbrowser".split()
 )
-# Calls by which pickle writes objects and methods of a class; allowed only for the classes above.
-OF_A_HARMLESS_CLASS = frozenset({"builtins.getattr", "copyreg._reconstructor", "copyreg.__newobj__"})
+# Functions of Python itself that do the same.
+RUN_CODE_BUILTINS = frozenset(
+    "__import__ breakpoint compile delattr eval exec globals input locals open setattr vars".split()
+)
+# Calls by which pickle writes objects and methods of a class; allowed only for a `Foreign`.
+OF_A_CLASS = frozenset({"builtins.getattr", "copyreg._reconstructor", "copyreg.__newobj__"})
 
 
-def is_left_out(value: Any) -> TypeGuard[Name]:
-    """Whether a value is a harmless class or an object of one."""
-    return isinstance(value, Name) and value.name in HARMLESS
+def runs_code(module: str, name: str) -> bool:
+    """Whether a file with this name is refused, although nothing in it is run."""
+    return module.partition(".")[0] in RUN_CODE or (module == "builtins" and name in RUN_CODE_BUILTINS)
+
+
+def is_left_out(value: Any) -> TypeGuard[Foreign]:
+    """Whether a value is a class that this package does not know, or an object of one."""
+    return isinstance(value, Foreign)
 
 
 _NUMBER = r"b1|[iu][1248]|f[248]|c8|c16"

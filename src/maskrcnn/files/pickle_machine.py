@@ -2,12 +2,12 @@
 
 Three rules make it safe:
 
-1. It imports nothing. A name must be on the lists of `pickle_calls.py`, whose functions check their arguments and
-   build the values themselves. Objects of known harmless classes are left out.
+1. It imports nothing. The names of `pickle_calls.py` have functions there, which check their arguments and build the
+   values. A `Foreign` stands for any other name and for the value of its calls.
 2. Every opcode pays for the memory that it needs, and the budget (`Purse`) is proportional to the size of the file.
    So are memory and time, whatever the file asks for.
 3. Only strings, numbers and small tuples of them are hashed, and the number of keys that an attacker could choose to
-   collide is limited (`_checked_key`). A set becomes a list.
+   collide is limited (`_is_key`). A set becomes a list.
 
 The first rule is stricter than "Restricting Globals" in Python's documentation of `pickle`. The others are needed
 because Python's own unpickler trusts sizes and hashes, and the functions of numpy and torch trust their arguments.
@@ -28,21 +28,24 @@ import numpy as np
 from maskrcnn.files.pickle_calls import (
     CALLS,
     DICTIONARIES,
-    HARMLESS,
     LONE_NAMES,
-    OF_A_HARMLESS_CLASS,
+    OF_A_CLASS,
     Dialect,
     ElementType,
+    Foreign,
     Name,
     RefusedError,
     fill_array,
     is_left_out,
+    runs_code,
 )
 
 FREE = 40 << 20  # bytes that any file may spend
 GROWTH = 12  # more bytes for each byte of the file; a list of floats needs 10, arrays need 2
 OPCODE_PRICE = 64  # bytes: an empty list or dictionary and the reference to it
 CALL_PRICE = 1000  # bytes: an empty tensor object
+FOREIGN_PRICE = 128  # bytes: a `Foreign` without its name
+MAX_NAME = 200  # characters of a name that is left out
 MAX_BITS = 1024  # of an integer; the states of random generators have 128
 MAX_KEY_PARTS = 8  # elements of a tuple as a key
 # Python hashes strings with a secret, but numbers by their value. A file could therefore choose n numbers that all
@@ -70,12 +73,13 @@ class Machine:
     def __init__(self, file: io.BytesIO | mmap, purse: Purse, dialect: Dialect) -> None:
         self.file, self.purse = file, purse
         self.calls = CALLS | dict(dialect.calls)
-        self.names = self.calls.keys() | DICTIONARIES | LONE_NAMES | dialect.names | HARMLESS | OF_A_HARMLESS_CLASS
+        self.names = self.calls.keys() | DICTIONARIES | LONE_NAMES | dialect.names | OF_A_CLASS
         self.persistent_load = dialect.persistent_load
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.large_keys = 0
+        self.dropped: dict[str, None] = {}  # names of keys that were left out, in order
 
     def run(self) -> Any:
         """The value that the pickle leaves on the stack."""
@@ -130,45 +134,57 @@ class Machine:
         if type(target) is not dict or len(items) % 2:
             raise ValueError(f"{len(items)} keys and values for a {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not is_left_out(key):
-                target[self._checked_key(key)] = value
+            if self._is_key(key):
+                target[key] = value
 
     def push_dictionary(self, items: list[Any]) -> None:
         self.stack.append({})
         self.set_items(items)
 
-    def _checked_key(self, key: Any) -> Any:
+    def _is_key(self, key: Any) -> bool:
+        """Whether a key can be hashed safely. Keys that are objects of classes are left out with their values."""
         parts = key if type(key) is tuple and len(key) <= MAX_KEY_PARTS else (key,)
         for part in parts:
-            if part is not None and not isinstance(part, str | bytes | int | float):
+            if isinstance(part, list | tuple | dict):
                 raise ValueError(f"a key of type {type(part).__name__}")
+            if part is not None and not isinstance(part, str | bytes | int | float):
+                self.dropped[part.name if isinstance(part, Name | Foreign) else type(part).__name__] = None
+                return False
         if not (key is None or isinstance(key, str | bytes) or (isinstance(key, int) and abs(key) < SMALL_KEY)):
             self.large_keys += 1
             if self.large_keys > MAX_LARGE_KEYS:
                 raise ValueError(f"more than {MAX_LARGE_KEYS} keys that are large numbers, fractions or tuples")
-        return key
+        return True
 
     def push_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError("a name that is not a string")
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         full = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
-        if full not in self.names:
+        if full in self.names:
+            self.stack.append(Name(full))
+        elif runs_code(module, name):
             raise RefusedError(f"{module}.{name}"[:100])
-        self.stack.append(Name(full))
+        else:
+            self.push_foreign(full[:MAX_NAME] if full.isprintable() else ascii(full[:MAX_NAME]))
+
+    def push_foreign(self, name: str) -> None:
+        self.purse.pay(FOREIGN_PRICE + sys.getsizeof(name))
+        self.stack.append(Foreign(name))
 
     def call(self, function: Any, args: Any) -> None:
         """Pushes the value of a call."""
-        if not isinstance(function, Name) or type(args) is not tuple:
+        if not isinstance(function, Name | Foreign) or type(args) is not tuple:
             raise ValueError("a call of something that is not a name")
-        if function.name in HARMLESS:
-            self.stack.append(function)
-        elif function.name in OF_A_HARMLESS_CLASS:
+        if is_left_out(function):
+            self.push_foreign(function.name)
+        elif function.name in OF_A_CLASS:
             if not args or not is_left_out(args[0]):
                 raise RefusedError(function.name)
-            self.stack.append(args[0])
+            self.push_foreign(args[0].name)
         elif function.name in DICTIONARIES:
-            content = args[-1] if args and not isinstance(args[-1], Name) else ()  # a Name: the factory of defaultdict
+            # A defaultdict without items has only a factory.
+            content = args[-1] if args and not isinstance(args[-1], Name | Foreign) else ()
             pairs = content.items() if isinstance(content, dict) else content
             self.purse.pay(2 * OPCODE_PRICE * len(pairs))
             self.push_dictionary([part for key, value in pairs for part in (key, value)])
@@ -186,7 +202,9 @@ class Machine:
             target.set_order(state)
         elif isinstance(target, np.ndarray):
             self.purse.pay(fill_array(target, state))
-        elif not is_left_out(target) and type(target) is not dict:
+        elif is_left_out(target):
+            target.state = state
+        elif type(target) is not dict:
             raise ValueError(f"a state for a {type(target).__name__}")
 
     def push_persistent(self, pid: Any) -> None:
@@ -253,6 +271,7 @@ _OPERATIONS: dict[str, Operation] = {
     "GLOBAL": lambda m, name: m.push_name(*name),
     "STACK_GLOBAL": lambda m, _: m.push_name(*m.last(2)),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call(*m.last(2))),
+    "NEWOBJ_EX": lambda m, _: m.call(*m.last(3)[:2]),
     "BUILD": lambda m, _: m.set_state(m.stack.pop()),
     "PERSID": lambda m, pid: m.push_persistent(pid),
     "BINPERSID": lambda m, _: m.push_persistent(m.stack.pop()),

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.pickle_calls import Dialect, ElementType, Name, RefusedError, is_left_out
-from maskrcnn.files.pickle_machine import OPCODE_PRICE, Machine, Purse
+from maskrcnn.files.pickle_calls import Dialect, ElementType, Foreign, Name, RefusedError, is_left_out
+from maskrcnn.files.pickle_machine import CALL_PRICE, MAX_NAME, OPCODE_PRICE, Machine, Purse
+from maskrcnn.files.pickle_modules import PARTS, Module, attributes_of, is_module
 
 MAX_DEPTH = 100
 
@@ -25,8 +26,9 @@ class Unpickled(NamedTuple):
 
     Attributes:
         content: dict, list, tuple, str, bytes, numbers, None and arrays of numbers. An OrderedDict becomes a dict, a
-            set or an array of strings a list, a numpy scalar a number, and a name that is not called a str.
-        dropped: the names of the classes whose objects were left out, each once.
+            set or an array of strings a list, a numpy scalar a number, a name that is not called a str, and a module
+            of torch a `Module`.
+        dropped: the names of the other classes and functions that were left out with their objects, each once.
         end: the offset in the data after the pickle.
     """
 
@@ -54,8 +56,9 @@ def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialec
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     file.seek(start)
     try:
-        content = Machine(file, Purse(len(data)), dialect).run()
-        finish = _Finish(Purse(len(data)))
+        machine = Machine(file, Purse(len(data)), dialect)
+        content = machine.run()
+        finish = _Finish(Purse(len(data)), machine.dropped)
         content = finish.value(content)
         return Unpickled(None if content is _DROPPED else content, tuple(finish.dropped), file.tell())
     except RefusedError as refusal:
@@ -72,30 +75,30 @@ def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialec
 
 
 class _Finish:
-    """Removes harmless objects in place, and converts the values of the interpreter to plain ones.
+    """Removes objects of unknown classes in place, and converts the values of the interpreter to plain ones.
 
     A value is visited as often as it occurs, and every visit pays. This stops values that contain themselves, and lists
     that expand exponentially through repeated references.
     """
 
-    def __init__(self, purse: Purse) -> None:
+    def __init__(self, purse: Purse, dropped: dict[str, None]) -> None:
         self.purse = purse
-        self.dropped: dict[str, None] = {}  # in order, once each
+        self.dropped = dropped  # in order, once each
+        self.around: list[Foreign] = []  # the objects around a value, the outermost first
 
     def value(self, value: Any, depth: int = 0) -> Any:
         self.purse.pay(OPCODE_PRICE)
         if depth > MAX_DEPTH:
             raise ValueError(f"values are nested deeper than {MAX_DEPTH}, or in themselves")
         if is_left_out(value):
-            self.dropped[value.name] = None
-            return _DROPPED
+            return self.foreign(value, depth)
         if isinstance(value, list):
             value[:] = self._kept(value, depth)
         elif isinstance(value, tuple):
             return tuple(self._kept(value, depth))
         elif isinstance(value, dict):
-            items = zip(list(value), [self.value(item, depth + 1) for item in value.values()], strict=True)
-            value.update(kept := {key: item for key, item in items if item is not _DROPPED})
+            kept = self._kept_items(value, depth)
+            value.update(kept)
             for key in value.keys() - kept.keys():
                 del value[key]
         elif isinstance(value, Name):
@@ -109,6 +112,41 @@ class _Finish:
             return value.tolist()  # the rest of the package expects arrays of numbers only
         return value
 
+    def foreign(self, value: Foreign, depth: int) -> Any:
+        """A module as a `Module`. Inside of one, the attributes of another object. Otherwise nothing."""
+        if value in self.around:  # a part that knows the whole, such as a trainer
+            return _DROPPED
+        if not self.around and not is_module(value):
+            self.dropped[value.name] = None
+            return _DROPPED
+        self.purse.pay(CALL_PRICE)
+        attributes = attributes_of(value)
+        self.around.append(value)
+        plain = self._kept_items({name: item for name, item in attributes.items() if name not in PARTS}, depth)
+        found = self._module(value, plain, depth) if is_module(value) else plain or value.name
+        self.around.pop()
+        return found
+
+    def _module(self, value: Foreign, plain: dict[str, Any], depth: int) -> Module:
+        parameters, buffers, modules = (self._kept_items(value.state[part], depth) for part in PARTS)
+        if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in (*parameters, *buffers, *modules)):
+            raise ValueError(f"a part of a {value.name} whose name is not a text of at most {MAX_NAME} characters")
+        passing = plain.pop("_non_persistent_buffers_set", [])
+        passing = {name for name in passing if isinstance(name, str)} if isinstance(passing, list) else ()
+        tensors = parameters | {name: item for name, item in buffers.items() if name not in passing}
+        self.purse.pay(len(tensors) * MAX_NAME * (1 + len(self.around)))  # the names in the `state_dict()`
+        return Module(
+            value.name,
+            {name: item for name, item in tensors.items() if item is not None},
+            plain,
+            {name: module for name, module in modules.items() if isinstance(module, Module)},
+        )
+
     def _kept(self, items: list[Any] | tuple[Any, ...], depth: int) -> list[Any]:
         values = [self.value(item, depth + 1) for item in items]
         return [value for value in values if value is not _DROPPED]
+
+    def _kept_items(self, items: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        self.purse.pay(OPCODE_PRICE * len(items))
+        values = zip(list(items), [self.value(item, depth + 1) for item in items.values()], strict=True)
+        return {key: item for key, item in values if item is not _DROPPED}

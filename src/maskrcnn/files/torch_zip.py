@@ -1,7 +1,7 @@
 """Reads files of `torch.save`, zip archives and the older format, without running any code in them.
 
 `torch.load(weights_only=True)` refuses a training file if its settings or logs hold an object of any other class, as
-MMEngine's do. Here, objects of harmless classes are left out (`pickle_calls.HARMLESS`).
+MMEngine's do. Here, such objects are left out (`pickle_calls.Foreign`), and whole networks become `Module`s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.pickle_calls import Builder, Dialect, Name
+from maskrcnn.files.pickle_calls import Builder, Dialect, Foreign, Name
 from maskrcnn.files.pickle_reader import DAMAGES, first_line, unpickle
 
 # torch's storage classes and the dtypes of their elements; UntypedStorage counts bytes.
@@ -136,9 +136,10 @@ def _read_legacy(path: Path, content: mmap) -> tuple[Any, tuple[str, ...]]:
     sizes: dict[str, int] = {}
     starts: dict[str, int] = {}
 
-    def note(pid: Any) -> Storage:
+    def note(pid: Any) -> Storage | Foreign:
         storage = _storage(pid)
-        sizes[storage.key] = storage.nbytes
+        if isinstance(storage, Storage):
+            sizes[storage.key] = storage.nbytes
         return storage
 
     def load(storage: Storage) -> Tensor:
@@ -184,10 +185,15 @@ def _broken(path: Path, error: BaseException) -> NoReturn:
     raise WeightsError(f"{path}: not a whole file of torch.save ({first_line(error)}); get the file again") from None
 
 
-def _storage(pid: Any) -> Storage:
-    """A storage from its persistent id ("storage", class, key, device, elements); the older format appends a view."""
+def _storage(pid: Any) -> Storage | Foreign:
+    """A storage from its persistent id ("storage", class, key, device, elements); the older format appends a view.
+
+    The older format also writes the classes of modules so, with their source text: ("module", class, file, text).
+    """
+    if type(pid) is tuple and pid[:1] == ("module",) and isinstance(pid[1], Foreign):
+        return pid[1]
     kind, storage_class, key, _, elements, *view = pid
-    name = storage_class.name if isinstance(storage_class, Name) else ""
+    name = storage_class.name if isinstance(storage_class, Name | Foreign) else ""
     if kind != "storage" or name not in STORAGES or any(part is not None for part in view):
         raise ValueError(f"a storage of {short_repr(name or kind)}")
     if not isinstance(key, str) or type(elements) is not int or elements < 0:

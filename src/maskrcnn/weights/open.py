@@ -37,6 +37,8 @@ IMPORTERS: tuple[Importer, ...] = (
     Tensorpack(),
 )
 
+MAX_WRAPPERS = 4  # names around a detector, such as `model.` and `module.`
+
 
 def open_weights(
     source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
@@ -83,7 +85,7 @@ def detector_in(
         if config_file is not None:
             raise ConfigError(f"{config_file}: {source} is a model file of this package, which holds its own config")
         return saved_model(checkpoint, source)
-    importer = importer_of(checkpoint, source)
+    importer, detector = importer_of(checkpoint, source)
     settings = None if config_file is None else importer.read_settings(config_file)
     config = repr(settings or checkpoint.extra.get("meta") or "")[:CONFIG_LENGTH].replace("\\n", " ")
     backbone, advice = other_backbone(checkpoint.tensors, config)
@@ -92,13 +94,13 @@ def detector_in(
             f"{source}: expected a detector of {importer.name} with a ResNet, found one with {backbone}; {advice}"
         )
     try:
-        imported, new = _imported(importer, checkpoint, settings, allow_partial)
+        imported, new = _imported(importer, detector, settings, allow_partial)
     except (WeightsError, ConfigError) as error:
         raise type(error)(f"{source}: {error}") from None
     provenance = {
         "imported_from": str(source),
         "framework": importer.name,
-        "assumed": list(imported.assumed),
+        "assumed": [*imported.assumed, *_left_out(checkpoint, detector)],
         "unused": list(imported.unused),
         "new": list(new),
     }
@@ -111,22 +113,29 @@ def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
     Raises:
         WeightsError: the checkpoint holds another kind of model, such as YOLO.
     """
-    if is_model_file(checkpoint) or any(importer.recognise(checkpoint.tensors) for importer in IMPORTERS):
+    if is_model_file(checkpoint) or _detectors(checkpoint):
         return True
     if found_in(FAMILIES, checkpoint.tensors)[1] == NO_MASK_RCNN:
         importer_of(checkpoint, source)  # raises the error
     return False
 
 
-def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
-    """The importer that recognises a checkpoint.
+def importer_of(checkpoint: Checkpoint, source: Path | str) -> tuple[Importer, Checkpoint]:
+    """The importer that recognises a checkpoint, and the part of the checkpoint that is the detector.
 
     Raises:
-        WeightsError: no importer does. The message names the model if its tensor names are known.
+        WeightsError: no importer does, or there are several detectors. The message names the model if its tensor names
+            are known.
     """
-    for importer in IMPORTERS:
-        if importer.recognise(checkpoint.tensors):
-            return importer
+    detectors = _detectors(checkpoint)
+    if len(detectors) == 1:
+        ((prefix, importer),) = detectors.items()
+        return importer, checkpoint.below(prefix)
+    if detectors:
+        raise WeightsError(
+            f"{source}: expected one detector, found one below each of {listed(detectors)}: save only the tensors of "
+            "one of them"
+        )
     known = ", ".join(importer.name for importer in IMPORTERS)
     family, advice = found_in(FAMILIES, checkpoint.tensors)
     found = f"the weights of {family}" if family else f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
@@ -134,6 +143,37 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> Importer:
         f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found {found}; "
         f"{advice or 'this version cannot import them'}"
     )
+
+
+def _detectors(checkpoint: Checkpoint) -> dict[str, Importer]:
+    """The prefixes of tensor names below which there is a detector, with its importer.
+
+    A detector may lie below the name of a wrapper such as `model.`, with tensors of other modules beside it.
+    """
+    below: dict[str, list[str]] = {"": list(checkpoint.tensors)}
+    for _ in range(MAX_WRAPPERS):
+        found = {
+            prefix: importer
+            for prefix, names in below.items()
+            for importer in reversed(IMPORTERS)  # of those that recognise the names, the first one remains
+            if importer.recognise(names)
+        }
+        if found:
+            return found
+        deeper: dict[str, list[str]] = {}
+        for prefix, names in below.items():
+            for name in names:
+                part, dot, rest = name.partition(".")
+                if dot:
+                    deeper.setdefault(f"{prefix}{part}.", []).append(rest)
+        below = deeper
+    return {}
+
+
+def _left_out(checkpoint: Checkpoint, detector: Checkpoint) -> list[str]:
+    """A sentence about the tensors that do not belong to the detector, if there are any."""
+    others = detector.dropped[len(checkpoint.dropped) :]
+    return [f"{len(others)} tensors beside the detector are left out: {listed(others)}"] if others else []
 
 
 def _imported(
