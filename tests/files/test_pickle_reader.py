@@ -304,7 +304,8 @@ def test_keys_that_are_classes_or_objects_are_left_out() -> None:
 
 def test_long_names_and_control_codes_are_not_repeated() -> None:
     name = "a\x1b[31m" + "b" * 5000
-    _, (dropped,), _ = unpickle(b"\x80\x04X" + struct.pack("<I", len(name)) + name.encode() + short("c") + b"\x93.", "w")
+    named = b"X" + struct.pack("<I", len(name)) + name.encode() + short("c") + b"\x93"
+    _, (dropped,), _ = unpickle(b"\x80\x04" + named + b".", "w")
     assert len(dropped) < 250
     assert dropped.isprintable()
 

@@ -112,7 +112,8 @@ def test_a_detector_inside_of_other_modules_opens(theirs: dict[str, Tensor], tmp
 def test_two_detectors_in_one_file_are_refused_by_their_names(theirs: dict[str, Tensor], tmp_path: Path) -> None:
     state = {f"{part}.{name}": value for part in ("first", "second") for name, value in theirs.items()}
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"w\.pth: expected one detector, found one below each of first\., second\.:"):
+    message = r"w\.pth: expected one detector, found one below each of first\., second\.:"
+    with pytest.raises(WeightsError, match=message):
         open_weights(tmp_path / "w.pth")
 
 

@@ -70,13 +70,19 @@ LONE_NAMES = frozenset({"numpy.ndarray", "builtins.list", "builtins.int", "built
 
 # Modules that run code, or read and write files. No training needs their names, so a file that has one is refused.
 RUN_CODE = frozenset(
-    "_codecs _io _operator _pickle asyncio bdb cProfile code codecs codeop ctypes ensurepip imp importlib io marshal "
-    "multiprocessing nt operator os pdb pickle pip posix profile pty pydoc runpy shelve shutil signal socket sqlite3 "
-    "subprocess sys tempfile timeit trace venv webbrowser".split()
+    {
+        *("_codecs", "_io", "_operator", "_pickle", "asyncio", "bdb", "cProfile", "code", "codecs", "codeop", "ctypes"),
+        *("ensurepip", "imp", "importlib", "io", "marshal", "multiprocessing", "nt", "operator", "os", "pdb", "pickle"),
+        *("pip", "posix", "profile", "pty", "pydoc", "runpy", "shelve", "shutil", "signal", "socket", "sqlite3"),
+        *("subprocess", "sys", "tempfile", "timeit", "trace", "venv", "webbrowser"),
+    }
 )
 # Functions of Python itself that do the same.
 RUN_CODE_BUILTINS = frozenset(
-    "__import__ breakpoint compile delattr eval exec globals input locals open setattr vars".split()
+    {
+        *("__import__", "breakpoint", "compile", "delattr", "eval", "exec", "globals", "input", "locals", "open"),
+        *("setattr", "vars"),
+    }
 )
 # Calls by which pickle writes objects and methods of a class; allowed only for a `Foreign`.
 OF_A_CLASS = frozenset({"builtins.getattr", "copyreg._reconstructor", "copyreg.__newobj__"})

@@ -35,10 +35,12 @@ class Module:
         return state
 
     def find(self, name: str) -> Module | None:
-        """The module with a dotted name such as `rpn.head`. None if there is none."""
+        """The module with a dotted name such as `rpn.head`, or this one without a name. None if there is none."""
+        if not name:
+            return self
         first, _, rest = name.partition(".")
         child = self.children.get(first)
-        return child.find(rest) if child is not None and rest else child
+        return None if child is None else child.find(rest)
 
 
 def attributes_of(value: Foreign) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.frameworks.coco_categories import COCO
-from maskrcnn.weights.frameworks.mmdetection import MMDetection
+from maskrcnn.weights.frameworks.mmdetection import AVERAGED, MMDetection
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
 PLAIN = replace(BACKBONE, stride_in_1x1=False, norm="fixed_batch_norm")  # style pytorch
@@ -251,6 +251,15 @@ def test_surplus_is_listed_and_what_is_missing_is_named_as_in_the_file() -> None
     del tensors["neck.fpn_convs.1.conv.bias"], tensors["roi_head.mask_head.upsample.bias"]
     with pytest.raises(WeightsError, match=r"2 missing: neck\.fpn_convs\.1\.conv\.bias, roi_head\.mask_head\.upsample"):
         imported_from(tensors)
+
+
+def test_the_buffers_of_its_averages_are_left_out_and_said() -> None:
+    theirs = exported(KINDS["ResNet-18"][0])
+    buffers = {f"ema_{name.replace('.', '_')}": torch.zeros_like(value) for name, value in theirs.items()}
+    plain, found = imported_from(theirs), imported_from(theirs | buffers)
+    assert found.unused == ()
+    assert all(torch.equal(value, plain.state[name]) for name, value in found.state.items())
+    assert [sentence for sentence in found.assumed if sentence not in plain.assumed] == [AVERAGED]
 
 
 def test_other_detectors_of_mmdetection_are_not_taken() -> None:

@@ -172,12 +172,18 @@ def test_names_of_before_0_13_are_the_same_layers() -> None:
         (with_backbone("resnet18", MaskRCNN, 91), 0.0),
         (with_backbone("resnet18", FasterRCNN, 91), 0.0),
         (with_backbone("resnet18", KeypointRCNN, 2), 0.0),
+        (with_backbone("resnet50", MaskRCNN, 3), 0.0),
+        (with_backbone("resnet50", KeypointRCNN, 2, num_keypoints=4), 0.0),
+        (with_backbone("resnet50", FasterRCNN, 21), 0.0),
+        (with_backbone("resnet101", MaskRCNN, 3), 1e-5),
+        (with_backbone("resnext50_32x4d", MaskRCNN, 3), 1e-5),
+        (with_backbone("wide_resnet50_2", MaskRCNN, 3), 1e-5),
         (with_backbone("resnet18", MaskRCNN, 2), 1e-5),
         (with_backbone("resnet18", KeypointRCNN, 2, num_keypoints=4), 1e-5),
         (lambda: maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None), 1e-5),
     ],
 )
-def test_epsilon_is_0_where_the_file_may_be_a_published_one(build: Build, eps: float) -> None:
+def test_epsilon_is_0_where_the_file_may_be_a_published_one_or_tuned_from_it(build: Build, eps: float) -> None:
     with torch.device("meta"):
         state = build().state_dict()
     found = imported(state)
@@ -313,6 +319,6 @@ def test_unused_classes_lower_the_scores_and_are_never_found() -> None:
 
 def test_configs_of_both_versions_are_what_their_files_give() -> None:
     with torch.device("meta"):
-        first = imported(with_backbone("resnet50", MaskRCNN, 6)().state_dict()).config
+        first = imported(with_backbone("resnet50", MaskRCNN, 6)().state_dict(), {"norm_eps": 1e-5}).config
     assert first == torchvision_config(1, 5)
     assert imported(on_meta(maskrcnn_resnet50_fpn_v2, num_classes=6)).config == torchvision_config(2, 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from torchvision.models.detection import KeypointRCNN, MaskRCNN
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.rpn import AnchorGenerator
 
 from maskrcnn.benchmark.pair import SPREAD, enliven
 from maskrcnn.data.shapes import draw_shapes
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
-from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict import Predictor, TorchBackend, load
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.layout import class_rows
 from torchvision_copy import SPREAD_KEYPOINT
@@ -69,11 +71,25 @@ def test_the_import_finds_what_torchvision_finds(kind: Callable[..., nn.Module],
     found = Torchvision().import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), settings)
     network = build_model(found.config)
     network.load_state_dict(found.state)
-    ours = Predictor(TorchBackend(network.eval()), found.config).predict(image())[0]
-    rows, _ = class_rows(found.config)
+    agree(Predictor(TorchBackend(network.eval()), found.config), theirs, all_rows=classes != 91)
+
+
+def test_a_network_that_was_saved_whole_finds_what_torchvision_finds(tmp_path: Path) -> None:
+    """Its own epsilon, anchors and thresholds are followed, without any config."""
+    theirs = lively(MaskRCNN, 4, 1e-4)
+    theirs.rpn.anchor_generator = AnchorGenerator(((16,), (24,), (40,), (64,), (96,)), ((0.5, 1.0, 2.0),) * 5)
+    theirs.roi_heads.score_thresh = 0.2  # type: ignore[union-attr, assignment]
+    torch.save({"epoch": 3, "net": theirs}, tmp_path / "whole.pt")
+    agree(load(tmp_path / "whole.pt", "cpu", precision="fp32"), theirs, all_rows=True)
+
+
+def agree(model: Predictor, theirs: nn.Module, *, all_rows: bool) -> None:
+    """Compares the detections of both on one image. `all_rows`: every row of torchvision is a category of ours."""
+    ours = model.predict(image())[0]
+    rows, _ = class_rows(model.config)
     expected = {name: value.numpy() for name, value in detections(theirs).items()}
     kept = np.isin(expected["labels"], rows)
-    assert kept.all() == (classes != 91)
+    assert kept.all() == all_rows
     assert len(ours) == kept.sum() > 20
     labels = np.array(rows)[ours.labels]
     free = np.ones(len(ours), dtype=bool)

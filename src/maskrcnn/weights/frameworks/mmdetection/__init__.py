@@ -7,6 +7,7 @@ connected layer. All other differences are fields of the config.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from maskrcnn.weights.frameworks.mmdetection.names import TABLE
 from maskrcnn.weights.frameworks.mmdetection.settings import our_config
 
 COUNTER = "num_batches_tracked"
+# Buffers of EMAHook, such as `ema_neck_fpn_convs_0_conv_weight`. It exchanges them with the weights before it saves.
+AVERAGES = re.compile(r"^ema_\w+$")
+AVERAGED = (
+    "the weights are the averages of the training (EMA), because EMAHook keeps the others as ema_*, left out here"
+)
 
 
 class MMDetection:
@@ -46,8 +52,10 @@ class MMDetection:
         check_anchors(config.model, file.tensors, "the config of the file, with its anchor_generator")
         layout = Layout(bgr=bgr)
         found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
+        if any(map(AVERAGES.match, checkpoint.tensors)):
+            assumed += (AVERAGED,)
         # Our norms with fixed statistics have no count of batches.
-        return finished(config, found, file, assumed, ignored=rf"\.{COUNTER}$")
+        return finished(config, found, file, assumed, ignored=rf"\.{COUNTER}$|{AVERAGES.pattern}")
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         layout = Layout(bgr=reads_bgr(config.model, plain=config.image.std == (1.0, 1.0, 1.0)))

@@ -20,6 +20,7 @@ from maskrcnn.weights.frameworks.layout import STEM, check_anchors
 from maskrcnn.weights.frameworks.settings import read_json
 from maskrcnn.weights.frameworks.torchvision.layout import our_state, their_state
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
+from maskrcnn.weights.frameworks.torchvision.pickled import held_settings
 from maskrcnn.weights.frameworks.torchvision.settings import our_config
 
 
@@ -45,7 +46,9 @@ class Torchvision:
                 "expected a detector of torchvision with a ResNet and FPN, found one with another backbone, such as "
                 "MobileNet, which is not supported"
             )
-        config, assumed = our_config(file.model(), settings)
+        held, sentences = ({}, []) if checkpoint.network is None else held_settings(checkpoint.network)
+        config, assumed = our_config(file.model(), held | dict(settings or {}))
+        assumed += tuple(sentences)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")
         found = our_state(checkpoint.tensors, config)
         return finished(config, found, file, assumed, ignored=r"\.num_batches_tracked$")

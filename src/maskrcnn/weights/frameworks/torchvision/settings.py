@@ -52,6 +52,13 @@ ARGUMENTS = {
     "bbox_reg_weights": "model.box_head.box_weights",
     "image_mean": "image.mean",
     "image_std": "image.std",
+    "size_divisible": "image.divisor",
+    # Arguments of MultiScaleRoIAlign, the last two those of the mask and keypoint branches.
+    "sampling_ratio": "model.rois.sampling_ratio",
+    "canonical_scale": "model.rois.canonical_size",
+    "canonical_level": "model.rois.canonical_level",
+    "mask_output_size": "model.mask_head.resolution",
+    "keypoint_output_size": "model.keypoint_head.resolution",
     # Arguments of AnchorGenerator, and the eps of FrozenBatchNorm2d.
     "sizes": "model.anchors.sizes",
     "aspect_ratios": "model.anchors.ratios",
@@ -122,11 +129,17 @@ def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[Mod
         return replace(model, backbone=replace(backbone, frozen_stages=0)), []
     if backbone.norm != "frozen_batch_norm" or "norm_eps" in given:
         return model, []
-    if (rows, keypoints) in ((LAST_ID + 1, 0), (2, len(COCO_PERSON.keypoints))):
-        eps, why = 0.0, "for its published weights of COCO; models trained from an ImageNet backbone have 1e-05"
-    else:
-        eps, why = 1e-5, "for all but its published weights of COCO; models tuned from those may have 0"
-    sentence = f"the epsilon of the frozen batch norm is {eps:g}, as torchvision sets it {why} (setting `norm_eps`)"
+    # Weights of COCO are published for ResNet-50 with 256 channels, and loading them sets an epsilon of 0. Training
+    # keeps it, also with other classes. Before version 0.8.2 the epsilon was 0 in all networks.
+    published = (rows, keypoints) in ((LAST_ID + 1, 0), (2, len(COCO_PERSON.keypoints)))
+    plain = (backbone.depth, backbone.groups, backbone.width, backbone.bottleneck_width) == (50, 1, 64, None)
+    eps, why, other = 1e-5, "a network that began from an ImageNet backbone", 0.0
+    if published or (plain and model.fpn_channels == 256):
+        eps, why, other = 0.0, "torchvision's weights of COCO and a network tuned from them", 1e-5
+    sentence = (
+        f"the epsilon of the frozen batch norm is {eps:g}, as in {why}; to choose the other one, give a config file of "
+        f'{{"norm_eps": {other:g}}}'
+    )
     return replace(model, backbone=replace(backbone, norm_eps=eps)), [sentence]
 
 
@@ -172,11 +185,18 @@ def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
             continue
         if name not in ARGUMENTS:
             raise ConfigError(f"settings: {name!r} is not supported: expected {', '.join(ARGUMENTS)} or categories")
-        if name in ("image_mean", "image_std"):  # torchvision's pixels are in 0..1
-            value = [255 * channel for channel in value]
-        if name == "min_size" and isinstance(value, list):  # training samples one of them, prediction takes the last
-            value = value[-1]
-        if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same on every level
-            value = value[0]
-        values[ARGUMENTS[name]] = value
+        values[ARGUMENTS[name]] = _ours(name, value)
     return with_settings(config, values)
+
+
+def _ours(name: str, value: Any) -> Any:
+    """The value of an argument as our setting has it. A value of another kind is returned as it is."""
+    if not isinstance(value, list | tuple) or not value:
+        return value
+    if name in ("image_mean", "image_std") and all(isinstance(channel, int | float) for channel in value):
+        return [255 * channel for channel in value]  # torchvision's pixels are in 0..1
+    if name == "min_size":  # training samples one of them, prediction takes the last
+        return value[-1]
+    if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same on every level
+        return value[0]
+    return value
