@@ -294,7 +294,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     config = small_config()
     network = build_model(config)
     optimiser = build_optimiser(network, config.train)
-    save_checkpoint(tmp_path, network, optimiser, config, Progress(2))
+    save_checkpoint(tmp_path, network, optimiser, config, Progress(best=0.2))
     Predictor(TorchBackend(network), config).save(tmp_path / "model.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     # A limit on the size of files fails the write in the same place as a full disk does.
@@ -303,7 +303,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* continue with --resume"):
-            save_checkpoint(tmp_path, network, optimiser, config, Progress(4))
+            save_checkpoint(tmp_path, network, optimiser, config, Progress(best=0.4))
         with (
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
             writing(tmp_path / "model.safetensors"),
@@ -313,7 +313,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path).restore(network, optimiser, config) == Progress(2)
+    assert load_checkpoint(tmp_path).restore(network, optimiser, config) == Progress(best=0.2)
 
 
 def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:

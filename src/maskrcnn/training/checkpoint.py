@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import copy
+import math
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict, differing_settings
-from maskrcnn.errors import ConfigError, TrainingError, WeightsError
+from maskrcnn.errors import TrainingError
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.pickle_reader import DAMAGES, first_line
 from maskrcnn.files.torch_zip import read_torch
-from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.weights.model_file import fill
+from maskrcnn.training.restore import fill_exactly, restored_state
 
 NAME = "last.ckpt"
 
@@ -29,14 +32,18 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         best: best validation AP so far, None before the first evaluation.
+        evaluated: step of the last evaluation, 0 before the first one.
+        origin: the weights from which the run began, in words.
     """
 
     step: int = 0
     best: float | None = None
+    evaluated: int = 0
+    origin: str = "random weights"
 
 
 def save_checkpoint(
-    out: Path, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config, progress: Progress
+    out: Path, network: nn.Module, optimiser: torch.optim.Optimizer, config: Config, progress: Progress
 ) -> None:
     """Writes `out/last.ckpt`. Random numbers need no state: they are derived from the seed and the step.
 
@@ -45,8 +52,7 @@ def save_checkpoint(
     """
     state = {
         "config": config_to_dict(config),
-        "step": progress.step,
-        "best": progress.best,
+        **asdict(progress),
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
@@ -72,49 +78,79 @@ class SavedRun:
 
     path: Path
     config: Config
+    progress: Progress
     state: dict[str, Any]
 
-    def restore(self, network: MaskRCNN, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
-        """Fills a network and its optimiser, both built for `config`.
+    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
+        """Fills a network and its optimiser, both built for `config`. Everything is checked before anything is filled.
+
+        Only `train.workers` may differ from the settings of the run, and `train.steps` may be higher.
 
         Raises:
-            TrainingError: the checkpoint belongs to a run with other settings.
+            TrainingError: the checkpoint belongs to a run with other settings, or it is damaged.
         """
-        if self.config != config:
+        steps = max(self.config.train.steps, config.train.steps)
+        stored = replace(self.config, train=replace(self.config.train, workers=config.train.workers, steps=steps))
+        if stored != config:
             raise TrainingError(
-                f"{self.path}: {_difference(self.config, config)}; resume with the settings that the run began with"
+                f"{self.path}: {_difference(self.config, config)}; resume with the settings that the run began with "
+                "(only train.workers may change, and train.steps may rise)"
             )
         with _of_this_run(self.path):
-            fill(network, self.state["network"], str(self.path))
-            # The optimiser keeps these tensors, so it gets a copy: the next save replaces the file in which they lie.
-            optimiser.load_state_dict(copy.deepcopy(self.state["optimiser"]))
-            return Progress(self.state["step"], self.state["best"])
+            state = restored_state(optimiser, self.state["optimiser"], begun=self.progress.step > 0)
+            fill_exactly(network, self.state["network"], str(self.path))
+            optimiser.load_state_dict(state)
+        return self.progress
 
 
 def load_checkpoint(out: Path) -> SavedRun:
     """Reads `out/last.ckpt`.
 
     Raises:
-        TrainingError: the file is missing, or it is not a checkpoint.
+        TrainingError: the file is missing or damaged, or it is not a checkpoint.
     """
     path = out / NAME
     if not path.is_file():
-        raise TrainingError(f"{path}: nothing to resume, no such file; start without --resume")
+        found = "a folder of this name" if path.is_dir() else "no such file"
+        raise TrainingError(f"{path}: nothing to resume, found {found}; start without --resume")
     with _of_this_run(path):
         state: Any = read_torch(path)[0]
-        return SavedRun(path, config_from_dict(state["config"]), state)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+        config = config_from_dict(state["config"])
+        return SavedRun(path, config, _progress(state, config.train.steps), state)
+
+
+def _progress(state: Any, steps: int) -> Progress:
+    step, best, evaluated, origin = (state[field.name] for field in fields(Progress))
+    for name, value in (("step", step), ("evaluated", evaluated)):
+        if type(value) is not int or not 0 <= value <= steps:
+            raise ValueError(f"expected {name} as a number from 0 to {steps}, found {short_repr(value)}")
+    if best is not None and (type(best) is not float or not math.isfinite(best)):
+        raise ValueError(f"expected best as a finite AP, found {short_repr(best)}")
+    if type(origin) is not str:
+        raise ValueError(f"expected origin as text, found {short_repr(origin)}")
+    return Progress(step, best, evaluated, origin)
 
 
 @contextmanager
 def _of_this_run(path: Path) -> Iterator[None]:
-    """Turns the errors that a wrong file causes into a TrainingError."""
+    """Turns the errors that a wrong or damaged file causes into a TrainingError."""
     try:
         yield
-    except (KeyError, TypeError, ConfigError, WeightsError) as error:
-        raise TrainingError(f"{path}: not a checkpoint of this run ({error})") from None
+    except (*DAMAGES, OSError, zipfile.BadZipFile) as error:
+        raise TrainingError(
+            f"{path}: not a checkpoint of this run, or damaged ({first_line(error)}); "
+            "put back a copy of the file, or start anew with another --out"
+        ) from None
 
 
 def _difference(stored: Config, config: Config) -> str:
     changed = differing_settings(stored, config)
-    shown = ", ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in list(changed.items())[:3])
+    changed.pop("train.workers", None)
+    shown = ", ".join(
+        f"{name} was {short_repr(old)} and is {short_repr(new)}" for name, (old, new) in list(changed.items())[:3]
+    )
     return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +9,21 @@ import numpy as np
 
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.training.progress import read_metrics
 from maskrcnn.visualise.palette import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _KINDS = {"masks": "#ff4d6d", "boxes": "#4361ee", "keypoints": "#2ec4b6"}  # kinds of figures, and their colours
+_LARGEST = 1e30  # numbers beyond it are no figures of a run, and cannot be drawn
 
 
 def curves(metrics: Path, out: Path) -> None:
     """Writes the losses, the learning rate and the validation AP of a run as a PNG.
 
     Args:
-        metrics: JSON lines of the run. Lines that are not JSON are ignored, such as the last line of a killed run.
+        metrics: JSON lines of the run, as `read_metrics` reads them.
         out: path of the PNG.
 
     Raises:
@@ -32,53 +33,48 @@ def curves(metrics: Path, out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = _read_lines(metrics)
-    steps = [line for line in lines if "loss" in line]
-    if not steps:
-        raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(lines)}")
-    evaluations = [line for line in lines if any((line.get(kind) or {}).get("AP") is not None for kind in _KINDS)]
+    rows = read_metrics(metrics)
+    if not _series(rows, "loss")[0]:
+        raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(rows)}")
+    evaluations = any(_series(rows, kind, "AP")[0] for kind in _KINDS)
     style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.style.context(["default", style]):
         figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
         FigureCanvasAgg(figure)  # draws without a window, whatever the user's settings
         grid = figure.add_gridspec(2, 2 if evaluations else 1, height_ratios=(3, 1))
         losses = figure.add_subplot(grid[0, 0])
-        _plot_losses(losses, steps)
+        _plot_losses(losses, rows)
         rate = figure.add_subplot(grid[1, 0], sharex=losses)
-        rates = [line for line in steps if line.get("lr") is not None]
-        rate.plot([line["step"] for line in rates], [line["lr"] for line in rates], color="#6b7280")
+        rate.plot(*_series(rows, "lr"), color="#6b7280")
         rate.set(xlabel="step", ylabel="learning rate")
         rate.set_ylim(bottom=0)
         if evaluations:
-            _plot_scores(figure.add_subplot(grid[:, 1]), evaluations)
+            _plot_scores(figure.add_subplot(grid[:, 1]), rows)
         with atomic_write(out) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: the metrics of a run cannot be read ({error.strerror})") from None
-    lines = []
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "step" in entry:
-            lines.append(entry)
-    return lines
+def _series(rows: list[dict[str, Any]], *names: str) -> tuple[list[float], list[float]]:
+    """The steps and the values of the rows that have a number under these names, one inside the other."""
+    found = []
+    for row in rows:
+        value: Any = row
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        if type(value) in (int, float) and max(abs(value), abs(row["step"])) < _LARGEST:  # not NaN either
+            found.append((row["step"], value))
+    return [step for step, _ in found], [value for _, value in found]
 
 
-def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
+def _plot_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Draws every loss twice: the measured values in a faint colour, and their moving average."""
-    names = ["loss", *dict.fromkeys(name for line in steps for name in line if name.startswith("loss_"))]
+    names = ["loss", *dict.fromkeys(name for row in rows for name in row if name.startswith("loss_"))]
     colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
     for name, colour in zip(names, colours, strict=False):
-        rows = [line for line in steps if line.get(name) is not None]
-        x, values = [line["step"] for line in rows], np.array([line[name] for line in rows], dtype=np.float64)
-        smooth = _smoothed(values, span=len(values) // 25)
+        x, values = _series(rows, name)
+        if not x:
+            continue
+        smooth = _smoothed(np.array(values, dtype=np.float64), span=len(values) // 25)
         label = "sum" if name == "loss" else name.removeprefix("loss_").replace("_", " ")
         axes.plot(x, values, color=colour, alpha=0.22, linewidth=0.8)
         marker = "." if len(x) == 1 else ""
@@ -89,15 +85,12 @@ def _plot_losses(axes: Axes, steps: list[dict[str, Any]]) -> None:
     axes.tick_params(labelbottom=False)
 
 
-def _plot_scores(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
+def _plot_scores(axes: Axes, rows: list[dict[str, Any]]) -> None:
     for kind, colour in _KINDS.items():
         for name, dashes in (("AP", "-"), ("AP50", ":")):
-            rows = [
-                (line["step"], line[kind][name]) for line in evaluations if (line.get(kind) or {}).get(name) is not None
-            ]
-            if not rows:
+            x, y = _series(rows, kind, name)
+            if not x:
                 continue
-            x, y = zip(*rows, strict=True)
             label = f"{kind.removesuffix('s').replace('boxe', 'box')} {name}  {y[-1]:.3f}"
             axes.plot(x, y, dashes, color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
     axes.set(title="Validation", xlabel="step", ylim=(0, 1))

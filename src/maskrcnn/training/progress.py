@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
+from maskrcnn.training.checkpoint import writing
 
 METRICS = "metrics.jsonl"
 
@@ -60,13 +65,36 @@ class TrainingBar:
     def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
         """Yields the items, and shows their progress in a second bar below the first one."""
         task = self._bar.add_task("evaluating", total=total)
-        for count, item in enumerate(items, start=1):
-            yield item
-            self._bar.update(task, completed=count)
-        self._bar.remove_task(task)
+        try:
+            for count, item in enumerate(items, start=1):
+                yield item
+                self._bar.update(task, completed=count)
+        finally:
+            self._bar.remove_task(task)
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file: its lines that are JSON objects with a step.
+
+    Other lines are ignored, such as the cut last line of a killed run.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the metrics of a run cannot be read ({error.strerror})") from None
+    rows = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and type(row.get("step")) is int:
+                rows.append(row)
+    return rows
 
 
 class MetricsFile:
@@ -74,12 +102,12 @@ class MetricsFile:
 
     def __init__(self, out: Path, start: int) -> None:
         self.path = out / METRICS
-        kept = []
-        if start and self.path.is_file():
-            lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= start]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        rows = read_metrics(self.path) if start and self.path.exists() else []
+        with writing(self.path), atomic_write(self.path) as temporary:
+            temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= start))
 
     def write(self, row: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)  # someone may have deleted the folder
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")

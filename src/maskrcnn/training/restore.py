@@ -1,0 +1,91 @@
+"""Checks the stored state of a network and its optimiser, and fills both.
+
+The fused optimisers read and write the memory of their state without a check of its size. So everything that comes from
+a file is compared with the network before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from reprlib import repr as short_repr
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.weights.model_file import fill
+
+
+def fill_exactly(network: nn.Module, stored: Any, source: str) -> None:
+    """Copies tensors into a network that has the same names, shapes and dtypes.
+
+    Raises:
+        ValueError: they differ, or a number is not finite.
+    """
+    expected = network.state_dict()
+    for name, value in _by_name(stored, "network").items():
+        _require_like(value, expected.get(name), f"network {name}")
+    fill(network, stored, source)
+
+
+def restored_state(optimiser: torch.optim.Optimizer, stored: Any, *, begun: bool) -> dict[str, Any]:
+    """The stored state for `optimiser.load_state_dict`, with copies of its tensors in the layout of the parameters.
+
+    Args:
+        begun: whether the optimiser has made a step, after which every parameter has a state.
+
+    Raises:
+        ValueError: it is not a state of this optimiser.
+    """
+    built = optimiser.state_dict()
+    given = _by_name(stored, "optimiser")
+    if given.keys() != built.keys() or _settings(given["param_groups"]) != _settings(built["param_groups"]):
+        raise ValueError("its optimiser has other groups of parameters or other settings")
+    expected = _expected(optimiser) if begun else {}
+    states = _by_name(given["state"], "optimiser state")
+    if states.keys() != expected.keys():
+        raise ValueError(f"expected the optimiser state of {len(expected)} parameters, found {len(states)} others")
+    return built | {"state": {number: _restored(like, number, states[number]) for number, like in expected.items()}}
+
+
+def _expected(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """Tensors like those in the state of each parameter after a step."""
+    parameters = enumerate(parameter.detach() for group in optimiser.param_groups for parameter in group["params"])
+    if isinstance(optimiser, torch.optim.AdamW):
+        return {number: {"step": torch.zeros(()), "exp_avg": like, "exp_avg_sq": like} for number, like in parameters}
+    return {number: {"momentum_buffer": like} for number, like in parameters if optimiser.defaults["momentum"]}
+
+
+def _restored(expected: Mapping[str, Tensor], number: int, stored: Any) -> dict[str, Tensor]:
+    """Copies of the tensors in the state of one parameter: the file in which they lie will be replaced."""
+    given = _by_name(stored, f"optimiser state {number}")
+    if given.keys() != expected.keys():
+        raise ValueError(f"optimiser state {number}: expected {list(expected)}, found {short_repr(list(given))}")
+    for name, value in given.items():
+        _require_like(value, expected[name], f"optimiser state {number}.{name}")
+        if name in ("step", "exp_avg_sq") and value.lt(0).any():
+            raise ValueError(f"optimiser state {number}.{name}: found a negative number")
+    return {name: torch.empty_like(like).copy_(given[name]) for name, like in expected.items()}
+
+
+def _by_name(value: Any, what: str) -> Mapping[Any, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: expected entries by name, found {type(value).__name__}")
+    return value
+
+
+def _require_like(value: Any, expected: Tensor | None, what: str) -> None:
+    """Raises ValueError unless the value is a tensor of finite numbers with the expected shape and dtype."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what}: expected a tensor, found {type(value).__name__}")
+    if expected is not None and (value.shape != expected.shape or value.dtype != expected.dtype):
+        found, wanted = (f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (value, expected))
+        raise ValueError(f"{what}: expected {wanted}, found {found}")
+    if not value.isfinite().all():
+        raise ValueError(f"{what}: expected finite numbers")
+
+
+def _settings(groups: Any) -> str:
+    """The groups of an optimiser as text. Their learning rate is left out: every step sets it."""
+    return json.dumps([{name: value for name, value in group.items() if name != "lr"} for group in groups])

@@ -1,0 +1,196 @@
+"""One run: the training loop, and the state that its steps, evaluations and checkpoints share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from maskrcnn.config import Config
+from maskrcnn.data.loader import Batch
+from maskrcnn.errors import MaskRCNNError, TrainingError
+from maskrcnn.evaluation.coco import Report
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.device import compiled
+from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.checkpoint import Progress, save_checkpoint, writing
+from maskrcnn.training.evaluate import evaluate
+from maskrcnn.training.optimiser import learning_rate
+from maskrcnn.training.progress import MetricsFile, TrainingBar
+from maskrcnn.training.step import LossWindow, train_step
+from maskrcnn.weights.model_file import save_model
+
+LOG_EVERY = 20  # steps averaged in one line of the metrics
+MODEL = "model.safetensors"
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Run:
+    """A run in its folder.
+
+    Attributes:
+        progress: how far the run has come.
+        saved: the progress in the checkpoint of the folder; None without one.
+        interrupted: the signals that asked for a stop; the loop ends when there is one.
+        report: the figures of the last evaluation.
+        skipped: the reported messages about broken annotations and images.
+    """
+
+    config: Config
+    network: MaskRCNN
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+    out: Path
+    validation: Dataset | None
+    progress: Progress
+    saved: Progress | None
+    interrupted: Sequence[int] = ()
+    report: Report | None = None
+    skipped: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return self.progress.step
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.train.steps and not self._evaluation_due()
+
+    def repair(self, bar: TrainingBar) -> None:
+        """Writes the model file of the checkpoint anew. A killed run may have written only one of the two."""
+        if self.progress.best is not None and not (self.out / MODEL).exists():
+            bar.say(f"{self.out / MODEL} is missing: the model with the best AP up to now is lost")
+            self.progress = replace(self.progress, best=None, evaluated=0)
+        if self.progress.best is None:
+            self._save_model(None)
+
+    def train(self, batches: Iterator[Batch], bar: TrainingBar) -> None:
+        """Trains, evaluates and saves until the last step, or until the run is interrupted."""
+        config = self.config.train
+        losses_of = compiled(self.network, self.device) if config.compile else self.network
+        metrics = MetricsFile(self.out, self.step)
+        losses, began = LossWindow(), time.monotonic()
+        self.network.train()
+        with self._saved_on_error(losses):
+            if self._evaluation_due():  # the run was interrupted before it was done
+                self._evaluate(bar, metrics)
+            while self.step < config.steps and not self.interrupted:
+                batch = next(batches)
+                self._say_skipped(batch, bar)
+                found = train_step(losses_of, self.optimiser, batch, config, self.step)
+                self.progress = replace(self.progress, step=self.step + 1)
+                bar.step(self.step)
+                losses.add(self.step, batch.image_ids, found)
+                log_due, save_due = (_due(self.step, n, config.steps) for n in (LOG_EVERY, config.checkpoint_every))
+                evaluation_due = self._evaluation_due()
+                if self.device.type == "cpu" or log_due or evaluation_due or save_due:  # reading waits for a GPU
+                    losses.read()
+                if log_due:
+                    rate = losses.steps / (time.monotonic() - began)
+                    row = losses.means() | {
+                        "lr": learning_rate(self.step - 1, config),
+                        "images_per_second": rate * config.batch_size,
+                    }
+                    metrics.write({"step": self.step, **row})
+                    bar.losses(self.step, row, (config.steps - self.step) / rate)
+                    began = time.monotonic()
+                if evaluation_due:
+                    stopped = time.monotonic()
+                    self._evaluate(bar, metrics)
+                    began += time.monotonic() - stopped
+                if save_due:
+                    self.save()
+        self._save_the_rest(losses)
+
+    @contextmanager
+    def _saved_on_error(self, losses: LossWindow) -> Iterator[None]:
+        """If the block fails, the steps that are done are saved, and one of our errors says so."""
+        try:
+            yield
+        except MaskRCNNError as error:
+            if not self.step:
+                raise
+            self._save_the_rest(losses)
+            raise type(error)(f"{error}; {self.step} steps are saved: continue with --resume") from error
+        except Exception:
+            with suppress(TrainingError):  # the first error says more
+                self._save_the_rest(losses)
+            raise
+
+    def _save_the_rest(self, losses: LossWindow) -> None:
+        """Saves what was done since the last checkpoint; raises TrainingError if a loss was not finite."""
+        losses.read()
+        if self.progress != self.saved:
+            self.save()
+
+    def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
+        """Reports each broken image once."""
+        for message in batch.skipped:
+            if message not in self.skipped:
+                self.skipped[message] = None
+                bar.say(f"skipped: {message}")
+
+    def _evaluation_due(self) -> bool:
+        settings = self.config.train
+        due = _due(self.step, settings.evaluate_every, settings.steps)
+        return self.validation is not None and due and self.progress.evaluated < self.step
+
+    def _evaluate(self, bar: TrainingBar, metrics: MetricsFile) -> None:
+        """Evaluates the current weights, and writes the model file if their score is the best so far, or if no score
+        has been defined yet. If the run is interrupted meanwhile, the evaluation is left to the resumed run."""
+        assert self.validation is not None
+        self.network.eval()
+        predictor = Predictor(TorchBackend(self.network, self.config.train.precision), self.config)
+
+        def until_interrupted(items: Iterable[Item], total: int) -> Iterator[Item]:
+            for item in bar.track(items, total):
+                if self.interrupted:
+                    raise _InterruptedError
+                yield item
+
+        try:
+            size = self.config.train.batch_size
+            report = evaluate(predictor, self.validation, batch_size=size, track=until_interrupted)
+        except _InterruptedError:
+            return
+        finally:
+            self.network.train()
+        self.report = report
+        self.progress = replace(self.progress, evaluated=self.step)
+        best = self.progress.best
+        if best is None or (report.score is not None and report.score > best):
+            self.progress = replace(self.progress, best=report.score)
+            self._save_model(report)
+        metrics.write({"step": self.step, **report.to_dict()})
+        bar.say(f"step {self.step}: {report.line()}")
+
+    def save(self) -> None:
+        """Writes the checkpoint, and without a best validation AP the model file."""
+        save_checkpoint(self.out, self.network, self.optimiser, self.config, self.progress)
+        if self.progress.best is None:
+            self._save_model(None)
+        self.saved = self.progress
+
+    def _save_model(self, report: Report | None) -> None:
+        provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
+        if report is not None:
+            provenance["validation"] = report.to_dict()
+        with writing(self.out / MODEL):
+            save_model(self.out / MODEL, self.network, self.config, provenance)
+
+
+class _InterruptedError(Exception):
+    """The run was interrupted during an evaluation."""
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    return step == last or (every > 0 and step % every == 0)

@@ -1,0 +1,161 @@
+"""A damaged checkpoint is refused before anything of it is used."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskrcnn.errors import TrainingError
+from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
+from maskrcnn.training.optimiser import build_optimiser
+from small_data import small_config
+
+State = dict[str, Any]
+
+
+def small_network() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+
+
+def step(network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+
+
+def trained(optimizer: str) -> tuple[Any, torch.nn.Module, torch.optim.Optimizer]:
+    """A config, and a network and its optimiser after one step."""
+    config = small_config(optimizer=optimizer)
+    network = small_network()
+    optimiser = build_optimiser(network, config.train)
+    step(network, optimiser)
+    return config, network, optimiser
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config, network, optimiser = trained("adamw")
+    out = tmp_path_factory.mktemp("run")
+    save_checkpoint(out, network, optimiser, config, Progress(1, 0.5, 1, "weights of mine"))
+    return out
+
+
+def resume(out: Path, state: State) -> Progress:
+    config = small_config(optimizer="adamw")
+    network = small_network()
+    optimiser = build_optimiser(network, config.train)
+    before = copy.deepcopy(network.state_dict())
+    torch.save(state, out / NAME)
+    try:
+        return load_checkpoint(out).restore(network, optimiser, config)
+    except TrainingError:
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), "half filled"
+        assert not optimiser.state
+        raise
+
+
+def first(state: State) -> State:
+    """The state of the first parameter in the optimiser."""
+    found: State = state["optimiser"]["state"][0]
+    return found
+
+
+def weight(state: State, change: Callable[[torch.Tensor], object]) -> None:
+    name = next(name for name, value in state["network"].items() if value.ndim == 4)
+    state["network"][name] = change(state["network"][name])
+
+
+DAMAGES: dict[str, Callable[[State], object]] = {
+    "a moment with an axis less": lambda s: first(s).update(exp_avg=first(s)["exp_avg"][0]),
+    "a moment of other numbers": lambda s: first(s).update(exp_avg=first(s)["exp_avg"].double()),
+    "a moment that is a list": lambda s: first(s).update(exp_avg_sq=[0.0, 1.0]),
+    "a moment that is not finite": lambda s: first(s)["exp_avg"][0].fill_(float("nan")),
+    "a negative square": lambda s: first(s)["exp_avg_sq"][0].fill_(-1.0),
+    "a count of steps as a number": lambda s: first(s).update(step=1),
+    "a negative count": lambda s: first(s).update(step=torch.tensor(-1.0)),
+    "a count with an axis": lambda s: first(s).update(step=torch.ones(1)),
+    "no second moment": lambda s: first(s).pop("exp_avg_sq"),
+    "a foreign entry": lambda s: first(s).update(max_exp_avg_sq=first(s)["exp_avg_sq"]),
+    "a parameter without state": lambda s: s["optimiser"]["state"].pop(0),
+    "the state of no parameter": lambda s: s["optimiser"]["state"].update({10_000: dict(first(s))}),
+    "states by name": lambda s: s["optimiser"].update(state={str(k): v for k, v in s["optimiser"]["state"].items()}),
+    "no state": lambda s: s["optimiser"].update(state={}),
+    "a state of another optimiser": lambda s: s.update(optimiser=trained("sgd")[2].state_dict()),
+    "groups without their parameters": lambda s: s["optimiser"]["param_groups"][0].update(params=[]),
+    "another decay": lambda s: s["optimiser"]["param_groups"][0].update(weight_decay=float("nan")),
+    "a group that is a number": lambda s: s["optimiser"].update(param_groups=[1, 2]),
+    "an optimiser in a list": lambda s: s.update(optimiser=[s["optimiser"]]),
+    "a weight of another shape": lambda s: weight(s, lambda t: t[:1]),
+    "a weight in half precision": lambda s: weight(s, torch.Tensor.half),
+    "a weight that is text": lambda s: weight(s, str),
+    "an infinite weight": lambda s: weight(s, lambda t: t / 0),
+    "a missing weight": lambda s: s["network"].popitem(),
+    "a foreign weight": lambda s: s["network"].update({"head.of.mine": torch.ones(1)}),
+    "weights by number": lambda s: s.update(network=dict(enumerate(s["network"].values()))),
+    "more steps than the run has": lambda s: s.update(step=7),
+    "half a step": lambda s: s.update(step=1.5),
+    "a step that is true": lambda s: s.update(step=True),
+    "no step": lambda s: s.pop("step"),
+    "an evaluation before the run": lambda s: s.update(evaluated=-1),
+    "an AP that is no number": lambda s: s.update(best=float("nan")),
+    "an AP in words": lambda s: s.update(best="0.5"),
+    "an origin that is a list": lambda s: s.update(origin=["resnet50"]),
+    "no config": lambda s: s.update(config=None),
+    "a setting of another type": lambda s: s["config"]["train"].update(batch_size="two"),
+    "a setting that does not exist": lambda s: s["config"].update(trian={}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_part_is_refused_before_anything_is_filled(saved: Path, tmp_path: Path, damage: str) -> None:
+    state = torch.load(saved / NAME)
+    DAMAGES[damage](state)
+    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged \([^\n]+$"):
+        resume(tmp_path, state)
+
+
+def test_a_whole_checkpoint_is_restored(saved: Path, tmp_path: Path) -> None:
+    assert resume(tmp_path, torch.load(saved / NAME)) == Progress(1, 0.5, 1, "weights of mine")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_restored_optimiser_goes_on_as_the_saved_one(tmp_path: Path, optimizer: str) -> None:
+    config, network, optimiser = trained(optimizer)
+    save_checkpoint(tmp_path, network, optimiser, config, Progress(1))
+    other = small_network()
+    restored = build_optimiser(other, config.train)
+    load_checkpoint(tmp_path).restore(other, restored, config)
+    step(network, optimiser)
+    step(other, restored)
+    ours, theirs = network.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, share: float) -> None:
+    content = (saved / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_flipped_bit_is_refused_wherever_it_lies(saved: Path, tmp_path: Path) -> None:
+    content = (saved / NAME).read_bytes()
+    index = content.index(b"PK\x01\x02")
+    for place in (0, 27, len(content) // 3, len(content) // 2, index, index + 10, index + 20, len(content) - 20):
+        changed = bytearray(content)
+        changed[place] ^= 0x40
+        (tmp_path / NAME).write_bytes(changed)
+        with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged"):
+            load_checkpoint(tmp_path)
+
+
+def test_a_folder_in_place_of_the_checkpoint_is_said(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(TrainingError, match="nothing to resume, found a folder of this name"):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,199 @@
+"""A run repairs what a killed one left, and goes on or saves its state whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import maskrcnn
+from maskrcnn.data.loader import Batch
+from maskrcnn.errors import DataError, TrainingError
+from maskrcnn.evaluation.coco import Report
+from maskrcnn.training import loop
+from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.training.loop import Summary, train
+from maskrcnn.training.run import MODEL
+from maskrcnn.weights.open import open_weights
+from small_data import small_config, write_small
+
+CONFIG = small_config(steps=2, batch_size=1, checkpoint_every=1000)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small(tmp_path_factory.mktemp("data"), "train", 4)
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(CONFIG, data, out=tmp_path_factory.mktemp("finished")).out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    return open_weights(path)[0].state_dict()
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights_of(a), weights_of(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def steps(out: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("left", [None, b"of an older step"])
+def test_a_model_file_that_the_last_save_did_not_reach_is_written(
+    data: Path, run: Path, finished: Path, left: bytes | None
+) -> None:
+    (run / MODEL).unlink()
+    if left is not None:
+        (run / MODEL).write_bytes(left)
+    assert train(CONFIG, data, out=run, resume=True).finished
+    assert same_weights(run / MODEL, finished / MODEL)
+
+
+def fake_evaluation(
+    monkeypatch: pytest.MonkeyPatch, *scores: float, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Evaluations of two images that give these scores, one after the other."""
+    left = list(scores)
+
+    def evaluate(*args: Any, track: Callable[..., Iterator[int]], **settings: Any) -> Report:
+        for _ in track(range(2), 2):
+            meanwhile()
+        return Report(
+            None,
+            {"AP": left.pop(0), "AP50": None, "AP75": None},
+            {},
+            images=2,
+            objects=2,
+            detections=2,
+            max_detections=100,
+        )
+
+    monkeypatch.setattr("maskrcnn.training.run.evaluate", evaluate)
+
+
+def test_a_lost_best_model_is_replaced_by_the_last_one(
+    data: Path, run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fake_evaluation(monkeypatch, 0.5, 0.4)
+    train(CONFIG, data, val=data, out=run, resume=True)  # validation data may come later
+    assert load_checkpoint(run).progress.best == 0.5
+    (run / MODEL).unlink()
+    summary = train(CONFIG, data, val=data, out=run, resume=True)
+    assert "model.safetensors is missing: the model with the best AP up to now is lost" in capfd.readouterr().err
+    assert maskrcnn.load(summary.model).provenance["validation"]["boxes"]["AP"] == 0.4
+    assert same_weights(summary.model, finished / MODEL)
+
+
+def test_a_signal_during_the_evaluation_leaves_it_to_the_resumed_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_evaluation(monkeypatch, 0.5, meanwhile=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    out = tmp_path / "run"
+    stopped = train(CONFIG, data, val=data, out=out)
+    assert (stopped.steps, stopped.finished, stopped.report) == (2, False, None)
+    fake_evaluation(monkeypatch, 0.5)
+    resumed = train(CONFIG, data, val=data, out=out, resume=True)
+    assert resumed.finished
+    assert resumed.report is not None
+    assert load_checkpoint(out).progress.evaluated == 2
+
+
+def test_the_steps_are_saved_when_the_evaluation_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise DataError("val.json: deleted")
+
+    fake_evaluation(monkeypatch, 0.5, meanwhile=fail)
+    with pytest.raises(DataError, match=r"val\.json: deleted; 2 steps are saved: continue with --resume"):
+        train(CONFIG, data, val=data, out=tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").progress.step == 2
+
+
+def before_batch(monkeypatch: pytest.MonkeyPatch, number: int, what: Callable[[], object]) -> None:
+    """Calls `what` before a batch, counted from 1, is given to the run."""
+    batches = loop.training_batches
+
+    def changed(*args: Any, **settings: Any) -> Iterator[Batch]:
+        for count, batch in enumerate(batches(*args, **settings), start=1):
+            if count == number:
+                what()
+            yield batch
+
+    monkeypatch.setattr(loop, "training_batches", changed)
+
+
+def test_a_deleted_folder_does_not_end_the_run(
+    data: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    before_batch(monkeypatch, 2, lambda: shutil.rmtree(out))
+    assert train(CONFIG, data, out=out).finished
+    assert {path.name for path in out.iterdir()} == {path.name for path in finished.iterdir()}
+    assert same_weights(out / MODEL, finished / MODEL)
+
+
+def test_a_run_that_is_stopped_before_its_first_line_of_metrics_is_saved(
+    data: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    before_batch(monkeypatch, 1, lambda: os.kill(os.getpid(), signal.SIGHUP))
+    stopped = train(CONFIG, data, out=out)
+    assert (stopped.steps, stopped.finished, steps(out)) == (1, False, [])
+    monkeypatch.undo()
+    assert same_weights(train(CONFIG, data, out=out, resume=True).model, finished / MODEL)
+
+
+def test_lines_that_are_no_metrics_do_not_end_a_resumed_run(data: Path, run: Path) -> None:
+    lines = [
+        b'{"step": 1, "loss": "low", "lr": [1]}',
+        b"[3]",
+        b"null",
+        b'{"step": "2"}',
+        b"\xff\xfe\x00",
+        b"[" * 99_999,
+    ]
+    metrics = run / "metrics.jsonl"
+    metrics.write_bytes(b"\n".join([*lines, metrics.read_bytes().strip(), b'{"step": 2, "los']))
+    more = replace(CONFIG, train=replace(CONFIG.train, steps=3))
+    assert train(more, data, out=run, resume=True).finished
+    assert steps(run) == [1, 2, 3]
+
+
+def test_a_resumed_run_may_have_other_workers_and_more_steps_and_nothing_else(data: Path, run: Path) -> None:
+    def resumed(**settings: Any) -> Summary:
+        return train(replace(CONFIG, train=replace(CONFIG.train, **settings)), data, out=run, resume=True)
+
+    assert resumed(workers=1).finished
+    assert resumed(steps=3).steps == 3
+    with pytest.raises(TrainingError, match=r"train\.steps was 3 and is 2; .*train\.steps may rise"):
+        resumed(steps=2)
+    with pytest.raises(TrainingError, match=r"ckpt: train\.seed was 0 and is 5; resume with"):
+        resumed(steps=3, seed=5, workers=1)
+
+
+def test_the_provenance_names_the_weights_that_a_resumed_run_began_with(data: Path, run: Path, tmp_path: Path) -> None:
+    began = train(CONFIG, data, out=tmp_path / "tuned", weights=run / MODEL)
+    origin = maskrcnn.load(began.model).provenance["initial_weights"]
+    assert str(run / MODEL) in str(origin)
+    more = replace(CONFIG, train=replace(CONFIG.train, steps=3))
+    resumed = train(more, data, out=tmp_path / "tuned", weights=run / MODEL, resume=True)
+    assert maskrcnn.load(resumed.model).provenance["initial_weights"] == origin
