@@ -1,7 +1,11 @@
 import os
 import resource
 import signal
+import subprocess
+import sys
 from contextlib import closing
+from multiprocessing import spawn
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,3 +77,26 @@ def test_a_stopped_process_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_without_shared_memory_is_an_error() -> None:
     with pytest.raises(TrainingError, match=r"it found no shared memory \(.*--shm-size"):
         list(ordered_results(without_memory, range(2), 1))
+
+
+def test_a_process_that_is_not_forked_does_not_run_the_script_of_the_user() -> None:
+    main = sys.modules["__main__"]
+    assert {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()
+    with processes._without_main():
+        assert not {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()
+    assert sys.modules["__main__"] is main
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_may_start_processes(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(
+        """
+import multiprocessing
+multiprocessing.set_start_method("forkserver")
+import torch
+from maskrcnn.data.processes import ordered_results
+print([int(number) for number in ordered_results(torch.neg, map(torch.tensor, range(5)), 2)])
+"""
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[0, -1, -2, -3, -4]\n", "")

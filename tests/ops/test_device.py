@@ -1,11 +1,12 @@
-"""Which precision a processor is given, by what it says that it can do."""
+"""Which precision and how many threads a processor is given."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from maskrcnn.ops.device import resolve_precision
+from maskrcnn.ops import device
+from maskrcnn.ops.device import living_threads, resolve_precision
 
 CPU = torch.device("cpu")
 
@@ -39,3 +40,17 @@ def test_an_older_torch_is_asked_for_tiles_alone(
 
 def test_a_device_of_another_kind_computes_in_float32() -> None:
     assert resolve_precision("auto", torch.device("mps")) == torch.float32
+
+
+def test_a_forked_process_computes_with_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with living_threads() as threads:
+            assert (threads, torch.get_num_threads()) == (2, 2)
+        monkeypatch.setattr(device, "_IMPORTED_BY", -1)
+        with living_threads() as threads:
+            assert (threads, torch.get_num_threads()) == (1, 1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(given)

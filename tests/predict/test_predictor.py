@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -98,6 +99,51 @@ def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> Non
         assert found.keypoints is None
         assert found.masks is not None
         assert found.masks.dense().shape == (len(found), height, width)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_forked_after_use_with_threads_predicts_the_same(tmp_path: Path) -> None:
+    program = """
+import multiprocessing, sys
+from pathlib import Path
+import numpy as np
+import torch
+import maskrcnn
+from maskrcnn.errors import ConfigError
+from small_data import random_predictor, write_small
+
+def child(pipe):
+    found = maskrcnn.load(path, precision="fp32").predict([image])[0]
+    try:
+        maskrcnn.evaluate(path, data)
+    except ConfigError as error:
+        pipe.send((len(found), torch.get_num_threads(), str(error)))
+
+torch.set_num_threads(2)
+image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+path, data = sys.argv[1] + "/m.safetensors", write_small(Path(sys.argv[1]), "val", 2)
+random_predictor().save(path)
+model = maskrcnn.load(path, precision="fp32")
+expected = len(model.predict([image])[0])
+maskrcnn.evaluate(model, data)
+context = multiprocessing.get_context("fork")
+ours, theirs = context.Pipe()
+process = context.Process(target=child, args=(theirs,))
+process.start()
+found = ours.recv() if ours.poll(60) else None
+process.kill()
+assert found is not None, "the process waits for ever"
+assert found[:2] == (expected, 2) and "forked after its parent" in found[2], found
+"""
+    folder = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_batches_give_what_single_images_give(predictor: Predictor) -> None:

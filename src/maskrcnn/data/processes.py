@@ -10,9 +10,10 @@ import atexit
 import os
 import pickle
 import signal
+import sys
 import traceback
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -21,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from queue import Empty, Queue
 from threading import Thread
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -106,11 +108,24 @@ def _start(function: Callable[[Any], Any], started: Sequence[_Worker]) -> _Worke
     inherited = [*(worker.pipe for worker in started), ours] if context.get_start_method() == "fork" else []
     process = context.Process(target=_serve, args=(function, theirs, inherited), daemon=True)
     try:
-        process.start()
+        with _without_main():
+            process.start()
     except OSError as error:
         raise _lost(f"no process could be started ({error})") from None
     theirs.close()
     return _Worker(process, ours)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the user's script. A process that is not forked would run it anew, and a script that trains would train
+    there, too, unless it asks for `__name__ == "__main__"`. Our processes need nothing of it."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(function: Callable[[Any], Any], pipe: Connection, inherited: Sequence[Connection]) -> None:

@@ -6,12 +6,14 @@ image (all, small < 32^2, medium < 96^2, large; keypoints have no small range), 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from hotcoco import COCO, COCOeval
 
+from maskrcnn.errors import ConfigError
 from maskrcnn.evaluation.results import Entry
 
 Figures = dict[str, float | None]
@@ -19,6 +21,7 @@ _Kind = Literal["segm", "bbox", "keypoints"]
 
 STANDARD_LIMIT = 100  # detections per image in the COCO benchmark
 _KEYPOINT_LIMIT = 20  # detections per image in the COCO keypoint benchmark
+_PROCESSES: set[int] = set()  # that have used hotcoco: this one, and the one from which it was forked
 
 
 class Scene(NamedTuple):
@@ -90,7 +93,17 @@ def _evaluator(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kin
 
 
 def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
-    """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M)."""
+    """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M).
+
+    Raises:
+        ConfigError: this process was forked from one that has used hotcoco, whose threads it would wait for forever.
+    """
+    _PROCESSES.add(os.getpid())
+    if len(_PROCESSES) > 1:
+        raise ConfigError(
+            "expected COCO figures in one process, found a process that was forked after its parent had computed some; "
+            'start it with multiprocessing.get_context("spawn")'
+        )
     evaluator.evaluate()
     evaluator.accumulate()
     sums = evaluator.eval

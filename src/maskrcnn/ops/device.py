@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 Precision = Literal["auto", "fp32", "bf16"]
 P = ParamSpec("P")
 R = TypeVar("R")
+_IMPORTED_BY = os.getpid()
 SHAPES = 64  # a function runs uncompiled once it has been compiled for this number of shapes
 
 
@@ -63,6 +64,21 @@ def in_precision(precision: Precision, device: torch.device) -> AbstractContextM
     """The context in which a network computes in that precision. Boxes and losses stay float32."""
     dtype = resolve_precision(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+@contextmanager
+def living_threads() -> Iterator[int]:
+    """The context in which torch computes on a CPU with the threads that this process can use. Yields their number.
+
+    The threads of OpenMP do not live on in a forked process, which would wait for them forever. It uses one thread.
+    """
+    threads = torch.get_num_threads()
+    usable = threads if os.getpid() == _IMPORTED_BY else 1
+    torch.set_num_threads(usable)
+    try:
+        yield usable
+    finally:
+        torch.set_num_threads(threads)
 
 
 def compiled(function: Callable[P, R], device: torch.device) -> Callable[P, R]:

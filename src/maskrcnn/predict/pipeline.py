@@ -22,6 +22,7 @@ from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_rgb, read_image
+from maskrcnn.ops.device import living_threads
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int, short
 
@@ -141,35 +142,36 @@ def stream(
     """
     if not is_int(batch_size) or batch_size < 1:
         raise ConfigError(f"batch size: expected a whole number of 1 or more images, found {short(batch_size)}")
-    threads, threads_of_torch = _threads(detector.device), torch.get_num_threads()
-    # torch's bilinear resize in float32 rounds differently with one thread than with several. On a CPU an image is
-    # therefore resized with as many as the caller has, and so to the same bits as by `preprocess`.
-    in_pool = threads_of_torch if detector.device.type == "cpu" else 1
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
-    numbered = enumerate(items)
-    waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
-    finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
-    done: dict[int, tuple[T, R | ImageError]] = {}
-    next_number = 0
-    try:
-        while True:
-            for number, item in islice(numbered, threads + AHEAD * batch_size - len(waiting)):
-                waiting[number] = pool.submit(_prepare, detector, item, read)
-            if waiting:
-                batch = _next_batch(waiting, batch_size)
-                prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
-                found = detector.detect(prepared) if prepared else None
-                finishing.append(pool.submit(_finish, detector, batch, found, then))
-            elif not finishing:
-                break
-            if len(finishing) > BEHIND or not waiting:
-                done |= finishing.popleft().result()
-            while next_number in done:
-                yield done.pop(next_number)
-                next_number += 1
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads_of_torch)  # the threads of the pool changed it for later threads, too
+    threads = _threads(detector.device)
+    with living_threads() as threads_of_torch:
+        # torch's bilinear resize in float32 rounds differently with one thread than with several. On a CPU an image is
+        # therefore resized with as many as the network has, and so to the same bits as by `preprocess`. The threads of
+        # the pool change the number for later threads, too, until `living_threads` puts it back.
+        in_pool = threads_of_torch if detector.device.type == "cpu" else 1
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
+        numbered = enumerate(items)
+        waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
+        finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
+        done: dict[int, tuple[T, R | ImageError]] = {}
+        next_number = 0
+        try:
+            while True:
+                for number, item in islice(numbered, threads + AHEAD * batch_size - len(waiting)):
+                    waiting[number] = pool.submit(_prepare, detector, item, read)
+                if waiting:
+                    batch = _next_batch(waiting, batch_size)
+                    prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
+                    found = detector.detect(prepared) if prepared else None
+                    finishing.append(pool.submit(_finish, detector, batch, found, then))
+                elif not finishing:
+                    break
+                if len(finishing) > BEHIND or not waiting:
+                    done |= finishing.popleft().result()
+                while next_number in done:
+                    yield done.pop(next_number)
+                    next_number += 1
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:

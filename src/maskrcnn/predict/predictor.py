@@ -14,7 +14,7 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.device import Precision
+from maskrcnn.ops.device import Precision, living_threads
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.images import collate_prepared, postprocess, prepare
 from maskrcnn.predict.pipeline import ImageLike, predict_images
@@ -133,6 +133,7 @@ def load(
         WeightsError: the file cannot be opened as a model.
         ConfigError: the config file cannot be followed.
     """
-    network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)
+    with living_threads():
+        network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
+        return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)
