@@ -38,7 +38,7 @@ NOT_ALLOWED = {
 }
 # Imported whenever the command starts; torch, pydantic, PIL and the like wait inside functions.
 LIGHT = {"errors", "allocator", "config", "cli", "__init__", "__main__"}
-LIGHT_FILES = {"benchmark.settings"}  # of folders that are heavy otherwise: flags
+LIGHT_FILES = {"benchmark.settings", "data.hints"}  # of folders that are heavy otherwise: flags
 LIGHT_PACKAGES = {"tyro"}  # 0.1 s, and only in the file of a command that was called
 
 

@@ -31,6 +31,8 @@ def test_check_counts(command, small):
     ran = command("data", "check", small, "--json")
     assert ran.code == 0
     assert json.loads(ran.out) == {
+        "format": "COCO JSON",
+        "notes": [],
         "images": 2,
         "objects": 2,
         "categories": [{"id": 7, "name": "square", "objects": 2}],
@@ -62,7 +64,7 @@ def test_brackets_and_colons_are_printed_as_they_are(command, small):
     odd = small.parent / "set [b].json"
     odd.write_text(json.dumps(content))
     ran = command("data", "check", odd)
-    assert ran.out.splitlines()[:2] == [f"{odd}: 2 images, 2 objects", "  [red] :star: (id 7): 2 objects"]
+    assert ran.out.splitlines()[:2] == [f"{odd}: COCO JSON, 2 images, 2 objects", "  [red] :star: (id 7): 2 objects"]
 
 
 def test_check_names_an_image_of_another_size(command, small):

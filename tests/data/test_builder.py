@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "box backwards": ({"box": [10, 10, -3, 5], "polygons": []}, "has no area"),
     "polygon of words": ({"polygons": [["a"]]}, "expected polygons as lists of numbers"),
     "polygon too large": ({"polygons": [[10**400] * 6]}, "expected polygons as lists of numbers"),
-    "polygon of pairs": ({"polygons": [[[1, 2], [3, 4], [5, 9]]]}, "expected polygons as lists of numbers"),
+    "polygon of triples": ({"polygons": [[[1, 2, 3], [3, 4, 5]]]}, "expected polygons as lists of numbers"),
     "mask of another size": ({"polygons": None, "bitmap": np.ones((3, 3))}, r"found \(3, 3\)"),
     "empty mask": ({"polygons": None, "bitmap": np.zeros(SIZE)}, "covers no pixel"),
     "broken run lengths": ({"polygons": None, "rle": {"size": [40, 50]}}, "'size' and 'counts'"),
@@ -159,6 +160,17 @@ def test_what_is_broken_is_left_out_and_named_or_refused(name: str) -> None:
         built(raw(**fields), strict=True)
     assert dataset.problems == (str(caught.value),)
     assert str(caught.value).startswith("some.file: ")
+
+
+@pytest.mark.parametrize("corners", [(lambda square: square), (lambda square: np.reshape(square, (-1, 2)).tolist())])
+@pytest.mark.parametrize("outside", [lambda polygon: polygon, lambda polygon: [polygon]])
+def test_a_single_polygon_may_lack_the_list_around_it_and_may_be_pairs(
+    corners: Callable[[Any], Any], outside: Callable[[Any], Any]
+) -> None:
+    dataset = built(raw(polygons=outside(corners(SQUARE[0]))), raw())
+    found = dataset.annotations(0).masks()
+    assert found[0] == found[1]
+    assert dataset.problems == dataset.notes == ()
 
 
 REPAIRED: dict[str, tuple[dict[str, Any], str]] = {

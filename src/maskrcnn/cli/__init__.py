@@ -19,7 +19,7 @@ from maskrcnn.errors import MaskRCNNError
 
 COMMANDS = {
     "demo": "train and evaluate on generated images: minutes on 2 cores, no download",
-    "train": "train a model on COCO JSON",
+    "train": "train a model on annotated images",
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images; write predictions.json and pictures",
     "data": "check or draw a data set",

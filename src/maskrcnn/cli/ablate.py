@@ -24,9 +24,9 @@ class Ablate:
     """
 
     data: Path
-    """COCO JSON to train on, or its folder."""
+    """Annotations of any format to train on, or their folder."""
     val: Path
-    """COCO JSON to evaluate on."""
+    """Annotations to evaluate on."""
     out: Path
     """Folder for the runs and ablations.md."""
     settings: Annotated[Settings, Flags]

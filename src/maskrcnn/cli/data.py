@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.reading import HintFlags, open_dataset
+from maskrcnn.data.hints import NO_HINTS
 
 if TYPE_CHECKING:
     from maskrcnn.structures.dataset import Dataset
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 class Check:
     """Read every annotation and image; print counts, problems and what to do."""
 
-    json_file: tyro.conf.Positional[Path]
-    """COCO JSON, or its folder."""
+    data: tyro.conf.Positional[Path]
+    """Annotations of any format, or the folder that holds them."""
+    hints: HintFlags = NO_HINTS
     images: Path | None = None
-    """Folder of the images; default: the images are searched for beside the JSON."""
+    """Folder of the images; default: the images are searched for beside the annotations."""
     strict: Flag = False
     """Exit with 2 if there is any problem, even if the data set is usable."""
     json: Flag = False
@@ -39,7 +42,7 @@ class Check:
         from maskrcnn.data.learnable import require_examples
         from maskrcnn.errors import DataError, ImageError
 
-        dataset = read_dataset(self.json_file, self.images)
+        dataset = read_dataset(self.data, self.images, hints=self.hints)
         problems = [*dataset.problems, *dataset.notes]
         objects = np.zeros(len(dataset.categories), dtype=np.int64)
         unread = 0
@@ -65,6 +68,8 @@ class Check:
         if self.json:
             print_json(
                 {
+                    "format": dataset.format,
+                    "notes": list(dataset.choices),
                     "images": len(dataset.records),
                     "objects": int(objects.sum()),
                     "categories": [{"id": c.id, "name": c.name, "objects": count} for c, count in counts.items()],
@@ -74,7 +79,9 @@ class Check:
                 }
             )
         say = console(stderr=self.json).print
-        say(f"{dataset.path}: {len(dataset.records)} images, {objects.sum()} objects")
+        say(f"{dataset.path}: {dataset.format}, {len(dataset.records)} images, {objects.sum()} objects")
+        for choice in dataset.choices:
+            say(f"  note: {choice}")
         for category, count in counts.items():
             say(f"  {category.name} (id {category.id}): {count} objects")
         for name, found in keypoints.items():
@@ -115,12 +122,13 @@ def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
 class Show:
     """Draw masks, boxes and keypoints of the first annotated images."""
 
-    json_file: tyro.conf.Positional[Path]
-    """COCO JSON, or its folder."""
+    data: tyro.conf.Positional[Path]
+    """Annotations of any format, or the folder that holds them."""
     out: Path
     """Folder for the pictures."""
+    hints: HintFlags = NO_HINTS
     images: Path | None = None
-    """Folder of the images; default: the images are searched for beside the JSON."""
+    """Folder of the images; default: the images are searched for beside the annotations."""
     limit: int = 20
     """Images to draw, at most."""
 
@@ -128,12 +136,11 @@ class Show:
         from PIL import Image
 
         from maskrcnn.cli.output import console, track
-        from maskrcnn.data.formats import read_dataset
         from maskrcnn.files.atomic import atomic_write
         from maskrcnn.files.images import picture_name
         from maskrcnn.visualise import draw
 
-        dataset = read_dataset(self.json_file, self.images)
+        dataset = open_dataset(self.data, self.hints, self.images)
         shown = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
         for index in track(shown, "draw"):
             with atomic_write(self.out / picture_name(index, dataset.records[index].path)) as temporary:

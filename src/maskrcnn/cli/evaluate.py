@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.config import Precision
+from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
 # Flags for which --results has no use.
@@ -19,9 +21,10 @@ class Evaluate:
     """COCO AP and AR of a model (--model), or of a COCO results JSON (--results)."""
 
     data: Path
-    """Ground truth: COCO JSON, or its folder."""
+    """Ground truth: annotations of any format, or the folder that holds them."""
     images: Path | None = None
-    """With --model: folder of the images; default: they are searched for beside the JSON."""
+    """With --model: folder of the images; default: they are searched for beside the annotations."""
+    hints: HintFlags = NO_HINTS
     model: str | None = None
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     config: Path | None = None
@@ -52,7 +55,6 @@ class Evaluate:
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
 
         if self.model is not None and self.results is None:
-            from maskrcnn.data.formats import read_dataset
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
@@ -60,7 +62,7 @@ class Evaluate:
             say_assumptions(model.provenance, self.model)
             report = evaluate(
                 model,
-                read_dataset(self.data, self.images, strict=self.strict),
+                open_dataset(self.data, self.hints, self.images, strict=self.strict),
                 max_detections=self.max_detections,
                 results_out=self.results_out,
                 limit=self.limit,
@@ -78,7 +80,7 @@ class Evaluate:
             if idle:
                 flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
                 raise ConfigError(f"expected --model with {flags}, found --results, whose figures need no network")
-            dataset = read_dataset(self.data, strict=self.strict)
+            dataset = read_dataset(self.data, strict=self.strict, hints=self.hints)
             report = evaluate_results(
                 dataset,
                 self.results,

@@ -10,7 +10,9 @@ from typing import Annotated
 import tyro
 
 from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.config import Precision
+from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
 
@@ -28,6 +30,7 @@ class Predict:
     """Folder for predictions.json and the pictures."""
     data: Path | None = None
     """Data set whose image ids the results get. Without IMAGES, all images of it are predicted."""
+    hints: HintFlags = NO_HINTS
     config: Path | None = None
     """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
     draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
@@ -55,7 +58,7 @@ class Predict:
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
-            files, image_ids = _in_data_set(files, self.data)
+            files, image_ids = _in_data_set(files, self.data, self.hints)
         from maskrcnn.predict import load, predict_files
 
         model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
@@ -85,7 +88,7 @@ class Predict:
         return 0
 
 
-def _in_data_set(files: list[Path], data: Path) -> tuple[list[Path], list[int | str]]:
+def _in_data_set(files: list[Path], data: Path, hints: Hints) -> tuple[list[Path], list[int | str]]:
     """The files and their image ids in a data set; all images of the data set if no file is given.
 
     Raises:
@@ -94,8 +97,10 @@ def _in_data_set(files: list[Path], data: Path) -> tuple[list[Path], list[int | 
     from maskrcnn.data.formats import read_dataset
     from maskrcnn.structures.image_names import ImageNames
 
-    records = read_dataset(data).records
+    dataset = read_dataset(data, hints=hints)
+    records = dataset.records
     if not files:
+        say_found(dataset)
         return [record.path for record in records], [record.image_id for record in records]
     names = ImageNames(records)
     of_ids: dict[int | str, Path] = {}
@@ -106,6 +111,7 @@ def _in_data_set(files: list[Path], data: Path) -> tuple[list[Path], list[int | 
         other = of_ids.setdefault(ids[0], file)
         if other != file:
             raise DataError(f"{file}: expected one file for each image of {data}, and {other} has the same name")
+    say_found(dataset)
     return files, list(of_ids)
 
 

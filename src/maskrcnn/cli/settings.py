@@ -16,7 +16,7 @@ from maskrcnn.config import AugmentConfig, Config, ImageConfig, TrainConfig, con
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 
-# What --help shows of the config; --help-all shows every setting.
+# What --help shows of the config, and nothing of how to read data; --help-all shows every setting.
 SHORT_HELP: dict[type, tuple[str, ...]] = {
     ImageConfig: ("short_side", "long_side"),
     AugmentConfig: ("scale_jitter", "crop", "flip_horizontal", "flip_vertical", "quarter_turns"),
@@ -40,7 +40,7 @@ class Settings:
     print_config: Flag = False
     """Print the settings as YAML for --config and exit."""
     help_all: Flag = False
-    """Show the flags of all settings and exit."""
+    """Show every flag, such as --format, and exit."""
     config: Annotated[Config, Flags] = field(default_factory=Config)
 
     def print(self) -> int:
@@ -125,5 +125,5 @@ def _hidden(kind: type, setting: StructFieldSpec, short: bool) -> bool:
     """Whether a field has no flag, or none in the short help."""
     if kind is Config:
         return setting.name in NO_FLAGS
-    in_config = kind.__module__.startswith("maskrcnn.config.")
-    return short and in_config and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())
+    has_many = kind.__module__.startswith(("maskrcnn.config.", "maskrcnn.data.hints"))
+    return short and has_many and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())

@@ -5,34 +5,37 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from maskrcnn.cli.flags import Flag, Flags
+from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.cli.settings import Settings, parse_with_settings
+from maskrcnn.data.hints import NO_HINTS, Hints
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a model on COCO JSON, with the settings of a preset, a file and flags:
+    """Train a model with the settings of a preset, a file and flags:
 
     maskrcnn train train.json --val val.json --out runs/x --train.steps 5000
     """
 
     data: Path
-    """COCO JSON to train on, or its folder."""
+    """Annotations to train on, or their folder."""
     out: Path
     """Folder for the model and checkpoints."""
     settings: Annotated[Settings, Flags]
+    hints: HintFlags = NO_HINTS
     val: Path | None = None
-    """COCO JSON to evaluate on; the best model is kept."""
+    """Annotations to evaluate on; the best model is kept."""
     images: Path | None = None
-    """Folder of the images, if it is not beside the JSON."""
+    """Folder of the images, if it is not beside --data."""
     val_images: Path | None = None
     """The same for --val."""
     weights: str | None = None
@@ -51,13 +54,13 @@ class Train:
         if self.settings.print_config:
             return self.settings.print()
         from maskrcnn.cli.output import console, print_json
-        from maskrcnn.data.formats import read_dataset
         from maskrcnn.training.loop import train
 
+        of_data, of_val = self._hints()
         summary = train(
             self.settings.config,
-            read_dataset(self.data, self.images, strict=self.strict),
-            val=None if self.val is None else read_dataset(self.val, self.val_images, strict=self.strict),
+            open_dataset(self.data, of_data, self.images, strict=self.strict),
+            val=None if self.val is None else open_dataset(self.val, of_val, self.val_images, strict=self.strict),
             out=self.out,
             weights=self.weights,
             resume=self.resume,
@@ -88,6 +91,16 @@ class Train:
             print(f"interrupted; to continue: {resume_command(self.argv)}", file=sys.stderr)
             return 130
         return 0
+
+    def _hints(self) -> tuple[Hints, Hints]:
+        """How to read --data and --val. If both are one data set that names its parts, each gets its own part."""
+        from maskrcnn.data.formats import find_format
+
+        if self.val is None or self.val.resolve() != self.data.resolve():
+            return self.hints, replace(self.hints, split=None)
+        if not find_format(self.data, self.hints).has_parts:
+            return self.hints, self.hints
+        return replace(self.hints, split=self.hints.split or "train"), replace(self.hints, split="val")
 
 
 def resume_command(argv: Sequence[str]) -> str:

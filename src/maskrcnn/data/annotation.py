@@ -78,12 +78,15 @@ def _polygons(given: Any) -> tuple[list[np.ndarray], str]:
     """The sound polygons of a mask, each (2 n,) float64 x, y, x, y, ..., and what is wrong with the first other one.
 
     Tools leave parts of one or two points in good masks. Detectron2 leaves out such a part and keeps the object, too.
+    Some tools write a single polygon without the list around it, or points as pairs.
 
     Raises:
         DataError: no polygon is sound.
     """
     if not isinstance(given, list | tuple):
         raise DataError(f"expected segmentation as polygons or run lengths, found {short(given)}")
+    if given and (all(map(is_number, given)) or all(map(_is_pair, given))):
+        given = [given]
     parts, fault = [], ""
     for part in given:
         try:
@@ -95,11 +98,17 @@ def _polygons(given: Any) -> tuple[list[np.ndarray], str]:
     return parts, fault
 
 
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(is_number, value))
+
+
 def _polygon(given: Any) -> np.ndarray:
     try:
         points = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         points = np.zeros((0, 0))
+    if points.ndim == 2 and points.shape[1] == 2:
+        points = points.ravel()
     if points.ndim != 1:
         raise DataError(f"expected polygons as lists of numbers x, y, x, y, ..., found {short(given)}")
     if len(points) < 6 or len(points) % 2:

@@ -60,6 +60,7 @@ class DatasetBuilder:
         self.strict = strict
         self.keypoint_shift = keypoint_shift
         self._problems: list[str] = []
+        self._choices: list[str] = []
         self._repairs: dict[str, tuple[int, str]] = {}  # what was done: how often, and the first annotation
         self._categories: dict[int | str, tuple[int, Category]] = {}
         self._images: dict[int | str, tuple[int, Path, str, Size, Mapping[str, Any]]] = {}
@@ -79,6 +80,10 @@ class DatasetBuilder:
         if self.strict:
             raise DataError(f"{self.path}: {message}")
         self._problems.append(f"{self.path}: {message}")
+
+    def choice(self, message: str) -> None:
+        """Records what a person should know of the reading, although nothing is broken."""
+        self._choices.append(f"{self.path}: {message}")
 
     def _repair(self, done: str, where: str, fault: str) -> None:
         """Counts what was done to an annotation that is kept; raises DataError if `strict`."""
@@ -256,7 +261,8 @@ class DatasetBuilder:
         notes = [f"{done} (annotations: {times}), first: {first}" for done, (times, first) in self._repairs.items()]
         notes += repeated_names(categories, (path for _, path, _, _, _ in self._images.values()))
         noted = tuple(f"{self.path}: {note}" for note in notes)
-        return Dataset(self.path, records, categories, tuple(self._problems), columns, segmentations, noted)
+        problems, choices = tuple(self._problems), tuple(self._choices)
+        return Dataset(self.path, records, categories, problems, columns, segmentations, noted, choices)
 
 
 def _of_another_type(given: int | str | None, known: Mapping[int | str, Any]) -> str:

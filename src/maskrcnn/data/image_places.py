@@ -158,8 +158,7 @@ class _Search:
         """Whether a folder may hold the images, rather than those of another split or another annotation file."""
         if name.startswith("."):
             return False
-        own = {SPLITS[word] for word in _words(self.annotations.stem) if word in SPLITS}
-        splits = {SPLITS[word] for word in _words(name) if word in SPLITS}
+        own, splits = splits_in(self.annotations.stem), splits_in(name)
         others = own and splits and not own & splits
         return self.images is not None or not (others or f"{name}.json" in files)
 
@@ -213,5 +212,6 @@ def _shared(one: Sequence[str], other: Sequence[str]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _words(name: str) -> list[str]:
-    return re.findall(r"[a-z]+", name.lower())
+def splits_in(name: str) -> set[str]:
+    """The parts of a data set that words in a file name mean: train, val or test."""
+    return {SPLITS[word] for word in re.findall(r"[a-z]+", name.lower()) if word in SPLITS}

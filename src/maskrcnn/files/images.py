@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import glob
+import io
+import json
 import os
 import threading
 import warnings
@@ -11,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError
 from maskrcnn.files.rgb import array_as_rgb, deep_as_rgb, has_deep_colours, pillow_as_rgb
@@ -25,11 +28,16 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 
+_ORIENTATION = 0x0112  # EXIF tag
+_SIDEWAYS = {5, 6, 7, 8}  # the orientations that swap width and height
+
 MOST_PIXELS = 500_000_000  # 1.5 GB of RGB; larger images are refused before decoding
 
 
 def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
     """Decodes an image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
+
+    A JSON of labelme stands for the image inside it (`imageData`).
 
     Grey and palette images become colour, transparency is dropped, and the first page of a file with several is read.
     Grey images of more than 8 bits are scaled from their own smallest and largest value to 0..255, because such files
@@ -41,21 +49,74 @@ def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lam
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
     """
+    with _opened(_source(path), str(path)) as image:
+        pixels, pages = _decoded(image), _pages(image)
+    if pages > 1:
+        remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
+    return pixels
+
+
+def image_size(path: os.PathLike[str] | str) -> tuple[int, int]:
+    """Height and width of an image file, upright as its EXIF orientation says, without decoding the pixels.
+
+    Raises:
+        ImageError: as for `read_image`, except that a truncated file may pass.
+    """
+    with _opened(_source(path), str(path)) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def read_values(source: Path | bytes, name: str, most_pixels: int | None = None) -> np.ndarray:
+    """The values of an image as they are stored: ids of a label image, numbers of a palette, or colours.
+
+    Args:
+        source: a file, or the bytes of one.
+        name: for messages.
+        most_pixels: larger images are refused before decoding; default: `MOST_PIXELS`.
+
+    Returns:
+        (H, W) or (H, W, C), of the dtype of the file, upright; the first page or frame.
+
+    Raises:
+        ImageError: as for `read_image`.
+    """
+    file = _existing(source) if isinstance(source, Path) else io.BytesIO(source)
+    with _opened(file, name, most_pixels) as image:
+        return np.array(ImageOps.exif_transpose(image))
+
+
+def _source(path: os.PathLike[str] | str) -> Path | io.BytesIO:
+    """The file of an image, or the bytes of the image inside a JSON."""
+    path = _existing(path)
+    if path.suffix.lower() != ".json":
+        return path
+    try:
+        return io.BytesIO(base64.b64decode(json.loads(path.read_bytes())["imageData"], validate=True))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise ImageError(f"{path}: expected an image, found a JSON without imageData in base64") from None
+
+
+def _existing(path: os.PathLike[str] | str) -> Path:
     path = Path(path)
     if not os.path.isfile(path):
         raise ImageError(f"{path}: expected an image, found {_instead_of_file(path)}")
     if os.path.getsize(path) == 0:
         raise ImageError(f"{path}: expected an image, found an empty file; get the file again")
-    with _errors_of_pillow(str(path)), Image.open(path) as image:
-        if image.width * image.height > MOST_PIXELS:
+    return path
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO, name: str, most_pixels: int | None = None) -> Iterator[Image.Image]:
+    """An image that is open but not decoded, and not too large. Errors of decoders become an ImageError."""
+    limit = MOST_PIXELS if most_pixels is None else most_pixels
+    with _errors_of_pillow(name), Image.open(source) as image:
+        if image.width * image.height > limit:
             raise ImageError(
-                f"{path}: {image.width} x {image.height} pixels are more than the limit of {MOST_PIXELS}; "
+                f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit}; "
                 "cut the image into tiles"
             )
-        pixels, pages = _decoded(image), _pages(image)
-    if pages > 1:
-        remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
-    return pixels
+        yield image
 
 
 def as_rgb(image: object) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskrcnn.errors import DataError
 
@@ -26,3 +28,49 @@ def read_json(path: Path, expected: str) -> Any:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}), expected {expected}; the file may be truncated") from None
+
+
+class Outline(NamedTuple):
+    """The shape of a JSON file.
+
+    Attributes:
+        is_list: whether it is a list and not an object.
+        keys: the keys of the objects at depth 1, 2 and 3. Lists do not count as depth.
+    """
+
+    is_list: bool
+    keys: tuple[frozenset[str], frozenset[str], frozenset[str]]
+
+
+_OUTLINE_BYTES = 1 << 20
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[{}\[\]:]', re.DOTALL)
+
+
+def json_outline(path: Path) -> Outline | None:
+    """The shape of a JSON file by its first megabyte, without parsing it; None if it is neither object nor list."""
+    try:
+        stat = path.stat()
+        return _outline(path, stat.st_mtime_ns, stat.st_size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)  # each format asks for the outline of the same files
+def _outline(path: Path, changed: int, size: int) -> Outline | None:
+    with path.open("rb") as file:
+        text = file.read(_OUTLINE_BYTES).decode("utf-8-sig", errors="replace").lstrip()
+    if not text.startswith(("{", "[")):
+        return None
+    keys: tuple[set[str], set[str], set[str]] = (set(), set(), set())
+    depth, last = 0, ""
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token == "{":
+            depth += 1
+        elif token == "}":
+            depth -= 1
+        elif token == ":" and 1 <= depth <= len(keys):
+            keys[depth - 1].add(last[1:-1])
+        else:
+            last = token
+    return Outline(text.startswith("["), (frozenset(keys[0]), frozenset(keys[1]), frozenset(keys[2])))

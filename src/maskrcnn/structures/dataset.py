@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from maskrcnn.config import Category
@@ -38,6 +39,8 @@ class Dataset:
         segmentations: T byte strings, as in `Annotations`.
         notes: one sentence for each kind of fault in annotations that were kept without their bad part, and for each
             kind of thing that is probably not meant.
+        choices: one sentence for each choice of the reader that a person should know.
+        format: name of the format on disk; empty for a data set that was not read from files.
     """
 
     path: Path
@@ -47,13 +50,28 @@ class Dataset:
     columns: Mapping[str, Tensor | np.ndarray]
     segmentations: PackedBytes
     notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    format: str = ""
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def summary(self) -> str:
+        """One line: format, images, objects and classes."""
+        crowd = as_numpy(self.columns["crowd"])
+        crowds = f" and {crowd.sum()} crowd regions" if crowd.any() else ""
+        names = [category.name for category in self.categories]
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        return f"{self.format}: {len(self)} images, {(~crowd).sum()} objects{crowds}, {len(names)} classes ({listed})"
+
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The data set with only the images `indices`."""
         return replace(self, records=Records(self.records[i] for i in indices))
+
+    def with_categories(self, categories: tuple[Category, ...]) -> Dataset:
+        """The data set with these categories, among which are all of its own; labels become positions among them."""
+        places = torch.tensor([categories.index(category) for category in self.categories])
+        return replace(self, categories=categories, columns={**self.columns, "labels": places[self.columns["labels"]]})
 
     def annotations(self, index: int) -> Annotations:
         """The annotations of image number `index`."""

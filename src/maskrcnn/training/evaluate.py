@@ -61,7 +61,7 @@ def evaluate(
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     dataset = first_images(dataset, limit)
     require_objects(dataset)
-    check_categories(predictor.config.categories, dataset)
+    dataset = match_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)
     results: list[dict[str, Any]] = []
@@ -101,6 +101,18 @@ def first_images(dataset: Dataset, limit: int | None) -> Dataset:
     if limit < 1:
         raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
     return dataset.subset(range(min(limit, len(dataset))))
+
+
+def match_categories(categories: tuple[Category, ...], dataset: Dataset) -> Dataset:
+    """The data set with the categories of the model; raises as `check_categories`.
+
+    Formats without a list of classes know only those of their objects, by name. Such a data set may lack some.
+    """
+    named = all(str(category.id) == category.name for category in dataset.categories)
+    if named and set(dataset.categories) <= set(categories):
+        return dataset.with_categories(categories)
+    check_categories(categories, dataset)
+    return dataset
 
 
 def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:

@@ -25,7 +25,7 @@ from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoint
 from maskrcnn.training.curves import curves
-from maskrcnn.training.evaluate import check_categories
+from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.interrupts import interrupts
 from maskrcnn.training.optimiser import build_optimiser
 from maskrcnn.training.progress import METRICS, TrainingBar
@@ -177,7 +177,7 @@ def _read_data(
     if val is None:
         return dataset, None, config
     validation = val if isinstance(val, Dataset) else read_dataset(val, strict=strict)
-    check_categories(config.categories, validation)
+    validation = match_categories(config.categories, validation)
     validation = with_files(validation, strict=strict)
     require_objects(validation)
     if model.keypoint_head is not None:

@@ -111,8 +111,8 @@ def test_cocos_own_folders(tmp_path: Path) -> None:
 def test_folders(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     assert read_dataset(tmp_path).path == path
-    (tmp_path / "val.json").write_text(path.read_text())
-    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found train.json, val.json"):
+    (tmp_path / "more.json").write_text(path.read_text())
+    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found more.json, train.json"):
         read_dataset(tmp_path)
     (tmp_path / "annotations.json").write_text(path.read_text())
     assert read_dataset(tmp_path).path.name == "annotations.json"
@@ -127,8 +127,8 @@ def test_folders(tmp_path: Path) -> None:
     [
         ("", "not JSON"),
         ('{"images": [', "not JSON"),
-        ("[1, 2]", "expected COCO JSON, .* found list"),
-        ('{"hello": 1}', "expected COCO JSON, .* found keys hello"),
+        ("[1, 2]", "found a JSON list with the keys none"),
+        ('{"hello": 1}', "found a JSON object with the keys hello"),
         ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "the data set is empty"),
     ],
 )
@@ -140,14 +140,16 @@ def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> No
 
 def test_an_image_in_the_place_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(DataError, match=r"a.jpg: expected a data set .*COCO JSON, or a folder with one; found none"):
+    with pytest.raises(
+        DataError, match=r"a.jpg: expected a data set \(coco, .*\), or a folder with one, found a file .jpg"
+    ):
         read_dataset(tmp_path / "a.jpg")
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json: no such file"):
         read_dataset(tmp_path / "none.json")
-    with pytest.raises(DataError, match="found none"):
+    with pytest.raises(DataError, match="found a folder with nothing"):
         read_dataset(tmp_path)
 
 

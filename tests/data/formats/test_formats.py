@@ -14,6 +14,7 @@ from maskrcnn.data import formats
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.files.images import read_image
@@ -27,11 +28,13 @@ class BoxTable:
     """The toy format: a CSV with the columns file, label, x, y, width, height. A module of these names does as well."""
 
     name = "box table"
+    key = "box-table"
+    takes = frozenset[str]()
 
     def recognise(self, path: Path) -> bool:
         return path.suffix == ".csv"
 
-    def read(self, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
+    def read(self, path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         builder = DatasetBuilder(path, strict=strict)
@@ -85,14 +88,15 @@ def test_a_new_format_is_read_trained_and_evaluated(table: Path, tmp_path: Path)
 
 def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (table.parent / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match=r"notes\.txt: .*formats COCO JSON, box table, .*found none of them"):
-        read_dataset(table.parent / "notes.txt")
     with pytest.raises(
-        DataError, match=r"gone\.csv: no such file or folder, expected a data set \(COCO JSON, box table"
+        DataError,
+        match=r"notes\.txt: expected a data set \(coco, .*box-table\), .*found a file \.txt; .*with --format",
     ):
+        read_dataset(table.parent / "notes.txt")
+    with pytest.raises(DataError, match=r"gone\.csv: no such file or folder, expected a data set \(coco, .*box-table"):
         read_dataset(table.parent / "gone.csv")
     monkeypatch.setattr(formats, "FORMATS", (BoxTable(), BoxTable()))
-    with pytest.raises(DataError, match="found box table and box table"):
+    with pytest.raises(DataError, match=r"found box table in .* and box table in "):
         read_dataset(table)
 
 

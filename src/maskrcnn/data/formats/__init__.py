@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from maskrcnn.data.formats import coco
+from maskrcnn.data.formats import coco, cvat, label_images, label_studio, labelme, object_masks, rle_csv, via, voc, yolo
+from maskrcnn.data.formats.others import recognise_other
+from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.image_places import SPLITS, splits_in
+from maskrcnn.data.join import join
 from maskrcnn.errors import DataError
+from maskrcnn.files.csv_table import csv_beginning
+from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
+
+_SUFFIXES = (".json", ".csv", ".xml")  # of annotation files
+_MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
 
 
 class Format(Protocol):
@@ -15,38 +26,150 @@ class Format(Protocol):
 
     name: str
     """Name in messages, such as "COCO JSON"."""
+    key: str
+    """Name for `Hints.format` and `--format`, such as "coco"."""
+    takes: frozenset[str]
+    """Names of the other hints that `read` uses."""
 
     def recognise(self, path: Path) -> bool:
         """Whether an existing file or folder looks like this format. It reads only the beginning of a file."""
         ...
 
-    def read(self, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
+    def read(self, path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
         """Reads the data set with a `DatasetBuilder`; arguments and errors as for `read_dataset`."""
         ...
 
 
-FORMATS: tuple[Format, ...] = (coco,)
+FORMATS: tuple[Format, ...] = (coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via)
 
 
-def read_dataset(path: Path | str, images: Path | None = None, *, strict: bool = False) -> Dataset:
+class Found(NamedTuple):
+    """The data set at a path.
+
+    Attributes:
+        places: the file or folder of each part, by the name of the part: train, val or test. A data set without parts,
+            or whose format knows them itself, has one with an empty name.
+    """
+
+    format: Format
+    places: dict[str, Path]
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether `Hints.split` can choose one."""
+        return "split" in self.format.takes or len(self.places) > 1
+
+
+def read_dataset(
+    path: Path | str, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS
+) -> Dataset:
     """Reads a data set of any format.
 
     Args:
-        path: the annotation file, or the folder that holds it.
+        path: the annotation file, or the folder that holds it, itself or in a folder below. Files or folders that are
+            named like train, val and test are the parts of one data set.
         images: folder of the images; None for the default folder of the format.
         strict: raise at the first broken image or annotation, instead of leaving it out.
+        hints: what the files do not say, such as the format if two fit.
 
     Raises:
         DataError: the path does not exist, not exactly one format recognises it, or the data set cannot be used.
     """
     path = Path(path)
-    known = ", ".join(format.name for format in FORMATS)
+    format, places = found = find_format(path, hints)
+    takes = format.takes | ({"split"} if found.has_parts else set())
+    given = {field.name for field in fields(hints) if getattr(hints, field.name) != field.default}
+    if idle := sorted(given - takes - {"format"}):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        raise DataError(f"{path}: found {format.name}, for which {flags} means nothing; leave it out")
+    if "split" not in format.takes and hints.split is not None:
+        if hints.split not in places:
+            raise DataError(f"{path}: expected --split to be one of {', '.join(places)}, found {hints.split}")
+        places = {hints.split: places[hints.split]}
+    parts = {
+        split: format.read(place, images, strict=strict, hints=replace(hints, split=None) if split else hints)
+        for split, place in places.items()
+    }
+    return replace(next(iter(parts.values())) if len(parts) == 1 else join(parts, path), format=format.name)
+
+
+def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
+    """The format of the data set at a path, and the files or folders to read.
+
+    Raises:
+        DataError: the path does not exist, or not exactly one format recognises it.
+    """
+    keys = ", ".join(format.key for format in FORMATS)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder, expected a data set ({known})")
-    fitting = [format for format in FORMATS if format.recognise(path)]
-    if len(fitting) != 1:
-        found = " and ".join(format.name for format in fitting) or "none of them"
+        raise DataError(f"{path}: no such file or folder, expected a data set ({keys})")
+    candidates = [format for format in FORMATS if hints.format in (None, format.key)]
+    fitting = [(path, format) for format in candidates if format.recognise(path)]
+    if not fitting and path.is_dir():
+        below = sorted(folder for folder in path.iterdir() if folder.is_dir())[:_MOST_FOLDERS]
+        fitting = [(folder, format) for folder in below for format in candidates if format.recognise(folder)]
+    if not fitting and hints.format is not None:
+        fitting = [(path, candidates[0])]  # a person said so: its reader knows best what is missing
+    if not fitting:
+        raise DataError(_not_found(path, keys))
+    formats = [format for format in candidates if any(fits is format for _, fits in fitting)]
+    if len(formats) > 1:
+        found = " and ".join(f"{format.name} in {place}" for place, format in fitting[:4])
         raise DataError(
-            f"{path}: expected a data set in one of the formats {known}, or a folder with one; found {found}"
+            f"{path}: expected one data set, found {found}; say --format {' or '.join(f.key for f in formats)}"
         )
-    return fitting[0].read(path, images, strict=strict)
+    return Found(formats[0], _parts(path, formats[0], [place for place, _ in fitting]))
+
+
+def _parts(path: Path, format: Format, places: Sequence[Path]) -> dict[str, Path]:
+    """The parts of a data set in several folders, or in several files of one folder.
+
+    Raises:
+        DataError: there are several folders, and their names are not those of different parts.
+    """
+    if len(places) == 1:
+        (place,) = places
+        files = [file for file in place.iterdir() if file.suffix.lower() in _SUFFIXES] if place.is_dir() else []
+        named = {_split_of(file): file for file in files}
+        one_each = len(files) == len(named) > 1 and "" not in named
+        return _in_order(named) if one_each and all(map(format.recognise, files)) else {"": place}
+    named = {_split_of(place): place for place in places}
+    if len(named) < len(places) or "" in named:
+        listed = ", ".join(str(place) for place in places[:4])
+        raise DataError(f"{path}: expected one data set, found {format.name} in {listed}; name one of the folders")
+    return _in_order(named)
+
+
+def _in_order(named: Mapping[str, Path]) -> dict[str, Path]:
+    return {split: named[split] for split in dict.fromkeys(SPLITS.values()) if split in named}
+
+
+def _split_of(path: Path) -> str:
+    """The part of a data set that a name says: train, val or test; empty if it says none or several."""
+    said = splits_in(path.stem)
+    return said.pop() if len(said) == 1 else ""
+
+
+def _not_found(path: Path, keys: str) -> str:
+    """Says what is at a path that fits no format."""
+    if other := recognise_other(path):
+        return f"{path}: expected a data set in a format that is read ({keys}), found {other.name}: {other.way}"
+    return (
+        f"{path}: expected a data set ({keys}), or a folder with one, found {_contents(path)}; if it is one of them, "
+        "say which with --format"
+    )
+
+
+def _contents(path: Path) -> str:
+    """What is at a path, in a few words."""
+    if path.is_dir():
+        entries = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in path.iterdir())
+        return f"a folder with {', '.join(entries[:6]) or 'nothing'}" + (" and more" if len(entries) > 6 else "")
+    if outline := json_outline(path):
+        keys = ", ".join(sorted(outline.keys[0])[:8]) or "none"
+        return f"a JSON {'list' if outline.is_list else 'object'} with the keys {keys}"
+    if path.suffix.lower() == ".json":
+        return "a file that is not JSON, or is cut off at its beginning"
+    if path.suffix.lower() in (".csv", ".tsv") and (rows := csv_beginning(path)):
+        columns = ", ".join(rows[0][:8])
+        return f"a CSV with the columns {columns} (run lengths need --format rle-csv --columns image=NAME mask=NAME)"
+    return f"a file {path.suffix or 'without suffix'}"

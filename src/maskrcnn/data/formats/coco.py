@@ -4,50 +4,62 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, plain_coco
+from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.files.json_file import read_json
+from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import known_areas
-from maskrcnn.structures.values import is_int, is_number, short
+from maskrcnn.structures.values import as_id, is_id, is_int, is_number, short
 
 name = "COCO JSON"
+key = "coco"
+takes = frozenset[str]()
 
+_LISTS = ("images", "annotations", "categories")
+_KEYS_OF_OTHERS = {"dm_format_version", "item", "workview_url", "label_classes"}  # datumaro, Darwin, Hasty
+_JSONS_TO_RECOGNISE = 8  # a folder of labelme files has thousands
 _IMAGE_KEYS = ("id", "file_name", "height", "width")  # all other keys of an image are kept in `Record.fields`
 
 
 def recognise(path: Path) -> bool:
-    """Whether a path is a `.json` file, a file that begins with "{", or a folder with a `.json` file."""
-    if path.is_dir():
-        return any(path.glob("*.json"))
-    if path.suffix.lower() == ".json":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"{")
-    except OSError:
+    """Whether a file, or a JSON in a folder, has the lists of COCO or of one of its dialects."""
+    return any(map(_is_coco, sorted(path.glob("*.json"))[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
+
+
+def _is_coco(file: Path) -> bool:
+    outline = json_outline(file)
+    if outline is None:
         return False
+    first, second, _ = outline.keys
+    if outline.is_list:
+        return {"file_name", "annotations"} <= first and "bbox_mode" in second  # Detectron2
+    if "segments_info" in second or first & _KEYS_OF_OTHERS:
+        return False
+    return bool(first & set(_LISTS))  # a large file shows only its images here
 
 
-def read(path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
+def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
     """Reads a COCO JSON.
 
     A segmentation may be polygons, compressed or uncompressed run lengths, or missing. Keypoints of an annotation are
-    read if its category names keypoints.
+    read if its category names keypoints. `data/coco_dialects.py` lists what programs write in another way.
 
     Args:
         path: the JSON, or a folder with exactly one JSON or an `annotations.json`.
         images: folder of the images; None for the places that `find_images` knows.
         strict: raise at the first broken image or annotation, instead of leaving it out.
+        hints: not used; a COCO JSON says everything itself.
 
     Raises:
         DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
@@ -58,38 +70,16 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False) -> Dat
 
 def from_content(content: Any, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
     """Like `read`, with the parsed content of the JSON at `path`."""
-    keys = ("images", "annotations", "categories")
-    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in keys):
+    content = plain_coco(content)
+    if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in _LISTS):
         keyed = isinstance(content, Mapping)
         found = f"keys {', '.join(map(str, list(content)[:6]))}" if keyed else type(content).__name__
-        raise DataError(f"{path}: expected COCO JSON, an object with lists {', '.join(keys)}, found {found}")
+        raise DataError(f"{path}: expected COCO JSON, an object with lists {', '.join(_LISTS)}, found {found}")
     builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
-    for entry in content["categories"]:
-        _add_category(builder, entry)
-    places = find_images([_file_name(entry) for entry in content["images"]], path, images)
-    for entry, place in zip(content["images"], places, strict=True):
+    _add_categories(builder, content)
+    for entry, place in zip(content["images"], _find_images(content["images"], path, images), strict=True):
         _add_image(builder, entry, place)
-    pixels = known_areas([a.get("segmentation") if isinstance(a, Mapping) else None for a in content["annotations"]])
-    for entry, known in zip(content["annotations"], pixels.tolist(), strict=True):
-        if not isinstance(entry, Mapping):
-            builder.problem(f"expected annotations as objects, found {short(entry)}")
-            continue
-        mask = entry.get("segmentation")
-        runs = isinstance(mask, Mapping)
-        builder.add_annotation(
-            RawAnnotation(
-                entry.get("image_id"),
-                entry.get("category_id"),
-                entry.get("id"),
-                entry.get("bbox"),
-                polygons=None if runs else mask,
-                rle=mask if runs else None,
-                pixels=known,
-                crowd=entry.get("iscrowd", 0),
-                area=entry.get("area"),
-                keypoints=None if entry.get("num_keypoints") == 0 else entry.get("keypoints"),
-            )
-        )
+    _add_annotations(builder, content["annotations"])
     return builder.build()
 
 
@@ -117,6 +107,16 @@ def write(dataset: Dataset, path: Path) -> None:
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
+def _add_categories(builder: DatasetBuilder, content: Mapping[str, Any]) -> None:
+    without_objects = classes_of_no_object(content["categories"], content["annotations"])
+    for entry in content["categories"]:
+        reason = without_objects.get(entry["id"]) if isinstance(entry, Mapping) and is_id(entry.get("id")) else None
+        if reason is None:
+            _add_category(builder, entry)
+        else:
+            builder.choice(f"a category is left out: {reason}")
+
+
 def _add_category(builder: DatasetBuilder, entry: Any) -> None:
     if not isinstance(entry, Mapping):
         raise DataError(f"{builder.path}: expected categories as objects with id and name, found {short(entry)}")
@@ -142,8 +142,21 @@ def _add_category(builder: DatasetBuilder, entry: Any) -> None:
     builder.add_category(entry.get("id"), entry.get("name"), names, skeleton, sigmas)
 
 
+def _find_images(entries: Sequence[Any], path: Path, images: Path | None) -> list[Place]:
+    """The file of each image, under its `file_name` or else under its address, as LVIS needs it."""
+    places = find_images([_file_name(entry) for entry in entries], path, images)
+    lost = [
+        (number, entry["coco_url"])
+        for number, (entry, place) in enumerate(zip(entries, places, strict=True))
+        if place.fault and isinstance(entry, Mapping) and isinstance(entry.get("coco_url"), str)
+    ]
+    for (number, _), place in zip(lost, find_images([url for _, url in lost], path, images), strict=True):
+        places[number] = places[number] if place.fault else place
+    return places
+
+
 def _file_name(entry: Any) -> str:
-    """The name of an image's file. The images of LVIS have only an address."""
+    """The name of an image's file. The images of LVIS 1 have only an address."""
     if not isinstance(entry, Mapping):
         return ""
     names = (entry.get("file_name"), entry.get("coco_url"), f"{entry.get('id')} (no file_name)")
@@ -157,6 +170,37 @@ def _add_image(builder: DatasetBuilder, entry: Any, place: Place) -> None:
     fields = {key: value for key, value in entry.items() if key not in _IMAGE_KEYS}
     # Evaluation of results needs no image files, so an image without a file is kept. Only reading it fails.
     builder.add_image(entry.get("id"), place.path, entry.get("height"), entry.get("width"), fields, place.fault)
+
+
+def _add_annotations(builder: DatasetBuilder, entries: Sequence[Any]) -> None:
+    pixels = known_areas([entry.get("segmentation") if isinstance(entry, Mapping) else None for entry in entries])
+    false_crowds = classes_of_false_crowds(entries)
+    if false_crowds:
+        builder.choice(
+            "masks with iscrowd 1 are read as objects, because whole classes are crowd regions, several in an image: "
+            f"category {', '.join(sorted(map(str, false_crowds)))}"
+        )
+    for entry, known in zip(entries, pixels.tolist(), strict=True):
+        if not isinstance(entry, Mapping):
+            builder.problem(f"expected annotations as objects, found {short(entry)}")
+            continue
+        mask = entry.get("segmentation")
+        runs = isinstance(mask, Mapping)
+        category = entry.get("category_id")
+        builder.add_annotation(
+            RawAnnotation(
+                entry.get("image_id"),
+                category,
+                entry.get("id"),
+                entry.get("bbox"),
+                polygons=None if runs else mask,
+                rle=mask if runs else None,
+                pixels=known,
+                crowd=entry.get("iscrowd", 0) if as_id(category) not in false_crowds else 0,
+                area=entry.get("area"),
+                keypoints=None if entry.get("num_keypoints") == 0 else entry.get("keypoints"),
+            )
+        )
 
 
 def _find_json(path: Path) -> Path:

@@ -1,0 +1,107 @@
+"""What programs write in place of plain COCO JSON, turned into plain COCO JSON.
+
+The rules come from files of Detectron2, Segment Anything, LIVECell, Roboflow, labelme2coco, CVAT and datumaro.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS
+from maskrcnn.structures.values import as_id
+
+_XYXY = 0  # Detectron2's `BoxMode.XYXY_ABS`; 1 is COCO's x, y, width, height
+
+
+def plain_coco(content: Any) -> Any:
+    """The content of a JSON as COCO JSON, or as it is if it is nothing that we know.
+
+    - Detectron2's list of images, each with its annotations. The classes have only numbers.
+    - Segment Anything's `image` with `annotations`, all of one class.
+    - LIVECell's annotations, an object by id.
+    """
+    if isinstance(content, list) and any(isinstance(entry, Mapping) and "annotations" in entry for entry in content):
+        return _of_detectron2(content)
+    if isinstance(content, Mapping) and isinstance(content.get("image"), Mapping) and "categories" not in content:
+        return _of_segment_anything([content])
+    if isinstance(content, Mapping) and isinstance(content.get("annotations"), Mapping) and content["annotations"]:
+        return {**content, "annotations": list(content["annotations"].values())}
+    return content
+
+
+def _of_segment_anything(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    images, annotations = [], []
+    for file in files:
+        image = file["image"]
+        images.append({**image, "id": image.get("image_id")})
+        entries = file.get("annotations")
+        annotations += [
+            {**entry, "image_id": image.get("image_id"), "category_id": 1} if isinstance(entry, Mapping) else entry
+            for entry in (entries if isinstance(entries, list) else [])
+        ]
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": ONLY_CLASS}]}
+
+
+def _of_detectron2(content: Sequence[Any]) -> dict[str, Any]:
+    images, annotations = [], []
+    for number, image in enumerate(content):
+        if not isinstance(image, Mapping):
+            images.append(image)
+            continue
+        own = image.get("image_id", number)
+        images.append({key: value for key, value in image.items() if key != "annotations"} | {"id": own})
+        entries = image.get("annotations")
+        for entry in entries if isinstance(entries, list) else []:
+            annotations.append(_of_detectron2_object(entry, own) if isinstance(entry, Mapping) else entry)
+    numbers = {as_id(entry.get("category_id")) for entry in annotations if isinstance(entry, Mapping)} - {None}
+    categories = [{"id": number, "name": str(number)} for number in sorted(numbers, key=str)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _of_detectron2_object(entry: Mapping[str, Any], image: Any) -> dict[str, Any]:
+    box = entry.get("bbox")
+    if entry.get("bbox_mode", _XYXY) == _XYXY and isinstance(box, list) and len(box) == 4:
+        with suppress(TypeError):  # not numbers; the builder says so
+            box = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+    return {**entry, "image_id": image, "bbox": box}
+
+
+def classes_of_no_object(categories: Sequence[Any], annotations: Sequence[Any]) -> dict[int | str, str]:
+    """The ids of categories that are no classes, each with its name and the reason. No annotation has one of them.
+
+    Roboflow writes the project as category 0 without a supercategory, and labelme2coco writes `_background_`.
+    """
+    used = {as_id(entry.get("category_id")) for entry in annotations if isinstance(entry, Mapping)}
+    found: dict[int | str, str] = {}
+    for entry in categories if len(categories) > 1 else ():
+        number = as_id(entry.get("id")) if isinstance(entry, Mapping) else None
+        if number is None or number in used:
+            continue
+        name = str(entry.get("name")).strip()
+        if number == 0 and entry.get("supercategory") == "none":
+            found[number] = f"{name}, which is the project of Roboflow"
+        elif name.lower() in NO_CLASS:
+            found[number] = f"{name}, which means no class"
+    return found
+
+
+def classes_of_false_crowds(annotations: Sequence[Any]) -> set[Any]:
+    """The category ids whose crowd regions are objects.
+
+    CVAT and datumaro write `iscrowd` 1 for every mask. COCO itself has at most one crowd region of a class in an image.
+    So they are objects if all annotations of the class are crowd regions with run lengths, and some image has several.
+    """
+    several: dict[Any, Counter[Any]] = defaultdict(Counter)
+    others = set()
+    for entry in annotations:
+        if not isinstance(entry, Mapping):
+            continue
+        category, image = as_id(entry.get("category_id")), as_id(entry.get("image_id"))
+        if entry.get("iscrowd") in (1, True) and isinstance(entry.get("segmentation"), Mapping):
+            several[category][image] += 1
+        else:
+            others.add(category)
+    return {category for category, images in several.items() if category not in others and max(images.values()) > 1}

@@ -1,0 +1,183 @@
+"""Reads CVAT XML 1.1 "for images", of CVAT (https://docs.cvat.ai) and datumaro.
+
+Shapes with one label and one group are one object. A box is only a box; a turned box is a polygon. Polylines, points,
+skeletons and tags have no area.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from maskrcnn.data.annotation import RawAnnotation, Size
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
+from maskrcnn.errors import DataError
+from maskrcnn.files.xml_file import read_xml
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.values import short
+
+name = "CVAT XML"
+key = "cvat"
+takes = frozenset[str]()
+
+_BEGINNING = 1024  # bytes, in which the first element begins
+_ROOT = re.compile(rb"<annotations[\s/>]")
+_SHAPES = frozenset({"polygon", "mask", "ellipse", "box"})
+_NO_AREA = frozenset({"polyline", "points", "skeleton", "tag", "cuboid"})
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file, or an XML in a folder, begins with `<annotations>`."""
+    return any(map(_is_cvat, sorted(path.glob("*.xml")) if path.is_dir() else [path]))
+
+
+def _is_cvat(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return file.suffix.lower() == ".xml" and _ROOT.search(opened.read(_BEGINNING)) is not None
+    except OSError:
+        return False
+
+
+def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
+    """Reads a CVAT XML.
+
+    Args:
+        path: the XML, or a folder with exactly one.
+        images: folder of the images; default: they are searched for from the folder of the XML.
+        strict: raise at the first broken shape, instead of leaving it out.
+        hints: not used; the XML lists every image and class.
+
+    Raises:
+        DataError: the XML cannot be used, or a shape is broken and `strict` is set.
+    """
+    found = [file for file in sorted(path.glob("*.xml")) if _is_cvat(file)] if path.is_dir() else [path]
+    if len(found) != 1:
+        listed = ", ".join(file.name for file in found[:5]) or "none"
+        raise DataError(f"{path}: expected one {name} in the folder, found {listed}; name the file itself")
+    root = read_xml(found[0], f"a {name}")
+    entries = root.findall("image")
+    if not entries:
+        kind = "tracks of a video; export the task as 'CVAT for images'" if root.find("track") is not None else "none"
+        raise DataError(f"{found[0]}: expected elements <image>, found {kind}")
+    builder = DatasetBuilder(found[0], strict=strict)
+    _add_classes(builder, root, entries)
+    pictures = find_pictures((entry.get("name", "") for entry in entries), found[0], images)
+    left_out: Counter[str] = Counter()
+    for entry in entries:
+        number, file = entry.get("id", ""), entry.get("name", "")
+        image = int(number) if number.isdecimal() else file
+        size = add_picture(builder, image, pictures[file], _size(entry))
+        if size is not None:
+            _add_objects(builder, entry, image, size, left_out)
+    for kind, times in left_out.items():
+        builder.choice(f"{times} shapes are left out, because {kind}")
+    return builder.build()
+
+
+def _size(entry: Element) -> Size | None:
+    height, width = entry.get("height", ""), entry.get("width", "")
+    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() and int(height) * int(width) else None
+
+
+def _add_classes(builder: DatasetBuilder, root: Element, entries: list[Element]) -> None:
+    """Adds the labels of the project that may have an area, and those of shapes that it does not list."""
+    listed = [
+        (label.findtext("name") or "").strip()
+        for label in root.iter("label")
+        if (label.findtext("type") or "any").strip() not in _NO_AREA and label.find("parent") is None
+    ]
+    used = [_label(shape) for entry in entries for shape in entry if shape.tag in _SHAPES]
+    add_named_categories(builder, {label for label in (*listed, *used) if label and label not in NO_CLASS})
+
+
+def _label(shape: Element) -> str:
+    return shape.get("label", "").strip() or ONLY_CLASS
+
+
+def _add_objects(builder: DatasetBuilder, entry: Element, image: int | str, size: Size, left_out: Counter[str]) -> None:
+    """Adds the objects of an image: one for each group of a label, and one for each shape without a group."""
+    objects: dict[tuple[str, str], list[np.ndarray | RLE]] = {}
+    boxes: list[tuple[str, tuple[float, float, float, float]]] = []
+    for number, shape in enumerate(entry):
+        label, group = _label(shape), shape.get("group_id", "0")
+        if shape.tag in _NO_AREA:
+            left_out[f"{shape.tag} has no area"] += 1
+        elif label in NO_CLASS:
+            left_out[f"{label} is no class"] += 1
+        elif shape.tag in _SHAPES:
+            try:
+                if shape.tag == "box" and not _number(shape, "rotation", 0):
+                    x1, y1, x2, y2 = _box(shape)
+                    boxes.append((label, (x1, y1, x2 - x1, y2 - y1)))
+                else:
+                    own = f"shape {number}" if group in ("", "0") else f"group {group}"
+                    objects.setdefault((label, own), []).append(_part(shape, size))
+            except DataError as error:
+                builder.problem(f"image {image}: {shape.tag} {number}: {error}")
+    for (label, _), parts in objects.items():
+        builder.add_annotation(RawAnnotation(image, label, **joined(parts, size)))
+    for label, box in boxes:
+        builder.add_annotation(RawAnnotation(image, label, box=box))
+
+
+def _part(shape: Element, size: Size) -> np.ndarray | RLE:
+    """The (n, 2) polygon of a shape, or its mask. Raises DataError for a broken shape."""
+    angle = math.radians(_number(shape, "rotation", 0))
+    if shape.tag == "polygon":
+        points = points_of([pair.split(",") for pair in shape.get("points", "").split(";") if pair.strip()])
+        if len(points) < 3:
+            raise DataError(f"expected a polygon of at least 3 points, found {len(points)}")
+        return points
+    if shape.tag == "box":
+        x1, y1, x2, y2 = _box(shape)
+        return turned(rectangle(x1, y1, x2, y2), angle, ((x1 + x2) / 2, (y1 + y2) / 2))
+    if shape.tag == "ellipse":
+        centre = _number(shape, "cx"), _number(shape, "cy")
+        return ellipse(centre, (_number(shape, "rx"), _number(shape, "ry")), angle)
+    return _mask(shape, size)
+
+
+def _mask(shape: Element, size: Size) -> RLE:
+    """The mask of runs that go right, then down, inside a rectangle of the image, background first."""
+    left, top, width, height = (int(_number(shape, key)) for key in ("left", "top", "width", "height"))
+    if min(width, height) < 1 or width * height > 4 * size[0] * size[1]:
+        raise DataError(
+            f"expected a mask about as large as its image of {size[1]} x {size[0]}, found {width} x {height}"
+        )
+    try:
+        runs = np.array(shape.get("rle", "").split(","), dtype=np.int64)
+    except (ValueError, OverflowError):
+        raise DataError(f"expected rle as numbers with commas, found {short(shape.get('rle'))}") from None
+    if runs.min() < 0 or runs.max() > width * height or runs.sum() != width * height:
+        raise DataError(f"expected rle of {width} * {height} = {width * height} pixels, found {int(runs.sum())}")
+    bitmap = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    return bitmap_to_rle(bitmap, (left, top), size)
+
+
+def _box(shape: Element) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (_number(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+    return x1, y1, x2, y2
+
+
+def _number(shape: Element, attribute: str, default: float | None = None) -> float:
+    """A finite number in an attribute. Raises DataError for anything else."""
+    text = shape.get(attribute)
+    if text is None and default is not None:
+        return default
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"expected a number in {attribute}, found {short(text)}")
+    return value

@@ -1,0 +1,179 @@
+"""Reads label images: one picture beside each image, in which every object has its own value or colour.
+
+The background is 0 and what is below, or black, or the commonest colour of a picture without black. Layouts: a folder
+of images and a folder of labels with the same names, or labels with a suffix, in another folder or beside the images
+(Cellpose, StarDist, Omnipose, PennFudan), and the sequences of the Cell Tracking Challenge.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from maskrcnn.data.annotation import RawAnnotation
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.formats.others import is_ade20k
+from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.image_places import Place
+from maskrcnn.data.pictures import ONLY_CLASS, add_picture, add_unlabelled, image_files_in, in_threads, open_picture
+from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.files.images import read_values
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
+
+name = "label images"
+key = "label-images"
+takes = frozenset({"parts", "missing"})
+
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "PNGImages", "JPEGImages")
+_LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "PedMasks")
+_SUFFIX = re.compile(r"(?:_cp_masks|_masks?|_labels?|_seg)$", re.IGNORECASE)
+_JPEG = (".jpg", ".jpeg")
+_MOST_CLASSES = 30  # values of all pictures together that may still be classes
+
+
+class _Pair(NamedTuple):
+    """A label image and the image that it belongs to."""
+
+    id: str
+    image: Path
+    labels: Path
+
+
+class _Labels(NamedTuple):
+    """The objects of a label image, or why it cannot be read."""
+
+    ids: list[int]
+    masks: list[RLE]
+    fault: str = ""
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder has pairs of images and label images."""
+    return path.is_dir() and bool(_pairs(path, None)[0])
+
+
+def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
+    """Reads a folder of label images.
+
+    Args:
+        path: the folder that holds the images and the label images, in folders of their own or side by side.
+        images: folder of the images, if `path` holds only the label images.
+        strict: raise at the first broken label image, instead of leaving its image out.
+        hints: `format` says that pictures of few values are label images; `parts` and `missing` are used.
+
+    Raises:
+        DataError: there are no pairs, the pictures look like masks of classes, or one is broken and `strict` is set.
+    """
+    pairs, rest = _pairs(path, images)
+    if not pairs:
+        folders = f"{'|'.join(_IMAGE_FOLDERS)} with {'|'.join(_LABEL_FOLDERS)}"
+        raise DataError(f"{path}: expected images with label images ({folders}, or names with _masks), found no pair")
+    builder = DatasetBuilder(path, strict=strict)
+    builder.add_category(1, ONLY_CLASS)
+    found = in_threads(lambda pair: _read_labels(pair.labels), pairs)
+    if not hints.parts and hints.format != key:
+        _refuse_classes(path, found)
+    pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
+    for pair, labels, picture in zip(pairs, found, pictures, strict=True):
+        number = pair.id
+        if labels.fault:
+            builder.problem(f"image {number}: {labels.fault}")
+            continue
+        if labels.masks and picture.size is not None and picture.size != (found_hw := labels.masks[0].size):
+            expected_hw = picture.size
+            builder.problem(
+                f"image {number}: expected masks of {expected_hw[1]} x {expected_hw[0]} pixels, the size of the image, "
+                f"found {found_hw[1]} x {found_hw[0]}"
+            )
+            continue
+        if add_picture(builder, number, picture, None) is None:
+            continue
+        for own, mask in zip(labels.ids, labels.masks, strict=True):
+            for part, piece in enumerate(connected_parts(mask) if hints.parts else [mask]):
+                own_id = f"{number}:{own}" if not hints.parts else f"{number}:{own}.{part}"
+                builder.add_annotation(RawAnnotation(number, 1, own_id, **counted(piece)))
+    add_unlabelled(builder, rest, hints.missing)
+    return builder.build()
+
+
+def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
+    """The pairs of a folder, and the images without a label image."""
+    if not path.is_dir():
+        return [], []
+    if sequences := _tracked(path):
+        return sequences
+    below = {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
+    image_folder = images or next((below[name] for name in _IMAGE_FOLDERS if name in below), None)
+    label_folder = next((below[name] for name in _LABEL_FOLDERS if name in below), path if images else None)
+    if image_folder is not None and label_folder is not None:
+        files = {_SUFFIX.sub("", file.stem): file for file in image_files_in(label_folder)}
+        pictures = image_files_in(image_folder)
+    else:
+        both = image_files_in(image_folder or path)
+        files = {stem: file for file in both if (stem := _SUFFIX.sub("", file.stem)) != file.stem}
+        files = {stem: file for stem, file in files.items() if not is_ade20k(file, stem)}
+        pictures = [file for file in both if not _SUFFIX.search(file.stem)]
+    paired = [_Pair(file.stem, file, files[file.stem]) for file in pictures if file.stem in files]
+    return paired, [file for file in pictures if file.stem not in files]
+
+
+def _tracked(path: Path) -> tuple[list[_Pair], list[Path]] | None:
+    """The pairs of the Cell Tracking Challenge: `01/t000.tif` and `01_GT/SEG/man_seg000.tif`, or `01_ST` without those.
+
+    Frames have markers in `01_GT/TRA`, too, which are no masks.
+    """
+    pairs, rest = [], []
+    for sequence in sorted(folder for folder in path.iterdir() if folder.name.isdecimal() and folder.is_dir()):
+        folders = [path / f"{sequence.name}_{kind}" / "SEG" for kind in ("GT", "ST")]
+        labels = {
+            number[0]: file
+            for folder in reversed([folder for folder in folders if folder.is_dir()])  # gold covers silver
+            for file in image_files_in(folder)
+            if (number := re.search(r"\d+$", file.stem))
+        }
+        for file in image_files_in(sequence) if labels else []:
+            number = re.search(r"\d+$", file.stem)
+            if number and number[0] in labels:
+                pairs.append(_Pair(f"{sequence.name}/{file.stem}", file, labels[number[0]]))
+            else:
+                rest.append(file)
+    return (pairs, rest) if pairs else None
+
+
+def _read_labels(path: Path) -> _Labels:
+    if path.suffix.lower() in _JPEG:
+        return _Labels([], [], f"{path.name}: a JPEG changes the values of a label image; save it as PNG or TIFF")
+    try:
+        values = read_values(path, str(path))
+    except ImageError as error:
+        return _Labels([], [], str(error))
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
+        return _Labels([], [], f"{path.name}: expected whole numbers as ids, found fractions")
+    if values.ndim == 2:
+        return _Labels(*label_image_to_rles(np.maximum(values.astype(np.int64), 0)))
+    if values.shape[2] not in (3, 4):
+        return _Labels([], [], f"{path.name}: expected grey values or colours, found {values.shape[2]} channels")
+    colours = values[..., :3].astype(np.int64) @ np.array([1, 256, 65536])
+    found, counts = np.unique(colours, return_counts=True)
+    background = 0 if found[0] == 0 else int(found[np.argmax(counts)])
+    return _Labels(*label_image_to_rles(colours, background))
+
+
+def _refuse_classes(path: Path, found: Sequence[_Labels]) -> None:
+    """Refuses pictures whose values are probably classes: one in all pictures, or the same few in several."""
+    values = {tuple(labels.ids) for labels in found if labels.ids}
+    every = set().union(*values)
+    same_few = len(every) <= _MOST_CLASSES and len(values) == 1 and len(found) > 2
+    if len(every) == 1 or same_few:
+        shown = ", ".join(str(value) for value in sorted(every)[:5])
+        raise DataError(
+            f"{path}: expected a value of its own for each object, found only {shown} in all of "
+            f"{len(found)}, which may be masks of classes; say --format {key} if each value is one object, or --parts "
+            "if each connected part is one"
+        )

@@ -1,0 +1,208 @@
+"""Reads labelme's files (https://github.com/wkentaro/labelme), one JSON for each image, also those of X-AnyLabeling.
+
+Shapes with one label and one group number are one object. Lines and points have no area. Polygons, rectangles and
+circles are drawn as the COCO API draws polygons, while labelme itself adds the outline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maskrcnn.data.annotation import RawAnnotation, Size
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.image_places import Place
+from maskrcnn.data.pictures import (
+    NO_CLASS,
+    Picture,
+    add_named_categories,
+    add_picture,
+    add_unlabelled,
+    find_pictures,
+    image_files_in,
+    open_picture,
+)
+from maskrcnn.data.regions import (
+    ellipse,
+    joined,
+    png_to_rle,
+    points_of,
+    rectangle,
+)
+from maskrcnn.errors import DataError
+from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.values import is_int, short
+
+name = "labelme"
+key = "labelme"
+takes = frozenset({"missing"})
+
+_JSONS_TO_RECOGNISE = 8
+_NO_AREA = frozenset({"line", "linestrip", "point", "points"})
+_POLYGONS = frozenset({"polygon", "oriented_rectangle", "rotation", "quadrilateral"})
+
+
+class _File(NamedTuple):
+    """One JSON.
+
+    Attributes:
+        image: the name of the image in it.
+        size: the height and width in it; None in old files.
+        holds_image: whether the image itself is in it.
+    """
+
+    path: Path
+    image: str
+    size: Size | None
+    holds_image: bool
+    shapes: list[Any]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a file, or a JSON in a folder, has labelme's shapes."""
+    return any(map(_is_labelme, sorted(path.glob("*.json"))[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
+
+
+def _is_labelme(file: Path) -> bool:
+    outline = json_outline(file)
+    return outline is not None and not outline.is_list and {"shapes", "imagePath"} <= outline.keys[0]
+
+
+def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
+    """Reads the labelme files of a folder, or a single one.
+
+    Args:
+        path: the folder, or the file.
+        images: folder of the images; default: they are searched for from the folder of the files.
+        strict: raise at the first broken file or shape, instead of leaving it out.
+        hints: `missing` is used for images without a file.
+
+    Raises:
+        DataError: there is no labelme file, or one is broken and `strict` is set.
+    """
+    builder = DatasetBuilder(path, strict=strict)
+    jsons = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    files = [file for json in jsons if (file := _read_file(builder, json))]
+    if not files:
+        raise DataError(
+            f"{path}: expected labelme files with shapes and imagePath, found none among {len(jsons)} JSONs"
+        )
+    pictures = _find_pictures(files, images)
+    shapes = [
+        shape for file in files for shape in file.shapes if isinstance(shape, Mapping) and _kind(shape) not in _NO_AREA
+    ]
+    add_named_categories(builder, (label for label in map(_label, shapes) if label not in NO_CLASS))
+    left_out: Counter[str] = Counter()
+    for file in files:
+        size = add_picture(builder, file.path.stem, pictures[file.path], file.size)
+        if size is not None:
+            _add_objects(builder, file, size, left_out)
+    for kind, number in left_out.items():
+        builder.choice(f"{number} shapes are left out, because {kind}")
+    if path.is_dir():
+        listed = {picture.path for picture in pictures.values()}
+        folders = {picture.path.parent for picture in pictures.values() if not picture.fault}
+        rest = [file for folder in sorted(folders) for file in image_files_in(folder) if file not in listed]
+        add_unlabelled(builder, rest, hints.missing)
+    return builder.build()
+
+
+def _read_file(builder: DatasetBuilder, path: Path) -> _File | None:
+    """The content of a labelme file. A broken one is recorded as a problem, and any other JSON is passed over."""
+    try:
+        content = read_json(path, "a labelme file")
+    except DataError as error:
+        builder.problem(str(error).removeprefix(f"{builder.path}: "))
+        return None
+    if not isinstance(content, Mapping) or "shapes" not in content:
+        return None
+    if not isinstance(content["shapes"], list):
+        builder.problem(f"{path.name}: expected shapes as a list, found {short(content['shapes'])}")
+        return None
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    size = (height, width) if is_int(height) and is_int(width) and height > 0 and width > 0 else None
+    image = content.get("imagePath")
+    name = image if isinstance(image, str) and image else path.stem
+    return _File(path, name, size, isinstance(content.get("imageData"), str), content["shapes"])
+
+
+def _find_pictures(files: Sequence[_File], images: Path | None) -> dict[Path, Picture]:
+    """The image of each file: the one it names, else the one that is named like the file, else the one inside it."""
+    named = find_pictures((file.image for file in files), files[0].path, images)
+    lost = [file for file in files if named[file.image].fault]
+    alike = find_pictures((file.path.stem for file in lost), files[0].path, images)
+    found = {file.path: named[file.image] for file in files}
+    for file in lost:
+        if not alike[file.path.stem].fault:
+            found[file.path] = alike[file.path.stem]
+        elif file.holds_image:
+            found[file.path] = open_picture(Place(file.path))
+    return found
+
+
+def _kind(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("shape_type") or "polygon")  # labelme 3 wrote only polygons
+
+
+def _label(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("label"))
+
+
+def _add_objects(builder: DatasetBuilder, file: _File, size: Size, left_out: Counter[str]) -> None:
+    """Adds the objects of a file: one for each group of a label, and one for each shape without a group."""
+    objects: dict[tuple[str, Any], list[np.ndarray | RLE]] = {}
+    for number, shape in enumerate(file.shapes):
+        where = f"{file.path.name}: shapes[{number}]"
+        if not isinstance(shape, Mapping):
+            builder.problem(f"{where}: expected an object with label and points, found {short(shape)}")
+            continue
+        kind = _kind(shape)
+        if kind in _NO_AREA:
+            left_out[f"{kind} has no area"] += 1
+        elif _label(shape) in NO_CLASS:
+            left_out[f"{_label(shape)} is no class"] += 1
+        else:
+            try:
+                part = _part(shape, kind, size)
+            except DataError as error:
+                builder.problem(f"{where}: {error}")
+                continue
+            group = shape.get("group_id")
+            own = ("shape", number) if group is None else ("group", str(group))
+            objects.setdefault((_label(shape), own), []).append(part)
+    for number, ((label, _), parts) in enumerate(objects.items()):
+        own_id = f"{file.path.stem}:{number}"
+        builder.add_annotation(RawAnnotation(file.path.stem, label, own_id, **joined(parts, size)))
+
+
+def _part(shape: Mapping[str, Any], kind: str, size: Size) -> np.ndarray | RLE:
+    """The (n, 2) polygon of a shape, or its mask.
+
+    Raises:
+        DataError: the shape is broken, or of a kind that we do not know.
+    """
+    points = points_of(shape.get("points"))
+    if kind in _POLYGONS or (kind == "rectangle" and len(points) == 4):  # X-AnyLabeling writes four corners
+        if len(points) < 3:
+            raise DataError(f"expected a polygon of at least 3 points, found {len(points)}")
+        return points
+    if kind not in ("rectangle", "circle", "mask"):
+        raise DataError(f"expected a known shape_type, found {short(kind)}")
+    if len(points) != 2:
+        raise DataError(f"expected a {kind} of 2 points, found {len(points)}")
+    (x, y), (x2, y2) = points.tolist()
+    if kind == "rectangle":
+        return rectangle(x, y, x2, y2)
+    if kind == "circle":
+        radius = math.hypot(x2 - x, y2 - y)
+        return ellipse((x, y), (radius, radius))
+    # The points are the first and the last pixel; labelme 5 writes fractions, and only the size of the PNG is right.
+    return png_to_rle(shape.get("mask"), (round(x), round(y)), size)

@@ -1,0 +1,142 @@
+"""Reads masks with one file for each object.
+
+Layouts: the folders `<image>/images` and `<image>/masks` of the Data Science Bowl 2018, and files that are named
+`<image>_<class>_<number>.png` beside a folder of images (pycococreator). Nonzero pixels, not counting an alpha channel,
+are the object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from maskrcnn.data.annotation import RawAnnotation
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.formats.others import is_ade20k
+from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.image_places import Place
+from maskrcnn.data.pictures import (
+    ONLY_CLASS,
+    add_named_categories,
+    add_picture,
+    add_unlabelled,
+    image_files_in,
+    in_threads,
+    open_picture,
+)
+from maskrcnn.data.regions import connected_parts, counted, foreground
+from maskrcnn.errors import DataError, ImageError
+from maskrcnn.files.images import read_values
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
+
+name = "masks with one file an object"
+key = "object-masks"
+takes = frozenset({"parts", "missing"})
+
+_NAMED = re.compile(r"(.+)_([^_]+)_(\d+)")
+
+
+class _Masked(NamedTuple):
+    """An image and its masks, each with a class."""
+
+    id: str
+    image: Path
+    masks: list[tuple[Path, str]]
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder has one of the two layouts."""
+    return path.is_dir() and (any(_bowl(path)) or bool(_named_masks(path)[0]))
+
+
+def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
+    """Reads masks with one file for each object.
+
+    Args:
+        path: the folder of the images' folders (Data Science Bowl), or the one that holds masks and images.
+        images: folder of the images, for masks that are named after image, class and number.
+        strict: raise at the first broken mask, instead of leaving it out.
+        hints: `parts` and `missing` are used.
+
+    Raises:
+        DataError: there are no masks, or one is broken and `strict` is set.
+    """
+    rest: list[Path] = []
+    found = list(_bowl(path))
+    if found:
+        rest = [file for folder in sorted(path.iterdir()) for file in _unmasked(folder)]
+    else:
+        found, rest = _named_masks(path, images)
+    if not found:
+        raise DataError(
+            f"{path}: expected folders <image>/images and <image>/masks, or masks <image>_<class>_<number>.png beside "
+            "a folder of images, found neither"
+        )
+    builder = DatasetBuilder(path, strict=strict)
+    add_named_categories(builder, (label for masked in found for _, label in masked.masks))
+    pictures = in_threads(open_picture, [Place(masked.image) for masked in found])
+    for masked, picture in zip(found, pictures, strict=True):
+        if add_picture(builder, masked.id, picture, None) is None:
+            continue
+        masks = in_threads(_read_mask, [file for file, _ in masked.masks])
+        for (file, label), mask in zip(masked.masks, masks, strict=True):
+            if isinstance(mask, ImageError):
+                builder.problem(f"image {masked.id}: {mask}")
+                continue
+            for number, part in enumerate(connected_parts(mask) if hints.parts else [mask]):
+                own = f"{masked.id}:{file.stem}" + (f".{number}" if hints.parts else "")
+                builder.add_annotation(RawAnnotation(masked.id, label, own, **counted(part)))
+    add_unlabelled(builder, rest, hints.missing)
+    return builder.build()
+
+
+def _bowl(path: Path) -> Iterator[_Masked]:
+    """The images of the Data Science Bowl's layout. `path` may also be the folder of a single image."""
+    if not path.is_dir():
+        return
+    for folder in [path, *sorted(path.iterdir())]:
+        if not (folder / "masks").is_dir() or not (folder / "images").is_dir():
+            continue
+        pictures = image_files_in(folder / "images")
+        masks = image_files_in(folder / "masks")
+        # A mask with the name of its image is a label image.
+        if len(pictures) == 1 and {_stem(file) for file in masks} != {pictures[0].stem}:
+            yield _Masked(pictures[0].stem, pictures[0], [(file, ONLY_CLASS) for file in masks])
+
+
+def _unmasked(folder: Path) -> list[Path]:
+    """The images of a folder of the Data Science Bowl that has no masks, as in its test set."""
+    pictures = folder / "images"
+    return image_files_in(pictures) if pictures.is_dir() and not (folder / "masks").is_dir() else []
+
+
+def _stem(file: Path) -> str:
+    return re.sub(r"_masks?$", "", file.stem)
+
+
+def _named_masks(path: Path, images: Path | None = None) -> tuple[list[_Masked], list[Path]]:
+    """The images with masks `<image>_<class>_<number>.png` in another folder or beside them, and those without."""
+    folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())] if path.is_dir() else []
+    files = [file for folder in folders for file in image_files_in(folder)]
+    masks = [
+        (file, match) for file in files if file.suffix.lower() == ".png" and (match := _NAMED.fullmatch(file.stem))
+    ]
+    own = {file for file, _ in masks}
+    pictures = {file.stem: file for file in (image_files_in(images) if images else files) if file not in own}
+    by_image: dict[str, list[tuple[Path, str]]] = {}
+    for file, match in masks:
+        if match[1] in pictures and not is_ade20k(file.with_name(f"{match[1]}_seg.png"), match[1]):
+            by_image.setdefault(match[1], []).append((file, match[2]))
+    found = [_Masked(stem, file, by_image[stem]) for stem, file in pictures.items() if stem in by_image]
+    return found, [file for stem, file in pictures.items() if found and stem not in by_image]
+
+
+def _read_mask(path: Path) -> RLE | ImageError:
+    try:
+        values = read_values(path, str(path))
+    except ImageError as error:
+        return error
+    return RLE.from_dense(foreground(values))

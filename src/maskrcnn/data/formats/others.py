@@ -1,0 +1,124 @@
+"""Formats that are recognised and not read, each with the way from it to one that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from maskrcnn.files.csv_table import csv_beginning
+from maskrcnn.files.json_file import json_outline
+
+_ENTRIES = 200  # of a folder, that are looked at
+_DEPTH = 8  # folders below
+_FILES = 1000
+_BYTES = 1 << 16  # of an XML, that are looked at
+_DATUMARO = "convert it to COCO with datumaro: `datum convert -i PATH -if {} -f coco_instances -o OUT`"
+_EXPORT = "export it as COCO JSON from {}"
+
+
+class Other(NamedTuple):
+    """A format, and how to get from it to one that is read."""
+
+    name: str
+    way: str
+
+
+# Keys of a JSON at the depths 1 and 2.
+_BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
+    (frozenset(keys.split()), other)
+    for keys, other in (
+        ("dm_format_version", Other("datumaro JSON", _DATUMARO.format("datumaro"))),
+        ("annotations segments_info", Other("COCO panoptic JSON", _DATUMARO.format("coco_panoptic"))),
+        ("imgHeight objects", Other("Cityscapes JSON", _DATUMARO.format("cityscapes"))),
+        ("objects size tags", Other("a Supervisely annotation", _EXPORT.format("Supervisely"))),
+        ("classes projectType", Other("a Supervisely project", _EXPORT.format("Supervisely"))),
+        ("item annotations", Other("Darwin JSON", _EXPORT.format("V7 Darwin"))),
+        ("image annotations workview_url", Other("Darwin JSON 1.0", _EXPORT.format("V7 Darwin"))),
+        ("Labeled_Data", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
+        ("data_row projects", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
+        ("features type", Other("GeoJSON", "export label images from QuPath")),
+        ("geometry type", Other("GeoJSON", "export label images from QuPath")),
+        ("asset regions", Other("a VoTT asset", "export it as COCO JSON with Roboflow, which reads VoTT")),
+        ("annotation filename folder", Other("ADE20K JSON", _DATUMARO.format("ade20k2020"))),
+        ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
+        ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
+        ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
+        ("labels mapping", Other("Mapillary Vistas", _DATUMARO.format("mapillary_vistas_instances"))),
+    )
+)
+_BY_COLUMNS = (
+    ({"MaskPath", "ImageID", "LabelName"}, Other("Open Images", _DATUMARO.format("open_images"))),
+    ({"shape-type", "vertex-index"}, Other("napari shapes", "save the labels of napari as a label image (TIFF)")),
+)
+_BY_ELEMENT = (
+    (b"<bndbox>", Other("Pascal VOC boxes", "masks need SegmentationObject; for boxes alone, write COCO JSON")),
+    (b"<pt>", Other("XML of the old LabelMe", _DATUMARO.format("label_me"))),
+)
+_BY_NAME = (
+    ("_seg.npy", Other("Cellpose _seg.npy", "save the masks in Cellpose as PNG or TIFF, which are label images")),
+    ("_gtFine_instanceIds.png", Other("Cityscapes", _DATUMARO.format("cityscapes"))),
+    ("_atr.txt", Other("ADE20K", _DATUMARO.format("ade20k2017"))),
+    (".roi", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
+    ("RoiSet.zip", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
+    (".tfrecord", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
+    (".parquet", Other("Parquet", "write it as COCO JSON with the `datasets` library of Hugging Face")),
+    (".nii", Other("NIfTI, a volume", "save its slices as images and label images")),
+    (".nii.gz", Other("NIfTI, a volume", "save its slices as images and label images")),
+    (".dcm", Other("DICOM, a volume", "save its slices as images and label images")),
+)
+
+
+def recognise_other(path: Path) -> Other | None:
+    """The format of a file, or of the first known file in a folder; None if there is none."""
+    files = islice(_files(path, _DEPTH), _FILES)
+    return next((other for file in files if (other := _of_file(file))), None)
+
+
+def is_ade20k(segmentation: Path, stem: str) -> bool:
+    """Whether a picture `<stem>_seg.png` holds the classes of ADE20K, and not a value for each object."""
+    beside = (f"{stem}_atr.txt", f"{stem}_parts_1.png", f"{stem}.json")
+    return segmentation.stem == f"{stem}_seg" and any((segmentation.parent / name).exists() for name in beside)
+
+
+def _files(path: Path, depth: int) -> Iterator[Path]:
+    """The file, or the first files of a folder and of the folders below."""
+    if not path.is_dir():
+        yield path
+        return
+    entries = sorted(islice(path.iterdir(), _ENTRIES))
+    yield from (entry for entry in entries if entry.is_file())
+    for entry in entries:
+        if entry.is_dir() and depth:
+            yield from _files(entry, depth - 1)
+
+
+def _of_file(file: Path) -> Other | None:
+    for ending, other in _BY_NAME:
+        if file.name.endswith(ending):
+            return other
+    suffix = file.suffix.lower()
+    if suffix == ".csv":
+        header = set((csv_beginning(file) or [[]])[0])
+        return next((other for columns, other in _BY_COLUMNS if columns <= header), None)
+    if suffix == ".xml":
+        beginning = _beginning(file)
+        return next((other for element, other in _BY_ELEMENT if element in beginning), None)
+    if suffix == ".png" and file.parent.name == "instance" and (file.parent.parent / "image_2").is_dir():
+        return Other("KITTI", _DATUMARO.format("kitti"))
+    if suffix not in (".json", ".geojson", ".ndjson"):
+        return None
+    outline = json_outline(file)
+    if outline is None:
+        return None
+    keys = {key.replace(" ", "_") for key in outline.keys[0] | outline.keys[1]}
+    return next((other for wanted, other in _BY_KEYS if wanted <= keys), None)
+
+
+def _beginning(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(_BYTES)
+    except OSError:
+        return b""

@@ -1,0 +1,128 @@
+"""The image files of formats that do not give their sizes, and classes that are known only by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from maskrcnn.data.annotation import Size
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.image_places import Place, find_images
+from maskrcnn.errors import ImageError
+from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size
+
+ONLY_CLASS = "object"  # the class of objects in formats without classes
+# Labels that mean no class: labelme's, and those of common tools for the rest of the image.
+NO_CLASS = frozenset({"_background_", "__ignore__", "background", "void"})
+
+_THREADS = 8  # reading a small file is mostly waiting
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Picture(NamedTuple):
+    """An image file.
+
+    Attributes:
+        path: the file, or where it was expected.
+        fault: what was found instead, as in `Record`.
+        size: upright height and width; None if the file is missing or no image.
+    """
+
+    path: Path
+    fault: str
+    size: Size | None
+
+
+def find_pictures(names: Iterable[str], annotations: Path, images: Path | None) -> dict[str, Picture]:
+    """The files that belong to names in annotations, with their sizes. Names may lack the suffix or have another one.
+
+    Args:
+        annotations, images: as for `find_images`.
+    """
+    named = list(dict.fromkeys(names))
+    places = dict(zip(named, find_images(named, annotations, images), strict=True))
+    tries = [(name, _stem(name) + suffix) for name, place in places.items() if place.fault for suffix in IMAGE_SUFFIXES]
+    for (name, _), place in zip(tries, find_images([tried for _, tried in tries], annotations, images), strict=True):
+        if not place.fault:
+            places[name] = place
+    return dict(zip(named, in_threads(open_picture, list(places.values())), strict=True))
+
+
+def _stem(name: str) -> str:
+    suffix = Path(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def open_picture(place: Place) -> Picture:
+    """The image file at a place with its size."""
+    if place.fault:
+        return Picture(place.path, place.fault, None)
+    try:
+        return Picture(place.path, "", image_size(place.path))
+    except ImageError as error:
+        return Picture(place.path, str(error).rpartition("found ")[2], None)
+
+
+def image_files_in(folder: Path) -> list[Path]:
+    """The image files of a folder, by suffix, sorted by name; those of folders below are left out."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """`work` of every item, in order, by several threads if there are many items."""
+    if len(items) < _THREADS:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(work, items))
+
+
+def add_named_categories(builder: DatasetBuilder, names: Iterable[str]) -> None:
+    """Adds classes that have no numbers. Their ids are their names, so that two files of one project agree."""
+    for name in sorted(set(names)) or [ONLY_CLASS]:
+        builder.add_category(name, name)
+
+
+def add_unlabelled(builder: DatasetBuilder, files: Iterable[Path], missing: str | None) -> None:
+    """Adds images without annotations as empty images if `missing` is "empty"; else says that they are left out."""
+    rest = list(files)
+    if missing != "empty":
+        if rest:
+            builder.choice(
+                f"{len(rest)} images without annotations are left out, first: {rest[0].name}; "
+                "--missing empty keeps them"
+            )
+        return
+    for picture in in_threads(open_picture, [Place(path) for path in rest]):
+        add_picture(builder, picture.path.name, picture, None)
+
+
+def add_picture(builder: DatasetBuilder, number: int | str, picture: Picture, size: Size | None) -> Size | None:
+    """Adds an image with the size that its annotations give, else with the size of its file; returns the size.
+
+    Annotators show images upright. Some write width and height in the order of the file, which is turned; such an image
+    is used, with the upright size. An image of any other size than its annotations say, or of none, is recorded as a
+    problem, and so is one that is too large to be read.
+    """
+    size = size or picture.size
+    if size is None:
+        builder.problem(f"image {number}: its size is not known, because {picture.path} is {picture.fault}")
+        return None
+    if picture.size is not None and picture.size != size:
+        found = f"{picture.size[1]} x {picture.size[0]}"
+        if picture.size != size[::-1]:
+            builder.problem(
+                f"image {number}: expected {size[1]} x {size[0]} pixels, as its annotations say, found {found} in "
+                f"{picture.path}; correct one of the two"
+            )
+            return None
+        builder.choice(f"image {number}: width and height are swapped in its annotations; the image is {found}")
+        size = picture.size
+    if size[0] * size[1] > MOST_PIXELS:
+        builder.problem(f"image {number}: expected at most {MOST_PIXELS} pixels, found {size[1]} x {size[0]}")
+        return None
+    builder.add_image(number, picture.path, *size, {}, picture.fault)
+    return size

@@ -1,0 +1,48 @@
+"""Reads XML files without document types, so that no entity can grow in memory or name another file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from maskrcnn.errors import DataError
+
+_MOST_DEPTH = 64
+
+
+def read_xml(path: Path, expected: str) -> Element:
+    """The root element of an XML file.
+
+    Args:
+        expected: what the file should contain, for messages, such as "a CVAT XML".
+
+    Raises:
+        DataError: the file cannot be read, is not XML (names the line), or declares a document type.
+    """
+    builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _MOST_DEPTH:
+            raise DataError(f"{path}: expected {expected}, found elements more than {_MOST_DEPTH} deep")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    def refuse(*declaration: object) -> None:
+        raise DataError(f"{path}: expected {expected} without a document type, found <!DOCTYPE; remove it")
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(path.read_bytes(), True)
+        return builder.close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    except expat.ExpatError as error:
+        raise DataError(f"{path}: not XML ({error}), expected {expected}; the file may be truncated") from None

@@ -1,0 +1,102 @@
+"""Formats that are known and not read are named, with the way to one that is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.errors import DataError
+from small_scene import save_images, save_picture
+
+JSONS = {
+    "datumaro JSON": {"dm_format_version": "1.0", "categories": {}, "items": []},
+    "COCO panoptic JSON": {"images": [], "annotations": [{"segments_info": []}], "categories": []},
+    "Cityscapes JSON": {"imgHeight": 4, "imgWidth": 5, "objects": []},
+    "a Supervisely annotation": {"description": "", "tags": [], "size": {}, "objects": []},
+    "Darwin JSON": {"version": "2.0", "item": {"slots": []}, "annotations": []},
+    "a Labelbox export": [{"Labeled Data": "https://example.org/a.png", "Label": {}}],
+    "GeoJSON": {"type": "FeatureCollection", "features": []},
+    "a VoTT asset": {"asset": {}, "regions": []},
+    "ADE20K JSON": {"annotation": {"filename": "a.jpg", "folder": "b"}},
+    "a Hasty export": {"export_format_version": "1.0", "label_classes": [], "images": []},
+    "FiftyOne": {"samples": []},
+    "Mapillary Vistas": {"labels": [{"instances": True}], "mapping": "x"},
+}
+
+
+@pytest.mark.parametrize("name", JSONS)
+def test_a_json_is_known_by_its_keys(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "project" / "annotations"
+    folder.mkdir(parents=True)
+    (folder / "train.json").write_text(json.dumps(JSONS[name]))
+    for path in (folder / "train.json", folder, tmp_path):
+        with pytest.raises(DataError, match=rf"expected .* that is read \(coco, .*\), found {name}: \w+") as caught:
+            read_dataset(path)
+        assert "\n" not in str(caught.value)
+
+
+FILES = {
+    "cell_seg.npy": (b"\x93NUMPY", "Cellpose _seg.npy"),
+    "a_gtFine_instanceIds.png": (b"", "Cityscapes"),
+    "a_atr.txt": (b"", "ADE20K"),
+    "cell.roi": (b"Iout", "ImageJ ROIs"),
+    "train.tfrecord": (b"", "TFRecord"),
+    "train.csv": (b"MaskPath,ImageID,LabelName,BoxID\n", "Open Images"),
+    "shapes.csv": (b"index,shape-type,vertex-index,axis-0,axis-1\n", "napari shapes"),
+    "a.dcm": (b"", "DICOM, a volume"),
+    "boxes.xml": (b"<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC boxes"),
+    "polygons.xml": (
+        b"<annotation><object><polygon><pt></pt></polygon></object></annotation>",
+        "XML of the old LabelMe",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_is_known_by_its_name_or_its_beginning(tmp_path: Path, file: str) -> None:
+    content, name = FILES[file]
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError, match=f"found {name}: "):
+        read_dataset(tmp_path)
+
+
+def test_the_classes_of_ade20k_are_no_label_images(tmp_path: Path) -> None:
+    save_images(tmp_path, ("1",), ".jpg")
+    save_picture(tmp_path / "1_seg.png", np.zeros((40, 56, 3), dtype=np.uint8))
+    save_picture(tmp_path / "1_parts_1.png", np.zeros((40, 56, 3), dtype=np.uint8))
+    (tmp_path / "1_atr.txt").write_text("")
+    with pytest.raises(DataError, match="found ADE20K: "):
+        read_dataset(tmp_path)
+
+
+REAL = {
+    "ade20k/2021": "ADE20K JSON",
+    "ade20k/made_up_ade20k2017": "ADE20K",
+    "cellpose_seg_npy": "Cellpose _seg.npy",
+    "cityscapes": "Cityscapes",
+    "coco_panoptic": "COCO panoptic JSON",
+    "darwin/image_2": "Darwin JSON",
+    "datumaro/masks": "datumaro JSON",
+    "dicom_seg": "DICOM, a volume",
+    "geojson/qupath05": "GeoJSON",
+    "imagej_roi": "ImageJ ROIs",
+    "kitti": "KITTI",
+    "labelbox/v1_vector": "a Labelbox export",
+    "mapillary_vistas": "Mapillary Vistas",
+    "napari_shapes": "napari shapes",
+    "open_images": "Open Images",
+    "supervisely/bitmap": "a Supervisely project",
+    "supervisely/vector": "a Supervisely project",
+    "tfrecord": "TFRecord",
+    "vott": "a VoTT asset",
+}
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_real_files(shared: Path, folder: str) -> None:
+    with pytest.raises(DataError, match=f"found {REAL[folder]}: "):
+        read_dataset(shared / "data" / "formats" / folder)
