@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,17 @@ def test_a_run_that_is_stopped_before_its_first_line_of_metrics_is_saved(
     assert (stopped.steps, stopped.finished, steps(out)) == (1, False, [])
     monkeypatch.undo()
     assert same_weights(train(CONFIG, data, out=out, resume=True).model, finished / MODEL)
+
+
+def test_a_run_goes_on_when_nobody_reads_its_messages(
+    data: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        before_batch(monkeypatch, 2, lambda: os.close(read))
+        assert train(CONFIG, data, out=tmp_path / "run").finished
+    assert same_weights(tmp_path / "run" / MODEL, finished / MODEL)
 
 
 def test_lines_that_are_no_metrics_do_not_end_a_resumed_run(data: Path, run: Path) -> None:

@@ -62,8 +62,16 @@ def fail(message: str) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command that `argv` names and returns its exit code."""
+    """Runs the command that `argv` names and returns its exit code, whether or not somebody reads its output."""
+    from maskrcnn.files.streams import lasting_output
+
     args = list(sys.argv[1:] if argv is None else argv)
+    with lasting_output():
+        return exit_code_of(lambda: run_command(args))
+
+
+def run_command(args: Sequence[str]) -> int:
+    """Runs the command that the first argument names with the other arguments."""
     if not args:
         print(overview(), file=sys.stderr)
         return 2
@@ -78,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(unknown_command(name))
     use_all_cores_of_small_machines()
     keep_freed_memory()
-    return exit_code_of(lambda: import_module(f"maskrcnn.cli.{name}").parse(rest).run())
+    exit_code: int = import_module(f"maskrcnn.cli.{name}").parse(rest).run()
+    return exit_code
 
 
 def use_all_cores_of_small_machines() -> None:
@@ -103,10 +112,6 @@ def exit_code_of(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has ended (`| head`). This is no error, but nothing more can be written to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if error.errno not in _MACHINE_ERRORS:
             raise

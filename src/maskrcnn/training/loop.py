@@ -20,6 +20,7 @@ from maskrcnn.evaluation.coco import Report
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import check_folder, remove_temporaries
 from maskrcnn.files.lock import locked
+from maskrcnn.files.streams import lasting_output
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
@@ -87,7 +88,7 @@ def train(
     began = time.monotonic()
     out = Path(out)
     check_folder(out)
-    with locked(out):
+    with lasting_output(), locked(out):
         remove_temporaries(out)
         if not resume and (out / NAME).exists():
             raise TrainingError(
