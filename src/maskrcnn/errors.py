@@ -6,9 +6,28 @@ it as one line and exits with code 2. Any other exception is a bug of the packag
 
 from __future__ import annotations
 
+import re
+
+# Codes that a terminal obeys, and marks that change the direction of text. Names in files may hold them.
+_CONTROL_CODES = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control codes written as escapes such as \\x1b, so that printing it moves and hides nothing.
+
+    Args:
+        keep: control codes that stay, such as a line feed.
+    """
+    return _CONTROL_CODES.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(), text
+    )
+
 
 class MaskRCNNError(Exception):
-    """Base class of all errors below."""
+    """Base class of all errors below. The text of an error is one line without control codes."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(MaskRCNNError, ValueError):

@@ -64,7 +64,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "group norm in the mask branch": (lambda: MaskHeadConfig(channels=40, norm="group_norm"), "mask_head.channels"),
     "a norm of no convolution": (lambda: BoxHeadConfig(norm="batch_norm"), "box_head.convs is 0: set box_head.convs 4"),
-    "fewer than no layers": (lambda: BoxHeadConfig(layers=-1), "box_head.layers must not be negative, found -1"),
+    "fewer than no layers": (lambda: BoxHeadConfig(layers=-1), r"box_head.layers must lie in 0\.\.100, found -1"),
+    "more stages than a cascade has": (
+        lambda: BoxHeadConfig(cascade_ious=(0.6,) * 101, cascade_weights=((1.0, 1.0, 1.0, 1.0),) * 101),
+        r"length of box_head.cascade_ious must lie in 0\.\.100, found 101",
+    ),
+    "convolutions without end": (lambda: MaskHeadConfig(convs=10**9), r"mask_head.convs must lie in 0\.\.100"),
+    "masks of any size": (lambda: MaskHeadConfig(resolution=10**9), r"mask_head.resolution must lie in 1\.\.256"),
     "stages of a cascade without weights": (
         lambda: BoxHeadConfig(class_agnostic=True, cascade_ious=(0.6, 0.7)),
         "cascade_ious and box_head.cascade_weights .*found 2 and 0",
@@ -116,7 +122,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "deformable_stages belong to bottleneck.*18",
     ),
     "a deformable stem": (lambda: ResNetConfig(deformable_stages=(1,)), r"deformable_stages .*2\.\.5, found \(1,\)"),
-    "no convolution in the RPN": (lambda: RPNConfig(convs=0), "rpn.convs must be positive"),
+    "no convolution in the RPN": (lambda: RPNConfig(convs=0), r"rpn.convs must lie in 1\.\.100, found 0"),
     "thresholds crossed": (lambda: RPNConfig(positive_iou=0.3, negative_iou=0.7), "negative_iou <= positive_iou"),
     "a level without anchors": (lambda: AnchorConfig(sizes=((32.0,), ())), "the same number of sizes on every level"),
     "detections of none": (lambda: DetectConfig(max_detections=0), "max_detections must be positive"),

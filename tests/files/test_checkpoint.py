@@ -437,6 +437,32 @@ def test_hdf5_that_reads_other_files(tmp_path: Path) -> None:
         file["b/kernel:0"] = np.ones(2, np.float32)
         file["a"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "a")
     assert list(read_checkpoint(path).tensors) == ["b/kernel:0"]
+    for link in (h5py.ExternalLink(str(tmp_path / "other.h5"), "a"), h5py.SoftLink("/a")):
+        with h5py.File(path, "w") as file:
+            file["model_weights"] = link
+        refused(path, "refused, because model_weights is a link")
+
+
+def test_hdf5_of_odd_types(tmp_path: Path) -> None:
+    """What is no tensor is left out: numbers of 16 bytes, records, references, lists of any length."""
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        file["a/kernel:0"] = np.ones(3, np.float32)
+        file["a/scalar:0"] = 3.0
+        for name, value in (("longdouble", np.ones(2, np.longdouble)), ("text", [b"x"]), ("empty", h5py.Empty("f4"))):
+            file[f"a/{name}:0"] = file.attrs[name] = value
+        file["a/type"] = np.dtype("f4")
+        file["loop"] = file["a"]
+        for name, kind in (("ref", h5py.ref_dtype), ("lists", h5py.vlen_dtype(np.float32)), ("record", [("x", "f4")])):
+            file.create_dataset(f"a/{name}:0", (2,), kind)
+        file.attrs["texts"] = np.array(["long"] * 3, h5py.string_dtype())
+        file.attrs["keras_version"] = "2.1"
+    found = read_checkpoint(path)
+    assert sorted(found.tensors) == ["a/kernel:0"]
+    assert found.extra == {"a/scalar:0": 3.0, "keras_version": "2.1"}
+    with h5py.File(path, "w") as file:
+        file["/".join("a" * 100)] = np.ones(3)
+    refused(path, "groups nested deeper than 50")
 
 
 def test_bombs(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from maskrcnn.config.conventions import OURS, FeatureRules
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.resnet import ResNet
-from maskrcnn.weights.backbones import check_rules, read_backbone, with_rules_of
+from maskrcnn.weights.backbones import check_rules, fill_backbone, read_backbone, with_rules_of
 from maskrcnn.weights.initialise import read_initial_weights
+from odd_shapes import check_odd_shapes
 from older_twins import KINDS, convolutions
 from small_network import load_backbone
 
@@ -225,3 +226,17 @@ def test_timms_other_resnets_are_refused(name: str) -> None:
 def test_torchvisions_layout_brings_no_rules() -> None:
     config = Config(ModelConfig())
     assert with_rules_of(config, read_backbone(checkpoint({"conv1.weight": torch.zeros(1)}))) is config
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_odd_shapes_are_refused(kind: str) -> None:
+    write, expected, _ = CASES[kind]
+    pool_padding: Any = "after" if kind.startswith("Keras") else "around"
+    network = lively(replace(expected, norm_eps=expected.norm_eps or 1e-5), pool_padding)
+
+    def opened(tensors: Any) -> None:
+        file = read_backbone(checkpoint(dict(tensors)))
+        with_rules_of(Config(TINY), file)
+        fill_backbone(network, file, "w.pkl")
+
+    check_odd_shapes(opened, write(network))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 
 from maskrcnn.config import Category, Config, DetectConfig
 from maskrcnn.config.conventions import TORCHVISION
-from maskrcnn.errors import WeightsError
+from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.model_file import FORMAT, METADATA_KEY, save_model
 from maskrcnn.weights.open import open_weights
@@ -51,7 +52,7 @@ def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, A
 
 
 def refused(path: Path, expected: str) -> None:
-    with pytest.raises(WeightsError, match=expected) as caught:
+    with pytest.raises((WeightsError, ConfigError), match=expected) as caught:
         open_weights(path)
     assert "\n" not in str(caught.value)
     assert path.name in str(caught.value)
@@ -141,7 +142,12 @@ def test_safetensors_of_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", "{", "[]", "3", "{}", '{"format": 1}', '{"format": "x", "config": {}}', '{"format": 1, "config": 3}']
+    "header",
+    [
+        *("", "{", "[]", "3", "{}", "[" * 100_000, '{"format": 1}', '{"format": "x", "config": {}}'),
+        *('{"format": 1, "config": 3}', '{"format": Infinity, "config": {}}'),
+        '{"format": 1, "config": {}, "provenance": [1]}',
+    ],
 )
 def test_a_broken_header(tmp_path: Path, header: str) -> None:
     save_file({"a": torch.zeros(3)}, tmp_path / "m.safetensors", metadata={METADATA_KEY: header})
@@ -170,6 +176,41 @@ def test_tensors_that_do_not_fit_are_named(path: Path) -> None:
         rewritten(path, spoil),
         r"1 missing: neck\.lateral\.0\.weight.*1 unexpected: stranger.*objectness\.bias is \(7,\)",
     )
+
+
+HUGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "terabytes": (
+        lambda model: model.update(fpn_channels=300_000),
+        r"neck\.lateral\.0\.bias is \(32,\) and should be \(300000,\)",
+    ),
+    "more than can be counted": (
+        lambda model: model.update(fpn_channels=10**12),
+        "network that is too large to be built",
+    ),
+    "more than 64 bits": (lambda model: model.update(fpn_channels=10**30), "network that is too large to be built"),
+    "layers without end": (lambda model: model["box_head"].update(convs=10**9), "box_head.convs must lie in"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_config_of_any_size_takes_no_memory(path: Path, name: str) -> None:
+    change, expected = HUGE[name]
+    rewritten(path, lambda _, header: change(header["config"]["model"]))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(path, expected)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+def test_complex_numbers_are_refused(path: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+        tensors["rpn.head.objectness.bias"] = tensors["rpn.head.objectness.bias"].to(torch.complex64)
+
+    refused(rewritten(path, spoil), r"1 of complex numbers: rpn\.head\.objectness\.bias")
+
+
+def test_names_with_control_codes_are_shown_as_escapes(path: Path) -> None:
+    odd = {"\x1b[2J\na": torch.zeros(1)}
+    refused(rewritten(path, lambda tensors, _: tensors.update(odd)), r"unexpected: \\x1b\[2J\\na")
 
 
 def test_config_is_the_one_that_was_given(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import EXPORTERS, IMPORTERS, detector_in, holds_detector, importer_of, open_weights
+from odd_shapes import check_odd_shapes
 from small_network import lively_network, network_config
 
 SETTINGS = {"min_size": 64, "max_size": 96, "categories": ["cat", "dog"], "box_score_thresh": 0.02}
@@ -266,6 +268,33 @@ def test_a_network_for_other_images_is_refused_with_their_channels(theirs: dict[
         other = theirs | {"backbone.body.conv1.weight": stem[:, :1].repeat(1, channels, 1, 1)}
         with pytest.raises(WeightsError, match=rf"images of 3 channels \(RGB\), found one for images of {found}"):
             detector_in(Checkpoint("torch", other, {}, ()), "w.pth")
+
+
+def test_a_config_inside_is_never_written_out(theirs: dict[str, Tensor]) -> None:
+    """A pickle can hold one long text a thousand times in little space."""
+    config = {"cfg": {"model": [["long" * 1_000_000] * 1000] * 1000}}
+    tracemalloc.start()
+    assert detector_in(Checkpoint("torch", theirs, {"meta": config}, ()), "w.pth").config.model.num_classes == 2
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+def test_missing_tensors_of_any_size_are_not_made(theirs: dict[str, Tensor]) -> None:
+    first, second = "roi_heads.box_head.fc6.weight", "roi_heads.box_head.fc7.weight"
+    wide = {name: value for name, value in theirs.items() if name != second}
+    wide[first] = torch.zeros(1, 1).expand(40_000, theirs[first].shape[1])
+    with pytest.raises(WeightsError, match=r"at most 300,000,000 numbers in the missing tensors.*found 1,6"):
+        detector_in(Checkpoint("torch", wide, {}, ()), "w.pth", allow_partial=True)
+
+
+def test_odd_shapes_are_refused(theirs: dict[str, Tensor]) -> None:
+    for partly in (False, True):
+        check_odd_shapes(
+            lambda tensors, partly=partly: detector_in(  # type: ignore[misc]
+                Checkpoint("torch", dict(tensors), {}, ()), "w.pth", allow_partial=partly
+            ),
+            theirs,
+        )
 
 
 def test_surplus_parts_are_said_to_be_what_they_are(theirs: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from maskrcnn import __version__
 from maskrcnn.allocator import keep_freed_memory
-from maskrcnn.errors import MaskRCNNError
+from maskrcnn.errors import MaskRCNNError, printable
 
 COMMANDS = {
     "demo": "train and evaluate on generated images: minutes on 2 cores, no download",
@@ -57,7 +57,7 @@ def unknown_command(name: str) -> str:
 
 def fail(message: str) -> int:
     """Prints one line on stderr and returns the exit code of bad input."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 

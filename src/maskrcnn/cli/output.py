@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from maskrcnn.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -13,13 +15,18 @@ T = TypeVar("T")
 
 
 def console(*, stderr: bool) -> Console:
-    """A rich console that prints brackets and colons as they are: paths and names may contain them.
+    """A rich console that prints brackets and colons as they are, and control codes as escapes.
 
-    It never breaks a path or a table row in two when the output is a file or a pipe.
+    Paths and names may contain any of them. The console never breaks a path or a table row in two when the output is a
+    file or a pipe.
     """
     from rich.console import Console
 
-    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    class PlainConsole(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(printable(item, "\n") if isinstance(item, str) else item for item in objects), **options)
+
+    found = PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not found.is_terminal:
         found.width, found.soft_wrap = 200, True
     return found

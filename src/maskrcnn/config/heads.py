@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups
+from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups, require_layers, require_side
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ class BoxHeadConfig:
     cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # box_weights of the further stages
 
     def __post_init__(self) -> None:
-        require(self.layers >= 0, f"box_head.layers must not be negative, found {self.layers}")
+        require_side("box_head.resolution", self.resolution)
+        require_layers("box_head.convs", self.convs)
+        require_layers("box_head.layers", self.layers)
+        require_layers("the length of box_head.cascade_ious", len(self.cascade_ious))
         require(
             len(self.cascade_ious) == len(self.cascade_weights),
             "box_head.cascade_ious and box_head.cascade_weights need one entry for each stage after the first, "
@@ -76,6 +79,7 @@ class PointRendConfig:
     subdivision_points: int = 784  # most uncertain points that are refined after each doubling
 
     def __post_init__(self) -> None:
+        require_layers("point_rend.layers", self.layers, 1)
         require(
             0 <= self.important <= 1, f"point_rend.important is a share and must lie in 0..1, found {self.important}"
         )
@@ -101,6 +105,9 @@ class MaskHeadConfig:
     class_agnostic: bool = False  # one mask for all classes, instead of one for each
 
     def __post_init__(self) -> None:
+        require_side("mask_head.resolution", self.resolution)
+        require_layers("mask_head.convs", self.convs)
+        require_layers("mask_head.layers", self.layers)
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
         require(
             self.loss == "sigmoid" or not self.class_agnostic,
@@ -130,6 +137,8 @@ class KeypointHeadConfig:
 
     def __post_init__(self) -> None:
         require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")
+        require_side("keypoint_head.resolution", self.resolution)
+        require_layers("keypoint_head.convs", self.convs)
         require(
             isinstance(self.channels, int) or len(self.channels) == self.convs,
             f"keypoint_head.channels needs a number for each of keypoint_head.convs {self.convs}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from maskrcnn.config.rules import BoxLoss, require
+from maskrcnn.config.rules import BoxLoss, require, require_layers
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RPNConfig:
     smooth_l1_beta: float = 1 / 9  # smooth L1 is quadratic below this difference; 0: plain L1
 
     def __post_init__(self) -> None:
-        require(self.convs > 0, f"rpn.convs must be positive, found {self.convs}")
+        require_layers("rpn.convs", self.convs, 1)
         require(self.channels is None or self.channels > 0, f"rpn.channels must be positive, found {self.channels}")
         require(
             0 <= self.negative_iou <= self.positive_iou <= 1,

@@ -21,6 +21,7 @@ from maskrcnn.files.pickle_reader import first_line
 # Weights compress little. A file that unpacks to more than FREE_GROWTH + MAX_GROWTH * its size is an attack on memory.
 MAX_GROWTH = 30
 FREE_GROWTH = 1 << 26  # bytes
+MAX_DEPTH = 50  # of groups in HDF5; the names of n nested groups take n * n / 2 characters
 MAX_STRINGS = 100_000  # per array; as Python strings they take about fifty times their size in the file
 
 
@@ -80,7 +81,7 @@ def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise MissingPackageError(f"{path}: Keras files need h5py: pip install 'maskrcnn[keras]'") from None
     try:
         with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
+            root = _weights_group(path, file)
             datasets = _datasets(path, root)
             if "layer_names" not in root.attrs and not any(":" in name for name in datasets):
                 shown = ", ".join([*file][:3])
@@ -90,12 +91,37 @@ def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
                     "save them with Keras 2: model.save_weights('weights.h5')"
                 )
             _check_growth(path, sum(dataset.nbytes for dataset in datasets.values()))
-            attributes = {name: _plain(value) for name, value in [*file.attrs.items(), *root.attrs.items()]}
+            attributes = _attributes(file) | _attributes(root)
             return {name: dataset[()] for name, dataset in datasets.items()}, attributes
     except WeightsError:
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise WeightsError(f"{path}: not a whole HDF5 file ({first_line(error)}); get the file again") from None
+
+
+def _weights_group(path: Path, file: Any) -> Any:
+    """The group `model_weights` of an HDF5 file, or the file itself if it has none.
+
+    Raises:
+        WeightsError: it is a link, which could lead to another file.
+    """
+    import h5py
+
+    link = file.get("model_weights", getlink=True)
+    if link is None:
+        return file
+    if not isinstance(link, h5py.HardLink):
+        raise WeightsError(f"{path}: refused, because model_weights is a link; copy what it names into this file")
+    return file["model_weights"]
+
+
+def _attributes(group: Any) -> dict[str, Any]:
+    """The attributes of an HDF5 group as plain values.
+
+    Arrays of texts of any length are left out: all could name one long text, so that they unpack to any size.
+    """
+    names = [name for name in group.attrs if (found := group.attrs.get_id(name)).dtype.kind != "O" or not found.shape]
+    return {name: _plain(group.attrs[name]) for name in names}
 
 
 def _datasets(path: Path, root: Any) -> Mapping[str, Any]:
@@ -105,11 +131,15 @@ def _datasets(path: Path, root: Any) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
+        if name.count("/") > MAX_DEPTH:
+            raise WeightsError(
+                f"{path}: expected the weights of a Keras model, found groups nested deeper than {MAX_DEPTH}"
+            )
         if not isinstance(item, h5py.Dataset) or name.startswith("optimizer_weights/"):
             return
         if item.external or item.is_virtual:
             raise WeightsError(f"{path}: refused, because {name} is stored in another file; copy it into this one")
-        if item.dtype.kind in "fiub":
+        if item.dtype.kind in "fiub" and item.dtype.itemsize <= 8 and item.shape is not None:
             found[name] = item
 
     root.visititems(visit)
@@ -120,7 +150,7 @@ def _plain(value: Any) -> Any:
     """An HDF5 attribute as plain Python values, with bytes decoded to strings."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.char not in "gGVO":  # long double stays what it is
         return _plain(value.tolist())
     return [_plain(item) for item in value] if isinstance(value, list) else value
 

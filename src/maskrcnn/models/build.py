@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maskrcnn.config import Config, Conventions, MaskHeadConfig, ModelConfig, TimmConfig
+from maskrcnn.errors import ConfigError
 from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.branches.box import BoxBranch
 from maskrcnn.models.branches.box_head import BoxHead
@@ -47,6 +48,20 @@ def build_model(config: Config) -> MaskRCNN:
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)
     return network.to(memory_format=torch.channels_last)
+
+
+def tensors_of(config: Config) -> dict[str, Tensor]:
+    """The tensors of the network by name, on the meta device: they have shapes and dtypes, and take no memory.
+
+    Raises:
+        ConfigError: as in `build_model`, or a tensor would have more elements than torch can count.
+    """
+    try:
+        with torch.device("meta"):
+            return build_model(config).state_dict()
+    except (RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"the settings describe a network that is too large to be built ({reason})") from None
 
 
 def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | TimmBackbone:

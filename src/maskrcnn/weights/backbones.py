@@ -26,6 +26,7 @@ from maskrcnn.weights.frameworks import detectron
 from maskrcnn.weights.frameworks.architecture import SHARED_HEAD
 from maskrcnn.weights.frameworks.detectron import names as detectron_names
 from maskrcnn.weights.frameworks.detectron2 import names as detectron2_names
+from maskrcnn.weights.frameworks.importer import Renamed
 from maskrcnn.weights.frameworks.layout import STEM, other_colours
 from maskrcnn.weights.frameworks.matterport import layout as keras_layout
 from maskrcnn.weights.frameworks.matterport import names as keras_names
@@ -156,7 +157,7 @@ def _from_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     theirs = {_in_backbone(our): name for name, our in detectron_names.TABLE.our_names(tensors).items()}
     state |= detectron.statistics(theirs, state)
     grouped = "conv1_gn_s" in tensors
-    rules = {MEAN: MEAN_DETECTRON, STD: NO_STD, IN_1X1: _groups(tensors["res2_0_branch2b_w"]) == 1 and not grouped}
+    rules = {MEAN: MEAN_DETECTRON, STD: NO_STD, IN_1X1: _groups(tensors, "res2_0_branch2b_w") == 1 and not grouped}
     if not grouped:
         rules[EPS] = 0.0
     return BackboneFile("Detectron", _for_rgb(state), rules, folded=not grouped)
@@ -167,7 +168,7 @@ def _from_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile
     state = _by_our_names(tensors, detectron2_names.BACKBONE)
     if "torchvision" in author:
         return BackboneFile("torchvision, in Detectron2's names", state)
-    groups = _groups(tensors["res2.0.conv2.weight"])
+    groups = _groups(tensors, "res2.0.conv2.weight")
     rules = {MEAN: MEAN_CAFFE, STD: STD_FAIR if groups > 1 else NO_STD, IN_1X1: groups == 1}
     return BackboneFile("Detectron2 (MSRA, FAIR)", _for_rgb(state), rules)
 
@@ -176,20 +177,30 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
     """Keras trains on BGR. Its convolutions have biases, and its first pooling is padded after the last pixel."""
     places = keras_names.places(tensors)
     ours = keras_names.TABLE.our_names(places.values())
-    found = {ours[place]: tensors[path].to(torch.float32) for path, place in places.items()}
-    state, _ = keras_layout.fold_norms({name: keras_layout.our_layout(name, value) for name, value in found.items()})
+    theirs = {ours[place]: path for path, place in places.items()}
+    found = {name: tensors[path].to(torch.float32) for name, path in theirs.items()}
+    file = Renamed(tuple(tensors), found, theirs, keras_names.TABLE)
+    state, _ = keras_layout.fold_norms(file.converted(keras_layout.our_layout))
     rules = {MEAN: MEAN_KERAS, STD: NO_STD, IN_1X1: True, EPS: keras_layout.EPS, POOL: "after"}
     return BackboneFile("Keras", _for_rgb({_in_backbone(name): value for name, value in state.items()}), rules)
 
 
 def _for_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
     stem = _in_backbone(STEM)
-    return state | {stem: other_colours(state[stem])} if stem in state else state
+    # A stem of another shape is left to `fill`, which refuses it.
+    return state | {stem: other_colours(state[stem])} if stem in state and state[stem].dim() == 4 else state
 
 
-def _groups(weight: Tensor) -> int:
-    """The groups of a 3x3 convolution that has as many input as output channels."""
-    return len(weight) // weight.shape[1]
+def _groups(tensors: Mapping[str, Tensor], name: str) -> int:
+    """The groups of a 3x3 convolution that has as many input as output channels.
+
+    Raises:
+        WeightsError: the file holds no such convolution.
+    """
+    shape = tuple(tensors[name].shape) if name in tensors else ()
+    if len(shape) != 4 or 0 in shape:
+        raise WeightsError(f"expected the weights of a ResNet, found {name} of shape {shape}, which is no convolution")
+    return shape[0] // shape[1]
 
 
 def with_rules_of(config: Config, file: BackboneFile) -> Config:

@@ -15,7 +15,7 @@ from maskrcnn.config import Config, config_from_dict, config_to_dict
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.models.build import build_model
+from maskrcnn.models.build import build_model, tensors_of
 from maskrcnn.models.mask_rcnn import MaskRCNN
 
 METADATA_KEY = "maskrcnn"
@@ -41,8 +41,14 @@ class SavedModel:
         """A network with these weights, in evaluation mode.
 
         Raises:
-            WeightsError: the tensors do not fit the config.
+            WeightsError: the tensors do not fit the config, or the config cannot be built.
         """
+        # First without memory: the config is part of the file, and may describe a network of any size.
+        try:
+            expected = tensors_of(self.config)
+        except ConfigError as error:
+            raise WeightsError(f"{self.source}: {error}") from None
+        check_fit(expected, self.state, self.source)
         network = build_model(self.config)
         fill(network, self.state, self.source)
         return network.eval()
@@ -77,7 +83,8 @@ def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
     try:
         header = json.loads(checkpoint.extra[METADATA_KEY])
         version, stored = int(header["format"]), dict(header["config"])
-    except (ValueError, KeyError, TypeError) as error:
+        provenance = dict(header.get("provenance", {}))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise WeightsError(
             f"{source}: the header of the model file cannot be read ({error}); copy or download the file again"
         ) from None
@@ -89,7 +96,7 @@ def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
         config = config_from_dict(stored)
     except ConfigError as error:
         raise WeightsError(f"{source}: {error}; was the file written by a newer version?") from None
-    return SavedModel(str(source), config, checkpoint.tensors, header.get("provenance", {}))
+    return SavedModel(str(source), config, checkpoint.tensors, provenance)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -98,7 +105,16 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: lists the tensors that are missing, unexpected or of another shape.
     """
-    expected = module.state_dict()
+    check_fit(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuses tensors by name that are not exactly the expected ones.
+
+    Raises:
+        WeightsError: as in `fill`.
+    """
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())
     wrong = [
@@ -106,11 +122,16 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
         for name in expected.keys() & tensors.keys()
         if tensors[name].shape != expected[name].shape
     ]
+    complex_numbers = sorted(name for name, value in tensors.items() if value.is_complex())
     problems = [
         f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(wrong)))
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", sorted(wrong)),
+            ("of complex numbers", complex_numbers),
+        )
         if names
     ]
     if problems:
         raise WeightsError(f"{source}: the tensors do not fit the model: {'; '.join(problems)}")
-    module.load_state_dict(dict(tensors))

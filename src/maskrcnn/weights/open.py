@@ -9,7 +9,7 @@ from typing import Any
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
-from maskrcnn.models.build import build_model
+from maskrcnn.models.build import build_model, tensors_of
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.frameworks.coco_categories import named_as_coco
 from maskrcnn.weights.frameworks.detectron import Detectron
@@ -20,13 +20,14 @@ from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
 from maskrcnn.weights.frameworks.matterport import Matterport
 from maskrcnn.weights.frameworks.mmdetection import MMDetection
 from maskrcnn.weights.frameworks.pytorch_mask_rcnn import PyTorchMaskRCNN
+from maskrcnn.weights.frameworks.settings import setting
 from maskrcnn.weights.frameworks.tensorpack import Tensorpack
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
 from maskrcnn.weights.named import local_file
 
 EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
-CONFIG_LENGTH = 1_000_000  # characters of a config in which the type of the backbone is looked for
+MAX_NEW = 300_000_000  # numbers in the missing tensors of a file; a whole ResNeXt-101 64x4d has 108 million
 # The first one that recognises a file imports it.
 IMPORTERS: tuple[Importer, ...] = (
     *EXPORTERS,
@@ -87,7 +88,8 @@ def detector_in(
         return saved_model(checkpoint, source)
     importer, detector = importer_of(checkpoint, source)
     settings = None if config_file is None else importer.read_settings(config_file)
-    config = repr(settings or checkpoint.extra.get("meta") or "")[:CONFIG_LENGTH].replace("\\n", " ")
+    meta = checkpoint.extra.get("meta")
+    config = settings or setting(meta, "cfg") or setting(meta, "config")
     backbone, advice = other_backbone(checkpoint.tensors, config)
     if backbone:
         raise WeightsError(
@@ -198,6 +200,12 @@ def _imported(
         imported = replace(imported, config=config, assumed=(*imported.assumed, *sentences))
     if not problems:
         return imported, ()
+    new = {name: value for name, value in tensors_of(imported.config).items() if name not in imported.state}
+    numbers = sum(value.numel() for value in new.values())
+    if numbers > MAX_NEW:
+        raise WeightsError(
+            f"{problems}expected at most {MAX_NEW:,} numbers in the missing tensors, which become random, found "
+            f"{numbers:,}: the shapes of the tensors in the file make no Mask R-CNN"
+        )
     random = build_model(imported.config).state_dict()
-    new = tuple(name for name in random if name not in imported.state)
-    return replace(imported, state=random | imported.state), new
+    return replace(imported, state=random | imported.state), tuple(new)

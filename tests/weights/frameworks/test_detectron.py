@@ -18,6 +18,7 @@ from maskrcnn.weights.frameworks.coco_categories import named_as_coco
 from maskrcnn.weights.frameworks.detectron import Detectron
 from maskrcnn.weights.frameworks.detectron.names import TABLE
 from maskrcnn.weights.open import open_weights
+from odd_shapes import check_odd_shapes
 from older_twins import BLOCKS, KINDS, convolutions, found_and_returned, kinds, put, random_state, their_values
 
 BOX, MASK, KEYPOINT = "roi_heads.box.heads.0", "roi_heads.mask.heads.0", "roi_heads.keypoint.head"
@@ -218,3 +219,7 @@ def test_as_many_classes_as_coco_has_are_taken_for_them() -> None:
     assert [category.id for category in config.categories][9:13] == [10, 11, 13, 14]
     assert torch.equal(found.state[f"{BOX}.class_logits.bias"], tensors["cls_score_b"].roll(-1))
     assert assumed == ("the 80 classes are COCO's, in the order of their ids",)
+
+
+def test_odd_shapes_are_refused() -> None:
+    check_odd_shapes(imported_from, twin(KINDS["FPN"]))

@@ -30,6 +30,7 @@ from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.frameworks.detectron2 import Detectron2
 from maskrcnn.weights.frameworks.settings import flat
+from odd_shapes import check_odd_shapes
 
 TRUNK = "backbone.bottom_up."
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
@@ -416,3 +417,8 @@ def test_config_files_that_are_none(tmp_path: Path, text: str, message: str) -> 
         Detectron2().read_settings(tmp_path / "own.yaml")
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         Detectron2().read_settings(tmp_path / "missing.yaml")
+
+
+def test_odd_shapes_are_refused() -> None:
+    for kind in ("FPN", "PointRend"):
+        check_odd_shapes(imported_from, exported(KINDS[kind][0]), every=31)

@@ -16,6 +16,7 @@ from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
 from maskrcnn.weights.frameworks.maskrcnn_benchmark.names import TABLE
 from maskrcnn.weights.open import open_weights
+from odd_shapes import check_odd_shapes
 from older_twins import (
     AFFINE,
     KINDS,
@@ -226,3 +227,7 @@ def test_surplus_is_listed_and_what_is_missing_is_named_as_in_the_file(tmp_path:
     assert provenance["new"] == ["neck.lateral.1.bias", "roi_heads.mask.heads.0.upsample.bias"]
     assert provenance["unused"] == ["roi_heads.box.extra.weight"]
     assert config.conventions == MASKRCNN_BENCHMARK
+
+
+def test_odd_shapes_are_refused() -> None:
+    check_odd_shapes(imported_from, twin(KINDS["FPN"]))

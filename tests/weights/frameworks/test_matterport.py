@@ -20,6 +20,7 @@ from maskrcnn.structures.frame import network_frame
 from maskrcnn.weights.frameworks.matterport import Matterport
 from maskrcnn.weights.frameworks.matterport.layout import EPS, fold_norm
 from maskrcnn.weights.frameworks.matterport.names import TABLE, places
+from odd_shapes import check_odd_shapes
 from small_network import batch_of, sample_of
 
 
@@ -232,3 +233,10 @@ def test_an_imported_model_learns() -> None:
     assert set(losses) == {"loss_rpn_class", "loss_rpn_box", "loss_class", "loss_box", "loss_mask"}
     torch.stack(list(losses.values())).sum().backward()
     assert network.backbone.stem.conv.weight.grad is not None  # type: ignore[union-attr]
+
+
+def test_odd_shapes_are_refused() -> None:
+    def opened(tensors: Any) -> None:
+        Matterport().import_checkpoint(checkpoint(dict(tensors)), None)
+
+    check_odd_shapes(opened, weights(), every=59)

@@ -26,6 +26,7 @@ from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.weights.frameworks.coco_categories import COCO
 from maskrcnn.weights.frameworks.mmdetection import AVERAGED, MMDetection
+from odd_shapes import check_odd_shapes
 
 BACKBONE = ResNetConfig(depth=50, width=8, stem_width=16, stride_in_1x1=True)
 PLAIN = replace(BACKBONE, stride_in_1x1=False, norm="fixed_batch_norm")  # style pytorch
@@ -514,3 +515,7 @@ def test_classes_of_coco_get_its_ids() -> None:
     model = replace(KINDS["ResNet-18"][0], num_classes=80)
     found = imported_from(exported(model), meta={"CLASSES": tuple(category.name for category in COCO)})
     assert found.config.categories == COCO
+
+
+def test_odd_shapes_are_refused() -> None:
+    check_odd_shapes(imported_from, exported(KINDS["FPN"][0]))

@@ -22,6 +22,7 @@ from maskrcnn.weights.frameworks.matterport.names import TABLE as KERAS_TABLE
 from maskrcnn.weights.frameworks.matterport.names import places
 from maskrcnn.weights.frameworks.pytorch_mask_rcnn import PyTorchMaskRCNN
 from maskrcnn.weights.frameworks.pytorch_mask_rcnn.names import TABLE
+from odd_shapes import check_odd_shapes
 
 SETTINGS = {
     "DETECTION_MIN_CONFIDENCE": 0.0,
@@ -130,3 +131,7 @@ def test_only_whole_files_are_recognised() -> None:
     assert PyTorchMaskRCNN().recognise(ported(weights()))
     assert not PyTorchMaskRCNN().recognise(["rpn.conv_shared.weight", "rpn.head.cls_logits.weight"])
     assert not PyTorchMaskRCNN().recognise(weights())
+
+
+def test_odd_shapes_are_refused() -> None:
+    check_odd_shapes(lambda tensors: opened(dict(tensors)), ported(weights()))

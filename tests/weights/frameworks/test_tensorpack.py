@@ -20,6 +20,7 @@ from maskrcnn.models.anchors import cell_anchors
 from maskrcnn.weights.frameworks.tensorpack import Tensorpack
 from maskrcnn.weights.frameworks.tensorpack.names import TABLE
 from maskrcnn.weights.open import open_weights
+from odd_shapes import check_odd_shapes
 from older_twins import (
     GROUPED,
     HEADS,
@@ -231,3 +232,7 @@ def test_a_file_opens_by_its_content(tmp_path: Path) -> None:
     _, _, provenance = open_weights(tmp_path / "theirs.npz", allow_partial=True)
     assert (provenance["framework"], provenance["new"]) == ("tensorpack", ["neck.lateral.2.bias"])
     assert provenance["unused"] == ["more/W"]
+
+
+def test_odd_shapes_are_refused() -> None:
+    check_odd_shapes(imported_from, twin(MODELS["FPN"]))

@@ -29,15 +29,17 @@ from maskrcnn.models.resnet import BLOCKS, Bottleneck
 
 
 class MissingTensorError(WeightsError):
-    """A tensor that determines the architecture is missing.
+    """A tensor that determines the architecture is missing, or has a shape that no such tensor has.
 
     Attributes:
         name: our name of the tensor.
+        shape: the shape of the tensor. None if it is missing.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"expected the weights of a Mask R-CNN, found no {name} (named as in this package)")
-        self.name = name
+    def __init__(self, name: str, shape: tuple[int, ...] | None = None) -> None:
+        found = f"no {name}" if shape is None else f"{name} of shape {shape}"
+        super().__init__(f"expected the weights of a Mask R-CNN, found {found} (named as in this package)")
+        self.name, self.shape = name, shape
 
 
 Tensors = Mapping[str, Tensor]
@@ -54,7 +56,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
         tensors: by our names. Unexpected tensors are ignored.
 
     Raises:
-        MissingTensorError: a tensor that determines the architecture is missing.
+        MissingTensorError: a tensor that determines the architecture is missing, or has an odd shape.
         WeightsError: the backbone is no ResNet, or reads other images than RGB.
     """
     neck: Literal["fpn", "c4", "dc5"] = "dc5"
@@ -64,13 +66,13 @@ def model_of(tensors: Tensors) -> ModelConfig:
         neck = "c4"
     backbone = _backbone(tensors)
     lateral = _conv(tensors, "neck.lateral.0") if neck == "fpn" else None
-    features = backbone.width * 4 * 8 if lateral is None else len(lateral)
-    classes = len(_need(tensors, f"{BOX}.0.class_logits.weight")) - 1
+    features = backbone.width * 4 * 8 if lateral is None else lateral
+    classes = _shape(tensors, f"{BOX}.0.class_logits.weight", 2)[0] - 1
     return ModelConfig(
         num_classes=classes,
         backbone=backbone,
         neck=neck,
-        fpn_channels=ModelConfig.fpn_channels if lateral is None else len(lateral),
+        fpn_channels=ModelConfig.fpn_channels if lateral is None else lateral,
         fpn_norm=_head_norm(tensors, "neck.lateral.0"),
         anchors=ModelConfig().anchors if neck == "fpn" else replace(ModelConfig().anchors, sizes=(FIVE_SIZES,)),
         rpn=_rpn(tensors),
@@ -80,6 +82,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
     )
 
 
+MAX_MODULES = 100  # in one list; an index in a name can be any number
 FIVE_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
@@ -97,25 +100,25 @@ def _backbone(tensors: Tensors) -> ResNetConfig:
             f"{counts} blocks in its four stages"
         )
     middle = "backbone.res2.0.conv2"
-    inner = len(_need(tensors, f"{middle}.conv.weight"))
-    out = len(_need(tensors, f"backbone.res2.0.conv{3 if bottleneck else 2}.conv.weight"))
+    inner, in_group = _shape(tensors, f"{middle}.conv.weight", 4)[:2]
+    out = _shape(tensors, f"backbone.res2.0.conv{3 if bottleneck else 2}.conv.weight", 4)[0]
     width = out // Bottleneck.expansion if bottleneck else out
-    stem = _need(tensors, "backbone.stem.conv.weight")
-    if stem.dim() == 4 and stem.shape[1] != 3:
+    stem, colours = _shape(tensors, "backbone.stem.conv.weight", 4)[:2]
+    if colours != 3:
         raise WeightsError(
-            f"expected a network for images of 3 channels (RGB), found one for images of {stem.shape[1]} "
-            f"channel{'s' if stem.shape[1] > 1 else ''}: such a model cannot be opened"
+            f"expected a network for images of 3 channels (RGB), found one for images of {colours} "
+            f"channel{'s' if colours > 1 else ''}: such a model cannot be opened"
         )
     offsets = {
-        int(found[1]): len(value)
-        for name, value in tensors.items()
+        int(found[1]): _shape(tensors, name, 4)[0]
+        for name in tensors
         if (found := re.match(r"^backbone\.res(\d)\.\d+\.conv2\.offset\.weight$", name))
     }
     return ResNetConfig(
         depth=cast(Any, depths[0]),
         width=width,
-        stem_width=None if len(stem) == width else len(stem),
-        groups=inner // tensors[f"{middle}.conv.weight"].shape[1],
+        stem_width=None if stem == width else stem,
+        groups=inner // in_group,
         bottleneck_width=None if inner == width else inner,
         norm=_norm(tensors, "backbone.res4.0.conv1"),  # norms of the first stages may be frozen
         deformable_stages=tuple(sorted(offsets)),
@@ -124,7 +127,7 @@ def _backbone(tensors: Tensors) -> ResNetConfig:
 
 
 def _rpn(tensors: Tensors) -> RPNConfig:
-    channels, in_channels = _need(tensors, "rpn.head.convs.0.weight").shape[:2]
+    channels, in_channels = _shape(tensors, "rpn.head.convs.0.weight", 4)[:2]
     return RPNConfig(convs=_count(tensors, "rpn.head.convs"), channels=None if channels == in_channels else channels)
 
 
@@ -133,18 +136,19 @@ def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHe
     convs, layers = _count(tensors, f"{head}.convs"), _count(tensors, f"{head}.layers")
     conv = _conv(tensors, f"{head}.convs.0") if convs else None
     resolution = 14 if neck == "c4" else 7
+    hidden = BoxHeadConfig.hidden
     if layers:
-        first = _need(tensors, f"{head}.layers.0.weight")
-        resolution = math.isqrt(first.shape[1] // (features if conv is None else len(conv)))
+        hidden, columns = _shape(tensors, f"{head}.layers.0.weight", 2)
+        resolution = _side(columns, features if conv is None else conv)
     return BoxHeadConfig(
         resolution=resolution,
         convs=convs,
-        conv_channels=BoxHeadConfig.conv_channels if conv is None else len(conv),
+        conv_channels=BoxHeadConfig.conv_channels if conv is None else conv,
         norm=_head_norm(tensors, f"{head}.convs.0"),
         layers=layers,
-        hidden=len(first) if layers else BoxHeadConfig.hidden,
+        hidden=hidden,
         # A model with one class has four rows in either case.
-        class_agnostic=(classes > 1 or stages > 1) and len(_need(tensors, f"{head}.deltas.weight")) == 4,
+        class_agnostic=(classes > 1 or stages > 1) and _shape(tensors, f"{head}.deltas.weight", 2)[0] == 4,
         cascade_ious=tuple(0.5 + 0.1 * i for i in range(1, stages)),
         cascade_weights=tuple((10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i) for i in range(2, stages + 1)),
     )
@@ -153,38 +157,37 @@ def _box_head(tensors: Tensors, features: int, classes: int, neck: str) -> BoxHe
 def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
     if not any(name.startswith(MASK) for name in tensors):
         return None
-    coarse = tensors.get(f"{MASK}coarse_head.reduce.weight")
-    if coarse is not None:
-        point = _need(tensors, f"{MASK}point_head.layers.0.weight")
-        layers = _count(tensors, f"{MASK}coarse_head.layers")
-        masks = len(_need(tensors, f"{MASK}point_head.predictor.weight"))
-        first = _need(tensors, f"{MASK}coarse_head.layers.0.weight")
-        side = math.isqrt(first.shape[1] // len(coarse))
+    if f"{MASK}coarse_head.reduce.weight" in tensors:
+        coarse = _shape(tensors, f"{MASK}coarse_head.reduce.weight", 4)[0]
+        hidden, columns = _shape(tensors, f"{MASK}coarse_head.layers.0.weight", 2)
         return MaskHeadConfig(
-            resolution=2 * side,
-            channels=len(coarse),
-            layers=layers,
-            hidden=len(first),
-            class_agnostic=classes > 1 and masks == 1,
-            point_rend=PointRendConfig(layers=_count(tensors, f"{MASK}point_head.layers"), channels=len(point)),
+            resolution=2 * _side(columns, coarse),
+            channels=coarse,
+            layers=_count(tensors, f"{MASK}coarse_head.layers"),
+            hidden=hidden,
+            class_agnostic=classes > 1 and _shape(tensors, f"{MASK}point_head.predictor.weight", 3)[0] == 1,
+            point_rend=PointRendConfig(
+                layers=_count(tensors, f"{MASK}point_head.layers"),
+                channels=_shape(tensors, f"{MASK}point_head.layers.0.weight", 3)[0],
+            ),
         )
     head = f"{MASK}heads.0"
     return MaskHeadConfig(
         convs=_count(tensors, f"{head}.convs"),
-        channels=_need(tensors, f"{head}.upsample.weight").shape[1],
+        channels=_shape(tensors, f"{head}.upsample.weight", 4)[1],
         norm=_head_norm(tensors, f"{head}.convs.0"),
-        class_agnostic=classes > 1 and len(_need(tensors, f"{head}.predictor.weight")) == 1,
+        class_agnostic=classes > 1 and _shape(tensors, f"{head}.predictor.weight", 4)[0] == 1,
     )
 
 
 def _keypoint_head(tensors: Tensors) -> KeypointHeadConfig | None:
-    predictor = tensors.get(f"{KEYPOINT}.predictor.weight")
-    if predictor is None:
+    if f"{KEYPOINT}.predictor.weight" not in tensors:
         return None
+    keypoints = _shape(tensors, f"{KEYPOINT}.predictor.weight", 4)[1]
     count = _count(tensors, f"{KEYPOINT}.convs")
-    widths = tuple(len(_need(tensors, f"{KEYPOINT}.convs.{i}.weight")) for i in range(count))
+    widths = tuple(_shape(tensors, f"{KEYPOINT}.convs.{i}.weight", 4)[0] for i in range(count))
     same = len(set(widths)) == 1
-    return KeypointHeadConfig(predictor.shape[1], convs=count, channels=widths[0] if same else widths)
+    return KeypointHeadConfig(keypoints, convs=count, channels=widths[0] if same else widths)
 
 
 def _norm(tensors: Tensors, conv: str) -> Norm:
@@ -199,18 +202,35 @@ def _head_norm(tensors: Tensors, conv: str) -> HeadNorm:
     return "batch_norm" if f"{conv}.norm.running_mean" in tensors else "group_norm"
 
 
-def _conv(tensors: Tensors, name: str) -> Tensor:
-    """The weight of a convolution, with or without a norm."""
-    return tensors[f"{name}.conv.weight"] if f"{name}.conv.weight" in tensors else _need(tensors, f"{name}.weight")
+def _conv(tensors: Tensors, name: str) -> int:
+    """The output channels of a convolution, with or without a norm."""
+    normed = f"{name}.conv.weight"
+    return _shape(tensors, normed if normed in tensors else f"{name}.weight", 4)[0]
 
 
 def _count(tensors: Tensors, prefix: str) -> int:
-    """The length of a list of modules, from its largest index."""
-    numbers = [int(name[len(prefix) + 1 :].partition(".")[0]) for name in tensors if name.startswith(f"{prefix}.")]
-    return 1 + max(numbers, default=-1)
+    """The length of a list of modules, from the indices in their names."""
+    numbers = {int(name[len(prefix) + 1 :].partition(".")[0]) for name in tensors if name.startswith(f"{prefix}.")}
+    count = 1 + max(numbers, default=-1)
+    if count > MAX_MODULES:
+        raise WeightsError(f"expected at most {MAX_MODULES} modules in a list, found {prefix}.{count - 1}")
+    return count
 
 
-def _need(tensors: Tensors, name: str) -> Tensor:
+def _side(columns: int, channels: int) -> int:
+    """The side of the square RoI feature that a fully connected layer reads, at least 1."""
+    return max(1, math.isqrt(columns // channels))
+
+
+def _shape(tensors: Tensors, name: str, axes: int) -> tuple[int, ...]:
+    """The shape of a tensor, which must have so many axes and some elements.
+
+    Raises:
+        MissingTensorError: there is no such tensor, or it has another number of axes or no elements.
+    """
     if name not in tensors:
         raise MissingTensorError(name)
-    return tensors[name]
+    shape = tuple(tensors[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise MissingTensorError(name, shape)
+    return shape

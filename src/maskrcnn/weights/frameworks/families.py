@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
+
+from maskrcnn.weights.frameworks.settings import setting
 
 NO_MASK_RCNN = "it has other parts than a Mask R-CNN, so that no conversion is possible"
 BACKBONE = "it has no detector: begin a training from it with `maskrcnn train --weights`"
@@ -118,7 +121,7 @@ BACKBONES: Table = (
         )
     ),
 )
-# The type of the backbone in a config of MMDetection, in Python or as a dictionary.
+# The type of the backbone in the text of a config of MMDetection.
 BACKBONE_TYPE = re.compile(r"backbone['\"]?\s*[=:]\s*(?:dict\(|\{)[^(){}]*?type['\"]?\s*[=:]\s*['\"](\w+)")
 
 # Parts beside a Mask R-CNN, which are unexpected. They can be left out.
@@ -140,14 +143,18 @@ def found_in(table: Table, names: Collection[str]) -> tuple[str, str]:
     return "", ""
 
 
-def other_backbone(names: Collection[str], config: str) -> tuple[str, str]:
+def other_backbone(names: Collection[str], config: Any) -> tuple[str, str]:
     """The backbone of a detector and advice if it is no ResNet. Otherwise both are empty.
 
     Args:
-        config: the text of a config of MMDetection, or an empty text.
+        config: the text or the settings of a config of MMDetection, or anything else.
     """
     what, advice = found_in(BACKBONES, names)
-    stated = BACKBONE_TYPE.search(config)
-    if not what and stated is not None and stated[1] not in ("ResNet", "ResNeXt"):
-        what, advice = stated[1], NO_RESNET
+    if isinstance(config, str):
+        found = BACKBONE_TYPE.search(config)
+        stated = found[1] if found else None
+    else:
+        stated = setting(config, "model.backbone.type")
+    if not what and isinstance(stated, str) and stated not in ("ResNet", "ResNeXt"):
+        what, advice = stated, NO_RESNET
     return what, advice

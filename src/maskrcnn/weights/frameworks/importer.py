@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from torch import Tensor
 from maskrcnn.config import Config, ModelConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
-from maskrcnn.models.build import build_model
+from maskrcnn.models.build import tensors_of
 from maskrcnn.weights.frameworks.architecture import MissingTensorError, model_of
 from maskrcnn.weights.frameworks.names import NameTable
 
@@ -115,17 +115,41 @@ class Renamed:
             tensors: `self.tensors` after a change of their rows.
 
         Raises:
-            WeightsError: a tensor that determines the architecture is missing, given by its name in the framework, or
-                the backbone is no ResNet.
+            WeightsError: a tensor that determines the architecture is missing or has an odd shape, given by its name in
+                the framework, or the backbone is no ResNet.
         """
         tensors = self.tensors if tensors is None else tensors
         try:
             return model_of(tensors)
         except MissingTensorError as error:
             name = self.table.their_names([error.name, *tensors]).get(error.name, error.name)
+            found = f"no {name}" if error.shape is None else f"{name} of shape {error.shape}"
             raise WeightsError(
-                f"expected a whole Mask R-CNN, found no {name}, which determines the architecture"
+                f"expected a whole Mask R-CNN, found {found}, which determines the architecture"
             ) from None
+
+    def converted(
+        self, convert: Callable[[str, Tensor], Tensor], tensors: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The tensors in another layout.
+
+        Args:
+            convert: our name and a tensor -> the tensor in the other layout.
+            tensors: as in `model`.
+
+        Raises:
+            WeightsError: names a tensor with a shape that cannot be converted.
+        """
+        result = {}
+        for name, value in (self.tensors if tensors is None else tensors).items():
+            try:
+                result[name] = convert(name, value)
+            except (RuntimeError, IndexError, TypeError, ArithmeticError):  # torch raises any of them for a shape
+                raise WeightsError(
+                    f"expected the tensors of a Mask R-CNN, found {self.theirs.get(name, name)} of shape "
+                    f"{tuple(value.shape)}, which does not belong to the rest of the file"
+                ) from None
+        return result
 
 
 def renamed(tensors: Mapping[str, Tensor], table: NameTable) -> Renamed:
@@ -163,11 +187,13 @@ def finished(
     Raises:
         IncompleteError: lists the tensors that are missing or of another shape, by their names in the framework.
     """
-    with torch.device("meta"):
-        expected = build_model(config).state_dict()
+    expected = tensors_of(config)
     counters = {name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(".num_batches_tracked")}
     found = counters | dict(found)
     fitting = {name: value for name, value in expected.items() if name in found and found[name].shape == value.shape}
+    complex_numbers = [file.theirs.get(name, name) for name in fitting if found[name].is_complex()]
+    if complex_numbers:
+        raise WeightsError(f"expected real numbers, found complex ones in {listed(complex_numbers)}")
     used = {file.theirs[name] for name in (*expected, *folded) if name in file.theirs}
     unused = tuple(name for name in file.names if name not in used and re.search(ignored, name) is None)
     state = {name: found[name].to(value.dtype).contiguous() for name, value in fitting.items()}

@@ -84,10 +84,11 @@ def check_anchors(model: ModelConfig, found: Mapping[str, Tensor], settings: str
         settings: the settings that the user should give, for the message.
     """
     objectness = found.get("rpn.head.objectness.weight")
-    if objectness is not None and len(objectness) != model.anchors.per_cell:
+    if objectness is not None and objectness.shape[:1] != (model.anchors.per_cell,):
+        count = objectness.shape[0] if objectness.dim() else 0
         raise WeightsError(
-            f"the RPN in the file has {len(objectness)} anchors per cell, and the settings give "
-            f"{model.anchors.per_cell}: give {settings}"
+            f"the RPN in the file has {count} anchors per cell, and the settings give {model.anchors.per_cell}: "
+            f"give {settings}"
         )
 
 

@@ -38,7 +38,7 @@ class Detectron:
                 f"the branch of {own[0]} has a res5 of its own, which is not supported: expected one for all branches"
             )
         file = renamed(tensors, TABLE)
-        ours = {name: without_background(name, value) for name, value in file.tensors.items()}
+        ours = file.converted(without_background)
         ours |= statistics(file.theirs, file.tensors)
         given = settings_in(checkpoint.extra.get("cfg")) if settings is None else settings
         config, assumed = our_config(file.model(ours), given)
@@ -47,7 +47,7 @@ class Detectron:
         if momentum:
             assumed += (f"{momentum} blobs of the optimiser (..._momentum) are ignored",)
         layout = Layout(bgr=True)
-        found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
+        found = file.converted(lambda name, value: layout.to_ours(name, value, config.model), ours)
         return finished(config, found, file, assumed, ignored=f"^({'|'.join(WITHOUT_EFFECT)})$")
 
 

@@ -42,7 +42,7 @@ class Detectron2:
         check_anchors(config.model, file.tensors, "the config.yaml of the file, with its MODEL.ANCHOR_GENERATOR")
         bgr = settings is None or settings.get("INPUT.FORMAT", "BGR") == "BGR"
         layout = Layout(bgr=bgr, anchors_by_size=True)
-        found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
+        found = file.converted(lambda name, value: layout.to_ours(name, value, config.model))
         # Our frozen batch norm has no count of batches.
         return finished(config, found, file, assumed, ignored=IGNORED)
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.errors import WeightsError
 from maskrcnn.weights.frameworks.settings import (
     DETECTED,
     RESIZED,
@@ -153,8 +154,18 @@ def _frozen(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _stored_anchors(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings of the anchors that an older file stores for every level, ordered by size and then by ratio."""
-    levels = [tensors[name] for name in sorted(tensors) if name.startswith(CELL_ANCHORS)]
+    """The settings of the anchors that an older file stores for every level, ordered by size and then by ratio.
+
+    Raises:
+        WeightsError: a level holds no boxes.
+    """
+    names = [name for name in sorted(tensors) if name.startswith(CELL_ANCHORS)]
+    for name in names:
+        if tensors[name].dim() != 2 or tensors[name].shape[1] != 4 or not len(tensors[name]):
+            raise WeightsError(
+                f"expected the boxes (N, 4) of anchors, found {name} of shape {tuple(tensors[name].shape)}"
+            )
+    levels = [tensors[name] for name in names]
     sides = [(level[:, 2:] - level[:, :2]).double() for level in levels]
     ratios = list(dict.fromkeys((sides[0][:, 1] / sides[0][:, 0]).mul(1e3).round().div(1e3).tolist()))
     sizes = [level.prod(-1).sqrt().mul(1e3).round().div(1e3).tolist()[:: len(ratios)] for level in sides]

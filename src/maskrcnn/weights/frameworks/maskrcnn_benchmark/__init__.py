@@ -41,12 +41,12 @@ class MaskRCNNBenchmark:
         tensors = {name: value for name, value in checkpoint.tensors.items() if not name.endswith(counters)}
         _check_shared(tensors)
         file = renamed(tensors, TABLE)
-        ours = {name: without_background(name, value) for name, value in file.tensors.items()}
+        ours = file.converted(without_background)
         config, assumed = our_config(file.model(ours), settings)
         check_anchors(config.model, ours, "its YAML config, with MODEL.RPN")
         _check_cells(config, tensors)
         layout = Layout(bgr=settings is None or bool(settings.get("INPUT.TO_BGR255", True)))
-        found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
+        found = file.converted(lambda name, value: layout.to_ours(name, value, config.model), ours)
         return finished(config, found, file, assumed, ignored=f"^({CELL_ANCHORS}|{MASK_RES5})")
 
 

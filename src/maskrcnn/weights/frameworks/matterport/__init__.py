@@ -40,7 +40,7 @@ class Matterport:
         theirs = {ours[place]: path for path, place in found.items()}
         tensors = {name: checkpoint.tensors[path].to(torch.float32) for name, path in theirs.items()}
         file = Renamed(tuple(checkpoint.tensors), tensors, theirs, TABLE)
-        return imported_model(file, {name: our_layout(name, value) for name, value in tensors.items()}, settings)
+        return imported_model(file, file.converted(our_layout), settings)
 
 
 def imported_model(file: Renamed, tensors: Mapping[str, Tensor], settings: Mapping[str, Any] | None) -> Imported:

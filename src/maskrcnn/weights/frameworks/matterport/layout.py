@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from maskrcnn.errors import WeightsError
 from maskrcnn.weights.frameworks.layout import CLASSES, DELTAS, HEAD, MASKS, background_last, from_tensorflow
 
 EPS = 1e-3  # of Keras' batch norm
@@ -54,12 +55,16 @@ def fold_norms(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[st
     """The tensors of our network, and the names of the tensors that were folded into others.
 
     A layer of a head is left out if a tensor of its norm is missing, and a norm if a tensor of its layer is missing.
+
+    Raises:
+        WeightsError: a norm and its layer have different numbers of channels.
     """
     state, folded = dict(tensors), set[str]()
     for name in tensors:
         if name.endswith(".conv.bias"):
             bias, shifted = state.pop(name), f"{name.removesuffix('.conv.bias')}.norm.running_mean"
             if shifted in state:
+                _check_channels(name, bias.shape, state[shifted])
                 state[shifted] = state[shifted] - bias
                 folded.add(name)
     for module in {found[1] for name in tensors if (found := FOLDED.match(name))}:
@@ -68,9 +73,20 @@ def fold_norms(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[st
         parts = [state.pop(name) for name in names if name in state]
         if len(parts) == len(names):
             weight, bias, gamma, beta, mean, var = parts
+            for part in parts[1:]:
+                _check_channels(names[0], weight.shape[:1], part)
             state[names[0]], state[names[1]] = fold_norm(weight, bias, (gamma, beta, mean, var), EPS)
             folded.update(norms)
     return state, folded
+
+
+def _check_channels(layer: str, channels: tuple[int, ...], norm: Tensor) -> None:
+    """Raises WeightsError unless a tensor of a norm has one number for each channel; torch would repeat the others."""
+    if len(channels) != 1 or tuple(norm.shape) != tuple(channels):
+        raise WeightsError(
+            f"expected a norm with a number for each channel of its layer, found {layer} (named as in this package) "
+            f"with channels {tuple(channels)} and a norm of shape {tuple(norm.shape)}"
+        )
 
 
 def fold_norm(

@@ -51,7 +51,7 @@ class MMDetection:
         config, bgr, assumed = our_config(file.model(), file.tensors, checkpoint.extra, settings)
         check_anchors(config.model, file.tensors, "the config of the file, with its anchor_generator")
         layout = Layout(bgr=bgr)
-        found = {name: layout.to_ours(name, value, config.model) for name, value in file.tensors.items()}
+        found = file.converted(lambda name, value: layout.to_ours(name, value, config.model))
         if any(map(AVERAGES.match, checkpoint.tensors)):
             assumed += (AVERAGED,)
         # Our norms with fixed statistics have no count of batches.

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from maskrcnn.config import ModelConfig, ResNetConfig
+from maskrcnn.errors import WeightsError
 from maskrcnn.weights.frameworks.settings import DETECTED, Assumed, Settings, proposals_sentence
 
 RGB: dict[str, Any] = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
@@ -117,6 +118,10 @@ def _is_caffe(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[bool, 
     if backbone.depth < 50 or backbone.groups > 1 or variance is None:
         return False, "as in all such models of MMDetection"
     weights = tensors["backbone.stem.conv.weight"].double().square().sum((1, 2, 3))
+    if variance.shape != weights.shape:
+        raise WeightsError(
+            f"expected a variance for each channel of the first convolution, found {tuple(variance.shape)}"
+        )
     caffe = float((variance.double() / weights).median()) > CAFFE_VARIANCE
     pixels = f"the input was {'not ' if caffe else ''}divided by its standard deviation"
     return caffe, f"because the variance after the first convolution shows that {pixels}"

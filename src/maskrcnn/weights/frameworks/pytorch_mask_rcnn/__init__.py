@@ -35,9 +35,7 @@ class PyTorchMaskRCNN:
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
         file = renamed(checkpoint.tensors, TABLE)
-        return imported_model(
-            file, {name: our_layout(name, value.float()) for name, value in file.tensors.items()}, settings
-        )
+        return imported_model(file, file.converted(lambda name, value: our_layout(name, value.float())), settings)
 
 
 def our_layout(name: str, value: Tensor) -> Tensor:

@@ -50,13 +50,12 @@ class Tensorpack:
                 "follows a convolution with a bias or a ReLU"
             )
         file = renamed(tensors, TABLE)
-        classes = next((len(value) for name, value in file.tensors.items() if CLASSES.match(name)), None)
-        ours = {
-            name: without_background(name, value, mask_background=len(value) == classes)
-            for name, value in file.tensors.items()
-        }
+        classes = next((value.shape[:1] for name, value in file.tensors.items() if CLASSES.match(name)), None)
+        ours = file.converted(
+            lambda name, value: without_background(name, value, mask_background=value.shape[:1] == classes)
+        )
         config, assumed = our_config(file.model(ours), settings)
         check_anchors(config.model, ours, "its settings, with RPN.ANCHOR_SIZES and RPN.ANCHOR_RATIOS")
         layout = Layout(bgr=True, anchors_by_size=config.conventions.anchors.rounding != "base")
-        found = {name: layout.to_ours(name, value, config.model) for name, value in ours.items()}
+        found = file.converted(lambda name, value: layout.to_ours(name, value, config.model), ours)
         return finished(config, found, file, assumed)

@@ -18,7 +18,7 @@ from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import STEM, check_anchors
 from maskrcnn.weights.frameworks.settings import read_json
-from maskrcnn.weights.frameworks.torchvision.layout import our_state, their_state
+from maskrcnn.weights.frameworks.torchvision.layout import our_layout, their_state, without_counters
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
 from maskrcnn.weights.frameworks.torchvision.pickled import held_settings
 from maskrcnn.weights.frameworks.torchvision.settings import our_config
@@ -50,7 +50,9 @@ class Torchvision:
         config, assumed = our_config(file.model(), held | dict(settings or {}))
         assumed += tuple(sentences)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")
-        found = our_state(checkpoint.tensors, config)
+        found = file.converted(
+            lambda name, value: our_layout(name, value, config), without_counters(file.tensors, config)
+        )
         return finished(config, found, file, assumed, ignored=r"\.num_batches_tracked$")
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

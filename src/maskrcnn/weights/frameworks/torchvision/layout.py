@@ -64,16 +64,19 @@ def _spread(value: Tensor, to: Sequence[int], rows: int) -> Tensor:
 
 
 def our_state(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """The tensors of torchvision's `state_dict()` that have a counterpart here, by our names and in our layout.
+    """The tensors of torchvision's `state_dict()` that have a counterpart here, by our names and in our layout."""
+    ours = {our: state[name] for name, our in TABLE.our_names(state).items()}
+    return {name: our_layout(name, value, config) for name, value in without_counters(ours, config).items()}
 
-    If the config has frozen batch norm, the batch counters of the backbone are left out.
-    """
+
+def without_counters(tensors: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Tensors by our names, without the batch counters of the backbone if the config has frozen batch norm."""
     backbone = config.model.backbone
     frozen = isinstance(backbone, ResNetConfig) and backbone.norm == "frozen_batch_norm"
     return {
-        our: our_layout(our, state[name], config)
-        for name, our in TABLE.our_names(state).items()
-        if not (frozen and our.startswith("backbone.") and our.endswith(".num_batches_tracked"))
+        name: value
+        for name, value in tensors.items()
+        if not (frozen and name.startswith("backbone.") and name.endswith(".num_batches_tracked"))
     }
 
 
