@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import yaml
 
 from maskrcnn.cli import settings, train
 from maskrcnn.config.presets import preset
+from maskrcnn.errors import ConfigError
+from maskrcnn.weights.initialise import WeightsFile
 
 BASE = ["--data", "d.json", "--out", "runs/x"]
 # One preset of each kind of parts.
@@ -166,3 +169,11 @@ def test_every_setting_has_a_help_text(command, narrow):
     silent = [f for f, text in pairwise(lines) if f in flags and text.startswith("(default")]
     assert len(flags) > 60
     assert silent == []
+
+
+def test_flags_of_weights_need_weights():
+    start = train.parse([*BASE, "--weights", "w.pth", "--weights-config", "c.yaml", "--allow-partial"]).start
+    assert start.file() == WeightsFile("w.pth", Path("c.yaml"), allow_partial=True)
+    assert train.parse(BASE).start.file() is None
+    with pytest.raises(ConfigError, match="expected --weights with --weights-config, --part, found none"):
+        train.parse([*BASE, "--weights-config", "c.yaml", "--part", "teacher"]).start.file()

@@ -9,6 +9,7 @@ from maskrcnn.config import config_to_dict
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.open import open_weights
+from small_data import write_small
 from small_network import lively_network, network_config
 
 
@@ -97,6 +98,58 @@ def test_convert_of_a_partial_file(command, partial, tmp_path):
     assert ran.code == 0
     assert "initialised anew: roi_heads.mask.heads.0.predictor.bias\n" in ran.err
     assert "left out: extra.weight\n" in ran.err
+
+
+@pytest.fixture
+def pair(partial, file, tmp_path):
+    """A student and its teacher, which lacks a tensor."""
+    torch.save({"student": torch.load(file), "teacher": torch.load(partial)}, tmp_path / "pair.pth")
+    return tmp_path / "pair.pth"
+
+
+@pytest.fixture
+def commands(pair, tmp_path):
+    """The arguments of every command that opens a model, without those that say how."""
+    write_small(tmp_path, "images", 1)
+    return {
+        "inspect": ("weights", "inspect", pair),
+        "convert": ("weights", "convert", pair, tmp_path / "m.safetensors"),
+        "predict": ("predict", tmp_path / "images", "--model", pair, "--out", tmp_path / "o", "--no-draw"),
+        "evaluate": ("evaluate", "--data", tmp_path / "images.json", "--model", pair),
+        "train": ("train", tmp_path / "images.json", "--weights", pair, "--out", tmp_path / "run"),
+        "ablate": (
+            *("ablate", tmp_path / "images.json", "--val", tmp_path / "images.json", "--weights", pair),
+            *("--out", tmp_path / "rows", "--tables", "backbone"),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["inspect", "convert", "predict", "evaluate"])
+def test_every_command_opens_a_part_of_a_file(command, commands, tmp_path, name):
+    categories = [{"id": 3, "name": "blue"}, {"id": 7, "name": "red"}]
+    settings = {"min_size": 64, "max_size": 96, "categories": categories}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    flags = ["--config", tmp_path / "settings.json", *(["--allow-partial"] if name != "inspect" else [])]
+    ran = command(*commands[name], "--part", "teacher", *flags)
+    assert ran.code == 0, ran.err
+    said = ran.out if name == "inspect" else ran.err
+    assert "roi_heads.mask.heads.0.predictor.bias" in said  # the tensor that the teacher lacks
+    assert "sizes, anchors and thresholds are torchvision's defaults" not in said
+
+
+@pytest.mark.parametrize("name", ["inspect", "convert", "predict", "evaluate", "train", "ablate"])
+def test_the_flags_that_an_error_names_are_those_of_the_command(command, commands, name):
+    ran = command(*commands[name])
+    assert ran.code == 2
+    assert "found those of 'student', 'teacher'; to choose one: --part student" in ran.err
+    if name != "inspect":
+        ran = command(*commands[name], "--part", "teacher")
+        assert ran.code == 2
+        assert "to continue without them: --allow-partial" in ran.err
+    words = {"train": ("train", "--help-all"), "ablate": ("ablate", "--help-all")}
+    text = command(*words.get(name, (*commands[name][: 2 if name in ("inspect", "convert") else 1], "--help"))).out
+    assert "--part" in text
+    assert ("--allow-partial" in text) == (name != "inspect")
 
 
 @pytest.mark.parametrize(

@@ -246,6 +246,68 @@ def test_a_whole_network_gives_its_tensors_and_itself(tmp_path: Path, key: str |
     assert found.extra == ({} if key is None else {"epoch": 3})
 
 
+TEACHER = {name: value + 1 for name, value in WEIGHTS.items()}
+OPTIMISER = {"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+PAIRS = {
+    "entries": {"student": WEIGHTS, "teacher": TEACHER, "optimizer": OPTIMISER, "epoch": 3},
+    "entries around": {"student": {"state_dict": WEIGHTS}, "teacher": {"state_dict": TEACHER}},
+    "entries inside": {"model": {"student": WEIGHTS, "teacher": TEACHER}},
+    "wrapped": {"student": WEIGHTS, "teacher": {f"module.{name}": value for name, value in TEACHER.items()}},
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_one_of_two_networks_is_chosen_by_its_name(tmp_path: Path, name: str) -> None:
+    torch.save(PAIRS[name], tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"w\.pth: .*found those of 'student', 'teacher'; .*--part student, or part="
+    ):
+        read_checkpoint(tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth", "teacher")
+    assert same(found.tensors, TEACHER)
+    assert found.parts == ()
+    with pytest.raises(WeightsError, match="found those of 'student', 'teacher'"):
+        read_checkpoint(tmp_path / "w.pth", "teachers")
+
+
+@pytest.mark.parametrize("key", ["model_ema", "ema_state_dict", "teacher"])
+def test_averages_beside_the_usual_weights_are_offered(tmp_path: Path, key: str) -> None:
+    averages = {"module": {"module": TEACHER}} if key == "teacher" else {f"module.{n}": v for n, v in TEACHER.items()}
+    torch.save({"model": WEIGHTS, key: averages, "optimizer": OPTIMISER}, tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth")
+    assert same(found.tensors, WEIGHTS)
+    assert found.parts == (key,)
+    assert same(read_checkpoint(tmp_path / "w.pth", key).tensors, TEACHER)
+    with pytest.raises(WeightsError, match=rf"expected a part 'ema', found '{key}', "):
+        read_checkpoint(tmp_path / "w.pth", "ema")
+
+
+def test_a_part_may_be_the_beginning_of_names(tmp_path: Path) -> None:
+    both = {f"student.{name}": value for name, value in WEIGHTS.items()}
+    both |= {f"teacher.module.{name}": value for name, value in TEACHER.items()}
+    torch.save({"model": both}, tmp_path / "w.pth")
+    for part in ("teacher", "teacher.", "teacher.module"):
+        assert same(read_checkpoint(tmp_path / "w.pth", part).tensors, TEACHER)
+    with pytest.raises(WeightsError, match=r"w\.pth: expected a part 'tutor', found 'student', 'teacher'"):
+        read_checkpoint(tmp_path / "w.pth", "tutor")
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        (OPTIMISER, ""),
+        ({"optimizer": OPTIMISER, "epoch": 3}, " under 'optimizer'"),
+        ({"optimizer_states": [OPTIMISER], "loops": {}}, " under 'optimizer_states'"),
+        ({"optimizer": OPTIMISER, "scaler": {"scale": torch.ones(1)}}, " under 'optimizer'"),
+        ({"optimizer": OPTIMISER, "step": torch.ones(1)}, " under 'optimizer'"),
+    ],
+)
+def test_the_state_of_an_optimiser_is_named(tmp_path: Path, content: Any, where: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"found only the state of an optimiser{where}; give the file"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
 def test_hdf5_below_model_weights(tmp_path: Path) -> None:
     arrays = {
         "conv1/conv1/kernel:0": np.ones((3, 3, 2, 4), np.float32),
@@ -280,7 +342,7 @@ def test_data_that_would_grow_without_end_is_refused(tmp_path: Path) -> None:
         ({}, "found {nothing}"),
         ({"epoch": 3}, "found {'epoch': int}"),
         ({3: np.ones(2)}, "found the name 3"),
-        ({"a": ARRAYS, "b": ARRAYS}, "found {'a': dict, 'b': dict}"),
+        ({"a": {"w": np.ones(2)}, "b": {"w": np.ones(2)}}, "found {'a': dict, 'b': dict}"),
         ({"model": {"deep": {"deeper": {}}}}, "found {'model': dict}"),
     ],
 )

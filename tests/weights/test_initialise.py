@@ -12,10 +12,12 @@ import torch
 from maskrcnn.config import Category, Config, ResNetConfig
 from maskrcnn.config.conventions import OURS, TORCHVISION, DetectionRules
 from maskrcnn.config.presets import preset
+from maskrcnn.errors import WeightsError
+from maskrcnn.models.build import build_model
 from maskrcnn.training.loop import train
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
-from maskrcnn.weights.initialise import read_initial_weights
+from maskrcnn.weights.initialise import WeightsFile, read_initial_weights
 from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import open_weights
 from small_data import write_small
@@ -43,6 +45,25 @@ def test_rules_of_an_import_are_kept_and_own_changes_too(file: Path) -> None:
     assert found.model.backbone.depth == 10  # the architecture as well, where nothing else was asked for
     assert (found.train, found.augment) == (own.train, own.augment)
     assert found.model.num_classes == 7
+
+
+def test_a_part_of_a_file_is_opened_as_its_flags_say(file: Path, tmp_path: Path) -> None:
+    state = torch.load(file)
+    teacher = {name: value for name, value in state.items() if name != "rpn.head.bbox_pred.bias"}
+    torch.save({"student": state, "teacher": teacher}, tmp_path / "w.pth")
+    (tmp_path / "settings.json").write_text('{"norm_eps": 0.25}')
+    own = preset("mask_rcnn_R_50_FPN")
+    with pytest.raises(WeightsError, match="found those of 'student', 'teacher'; to choose one: --part student"):
+        read_initial_weights(tmp_path / "w.pth", own)
+    with pytest.raises(WeightsError, match=r"1 missing: rpn\.head\.bbox_pred\.bias.* --allow-partial"):
+        read_initial_weights(WeightsFile(tmp_path / "w.pth", part="teacher"), own)
+    weights = WeightsFile(tmp_path / "w.pth", tmp_path / "settings.json", allow_partial=True, part="teacher")
+    found = read_initial_weights(weights, own)
+    config = found.with_conventions(own)
+    assert isinstance(config.model.backbone, ResNetConfig)
+    assert config.model.backbone.norm_eps == 0.25
+    assert any("no names" in sentence for sentence in found.assumed)
+    assert "weights of" in found.fill(build_model(config), config)
 
 
 def test_heads_stay_those_that_were_asked_for(file: Path) -> None:

@@ -111,12 +111,37 @@ def test_a_detector_inside_of_other_modules_opens(theirs: dict[str, Tensor], tmp
     assert provenance["unused"] == []
 
 
-def test_two_detectors_in_one_file_are_refused_by_their_names(theirs: dict[str, Tensor], tmp_path: Path) -> None:
-    state = {f"{part}.{name}": value for part in ("first", "second") for name, value in theirs.items()}
-    torch.save(state, tmp_path / "w.pth")
-    message = r"w\.pth: expected one detector, found one below each of first\., second\.:"
-    with pytest.raises(WeightsError, match=message):
+@pytest.mark.parametrize("around", ["entries", "names"])
+def test_one_of_two_detectors_is_chosen(theirs: dict[str, Tensor], tmp_path: Path, around: str) -> None:
+    """As semi-supervised training saves them, in two dictionaries or below two prefixes."""
+    bias = "roi_heads.box_predictor.cls_score.bias"
+    states = {"student": theirs, "teacher": theirs | {bias: theirs[bias] + 1}}
+    joined = {f"student.{name}": value for name, value in states["student"].items()}
+    joined |= {f"teacher.module.{name}": value for name, value in states["teacher"].items()}
+    torch.save({"epoch": 1, **(states if around == "entries" else {"state_dict": joined})}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"w\.pth: expected the weights of one network, .*student.*teacher.*--part"):
         open_weights(tmp_path / "w.pth")
+    found = open_weights(tmp_path / "w.pth", part="student")[0].state_dict()
+    other = maskrcnn.load(tmp_path / "w.pth", "cpu", part="teacher").network.state_dict()
+    ours = "roi_heads.box.heads.0.class_logits.bias"
+    assert torch.equal(found[ours] + 1, other[ours])
+
+
+@pytest.mark.parametrize("around", ["entries", "names"])
+def test_averages_beside_a_detector_are_said(theirs: dict[str, Tensor], tmp_path: Path, around: str) -> None:
+    averages = {f"module.{name}": value * 0 for name, value in theirs.items()}
+    joined = {f"model.{name}": value for name, value in theirs.items()}
+    joined |= {f"model_ema.{name}": value for name, value in averages.items()}
+    entries = {"model": theirs, "model_ema": averages}
+    torch.save(entries if around == "entries" else {"state_dict": joined}, tmp_path / "w.pth")
+    network, _, provenance = open_weights(tmp_path / "w.pth")
+    assert network.state_dict()["rpn.head.objectness.weight"].any()
+    sentences = [sentence for sentence in provenance["assumed"] if "left out" in sentence]
+    assert len(sentences) == 1
+    assert "the file holds other weights, which are left out: model_ema" in sentences[0]
+    assert "to choose one: --part model_ema" in sentences[0]
+    averaged = open_weights(tmp_path / "w.pth", part="model_ema")[0]
+    assert not averaged.state_dict()["rpn.head.objectness.weight"].any()
 
 
 def test_our_own_file_and_a_foreign_config(settings: Path, tmp_path: Path) -> None:
@@ -142,7 +167,7 @@ def test_missing_and_surplus_tensors_are_listed_together(theirs: dict[str, Tenso
     assert "1 missing: roi_heads.box_predictor.cls_score.bias" in message
     assert "1 of another shape: roi_heads.box_head.fc7.bias is (3,)" in message
     assert "1 unexpected: sem_seg_head.weight" in message
-    assert "maskrcnn weights convert --allow-partial" in message
+    assert "to continue without them: --allow-partial, or allow_partial=True in Python" in message
     assert "\n" not in message
 
     network, config, provenance = open_weights(tmp_path / "broken.pth", allow_partial=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from maskrcnn.cli.flags import Flag, Flags
-from maskrcnn.cli.settings import Settings, parse_with_settings
+from maskrcnn.cli.settings import Settings, Start, parse_with_settings
 from maskrcnn.errors import ConfigError
 
 DEFAULT_PRESET = "mask_rcnn_tiny"
@@ -34,8 +34,7 @@ class Ablate:
     """Only these tables, by name."""
     seeds: int = 3
     """Runs of each row."""
-    weights: str | None = None
-    """Weights to start from, as in `maskrcnn train`."""
+    start: Annotated[Start, Flags] = field(default_factory=Start)
     json: Flag = False
     """Print the rows as one JSON object on stdout."""
     argv: tyro.conf.Suppress[tuple[str, ...]] = ()
@@ -61,7 +60,7 @@ class Ablate:
         if not self.tables and not any(category.keypoints for category in read_dataset(self.data).categories):
             chosen.remove("keypoints")
             say(f"{self.data} has no keypoints, so the table keypoints is left out")
-        runs = Runs(self.settings.config, self.data, self.val, self.out, self.weights)
+        runs = Runs(self.settings.config, self.data, self.val, self.out, self.start.file())
         measured = []
         for row in ROWS:
             if row.table in chosen:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
 # Flags for which --results has no use.
-_OF_MODEL = ("images", "config", "results_out", "batch_size", "precision", "compile")
+_OF_MODEL = ("images", "config", "allow_partial", "part", "results_out", "batch_size", "precision", "compile")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Evaluate:
     hints: HintFlags = NO_HINTS
     model: str | None = None
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
-    config: Path | None = None
-    """With --model: config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
+    config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
     results: Path | None = None
     """COCO results JSON of any detector."""
     max_detections: int | None = None
@@ -58,7 +59,14 @@ class Evaluate:
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
-            model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
+            model = load(
+                self.model,
+                config_file=self.config,
+                allow_partial=self.allow_partial,
+                part=self.part,
+                precision=self.precision,
+                compile=self.compile,
+            )
             say_assumptions(model.provenance, self.model)
             report = evaluate(
                 model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -19,6 +20,19 @@ from tyro.constructors import (
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]  # `--json`, without a `--no-json`
 Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
+
+# Flags of all commands that open a file of weights.
+ConfigFile = Annotated[
+    Path | None,
+    tyro.conf.arg(help="Config file of the framework that wrote the weights (not the settings file of `train`)."),
+]
+AllowPartial = Annotated[
+    Flag, tyro.conf.arg(help="Continue if tensors are missing (they become random) or unexpected (they are left out).")
+]
+Part = Annotated[
+    str | None,
+    tyro.conf.arg(help="Which weights to take if the file holds several, such as `teacher` or `model_ema`."),
+]
 
 Hidden = Callable[[type, StructFieldSpec], bool]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS, Hints
@@ -31,8 +31,9 @@ class Predict:
     data: Path | None = None
     """Data set whose image ids the results get. Without IMAGES, all images of it are predicted."""
     hints: HintFlags = NO_HINTS
-    config: Path | None = None
-    """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
+    config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
     draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
     """Write only predictions.json."""
     min_score: float = 0.5
@@ -61,7 +62,14 @@ class Predict:
             files, image_ids = _in_data_set(files, self.data, self.hints)
         from maskrcnn.predict import load, predict_files
 
-        model = load(self.model, config_file=self.config, precision=self.precision, compile=self.compile)
+        model = load(
+            self.model,
+            config_file=self.config,
+            allow_partial=self.allow_partial,
+            part=self.part,
+            precision=self.precision,
+            compile=self.compile,
+        )
         say_assumptions(model.provenance, self.model)
         summary = predict_files(
             model,

@@ -6,25 +6,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.constructors import StructFieldSpec
 
-from maskrcnn.cli.flags import Flag, Flags, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
 from maskrcnn.config import AugmentConfig, Config, ImageConfig, TrainConfig, config_to_dict, with_settings
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 
-# What --help shows of the config, and nothing of how to read data; --help-all shows every setting.
-SHORT_HELP: dict[type, tuple[str, ...]] = {
-    ImageConfig: ("short_side", "long_side"),
-    AugmentConfig: ("scale_jitter", "crop", "flip_horizontal", "flip_vertical", "quarter_turns"),
-    TrainConfig: (
-        *("steps", "batch_size", "optimizer", "learning_rate", "precision"),
-        *("evaluate_every", "checkpoint_every", "workers", "seed"),
-    ),
-}
+if TYPE_CHECKING:
+    from maskrcnn.weights.initialise import WeightsFile
+
 # Parts of the config without flags. Conventions come from a model or a file; categories come from the data.
 NO_FLAGS = ("conventions", "categories")
 
@@ -55,6 +49,44 @@ class Settings:
         del values["categories"]
         sys.stdout.write(yaml.dump(values, Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120))
         return 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Flags that choose the weights from which training starts."""
+
+    weights: str | None = None
+    """Model or checkpoint to start from: a file, a URL, a name in `maskrcnn weights list`, or resnet50."""
+    weights_config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
+
+    def file(self) -> WeightsFile | None:
+        """The weights with the flags that say how to open them.
+
+        Raises:
+            ConfigError: there are such flags, and no weights.
+        """
+        if self.weights is not None:
+            from maskrcnn.weights.initialise import WeightsFile
+
+            return WeightsFile(self.weights, self.weights_config, self.allow_partial, self.part)
+        idle = [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value]
+        if idle:
+            raise ConfigError(f"expected --weights with {', '.join(idle)}, found none")
+        return None
+
+
+# What --help shows of these, and nothing of how to read data; --help-all shows every flag.
+SHORT_HELP: dict[type, tuple[str, ...]] = {
+    Start: ("weights",),
+    ImageConfig: ("short_side", "long_side"),
+    AugmentConfig: ("scale_jitter", "crop", "flip_horizontal", "flip_vertical", "quarter_turns"),
+    TrainConfig: (
+        *("steps", "batch_size", "optimizer", "learning_rate", "precision"),
+        *("evaluate_every", "checkpoint_every", "workers", "seed"),
+    ),
+}
 
 
 def parse_with_settings(
@@ -125,5 +157,5 @@ def _hidden(kind: type, setting: StructFieldSpec, short: bool) -> bool:
     """Whether a field has no flag, or none in the short help."""
     if kind is Config:
         return setting.name in NO_FLAGS
-    has_many = kind.__module__.startswith(("maskrcnn.config.", "maskrcnn.data.hints"))
+    has_many = kind in SHORT_HELP or kind.__module__.startswith(("maskrcnn.config.", "maskrcnn.data.hints"))
     return short and has_many and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())

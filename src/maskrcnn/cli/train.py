@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import tyro
 
 from maskrcnn.cli.flags import Flag, Flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
-from maskrcnn.cli.settings import Settings, parse_with_settings
+from maskrcnn.cli.settings import Settings, Start, parse_with_settings
 from maskrcnn.data.hints import NO_HINTS, Hints
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
@@ -38,8 +38,7 @@ class Train:
     """Folder of the images, if it is not beside --data."""
     val_images: Path | None = None
     """The same for --val."""
-    weights: str | None = None
-    """Model or checkpoint to start from: a file, a URL, a name in `maskrcnn weights list`, or resnet50."""
+    start: Annotated[Start, Flags] = field(default_factory=Start)
     resume: Flag = False
     """Continue from the last checkpoint in --out."""
     limit: int | None = None
@@ -62,7 +61,7 @@ class Train:
             open_dataset(self.data, of_data, self.images, strict=self.strict),
             val=None if self.val is None else open_dataset(self.val, of_val, self.val_images, strict=self.strict),
             out=self.out,
-            weights=self.weights,
+            weights=self.start.file(),
             resume=self.resume,
             strict=self.strict,
             limit=self.limit,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
 from maskrcnn.errors import MaskRCNNError, WeightsError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Inspect:
 
     file: tyro.conf.Positional[str]
     """A file, a URL, or a name in `maskrcnn weights list`."""
-    config: Path | None = None
-    """Config file of the framework that wrote the file (not the settings file of `train`)."""
+    config: ConfigFile = None
+    part: Part = None
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -45,7 +45,7 @@ class Inspect:
         from maskrcnn.weights.open import detector_in
 
         path = local_file(self.file)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, self.part)
         values = sum(value.numel() for value in checkpoint.tensors.values())
         facts: dict[str, Any] = {
             "file": path,
@@ -85,10 +85,9 @@ class Convert:
     """File to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
     """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
-    config: Path | None = None
-    """Config file of the framework that wrote the file (not the settings file of `train`)."""
-    allow_partial: Flag = False
-    """Continue if tensors are missing (they become random) or unexpected (they are left out)."""
+    config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -104,7 +103,9 @@ class Convert:
             raise WeightsError(
                 f"{self.out}: expected .safetensors, the ending of a model file; change it or choose --to"
             )
-        network, config, provenance = open_weights(self.file, self.config, allow_partial=self.allow_partial)
+        network, config, provenance = open_weights(
+            self.file, self.config, allow_partial=self.allow_partial, part=self.part
+        )
         say_assumptions(provenance, self.file)
         rules: dict[str, tuple[Any, Any]] = {}
         if self.to == OURS:

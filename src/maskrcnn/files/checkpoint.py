@@ -6,28 +6,23 @@ This module does not depend on the framework that wrote the file, nor on what th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from reprlib import repr as short_repr  # a key may be long
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.arrays import read_hdf5, read_npz, read_safetensors
 from maskrcnn.files.containers import Container, container_of, open_file
+from maskrcnn.files.parts import find_weights, is_tensor
 from maskrcnn.files.pickle_modules import Module
 from maskrcnn.files.pickle_reader import unpickle
 from maskrcnn.files.torch_zip import read_torch_file
 
-# The keys under which training files keep the weights. The first one that holds tensors is read.
-# model: Detectron2, maskrcnn-benchmark, DETR; state_dict: MMDetection, Lightning; blobs: Detectron; model_state:
-# PySlowFast; network: ours.
-WEIGHTS_KEYS = ("model", "state_dict", "model_state_dict", "model_state", "blobs", "network", "net", "weights", "ema")
 # Modules that wrap another one: module: DataParallel and AveragedModel; model, net, network, detector: usual in
 # LightningModules; ema_model: averages of weights. A number after it is a layer of a network and no wrapped network.
 WRAPPER = re.compile(r"(module|model|net|network|detector|ema_model|ema|averaged_model|_model)\.(?!\d)")
@@ -50,6 +45,8 @@ class Checkpoint:
         dropped: the names of what was left out: entries with other tensors, such as the optimiser's state, and classes
             for settings or logs.
         network: the network without its wrappers, if it was pickled whole. It holds the settings of its modules.
+        parts: the names of other weights in the file, such as the averages under `model_ema` beside `model`, unless a
+            part was asked for.
     """
 
     container: Container
@@ -57,6 +54,7 @@ class Checkpoint:
     extra: dict[str, Any]
     dropped: tuple[str, ...]
     network: Module | None = None
+    parts: tuple[str, ...] = ()
 
     def below(self, prefix: str) -> Checkpoint:
         """The part whose names begin with the prefix, without it. The other tensors are left out and named."""
@@ -66,11 +64,16 @@ class Checkpoint:
         return replace(self, tensors=tensors, dropped=self.dropped + others, network=network)
 
 
-def read_checkpoint(path: Path | str) -> Checkpoint:
+def read_checkpoint(path: Path | str, part: str | None = None) -> Checkpoint:
     """Reads a file of weights without running any code in it.
 
+    Args:
+        part: which weights are read if the file holds several: the name of an entry such as `teacher`, or the beginning
+            of tensor names, up to a dot. With None those under the first of `parts.WEIGHTS_KEYS`.
+
     Raises:
-        WeightsError: the file is missing, truncated or of another kind, or it holds code or no named tensors.
+        WeightsError: the file is missing, truncated or of another kind, or it holds code or no named tensors. Or it
+            has no such part, or does not tell which of several parts to read.
         MissingPackageError: a Keras file is given, and h5py is not installed.
     """
     path = Path(path)
@@ -78,14 +81,25 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         container = container_of(path, file)
         content, extra, dropped = _read(path, file, container)
     if not isinstance(content, dict | Module):
-        found = f"{type(content).__name__}; the file holds {dropped[0]}" if dropped else type(content).__name__
-        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {found}")
-    weights, beside, network = _find_weights(path, content)
-    tensors = {name: _tensor(value) for name, value in weights.items() if _is_tensor(value)}
-    beside |= {name: value for name, value in weights.items() if not _is_tensor(value)} | extra
+        kind = f"{type(content).__name__}; the file holds {dropped[0]}" if dropped else type(content).__name__
+        raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {kind}")
+    found = find_weights(path, content, part)
+    tensors = {name: _tensor(value) for name, value in found.weights.items() if is_tensor(value)}
+    beside = found.beside | {name: value for name, value in found.weights.items() if not is_tensor(value)} | extra
     plain = {str(name): value for name, value in beside.items() if _is_plain(value)}
     dropped += tuple(str(name) for name in beside if str(name) not in plain)
-    return _unwrapped(Checkpoint(container, tensors, plain, dropped, network))
+    checkpoint = _unwrapped(Checkpoint(container, tensors, plain, dropped, found.network, found.others))
+    return checkpoint if part is None or found.is_part else _unwrapped(_named_part(path, checkpoint, part))
+
+
+def _named_part(path: Path, checkpoint: Checkpoint, part: str) -> Checkpoint:
+    """The tensors whose names begin with the part and a dot, without them."""
+    prefix = f"{part.removesuffix('.')}."
+    if not any(name.startswith(prefix) for name in checkpoint.tensors):
+        beginnings = dict.fromkeys(name.partition(".")[0] for name in checkpoint.tensors)
+        found = ", ".join(map(short_repr, [*checkpoint.parts, *beginnings][:10]))
+        raise WeightsError(f"{path}: expected a part {part!r}, found {found}")
+    return checkpoint.below(prefix)
 
 
 def _unwrapped(checkpoint: Checkpoint) -> Checkpoint:
@@ -116,51 +130,6 @@ def _read(path: Path, file: BinaryIO, container: Container) -> tuple[Any, dict[s
             with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
                 found = unpickle(data, str(path))
             return found.content, {}, found.dropped
-
-
-def _find_weights(
-    path: Path, content: Mapping[Any, Any] | Module
-) -> tuple[Mapping[str, Any], dict[Any, Any], Module | None]:
-    """The dictionary that holds the weights, all other entries of the dictionaries around it, and the pickled network
-    that it comes from, if it comes from one."""
-    beside: dict[Any, Any] = {}
-    for _ in range(4):
-        if isinstance(content, Module):
-            break
-        inner = [key for key in WEIGHTS_KEYS if _holds_tensors(content.get(key))]
-        if not inner and not any(_is_tensor(value) for value in content.values()):
-            inner = [key for key, value in content.items() if _holds_tensors(value)]
-            if len(inner) > 1:
-                break
-        if not inner:
-            break
-        beside |= {key: value for key, value in content.items() if key != inner[0]}
-        content = content[inner[0]]
-    network = content if isinstance(content, Module) else None
-    weights = content.state_dict() if isinstance(content, Module) else content
-    names = [name for name, value in weights.items() if _is_tensor(value)]
-    if not names:
-        held = ", ".join(f"{short_repr(key)}: {type(value).__name__}" for key, value in list(weights.items())[:6])
-        raise WeightsError(
-            f"{path}: expected a dictionary of tensors by name, or one under {', '.join(WEIGHTS_KEYS[:5])}, "
-            f"found {{{held or 'nothing'}}}; save model.state_dict()"
-        )
-    for name in names:
-        if not isinstance(name, str):
-            raise WeightsError(f"{path}: expected a dictionary of tensors by name, found the name {short_repr(name)}")
-    return weights, beside, network
-
-
-def _holds_tensors(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a network, or a dictionary that holds tensors, directly or under one of `WEIGHTS_KEYS`."""
-    if not isinstance(value, dict):
-        return isinstance(value, Module)
-    inner = depth > 0 and any(_holds_tensors(value.get(key), depth - 1) for key in WEIGHTS_KEYS)
-    return inner or any(_is_tensor(item) for item in value.values())
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor | np.ndarray)
 
 
 def _tensor(value: Any) -> Tensor:

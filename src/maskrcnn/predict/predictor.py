@@ -116,6 +116,7 @@ def load(
     *,
     config_file: Path | str | None = None,
     allow_partial: bool = False,
+    part: str | None = None,
     precision: Precision = "auto",
     compile: bool = False,
 ) -> Predictor:
@@ -127,6 +128,8 @@ def load(
         config_file: config file of the framework that wrote the checkpoint. Without it, the shapes of the tensors and
             the defaults of the framework decide, and `provenance["assumed"]` lists what was assumed.
         allow_partial: accept missing tensors, which become random, and unexpected ones, which are left out.
+        part: which weights to take if the file holds several, such as `teacher` or `model_ema`: the name of an entry,
+            or the beginning of tensor names, up to a dot.
         precision, compile: as in `TorchBackend`. `auto` may choose bf16; `fp32` gives the exact results.
 
     Raises:
@@ -135,5 +138,5 @@ def load(
     """
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with living_threads():
-        network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial)
+        network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial, part=part)
         return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)

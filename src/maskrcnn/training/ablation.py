@@ -20,6 +20,7 @@ from maskrcnn.errors import ConfigError, DataError, TrainingError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.loop import train
+from maskrcnn.weights.initialise import WeightsFile
 
 Metric = Literal["masks", "boxes", "keypoints"]
 
@@ -147,7 +148,7 @@ class Runs:
     data: Path
     val: Path
     out: Path
-    weights: str | None = None
+    weights: Path | str | WeightsFile | None = None
 
     def score(self, row: AblationRow, seed: int, say: Callable[[str], None]) -> float:
         """AP of one run in percent. Trains the run unless its folder already holds the result.
@@ -159,7 +160,9 @@ class Runs:
         config = row.change(self.base)
         config = replace(config, train=replace(config.train, seed=seed, evaluate_every=0))
         # Rows that share a configuration, such as the references of several tables, share its run.
-        identity = json.dumps([config_to_dict(config), str(self.data), str(self.val), self.weights], sort_keys=True)
+        identity = json.dumps(
+            [config_to_dict(config), str(self.data), str(self.val), str(self.weights)], sort_keys=True
+        )
         folder = self.out / "runs" / hashlib.sha256(identity.encode()).hexdigest()[:12]
         result = folder / "result.json"
         if not result.exists():

@@ -32,7 +32,7 @@ from maskrcnn.training.optimiser import build_optimiser
 from maskrcnn.training.progress import METRICS, TrainingBar
 from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.step import on_device
-from maskrcnn.weights.initialise import InitialWeights, read_initial_weights, with_conventions
+from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights, with_conventions
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def train(
     *,
     val: Dataset | Path | str | None = None,
     out: Path | str,
-    weights: Path | str | None = None,
+    weights: Path | str | WeightsFile | None = None,
     resume: bool = False,
     strict: bool = False,
     limit: int | None = None,
@@ -76,7 +76,8 @@ def train(
     Args:
         config: classes and category names are taken from the data set.
         data, val: a data set, its annotation file of any format, or the folder that holds it.
-        weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A detector also
+        weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A `WeightsFile`
+            also says how to open it. A detector also
             brings its conventions, and the model and image settings that `config` leaves at their defaults.
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
         strict: refuse broken annotations and images instead of skipping them.
@@ -103,6 +104,7 @@ def train(
             initial = read_initial_weights(weights, config)
             config = initial.with_conventions(config)
         from_weights = [name for name in differing_settings(given, config) if name != "categories"]
+        assumed = () if initial is None else initial.assumed
         dataset, validation, config = _read_data(config, data, val, strict, limit)
         run = _begin(config, validation, initial, saved, out)
         del saved, initial  # they may hold files in memory
@@ -110,7 +112,7 @@ def train(
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.
         loading = closing(training_batches(dataset, config, start_step=run.step, strict=strict))
         with interrupts() as run.interrupted, loading as batches, TrainingBar(config.train.steps, run.step) as bar:
-            _say_beginning(run, dataset, from_weights, bar)
+            _say_beginning(run, dataset, from_weights, assumed, bar)
             if resume:
                 run.repair(bar)
             run.train(on_device(batches, run.device), bar)
@@ -142,8 +144,11 @@ def _begin(
     return Run(config, network, optimiser, device, out, validation, restored or Progress(origin=origin), restored)
 
 
-def _say_beginning(run: Run, dataset: Dataset, from_weights: Sequence[str], bar: TrainingBar) -> None:
-    """Says on what the run trains, which settings the weights have brought, and what is left out of the data."""
+def _say_beginning(
+    run: Run, dataset: Dataset, from_weights: Sequence[str], assumed: Sequence[str], bar: TrainingBar
+) -> None:
+    """Says on what the run trains, which settings the weights have brought, what was assumed about them, and what is
+    left out of the data."""
     dtype = resolve_precision(run.config.train.precision, run.device)
     bar.say(
         f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
@@ -151,6 +156,8 @@ def _say_beginning(run: Run, dataset: Dataset, from_weights: Sequence[str], bar:
     )
     if from_weights:
         bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
+    for sentence in assumed:
+        bar.say(f"assumed: {sentence}")
     for note in (*dataset.notes, *crowded_images(dataset, run.config.model.detect.max_detections)):
         bar.say(note)
     if run.skipped:

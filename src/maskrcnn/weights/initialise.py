@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -37,6 +38,10 @@ CLASS_LAYERS = re.compile(
 class InitialWeights(Protocol):
     """Weights that have been read from a file, before the network is built."""
 
+    @property
+    def assumed(self) -> Sequence[str]:
+        """What the import of another framework's checkpoint assumed, one sentence each."""
+
     def with_conventions(self, config: Config) -> Config:
         """The config, with the rules of the weights' training in place of those settings that are at their defaults."""
 
@@ -52,24 +57,41 @@ class InitialWeights(Protocol):
         """
 
 
-def read_initial_weights(source: Path | str, config: Config) -> InitialWeights:
+@dataclass(frozen=True)
+class WeightsFile:
+    """The weights that training begins from, and how their file is opened.
+
+    Attributes:
+        source: any source that `open_weights` takes, ImageNet weights as a file or an address, or the name of
+            torchvision's ImageNet weights. For a backbone of timm also `timm`: timm downloads its own weights.
+        config_file, allow_partial, part: as in `open_weights`.
+    """
+
+    source: Path | str
+    config_file: Path | str | None = None
+    allow_partial: bool = False
+    part: str | None = None
+
+
+def read_initial_weights(weights: Path | str | WeightsFile, config: Config) -> InitialWeights:
     """Reads the weights that training begins from.
 
     Args:
-        source: any source that `open_weights` takes, ImageNet weights as a file or an address, or the name of
-            torchvision's ImageNet weights. For a backbone of timm also `timm`: timm downloads its own weights.
+        weights: the file, or only its source.
         config: the config of the training.
 
     Raises:
         WeightsError: the file cannot be read, or holds a model that is no Mask R-CNN.
         ConfigError: a setting of another framework's checkpoint is not supported.
     """
+    file = weights if isinstance(weights, WeightsFile) else WeightsFile(weights)
+    source = file.source
     is_timm = isinstance(config.model.backbone, TimmConfig)
     if is_timm and str(source) == "timm":
         return TimmWeights(str(source), None)
-    checkpoint = read_checkpoint(initial_file(source))
+    checkpoint = read_checkpoint(initial_file(source), file.part)
     if holds_detector(checkpoint, source):
-        return DetectorWeights(detector_in(checkpoint, source))
+        return DetectorWeights(detector_in(checkpoint, source, file.config_file, allow_partial=file.allow_partial))
     if is_timm:
         return TimmWeights(str(source), checkpoint.tensors)
     return BackboneWeights(str(source), read_backbone(checkpoint))
@@ -80,6 +102,11 @@ class DetectorWeights:
     """A whole detector. Its class layers are copied only if its categories are those of the new network."""
 
     saved: SavedModel
+
+    @property
+    def assumed(self) -> Sequence[str]:
+        provenance = self.saved.provenance
+        return provenance["assumed"] if provenance.get("imported_from") == self.saved.source else ()
 
     def with_conventions(self, config: Config) -> Config:
         return with_conventions(config, self.saved.config)
@@ -110,6 +137,7 @@ class BackboneWeights:
 
     source: str
     file: BackboneFile
+    assumed: Sequence[str] = ()
 
     def with_conventions(self, config: Config) -> Config:
         return with_rules_of(config, self.file)
@@ -129,6 +157,7 @@ class TimmWeights:
 
     source: str
     tensors: dict[str, Tensor] | None
+    assumed: Sequence[str] = ()
 
     def with_conventions(self, config: Config) -> Config:
         return config

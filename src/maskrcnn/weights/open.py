@@ -9,6 +9,7 @@ from typing import Any
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.checkpoint import Checkpoint, read_checkpoint
+from maskrcnn.files.parts import WEIGHTS_KEYS, choose_one
 from maskrcnn.models.build import build_model, tensors_of
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.frameworks.coco_categories import named_as_coco
@@ -42,13 +43,18 @@ MAX_WRAPPERS = 4  # names around a detector, such as `model.` and `module.`
 
 
 def open_weights(
-    source: Path | str, config_file: Path | str | None = None, *, allow_partial: bool = False
+    source: Path | str,
+    config_file: Path | str | None = None,
+    *,
+    allow_partial: bool = False,
+    part: str | None = None,
 ) -> tuple[MaskRCNN, Config, dict[str, Any]]:
     """Reads a file once and builds its network.
 
     Args:
         source: our model file, a checkpoint of one of `IMPORTERS`, an address, or a name of `maskrcnn weights list`.
         config_file, allow_partial: as in `detector_in`.
+        part: as in `read_checkpoint`.
 
     Returns:
         The network in evaluation mode, its config, and its provenance.
@@ -58,7 +64,7 @@ def open_weights(
             not fit the config.
         ConfigError: the config file cannot be read, or has a setting that is not supported.
     """
-    checkpoint = read_checkpoint(local_file(source))
+    checkpoint = read_checkpoint(local_file(source), part)
     saved = detector_in(checkpoint, source, config_file, allow_partial=allow_partial)
     return saved.network(), saved.config, saved.provenance
 
@@ -130,19 +136,22 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> tuple[Importer, C
             are known.
     """
     detectors = _detectors(checkpoint)
-    if len(detectors) == 1:
-        ((prefix, importer),) = detectors.items()
-        return importer, checkpoint.below(prefix)
+    usual = [f"{key}." for key in WEIGHTS_KEYS if f"{key}." in detectors]
+    if len(detectors) == 1 or usual:
+        prefix = usual[0] if usual else next(iter(detectors))
+        others = tuple(other.removesuffix(".") for other in detectors if other != prefix)
+        return detectors[prefix], replace(checkpoint.below(prefix), parts=checkpoint.parts + others)
     if detectors:
+        parts = [prefix.removesuffix(".") for prefix in detectors]
         raise WeightsError(
-            f"{source}: expected one detector, found one below each of {listed(detectors)}: save only the tensors of "
-            "one of them"
+            f"{source}: expected the weights of one network, found those of {listed(parts)}; {choose_one(parts)}"
         )
     known = ", ".join(importer.name for importer in IMPORTERS)
     family, advice = found_in(FAMILIES, checkpoint.tensors)
-    found = f"the weights of {family}" if family else f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
+    names = f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
     raise WeightsError(
-        f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found {found}; "
+        f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found "
+        f"{f'the weights of {family}' if family else names}; "
         f"{advice or 'this version cannot import them'}"
     )
 
@@ -152,30 +161,36 @@ def _detectors(checkpoint: Checkpoint) -> dict[str, Importer]:
 
     A detector may lie below the name of a wrapper such as `model.`, with tensors of other modules beside it.
     """
+    detectors: dict[str, Importer] = {}
     below: dict[str, list[str]] = {"": list(checkpoint.tensors)}
     for _ in range(MAX_WRAPPERS):
-        found = {
-            prefix: importer
-            for prefix, names in below.items()
-            for importer in reversed(IMPORTERS)  # of those that recognise the names, the first one remains
-            if importer.recognise(names)
-        }
-        if found:
-            return found
         deeper: dict[str, list[str]] = {}
         for prefix, names in below.items():
+            importer = next((one for one in IMPORTERS if one.recognise(names)), None)
+            if importer is not None:
+                detectors[prefix] = importer
+                continue
             for name in names:
                 part, dot, rest = name.partition(".")
                 if dot:
                     deeper.setdefault(f"{prefix}{part}.", []).append(rest)
         below = deeper
-    return {}
+    return detectors
 
 
 def _left_out(checkpoint: Checkpoint, detector: Checkpoint) -> list[str]:
-    """A sentence about the tensors that do not belong to the detector, if there are any."""
-    others = detector.dropped[len(checkpoint.dropped) :]
-    return [f"{len(others)} tensors beside the detector are left out: {listed(others)}"] if others else []
+    """Sentences about the tensors that do not belong to the detector."""
+    others = [
+        name
+        for name in detector.dropped[len(checkpoint.dropped) :]
+        if not name.startswith(tuple(f"{part}." for part in detector.parts))
+    ]
+    sentences = [f"{len(others)} tensors beside the detector are left out: {listed(others)}"] if others else []
+    if detector.parts:
+        sentences.append(
+            f"the file holds other weights, which are left out: {listed(detector.parts)}; {choose_one(detector.parts)}"
+        )
+    return sentences
 
 
 def _imported(
@@ -191,10 +206,7 @@ def _imported(
         belongs = found_in(BESIDE, imported.unused)[0]
         problems += f" ({belongs}); " if belongs else "; "
     if problems and not allow_partial:
-        raise WeightsError(
-            f"{problems}to continue without them: maskrcnn weights convert --allow-partial, or "
-            "allow_partial=True in Python"
-        )
+        raise WeightsError(f"{problems}to continue without them: --allow-partial, or allow_partial=True in Python")
     if not imported.config.categories:
         config, sentences = named_as_coco(imported.config)
         imported = replace(imported, config=config, assumed=(*imported.assumed, *sentences))
