@@ -308,6 +308,12 @@ def test_the_state_of_an_optimiser_is_named(tmp_path: Path, content: Any, where:
         read_checkpoint(tmp_path / "w.pth")
 
 
+def test_a_compiled_network_is_the_network_in_it(tmp_path: Path) -> None:
+    network = nn.ModuleDict({"head": nn.Linear(2, 3)})
+    torch.save({"model": torch.compile(network)}, tmp_path / "w.pth")
+    assert same(read_checkpoint(tmp_path / "w.pth").tensors, dict(network.state_dict()))
+
+
 def test_hdf5_below_model_weights(tmp_path: Path) -> None:
     arrays = {
         "conv1/conv1/kernel:0": np.ones((3, 3, 2, 4), np.float32),

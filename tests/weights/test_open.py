@@ -127,10 +127,10 @@ def test_one_of_two_detectors_is_chosen(theirs: dict[str, Tensor], tmp_path: Pat
     assert torch.equal(found[ours] + 1, other[ours])
 
 
-@pytest.mark.parametrize("around", ["entries", "names"])
+@pytest.mark.parametrize("around", ["entries", "names", "names of one"])
 def test_averages_beside_a_detector_are_said(theirs: dict[str, Tensor], tmp_path: Path, around: str) -> None:
     averages = {f"module.{name}": value * 0 for name, value in theirs.items()}
-    joined = {f"model.{name}": value for name, value in theirs.items()}
+    joined = {f"model.{name}" if around == "names" else name: value for name, value in theirs.items()}
     joined |= {f"model_ema.{name}": value for name, value in averages.items()}
     entries = {"model": theirs, "model_ema": averages}
     torch.save(entries if around == "entries" else {"state_dict": joined}, tmp_path / "w.pth")

@@ -56,10 +56,15 @@ class Checkpoint:
     network: Module | None = None
     parts: tuple[str, ...] = ()
 
-    def below(self, prefix: str) -> Checkpoint:
-        """The part whose names begin with the prefix, without it. The other tensors are left out and named."""
-        tensors = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
-        others = tuple(name for name in self.tensors if not name.startswith(prefix))
+    def below(self, prefix: str, without: tuple[str, ...] = ()) -> Checkpoint:
+        """The part whose names begin with the prefix, without it. The other tensors are left out and named.
+
+        Args:
+            without: the beginnings of names that are left out, too.
+        """
+        kept = {name for name in self.tensors if name.startswith(prefix) and not name.startswith(without)}
+        tensors = {name.removeprefix(prefix): value for name, value in self.tensors.items() if name in kept}
+        others = tuple(name for name in self.tensors if name not in kept)
         network = None if self.network is None else self.network.find(prefix.removesuffix("."))
         return replace(self, tensors=tensors, dropped=self.dropped + others, network=network)
 

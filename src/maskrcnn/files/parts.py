@@ -22,7 +22,7 @@ MAX_LEVELS = 4  # dictionaries around the weights
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundWeights:
     """The weights in a file.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
     is_part: bool
 
 
-def find_weights(path: Path, content: Mapping[Any, Any] | Module, part: str | None) -> Found:
+def find_weights(path: Path, content: Mapping[Any, Any] | Module, part: str | None) -> FoundWeights:
     """The weights in the content of a file.
 
     Args:
@@ -66,7 +66,7 @@ def find_weights(path: Path, content: Mapping[Any, Any] | Module, part: str | No
     network = content if isinstance(content, Module) else None
     weights = content.state_dict() if isinstance(content, Module) else content
     _check_names(path, weights, beside)
-    return Found(weights, beside, () if is_part else tuple(others), network, is_part)
+    return FoundWeights(weights, beside, () if is_part else tuple(others), network, is_part)
 
 
 def choose_one(parts: Sequence[str]) -> str:

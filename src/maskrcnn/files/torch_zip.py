@@ -272,6 +272,7 @@ def _calls(load: Callable[[Storage], Tensor]) -> dict[str, Builder]:
         "torch._utils._rebuild_parameter": parameter,
         "torch._utils._rebuild_parameter_with_state": parameter,
         "torch._tensor._rebuild_from_type_v2": subclass,
+        "torch._dynamo.eval_frame.OptimizedModule": lambda args: args[0],  # the network in torch.compile(network)
         "torch.Size": size,
         "torch.device": device,
     }

@@ -136,22 +136,22 @@ def importer_of(checkpoint: Checkpoint, source: Path | str) -> tuple[Importer, C
             are known.
     """
     detectors = _detectors(checkpoint)
-    usual = [f"{key}." for key in WEIGHTS_KEYS if f"{key}." in detectors]
+    usual = [prefix for prefix in ("", *(f"{key}." for key in WEIGHTS_KEYS)) if prefix in detectors]
     if len(detectors) == 1 or usual:
         prefix = usual[0] if usual else next(iter(detectors))
-        others = tuple(other.removesuffix(".") for other in detectors if other != prefix)
-        return detectors[prefix], replace(checkpoint.below(prefix), parts=checkpoint.parts + others)
+        others = tuple(other for other in detectors if other != prefix)
+        parts = checkpoint.parts + tuple(other.removesuffix(".") for other in others)
+        return detectors[prefix], replace(checkpoint.below(prefix, others), parts=parts)
     if detectors:
-        parts = [prefix.removesuffix(".") for prefix in detectors]
+        names = [prefix.removesuffix(".") for prefix in detectors]
         raise WeightsError(
-            f"{source}: expected the weights of one network, found those of {listed(parts)}; {choose_one(parts)}"
+            f"{source}: expected the weights of one network, found those of {listed(names)}; {choose_one(names)}"
         )
     known = ", ".join(importer.name for importer in IMPORTERS)
     family, advice = found_in(FAMILIES, checkpoint.tensors)
-    names = f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
+    found = f"the weights of {family}" if family else f"tensors named {listed(list(checkpoint.tensors)[:3])}, ..."
     raise WeightsError(
-        f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found "
-        f"{f'the weights of {family}' if family else names}; "
+        f"{source}: expected a model file of this package or a Mask R-CNN of {known}, found {found}; "
         f"{advice or 'this version cannot import them'}"
     )
 
@@ -169,7 +169,6 @@ def _detectors(checkpoint: Checkpoint) -> dict[str, Importer]:
             importer = next((one for one in IMPORTERS if one.recognise(names)), None)
             if importer is not None:
                 detectors[prefix] = importer
-                continue
             for name in names:
                 part, dot, rest = name.partition(".")
                 if dot:
