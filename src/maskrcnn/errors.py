@@ -42,6 +42,14 @@ class ImageError(DataError):
     """An image that is missing, cannot be decoded or does not fit its record."""
 
 
+class ImageKindError(ImageError):
+    """A file or data that is no image, or one of a kind that is not accepted."""
+
+
+class ImageSizeError(ImageError):
+    """An image of more pixels than are decoded."""
+
+
 class WeightsError(MaskRCNNError, ValueError):
     """A model or weights file that cannot be opened, or does not fit the model."""
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "find objects in images; write predictions.json and pictures",
     "data": "check or draw a data set",
     "weights": "inspect, convert and list models and checkpoints of other frameworks",
+    "serve": "answer requests for the objects of images over HTTP",
     "ablate": "repeat the paper's ablations on your data, as one table",
     "bench": "compare speed and memory with torchvision",
     "presets": "list the named configurations and their cost",

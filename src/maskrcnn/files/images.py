@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
 from maskrcnn.files.rgb import array_as_rgb, deep_as_rgb, has_deep_colours, pillow_as_rgb
 
 # The suffixes of images in folders; a file that is given by name may have any suffix. Pillow reads no HEIC: such files
@@ -49,11 +49,30 @@ def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lam
     Raises:
         ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
     """
-    with _opened(_source(path), str(path)) as image:
-        pixels, pages = _decoded(image), _pages(image)
+    source = _source(path)
+    with _opened(source, str(path)) as image:
+        pixels, pages = _decoded(image, source), _pages(image)
     if pages > 1:
         remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
     return pixels
+
+
+def decode_image(data: bytes, name: str, formats: Sequence[str], most_pixels: int) -> np.ndarray:
+    """`read_image` for the bytes of a file.
+
+    Args:
+        name: for messages.
+        formats: the kinds of images to accept, by Pillow's names.
+        most_pixels: larger images are refused before decoding.
+
+    Raises:
+        ImageKindError: the bytes are no image of these kinds.
+        ImageSizeError: the image has more pixels.
+        ImageError: the image cannot be decoded.
+    """
+    source = io.BytesIO(data)
+    with _opened(source, name, most_pixels, formats) as image:
+        return _decoded(image, source)
 
 
 def image_size(path: os.PathLike[str] | str) -> tuple[int, int]:
@@ -107,12 +126,14 @@ def _existing(path: os.PathLike[str] | str) -> Path:
 
 
 @contextmanager
-def _opened(source: Path | io.BytesIO, name: str, most_pixels: int | None = None) -> Iterator[Image.Image]:
+def _opened(
+    source: Path | io.BytesIO, name: str, most_pixels: int | None = None, formats: Sequence[str] | None = None
+) -> Iterator[Image.Image]:
     """An image that is open but not decoded, and not too large. Errors of decoders become an ImageError."""
     limit = MOST_PIXELS if most_pixels is None else most_pixels
-    with _errors_of_pillow(name), Image.open(source) as image:
+    with _errors_of_pillow(name), Image.open(source, formats=formats) as image:
         if image.width * image.height > limit:
-            raise ImageError(
+            raise ImageSizeError(
                 f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit}; "
                 "cut the image into tiles"
             )
@@ -128,15 +149,16 @@ def as_rgb(image: object) -> np.ndarray:
     if not isinstance(image, Image.Image):
         return array_as_rgb(image)
     with _errors_of_pillow(f"PIL image {getattr(image, 'filename', '')}".strip()):
-        return _decoded(image)
+        return _decoded(image, image.filename if isinstance(image, ImageFile.ImageFile) else "")
 
 
-def _decoded(image: Image.Image) -> np.ndarray:
-    file = image.filename if isinstance(image, ImageFile.ImageFile) and has_deep_colours(image) else ""
+def _decoded(image: Image.Image, source: Path | io.BytesIO | str | bytes) -> np.ndarray:
+    """The RGB pixels of an image. Colours of 16 bits need its source, which is read once more; empty if unknown."""
+    deep = has_deep_colours(image)
     pixels = pillow_as_rgb(image)
-    if not file:
+    if not deep or not source:
         return pixels
-    with Image.open(file) as again:
+    with Image.open(source) as again:
         again.seek(image.tell())
         return deep_as_rgb(pixels, again)
 
@@ -201,9 +223,9 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: expected an image, found a file of another kind") from None
+        raise ImageKindError(f"{name}: expected an image, found a file of another kind") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}; cut the image into tiles") from None
+        raise ImageSizeError(f"{name}: {error}; cut the image into tiles") from None
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ImageError(f"{name}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None

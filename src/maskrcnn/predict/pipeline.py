@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from io import IOBase
-from itertools import islice
+from itertools import count, islice
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -140,6 +140,24 @@ def stream(
     Raises:
         ConfigError: `batch_size` is not a whole number of 1 or more.
     """
+    iterator = iter(items)
+    return stream_taken(detector, lambda most, wait: islice(iterator, most), read, then, batch_size=batch_size)
+
+
+def stream_taken(
+    detector: Detector[Prepared, Found],
+    take: Callable[[int, bool], Iterable[T]],
+    read: Callable[[T], np.ndarray],
+    then: Callable[[T, np.ndarray, Instances], R],
+    *,
+    batch_size: int = 1,
+) -> Generator[tuple[T, R | ImageError]]:
+    """`stream` for items that arrive one by one, such as the requests to a server.
+
+    Args:
+        take: gives the next items. It is called with the most that are wanted, and with whether it may wait for one,
+            because nothing is left to do. The stream ends when it gives none after it was allowed to wait.
+    """
     if not is_int(batch_size) or batch_size < 1:
         raise ConfigError(f"batch size: expected a whole number of 1 or more images, found {short(batch_size)}")
     threads = _threads(detector.device)
@@ -149,15 +167,15 @@ def stream(
         # the pool change the number for later threads, too, until `living_threads` puts it back.
         in_pool = threads_of_torch if detector.device.type == "cpu" else 1
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
-        numbered = enumerate(items)
+        numbers = count()
         waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
         finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
         done: dict[int, tuple[T, R | ImageError]] = {}
         next_number = 0
         try:
             while True:
-                for number, item in islice(numbered, threads + AHEAD * batch_size - len(waiting)):
-                    waiting[number] = pool.submit(_prepare, detector, item, read)
+                for item in take(threads + AHEAD * batch_size - len(waiting), not waiting and not finishing):
+                    waiting[next(numbers)] = pool.submit(_prepare, detector, item, read)
                 if waiting:
                     batch = _next_batch(waiting, batch_size)
                     prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]

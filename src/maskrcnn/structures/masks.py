@@ -18,6 +18,7 @@ from maskrcnn.ops.rle import (
     encode_runs,
     rle_to_crop,
     runs_from_column_spans,
+    spans_from_runs,
     to_box,
 )
 from maskrcnn.structures.values import short
@@ -114,6 +115,11 @@ class RLE:
     @classmethod
     def _of_spans(cls, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, size: tuple[int, int]) -> RLE:
         return cls(size, encode_runs(runs_from_column_spans(column, top, bottom, size)))
+
+    def column_major_runs(self) -> tuple[np.ndarray, np.ndarray]:
+        """First pixel and length of each foreground run, (K,) int64 each; pixels count down the columns from 0."""
+        starts, ends = spans_from_runs(decode_runs(self.counts))
+        return starts, ends - starts
 
     def crop(self) -> tuple[np.ndarray, tuple[int, int]]:
         """The (h, w) uint8 bitmap of the tight box, and the pixel (x, y) of its top left corner."""

@@ -1,0 +1,102 @@
+"""`maskrcnn serve`: a model behind an HTTP address."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from maskrcnn.cli.flags import Flag, Flags, parse_flags
+from maskrcnn.config import Precision
+from maskrcnn.errors import ConfigError, MissingPackageError
+from maskrcnn.serve.settings import Limits
+
+TOKEN_VARIABLE = "MASKRCNN_TOKEN"
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer requests for the objects of images over HTTP:
+
+    maskrcnn serve --model runs/x/model.safetensors, then curl --data-binary @street.jpg localhost:8000/v1/predict
+    """
+
+    model: tuple[str, ...]
+    """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`; several as name=file."""
+    limits: Annotated[Limits, Flags] = field(default_factory=Limits)
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 for requests from other machines."""
+    port: int = 8000
+    """Port to listen at; 0 for a free one."""
+    token_file: Path | None = None
+    """File with the token that requests must carry (Authorization: Bearer). Default: the variable MASKRCNN_TOKEN."""
+    precision: Precision = "auto"
+    """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
+    compile: Flag = False
+    """Compile the network, which saves time on a GPU."""
+
+    def run(self) -> int:
+        named = models_by_name(self.model)
+        token = read_token(self.token_file)
+        try:
+            from maskrcnn.serve.app import build_app
+            from maskrcnn.serve.server import listen, run_app
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(f"serve needs {error.name}: pip install 'maskrcnn[serve]'") from None
+        from maskrcnn.cli.output import say_assumptions
+        from maskrcnn.predict import load
+
+        with listen(self.host, self.port) as listener:
+            models = {name: load(file, precision=self.precision, compile=self.compile) for name, file in named.items()}
+            for name, file in named.items():
+                say_assumptions(models[name].provenance, file)
+            run_app(build_app(models, self.limits, token), listener, self.limits)
+        return 0
+
+
+def models_by_name(given: Sequence[str]) -> dict[str, str]:
+    """The files by name. A file without a name gets that of its stem.
+
+    Raises:
+        ConfigError: there is no model, or two have one name.
+    """
+    if not given:
+        raise ConfigError("--model: expected one or more models, found none")
+    named: dict[str, str] = {}
+    for text in given:
+        found = None if os.path.exists(text) else re.fullmatch(r"([\w.-]+)=(.+)", text)
+        name, file = found.groups() if found else (re.sub(r"[^\w.-]+", "_", Path(text).stem), text)
+        if name in named:
+            raise ConfigError(f"--model: {named[name]} and {file} are both named {name}; give name=file for each")
+        named[name] = file
+    return named
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token in a file or in MASKRCNN_TOKEN, without the white space around it; None without both.
+
+    Raises:
+        ConfigError: the file cannot be read, or the token is empty or not of printable ASCII characters.
+    """
+    if path is None:
+        token, where = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+    else:
+        where = str(path)
+        try:
+            token = path.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: expected a file with a token, found none ({error})") from None
+    if token is None:
+        return None
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]+", token):
+        raise ConfigError(f"{where}: expected a token of printable ASCII characters without spaces, found another text")
+    return token
+
+
+def parse(argv: Sequence[str]) -> Serve:
+    command: Serve = parse_flags(Serve, "maskrcnn serve", argv)
+    return command

@@ -1,0 +1,131 @@
+"""The Open Inference Protocol, version 2 (KServe, Triton, Seldon): tensors by name as JSON."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, ValidationError
+
+from maskrcnn import __version__
+from maskrcnn.serve.answers import categories_of
+from maskrcnn.serve.problems import RefusalError, in_words
+from maskrcnn.serve.service import Service
+from maskrcnn.structures.instances import Instances
+
+INPUTS = [{"name": "image", "datatype": "BYTES", "shape": [1]}]
+OUTPUTS: list[dict[str, Any]] = [
+    {"name": "size", "datatype": "INT64", "shape": [2]},  # height and width
+    {"name": "boxes", "datatype": "FP32", "shape": [-1, 4]},
+    {"name": "scores", "datatype": "FP32", "shape": [-1]},
+    {"name": "labels", "datatype": "INT64", "shape": [-1]},
+    {"name": "names", "datatype": "BYTES", "shape": [-1]},
+    {"name": "masks", "datatype": "BYTES", "shape": [-1]},  # COCO run-length strings
+]
+
+
+class InputTensor(BaseModel):
+    name: Literal["image"]
+    datatype: Literal["BYTES"]
+    shape: Annotated[list[int], Field(min_length=1, max_length=2)]
+    data: Annotated[list[str], Field(min_length=1, max_length=1)]  # base64 of one encoded image
+
+
+class OutputTensor(BaseModel):
+    name: str
+
+
+class Parameters(BaseModel):
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class InferenceRequest(BaseModel):
+    id: str | None = None
+    parameters: Parameters = Parameters()
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+    outputs: list[OutputTensor] | None = None
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/v2", summary="The server")
+    async def server() -> dict[str, Any]:
+        return {"name": "maskrcnn", "version": __version__, "extensions": []}
+
+    @app.get("/v2/health/live", summary="Whether the process answers")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/v2/health/ready", summary="Whether images can be sent")
+    async def ready() -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/v2/models/{name}", summary="The tensors of a model")
+    async def metadata(name: str) -> dict[str, Any]:
+        tensors = {"inputs": INPUTS, "outputs": OUTPUTS}
+        return {"name": service.name(name), "versions": [], "platform": "pytorch", **tensors}
+
+    @app.get("/v2/models/{name}/ready", summary="Whether a model answers")
+    async def model_ready(name: str) -> Response:
+        ready = service.engines[service.name(name)].ready and not service.draining
+        return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
+
+    @app.post("/v2/models/{name}/infer", summary="Find the objects of an image", openapi_extra=_BODY)
+    async def infer(name: str, request: Request) -> dict[str, Any]:
+        name = service.name(name)
+        asked = _parsed(await service.intake.read(request))
+
+        def then(image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
+            return tensors_of(found.with_score(asked.parameters.min_score))
+
+        outputs = await service.ask(request, name, _image(asked), then)
+        if asked.outputs:
+            wanted = {tensor.name for tensor in asked.outputs}
+            outputs = [tensor for tensor in outputs if tensor["name"] in wanted]
+        return {"model_name": name, **({} if asked.id is None else {"id": asked.id}), "outputs": outputs}
+
+
+_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": InferenceRequest.model_json_schema()}}}
+}
+
+
+def _parsed(body: bytes) -> InferenceRequest:
+    try:
+        return InferenceRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise RefusalError(400, in_words(error.errors())) from None
+
+
+def _image(asked: InferenceRequest) -> bytes:
+    try:
+        return base64.b64decode(asked.inputs[0].data[0], validate=True)
+    except (binascii.Error, ValueError):
+        raise RefusalError(400, "inputs.0.data.0: expected an encoded image in base64") from None
+
+
+def tensors_of(found: Instances) -> list[dict[str, Any]]:
+    """The outputs for the N objects of an image. A model without masks has no tensor `masks`."""
+    values: dict[str, list[Any]] = {
+        "size": list(found.image_hw),
+        "boxes": found.boxes.reshape(-1).tolist(),
+        "scores": found.scores.tolist(),
+        "labels": found.labels.tolist(),
+        "names": categories_of(found),
+    }
+    if found.masks is not None:
+        values["masks"] = [mask.counts.decode("ascii") for mask in found.masks]
+    shape = {"size": [2], "boxes": [len(found), 4]}
+    return [
+        {
+            "name": spec["name"],
+            "datatype": spec["datatype"],
+            "shape": shape.get(spec["name"], [len(found)]),
+            "data": values[spec["name"]],
+        }
+        for spec in OUTPUTS
+        if spec["name"] in values
+    ]

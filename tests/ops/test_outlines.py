@@ -1,0 +1,55 @@
+"""Outlines enclose exactly the pixels of a bitmap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskrcnn.ops.outlines import outlines
+from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.structures.masks import RLE
+
+
+def drawn(parts: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The union of polygons, drawn by the COCO API."""
+    return RLE(size, polygons_to_rle(parts, size)).dense() if parts else np.zeros(size, dtype=bool)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32), st.floats(0.1, 0.9))
+def test_the_coco_api_draws_the_bitmap_again(height: int, width: int, seed: int, share: float) -> None:
+    bitmap = np.random.default_rng(seed).random((height, width)) < share
+    found = outlines(bitmap)
+    again = drawn([points for points, hole in found if not hole], (height, width))
+    again &= ~drawn([points for points, hole in found if hole], (height, width))
+    # A hole may hold islands, which the subtraction removes.
+    inside_holes = drawn([points for points, hole in found if hole], (height, width))
+    assert np.array_equal(again | (bitmap & inside_holes), bitmap)
+    assert sum(abs(area(points)) * (-1 if hole else 1) for points, hole in found) == bitmap.sum()
+    for points, hole in found:
+        assert (area(points) < 0) == hole
+        steps = np.diff(np.concatenate([points, points[:1]]), axis=0)
+        assert ((steps != 0).sum(axis=1) == 1).all()  # each side is horizontal or vertical, and none has no length
+        assert ((steps[:, 0] != 0) != (np.roll(steps, 1, axis=0)[:, 0] != 0)).all()  # only corners are listed
+
+
+def area(points: np.ndarray) -> float:
+    x, y = points.T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+@pytest.mark.parametrize("bitmap", [[[1, 0], [0, 1]], [[0, 1], [1, 0]]])
+def test_pixels_that_touch_at_a_corner_have_outlines_of_their_own(bitmap: list[list[int]]) -> None:
+    found = outlines(np.array(bitmap))
+    assert [(len(points), hole) for points, hole in found] == [(4, False), (4, False)]
+
+
+def test_a_ring_has_an_outer_outline_and_a_hole() -> None:
+    ring = np.ones((5, 4), dtype=np.uint8)
+    ring[1:3, 1:3] = 0
+    assert sorted((hole, abs(area(points))) for points, hole in outlines(ring)) == [(False, 20), (True, 4)]
+
+
+def test_nothing_has_no_outline() -> None:
+    assert outlines(np.zeros((0, 0), dtype=np.uint8)) == outlines(np.zeros((3, 3), dtype=bool)) == []

@@ -1,0 +1,175 @@
+"""The queue: bounded, in time, and alive after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.config import DetectConfig
+from maskrcnn.predict import Backend, Predictor
+from maskrcnn.serve.engine import Engine
+from maskrcnn.serve.problems import RefusalError
+from maskrcnn.serve.settings import Limits
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from maskrcnn.structures.instances import Instances
+
+LANDSCAPE = np.zeros((32, 48, 3), np.uint8)
+PORTRAIT = np.zeros((48, 32, 3), np.uint8)
+
+
+@dataclass
+class Gate:
+    """A backend that waits until it is opened, counts its batches, and fails on demand."""
+
+    backend: Backend
+    opened: threading.Event = field(default_factory=threading.Event)
+    batches: list[int] = field(default_factory=list)
+    failures: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.backend.device
+
+    @property
+    def static_shapes(self) -> bool:
+        return False
+
+    def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
+        if self.batches or self.opened.is_set():  # the first batch warms up
+            assert self.opened.wait(10)
+        self.batches.append(len(images))
+        if self.failures and len(self.batches) > 1:
+            self.failures -= 1
+            raise RuntimeError("out of memory")
+        return self.backend.detect(images, settings)
+
+
+@contextmanager
+def engine_of(model: Predictor, **limits: Any) -> Iterator[tuple[Engine, Gate]]:
+    gate = Gate(model.backend)
+    engine = Engine(replace(model, backend=gate), Limits(**limits), lambda objects, seconds: None)
+    engine.start()
+    try:
+        yield engine, gate
+    finally:
+        gate.opened.set()
+        engine.close()
+
+
+def ask(engine: Engine, image: np.ndarray = LANDSCAPE) -> Coroutine[Any, Any, Any]:
+    return engine.ask(lambda: image, lambda pixels, found: len(found))
+
+
+async def ready(engine: Engine) -> None:
+    while not engine.ready:
+        await asyncio.sleep(0.01)
+
+
+def test_requests_beyond_the_queue_are_refused_at_once(model: Predictor) -> None:
+    async def run() -> None:
+        with engine_of(model, queue=5) as (engine, gate):
+            await ready(engine)
+            accepted = [asyncio.create_task(ask(engine)) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            start = time.monotonic()
+            for _ in range(20):
+                with pytest.raises(RefusalError, match="5 requests wait") as refused:
+                    await ask(engine)
+                assert refused.value.status == 503
+                assert int(refused.value.headers["Retry-After"]) >= 1
+            assert time.monotonic() - start < 0.5
+            gate.opened.set()
+            assert len(set(await asyncio.gather(*accepted))) == 1
+            assert engine.unanswered == 0
+            assert await ask(engine) > 0
+
+    asyncio.run(run())
+
+
+def test_what_nobody_waits_for_is_not_computed(model: Predictor) -> None:
+    async def run() -> None:
+        with engine_of(model, timeout=0.2) as (engine, gate):
+            await ready(engine)
+            late = [asyncio.create_task(ask(engine)) for _ in range(20)]
+            gone = [asyncio.create_task(ask(engine)) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            for task in gone:
+                task.cancel()
+            results = await asyncio.gather(*late, *gone, return_exceptions=True)
+            assert [result.status for result in results[:20]] == [504] * 20
+            assert all(isinstance(result, asyncio.CancelledError) for result in results[20:])
+            assert engine.unanswered == 0
+            gate.opened.set()
+            engine.limits = Limits()
+            assert await ask(engine) > 0
+            assert len(gate.batches) <= 1 + 6 + 1  # the warm-up, what had been read ahead, and the last one
+
+    asyncio.run(run())
+
+
+def test_a_failure_of_the_network_does_not_end_the_engine(model: Predictor, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        with engine_of(model) as (engine, gate):
+            gate.failures = 1
+            gate.opened.set()
+            results = await asyncio.gather(*(ask(engine) for _ in range(3)), return_exceptions=True)
+            assert all("out of memory" in str(result) for result in results if isinstance(result, Exception))
+            assert any(isinstance(result, Exception) for result in results)
+            assert await ask(engine) > 0
+
+    asyncio.run(run())
+    assert "out of memory" in caplog.text
+
+
+def failing(*_: object) -> Any:
+    raise OSError("no space left")
+
+
+@pytest.mark.parametrize(
+    ("read", "then"), [(failing, lambda pixels, found: 0), (lambda: LANDSCAPE, failing)], ids=["read", "then"]
+)
+def test_a_failure_of_one_request_does_not_reach_the_others(
+    model: Predictor, read: Callable[[], np.ndarray], then: Callable[[np.ndarray, Instances], Any]
+) -> None:
+    async def run() -> None:
+        with engine_of(model) as (engine, gate):
+            gate.opened.set()
+            results = await asyncio.gather(ask(engine), engine.ask(read, then), ask(engine), return_exceptions=True)
+            assert [type(result) for result in results] == [int, OSError, int]
+
+    asyncio.run(run())
+
+
+def test_images_of_one_orientation_pass_together(model: Predictor) -> None:
+    async def run() -> Sequence[int]:
+        with engine_of(model, batch_size=4, max_wait=0.2) as (engine, gate):
+            await ready(engine)
+            gate.opened.set()
+            images = [LANDSCAPE, LANDSCAPE, PORTRAIT, LANDSCAPE]
+            assert all(isinstance(found, int) for found in await asyncio.gather(*(ask(engine, i) for i in images)))
+            return gate.batches[1:]
+
+    assert asyncio.run(run()) == [3, 1]
+
+
+def test_closing_answers_what_waits(model: Predictor) -> None:
+    async def run() -> None:
+        with engine_of(model) as (engine, gate):
+            await ready(engine)
+            tasks = [asyncio.create_task(ask(engine)) for _ in range(12)]
+            await asyncio.sleep(0.05)
+            gate.opened.set()
+            await asyncio.to_thread(engine.close)
+            assert all(isinstance(found, int) for found in await asyncio.gather(*tasks))
+
+    asyncio.run(run())

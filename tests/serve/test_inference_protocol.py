@@ -1,0 +1,82 @@
+"""The Open Inference Protocol: the requests of its clients, and answers equal to the direct prediction."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from maskrcnn.predict import Predictor
+from maskrcnn.structures.masks import RLE
+
+Encode = Callable[..., bytes]
+
+
+def request_for(body: bytes, **more: Any) -> dict[str, Any]:
+    data = base64.b64encode(body).decode()
+    return {"id": "7", "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [data]}], **more}
+
+
+def test_tensors_hold_the_direct_prediction(
+    client: TestClient, model: Predictor, picture: np.ndarray, encoded: Encode
+) -> None:
+    answer = client.post("/v2/models/shapes/infer", json=request_for(encoded(picture)))
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["model_name"], body["id"]) == ("shapes", "7")
+    tensors = {tensor["name"]: tensor for tensor in body["outputs"]}
+    found = model.predict(picture)[0]
+    assert tensors["size"]["data"] == [64, 80]
+    assert tensors["boxes"]["shape"] == [len(found), 4]
+    assert np.array_equal(np.array(tensors["boxes"]["data"], np.float32).reshape(-1, 4), found.boxes)
+    assert np.array_equal(np.array(tensors["scores"]["data"], np.float32), found.scores)
+    assert tensors["labels"]["data"] == found.labels.tolist()
+    assert tensors["names"]["data"] == list(found.names)
+    assert [RLE((64, 80), text.encode()) for text in tensors["masks"]["data"]] == list(found.masks)
+    specified = {tensor["name"]: tensor["datatype"] for tensor in client.get("/v2/models/shapes").json()["outputs"]}
+    assert {name: tensor["datatype"] for name, tensor in tensors.items()} == specified
+
+
+def test_outputs_and_scores_can_be_chosen(
+    client: TestClient, model: Predictor, picture: np.ndarray, encoded: Encode
+) -> None:
+    least = float(model.predict(picture)[0].scores[4])
+    more = {"parameters": {"min_score": least}, "outputs": [{"name": "scores"}]}
+    body = client.post("/v2/models/shapes/infer", json=request_for(encoded(picture), **more)).json()
+    assert [(tensor["name"], tensor["shape"]) for tensor in body["outputs"]] == [("scores", [5])]
+
+
+def test_the_server_and_its_models_answer(client: TestClient) -> None:
+    assert client.get("/v2").json()["name"] == "maskrcnn"
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").status_code == 200
+    assert client.get("/v2/models/other/ready").json() == {"name": "other", "ready": True}
+    assert client.get("/v2/models/shapes").json()["platform"] == "pytorch"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"inputs": []}, 400),
+        ({"inputs": [{"name": "image", "datatype": "FP32", "shape": [1], "data": ["a"]}]}, 400),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["%"]}]}, 400),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["\u00e9"]}]}, 400),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8="]}]}, 415),
+        ({"parameters": {"min_score": 3}}, 400),
+    ],
+)
+def test_errors_are_texts(
+    client: TestClient, picture: np.ndarray, encoded: Encode, change: dict[str, Any], status: int
+) -> None:
+    answer = client.post("/v2/models/shapes/infer", json={**request_for(encoded(picture)), **change})
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+
+
+def test_other_models_and_other_bodies_are_errors(client: TestClient) -> None:
+    assert client.post("/v2/models/none/infer", json={}).status_code == 404
+    assert client.get("/v2/models/none/ready").json() == {"error": "no model 'none'; there are: shapes, other"}
+    assert client.post("/v2/models/shapes/infer", content=b"[" * 100_000).status_code == 400
