@@ -39,11 +39,7 @@ NOT_ALLOWED = {
 }
 # Imported whenever the command starts; torch, pydantic, PIL and the like wait inside functions.
 LIGHT = {"errors", "allocator", "config", "cli", "__init__", "__main__"}
-<<<<<<< HEAD
-LIGHT_FILES = {"benchmark.settings", "data.hints"}  # of folders that are heavy otherwise: flags
-=======
-LIGHT_FILES = {"benchmark.settings", "serve.settings"}  # of folders that are heavy otherwise: flags
->>>>>>> 7b0f0b8 (Serve models over HTTP from the one pipeline, within limits and without losing a request at the end)
+LIGHT_FILES = {"benchmark.settings", "data.hints", "serve.settings"}  # of folders that are heavy otherwise: flags
 LIGHT_PACKAGES = {"tyro"}  # 0.1 s, and only in the file of a command that was called
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
 from maskrcnn.files import images
-from maskrcnn.files.images import as_rgb, image_files, picture_name, read_image
+from maskrcnn.files.images import as_rgb, decode_image, image_files, picture_name, read_image
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -258,3 +258,16 @@ def test_newer_kinds_are_read(tmp_path: Path) -> None:
     for name, kind in (("a.jfif", "JPEG"), ("a.jpe", "JPEG"), ("a.jp2", "JPEG2000"), ("a.avif", "AVIF")):
         image.save(tmp_path / name, kind)
         assert np.abs(read_image(tmp_path / name).astype(int) - (200, 40, 40)).max() <= 4
+
+
+def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file)
+    assert np.array_equal(decode_image(file.read_bytes(), "a", ("PNG",), 20), pixels)
+    with pytest.raises(ImageKindError, match="a: expected an image"):
+        decode_image(file.read_bytes(), "a", ("JPEG",), 20)
+    with pytest.raises(ImageSizeError, match="a: 5 x 4 pixels are more than the limit of 19"):
+        decode_image(file.read_bytes(), "a", ("PNG",), 19)
+    with pytest.raises(ImageError, match="a: the image cannot be decoded"):
+        decode_image(file.read_bytes()[:60], "a", ("PNG",), 20)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn.errors import ImageError
-from maskrcnn.files.images import as_rgb, read_image
+from maskrcnn.files.images import as_rgb, decode_image, read_image
 
 PNG_KINDS = {2: 4, 3: 2, 4: 6}  # channels -> colour type
 
@@ -70,6 +70,8 @@ def test_a_png_of_a_camera_looks_like_its_8_bits(tmp_path: Path, channels: int) 
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected)
     with Image.open(tmp_path / "a.png") as opened:
         np.testing.assert_array_equal(as_rgb(opened), expected)
+    data = (tmp_path / "a.png").read_bytes()
+    np.testing.assert_array_equal(decode_image(data, "a", ("PNG",), 100), expected)
 
 
 @pytest.mark.parametrize("packed", [False, True])

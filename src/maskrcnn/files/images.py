@@ -57,7 +57,7 @@ def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lam
     return pixels
 
 
-def decode_image(data: bytes, name: str, formats: Sequence[str], most_pixels: int) -> np.ndarray:
+def decode_image(data: bytes, name: str, formats: tuple[str, ...], most_pixels: int) -> np.ndarray:
     """`read_image` for the bytes of a file.
 
     Args:
@@ -127,7 +127,7 @@ def _existing(path: os.PathLike[str] | str) -> Path:
 
 @contextmanager
 def _opened(
-    source: Path | io.BytesIO, name: str, most_pixels: int | None = None, formats: Sequence[str] | None = None
+    source: Path | io.BytesIO, name: str, most_pixels: int | None = None, formats: tuple[str, ...] | None = None
 ) -> Iterator[Image.Image]:
     """An image that is open but not decoded, and not too large. Errors of decoders become an ImageError."""
     limit = MOST_PIXELS if most_pixels is None else most_pixels
