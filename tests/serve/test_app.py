@@ -138,10 +138,11 @@ def test_bodies_that_are_no_image_are_refused(client: TestClient, picture: np.nd
     assert "500 x 401 pixels are more than the limit of 200000" in refusal(
         send(encoded(np.zeros((401, 500, 3), np.uint8))), 413
     )
-    bomb = bytearray(encoded(picture))
-    bomb[16:24] = (60_000).to_bytes(4, "big") * 2  # the size in the header; the pixels stay few
-    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
-    assert "60000 x 60000 pixels" in refusal(send(bytes(bomb)), 413)
+    for side, words in ((12_000, "12000 x 12000 pixels"), (60_000, "3600000000 pixels")):
+        bomb = bytearray(encoded(picture))
+        bomb[16:24] = side.to_bytes(4, "big") * 2  # the size in the header; the pixels stay few
+        bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
+        assert words in refusal(send(bytes(bomb)), 413)
     assert "up to 0.3 MB" in refusal(send(bytes(300_001)), 413)
     assert "up to 0.3 MB" in refusal(client.post("/v1/predict", content=iter([bytes(200_000)] * 2)), 413)
 
