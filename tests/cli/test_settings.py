@@ -129,7 +129,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
     [
         ("train: {stepz: 5}", "train.stepz: there is no such setting; nearest: train.steps"),
         ("train: {steps: many}", "train.steps: expected a valid integer, found 'many'"),
-        ("train: {steps: -1}", "train.steps must be positive, found -1"),
+        ("train: {steps: -1}", "train.steps must be a whole number from 1 to 1000000000, found -1"),
         ("train:\n  steps: [1\n", "line 3: expected YAML"),
         ("- 1", "expected settings by name (train: ...), found list"),
         ("preset: mask_rcnn_tiniest", "unknown preset 'mask_rcnn_tiniest'; nearest: mask_rcnn_tiny"),

@@ -93,7 +93,7 @@ def test_an_unknown_preset_names_the_nearest(command):
 def test_an_impossible_setting_is_refused_with_its_reason(command):
     ran = command("train", *BASE, "--train.steps", "-1")
     assert ran.code == 2
-    assert "train.steps must be positive, found -1" in " ".join(ran.err.split())
+    assert "train.steps must be a whole number from 1 to 1000000000, found -1" in " ".join(ran.err.split())
 
 
 def test_a_flag_with_a_slip_names_the_nearest(command):

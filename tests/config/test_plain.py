@@ -71,7 +71,7 @@ def test_parts_come_and_go() -> None:
         ({"image": {"mean": [1, 2, float("nan")]}}, r"^image\.mean\[2\]: expected a finite number"),
         ({"image": {"mean": [1, 2]}}, r"^image\.mean\[2\]: expected a value"),
         ({"categories": [{"id": 1}]}, r"^categories\[0\]\.name: expected a value"),
-        ({"train": {"steps": -1}}, r"^train\.steps must be positive, found -1"),
+        ({"train": {"steps": -1}}, r"^train\.steps must be a whole number from 1 to 1000000000, found -1"),
     ],
 )
 def test_what_cannot_be_read_is_named(given: dict[Any, Any], message: str) -> None:

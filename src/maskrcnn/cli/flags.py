@@ -18,6 +18,8 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from maskrcnn.config.ranges import Positive
+
 Flag = tyro.conf.FlagCreatePairsOff[bool]  # `--json`, without a `--no-json`
 Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
 
@@ -114,7 +116,7 @@ def _without_none(field: StructFieldSpec) -> StructFieldSpec:
 
 def _anchor_sizes(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """Parses anchor sizes, one (`8 16 32 64 128`) or several (`8,12 16,24 32,48 64,96 128,192`) for each level."""
-    if info.type != tuple[tuple[float, ...], ...]:
+    if info.type != tuple[tuple[Positive, ...], ...]:
         return None
     return PrimitiveConstructorSpec(
         nargs="*",

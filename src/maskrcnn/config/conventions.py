@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from maskrcnn.config.ranges import CountOrZero, FewOrZero, NotNegative, Number, Share, require_ranges
 from maskrcnn.config.rules import require
 
 
@@ -33,11 +34,11 @@ class PixelRules:
     detections are clipped to the image inside it. square: the padded image has image.long_side pixels on both sides.
     divisor: it has the next multiples of image.divisor. none: there is only padding at bottom and right, which is zero
     after normalisation."""
-    min_scale: float = 0.0
+    min_scale: NotNegative = 0.0
     """Minimum scale factor: an image is never shrunk below it to reach image.short_side."""
 
     def __post_init__(self) -> None:
-        require(self.min_scale >= 0, f"pixels.min_scale must not be negative, found {self.min_scale}")
+        require_ranges(self, "conventions.pixels")
         require(
             not self.exact_scale or (self.kernel == "bilinear" and self.letterbox == "none"),
             "pixels.exact_scale needs pixels.kernel bilinear and pixels.letterbox none, "
@@ -55,8 +56,11 @@ class AnchorRules:
     stride: Literal["constant", "grid"] = "constant"
     """Distance between cells. constant: the stride of the level. grid: the size of the padded batch divided by the size
     of the feature map, rounded down."""
-    offset: float = 0.0
+    offset: Number = 0.0
     """Position of the first cell's anchor centres, in units of the stride."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.anchors")
 
 
 @dataclass(frozen=True)
@@ -75,25 +79,28 @@ class FeatureRules:
     RoIs are at least one cell wide."""
     level_rounding: Literal["floor", "round"] = "floor"
     """Rounding of the pyramid level of a RoI (FPN, equation 1)."""
-    level_epsilon: float = 1e-6
+    level_epsilon: NotNegative = 1e-6
     """Added to the level before it is rounded, so that rounding errors do not lower exact powers of two."""
-    size_epsilon: float = 0.0
+    size_epsilon: NotNegative = 0.0
     """Added for the same purpose to size / rois.canonical_size inside the logarithm."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.features")
 
 
 @dataclass(frozen=True)
 class MatchingRules:
     """How anchors and RoIs are matched with objects in training, and which of them the losses ignore."""
 
-    rpn_low_quality_iou: float | None = 0.0
+    rpn_low_quality_iou: Share | None = 0.0
     """The anchors with the highest IoU for an object are positive even below rpn.positive_iou, if that IoU is at least
     this. None: they are not."""
-    box_low_quality_iou: float | None = None
+    box_low_quality_iou: Share | None = None
     """The same for RoIs and box_head.positive_iou."""
     low_quality_target: Literal["highest_iou", "own"] = "highest_iou"
     """The object that such an anchor or RoI is matched with. highest_iou: the object for which its IoU is highest. own:
     the object that made it positive, or the last one if there are several."""
-    allowed_border: tuple[float, float] | None = None
+    allowed_border: tuple[Number, Number] | None = None
     """Border around the image in network-input pixels. The losses ignore anchors that extend beyond the left or top
     edge by more than the first number, or beyond the right or bottom edge by the second number or more. None: no
     anchor is ignored."""
@@ -102,6 +109,9 @@ class MatchingRules:
     but not to the size of the batch."""
     ground_truth_rois: bool = True
     """The ground-truth boxes are added to the proposals before RoIs are sampled."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.matching")
 
 
 @dataclass(frozen=True)
@@ -124,8 +134,11 @@ class ProposalRules:
     """Top-k and non-maximum suppression run over all levels together, not level by level."""
     post_nms_per: Literal["image", "batch"] = "image"
     """Training keeps the highest-scoring rpn.post_nms_train proposals of each image, or of the whole batch."""
-    min_size: float = 0.0
+    min_size: NotNegative = 0.0
     """Proposals with a shorter side, in pixels of the network input, are dropped."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.proposals")
 
 
 @dataclass(frozen=True)
@@ -158,29 +171,27 @@ class DetectionRules:
 
     one_class_per_roi: bool = False
     """A RoI gives one detection, of its most probable class, or none if that is the background."""
-    unused_classes: int = 0
+    unused_classes: CountOrZero = 0
     """Number of classes after the background that take part in the softmax and are never detected. torchvision's COCO
     models have ten, because ten ids have no category."""
-    min_size: float = 0.0
+    min_size: NotNegative = 0.0
     """Boxes with a shorter side, in pixels of the network input, are dropped."""
     whole_pixels: bool = False
     """Boxes are rounded to whole pixels of the original image, and dropped if no area remains."""
 
     def __post_init__(self) -> None:
-        require(
-            self.unused_classes >= 0, f"detections.unused_classes must not be negative, found {self.unused_classes}"
-        )
+        require_ranges(self, "conventions.detections")
 
 
 @dataclass(frozen=True)
 class MaskRules:
     """How mask targets are sampled from the ground truth, and how predicted masks are pasted into the image."""
 
-    target_sampling_ratio: int = 2
+    target_sampling_ratio: FewOrZero = 2
     """Samples per cell and axis, which are averaged. 0: the side of a cell in pixels, rounded up."""
     target_aligned: bool = True
     """The rule of features.aligned for the samples of targets."""
-    target_threshold: float | None = None
+    target_threshold: Share | None = None
     """Makes targets binary: 1 if the average is at least this, otherwise 0. None: the averages are the targets."""
     target_pixels: Literal["original", "network", "network_corner"] = "original"
     """The pixels between which samples interpolate. original: pixels of the ground-truth bitmap. network: pixels of the
@@ -194,6 +205,9 @@ class MaskRules:
     the mask is padded by one cell, the box is expanded by the same factor and truncated to whole pixels, and the mask
     is resized to the box. whole_box: the box is rounded, the mask is resized to it, and pixels outside are
     background."""
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.masks")
 
 
 @dataclass(frozen=True)
@@ -218,7 +232,7 @@ class CascadeRules:
     each_stage: the refined RoIs and the ground truth are sampled again."""
     gradient: Literal["mean", "sum"] = "mean"
     """The features receive the mean or the sum of the stages' gradients."""
-    loss_weights: tuple[float, ...] = ()
+    loss_weights: tuple[NotNegative, ...] = ()
     """Weight of the losses of each stage. Empty: each weight is 1."""
     mask_head_per_stage: bool = False
     """Each stage has a mask head, and their probabilities are averaged. Otherwise there is one mask head."""
@@ -226,6 +240,9 @@ class CascadeRules:
     def weights(self, stages: int) -> tuple[float, ...]:
         """The weight of the losses of each stage; 1 for a box head without a cascade."""
         return self.loss_weights if stages > 1 and self.loss_weights else (1.0,) * stages
+
+    def __post_init__(self) -> None:
+        require_ranges(self, "conventions.cascade")
 
 
 @dataclass(frozen=True)

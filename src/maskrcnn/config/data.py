@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from maskrcnn.config.ranges import Count, Number, Pixels, Positive, Range, Share, require_ranges
 from maskrcnn.config.rules import require
 
 
@@ -38,31 +40,30 @@ class Category:
 class ImageConfig:
     """How an image becomes network input, before augmentation."""
 
-    short_side: int = 800  # shorter side in pixels after resizing
-    long_side: int = 1333  # longer side in pixels, at most
+    short_side: Pixels = 800  # shorter side in pixels after resizing
+    long_side: Count = 1333  # longer side in pixels, at most
     # Scale factor of every image, in place of short_side, for objects of one natural size. long_side still holds.
-    scale: float | None = None
+    scale: Positive | None = None
     # Height and width of every network input, in place of the sides: the image is resized to fit inside and padded.
-    fixed_size: tuple[int, int] | None = None
-    divisor: int = 32  # batches are padded at bottom and right to a multiple of this
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)  # standard deviation of the pixels, RGB
+    fixed_size: tuple[Pixels, Pixels] | None = None
+    divisor: Pixels = 32  # batches are padded at bottom and right to a multiple of this
+    mean: tuple[Number, Number, Number] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
+    std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)  # standard deviation of the pixels, RGB
 
     def __post_init__(self) -> None:
+        require_ranges(self, "image")
         require(
-            0 < self.short_side <= self.long_side,
-            f"image.short_side must lie in 1..long_side, found {self.short_side} with long_side {self.long_side}",
+            self.short_side <= self.long_side,
+            f"image.short_side must be at most image.long_side, found {self.short_side} and {self.long_side}",
         )
-        require(self.scale is None or self.scale > 0, f"image.scale must be positive, found {self.scale}")
         require(
             self.scale is None or self.fixed_size is None,
             "image.scale and image.fixed_size both set the size of the image: leave one of them None",
         )
-        require(self.divisor > 0, f"image.divisor must be positive, found {self.divisor}")
         if self.fixed_size is not None:
             require(
-                all(side > 0 and side % self.divisor == 0 for side in self.fixed_size),
-                f"image.fixed_size must be positive multiples of image.divisor {self.divisor}, found {self.fixed_size}",
+                all(side % self.divisor == 0 for side in self.fixed_size),
+                f"image.fixed_size must be multiples of image.divisor {self.divisor}, found {self.fixed_size}",
             )
 
 
@@ -70,24 +71,17 @@ class ImageConfig:
 class AugmentConfig:
     """Random changes of training images."""
 
-    scale_jitter: tuple[float, float] = (1.0, 1.0)  # range of a random scale factor
-    crop: tuple[int, int] | None = None  # height and width of a random crop
-    flip_horizontal: float = 0.5  # probability of a mirror image
-    flip_vertical: float = 0.0  # probability of an upside-down image
+    scale_jitter: tuple[Positive, Positive] = (1.0, 1.0)  # range of a random scale factor
+    crop: tuple[Pixels, Pixels] | None = None  # height and width of a random crop
+    flip_horizontal: Share = 0.5  # probability of a mirror image
+    flip_vertical: Share = 0.0  # probability of an upside-down image
     quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees
-    brightness: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
-    contrast: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
-    saturation: float = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
-    hue: float = 0.0  # strength of random changes, 0..0.5, as in torchvision's ColorJitter
+    brightness: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    contrast: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    saturation: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
+    hue: Annotated[float, Range(0, 0.5)] = 0.0  # strength of random changes, 0..0.5, as in torchvision's ColorJitter
 
     def __post_init__(self) -> None:
+        require_ranges(self, "augment")
         low, high = self.scale_jitter
-        require(0 < low <= high, f"augment.scale_jitter must be 0 < low <= high, found {self.scale_jitter}")
-        for name in ("flip_horizontal", "flip_vertical"):
-            require(
-                0 <= getattr(self, name) <= 1,
-                f"augment.{name} is a probability and must lie in 0..1, found {getattr(self, name)}",
-            )
-        for name in ("brightness", "contrast", "saturation"):
-            require(0 <= getattr(self, name) <= 1, f"augment.{name} must lie in 0..1, found {getattr(self, name)}")
-        require(0 <= self.hue <= 0.5, f"augment.hue must lie in 0..0.5, found {self.hue}")
+        require(low <= high, f"augment.scale_jitter must be low <= high, found {self.scale_jitter}")

@@ -5,7 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups, require_layers, require_side
+from maskrcnn.config.ranges import (
+    BoxWeights,
+    Cells,
+    Channels,
+    Count,
+    Doublings,
+    Factor,
+    FewOrZero,
+    Layers,
+    LayersOrZero,
+    NotNegative,
+    Positive,
+    Share,
+    require_ranges,
+)
+from maskrcnn.config.rules import BoxLoss, HeadNorm, require, require_groups
 
 
 @dataclass(frozen=True)
@@ -14,12 +29,12 @@ class RoIConfig:
 
     op: Literal["align", "pool", "warp"] = "align"  # RoIAlign, or RoIPool and RoIWarp of the paper's ablation
     reduce: Literal["average", "max"] = "average"  # how the samples of a bin are combined; RoIPool needs max
-    sampling_ratio: int = 2  # samples of a bin in each direction; 0: as many as the bin has cells
-    canonical_level: int = 4  # pyramid level of a RoI of canonical_size (k0 in FPN equation 1)
-    canonical_size: float = 224.0  # square root of the area of such a RoI, in pixels
+    sampling_ratio: FewOrZero = 2  # samples of a bin in each direction; 0: as many as the bin has cells
+    canonical_level: FewOrZero = 4  # pyramid level of a RoI of canonical_size (k0 in FPN equation 1)
+    canonical_size: Positive = 224.0  # square root of the area of such a RoI, in pixels
 
     def __post_init__(self) -> None:
-        require(self.sampling_ratio >= 0, f"rois.sampling_ratio must not be negative, found {self.sampling_ratio}")
+        require_ranges(self, "model.rois")
         require(
             self.op != "pool" or self.reduce == "max",
             f"rois.op pool takes the maximum of the cells of a bin: set rois.reduce max, found {self.reduce}",
@@ -30,29 +45,28 @@ class RoIConfig:
 class BoxHeadConfig:
     """The box head. In Cascade R-CNN, further stages refine the boxes of the stage before them."""
 
-    positive_iou: float = 0.5  # a RoI is positive if it overlaps an object by at least this IoU
-    samples: int = 512  # RoIs of each image that are sampled for the loss
-    positive_fraction: float = 0.25  # share of positive RoIs among them, at most
-    resolution: int = 7  # cells of the RoI features in each direction
-    convs: int = 0  # 3x3 convolutions; 4 in torchvision's V2
-    conv_channels: int = 256  # channels of the convolutions
+    positive_iou: Share = 0.5  # a RoI is positive if it overlaps an object by at least this IoU
+    samples: Count = 512  # RoIs of each image that are sampled for the loss
+    positive_fraction: Share = 0.25  # share of positive RoIs among them, at most
+    resolution: Cells = 7  # cells of the RoI features in each direction
+    convs: LayersOrZero = 0  # 3x3 convolutions; 4 in torchvision's V2
+    conv_channels: Channels = 256  # channels of the convolutions
     norm: HeadNorm = "none"  # norm of the convolutions
-    layers: int = 2  # fully connected layers after the convolutions; 0: the mean over the RoI, as with C4
-    hidden: int = 1024  # channels of the fully connected layers
+    layers: LayersOrZero = 2  # fully connected layers after the convolutions; 0: the mean over the RoI, as with C4
+    hidden: Channels = 1024  # channels of the fully connected layers
     class_agnostic: bool = False  # one box for all classes, instead of one for each
     # factors on the four box offsets x, y, w, h
-    box_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    box_weights: BoxWeights = (10.0, 10.0, 5.0, 5.0)
     # smooth_l1: on the offsets (Girshick 2015); giou: on the boxes (Rezatofighi et al. 2019)
     box_loss: BoxLoss = "smooth_l1"
-    smooth_l1_beta: float = 1 / 9  # smooth L1 is quadratic below this difference; 0: plain L1
-    cascade_ious: tuple[float, ...] = ()  # positive_iou of the further stages of Cascade R-CNN, for example 0.6 0.7
-    cascade_weights: tuple[tuple[float, float, float, float], ...] = ()  # box_weights of the further stages
+    smooth_l1_beta: NotNegative = 1 / 9  # smooth L1 is quadratic below this difference; 0: plain L1
+    cascade_ious: tuple[Share, ...] = ()  # positive_iou of the further stages of Cascade R-CNN, for example 0.6 0.7
+    cascade_weights: tuple[BoxWeights, ...] = ()  # box_weights of the further stages
 
     def __post_init__(self) -> None:
-        require_side("box_head.resolution", self.resolution)
-        require_layers("box_head.convs", self.convs)
-        require_layers("box_head.layers", self.layers)
-        require_layers("the length of box_head.cascade_ious", len(self.cascade_ious))
+        require_ranges(self, "model.box_head")
+        stages = len(self.cascade_ious)
+        require(stages <= 100, f"the length of box_head.cascade_ious must lie in 0..100, found {stages}")
         require(
             len(self.cascade_ious) == len(self.cascade_weights),
             "box_head.cascade_ious and box_head.cascade_weights need one entry for each stage after the first, "
@@ -70,44 +84,38 @@ class BoxHeadConfig:
 class PointRendConfig:
     """PointRend (Kirillov et al. 2020): an MLP refines a coarse mask at chosen points."""
 
-    layers: int = 3  # layers of the MLP
-    channels: int = 256  # channels of the MLP
-    train_points: int = 196  # points of each RoI in training
-    oversample: float = 3.0  # random candidates for the uncertain points, as a multiple of train_points
-    important: float = 0.75  # share of train_points that are the most uncertain candidates; the others are random
-    subdivision_steps: int = 5  # how often the resolution of the mask is doubled in prediction
-    subdivision_points: int = 784  # most uncertain points that are refined after each doubling
+    layers: Layers = 3  # layers of the MLP
+    channels: Channels = 256  # channels of the MLP
+    train_points: Count = 196  # points of each RoI in training
+    oversample: Factor = 3.0  # random candidates for the uncertain points, as a multiple of train_points
+    important: Share = 0.75  # share of train_points that are the most uncertain candidates; the others are random
+    subdivision_steps: Doublings = 5  # how often the resolution of the mask is doubled in prediction
+    subdivision_points: Count = 784  # most uncertain points that are refined after each doubling
 
     def __post_init__(self) -> None:
-        require_layers("point_rend.layers", self.layers, 1)
-        require(
-            0 <= self.important <= 1, f"point_rend.important is a share and must lie in 0..1, found {self.important}"
-        )
-        require(self.oversample >= 1, f"point_rend.oversample must be at least 1, found {self.oversample}")
+        require_ranges(self, "model.mask_head.point_rend")
 
 
 @dataclass(frozen=True)
 class MaskHeadConfig:
     """The mask head (paper section 3)."""
 
-    resolution: int = 14  # cells of the RoI features in each direction; masks have twice as many
+    resolution: Cells = 14  # cells of the RoI features in each direction; masks have twice as many
     # fcn: convolutions; mlp: fully connected layers, as in the paper's table 2e
     kind: Literal["fcn", "mlp"] = "fcn"
-    convs: int = 4  # 3x3 convolutions of fcn
-    channels: int = 256  # channels of the convolutions
+    convs: LayersOrZero = 4  # 3x3 convolutions of fcn
+    channels: Channels = 256  # channels of the convolutions
     norm: HeadNorm = "none"  # norm of the convolutions
-    layers: int = 2  # fully connected layers of mlp and of PointRend's coarse head
-    hidden: int = 1024  # channels of the fully connected layers
+    layers: LayersOrZero = 2  # fully connected layers of mlp and of PointRend's coarse head
+    hidden: Channels = 1024  # channels of the fully connected layers
     # softmax: the classes compete for each pixel, as in the paper's table 2b
     loss: Literal["sigmoid", "softmax"] = "sigmoid"
     point_rend: PointRendConfig | None = None  # None: without PointRend
-    samples: int = 128  # positive RoIs of each image in the loss, at most
+    samples: Count = 128  # positive RoIs of each image in the loss, at most
     class_agnostic: bool = False  # one mask for all classes, instead of one for each
 
     def __post_init__(self) -> None:
-        require_side("mask_head.resolution", self.resolution)
-        require_layers("mask_head.convs", self.convs)
-        require_layers("mask_head.layers", self.layers)
+        require_ranges(self, "model.mask_head")
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
         require(
             self.loss == "sigmoid" or not self.class_agnostic,
@@ -129,16 +137,14 @@ class MaskHeadConfig:
 class KeypointHeadConfig:
     """The keypoint head (paper section 5)."""
 
-    num_keypoints: int = 17  # keypoints of an object; training takes the number from the data
-    resolution: int = 14  # cells of the RoI features in each direction; keypoint maps have four times as many
-    convs: int = 8  # 3x3 convolutions
-    channels: int | tuple[int, ...] = 512  # channels of the convolutions: one number for all, or one for each
-    samples: int = 128  # positive RoIs of each image in the loss, at most
+    num_keypoints: Count = 17  # keypoints of an object; training takes the number from the data
+    resolution: Cells = 14  # cells of the RoI features in each direction; keypoint maps have four times as many
+    convs: LayersOrZero = 8  # 3x3 convolutions
+    channels: Channels | tuple[Channels, ...] = 512  # channels of the convolutions: one number for all, or one for each
+    samples: Count = 128  # positive RoIs of each image in the loss, at most
 
     def __post_init__(self) -> None:
-        require(self.num_keypoints > 0, f"keypoint_head.num_keypoints must be positive, found {self.num_keypoints}")
-        require_side("keypoint_head.resolution", self.resolution)
-        require_layers("keypoint_head.convs", self.convs)
+        require_ranges(self, "model.keypoint_head")
         require(
             isinstance(self.channels, int) or len(self.channels) == self.convs,
             f"keypoint_head.channels needs a number for each of keypoint_head.convs {self.convs}, "

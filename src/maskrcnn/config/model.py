@@ -8,6 +8,7 @@ from typing import Literal
 from maskrcnn.config.backbone import ResNetConfig, TimmConfig
 from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, RoIConfig
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
+from maskrcnn.config.ranges import Channels, Count, InnerShare, Share, require_ranges
 from maskrcnn.config.rules import HeadNorm, require, require_groups
 from maskrcnn.errors import ConfigError
 
@@ -16,28 +17,25 @@ from maskrcnn.errors import ConfigError
 class DetectConfig:
     """Which boxes become detections (paper section 3.1, inference)."""
 
-    score_threshold: float = 0.05  # detections with a lower score are dropped
+    score_threshold: Share = 0.05  # detections with a lower score are dropped
     # non-maximum suppression drops a box that overlaps a higher-scoring one of its class by more than this IoU
-    nms_iou: float = 0.5
-    max_detections: int = 100  # detections of each image, at most
-    mask_threshold: float = 0.5  # a pixel belongs to the mask above this probability
+    nms_iou: Share = 0.5
+    max_detections: Count = 100  # detections of each image, at most
+    mask_threshold: InnerShare = 0.5  # a pixel belongs to the mask above this probability
 
     def __post_init__(self) -> None:
-        require(self.max_detections > 0, f"detect.max_detections must be positive, found {self.max_detections}")
-        require(0 < self.mask_threshold < 1, f"detect.mask_threshold must lie in 0..1, found {self.mask_threshold}")
-        for name in ("score_threshold", "nms_iou"):
-            require(0 <= getattr(self, name) <= 1, f"detect.{name} must lie in 0..1, found {getattr(self, name)}")
+        require_ranges(self, "model.detect")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network. Without a mask head it is Faster R-CNN; a keypoint head makes it Keypoint R-CNN."""
 
-    num_classes: int = 80  # classes without the background; training takes the number from the data
+    num_classes: Count = 80  # classes without the background; training takes the number from the data
     backbone: ResNetConfig | TimmConfig = field(default_factory=ResNetConfig)
     # fpn: feature pyramid; or one map: c4: res4, with res5 in the heads; c5: res5; dc5: dilated res5
     neck: Literal["fpn", "c4", "c5", "dc5"] = "fpn"
-    fpn_channels: int = 256  # channels of the pyramid
+    fpn_channels: Channels = 256  # channels of the pyramid
     fpn_norm: HeadNorm = "none"  # norm of the pyramid
     anchors: AnchorConfig = field(default_factory=AnchorConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
@@ -48,7 +46,7 @@ class ModelConfig:
     detect: DetectConfig = field(default_factory=DetectConfig)
 
     def __post_init__(self) -> None:
-        require(self.num_classes > 0, f"model.num_classes must be positive, found {self.num_classes}")
+        require_ranges(self, "model")
         require_groups("model.fpn_channels", self.fpn_channels, "model.fpn_norm", self.fpn_norm)
         levels = 5 if self.neck == "fpn" else 1
         expected = {
