@@ -12,7 +12,7 @@ from typing import Annotated
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError, MissingPackageError
-from maskrcnn.serve.settings import Limits
+from maskrcnn.serve.settings import Labelling, Limits
 
 TOKEN_VARIABLE = "MASKRCNN_TOKEN"
 
@@ -27,6 +27,7 @@ class Serve:
     model: tuple[str, ...]
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`; several as name=file."""
     limits: Annotated[Limits, Flags] = field(default_factory=Limits)
+    labelling: Annotated[Labelling, Flags] = field(default_factory=Labelling)
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for requests from other machines."""
     port: int = 8000
@@ -53,7 +54,7 @@ class Serve:
             models = {name: load(file, precision=self.precision, compile=self.compile) for name, file in named.items()}
             for name, file in named.items():
                 say_assumptions(models[name].provenance, file)
-            run_app(build_app(models, self.limits, token), listener, self.limits)
+            run_app(build_app(models, self.limits, token, self.labelling), listener, self.limits)
         return 0
 
 

@@ -13,9 +13,12 @@ import numpy as np
 
 from maskrcnn.data.annotation import Size
 from maskrcnn.errors import DataError
+from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import short
 
 _OPAQUE = 127  # edges of a brush are soft; alpha above this is foreground
+_LENGTHS = (3, 4, 8, 16)  # bits of the lengths that Label Studio writes
+_LONGEST = 1 << _LENGTHS[-1]
 _CUT_OFF = "the brush mask ends too early; the file may be cut off"
 
 
@@ -54,6 +57,22 @@ def brush_mask(codes: Any, size: Size) -> np.ndarray:
         values[filled : filled + count] = np.packbits(found)
         at, filled = at + 8 * own, filled + count
     return values[3::4].reshape(size) > _OPAQUE
+
+
+def brush_codes(mask: RLE) -> list[int]:
+    """The inverse of `brush_mask`: a list of bytes. Each run has its own block, with the longest kind of length."""
+    starts, lengths = mask.transposed().column_major_runs()  # along the rows
+    edges = np.concatenate([[0], np.stack([starts, starts + lengths], axis=1).ravel(), [mask.size[0] * mask.size[1]]])
+    values, runs = np.arange(len(edges) - 1) % 2 * 255, np.diff(edges) * 4  # background first
+    blocks = -(-runs // _LONGEST)
+    values, firsts = np.repeat(values, blocks), np.repeat(np.cumsum(blocks) - blocks, blocks)
+    lengths = np.minimum(np.repeat(runs, blocks) - (np.arange(len(values)) - firsts) * _LONGEST, _LONGEST)
+    header = f"{4 * mask.size[0] * mask.size[1]:032b}{7:05b}" + "".join(f"{length - 1:04b}" for length in _LENGTHS)
+    numbers = (0b111 << 24) | ((lengths - 1) << 8) | values  # a repeated value, and the last of the lengths
+    bits = (numbers[:, None] >> np.arange(26, -1, -1)) & 1
+    first = np.frombuffer(header.encode(), dtype=np.uint8) - ord("0")
+    codes: list[int] = np.packbits(np.concatenate([first, bits.astype(np.uint8).ravel()])).tolist()
+    return codes
 
 
 def _integer(bits: np.ndarray, at: int, width: int) -> int:

@@ -20,13 +20,21 @@ def read_xml(path: Path, expected: str) -> Element:
     Raises:
         DataError: the file cannot be read, is not XML (names the line), or declares a document type.
     """
+    try:
+        return parse_xml(path.read_bytes(), str(path), expected)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+
+
+def parse_xml(data: bytes, name: str, expected: str) -> Element:
+    """`read_xml` for the bytes of a file; `name` is for messages."""
     builder, parser, depth = TreeBuilder(), expat.ParserCreate(), 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
         if depth > _MOST_DEPTH:
-            raise DataError(f"{path}: expected {expected}, found elements more than {_MOST_DEPTH} deep")
+            raise DataError(f"{name}: expected {expected}, found elements more than {_MOST_DEPTH} deep")
         builder.start(tag, attributes)
 
     def end(tag: str) -> None:
@@ -35,14 +43,12 @@ def read_xml(path: Path, expected: str) -> Element:
         builder.end(tag)
 
     def refuse(*declaration: object) -> None:
-        raise DataError(f"{path}: expected {expected} without a document type, found <!DOCTYPE; remove it")
+        raise DataError(f"{name}: expected {expected} without a document type, found <!DOCTYPE; remove it")
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, builder.data
     parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(path.read_bytes(), True)
+        parser.Parse(data, True)
         return builder.close()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
     except expat.ExpatError as error:
-        raise DataError(f"{path}: not XML ({error}), expected {expected}; the file may be truncated") from None
+        raise DataError(f"{name}: not XML ({error}), expected {expected}; the file may be truncated") from None

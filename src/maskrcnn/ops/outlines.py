@@ -40,6 +40,35 @@ def outlines(bitmap: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     return found
 
 
+def simplified(points: np.ndarray, tolerance: float) -> np.ndarray:
+    """An outline with fewer corners, from which no left out corner lies further than `tolerance` (Douglas and Peucker).
+
+    Args:
+        points: (n, 2) corners of a closed outline.
+        tolerance: in the unit of the points.
+    """
+    first = int(np.argmin(points.sum(axis=1)))
+    closed = np.roll(points, -first, axis=0).astype(np.float64)
+    furthest = int(np.argmax(((closed - closed[0]) ** 2).sum(axis=1)))
+    closed = np.concatenate([closed, closed[:1]])
+    kept = np.zeros(len(closed), dtype=np.bool_)
+    kept[[0, furthest]] = True
+    parts = [(0, furthest), (furthest, len(closed) - 1)]
+    while parts:
+        start, stop = parts.pop()
+        between = closed[start + 1 : stop]
+        if len(between) == 0:
+            continue
+        along, offset = closed[stop] - closed[start], between - closed[start]
+        length = np.hypot(*along)
+        distance = np.abs(offset[:, 0] * along[1] - offset[:, 1] * along[0]) / max(length, 1e-9)
+        worst = int(np.argmax(distance))
+        if distance[worst] > tolerance:
+            kept[start + 1 + worst] = True
+            parts += [(start, start + 1 + worst), (start + 1 + worst, stop)]
+    return closed[:-1][kept[:-1]]
+
+
 def _runs(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maximal runs of equal steps along the rows of (n, m) -1, 0 and 1: first and last corner (x, y), (R, 2) each, in
     the direction of travel: to the right for 1, to the left for -1."""

@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskrcnn import __version__
 from maskrcnn.predict import Predictor
-from maskrcnn.serve import inference_protocol
+from maskrcnn.serve import cvat, inference_protocol, label_studio
 from maskrcnn.serve.answers import Answer, Format, answer
 from maskrcnn.serve.bodies import image_and_fields
 from maskrcnn.serve.guard import Guard
 from maskrcnn.serve.problems import RefusalError, answer_errors, in_words
 from maskrcnn.serve.reference_page import reference_page
 from maskrcnn.serve.service import Service
-from maskrcnn.serve.settings import Limits
+from maskrcnn.serve.settings import Labelling, Limits
 from maskrcnn.structures.instances import Instances
 
 IMAGE_OR_FORM = {
@@ -36,6 +36,8 @@ IMAGE_OR_FORM = {
     }
 }
 
+NO_TOOLS = Labelling()  # no image is fetched
+
 
 class Options(BaseModel):
     """How an image is answered: as parameters of the query, or as fields of the form."""
@@ -47,7 +49,9 @@ class Options(BaseModel):
     model: str | None = None
 
 
-def build_app(models: Mapping[str, Predictor], limits: Limits, token: str | None = None) -> FastAPI:
+def build_app(
+    models: Mapping[str, Predictor], limits: Limits, token: str | None = None, labelling: Labelling = NO_TOOLS
+) -> FastAPI:
     """The application for one or more models by name. Without a token, it answers everybody."""
     service = Service(models, limits)
 
@@ -65,6 +69,8 @@ def build_app(models: Mapping[str, Predictor], limits: Limits, token: str | None
     _add_predictions(app, service)
     _add_health(app, service)
     inference_protocol.add_routes(app, service)
+    label_studio.add_routes(app, service, labelling)
+    cvat.add_routes(app, service, labelling)
     app.add_middleware(Guard, token=token, service=service)
     return app
 

@@ -1,9 +1,10 @@
-"""The limits of the server. They are flags of `maskrcnn serve`."""
+"""The settings of the server. They are flags of `maskrcnn serve`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from maskrcnn.errors import ConfigError
 
@@ -47,3 +48,25 @@ class Limits:
     @property
     def max_pixels(self) -> int:
         return int(self.max_megapixels * 1e6)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How labelling tools are served."""
+
+    label_studio: str | None = None
+    """Address of Label Studio, such as http://localhost:8080, whose images may be fetched. Its token comes from the
+    variable LABEL_STUDIO_API_KEY."""
+    image_hosts: tuple[str, ...] = ()
+    """Other hosts from which images of tasks may be fetched, as name or name:port."""
+    proposal_score: float = 0.5
+    """Labelling tools get objects with at least this score, where they name none."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.label_studio or "http://host")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(
+                f"--label-studio: expected an address such as http://host:8080, found {self.label_studio}"
+            )
+        if not 0 <= self.proposal_score <= 1:
+            raise ConfigError(f"--proposal-score: expected 0 to 1, found {self.proposal_score}")

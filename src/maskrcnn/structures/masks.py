@@ -116,6 +116,12 @@ class RLE:
     def _of_spans(cls, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, size: tuple[int, int]) -> RLE:
         return cls(size, encode_runs(runs_from_column_spans(column, top, bottom, size)))
 
+    def transposed(self) -> RLE:
+        """The mask of the image with x and y swapped. Its runs are those along the rows of this image."""
+        bitmap, (x, y) = self.crop()
+        size = self.size[::-1]
+        return RLE(size, crop_to_rle(bitmap.T, (y, x), size))
+
     def column_major_runs(self) -> tuple[np.ndarray, np.ndarray]:
         """First pixel and length of each foreground run, (K,) int64 each; pixels count down the columns from 0."""
         starts, ends = spans_from_runs(decode_runs(self.counts))
