@@ -5,8 +5,9 @@ import json
 import pytest
 
 from maskrcnn.cli import predict
-from maskrcnn.predict.backend import TorchBackend
+from maskrcnn.predict import Predictor, TorchBackend
 from small_data import random_predictor, write_small
+from small_network import lively_network, network_config
 
 
 def test_flags():
@@ -88,3 +89,42 @@ def test_files_must_be_images_of_the_data_set(command, tmp_path):
 def test_neither_images_nor_data_is_one_line(command, tmp_path):
     ran = command("predict", "--model", "m", "--out", tmp_path)
     assert (ran.code, ran.out, ran.err) == (2, "", "error: predict needs IMAGES or --data, found neither\n")
+
+
+def test_objects_are_measured(command, tmp_path):
+    write_small(tmp_path, "images", 2)
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = (
+        "predict",
+        tmp_path / "images",
+        "--model",
+        tmp_path / "m.safetensors",
+        "--out",
+        tmp_path / "o",
+        "--no-draw",
+    )
+    ran = command(*flags, "--table", tmp_path / "objects.csv", "--pixel-size", 0.5, "--min-score", 0, "--json")
+    assert ran.code == 0, ran.err
+    summary = json.loads(ran.out)
+    assert summary["table"] == str(tmp_path / "objects.csv")
+    assert (tmp_path / "objects.csv").read_text().count("\n") == 1 + summary["objects"]
+    for words, message in (
+        (("--pixel-size", 2), "--pixel-size scales the lengths of --table, which is missing"),
+        (("--table", tmp_path / "a.csv", "--pixel-size", 0), "--pixel-size: expected more than 0, found 0.0"),
+        (("--table", tmp_path / "images"), "images: expected a file to write, found a folder"),
+    ):
+        ran = command(*flags, *words)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert message in ran.err
+
+
+def test_a_model_without_masks_measures_nothing(command, tmp_path):
+    write_small(tmp_path, "images", 1)
+    config = network_config(num_classes=2, mask_head=None)
+    Predictor(TorchBackend(lively_network(config).eval()), config).save(tmp_path / "m.safetensors")
+    ran = command(
+        *("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o"),
+        *("--table", tmp_path / "a.csv"),
+    )
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "--table measures masks" in ran.err

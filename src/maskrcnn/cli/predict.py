@@ -36,8 +36,12 @@ class Predict:
     part: Part = None
     draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
     """Write only predictions.json."""
+    table: Path | None = None
+    """CSV to write with one row an object: size, shape and brightness, by scikit-image's names."""
+    pixel_size: float = 1.0
+    """Side of a pixel for --table, in the unit that the table shall have."""
     min_score: float = 0.5
-    """Draw only objects with at least this score."""
+    """Draw and measure only objects with at least this score."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
     precision: Precision = "auto"
@@ -56,11 +60,15 @@ class Predict:
 
         if not self.images and self.data is None:
             raise ConfigError("predict needs IMAGES or --data, found neither")
+        if self.table is None and self.pixel_size != 1:
+            raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import load, predict_files
+        from maskrcnn.predict import Table, load, predict_files
+
+        table = None if self.table is None else Table(self.table, self.pixel_size)
 
         model = load(
             self.model,
@@ -71,12 +79,15 @@ class Predict:
             compile=self.compile,
         )
         say_assumptions(model.provenance, self.model)
+        if table is not None and model.config.model.mask_head is None:
+            raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         summary = predict_files(
             model,
             files,
             self.out,
             image_ids=image_ids,
             draw=self.draw,
+            table=table,
             min_score=self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
@@ -88,6 +99,8 @@ class Predict:
             lines = [f"{summary.objects} objects in {summary.images} images: {summary.results}"]
             if summary.pictures:
                 lines.append(f"pictures: {summary.pictures}")
+            if summary.table:
+                lines.append(f"measurements: {summary.table}")
             if summary.skipped:
                 lines.append(f"{len(summary.skipped)} images skipped, see above")
             console(stderr=False).print("\n".join(lines))

@@ -3,6 +3,7 @@
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.files import FilesSummary, predict_files
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
+from maskrcnn.predict.measure import Table
 from maskrcnn.predict.pipeline import Detector, predict_images, stream
 from maskrcnn.predict.predictor import Predictor, load
 
@@ -11,6 +12,7 @@ __all__ = [
     "Detector",
     "FilesSummary",
     "Predictor",
+    "Table",
     "TorchBackend",
     "load",
     "postprocess",

@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import ImageError
-from maskrcnn.files.atomic import atomic_write, check_folder
+from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.files.images import picture_name, read_image
 from maskrcnn.predict.images import to_coco_results
+from maskrcnn.predict.measure import Table, measured, write_table
 from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
 from maskrcnn.structures.instances import Instances
 
+Written = tuple[list[dict[str, Any]], list[list[Any]]]  # the results of an image, and its rows of the table
 LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 
 
@@ -31,6 +33,7 @@ class FilesSummary:
     skipped: tuple[str, ...]
     results: Path
     pictures: Path | None
+    table: Path | None = None
 
 
 def predict_files(
@@ -40,6 +43,7 @@ def predict_files(
     *,
     image_ids: Sequence[int | str] | None = None,
     draw: bool = True,
+    table: Table | None = None,
     min_score: float = 0.5,
     batch_size: int = 1,
     strict: bool = False,
@@ -47,53 +51,64 @@ def predict_files(
 ) -> FilesSummary:
     """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
 
+    `table` is a CSV of measured objects to write, too.
+
     The JSON holds COCO results, each with its `file_name`. A file that
     cannot be read is reported on standard error and skipped, or refused with `strict`. Pages that are not read are
     reported, too. An interrupted run also writes the results that it has found.
 
     Args:
         image_ids: the id of each file in a data set; by default they count from 1.
-        min_score: objects with a lower score are not drawn; predictions.json holds them all.
+        min_score: objects with a lower score are neither drawn nor measured; predictions.json holds them all.
         batch_size: images that pass through the network together.
         track: wraps the results with the number of files, for a progress bar.
 
     Raises:
-        ConfigError: `batch_size` is below 1, or no file can be written to `out`.
+        ConfigError: `batch_size` is below 1, a file cannot be written, or there are no masks to measure.
         ImageError: with `strict`, the first file that cannot be read.
     """
     check_folder(out)
+    if table is not None:
+        check_file(table.path)
     out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     skipped: list[str] = []
     count = 0
     target = out / "predictions.json"
 
-    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
+    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> Written:
         number, file = item
         if draw:
             _draw(image, found, out / picture_name(number, file), min_score)
         image_id = number if image_ids is None else image_ids[number - 1]
-        return [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
+        entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
+        return entries, [] if table is None else measured(image, found.with_score(min_score), str(file), table)
 
     def read(item: tuple[int, Path]) -> np.ndarray:
         return read_image(item[1], lambda text: print(f"note: {text}", file=sys.stderr))
 
     done = stream(detector, enumerate(files, start=1), read, write, batch_size=batch_size)
     try:
-        for _, entries in track(done, len(files)):
-            if isinstance(entries, ImageError):
+        for _, written in track(done, len(files)):
+            if isinstance(written, ImageError):
                 if strict:
-                    raise entries
-                skipped.append(str(entries))
-                print(f"skipped: {entries}", file=sys.stderr)
+                    raise written
+                skipped.append(str(written))
+                print(f"skipped: {written}", file=sys.stderr)
                 continue
             count += 1
-            results.extend(entries)
+            results.extend(written[0])
+            rows.extend(written[1])
     finally:
         done.close()
         with atomic_write(target) as temporary:
             temporary.write_text(json.dumps(results))
-    return FilesSummary(count, len(results), tuple(skipped), target, out if draw else None)
+        if table is not None:
+            write_table(rows, table)
+    return FilesSummary(
+        count, len(results), tuple(skipped), target, out if draw else None, None if table is None else table.path
+    )
 
 
 def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
