@@ -103,3 +103,16 @@ def test_results_are_judged_against_any_format(command, tmp_path):
     ran = command("evaluate", "--data", tmp_path, "--results", tmp_path / "found.json", "--json")
     assert ran.code == 0
     assert json.loads(ran.out)["boxes"]["AP"] > 0
+
+
+def test_convert_says_what_it_wrote_and_what_is_lost(command, tmp_path):
+    path = label_images(tmp_path / "set")
+    ran = command("data", "convert", path, tmp_path / "out", "--to", "yolo")
+    assert (ran.code, ran.out) == (0, f"2 images in {tmp_path / 'out'}\n")
+    lost = "2 objects have parts or holes, joined by bridges that some programs draw"
+    assert ran.err.splitlines()[1:] == [f"lost: {lost}"]
+    again = command("data", "check", tmp_path / "out")
+    assert again.out.splitlines()[0] == f"{tmp_path / 'out' / 'data.yaml'}: YOLO segmentation, 2 images, 5 objects"
+    twice = command("data", "convert", path, tmp_path / "out", "--to", "coco")
+    assert (twice.code, twice.out) == (2, "")
+    assert f"error: {tmp_path / 'out'}: expected no folder or an empty one, found data.yaml in it\n" in twice.err

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from maskrcnn.errors import DataError
-from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
+from maskrcnn.ops.polygons import bridged, outline, polygon_area, polygons_to_rle
 from maskrcnn.ops.rle import rle_to_crop
 
 # Coordinates with few decimals fall on the rounding borders of the rule, as annotated ones do.
@@ -117,3 +117,57 @@ def test_annotated_polygons(shared: Path) -> None:
         parts = [np.array(part).reshape(-1, 2) for part in one["segmentation"]]
         expected = hotcoco.mask.decode(hotcoco.mask.merge(hotcoco.mask.fr_py_objects(one["segmentation"], *hw)))
         np.testing.assert_array_equal(dense(parts, hw), expected)
+
+
+bitmaps = (
+    st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda size: hnp.arrays(np.bool_, size)).filter(np.any)
+)
+
+
+@given(bitmaps, st.tuples(st.integers(0, 500), st.integers(0, 500)))
+def test_the_coco_api_draws_the_same_pixels(bitmap: np.ndarray, corner_xy: tuple[int, int]) -> None:
+    x, y = corner_xy
+    image = np.zeros((y + bitmap.shape[0] + 3, x + bitmap.shape[1] + 2), dtype=bool)
+    image[y : y + bitmap.shape[0], x : x + bitmap.shape[1]] = bitmap
+    points = bridged(outline(bitmap)) + corner_xy
+    np.testing.assert_array_equal(dense([points], image.shape), image)
+
+
+@given(bitmaps, st.integers(1, 10**6), st.integers(1, 10**6))
+def test_fractions_of_ten_digits_draw_the_same_pixels(bitmap: np.ndarray, width: int, height: int) -> None:
+    scale = np.array([bitmap.shape[1] + width % 4000, bitmap.shape[0] + height % 4000])
+    points = np.round(bridged(outline(bitmap)) / scale, 10) * scale
+    np.testing.assert_array_equal(dense([points], bitmap.shape), bitmap)
+
+
+@given(bitmaps)
+def test_rings_are_closed_rectangular_walks_without_needless_corners(bitmap: np.ndarray) -> None:
+    for ring in outline(bitmap):
+        steps = np.roll(ring, -1, axis=0) - ring
+        assert len(ring) >= 4
+        assert ((steps == 0).sum(axis=1) == 1).all()
+        assert ((steps[:, 0] == 0) != (np.roll(steps, -1, axis=0)[:, 0] == 0)).all()
+    assert sum(map(polygon_area, outline(bitmap))) >= bitmap.sum()  # those of holes count twice too much
+
+
+@pytest.mark.parametrize(
+    ("picture", "corners"),
+    [
+        (["#"], [4]),
+        (["##", "##"], [4]),
+        (["#.", ".#"], [4, 4]),
+        ([".#", "#."], [8]),
+        (["###", "#.#", "###"], [4, 4]),
+        (["#.#"], [4, 4]),
+        (["##", "#."], [6]),
+        (["#####", "#...#", "#.#.#", "#...#", "#####"], [4, 4, 4]),
+    ],
+)
+def test_parts_and_holes_are_rings_of_their_own(picture: list[str], corners: list[int]) -> None:
+    bitmap = np.array([[pixel == "#" for pixel in row] for row in picture])
+    assert sorted(map(len, outline(bitmap))) == corners
+    np.testing.assert_array_equal(dense([bridged(outline(bitmap))], bitmap.shape), bitmap)
+
+
+def test_nothing_has_no_rings() -> None:
+    assert outline(np.zeros((3, 4))) == []

@@ -1,4 +1,4 @@
-"""`maskrcnn data check` and `maskrcnn data show`: whether a data set is usable, and what it looks like."""
+"""`maskrcnn data`: whether a data set is usable, what it looks like, and the same in another format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tyro
 
 from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
-from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.data.hints import NO_HINTS, WritableName
 
 if TYPE_CHECKING:
     from maskrcnn.structures.dataset import Dataset
@@ -149,12 +149,45 @@ class Show:
         return 0
 
 
+@dataclass(frozen=True)
+class Rewrite:
+    """Write a data set in another format, with its images; say what the format cannot hold."""
+
+    data: tyro.conf.Positional[Path]
+    """Annotations of any format, or the folder that holds them."""
+    out: tyro.conf.Positional[Path]
+    """New folder for annotations and images."""
+    to: WritableName
+    """Format to write."""
+    hints: HintFlags = NO_HINTS
+    images: Path | None = None
+    """Folder of the images; default: the images are searched for beside the annotations."""
+    link: Flag = False
+    """Link to the images instead of copying them."""
+    strict: Flag = False
+    """Refuse broken images and annotations."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console
+        from maskrcnn.data.convert import convert
+
+        dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
+        say = console(stderr=True).print
+        for problem in dataset.problems:
+            say(f"left out: {problem}")
+        for loss in convert(dataset, self.out, self.to, link=self.link):
+            say(f"lost: {loss}")
+        console(stderr=False).print(f"{len(dataset)} images in {self.out}")
+        return 0
+
+
 Command = (
     Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
+    | Annotated[Rewrite, tyro.conf.subcommand("convert", prefix_name=False)]
 )
 
 
-def parse(argv: Sequence[str]) -> Check | Show:
-    command: Check | Show = parse_flags(Command, "maskrcnn data", argv)
+def parse(argv: Sequence[str]) -> Check | Show | Rewrite:
+    command: Check | Show | Rewrite = parse_flags(Command, "maskrcnn data", argv)
     return command

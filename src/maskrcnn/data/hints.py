@@ -17,6 +17,7 @@ FormatName = Literal[
     "label-studio",
     "via",
 ]
+WritableName = Literal["coco", "rle-csv", "yolo", "labelme", "label-images"]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ Legend: K runs, N masks, H and W of the image. A size is height, width.
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import hotcoco.mask
 import numpy as np
+from PIL import Image
 
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.images import read_values
@@ -144,6 +146,13 @@ def png_to_rle(text: Any, corner_xy: tuple[int, int], size: Size) -> RLE:
     except ImageError as error:
         raise DataError(str(error)) from None
     return bitmap_to_rle(foreground(values), corner_xy, size)
+
+
+def png_of(bitmap: np.ndarray) -> str:
+    """An (h, w) uint8 bitmap as a PNG in base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(bitmap).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def foreground(values: np.ndarray) -> np.ndarray:

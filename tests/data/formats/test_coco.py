@@ -310,7 +310,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         {"image_id": 0, "category_id": "b", "segmentation": [[1, 1, 9.5, 1, 9.5, 7], [20, 2, 30, 2, 30, 9]]},
     ]
     first = read_dataset(write(tmp_path, content), strict=True)
-    coco.write(first, tmp_path / "again.json")
+    coco.write_json(first, tmp_path / "again.json")
     second = read_dataset(tmp_path / "again.json", strict=True)
     assert second.categories == first.categories
     assert [replace(record, fault="") for record in second.records] == [
@@ -331,7 +331,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
 def test_real_data_is_written_as_it_was_read(shared: Path, tmp_path: Path) -> None:
     """But for the order: annotations of one image side by side."""
     path = shared / "data" / "person" / "val.json"
-    coco.write(read_dataset(path), tmp_path / "val.json")
+    coco.write_json(read_dataset(path), tmp_path / "val.json")
     original, written = json.loads(path.read_text()), json.loads((tmp_path / "val.json").read_text())
     by_id = {entry["id"]: entry for entry in written["annotations"]}
     assert len(by_id) == len(original["annotations"])

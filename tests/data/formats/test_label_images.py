@@ -113,13 +113,15 @@ def test_masks_of_classes_are_asked_about(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
-    names = ("one", "two", "jpeg", "cut", "fractions", "smaller")
+    names = ("one", "two", "jpeg", "cut", "fractions", "photo", "smaller")
     save_images(tmp_path / "images", names)
     save_picture(tmp_path / "masks" / "one.png", labels("one"))
     save_picture(tmp_path / "masks" / "two.png", labels("two"))
     save_picture(tmp_path / "masks" / "jpeg.jpg", labels("one", "uint8", (1, 2, 3, 4)))
     (tmp_path / "masks" / "cut.png").write_bytes((tmp_path / "masks" / "one.png").read_bytes()[:60])
     save_picture(tmp_path / "masks" / "fractions.tif", labels("one", "float32") + np.float32(0.5))
+    noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    save_picture(tmp_path / "masks" / "photo.png", noise)
     save_picture(tmp_path / "masks" / "smaller.png", labels("one")[1:])
     dataset = read_dataset(tmp_path)
     assert masks(dataset, "one") == expected("one", "object")
@@ -128,12 +130,13 @@ def test_a_picture_that_cannot_be_read_is_named_and_does_not_stop_the_rest(tmp_p
         "image cut: ",
         "image fractions: fractions.tif: expected whole numbers as ids, found fractions",
         "image jpeg: jpeg.jpg: a JPEG changes the values of a label image; save it as PNG or TIFF",
+        "image photo: photo.png: expected a value for each object, found 2240, as in a photograph",
         "image smaller: expected masks of 56 x 40 pixels, the size of the image, found 56 x 39",
     )
     assert len(dataset.problems) == len(words)
     for problem, start in zip(sorted(dataset.problems), words, strict=True):
         assert problem.startswith(f"{tmp_path}: {start}")
-    with pytest.raises(DataError, match=r"image (jpeg|cut|fractions|smaller): ") as caught:
+    with pytest.raises(DataError, match=r"image (jpeg|cut|fractions|photo|smaller): ") as caught:
         read_dataset(tmp_path, strict=True)
     assert "\n" not in str(caught.value)
 

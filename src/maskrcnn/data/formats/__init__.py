@@ -22,7 +22,7 @@ _MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
 
 
 class Format(Protocol):
-    """The interface of a format's module. A format that can be written also has `write(dataset, path)`."""
+    """The interface of a format's module. `data/convert.py` describes what a format has that can be written."""
 
     name: str
     """Name in messages, such as "COCO JSON"."""

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, find_images
+from maskrcnn.data.writing import Lost
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
@@ -20,10 +26,12 @@ from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import known_areas
+from maskrcnn.structures.records import Records
 from maskrcnn.structures.values import as_id, is_id, is_int, is_number, short
 
 name = "COCO JSON"
 key = "coco"
+image_folder = "images"
 takes = frozenset[str]()
 
 _LISTS = ("images", "annotations", "categories")
@@ -83,7 +91,14 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
     return builder.build()
 
 
-def write(dataset: Dataset, path: Path) -> None:
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `annotations.json` beside the images of each part. COCO JSON holds everything; ids become numbers."""
+    for part, dataset in parts.items():
+        write_json(_numbered(dataset), folder / part / "annotations.json")
+    return Counter()
+
+
+def write_json(dataset: Dataset, path: Path) -> None:
     """Writes a data set as COCO JSON. Image paths are relative to its folder."""
     images = [
         {
@@ -105,6 +120,18 @@ def write(dataset: Dataset, path: Path) -> None:
     content = {"images": images, "annotations": annotations, "categories": categories}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _numbered(dataset: Dataset) -> Dataset:
+    """The data set with numbers from 1 in the place of ids that are texts, which other programs refuse."""
+    records, categories, columns = dataset.records, dataset.categories, dict(dataset.columns)
+    if not all(isinstance(record.image_id, int) for record in records):
+        records = Records(replace(record, image_id=number) for number, record in enumerate(records, start=1))
+    if not all(isinstance(category.id, int) for category in categories):
+        categories = tuple(replace(category, id=number) for number, category in enumerate(categories, start=1))
+    if not isinstance(columns["ids"], Tensor):
+        columns["ids"] = torch.arange(1, len(columns["ids"]) + 1)
+    return replace(dataset, records=records, categories=categories, columns=columns)
 
 
 def _add_categories(builder: DatasetBuilder, content: Mapping[str, Any]) -> None:

@@ -2,38 +2,58 @@
 
 The background is 0 and what is below, or black, or the commonest colour of a picture without black. Layouts: a folder
 of images and a folder of labels with the same names, or labels with a suffix, in another folder or beside the images
-(Cellpose, StarDist, Omnipose, PennFudan), and the sequences of the Cell Tracking Challenge.
+(Cellpose, StarDist, Omnipose, PennFudan), and the sequences of the Cell Tracking Challenge. There is one class, unless
+a file `classes.csv` gives the class of each value.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats.others import is_ade20k
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
-from maskrcnn.data.pictures import ONLY_CLASS, add_picture, add_unlabelled, image_files_in, in_threads, open_picture
+from maskrcnn.data.pictures import (
+    ONLY_CLASS,
+    add_named_categories,
+    add_picture,
+    add_unlabelled,
+    image_files_in,
+    in_threads,
+    open_picture,
+)
 from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
+from maskrcnn.data.writing import Lost, masked_objects
 from maskrcnn.errors import DataError, ImageError
+from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.csv_table import csv_rows
 from maskrcnn.files.images import read_values
+from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
 name = "label images"
 key = "label-images"
+image_folder = "images"
 takes = frozenset({"parts", "missing"})
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "PNGImages", "JPEGImages")
 _LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "PedMasks")
 _SUFFIX = re.compile(r"(?:_cp_masks|_masks?|_labels?|_seg)$", re.IGNORECASE)
 _JPEG = (".jpg", ".jpeg")
+_CLASSES, _COLUMNS = "classes.csv", ("image", "value", "class")
+_MOST_IDS = (1 << 16) - 1  # of 16 bits
+_LEAST_PIXELS = 4  # of an object, on average
 _MOST_CLASSES = 30  # values of all pictures together that may still be classes
 
 
@@ -75,9 +95,13 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         folders = f"{'|'.join(_IMAGE_FOLDERS)} with {'|'.join(_LABEL_FOLDERS)}"
         raise DataError(f"{path}: expected images with label images ({folders}, or names with _masks), found no pair")
     builder = DatasetBuilder(path, strict=strict)
-    builder.add_category(1, ONLY_CLASS)
+    classes = _read_classes(path)
+    if classes is None:
+        builder.add_category(1, ONLY_CLASS)
+    else:
+        add_named_categories(builder, classes.values())
     found = in_threads(lambda pair: _read_labels(pair.labels), pairs)
-    if not hints.parts and hints.format != key:
+    if classes is None and not hints.parts and hints.format != key:
         _refuse_classes(path, found)
     pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
     for pair, labels, picture in zip(pairs, found, pictures, strict=True):
@@ -95,11 +119,64 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         if add_picture(builder, number, picture, None) is None:
             continue
         for own, mask in zip(labels.ids, labels.masks, strict=True):
+            category = 1 if classes is None else classes.get((number, own))
             for part, piece in enumerate(connected_parts(mask) if hints.parts else [mask]):
                 own_id = f"{number}:{own}" if not hints.parts else f"{number}:{own}.{part}"
-                builder.add_annotation(RawAnnotation(number, 1, own_id, **counted(piece)))
+                builder.add_annotation(RawAnnotation(number, category, own_id, **counted(piece)))
     add_unlabelled(builder, rest, hints.missing)
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes a picture of ids for each image in `masks`, and the classes of the ids in `classes.csv`.
+
+    Ids count from 1 in each image. A later object covers an earlier one.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        with (
+            atomic_write(folder / part / _CLASSES) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            rows = csv.writer(file)
+            rows.writerow(_COLUMNS)
+            for index, record in enumerate(dataset.records):
+                annotations = dataset.annotations(index)
+                numbers = masked_objects(annotations, lost)
+                picture = _picture(annotations, numbers, lost)
+                suffix = ".png" if len(numbers) <= _MOST_IDS else ".tif"
+                with atomic_write(folder / part / "masks" / f"{record.path.stem}{suffix}") as temporary:
+                    Image.fromarray(picture).save(temporary)
+                names = [dataset.categories[annotations.labels[number]].name for number in numbers]
+                rows.writerows([record.path.stem, value, name] for value, name in enumerate(names, start=1))
+    return lost
+
+
+def _picture(annotations: Annotations, numbers: Sequence[int], lost: Lost) -> np.ndarray:
+    """(H, W) uint16, or int32 for more ids, of the objects from 1 on."""
+    picture = np.zeros(annotations.image_hw, dtype=np.uint16 if len(numbers) <= _MOST_IDS else np.int32)
+    for value, (bitmap, (x, y)) in enumerate(annotations.crops(numbers), start=1):
+        place = picture[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
+        inside = bitmap != 0
+        lost["pixels of objects are covered by other objects"] += int(np.count_nonzero(place[inside]))
+        place[inside] = value
+    shown = np.unique(picture)
+    lost["objects are covered entirely"] += len(numbers) - len(shown[shown > 0])
+    return picture
+
+
+def _read_classes(path: Path) -> dict[tuple[str, int], str] | None:
+    """The class of each id of each image, as `write` writes it; None without the file."""
+    file = path / _CLASSES
+    if not file.is_file():
+        return None
+    found = {}
+    for line, cells in csv_rows(file):
+        if line > 1:
+            if len(cells) != len(_COLUMNS) or not cells[1].isdecimal():
+                raise DataError(f"{file}: line {line}: expected {', '.join(_COLUMNS)}, found {', '.join(cells)}")
+            found[cells[0], int(cells[1])] = cells[2]
+    return found
 
 
 def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
@@ -155,14 +232,17 @@ def _read_labels(path: Path) -> _Labels:
         return _Labels([], [], str(error))
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         return _Labels([], [], f"{path.name}: expected whole numbers as ids, found fractions")
-    if values.ndim == 2:
-        return _Labels(*label_image_to_rles(np.maximum(values.astype(np.int64), 0)))
-    if values.shape[2] not in (3, 4):
+    if values.ndim == 3 and values.shape[2] not in (3, 4):
         return _Labels([], [], f"{path.name}: expected grey values or colours, found {values.shape[2]} channels")
-    colours = values[..., :3].astype(np.int64) @ np.array([1, 256, 65536])
-    found, counts = np.unique(colours, return_counts=True)
-    background = 0 if found[0] == 0 else int(found[np.argmax(counts)])
-    return _Labels(*label_image_to_rles(colours, background))
+    if values.ndim == 2:
+        numbers = np.maximum(values.astype(np.int64), 0)
+    else:
+        numbers = values[..., :3].astype(np.int64) @ np.array([1, 256, 65536])
+    found, counts = np.unique(numbers, return_counts=True)
+    if len(found) * _LEAST_PIXELS > numbers.size:
+        return _Labels([], [], f"{path.name}: expected a value for each object, found {len(found)}, as in a photograph")
+    background = 0 if found[0] == 0 or values.ndim == 2 else int(found[np.argmax(counts)])
+    return _Labels(*label_image_to_rles(numbers, background))
 
 
 def _refuse_classes(path: Path, found: Sequence[_Labels]) -> None:

@@ -6,6 +6,7 @@ circles are drawn as the COCO API draws polygons, while labelme itself adds the 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,11 +32,14 @@ from maskrcnn.data.pictures import (
 from maskrcnn.data.regions import (
     ellipse,
     joined,
+    png_of,
     png_to_rle,
     points_of,
     rectangle,
 )
+from maskrcnn.data.writing import Lost, masked_objects
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -43,6 +47,7 @@ from maskrcnn.structures.values import is_int, short
 
 name = "labelme"
 key = "labelme"
+image_folder = ""
 takes = frozenset({"missing"})
 
 _JSONS_TO_RECOGNISE = 8
@@ -113,6 +118,47 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         rest = [file for folder in sorted(folders) for file in image_files_in(folder) if file not in listed]
         add_unlabelled(builder, rest, hints.missing)
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes a JSON beside each image. Polygons stay polygons, the parts of an object as a group; other masks become
+    shapes of the type mask."""
+    lost: Lost = Counter()
+    for dataset in parts.values():
+        for index, record in enumerate(dataset.records):
+            content: dict[str, Any] = {
+                "version": "5.5.0",
+                "flags": {},
+                "shapes": _shapes(dataset, index, lost),
+                "imagePath": record.path.name,
+                "imageData": None,
+                "imageHeight": record.height,
+                "imageWidth": record.width,
+            }
+            with atomic_write(record.path.with_suffix(".json")) as temporary:
+                temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return lost
+
+
+def _shapes(dataset: Dataset, index: int, lost: Lost) -> list[dict[str, Any]]:
+    annotations = dataset.annotations(index)
+    numbers = masked_objects(annotations, lost)
+    shapes: list[dict[str, Any]] = []
+    for number, (bitmap, (x, y)) in zip(numbers, annotations.crops(numbers), strict=True):
+        polygons = annotations.polygons(number)
+        shape: dict[str, Any] = {
+            "label": dataset.categories[annotations.labels[number]].name,
+            "group_id": number if len(polygons) > 1 else None,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        }
+        shapes += [{**shape, "points": points.tolist()} for points in polygons]
+        if not polygons:
+            last = [x + bitmap.shape[1] - 1, y + bitmap.shape[0] - 1]
+            shapes.append({**shape, "points": [[x, y], last], "shape_type": "mask", "mask": png_of(bitmap)})
+    return shapes
 
 
 def _read_file(builder: DatasetBuilder, path: Path) -> _File | None:

@@ -7,7 +7,9 @@ end of the last run. All but the names is found from the runs (`data/run_coding.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,14 +30,19 @@ from maskrcnn.data.pictures import (
 )
 from maskrcnn.data.regions import Order, connected_parts, counted, spans_to_rle
 from maskrcnn.data.run_coding import RunCoding, commonest_step, find_coding, is_relative
+from maskrcnn.data.writing import Lost, masked_objects
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import read_json
+from maskrcnn.ops.rle import decode_runs, spans_from_runs
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_int, short
 
 name = "run-length CSV"
 key = "rle-csv"
+image_folder = "images"
 takes = frozenset({"order", "columns", "parts", "missing"})
 
 # The columns of the known sets in lower case. `image_class` holds both, as in `x.jpg_Fish` and `x.jpg_3`.
@@ -97,8 +104,9 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         builder.choice(note)
     for row in masked:
         _add_masks(builder, row, category_of[row.label], coding, sizes[row.image], hints.parts)
+    once = len({(row.image, row.label) for row in rows}) == len(rows)
     semantic = header == _LISTS_NO_EMPTY_IMAGES or bool(header & _IMAGE_AND_CLASS)
-    if semantic and not hints.parts:
+    if semantic and once and not hints.parts:
         builder.choice("a row holds all objects of a class in an image; --parts makes each connected part an object")
     listed = {picture.path for picture in pictures.values()}
     others = [
@@ -106,6 +114,38 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     ]
     add_unlabelled(builder, others, hints.missing or ("empty" if header == _LISTS_NO_EMPTY_IMAGES else None))
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `annotations.csv` beside the images of each part: a row for each object, and one for an empty image.
+
+    There is a column of classes unless the only one is that of formats without classes.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        names = [category.name for category in dataset.categories]
+        with (
+            atomic_write(folder / part / "annotations.csv") as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            rows = csv.writer(file)
+            rows.writerow(["ImageId", "EncodedPixels", *(["ClassId"] if names != [ONLY_CLASS] else [])])
+            for index, record in enumerate(dataset.records):
+                annotations = dataset.annotations(index)
+                numbers = masked_objects(annotations, lost)
+                for number, mask in zip(numbers, annotations.masks(numbers), strict=True):
+                    if mask is not None:
+                        label = names[annotations.labels[number]]
+                        rows.writerow([record.path.name, _cell(mask), *([label] if names != [ONLY_CLASS] else [])])
+                if not numbers:
+                    rows.writerow([record.path.name, "", *([""] if names != [ONLY_CLASS] else [])])
+    return lost
+
+
+def _cell(mask: RLE) -> str:
+    """The runs of a mask: start and length in turns, from pixel 1, down the columns."""
+    starts, ends = spans_from_runs(decode_runs(mask.counts))
+    return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
 
 
 def _tables(path: Path, columns: Sequence[str]) -> list[Path]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import yaml
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
@@ -22,7 +21,10 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import in_threads, open_picture
 from maskrcnn.data.regions import flat
+from maskrcnn.data.writing import Lost
+from maskrcnn.data.yolo_rows import Labels, read_labels, rows_of
 from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.files.plain_yaml import read_yaml
 from maskrcnn.structures.dataset import Dataset
@@ -30,30 +32,11 @@ from maskrcnn.structures.values import is_int, short
 
 name = "YOLO segmentation"
 key = "yolo"
+image_folder = "images"
 takes = frozenset({"split", "missing"})
 
 _PAIR = ("images", "labels")
 _SPLITS = ("train", "val", "valid", "test")
-_OUTSIDE = 0.01  # of the image, by which tools place points beyond its border
-_MOST_BYTES = 1 << 26  # of a label file
-
-
-@dataclass
-class _Labels:
-    """The content of a label file.
-
-    Attributes:
-        present: whether the file exists.
-        objects: line, class and (n, 2) points in fractions of the image.
-        boxes, doubles: lines with a box, and with what another line says, too.
-        faults: what is wrong with the other lines.
-    """
-
-    present: bool = True
-    objects: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
-    boxes: list[int] = field(default_factory=list)
-    doubles: list[int] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
 
 
 class _Image(NamedTuple):
@@ -98,12 +81,34 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             f"in the part {hints.split}, which has none of the parts {', '.join(splits)}" if hints.split else "in it"
         )
         raise DataError(f"{builder.path}: expected images {parts}, found none")
-    files = in_threads(_read_labels, [image.labels for image in found])
+    files = in_threads(read_labels, [image.labels for image in found])
     if not any(labels.objects for labels in files) and any(labels.boxes for labels in files):
         raise DataError(f"{builder.path}: expected rows of a class and a polygon, found only boxes (5 numbers a row)")
     _add_classes(builder, content, home, files)
     _add_images(builder, found, files, home, hints.missing)
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `data.yaml`, and a label file for each image, which is empty if the image has no object.
+
+    Polygons of one part stay as they are. Other masks become polygons along the edges of their pixels.
+    """
+    lost: Lost = Counter()
+    for dataset in parts.values():
+        for index, record in enumerate(dataset.records):
+            rows = rows_of(dataset.annotations(index), lost)
+            with atomic_write(_label_file(record.path)) as temporary:
+                temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    names = [category.name for dataset in list(parts.values())[:1] for category in dataset.categories]
+    places = {part: f"{part}/images".lstrip("/") for part in parts}
+    # Ultralytics wants both.
+    used = {"train": next(iter(places.values())), "val": next(iter(places.values()))} | {
+        part: place for part, place in places.items() if part
+    }
+    with atomic_write(folder / "data.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump({**used, "names": names}, sort_keys=False, allow_unicode=True), "utf-8")
+    return lost
 
 
 def _has_names(file: Path) -> bool:
@@ -199,48 +204,7 @@ def _label_file(image: Path) -> Path:
     return Path(f"{before}{os.sep}labels{os.sep}{after}" if found else image).with_suffix(".txt")
 
 
-def _read_labels(path: Path) -> _Labels:
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return _Labels(present=False)
-    if len(content) > _MOST_BYTES:
-        return _Labels(
-            faults=[f"{path.name}: expected a label file of at most {_MOST_BYTES} bytes, found {len(content)}"]
-        )
-    rows = [row.split() for row in content.decode("utf-8-sig", errors="replace").splitlines()]
-    labels, seen = _Labels(), set()
-    for line, cells in enumerate(rows, start=1):
-        if not cells:
-            continue
-        if tuple(cells) in seen:
-            labels.doubles.append(line)
-        elif len(cells) == 5:
-            labels.boxes.append(line)
-        else:
-            try:
-                labels.objects.append((line, *_row(cells)))
-            except DataError as error:
-                labels.faults.append(f"{path.name}: line {line}: {error}")
-        seen.add(tuple(cells))
-    return labels
-
-
-def _row(cells: Sequence[str]) -> tuple[int, np.ndarray]:
-    """The class and the (n, 2) points of a row, in fractions of the image."""
-    try:
-        numbers = np.array(cells, dtype=np.float64)
-    except ValueError:
-        raise DataError(f"expected a class and fractions of the image, found {short(' '.join(cells))}") from None
-    if len(numbers) < 7 or len(numbers) % 2 == 0 or not np.isfinite(numbers).all() or numbers[0] != int(numbers[0]):
-        raise DataError(f"expected a class and 3 or more points x y, found {len(numbers)} numbers")
-    points = numbers[1:].reshape(-1, 2)
-    if points.min() < -_OUTSIDE or points.max() > 1 + _OUTSIDE:
-        raise DataError(f"expected fractions from 0 to 1, found {points.min():g} to {points.max():g}")
-    return int(numbers[0]), points.clip(0, 1)
-
-
-def _add_classes(builder: DatasetBuilder, content: Mapping[str, Any], home: Path, files: Sequence[_Labels]) -> None:
+def _add_classes(builder: DatasetBuilder, content: Mapping[str, Any], home: Path, files: Sequence[Labels]) -> None:
     """Adds the classes of the YAML or of a `classes.txt`; numbers without a name are their own names."""
     names = content.get("names")
     listed = home / "classes.txt"
@@ -258,7 +222,7 @@ def _add_classes(builder: DatasetBuilder, content: Mapping[str, Any], home: Path
 
 
 def _add_images(
-    builder: DatasetBuilder, found: Sequence[_Image], files: Sequence[_Labels], home: Path, missing: str | None
+    builder: DatasetBuilder, found: Sequence[_Image], files: Sequence[Labels], home: Path, missing: str | None
 ) -> None:
     stems = Counter(image.path.stem for image in found)
     kept = [

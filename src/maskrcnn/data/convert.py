@@ -1,0 +1,111 @@
+"""Writes a data set in another format, with its images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from maskrcnn.data.formats import Format, coco, label_images, labelme, rle_csv, yolo
+from maskrcnn.data.image_places import SPLITS
+from maskrcnn.data.pictures import in_threads
+from maskrcnn.data.writing import Lost
+from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write, check_folder
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.records import Records
+
+
+class Writer(Format, Protocol):
+    """The interface of a format that can be written."""
+
+    image_folder: str
+    """The folder of the images in the folder of a part."""
+
+    def write(self, parts: Mapping[str, Dataset], folder: Path) -> Lost:
+        """Writes annotations, and counts what the format cannot hold.
+
+        Args:
+            parts: data sets by the name of their part, whose images are already in `folder / part / image_folder`. A
+                data set without parts has an empty name.
+        """
+        ...
+
+
+WRITERS: dict[str, Writer] = {writer.key: writer for writer in (coco, rle_csv, yolo, labelme, label_images)}
+
+
+def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list[str]:
+    """Writes a data set and its images to a new folder. Images with a field `split` go to a folder for each part.
+
+    Args:
+        out: a folder that is missing or empty.
+        to: a key of `WRITERS`.
+        link: make symbolic links to the images instead of copies.
+
+    Returns:
+        A sentence for each kind of thing that is lost, with its number.
+
+    Raises:
+        DataError: the folder is not empty, or the format cannot be written.
+    """
+    if to not in WRITERS:
+        raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
+    check_folder(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out}: expected no folder or an empty one, found {min(out.iterdir()).name} in it")
+    lost: Lost = Counter()
+    parts = {}
+    for part, numbers in _parts(dataset).items():
+        own = dataset.subset(numbers)
+        parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
+        _copy_images(own, parts[part], link, lost)
+    lost += WRITERS[to].write(parts, out)
+    return [f"{number} {what}" for what, number in lost.items() if number]
+
+
+def _parts(dataset: Dataset) -> dict[str, list[int]]:
+    """The images of each part; one part without a name if there is only one, or if an image belongs to none."""
+    found: dict[str, list[int]] = {}
+    for number, record in enumerate(dataset.records):
+        found.setdefault(str(record.fields.get("split")), []).append(number)
+    several = len(found) > 1 and found.keys() <= set(SPLITS.values())
+    return found if several else {"": list(range(len(dataset)))}
+
+
+def _placed(dataset: Dataset, folder: Path) -> Dataset:
+    """The data set with its images in a folder, under their names. Names that repeat another, but for the suffix, get a
+    number. An image inside a JSON of labelme becomes a PNG."""
+    taken: set[str] = set()
+    records = []
+    for record in dataset.records:
+        stem, suffix = record.path.stem, record.path.suffix
+        names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
+        free = next(name for name in names if name not in taken)
+        taken.add(free)
+        records.append(replace(record, path=folder / (free + (".png" if suffix.lower() == ".json" else suffix))))
+    return replace(dataset, records=Records(records))
+
+
+def _copy_images(dataset: Dataset, placed: Dataset, link: bool, lost: Lost) -> None:
+    def copy(number: int) -> None:
+        source, target = dataset.records[number].path, placed.records[number].path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix != target.suffix:
+            with atomic_write(target) as temporary:
+                Image.fromarray(dataset.read(number)).save(temporary, format="PNG")
+        elif link:
+            target.symlink_to(os.path.abspath(source))
+        else:
+            shutil.copyfile(source, target)
+
+    there = [number for number in range(len(dataset)) if number not in dataset.records.faults]
+    lost["images have no file"] += len(dataset) - len(there)
+    in_threads(copy, there)
