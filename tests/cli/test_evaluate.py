@@ -130,7 +130,10 @@ def test_limit_and_strict_hold_for_results(command, tmp_path):
     assert command("evaluate", *flags, "--strict").code == 2
 
 
-@pytest.mark.parametrize("flags", [("--batch-size", 4), ("--results-out", "r.json"), ("--compile",)])
+@pytest.mark.parametrize(
+    "flags",
+    [("--batch-size", 4), ("--results-out", "r.json"), ("--compile",), ("--allow-partial",), ("--part", "teacher")],
+)
 def test_flags_of_a_model_are_refused_beside_results(command, tmp_path, flags):
     ran = command("evaluate", *written(tmp_path, *squares([1])), *flags)
     assert (ran.code, ran.out) == (2, "")

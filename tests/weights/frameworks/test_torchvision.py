@@ -251,6 +251,8 @@ def test_arguments_of_the_constructors_are_followed() -> None:
         imported(state, {"box_score": 0.3})
     with pytest.raises(ConfigError, match="short_side"):
         imported(state, {"min_size": "big"})
+    with pytest.raises(ConfigError, match=r"aspect_ratios .* differ between levels"):
+        imported(state, {"aspect_ratios": [[0.5, 1], [1, 2]]})
     with pytest.raises(WeightsError, match="3 anchors per cell, and the settings give 6"):
         imported(state, {"sizes": [[16, 20], [32, 40], [64, 80], [128, 160], [256, 320]]})
 

@@ -17,7 +17,7 @@ from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import STEM, check_anchors
-from maskrcnn.weights.frameworks.settings import read_json
+from maskrcnn.weights.frameworks.settings import kinds_checked, read_json
 from maskrcnn.weights.frameworks.torchvision.layout import our_layout, their_state, without_counters
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
 from maskrcnn.weights.frameworks.torchvision.pickled import held_settings
@@ -46,7 +46,8 @@ class Torchvision:
                 "expected a detector of torchvision with a ResNet and FPN, found one with another backbone, such as "
                 "MobileNet, which is not supported"
             )
-        held, sentences = ({}, []) if checkpoint.network is None else held_settings(checkpoint.network)
+        with kinds_checked("torchvision"):
+            held, sentences = ({}, []) if checkpoint.network is None else held_settings(checkpoint.network)
         config, assumed = our_config(file.model(), held | dict(settings or {}))
         assumed += tuple(sentences)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")

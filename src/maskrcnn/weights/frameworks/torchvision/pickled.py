@@ -49,6 +49,7 @@ FIXED = {
     "rpn.box_coder.bbox_xform_clip": math.log(1000 / 16),
     "roi_heads.box_coder.bbox_xform_clip": math.log(1000 / 16),
 }
+LEVELS = ["0", "1", "2", "3"]  # of the pyramid, P2 to P5; numbers before version 0.5
 KNOWN = ("torch.", "torchvision.")  # where the classes of modules come from whose rules are known
 CONVOLUTION, FROZEN_NORM = "torch.nn.modules.conv.Conv2d", "FrozenBatchNorm2d"
 
@@ -77,6 +78,11 @@ def _pools(network: Module) -> dict[str, Any]:
     """The settings of the RoI layers of masks and keypoints. The box branch has the same levels and samples."""
     settings = {}
     box = _attribute(network, "roi_heads.box_roi_pool", None)
+    levels = _attribute(network, "roi_heads.box_roi_pool.featmap_names", LEVELS)
+    if not isinstance(levels, list | tuple) or [str(level) for level in levels] != LEVELS:
+        raise ConfigError(
+            f"the pickled network has RoI layers on the levels {levels}, which is not supported: expected {LEVELS}"
+        )
     for part in ("mask", "keypoint"):
         pool = _attribute(network, f"roi_heads.{part}_roi_pool", None)
         if not isinstance(pool, Module) or not isinstance(box, Module):

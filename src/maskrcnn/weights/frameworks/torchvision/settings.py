@@ -197,6 +197,10 @@ def _ours(name: str, value: Any) -> Any:
         return [255 * channel for channel in value]  # torchvision's pixels are in 0..1
     if name == "min_size":  # training samples one of them, prediction takes the last
         return value[-1]
-    if name == "aspect_ratios" and all(level == value[0] for level in value):  # the same on every level
+    if name == "aspect_ratios" and isinstance(value[0], list | tuple):  # one entry for each level
+        if any(level != value[0] for level in value):
+            raise ConfigError(
+                f"settings: aspect_ratios {value} differ between levels, which is not supported: expected the same ones"
+            )
         return value[0]
     return value
