@@ -139,7 +139,7 @@ def found_and_returned(
     """
     checkpoint = Checkpoint("torch", tensors, {}, ())
     assert importer.recognise(tensors)
-    assert importer_of(checkpoint, "theirs").name == importer.name
+    assert importer_of(checkpoint, "theirs")[0].name == importer.name
     found: Imported = importer.import_checkpoint(checkpoint, None)
     assert found.unused == ()
     assert found.state.keys() == state.keys()

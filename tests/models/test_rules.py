@@ -10,8 +10,10 @@ from torch import Tensor
 
 from maskrcnn.config import BoxHeadConfig, DetectConfig, ResNetConfig, RoIConfig, RPNConfig
 from maskrcnn.config.conventions import (
+    MATTERPORT,
     OURS,
     BoxRules,
+    Conventions,
     DetectionRules,
     FeatureRules,
     LossRules,
@@ -25,6 +27,8 @@ from maskrcnn.models.resnet import ResNet
 from maskrcnn.models.rois import RoIs, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNOutput
 from maskrcnn.ops.boxes import trim, whole_images
+from maskrcnn.predict.images import postprocess
+from maskrcnn.structures.frame import frame_of_size
 from small_network import batch_of, lively_network, network_config, sample_of
 
 LAST_PIXEL = replace(OURS, boxes=BoxRules(end="last_pixel"), features=FeatureRules(crop_and_resize=True))
@@ -108,6 +112,23 @@ def test_detections_are_clipped_to_their_window() -> None:
     window = torch.tensor([[5, 10, 80, 50]])
     found = select_detections(probs, torch.zeros(1, 1, 4), proposals, BoxHeadConfig(), OURS, window, DetectConfig())
     assert found.boxes[0, 0].tolist() == [5, 10, 80, 50]
+
+
+@pytest.mark.parametrize("rules", [OURS, MATTERPORT])
+def test_a_box_of_one_pixel_is_kept_where_x2_is_the_last_pixel(rules: Conventions) -> None:
+    """A box that is moved beyond the right edge becomes its last column, or has no area where x2 is an edge."""
+    box, beyond = torch.tensor([[[80.0, 10, 90, 50]]]), torch.tensor([[[30.0, 0, 0, 0]]])
+    window = torch.tensor([[0, 0, 96, 64]]) - torch.tensor([0, 0, 1, 1]) * int(rules.boxes.trim)
+    probs, proposals = torch.tensor([[0.9, 0.1]]), Proposals(box, torch.ones(1, 1, dtype=torch.bool))
+    found = select_detections(probs, beyond, proposals, BoxHeadConfig(), rules, window, DetectConfig())
+    assert found.valid.tolist() == [[rules is MATTERPORT]]
+    network = lively_network(network_config(rules)).eval()
+    output = RPNOutput([torch.zeros(1, 1)], [beyond / 10], [box[0]])
+    assert network.rpn.propose(output, torch.tensor([[64, 96]])).valid.tolist() == [[rules is MATTERPORT]]
+    if rules is MATTERPORT:
+        image = frame_of_size((64, 96), (64, 96))
+        (result,) = postprocess(replace(found, boxes=found.boxes.round()), [image], network_config(rules))
+        assert result.boxes.tolist() == [[95, 10, 96, 51]]
 
 
 def test_ground_truth_need_not_be_learnt_from() -> None:

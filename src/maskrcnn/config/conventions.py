@@ -147,7 +147,8 @@ class BoxRules:
 
     end: Literal["edge", "last_pixel", "roi_last_pixel"] = "edge"
     """Where a box ends. edge: x2 and y2 are the right and lower edges of the last pixel. last_pixel: x2 and y2 are the
-    index of the last pixel, one less, in proposals, RoIs and detections of the network; results have edges again.
+    index of the last pixel, one less, in proposals, RoIs and detections of the network; results have edges again. So
+    a box whose x1 and x2 are equal is one pixel wide, and is kept.
     roi_last_pixel: RoI features, masks and keypoints span a box from its first to its last pixel index, and these are
     scaled to the original image; everything else uses edges."""
     growth_bound: Literal["above", "both", "none"] = "above"

@@ -105,6 +105,7 @@ class MaskHeadConfig:
     kind: Literal["fcn", "mlp"] = "fcn"
     convs: LayersOrZero = 4  # 3x3 convolutions of fcn
     channels: Channels = 256  # channels of the convolutions
+    upsampled_channels: Channels | None = None  # channels of the transposed convolution of fcn; None: `channels`
     norm: HeadNorm = "none"  # norm of the convolutions
     layers: LayersOrZero = 2  # fully connected layers of mlp and of PointRend's coarse head
     hidden: Channels = 1024  # channels of the fully connected layers
@@ -116,6 +117,11 @@ class MaskHeadConfig:
 
     def __post_init__(self) -> None:
         require_ranges(self, "model.mask_head")
+        require(
+            self.upsampled_channels is None or (self.kind == "fcn" and self.point_rend is None),
+            "mask_head.upsampled_channels belongs to mask_head.kind fcn without point_rend: leave it None, found "
+            f"{self.upsampled_channels}",
+        )
         require_groups("mask_head.channels", self.channels, "mask_head.norm", self.norm)
         require(
             self.loss == "sigmoid" or not self.class_agnostic,

@@ -125,11 +125,12 @@ class RPN(nn.Module):
         scores, deltas, anchors = (
             torch.stack([_pad_slots(part, max(counts)) for part in levels], dim=1) for levels in zip(*best, strict=True)
         )
+        filled = (anchors[..., 2:] > anchors[..., :2]).all(-1)
         anchors = box_ops.trim(anchors, box_rules.trim)
         boxes = box_ops.decode(deltas, anchors, config.box_weights, box_rules.growth_bound)
         boxes = box_ops.clip(boxes.flatten(1, 2), windows).view_as(deltas)
         sides = boxes[..., 2:] - boxes[..., :2]
-        valid = (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)  # empty slots have no area
+        valid = filled & (sides >= rules.min_size).all(-1) & (sides > -box_rules.trim).all(-1)
         keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
         scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf

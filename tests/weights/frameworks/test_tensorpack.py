@@ -234,5 +234,16 @@ def test_a_file_opens_by_its_content(tmp_path: Path) -> None:
     assert provenance["unused"] == ["more/W"]
 
 
+def test_a_cascade_has_the_stages_of_its_file() -> None:
+    tensors = {name: value for name, value in twin(CASCADE).items() if "cascade_rcnn_stage3" not in name}
+    box = imported_from(tensors).config.model.box_head
+    assert box.cascade_ious == pytest.approx((0.6,))
+    assert box.cascade_weights == ((20.0, 20.0, 10.0, 10.0),)
+    with pytest.raises(ConfigError, match=r"has 2 stages: give so many CASCADE.IOUS .*found 3 and 2"):
+        imported_from(tensors, {"CASCADE.IOUS": [0.5, 0.6, 0.7]})
+    other = {"CASCADE.IOUS": [0.5, 0.75], "CASCADE.BBOX_REG_WEIGHTS": [[1, 2, 3, 4], [5, 6, 7, 8]]}
+    assert imported_from(tensors, other).config.model.box_head.cascade_ious == (0.75,)
+
+
 def test_odd_shapes_are_refused() -> None:
     check_odd_shapes(imported_from, twin(MODELS["FPN"]))

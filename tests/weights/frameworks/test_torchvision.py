@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import (
     FasterRCNN,
     KeypointRCNN,
@@ -24,6 +27,8 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from maskrcnn.config import DetectConfig
 from maskrcnn.config.conventions import TORCHVISION
@@ -93,7 +98,7 @@ ARCHITECTURES: dict[str, Build] = {
         box_head=FastRCNNConvFCHead((256, 7, 7), [32, 32], [64, 64, 64]),
         box_predictor=FastRCNNPredictor(64, 4),
         mask_head=MaskRCNNHeads(256, (48, 48), 1),
-        mask_predictor=MaskRCNNPredictor(48, 48, 4),
+        mask_predictor=MaskRCNNPredictor(48, 40, 4),
     ),
 }
 
@@ -281,6 +286,38 @@ def test_surplus_tensors_are_listed() -> None:
 def test_a_backbone_that_is_no_resnet_is_named() -> None:
     with pytest.raises(WeightsError, match=r"MobileNet"):
         imported(on_meta(fasterrcnn_mobilenet_v3_large_fpn))
+
+
+def resnet_without_pyramid() -> nn.Module:
+    trunk = IntermediateLayerGetter(resnet18(weights=None), {"layer4": "0"})
+    backbone = nn.Sequential(OrderedDict(body=trunk))
+    backbone.out_channels = 512  # type: ignore[assignment]
+    anchors = AnchorGenerator(((32, 64, 128),), ((0.5, 1.0, 2.0),))
+    return FasterRCNN(backbone, num_classes=2, rpn_anchor_generator=anchors)
+
+
+def pyramid(**settings: Any) -> nn.Module:
+    return MaskRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None, **settings), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("build", "found"),
+    [
+        (lambda: pyramid(returned_layers=[2, 3, 4]), r"a pyramid of 3 levels \(`returned_layers`\)"),
+        (lambda: pyramid(returned_layers=[1, 2, 3]), r"a pyramid of 3 levels"),
+        (lambda: pyramid(returned_layers=[4]), r"a pyramid of 1 level \("),
+        (
+            lambda: pyramid(extra_blocks=LastLevelP6P7(256, 256)),
+            r".*convolutions \(`LastLevelP6P7`\)",
+        ),
+        (resnet_without_pyramid, r"a ResNet without a pyramid \(FPN\)"),
+    ],
+)
+def test_other_pyramids_are_refused_by_what_they_are(build: Build, found: str) -> None:
+    with torch.device("meta"):
+        state = build().state_dict()
+    with pytest.raises(WeightsError, match=f"with a ResNet and a pyramid of four levels .* found one with {found}"):
+        imported(state)
 
 
 @pytest.mark.parametrize(

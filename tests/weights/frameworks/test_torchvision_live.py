@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import KeypointRCNN, MaskRCNN
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.models.detection.rpn import AnchorGenerator
 
 from maskrcnn.benchmark.pair import SPREAD, enliven
@@ -38,15 +39,22 @@ def as_float(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).float() / 255
 
 
-def build(kind: Callable[..., nn.Module], classes: int) -> nn.Module:
+def build(kind: Callable[..., nn.Module], classes: int, hidden: int = 256) -> nn.Module:
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None)
-    return kind(backbone, num_classes=classes, **SETTINGS).eval()
+    model = kind(backbone, num_classes=classes, **SETTINGS).eval()
+    if kind is MaskRCNN:
+        model.roi_heads.mask_predictor = MaskRCNNPredictor(256, hidden, classes)  # type: ignore[union-attr]
+    return model
 
 
-def lively(kind: Callable[..., nn.Module], classes: int, eps: float) -> nn.Module:
-    """A model of torchvision that finds many objects, with frozen norms whose epsilon matters."""
+def lively(kind: Callable[..., nn.Module], classes: int, eps: float, hidden: int = 256) -> nn.Module:
+    """A model of torchvision that finds many objects, with frozen norms whose epsilon matters.
+
+    Args:
+        hidden: channels of the transposed convolution of the masks.
+    """
     torch.manual_seed(0)
-    model = build(kind, classes)
+    model = build(kind, classes, hidden)
     enliven(model, [as_float(image())], SPREAD if kind is MaskRCNN else SPREAD_KEYPOINT)
     block = model.backbone.body.layer1[0]  # type: ignore[union-attr, index]
     block.conv1.weight.data *= 0.01  # type: ignore[union-attr, operator]
@@ -62,11 +70,20 @@ def detections(model: nn.Module) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "classes", "eps"), [(MaskRCNN, 91, 0.0), (MaskRCNN, 91, 1e-5), (KeypointRCNN, 2, 0.0), (MaskRCNN, 4, 1e-5)]
+    ("kind", "classes", "eps", "hidden"),
+    [
+        (MaskRCNN, 91, 0.0, 256),
+        (MaskRCNN, 91, 1e-5, 256),
+        (KeypointRCNN, 2, 0.0, 256),
+        (MaskRCNN, 4, 1e-5, 256),
+        (MaskRCNN, 4, 1e-5, 96),
+    ],
 )
-def test_the_import_finds_what_torchvision_finds(kind: Callable[..., nn.Module], classes: int, eps: float) -> None:
+def test_the_import_finds_what_torchvision_finds(
+    kind: Callable[..., nn.Module], classes: int, eps: float, hidden: int
+) -> None:
     """Scores of 91 rows, of which ten are never found, and both epsilons; without a choice the usual one is taken."""
-    theirs = lively(kind, classes, eps)
+    theirs = lively(kind, classes, eps, hidden)
     settings = dict(SETTINGS) if (classes, eps) != (91, 1e-5) else {**SETTINGS, "norm_eps": 1e-5}
     found = Torchvision().import_checkpoint(Checkpoint("torch", theirs.state_dict(), {}, ()), settings)
     network = build_model(found.config)

@@ -188,7 +188,7 @@ def select_detections(
     boxes = box_ops.decode(deltas.flatten(0, 1)[row], anchors, config.box_weights, conventions.boxes.growth_bound)
     boxes = box_ops.clip(boxes, windows)
     sides = boxes[..., 2:] - boxes[..., :2]
-    valid = (scores > 0) & (sides >= rules.min_size).all(-1) & (sides > 0).all(-1)
+    valid = (scores > 0) & (sides >= rules.min_size).all(-1) & (sides > -conventions.boxes.trim).all(-1)
     keep = nms(boxes, valid, settings.nms_iou, labels)
     best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, scores.shape[1]), dim=1)
     return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)

@@ -23,11 +23,12 @@ class MaskHead(nn.Module):
     def __init__(self, in_channels: int, masks: int, config: MaskHeadConfig) -> None:
         super().__init__()
         convs, channels = config.convs, config.channels
+        upsampled = config.upsampled_channels or channels
         self.convs = nn.ModuleList(
             [head_conv(in_channels if i == 0 else channels, channels, 3, config.norm) for i in range(convs)]
         )
-        self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, channels, 2, stride=2)
-        self.predictor = nn.Conv2d(channels, masks, 1)
+        self.upsample = nn.ConvTranspose2d(channels if convs else in_channels, upsampled, 2, stride=2)
+        self.predictor = nn.Conv2d(upsampled, masks, 1)
         nn.init.kaiming_normal_(self.upsample.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.upsample.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.predictor.weight, std=0.001)

@@ -172,9 +172,11 @@ def _mask_head(tensors: Tensors, classes: int) -> MaskHeadConfig | None:
             ),
         )
     head = f"{MASK}heads.0"
+    convs, (read, upsampled) = _count(tensors, f"{head}.convs"), _shape(tensors, f"{head}.upsample.weight", 4)[:2]
     return MaskHeadConfig(
-        convs=_count(tensors, f"{head}.convs"),
-        channels=_shape(tensors, f"{head}.upsample.weight", 4)[1],
+        convs=convs,
+        channels=read if convs else upsampled,
+        upsampled_channels=upsampled if convs and upsampled != read else None,
         norm=_head_norm(tensors, f"{head}.convs.0"),
         class_agnostic=classes > 1 and _shape(tensors, f"{head}.predictor.weight", 4)[0] == 1,
     )

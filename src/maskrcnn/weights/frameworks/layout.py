@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import Config, ModelConfig
 from maskrcnn.errors import WeightsError
 from maskrcnn.models.resnet import stage_channels
 
@@ -89,6 +89,16 @@ def check_anchors(model: ModelConfig, found: Mapping[str, Tensor], settings: str
         raise WeightsError(
             f"the RPN in the file has {count} anchors per cell, and the settings give {model.anchors.per_cell}: "
             f"give {settings}"
+        )
+
+
+def check_mask_channels(config: Config, framework: str) -> None:
+    """Raises WeightsError if the transposed convolution of the masks has channels of its own, and no config says so."""
+    mask = config.model.mask_head
+    if mask is not None and mask.upsampled_channels is not None:
+        raise WeightsError(
+            f"{framework} has no model with mask_head.upsampled_channels {mask.upsampled_channels} and "
+            f"mask_head.channels {mask.channels}: the weights cannot be written for it"
         )
 
 

@@ -19,7 +19,7 @@ from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED
 from maskrcnn.weights.frameworks.detectron2.names import RPN_HEAD, TABLE
 from maskrcnn.weights.frameworks.detectron2.settings import our_config
 from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
-from maskrcnn.weights.frameworks.layout import Layout, check_anchors
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors, check_mask_channels
 from maskrcnn.weights.frameworks.settings import read_yaml
 
 IGNORED = rf"^({'|'.join(STORED_SETTINGS)}|{CELL_ANCHORS})|\.num_batches_tracked$"
@@ -47,6 +47,7 @@ class Detectron2:
         return finished(config, found, file, assumed, ignored=IGNORED)
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_mask_channels(config, self.name)
         layout = Layout(bgr=True, anchors_by_size=True)
         names = exported_names(TABLE, state, self.name)
         return {their: layout.to_theirs(name, state[name], config.model) for name, their in names.items()}

@@ -18,7 +18,7 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
-from maskrcnn.weights.frameworks.layout import Layout, check_anchors
+from maskrcnn.weights.frameworks.layout import Layout, check_anchors, check_mask_channels
 from maskrcnn.weights.frameworks.mmdetection.config_file import read_settings
 from maskrcnn.weights.frameworks.mmdetection.defaults import reads_bgr
 from maskrcnn.weights.frameworks.mmdetection.names import TABLE
@@ -58,6 +58,7 @@ class MMDetection:
         return finished(config, found, file, assumed, ignored=rf"\.{COUNTER}$|{AVERAGES.pattern}")
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_mask_channels(config, self.name)
         layout = Layout(bgr=reads_bgr(config.model, plain=config.image.std == (1.0, 1.0, 1.0)))
         result = {}
         for name, their in exported_names(TABLE, state, self.name).items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from maskrcnn.config import Config, DetectConfig, ImageConfig, ModelConfig, RoIConfig
 from maskrcnn.config.conventions import TENSORPACK, AnchorRules, Conventions
+from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.settings import (
     DETECTED,
     FIVE_ANCHORS,
@@ -56,8 +57,6 @@ DEFAULTS: dict[str, Any] = {
     "FRCNN.FG_THRESH": 0.5,
     "FRCNN.FG_RATIO": 0.25,
     "FPN.PROPOSAL_MODE": "Level",
-    "CASCADE.IOUS": [0.5, 0.6, 0.7],
-    "CASCADE.BBOX_REG_WEIGHTS": [[10.0 * i, 10.0 * i, 5.0 * i, 5.0 * i] for i in (1, 2, 3)],
     "MRCNN.ACCURATE_PASTE": True,
     "TEST.FRCNN_NMS_THRESH": 0.5,
     "TEST.RESULT_SCORE_THRESH": 0.05,
@@ -98,7 +97,7 @@ def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Con
     Raises:
         ConfigError, WeightsError: as in `Importer.import_checkpoint`.
     """
-    settings = DEFAULTS | dict(given or {})
+    settings = DEFAULTS | _cascade(model) | dict(given or {})
     with kinds_checked("tensorpack"):
         check_fits(settings, {"DATA.NUM_CATEGORY": model.num_classes, "MODE_MASK": model.mask_head is not None})
         check_supported(settings, SUPPORTED | ({"FPN.PROPOSAL_MODE": "Level"} if model.neck == "fpn" else {}))
@@ -107,6 +106,15 @@ def our_config(model: ModelConfig, given: Mapping[str, Any] | None) -> tuple[Con
         )
     size = RESIZED.replace("1333", str(config.image.long_side))
     return config, () if given is not None else (f"{size} (PREPROC)", *ASSUMED)
+
+
+def _cascade(model: ModelConfig) -> Settings:
+    """The usual settings of a cascade with the stages of the file. Those of three stages are tensorpack's defaults."""
+    stages = range(1, len(model.box_head.cascade_ious) + 2)
+    return {
+        "CASCADE.IOUS": [round(0.4 + 0.1 * stage, 9) for stage in stages],
+        "CASCADE.BBOX_REG_WEIGHTS": [[10.0 * stage, 10.0 * stage, 5.0 * stage, 5.0 * stage] for stage in stages],
+    }
 
 
 def _long_side(model: ModelConfig, settings: Mapping[str, Any]) -> int:
@@ -139,6 +147,12 @@ def _model(model: ModelConfig, settings: Mapping[str, Any]) -> ModelConfig:
     weights, ious = [settings["FRCNN.BBOX_REG_WEIGHTS"]], [settings["FRCNN.FG_THRESH"]]
     if model.box_head.cascade_ious:
         weights, ious = settings["CASCADE.BBOX_REG_WEIGHTS"], settings["CASCADE.IOUS"]
+        stages = len(model.box_head.cascade_ious) + 1
+        if (len(weights), len(ious)) != (stages, stages):
+            raise ConfigError(
+                f"the cascade in the file has {stages} stages: give so many CASCADE.IOUS and CASCADE.BBOX_REG_WEIGHTS, "
+                f"found {len(ious)} and {len(weights)}"
+            )
     first, *later = (four(stage) for stage in weights)
     before, after = ("PER_LEVEL_NMS_TOPK",) * 2 if pyramid else ("PRE_NMS_TOPK", "POST_NMS_TOPK")
     norm: Any = backbone.norm if backbone.norm == "group_norm" else NORMS[settings["BACKBONE.NORM"]]

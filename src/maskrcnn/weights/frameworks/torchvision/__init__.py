@@ -6,6 +6,7 @@ architecture, also of models that combine parts of both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
+from maskrcnn.models.fpn import FPN
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
-from maskrcnn.weights.frameworks.layout import STEM, check_anchors
+from maskrcnn.weights.frameworks.layout import check_anchors
 from maskrcnn.weights.frameworks.settings import kinds_checked, read_json
 from maskrcnn.weights.frameworks.torchvision.layout import our_layout, their_state, without_counters
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
@@ -41,11 +43,7 @@ class Torchvision:
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
         file = renamed(checkpoint.tensors, TABLE)
-        if STEM not in file.tensors:
-            raise WeightsError(
-                "expected a detector of torchvision with a ResNet and FPN, found one with another backbone, such as "
-                "MobileNet, which is not supported"
-            )
+        _check_backbone(checkpoint.tensors)
         with kinds_checked("torchvision"):
             held, sentences = ({}, []) if checkpoint.network is None else held_settings(checkpoint.network)
         config, assumed = our_config(file.model(), held | dict(settings or {}))
@@ -58,3 +56,27 @@ class Torchvision:
 
     def export_state(self, config: Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return their_state(config, state)
+
+
+def _check_backbone(names: Collection[str]) -> None:
+    """Refuses backbones other than a ResNet with a pyramid of four levels and LastLevelMaxPool.
+
+    Raises:
+        WeightsError: says what the backbone is.
+    """
+    levels = {match[1] for name in names if (match := re.match(r"backbone\.fpn\.inner_blocks\.(\d+)\.", name))}
+    resnet = re.compile(r"^backbone\.(body\.)?layer1\.0\.conv1\.")
+    if not any(map(resnet.match, names)):
+        found = "another backbone, such as MobileNet,"
+    elif not levels:
+        found = "a ResNet without a pyramid (FPN),"
+    elif len(levels) != len(FPN.strides) - 1 or "backbone.body.layer4.0.conv1.weight" not in names:
+        found = f"a pyramid of {len(levels)} level{'s' if len(levels) > 1 else ''} (`returned_layers`),"
+    elif any(name.startswith("backbone.fpn.extra_blocks.") for name in names):
+        found = "a pyramid whose levels P6 and P7 are convolutions (`LastLevelP6P7`),"
+    else:
+        return
+    raise WeightsError(
+        "expected a detector of torchvision with a ResNet and a pyramid of four levels (resnet_fpn_backbone with "
+        f"returned_layers [1, 2, 3, 4] and LastLevelMaxPool), found one with {found} which is not supported"
+    )
