@@ -40,6 +40,7 @@ class TrainConfig:
     compile: bool = False
     evaluate_every: CountOrZero = 5000  # steps between evaluations; 0: at the end
     checkpoint_every: Count = 1000  # steps between checkpoints
+    max_objects: Count = 1000  # annotations of an image in a step, at most; the others are left out at random
     workers: FewOrZero = 2  # processes that load images; 0: none
     seed: Seed = 0  # seed of the random numbers
 

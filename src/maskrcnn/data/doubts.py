@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn.config import Category
-from maskrcnn.structures.annotations import Annotations
+from maskrcnn.data.transforms import MOST_MASK_PIXELS
+from maskrcnn.structures.annotations import NO_MASK, Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
 
@@ -56,6 +57,23 @@ def crowded_images(dataset: Dataset, max_detections: int) -> list[str]:
         f"{more} of {len(dataset)} images hold more than {max_detections} objects, up to {counts.max()}; a model that "
         f"predicts at most {max_detections} on an image cannot find them all; train with "
         f"--model.detect.max-detections {counts.max()}"
+    ]
+
+
+def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
+    """One sentence if images hold more than `transforms.within_limits` keeps for a training step."""
+    counts = np.array([record.count for record in dataset.records])
+    images, rows = np.repeat(np.arange(len(dataset)), counts), dataset.records.rows
+    sizes = as_numpy(dataset.columns["annotated_boxes"])[rows, 2:].clip(0, dataset.records.sizes_hw[images, ::-1])
+    masked = as_numpy(dataset.columns["kinds"])[rows] != NO_MASK
+    pixels = np.bincount(images, sizes.prod(axis=1) * masked, minlength=len(dataset))
+    more = (counts > max_objects) | (pixels > MOST_MASK_PIXELS)
+    if not more.any():
+        return []
+    return [
+        f"{more.sum()} of {len(dataset)} images hold up to {counts[more].max()} annotations; a step learns at most "
+        f"{max_objects} of an image (--train.max-objects), whose boxes have at most {MOST_MASK_PIXELS >> 20} million "
+        "pixels; the others are left out at random, each time anew; --augment.crop shows fewer at once"
     ]
 
 

@@ -6,8 +6,9 @@ Legend: N objects of the sample, K keypoints.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch import Tensor
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.config.conventions import PixelRules
 from maskrcnn.ops.resize_part import nearest_start
+from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import Frame, letterboxed, resized_frame, transform_boxes, transform_points
 from maskrcnn.structures.images import resize_to_network
 from maskrcnn.structures.keypoints import swap_sides
 
+MOST_MASK_PIXELS = 1 << 27  # of all mask crops of a sample, one byte each
 SMALLEST_SIDE = 1.0  # network-input pixels; objects whose visible box has a shorter side are left out
 OBJECT_IN_CROP = 0.5  # probability that a random crop must show a randomly chosen object
 
@@ -62,12 +65,23 @@ def training_sample(dataset: Dataset, index: int, config: Config, rng: np.random
     record, annotations = dataset.records[index], dataset.annotations(index)
     objects = annotations.boxes[~annotations.crowd]
     frame = random_frame((record.height, record.width), objects, config, rng)
-    sample = framed_sample(dataset, index, frame, config.conventions.pixels)
+    choose = partial(within_limits, max_objects=config.train.max_objects, rng=rng)
+    sample = framed_sample(dataset, index, frame, config.conventions.pixels, choose)
     return replace(sample, image=jitter_colour(sample.image, config.augment, rng))
 
 
-def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules) -> Sample:
+def framed_sample(
+    dataset: Dataset,
+    index: int,
+    frame: Frame,
+    rules: PixelRules,
+    choose: Callable[[Annotations, np.ndarray], np.ndarray] = lambda annotations, numbers: numbers,
+) -> Sample:
     """Image number `index` and its annotations, mapped by a frame. Masks of objects outside it are not decoded.
+
+    Args:
+        choose: gets the annotations of the image and the numbers of those in the frame, and returns the numbers of
+            those to keep.
 
     Raises:
         ImageError: the file cannot be read, or its size differs from the record.
@@ -75,7 +89,7 @@ def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules)
     image = resize_to_network(dataset.read(index), frame, rules)
     annotations = dataset.annotations(index)
     clipped = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
-    candidates = np.flatnonzero(_large_enough(clipped))
+    candidates = choose(annotations, np.flatnonzero(_large_enough(clipped)))
     crops = annotations.crops(candidates)
     boxes = visible_boxes(annotations.boxes[candidates], crops, frame)
     seen = np.flatnonzero(_large_enough(boxes))
@@ -94,6 +108,28 @@ def framed_sample(dataset: Dataset, index: int, frame: Frame, rules: PixelRules)
         image_id=dataset.records[index].image_id,
         keypoints=keypoints,
     )
+
+
+def within_limits(
+    annotations: Annotations, numbers: np.ndarray, max_objects: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The given annotations of an image, or a random part of them if they are too many or their masks too large.
+
+    Args:
+        numbers: (n,) int64, ascending.
+        max_objects: annotations to keep, at most. All their boxes together have at most `MOST_MASK_PIXELS` pixels,
+            unless there is only one.
+
+    Returns:
+        (m,) int64, ascending.
+    """
+    boxes = annotations.boxes[numbers]
+    pixels = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).clip(0).prod(axis=1) * annotations.has_mask[numbers]
+    if len(numbers) <= max_objects and pixels.sum() <= MOST_MASK_PIXELS:
+        return numbers
+    order = rng.permutation(len(numbers))[:max_objects]
+    fits = np.cumsum(pixels[order]) <= MOST_MASK_PIXELS
+    return np.sort(numbers[order[: max(1, int(fits.sum()))]])
 
 
 def random_frame(size_hw: tuple[int, int], boxes: np.ndarray, config: Config, rng: np.random.Generator) -> Frame:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from maskrcnn.config import Config, differing_settings
-from maskrcnn.data.doubts import crowded_images
+from maskrcnn.data.doubts import crowded_images, limited_images
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.data.loader import training_batches
@@ -158,7 +158,8 @@ def _say_beginning(
         bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
     for sentence in assumed:
         bar.say(f"assumed: {sentence}")
-    for note in (*dataset.notes, *crowded_images(dataset, run.config.model.detect.max_detections)):
+    crowded = crowded_images(dataset, run.config.model.detect.max_detections)
+    for note in (*dataset.notes, *crowded, *limited_images(dataset, run.config.train.max_objects)):
         bar.say(note)
     if run.skipped:
         bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
