@@ -17,14 +17,18 @@ def test_a_model_or_results_but_not_both(command):
     assert "found both" in both.err
 
 
-def test_no_detections_are_refused(command, tmp_path):
+@pytest.mark.parametrize("number", [0, 2**70])
+def test_a_limit_that_is_no_number_of_detections_is_refused(command, tmp_path, number):
     content, _ = people_coco(1)
     data, results = tmp_path / "val.json", tmp_path / "found.json"
     data.write_text(json.dumps(content))
     results.write_text("[]")
-    ran = command("evaluate", "--data", data, "--results", results, "--max-detections", 0)
+    ran = command("evaluate", "--data", data, "--results", results, "--max-detections", number)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: max_detections: expected 1 or more detections per image, found 0\n"
+    assert (
+        ran.err
+        == f"error: max_detections: expected a whole number of 1 to 1000000000 detections per image, found {number}\n"
+    )
 
 
 def test_a_missing_model_file_is_one_line(command):
@@ -124,7 +128,7 @@ def test_limit_and_strict_hold_for_results(command, tmp_path):
     report = json.loads(command("evaluate", *flags, "--limit", 2, "--json").out)
     assert (report["images"], report["detections"]) == (2, 2)
     assert "1 results of other images of the data set are not counted" in report["notes"]
-    assert "limit: expected 1 or more" in command("evaluate", *flags, "--limit", 0).err
+    assert "limit: expected a whole number of 1 or more" in command("evaluate", *flags, "--limit", 0).err
     content["annotations"][1]["bbox"] = "wide"
     assert command("evaluate", *written(tmp_path, content, found)).code == 0
     assert command("evaluate", *flags, "--strict").code == 2
@@ -138,3 +142,25 @@ def test_flags_of_a_model_are_refused_beside_results(command, tmp_path, flags):
     ran = command("evaluate", *written(tmp_path, *squares([1])), *flags)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"error: expected --model with {flags[0]}, found --results, whose figures need no network\n"
+
+
+@pytest.mark.parametrize("read", ["val.json", "m.safetensors"])
+def test_results_do_not_overwrite_what_is_read(command, tmp_path, read):
+    data = write_small(tmp_path, "val", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    before = (tmp_path / read).read_bytes()
+    ran = command(
+        *("evaluate", "--model", tmp_path / "m.safetensors", "--data", data, "--results-out", tmp_path / read)
+    )
+    assert (ran.code, ran.out) == (2, "")
+    assert (
+        ran.err == f"error: {tmp_path / read}: expected a file to write, found one that is read; choose another path\n"
+    )
+    assert (tmp_path / read).read_bytes() == before
+
+
+def test_boxes_given_as_corners_are_noted(command, tmp_path):
+    content, found = squares([1, 2])
+    flags = written(tmp_path, content, [{**entry, "bbox": [30, 5, 50, 15]} for entry in found])
+    notes = json.loads(command("evaluate", *flags, "--json").out)["notes"]
+    assert "the bbox of 2 of 2 results ends more than 2 pixels outside of its image" in notes[0]

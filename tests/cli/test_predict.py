@@ -128,3 +128,16 @@ def test_a_model_without_masks_measures_nothing(command, tmp_path):
     )
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert "--table measures masks" in ran.err
+
+
+@pytest.mark.parametrize("score", ["2", "-0.1", "nan"])
+def test_a_score_that_no_object_has_is_refused(command, tmp_path, score):
+    write_small(tmp_path, "images", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    ran = command(
+        *("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o"),
+        *("--min-score", score),
+    )
+    assert (ran.code, ran.out) == (2, "")
+    assert f"min score: expected a score from 0 to 1, found {float(score)}" in ran.err
+    assert not (tmp_path / "o").exists()

@@ -9,7 +9,7 @@ from maskrcnn.config import config_to_dict
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.open import open_weights
-from small_data import write_small
+from small_data import random_predictor, write_small
 from small_network import lively_network, network_config
 
 
@@ -189,3 +189,20 @@ def test_predict_takes_a_foreign_file(command, file, tmp_path):
     assert ran.code == 0
     assert "assumed: the 2 classes have no names" in ran.err
     assert (tmp_path / "o" / "predictions.json").exists()
+
+
+def test_a_list_of_nothing_is_an_error(command):
+    ran = command("weights", "list", "torchvision", "yolo")
+    assert (ran.code, ran.out) == (2, "")
+    assert "no published model has torchvision and yolo in its name" in ran.err
+
+
+@pytest.mark.parametrize("flags", [(), ("--to", "torchvision")])
+def test_convert_does_not_overwrite_its_source(command, tmp_path, flags):
+    file = tmp_path / "m.safetensors"
+    random_predictor().save(file)
+    before = file.read_bytes()
+    ran = command("weights", "convert", file, file, *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert "expected a file to write, found one that is read" in ran.err
+    assert file.read_bytes() == before

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.doubts import boxes_beside_masks, crowded_images, repeated_names
+from maskrcnn.data.doubts import crowded_images, doubtful_masks, repeated_names, wrong_masks
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
@@ -47,18 +47,21 @@ def test_a_box_is_doubted_by_its_overlap_with_the_mask(box: tuple[int, ...], mas
     edges = np.array([(x, y, x + width, y + height) for x, y, width, height in (box, mask)])
     far = np.abs(edges[0] - edges[1]).max() > 2
     annotations = built({"box": list(box), **rectangle(*mask)}).annotations(0)
-    assert boxes_beside_masks(annotations).tolist() == ([0] if overlap < 0.5 and far else [])
+    assert doubtful_masks(annotations)[0].tolist() == ([0] if overlap < 0.5 and far else [])
 
 
-def test_boxes_alone_crowds_and_polygons_without_pixels_are_not_doubted() -> None:
+def test_the_boxes_of_crowds_and_of_masks_without_pixels_are_not_doubted() -> None:
     thin = [[10.1, 10.1, 10.3, 10.1, 10.3, 10.4]]
     annotations = built(
         {"box": [3, 3, 9, 9]},
         {"box": [30, 30, 9, 9], "crowd": 1, **rectangle(0, 0, 5, 5)},
         {"box": [30, 30, 9, 9], "polygons": thin},
         {"box": [30, 30, 9, 9], **rectangle(0, 0, 5, 5)},
-    ).annotations(0)
-    assert boxes_beside_masks(annotations).tolist() == [3]
+        {"box": [0, 0, 9, 9], "polygons": [[100, 100, 109, 100, 109, 109]]},
+    )
+    beside, nowhere = doubtful_masks(annotations.annotations(0))
+    assert (beside.tolist(), nowhere.tolist()) == ([3], [2, 4])
+    assert "masks cover no pixel of their image (annotations: 2), first: annotation 3 of" in wrong_masks(annotations)[1]
 
 
 def test_images_with_more_objects_than_detections_are_counted_without_crowds() -> None:

@@ -190,7 +190,7 @@ def test_limit_above_100_holds_for_precision_and_recall() -> None:
 
 
 def test_limit_below_one_is_refused() -> None:
-    with pytest.raises(DataError, match=r"expected 1 or more detections per image, found 0"):
+    with pytest.raises(DataError, match=r"expected a whole number of 1 to 1000000000 detections per image, found 0"):
         judged(ONE, [], max_detections=0)
 
 

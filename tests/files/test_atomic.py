@@ -98,3 +98,22 @@ def test_a_place_to_write_to_is_checked_before_the_work(tmp_path: Path) -> None:
         check_folder(tmp_path / "file" / "run")
     with pytest.raises(ConfigError, match="expected a file to write, found a folder"):
         check_file(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "nul\0", "/proc/new"])
+def test_a_place_where_the_system_refuses_files_is_named_before_the_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"no file can be written there .*; choose another folder"):
+        check_folder(tmp_path / name)
+    with pytest.raises(ConfigError, match="choose another"):
+        check_file(tmp_path / name / "file.json")
+    with pytest.raises(ConfigError, match="choose another"):
+        check_file(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "read.json").touch()
+    (tmp_path / "link.json").symlink_to("read.json")
+    check_file(tmp_path / "new.json", tmp_path / "read.json", None, "no/such/file", tmp_path)
+    with pytest.raises(ConfigError, match="expected a file to write, found one that is read"):
+        check_file(tmp_path / "link.json", str(tmp_path / "read.json"))

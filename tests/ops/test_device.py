@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from maskrcnn.errors import ConfigError
 from maskrcnn.ops import device
-from maskrcnn.ops.device import living_threads, resolve_precision
+from maskrcnn.ops.device import living_threads, resolve_precision, usable_device
 
 CPU = torch.device("cpu")
 
@@ -54,3 +55,16 @@ def test_a_forked_process_computes_with_one_thread(monkeypatch: pytest.MonkeyPat
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(given)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", 3.5])
+def test_a_device_that_the_machine_lacks_is_one_line(name: str) -> None:
+    assert usable_device("cpu") == CPU
+    with pytest.raises(ConfigError, match=r"expected a device of this machine, such as 'cpu' \(") as error:
+        usable_device(name)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected one of auto, fp32, bf16, found 'fp16'"):
+        resolve_precision("fp16", CPU)  # type: ignore[arg-type]

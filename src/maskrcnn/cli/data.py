@@ -37,7 +37,7 @@ class Check:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
         from maskrcnn.config import DetectConfig
-        from maskrcnn.data.doubts import crowded_images, wrong_boxes
+        from maskrcnn.data.doubts import crowded_images, wrong_masks
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.learnable import require_examples
         from maskrcnn.errors import DataError, ImageError
@@ -54,7 +54,7 @@ class Check:
                 unread += 1
             annotations = dataset.annotations(index)
             objects += np.bincount(annotations.labels[~annotations.crowd], minlength=len(objects))
-        doubts = [*wrong_boxes(dataset), *crowded_images(dataset, DetectConfig().max_detections)]
+        doubts = [*wrong_masks(dataset), *crowded_images(dataset, DetectConfig().max_detections)]
         problems += [f"{dataset.path}: {doubt}" for doubt in doubts]
         counts = dict(zip(dataset.categories, objects.tolist(), strict=True))
         keypoints = _keypoints(dataset)

@@ -56,9 +56,12 @@ class Evaluate:
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
 
         if self.model is not None and self.results is None:
+            from maskrcnn.files.atomic import check_file
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
+            if self.results_out is not None:  # before the model is opened, which takes a while
+                check_file(self.results_out, self.model, self.data)
             model = load(
                 self.model,
                 config_file=self.config,

@@ -93,6 +93,7 @@ class Convert:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, say_assumptions
+        from maskrcnn.files.atomic import check_file
         from maskrcnn.weights.model_file import save_model
         from maskrcnn.weights.open import EXPORTERS, open_weights
 
@@ -103,6 +104,7 @@ class Convert:
             raise WeightsError(
                 f"{self.out}: expected .safetensors, the ending of a model file; change it or choose --to"
             )
+        check_file(self.out, self.file, self.config)
         network, config, provenance = open_weights(
             self.file, self.config, allow_partial=self.allow_partial, part=self.part
         )
@@ -141,6 +143,10 @@ class List:
             for entry in named_weights().values()
             if all(word.lower() in entry.name.lower() for word in self.words)
         ]
+        if not chosen:
+            raise WeightsError(
+                f"no published model has {' and '.join(self.words)} in its name; `maskrcnn weights list` shows all"
+            )
         if self.json:
             print_json({entry.name: asdict(entry) for entry in chosen})
             return 0

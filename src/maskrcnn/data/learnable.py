@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from maskrcnn.errors import DataError
-from maskrcnn.structures.annotations import NO_MASK
+from maskrcnn.structures.annotations import NO_MASK, Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
 
@@ -37,14 +39,21 @@ def require_examples(dataset: Dataset, *, masks: bool) -> None:
         masks: whether the model learns masks.
 
     Raises:
-        DataError: no annotation of the images is an object, or none of the objects has a mask that is asked for.
+        DataError: no annotation of the images is an object, none of the objects has a mask that is asked for, or none
+            is larger than a pixel of its image.
     """
     rows = dataset.records.rows
     objects = ~as_numpy(dataset.columns["crowd"])[rows]
     masked = as_numpy(dataset.columns["kinds"])[rows] != NO_MASK
-    if (objects & masked if masks else objects).any():
+    wanted = objects & masked if masks else objects
+    if any(_is_visible(dataset.annotations(index), masks) for index in range(len(dataset))):
         return
-    if not len(rows):
+    if wanted.any():
+        why = (
+            f"none of its {wanted.sum()} objects is larger than a pixel of its image; coordinates are pixels from the "
+            "top left corner, not fractions of the image"
+        )
+    elif not len(rows):
         why = f"no annotation of its {len(dataset)} images can be used"
         if dataset.problems:
             why += f"; problems: {len(dataset.problems)}, first: {dataset.problems[0]}"
@@ -56,3 +65,10 @@ def require_examples(dataset: Dataset, *, masks: bool) -> None:
             "--preset faster_rcnn_R_50_FPN"
         )
     raise DataError(f"{dataset.path}: expected objects to learn from, found none: {why}")
+
+
+def _is_visible(annotations: Annotations, masks: bool) -> bool:
+    """Whether an object of an image is larger than a pixel and, with `masks`, has a mask that covers a pixel."""
+    wanted = ~annotations.crowd & (annotations.has_mask | (not masks))
+    larger = (annotations.boxes[:, 2:] - annotations.boxes[:, :2] > 1).any(axis=1)
+    return any(not masks or annotations.rle(i).area > 0 for i in np.flatnonzero(wanted & larger).tolist())

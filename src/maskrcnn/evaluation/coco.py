@@ -17,7 +17,9 @@ from maskrcnn.evaluation.results import Entry, read_results
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.values import is_int
 
+_MOST = 10**9  # detections per image
 _SINGULAR = {"masks": "mask", "boxes": "box", "keypoints": "keypoint"}
 
 
@@ -138,11 +140,14 @@ def evaluate_results(
         group_by: a field of the images, such as `modality`: also report the figures for each of its values.
 
     Raises:
-        DataError: the results cannot be read or used (names the file and the entry), the data set has no object to
-            judge by, `image_ids` has an unknown id, or an image lacks the field `group_by`.
+        DataError: `max_detections` is out of range, the results cannot be read or used (names the file and the entry),
+            the data set has no object to judge by, `image_ids` has an unknown id, or an image lacks the field
+            `group_by`.
     """
-    if max_detections < 1:
-        raise DataError(f"max_detections: expected 1 or more detections per image, found {max_detections}")
+    if not is_int(max_detections) or not 1 <= max_detections <= _MOST:
+        raise DataError(
+            f"max_detections: expected a whole number of 1 to {_MOST} detections per image, found {max_detections!r}"
+        )
     require_objects(dataset)
     found, note = read_results(results, dataset)
     if image_ids is not None:
@@ -233,7 +238,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], kinds: Collection[str],
         skipped=tuple(skipped),
         notes=(
             *dataset.notes,
-            *notes_on_entries(truth, found, max_detections),
+            *notes_on_entries(truth, found, scene),
             *notes_on_figures(figures, truth, kinds, sigmas),
         ),
         oks_sigmas={scene.names[k]: values for k, values in sigmas.items() if "keypoints" in compared},

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from maskrcnn.evaluation.figures import Figures
+from maskrcnn.evaluation.figures import Figures, Scene
 from maskrcnn.evaluation.results import Entry
 from maskrcnn.evaluation.truth import outside_of_all_ranges
 
+SLACK = 2  # pixels that a box may reach beyond its image without a note
 _IN_ENTRIES = {"masks": "segmentation", "boxes": "bbox", "keypoints": "keypoints"}
 
 
@@ -37,7 +38,7 @@ def notes_on_figures(
     return notes
 
 
-def notes_on_entries(truth: Sequence[Entry], found: Sequence[Entry], max_detections: int) -> list[str]:
+def notes_on_entries(truth: Sequence[Entry], found: Sequence[Entry], scene: Scene) -> list[str]:
     """Says which annotations no figure counts, and what is odd about the results."""
     notes = []
     objects = [entry for entry in truth if not entry["iscrowd"]]
@@ -48,11 +49,20 @@ def notes_on_entries(truth: Sequence[Entry], found: Sequence[Entry], max_detecti
             "counts them, as in the COCO API"
         )
     counts = Counter(entry["image_id"] for entry in objects)
-    crowded = [count for count in counts.values() if count > max_detections]
+    crowded = [count for count in counts.values() if count > scene.limit]
     if crowded:
         notes.append(
-            f"{len(crowded)} images hold more objects than the {max_detections} detections that count in each, up to "
+            f"{len(crowded)} images hold more objects than the {scene.limit} detections that count in each, up to "
             f"{max(crowded)}: not all can be found; raise the maximum of detections"
+        )
+    boxed = [entry for entry in found if entry["bbox"] is not None]
+    boxes = np.array([entry["bbox"] for entry in boxed]).reshape(-1, 4)
+    sizes_wh = np.array(scene.sizes).reshape(-1, 2)[[entry["image_id"] for entry in boxed], ::-1]
+    beyond = int((boxes[:, :2] + boxes[:, 2:] > sizes_wh + SLACK).any(axis=1).sum())
+    if beyond:
+        notes.append(
+            f"the bbox of {beyond} of {len(boxed)} results ends more than {SLACK} pixels outside of its image; a bbox "
+            "holds x, y, width and height in pixels, and not the corners"
         )
     scores = np.array([entry["score"] for entry in found])
     odd = int(((scores < 0) | (scores > 1)).sum())

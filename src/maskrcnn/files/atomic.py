@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from maskrcnn.errors import ConfigError
 
@@ -29,7 +30,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(_RANDOM_BYTES)}.tmp{target.suffix}")
+    temporary = _temporary(target)
     permissions = _permissions_of_new_files(temporary)
     try:
         yield temporary
@@ -40,6 +41,11 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    """A path beside `target` that no file has."""
+    return target.with_name(f".{target.stem}.{secrets.token_hex(_RANDOM_BYTES)}.tmp{target.suffix}")
 
 
 def _permissions_of_new_files(free: Path) -> int:
@@ -57,22 +63,52 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Checks before the work that files can be written to a folder, which may be missing.
+    """Checks before the work that files can be written to a folder, which may be missing. It leaves nothing behind.
 
     Raises:
-        ConfigError: the path or a part of it is a file, or the user may not write there.
+        ConfigError: the path or a part of it is a file, or the system refuses a file there.
     """
-    place = path
+    missing, place = [], path
     while not os.path.lexists(place):
+        missing.append(place)
         place = place.parent
     if not place.is_dir():
         raise ConfigError(f"{path}: expected a folder to write to, found a file at {place}; choose another path")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError(f"{path}: no permission to write in {place}; choose another folder")
+    try:
+        # Tried rather than asked: permissions do not show a name that is too long, a read-only disk, or /proc.
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no file can be written there ({_reason(error)}); choose another folder") from None
+    finally:
+        for folder in missing:
+            with suppress(OSError, ValueError):  # it was not made, or another process has used it meanwhile
+                folder.rmdir()
 
 
-def check_file(path: Path) -> None:
-    """Checks before the work that a file can be written, in a folder that may be missing; raises as `check_folder`."""
-    if path.is_dir():
+def check_file(path: Path | str, *sources: Path | str | None) -> None:
+    """Checks before the work that a file can be written, in a folder that may be missing.
+
+    Args:
+        sources: what the command reads; those that are files must not be overwritten.
+
+    Raises:
+        ConfigError: the path is a folder or one of the sources, or as for `check_folder`.
+    """
+    if os.path.isdir(path):
         raise ConfigError(f"{path}: expected a file to write, found a folder; add the name of the file")
-    check_folder(path.resolve().parent)
+    for source in sources:
+        if source is not None and os.path.isfile(source) and os.path.isfile(path) and os.path.samefile(path, source):
+            raise ConfigError(f"{path}: expected a file to write, found one that is read; choose another path")
+    target = Path(path)
+    try:
+        with suppress(FileNotFoundError):
+            _temporary(target).stat()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be written ({_reason(error)}); choose another path") from None
+    check_folder(target.resolve().parent)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

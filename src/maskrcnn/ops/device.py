@@ -10,10 +10,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
+
+from maskrcnn.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16"]
 P = ParamSpec("P")
@@ -36,8 +38,28 @@ def static_shapes(tensor: Tensor) -> bool:
     return tensor.is_cuda or torch.compiler.is_compiling()
 
 
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device with this name; by default the first GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the machine has no such device.
+    """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise ConfigError(f"device {name!r}: expected a device of this machine, such as 'cpu' ({why})") from None
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of the network's arithmetic. `auto` is bfloat16 where the device multiplies it faster than float32."""
+    """The dtype of the network's arithmetic. `auto` is bfloat16 where the device multiplies it faster than float32.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision: expected one of {', '.join(get_args(Precision))}, found {precision!r}")
     if precision == "auto":
         if device.type == "cuda":
             faster = torch.cuda.is_bf16_supported(including_emulation=False)

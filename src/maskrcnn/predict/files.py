@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.files.images import picture_name, read_image
 from maskrcnn.predict.images import to_coco_results
@@ -53,9 +53,9 @@ def predict_files(
 
     `table` is a CSV of measured objects to write, too.
 
-    The JSON holds COCO results, each with its `file_name`. A file that
-    cannot be read is reported on standard error and skipped, or refused with `strict`. Pages that are not read are
-    reported, too. An interrupted run also writes the results that it has found.
+    The JSON holds COCO results, each with its `file_name`. A file that cannot be read is reported on standard error and
+    skipped, or refused with `strict`. Pages that are not read are reported, too. An interrupted run also writes the
+    results that it has found.
 
     Args:
         image_ids: the id of each file in a data set; by default they count from 1.
@@ -64,9 +64,12 @@ def predict_files(
         track: wraps the results with the number of files, for a progress bar.
 
     Raises:
-        ConfigError: `batch_size` is below 1, a file cannot be written, or there are no masks to measure.
+        ConfigError: `batch_size` is below 1, `min_score` is no score, a file cannot be written, or there are no masks
+            to measure.
         ImageError: with `strict`, the first file that cannot be read.
     """
+    if not 0 <= min_score <= 1:
+        raise ConfigError(f"min score: expected a score from 0 to 1, found {min_score}")
     check_folder(out)
     if table is not None:
         check_file(table.path)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
+from maskrcnn.files.atomic import check_file
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.device import Precision, living_threads
+from maskrcnn.ops.device import Precision, living_threads, resolve_precision, usable_device
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.images import collate_prepared, postprocess, prepare
 from maskrcnn.predict.pipeline import ImageLike, predict_images
@@ -105,8 +106,9 @@ class Predictor:
         """Writes the model file.
 
         Raises:
-            ConfigError: the backend is no `TorchBackend`.
+            ConfigError: the backend is no `TorchBackend`, or the file cannot be written.
         """
+        check_file(path)
         save_model(path, self.network, self.config, self.provenance)
 
 
@@ -134,9 +136,10 @@ def load(
 
     Raises:
         WeightsError: the file cannot be opened as a model.
-        ConfigError: the config file cannot be followed.
+        ConfigError: the config file cannot be followed, the machine has no such device, or the precision is unknown.
     """
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    target = usable_device(device)
+    resolve_precision(precision, target)
     with living_threads():
         network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial, part=part)
         return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)

@@ -20,6 +20,7 @@ from maskrcnn.files.atomic import atomic_write, check_file
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.values import is_int
 
 
 def evaluate(
@@ -56,7 +57,7 @@ def evaluate(
         WeightsError: the model file cannot be opened.
     """
     if results_out is not None:
-        check_file(Path(results_out))
+        check_file(results_out, data.path if isinstance(data, Dataset) else data)
     predictor = model if isinstance(model, Predictor) else load(model)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     dataset = first_images(dataset, limit)
@@ -98,8 +99,8 @@ def first_images(dataset: Dataset, limit: int | None) -> Dataset:
     """The data set with its first images only, `limit` of them. Raises DataError if `limit` is below 1."""
     if limit is None:
         return dataset
-    if limit < 1:
-        raise DataError(f"limit: expected 1 or more images to evaluate, found {limit}")
+    if not is_int(limit) or limit < 1:
+        raise DataError(f"limit: expected a whole number of 1 or more images to evaluate, found {limit!r}")
     return dataset.subset(range(min(limit, len(dataset))))
 
 

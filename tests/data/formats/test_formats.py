@@ -109,3 +109,11 @@ def test_a_model_is_evaluated_on_a_data_set_or_its_path(tmp_path: Path) -> None:
     path = write_small(tmp_path, "val", 2)
     model = random_predictor()
     assert evaluate(model, path) == evaluate(model, read_dataset(path))
+
+
+def test_a_folder_of_images_must_be_one(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "val", 1)
+    assert read_dataset(path, str(tmp_path / "val")).records[0].path == tmp_path / "val" / "0.png"
+    for wrong in (tmp_path / "no", path):
+        with pytest.raises(DataError, match="expected the folder of the images, found no folder there"):
+            read_dataset(path, wrong)

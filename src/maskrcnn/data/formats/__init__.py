@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -61,7 +62,7 @@ class Found(NamedTuple):
 
 
 def read_dataset(
-    path: Path | str, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS
+    path: Path | str, images: Path | str | None = None, *, strict: bool = False, hints: Hints = NO_HINTS
 ) -> Dataset:
     """Reads a data set of any format.
 
@@ -73,9 +74,12 @@ def read_dataset(
         hints: what the files do not say, such as the format if two fit.
 
     Raises:
-        DataError: the path does not exist, not exactly one format recognises it, or the data set cannot be used.
+        DataError: the path does not exist, not exactly one format recognises it, `images` is no folder, or the data set
+            cannot be used.
     """
     path = Path(path)
+    if images is not None and not os.path.isdir(images):
+        raise DataError(f"{images}: expected the folder of the images, found no folder there; correct --images")
     format, places = found = find_format(path, hints)
     takes = format.takes | ({"split"} if found.has_parts else set())
     given = {field.name for field in fields(hints) if getattr(hints, field.name) != field.default}
@@ -87,7 +91,9 @@ def read_dataset(
             raise DataError(f"{path}: expected --split to be one of {', '.join(places)}, found {hints.split}")
         places = {hints.split: places[hints.split]}
     parts = {
-        split: format.read(place, images, strict=strict, hints=replace(hints, split=None) if split else hints)
+        split: format.read(
+            place, Path(images) if images else None, strict=strict, hints=replace(hints, split=None) if split else hints
+        )
         for split, place in places.items()
     }
     return replace(next(iter(parts.values())) if len(parts) == 1 else join(parts, path), format=format.name)
