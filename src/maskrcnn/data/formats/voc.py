@@ -64,7 +64,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 
     Args:
         path: the folder that holds `SegmentationObject`.
-        images: folder of the images; default: `JPEGImages`.
+        images: folder of the images; default: `JPEGImages`, or else they are searched for in `path`.
         strict: raise at the first broken mask, instead of leaving it out.
         hints: `split` is a list in `ImageSets/Segmentation`.
 
@@ -79,7 +79,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     found = in_threads(lambda stem: _read_image(path, masks[stem]), list(masks))
     by_number = _add_classes(builder, path, found)
-    pictures = find_pictures(masks, path, images or path / "JPEGImages")
+    usual = path / "JPEGImages"
+    pictures = find_pictures(masks, path / _OBJECTS[0], images or (usual if usual.is_dir() else None))
     difficult = 0
     for stem, image in zip(masks, found, strict=True):
         if image.fault:

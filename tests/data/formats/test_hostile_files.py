@@ -1,0 +1,107 @@
+"""Files of every format, cut off and changed at random: each is read, or refused in one line."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskrcnn.data.convert import convert
+from maskrcnn.data.formats import FORMATS, read_dataset
+from maskrcnn.data.hints import Hints
+from maskrcnn.errors import DataError
+from small_scene import SIZE, save_images, save_picture, scene
+
+MUTATIONS = 60
+VALUES = ("null", "true", "-1", "1e999", "NaN", '""', "{}", "[]", "9" * 20, "0", '"a"', "[[1, 2]]", "4294967295", "0.5")
+TOKEN = re.compile(r'-?\d+(\.\d+)?|"[^"]*"|\[[^\[\]]*\]|\{[^{}]*\}')
+
+CVAT = """<annotations><task><labels><label><name>a</name></label></labels></task>
+<image id="0" name="one.png" width="56" height="40"><polygon label="a" points="1,1;9,1;9,9" group_id="1"/>
+<mask label="a" rle="1, 2, 3" left="1" top="2" width="3" height="2"/><box label="b" xtl="1" ytl="1" xbr="5" ybr="6"/>
+<ellipse label="b" cx="9" cy="9" rx="3" ry="4" rotation="30"/></image></annotations>"""
+RESULT = {"original_width": 56, "original_height": 40, "image_rotation": 0}
+REGIONS = (
+    ("r", "polygonlabels", {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["a"]}),
+    ("b", "brushlabels", {"rle": [0, 0, 35, 0, 57, 19, 128, 0], "brushlabels": ["a"]}),
+    ("e", "ellipselabels", {"x": 1, "y": 2, "radiusX": 3, "radiusY": 4, "ellipselabels": ["b"]}),
+)
+RESULTS = [{**RESULT, "id": own, "type": kind, "value": value} for own, kind, value in REGIONS]
+STUDIO = [{"id": 1, "data": {"image": "/data/one.png"}, "annotations": [{"result": RESULTS, "updated_at": "2024"}]}]
+CIRCLE = {"name": "circle", "cx": 9, "cy": 9, "r": 3}
+TRIANGLE = {"name": "polygon", "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 9]}
+SHAPES = [
+    {"shape_attributes": CIRCLE, "region_attributes": {"type": {"a": True}}},
+    {"shape_attributes": TRIANGLE, "region_attributes": {"type": "b"}},
+]
+VIA = {"one.png1": {"filename": "one.png", "size": 1, "regions": SHAPES}}
+
+
+def scene_as_voc(folder: Path) -> Path:
+    save_picture(folder / "SegmentationObject" / "one.png", scene()["one"][0].mask.astype(np.uint8))
+    (folder / "Annotations").mkdir()
+    entry = "<object><name>a</name><difficult>0</difficult></object>"
+    (folder / "Annotations" / "one.xml").write_text(f"<annotation>{entry}</annotation>")
+    return folder / "Annotations" / "one.xml"
+
+
+def write(folder: Path, key: str) -> Path:
+    """A data set of a format; returns the file that is changed."""
+    if key in ("cvat", "label-studio", "via", "voc"):
+        save_images(folder / "images", ("one",))
+        if key == "voc":
+            return scene_as_voc(folder)
+        path = folder / ("all.xml" if key == "cvat" else "all.json")
+        path.write_text(CVAT if key == "cvat" else json.dumps(STUDIO if key == "label-studio" else VIA))
+        return path
+    for name, things in scene().items():
+        save_images(folder / "in" / name / "images", (name,))
+        for number, thing in enumerate(things):
+            save_picture(folder / "in" / name / "masks" / f"{number}.png", thing.mask)
+    if key == "object-masks":
+        return folder / "in" / "one" / "masks" / "0.png"
+    convert(read_dataset(folder / "in"), folder / "out", key)
+    files = {"coco": "annotations.json", "rle-csv": "annotations.csv", "yolo": "labels/one.txt", "labelme": "one.json"}
+    return folder / "out" / files.get(key, "masks/one.png")
+
+
+def changed(content: bytes, dice: random.Random) -> bytes:
+    """The content cut off, with a byte or a stretch changed, or with another value in the place of one."""
+    at, end = dice.randrange(len(content)), dice.randrange(1, 60)
+    kind = dice.randrange(6)
+    if kind == 0:
+        return content[:at]
+    if kind == 1:
+        return content[:at] + bytes([dice.randrange(256)]) + content[at + 1 :]
+    if kind == 2:
+        return content[:at] + content[at + end :]
+    text = content.decode("latin-1")
+    places = list(TOKEN.finditer(text))
+    if not places:
+        return content[: at + end] + content[at:]
+    place = dice.choice(places)
+    return (text[: place.start()] + dice.choice(VALUES) + text[place.end() :]).encode("latin-1")
+
+
+@pytest.mark.parametrize("key", [format.key for format in FORMATS])
+def test_a_changed_file_is_read_or_refused_in_one_line(tmp_path: Path, key: str) -> None:
+    file = write(tmp_path, key)
+    content, folder = file.read_bytes(), tmp_path / "out" if (tmp_path / "out").exists() else tmp_path
+    hints = Hints(format=key)  # type: ignore[arg-type]
+    assert len(read_dataset(folder, hints=hints))
+    refused = []
+    for seed in range(MUTATIONS):
+        file.write_bytes(changed(content, random.Random(f"{key} {seed}")))
+        try:
+            dataset = read_dataset(folder, hints=hints)
+        except DataError as error:
+            refused.append(error.args[0])
+            continue
+        for index in range(len(dataset)):
+            for mask in dataset.annotations(index).masks():
+                assert mask is None or mask.size in (SIZE, SIZE[::-1]), seed
+    assert [message for message in refused if "\n" in message] == []
