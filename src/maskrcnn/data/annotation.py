@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import hotcoco.mask
 import numpy as np
 
 from maskrcnn.errors import DataError
@@ -154,10 +155,10 @@ def _tight_box(kind: int, content: bytes, size: Size) -> Box:
     counts = content
     if kind == POLYGONS:
         counts = polygons_to_rle(unpack_polygons(np.frombuffer(content, dtype=np.uint8)), size)
-    x1, y1, x2, y2 = RLE(size, counts).box.tolist()
-    if x2 <= x1:
+    x, y, width, height = map(float, hotcoco.mask.to_bbox({"size": list(size), "counts": counts}))
+    if width <= 0:
         raise DataError("the segmentation covers no pixel of its image")
-    return x1, y1, x2 - x1, y2 - y1
+    return x, y, width, height
 
 
 _CROWD = {"0": False, "false": False, "": False, "none": False, "1": True, "true": True}
