@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 
 from maskrcnn.errors import DataError
-from maskrcnn.files.json_file import read_json
+from maskrcnn.files.json_file import json_outline, read_json
 
 
 def test_the_content_comes_out(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": [1, "é"]}', encoding="utf-8")
     assert read_json(tmp_path / "a.json", "something") == {"a": [1, "é"]}
+
+
+def test_gzip_is_expanded_within_limits(tmp_path: Path) -> None:
+    path = tmp_path / "a.json.gz"
+    path.write_bytes(gzip.compress(b'{"images": [1, 2]}'))
+    assert read_json(path, "something") == {"images": [1, 2]}
+    outline = json_outline(path)
+    assert outline is not None
+    assert outline.keys[0] == {"images"}
+    for content, words in (
+        (gzip.compress(b" " * 10**6), "expands to more than 200 times its size"),
+        (path.read_bytes()[:-3], "cut off"),
+        (b"\x1f\x8bnothing", "broken gzip"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=words):
+            read_json(path, "something")
 
 
 @pytest.mark.parametrize(

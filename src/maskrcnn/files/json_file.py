@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from maskrcnn.errors import DataError
 
+_GZIP = b"\x1f\x8b"
+_MOST_EXPANSION = 200  # times the size of the file; JSON with long lists of run lengths reaches 20
+
 
 def read_json(path: Path, expected: str) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, which may be compressed with gzip.
 
     Args:
         expected: what the file should contain, for messages, such as "a COCO JSON".
@@ -21,13 +25,27 @@ def read_json(path: Path, expected: str) -> Any:
         DataError: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(_expanded(path.read_bytes()))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected {expected}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}), expected {expected}; the file may be truncated") from None
+
+
+def _expanded(content: bytes) -> bytes:
+    """The content of a file, or what it was before gzip. Raises ValueError if that is broken or not plausibly JSON."""
+    if not content.startswith(_GZIP):
+        return content
+    expander = zlib.decompressobj(wbits=31)
+    try:
+        found = expander.decompress(content, _MOST_EXPANSION * len(content))
+    except zlib.error as error:
+        raise ValueError(f"broken gzip: {error}") from None
+    if not expander.eof:
+        raise ValueError(f"gzip that is cut off, or that expands to more than {_MOST_EXPANSION} times its size")
+    return found
 
 
 class Outline(NamedTuple):
@@ -51,14 +69,17 @@ def json_outline(path: Path) -> Outline | None:
     try:
         stat = path.stat()
         return _outline(path, stat.st_mtime_ns, stat.st_size)
-    except OSError:
+    except (OSError, zlib.error):
         return None
 
 
 @lru_cache(maxsize=64)  # each format asks for the outline of the same files
 def _outline(path: Path, changed: int, size: int) -> Outline | None:
     with path.open("rb") as file:
-        text = file.read(_OUTLINE_BYTES).decode("utf-8-sig", errors="replace").lstrip()
+        content = file.read(_OUTLINE_BYTES)
+        if content.startswith(_GZIP):
+            content = zlib.decompressobj(wbits=31).decompress(content, _OUTLINE_BYTES)
+        text = content.decode("utf-8-sig", errors="replace").lstrip()
     if not text.startswith(("{", "[")):
         return None
     keys: tuple[set[str], set[str], set[str]] = (set(), set(), set())

@@ -32,6 +32,8 @@ LAYOUTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "penn fudan": ("PNGImages", lambda name: f"PedMasks/{name}_mask.png"),
     "cellpose": ("", lambda name: f"{name}_cp_masks.tif"),
     "beside": ("", lambda name: f"{name}_masks.png"),
+    "capitals": ("Images", lambda name: f"Masks/{name}.png"),
+    "folders below": ("images/a", lambda name: f"labels/a/{name}_label.png"),
     "labels beside": ("img", lambda name: f"img/{name}_label.png"),
 }
 
@@ -44,9 +46,10 @@ def test_every_layout_gives_the_masks(tmp_path: Path, layout: str) -> None:
         save_picture(tmp_path / label_of(name), labels(name))
     dataset = read_dataset(tmp_path, strict=True)
     assert dataset.format == "label images"
-    assert masks(dataset, "one") == expected("one", "object")
-    assert masks(dataset, "two") == expected("two", "object")
-    assert sorted(dataset.annotations(0).ids.tolist()) == ["one:12", "one:3", "one:7", "one:900"]
+    inner = "a/" if layout == "folders below" else ""
+    assert masks(dataset, f"{inner}one") == expected("one", "object")
+    assert masks(dataset, f"{inner}two") == expected("two", "object")
+    assert sorted(dataset.annotations(0).ids.tolist()) == [f"{inner}one:{number}" for number in (12, 3, 7, 900)]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])

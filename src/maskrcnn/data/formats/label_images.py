@@ -37,7 +37,7 @@ from maskrcnn.data.writing import Lost, masked_objects
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_rows
-from maskrcnn.files.images import read_values
+from maskrcnn.files.images import IMAGE_SUFFIXES, read_values
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -47,8 +47,8 @@ key = "label-images"
 image_folder = "images"
 takes = frozenset({"parts", "missing"})
 
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "PNGImages", "JPEGImages")
-_LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "PedMasks")
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "pngimages", "jpegimages")  # in any case
+_LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "pedmasks")
 _SUFFIX = re.compile(r"(?:_cp_masks|_masks?|_labels?|_seg)$", re.IGNORECASE)
 _JPEG = (".jpg", ".jpeg")
 _CLASSES, _COLUMNS = "classes.csv", ("image", "value", "class")
@@ -185,19 +185,25 @@ def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
         return [], []
     if sequences := _tracked(path):
         return sequences
-    below = {folder.name: folder for folder in path.iterdir() if folder.is_dir()}
+    below = {folder.name.lower(): folder for folder in path.iterdir() if folder.is_dir()}
     image_folder = images or next((below[name] for name in _IMAGE_FOLDERS if name in below), None)
     label_folder = next((below[name] for name in _LABEL_FOLDERS if name in below), path if images else None)
     if image_folder is not None and label_folder is not None:
-        files = {_SUFFIX.sub("", file.stem): file for file in image_files_in(label_folder)}
-        pictures = image_files_in(image_folder)
+        files = {_SUFFIX.sub("", stem): file for stem, file in _below(label_folder).items()}
+        pictures = _below(image_folder)
     else:
         both = image_files_in(image_folder or path)
         files = {stem: file for file in both if (stem := _SUFFIX.sub("", file.stem)) != file.stem}
         files = {stem: file for stem, file in files.items() if not is_ade20k(file, stem)}
-        pictures = [file for file in both if not _SUFFIX.search(file.stem)]
-    paired = [_Pair(file.stem, file, files[file.stem]) for file in pictures if file.stem in files]
-    return paired, [file for file in pictures if file.stem not in files]
+        pictures = {file.stem: file for file in both if not _SUFFIX.search(file.stem)}
+    paired = [_Pair(stem, file, files[stem]) for stem, file in pictures.items() if stem in files]
+    return paired, [file for stem, file in pictures.items() if stem not in files]
+
+
+def _below(folder: Path) -> dict[str, Path]:
+    """The image files of a folder and of the folders below, by their paths without suffix."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def _tracked(path: Path) -> tuple[list[_Pair], list[Path]] | None:
