@@ -16,11 +16,12 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.weights.frameworks.detectron2.defaults import CELL_ANCHORS, STORED_SETTINGS
+from maskrcnn.weights.frameworks.detectron2.lazy_config import read_lazy_config, settings_of
 from maskrcnn.weights.frameworks.detectron2.names import RPN_HEAD, TABLE
 from maskrcnn.weights.frameworks.detectron2.settings import our_config
 from maskrcnn.weights.frameworks.importer import Imported, exported_names, finished, renamed
 from maskrcnn.weights.frameworks.layout import Layout, check_anchors, check_mask_channels
-from maskrcnn.weights.frameworks.settings import read_yaml
+from maskrcnn.weights.frameworks.settings import kinds_checked, read_yaml
 
 IGNORED = rf"^({'|'.join(STORED_SETTINGS)}|{CELL_ANCHORS})|\.num_batches_tracked$"
 
@@ -34,6 +35,12 @@ class Detectron2:
         return any(name.startswith(RPN_HEAD) for name in names)
 
     def read_settings(self, path: Path | str) -> dict[str, Any]:
+        """Reads a config.yaml, one of Detectron2's own configs, a LazyConfig (`.py`), or the config.yaml of one."""
+        is_python = Path(path).suffix == ".py"
+        found = read_lazy_config(path) if is_python else read_yaml(path, "Detectron2", section=None)
+        if is_python or "model._target_" in found:
+            with kinds_checked("Detectron2"):
+                return settings_of(found, str(path))
         return read_yaml(path, "Detectron2")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:
