@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskrcnn import __version__
 from maskrcnn.predict import Predictor
-from maskrcnn.serve import cvat, inference_protocol, label_studio
+from maskrcnn.serve import cvat, inference_protocol, label_studio, page_routes
 from maskrcnn.serve.answers import Answer, Format, answer
 from maskrcnn.serve.bodies import image_and_fields
 from maskrcnn.serve.guard import Guard
@@ -68,6 +68,7 @@ def build_app(
     answer_errors(app)
     _add_predictions(app, service)
     _add_health(app, service)
+    page_routes.add_routes(app)
     inference_protocol.add_routes(app, service)
     label_studio.add_routes(app, service, labelling)
     cvat.add_routes(app, service, labelling)

@@ -19,6 +19,8 @@ LOG = logging.getLogger("maskrcnn.serve")
 # The only paths that answer without the token.
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
 
+CHALLENGE = 'Bearer, Basic realm="maskrcnn, the token is the password"'  # browsers ask for the second
+
 
 class Guard:
     """Asks for the token before anything of a request is read, and notes each answer."""
@@ -59,7 +61,7 @@ class Guard:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = "expected the token of this server as Authorization: Bearer"
-        answer = problem(scope["path"], 401, detail, {"WWW-Authenticate": "Bearer"})
+        answer = problem(scope["path"], 401, detail, {"WWW-Authenticate": CHALLENGE})
         await answer(scope, receive, send)
 
 
