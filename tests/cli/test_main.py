@@ -63,6 +63,14 @@ def test_an_unknown_flag_is_a_usage_error(command, name):
     ran = command(name, "--no-such-flag", "1")
     assert ran.code == 2
     assert ran.out == ""
+    assert is_one_line_error(ran.err)
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("demo", "presets")])
+def test_a_command_that_needs_arguments_shows_its_help_without_any(command, name):
+    ran = command(name)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == command(name, "--help").out
 
 
 def raising(error: BaseException):
@@ -80,7 +88,7 @@ def raising(error: BaseException):
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x/last.pt"),
             2,
-            "error: No space left on device: runs/x/last.pt; free the space or choose another folder\n",
+            "error: No space left on device: runs/x/last.pt; free the space or choose another path\n",
         ),
     ],
 )

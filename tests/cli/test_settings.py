@@ -130,6 +130,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("train: {stepz: 5}", "train.stepz: there is no such setting; nearest: train.steps"),
         ("train: {steps: many}", "train.steps: expected a valid integer, found 'many'"),
         ("train: {steps: -1}", "train.steps must be a whole number from 1 to 1000000000, found -1"),
+        ("train: {steps: 5}\ntrain.steps: 6", "train.steps: expected each setting once, found this one twice"),
         ("train:\n  steps: [1\n", "line 3: expected YAML"),
         ("- 1", "expected settings by name (train: ...), found list"),
         ("preset: mask_rcnn_tiniest", "unknown preset 'mask_rcnn_tiniest'; nearest: mask_rcnn_tiny"),
@@ -149,12 +150,40 @@ def test_a_file_with_a_fault_is_one_line_and_2(command, tmp_path, text, message)
 
 
 @pytest.mark.parametrize(("name", "required"), [("train", ("data", "out")), ("ablate", ("data", "val", "out"))])
-def test_without_arguments_usage_and_what_is_missing(command, narrow, name, required):
+def test_without_arguments_the_short_help_and_with_some_what_is_missing(command, narrow, name, required):
     ran = command(name)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith(f"usage: maskrcnn {name} --data PATH")
-    assert all(f"--{flag} PATH" in ran.err.split("\n", 1)[1] for flag in required)
-    assert "Traceback" not in ran.err
+    assert ran.err == command(name, "--help").out
+    assert ran.err.startswith(f"usage: maskrcnn {name} ")
+    missing = command(name, "--json")
+    assert (missing.code, missing.out) == (2, "")
+    names = " ".join(f"--{flag} PATH" for flag in required)
+    assert missing.err == f"error: Missing from maskrcnn {name}: {names}; see maskrcnn {name} --help\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--train.steps abc", "--train.steps: invalid literal for int() with base 10: 'abc'"),
+        ("--train.stepz 4", "Unrecognized options: --train.stepz, 4; nearest: --train.steps"),
+        ("--train.precision fp64", "invalid choice 'fp64' for argument '--train.precision'"),
+        ("--train.learning-rate nan", "error: train.learning_rate must be"),
+        ("--train.drops 0.5 nan", "error: train.drops "),
+        ("--augment.crop 64", "--augment.crop: no type matching {None}|{INT INT} could be instantiated from ['64']"),
+        ("--limit", "Missing value for argument '--limit'"),
+        ("--weights [bold]x --oops", "Unrecognized options: --oops"),
+        (f"--limit {'x' * 150}", f"--limit: invalid literal for int() with base 10: '{'x' * 150}'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "ablate"])
+def test_a_flag_with_a_fault_is_one_line_and_2(command, narrow, name, flags, message):
+    if name == "ablate":
+        flags = flags.replace("--limit", "--seeds")
+        message = message.replace("--limit", "--seeds")
+    ran = command(name, *BASE, "--val", "v.json", *flags.split())
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert ran.err.startswith("error: ")
+    assert message in ran.err
 
 
 def test_the_data_may_stand_first():

@@ -72,6 +72,15 @@ def test_parts_come_and_go() -> None:
         ({"image": {"mean": [1, 2]}}, r"^image\.mean\[2\]: expected a value"),
         ({"categories": [{"id": 1}]}, r"^categories\[0\]\.name: expected a value"),
         ({"train": {"steps": -1}}, r"^train\.steps must be a whole number from 1 to 1000000000, found -1"),
+        ({"train": {"steps": 1}, "train.steps": 1}, r"^train\.steps: expected each setting once"),
+        ({"train.steps": 1, "train": {"seed": 1, "steps": 2}}, r"^train: expected each setting once"),
+        ({"model": {"rpn": {"convs": 1}, "rpn.convs": 2}}, r"^model\.rpn\.convs: expected each setting once"),
+        ({"model": {"rpn.convs": 1}, "model.rpn": {"convs": 2}}, r"^model\.rpn\.?.*: expected each setting once"),
+        ({"train": 5, "train.steps": 1}, r"^train\.steps: expected each setting once"),
+        (
+            {"model.mask_head": None, "model.mask_head.convs": 1},
+            r"^model\.mask_head\.convs: expected each setting once",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(given: dict[Any, Any], message: str) -> None:

@@ -31,7 +31,10 @@ COMMANDS = {
 }
 
 # Errors of the machine, not of the package: they get one line and no traceback.
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_MACHINE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+}
 
 
 def overview() -> str:
@@ -116,4 +119,4 @@ def exit_code_of(run: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in _MACHINE_ERRORS:
             raise
-        return fail(f"{error.strerror}: {error.filename or 'while writing'}; free the space or choose another folder")
+        return fail(f"{error.strerror}: {error.filename or 'while writing'}; free the space or choose another path")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.constructors import StructFieldSpec
 
 from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Timing, TrainSettings
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
@@ -118,6 +119,9 @@ class BenchLoader:
         return _finish("loader", self, report, rows, outcome)
 
 
+# Flags of `Timing` that do nothing in a benchmark.
+IDLE = {"kernels": ("precision", "compile"), "loader": ("device", "precision", "compile")}
+
 Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader
 
 
@@ -201,5 +205,11 @@ Command = (
 
 
 def parse(argv: Sequence[str]) -> Bench:
-    bench: Bench = replace(parse_flags(Command, "maskrcnn bench", argv), argv=tuple(argv))
+    """The command with its flags; raises as `parse_flags`."""
+    idle = IDLE.get(argv[0], ()) if argv else ()
+
+    def hidden(kind: type, setting: StructFieldSpec) -> bool:
+        return kind is Timing and setting.name in idle
+
+    bench: Bench = replace(parse_flags(Command, "maskrcnn bench", argv, hidden=hidden), argv=tuple(argv))
     return bench

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,17 +136,31 @@ class Show:
     def run(self) -> int:
         from PIL import Image
 
+        from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, track
-        from maskrcnn.files.atomic import atomic_write
+        from maskrcnn.errors import ConfigError, ImageError
+        from maskrcnn.files.atomic import atomic_write, check_folder
         from maskrcnn.files.images import picture_name
         from maskrcnn.visualise import draw
 
+        if self.limit < 1:
+            raise ConfigError(f"--limit: expected 1 or more images to draw, found {self.limit}")
+        check_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
-        shown = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
-        for index in track(shown, "draw"):
+        chosen = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
+        drawn = 0
+        for index in track(chosen, "draw"):
+            try:
+                image = dataset.read(index)
+            except ImageError as error:
+                print(f"skipped: {error}", file=sys.stderr)
+                continue
             with atomic_write(self.out / picture_name(index, dataset.records[index].path)) as temporary:
-                Image.fromarray(draw(dataset.read(index), dataset.instances(index))).save(temporary, format="PNG")
-        console(stderr=False).print(f"{len(shown)} pictures in {self.out}")
+                Image.fromarray(draw(image, dataset.instances(index))).save(temporary, format="PNG")
+            drawn += 1
+        if not drawn:
+            return fail(f"{dataset.path}: nothing drawn, none of its {len(chosen)} annotated images can be read")
+        console(stderr=False).print(f"{drawn} pictures in {self.out}")
         return 0
 
 

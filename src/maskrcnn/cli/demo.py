@@ -44,11 +44,16 @@ class Demo:
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.shapes import write_shapes
         from maskrcnn.evaluation.report import table
+        from maskrcnn.files.atomic import check_folder
         from maskrcnn.predict import load
         from maskrcnn.training.evaluate import evaluate
         from maskrcnn.training.loop import train
 
         say = console(stderr=self.json).print
+        check_folder(self.out)
+        config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
+        steps = config.train.steps if self.steps is None else self.steps
+        config = replace(config, train=replace(config.train, seed=self.seed, steps=steps))
         data = {
             split: write_shapes(self.out, split, count, size=self.size, seed=self.seed, keypoints=self.keypoints)
             for split, count in (("train", self.images), ("val", self.val_images))
@@ -57,8 +62,6 @@ class Demo:
         if sheet.exists():  # it is written last, so an earlier demo has finished: start anew
             for file in (sheet, *(run / name for name in RUN_FILES)):
                 file.unlink(missing_ok=True)
-        config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
-        config = replace(config, train=replace(config.train, seed=self.seed, steps=self.steps or config.train.steps))
         summary = train(config, data["train"], out=run, resume=(run / "last.ckpt").exists())
         if not summary.finished:
             say(f"interrupted; the same command continues in {self.out}")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
 from functools import wraps
+from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +25,7 @@ from tyro.constructors import (
 )
 
 from maskrcnn.config.ranges import Positive
+from maskrcnn.errors import ConfigError
 
 Flag = tyro.conf.FlagCreatePairsOff[bool]  # `--json`, without a `--no-json`
 Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a prefix
@@ -56,17 +63,55 @@ def parse_flags(
         options: further arguments of `tyro.cli`.
 
     Raises:
-        SystemExit: 2 for wrong flags and values, 0 after --help.
+        ConfigError: wrong flags or values.
+        SystemExit: 0 after --help; 2 if there is nothing in `argv` and something is needed, after the help.
     """
-    return tyro.cli(
-        command,
-        prog=prog,
-        args=argv,
-        # `mask_head: MaskHeadConfig | None` gives flags, not a subcommand.
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName, *markers),
-        registry=_registry(hidden),
-        **options,
-    )
+    options["prog"] = prog
+    # `mask_head: MaskHeadConfig | None` gives flags, not a subcommand.
+    options["config"] = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName, *markers)
+    options["registry"] = _registry(hidden)
+    if any(arg in ("-h", "--help") or arg.startswith("--tyro-") for arg in argv):
+        return tyro.cli(command, args=argv, **options)
+    printed = StringIO()
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(printed), _endless_lines():
+            return tyro.cli(command, args=argv, **options)
+    except SystemExit:
+        if argv:
+            raise ConfigError(f"{_message(printed.getvalue())}; see {prog} --help") from None
+    with redirect_stdout(sys.stderr), suppress(SystemExit):
+        tyro.cli(command, args=["--help"], **options)
+    raise SystemExit(2)
+
+
+@contextmanager
+def _endless_lines() -> Iterator[None]:
+    """Keeps tyro from breaking its messages into the lines of the terminal."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"
+    try:
+        yield
+    finally:
+        del os.environ["COLUMNS"]
+        if before is not None:
+            os.environ["COLUMNS"] = before
+
+
+def _message(box: str) -> str:
+    """What is wrong, from the box that tyro prints: its first part, and the names in a part with suggestions.
+
+    Rules and empty lines divide the parts. In the first one, help texts are indented by 8 or more.
+    """
+    _, _, *rows = box.splitlines()  # title and rule
+    parts = [list(group) for filled, group in groupby(rows, lambda row: bool(row.strip(" -"))) if filled]
+    message = " ".join(row.strip() for row in parts[0] if not row.startswith(" " * 10))
+    message = re.sub(r"^Error parsing (settings[\w.]*: )?", "", message).removesuffix(".")
+    for part in parts[1:]:
+        if part[0].strip().startswith("Available"):
+            message += f"; {part[0].strip()}"
+        if part[0].strip().startswith("Perhaps you meant"):
+            message += f"; nearest: {', '.join(re.findall(r'^ +(--[^ ,]+)', ' '.join(part[1:])))}"
+    return message
 
 
 def _registry(hidden: Hidden) -> ConstructorRegistry:

@@ -97,15 +97,13 @@ def parse_with_settings(
     The first argument may be the data, without `--data`.
 
     Raises:
-        ConfigError: an unknown preset, or a file of settings that cannot be used.
-        SystemExit: 2 for wrong flags and values, 0 after help.
+        ConfigError: wrong flags or values, an unknown preset, or a file of settings that cannot be used.
+        SystemExit: as for `parse_flags`.
     """
     args = ["--data", *argv] if argv and not argv[0].startswith("-") else list(argv)
     name, config = base_settings(args, default_preset)
-    if not args:
-        print(f"usage: {prog} {' '.join(f'--{flag} PATH' for flag in required)} [OPTIONS]", file=sys.stderr)
     everything = "--help-all" in args
-    short = not everything and not {"-h", "--help"}.isdisjoint(args)
+    short = not everything and (not args or not {"-h", "--help"}.isdisjoint(args))
     blank: Any = Path() if "--print-config" in args else tyro.MISSING
     return parse_flags(
         command,

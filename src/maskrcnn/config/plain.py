@@ -36,7 +36,7 @@ def with_settings(part: T, given: Mapping[str, Any], path: str = "") -> T:
 
 def _changes(kind: type, present: Any, given: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The fields that `given` changes, by name, each checked against its type."""
-    types, given = _types(kind), _nested(given)
+    types, given = _types(kind), _nested(given, path)
     for name in given:
         if name not in types:
             near = difflib.get_close_matches(name, types, n=3, cutoff=0.5)
@@ -47,14 +47,21 @@ def _changes(kind: type, present: Any, given: Mapping[str, Any], path: str) -> d
     }
 
 
-def _nested(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same settings, with `{"rpn": {"convs": 2}}` in place of `{"rpn.convs": 2}`."""
+def _nested(given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The same settings, with `{"rpn": {"convs": 2}}` in place of `{"rpn.convs": 2}`. `path` is for messages.
+
+    Raises:
+        ConfigError: a setting is given in both ways.
+    """
     result: dict[str, Any] = {}
     for name, value in given.items():
         first, dot, rest = str(name).partition(".")
         added = {rest: value} if dot else value
-        both = isinstance(added, Mapping) and isinstance(result.get(first), Mapping)
-        result[first] = {**result[first], **added} if both else added
+        known = result.setdefault(first, {} if isinstance(added, Mapping) else added)
+        if isinstance(known, Mapping) and isinstance(added, Mapping) and not known.keys() & added.keys():
+            result[first] = {**known, **added}
+        elif known is not added:
+            raise ConfigError(f"{path}{name}: expected each setting once, found this one twice; remove one of the two")
     return result
 
 
@@ -69,7 +76,7 @@ def _value(kind: Any, present: Any, value: Any, path: str) -> Any:
         raise ConfigError(f"{path}: expected the settings of this part by name, found {reprlib.repr(value)}")
     # Another kind of backbone is meant if only that one has all the names.
     parts.sort(key=lambda part: part is not type(present))
-    given = _nested(value)
+    given = _nested(value, f"{path}.")
     part = next((part for part in parts if given.keys() <= _types(part).keys()), parts[0])
     if part is type(present):
         return with_settings(present, given, f"{path}.")
