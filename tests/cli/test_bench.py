@@ -34,7 +34,7 @@ def test_flags():
     [
         ("predict --rounds 0", "--rounds must be 1 or more, found 0"),
         ("predict --warmup -1", "--warmup must not be negative"),
-        ("predict --batch-size 0", "--batch-size must be 1 or more, found 0"),
+        ("predict --batch-size 0", "--batch-size must be 1 or more and below 2^31, found 0"),
         ("predict --size 20 640", "32 or more pixels a side, found --size 20 640"),
         ("predict --short-side 900 --long-side 800", "--short-side must not exceed --long-side"),
         ("predict --score-threshold 1", "--score-threshold must lie in 0..1, found 1.0"),
@@ -47,6 +47,7 @@ def test_flags():
         ("loader --compile", "Unrecognized options: --compile"),
         ("loader --device cuda", "Unrecognized options: --device, cuda"),
         ("kernels --compile", "Unrecognized options: --compile"),
+        ("kernels --boxes 1180591620717411303424", "--boxes must be 1 or more and below 2^31"),
         ("kernels --masks 0", "--masks must be 1 or more"),
         ("kernels --map-size 4 4", "--map-size needs 32 or more a side"),
         ("kernels --precision bf16", "Unrecognized options: --precision, bf16"),

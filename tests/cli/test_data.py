@@ -96,6 +96,33 @@ def test_show_draws_pictures(command, small, tmp_path):
         assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 1
 
 
+def test_show_skips_what_cannot_be_read_and_refuses_to_draw_nothing(command, small, tmp_path):
+    images = sorted(path for path in small.parent.rglob("*.png"))
+    images[0].write_bytes(b"no image")
+    ran = command("data", "show", small, "--out", tmp_path / "look")
+    assert ran.code == 0
+    assert f"skipped: {images[0]}" in ran.err
+    assert len(list((tmp_path / "look").iterdir())) == len(images) - 1
+    for image in images:
+        image.write_bytes(b"no image")
+    ran = command("data", "show", small, "--out", tmp_path / "look")
+    assert ran.code == 2
+    assert f"none of its {len(images)} annotated images can be read" in ran.err
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_show_refuses_to_draw_no_picture(command, small, tmp_path, limit):
+    ran = command("data", "show", small, "--out", tmp_path / "look", "--limit", limit)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: --limit: expected 1 or more images to draw, found {limit}\n"
+
+
+def test_show_refuses_a_file_as_its_folder(command, small):
+    ran = command("data", "show", small, "--out", small)
+    assert (ran.code, ran.out) == (2, "")
+    assert "expected a folder to write to, found a file" in ran.err
+
+
 def test_check_counts_categories_of_one_name_apart(command, small):
     content = json.loads(small.read_text())
     content["categories"].append({"id": 9, "name": "square"})

@@ -34,3 +34,19 @@ def test_the_whole_job_in_small(command, tmp_path, flags, judged, named):
         assert (out / name).exists()
     config = load(out / "run" / "model.safetensors").config
     assert {category.keypoints for category in config.categories} == {named}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--steps", 0), "train.steps must be"),
+        (("--images", 0), "expected 1 or more images"),
+        (("--size", 1 << 70), "found count 1000 and size 1180591620717411303424"),
+        (("--out", __file__), "expected a folder to write to, found a file"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_any_work(command, tmp_path, flags, message):
+    ran = command("demo", "--out", tmp_path / "out", *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+    assert not (tmp_path / "out").exists()

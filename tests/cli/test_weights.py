@@ -33,7 +33,7 @@ def partial(file, tmp_path):
 def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
     ran = command("weights", "inspect", file)
     assert (ran.code, ran.err) == (0, "")
-    assert "torchvision: ResNet-10, fpn, 2 classes, boxes, masks" in ran.out
+    assert "torchvision: ResNet-10 of width 8, fpn, 2 classes, boxes, masks" in ran.out
     assert "conventions.pixels.kernel bilinear" in ran.out
     assert "conventions.masks.paste expanded_box" in ran.out
     assert "assumed: the 2 classes have no names" in ran.out

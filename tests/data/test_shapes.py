@@ -94,7 +94,7 @@ def test_json_is_written_last(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("count", "size"), [(0, 160), (3, 8)])
 def test_impossible_sizes_are_refused(tmp_path: Path, count: int, size: int) -> None:
-    with pytest.raises(DataError, match="expected 1 or more images of 32 or more pixels"):
+    with pytest.raises(DataError, match="expected 1 or more images of 32 to 4096 pixels"):
         write_shapes(tmp_path, "train", count, size=size)
 
 

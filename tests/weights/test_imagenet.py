@@ -297,6 +297,21 @@ def test_going_on_with_the_same_classes_keeps_everything(tmp_path: Path) -> None
     assert all(torch.equal(value, old.state_dict()[name]) for name, value in new.state_dict().items())
 
 
+def test_weights_of_another_backbone_are_refused_and_both_are_named(tmp_path: Path) -> None:
+    config = replace(network_config(num_classes=2), categories=(BLUE, RED))
+    other = replace(config, model=replace(config.model, backbone=ResNetConfig(depth=18, width=16)))
+    own = config.model.backbone.name
+    save_model(tmp_path / "detector.safetensors", lively_network(other), other, {})
+    torch.save(get_model("resnext50_32x4d", weights=None).state_dict(), tmp_path / "backbone.pth")
+    for name, found in (("detector.safetensors", "ResNet-18 of width 16"), ("backbone.pth", "ResNeXt-50 32x4d")):
+        with pytest.raises(WeightsError) as caught:
+            read_initial_weights(tmp_path / name, config).fill(lively_network(config), config)
+        assert str(caught.value) == (
+            f"{tmp_path / name}: expected weights for the backbone of the settings, {own}, found weights of {found}; "
+            "choose a preset with that backbone or other weights"
+        )
+
+
 def test_a_model_of_another_shape_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     config = replace(network_config(num_classes=2), categories=(BLUE, RED))
     wide = replace(config, model=replace(config.model, fpn_channels=48))

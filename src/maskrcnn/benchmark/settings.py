@@ -19,7 +19,7 @@ def _require(ok: bool, message: str) -> None:
 def _require_positive(settings: object, *names: str) -> None:
     for name in names:
         value = getattr(settings, name)
-        _require(value >= 1, f"--{name.replace('_', '-')} must be 1 or more, found {value}")
+        _require(1 <= value < 1 << 31, f"--{name.replace('_', '-')} must be 1 or more and below 2^31, found {value}")
 
 
 @dataclass(frozen=True)

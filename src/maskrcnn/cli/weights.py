@@ -165,17 +165,11 @@ class List:
 
 def in_words(config: Config) -> str:
     """A description of the network in one line."""
-    from maskrcnn.config import ResNetConfig
-
     model = config.model
-    backbone = model.backbone
-    trunk = f"ResNet-{backbone.depth}" if isinstance(backbone, ResNetConfig) else backbone.name
-    if isinstance(backbone, ResNetConfig) and backbone.groups > 1:
-        trunk = f"ResNeXt-{backbone.depth}, {backbone.groups} groups"
     heads = [f"{len(model.box_head.cascade_ious) + 1} box stages"] if model.box_head.cascade_ious else ["boxes"]
     heads += ["masks"] if model.mask_head is not None else []
     heads += [f"{model.keypoint_head.num_keypoints} keypoints"] if model.keypoint_head is not None else []
-    return f"{trunk}, {model.neck}, {model.num_classes} classes, {', '.join(heads)}"
+    return f"{model.backbone.name}, {model.neck}, {model.num_classes} classes, {', '.join(heads)}"
 
 
 def report(facts: dict[str, Any], config: Config) -> list[str]:

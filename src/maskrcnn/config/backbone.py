@@ -50,6 +50,17 @@ class ResNetConfig:
         for name, channels in ((inside, inner), ("stem_width", stem), ("width times 4", 4 * self.width)):
             require_groups(f"backbone.{name}", channels, "backbone.norm", self.norm)
 
+    @property
+    def name(self) -> str:
+        """The name in the literature, with the width if it is another: ResNet-50, ResNeXt-101 32x8d."""
+        inside = self.width if self.bottleneck_width is None else self.bottleneck_width
+        name = (
+            f"ResNeXt-{self.depth} {self.groups}x{inside // self.groups}d"
+            if self.groups > 1
+            else f"ResNet-{self.depth}"
+        )
+        return name if self.width == 64 else f"{name} of width {self.width}"
+
 
 @dataclass(frozen=True)
 class TimmConfig:

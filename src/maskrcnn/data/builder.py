@@ -39,10 +39,9 @@ from maskrcnn.data.doubts import repeated_names
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
+from maskrcnn.structures.masks import MOST_PIXELS
 from maskrcnn.structures.records import PackedBytes, Record, Records, pack_ids
 from maskrcnn.structures.values import as_id, is_number, short, whole_number
-
-MOST_PIXELS = 1 << 39  # of an image, as for `RLE`
 
 
 class DatasetBuilder:

@@ -78,10 +78,10 @@ def write_shapes(
         the path of the JSON.
 
     Raises:
-        DataError: `count` is below 1, or `size` below 32.
+        DataError: `count` is below 1, or `size` is not in 32..4096.
     """
-    if count < 1 or size < 32:
-        raise DataError(f"expected 1 or more images of 32 or more pixels, found count {count} and size {size}")
+    if count < 1 or not 32 <= size <= 4096:
+        raise DataError(f"expected 1 or more images of 32 to 4096 pixels, found count {count} and size {size}")
     target, folder = Path(out_dir) / f"{split}.json", Path(out_dir) / split
     target.unlink(missing_ok=True)  # it is written last, so that a JSON never names missing images
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,7 @@ Prepared = TypeVar("Prepared")
 Found = TypeVar("Found")
 ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
+LARGEST_BATCH = 1 << 16
 BEHIND = 2  # batches whose masks are still being encoded
 
 
@@ -69,7 +70,7 @@ def predict_images(
         One `Instances` for each image, in the order of the images.
 
     Raises:
-        ConfigError: `batch_size` is not a whole number of 1 or more.
+        ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
         ImageError: an image cannot be read, or something else is given.
     """
     one = _is_one(images)
@@ -139,7 +140,7 @@ def stream(
         Each item in order, with its result or the error that says why its image cannot be read.
 
     Raises:
-        ConfigError: `batch_size` is not a whole number of 1 or more.
+        ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
     """
     iterator = iter(items)
     return stream_taken(
@@ -161,8 +162,8 @@ def stream_taken(
         take: gives the next items. It is called with the most that are wanted, and with whether it may wait for one,
             because nothing is left to do. The stream ends when it gives none after it was allowed to wait.
     """
-    if not is_int(batch_size) or batch_size < 1:
-        raise ConfigError(f"batch size: expected a whole number of 1 or more images, found {short(batch_size)}")
+    if not is_int(batch_size) or not 1 <= batch_size <= LARGEST_BATCH:
+        raise ConfigError(f"batch size: expected 1 to {LARGEST_BATCH} images, found {short(batch_size)}")
     threads = _threads(detector.device)
     with living_threads() as threads_of_torch:
         # torch's bilinear resize in float32 rounds differently with one thread than with several. On a CPU an image is

@@ -84,7 +84,7 @@ class Predictor:
             A list with one `Instances` for each image, in the order of the images.
 
         Raises:
-            ConfigError: `batch_size` is not a whole number of 1 or more.
+            ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
             ImageError: an image cannot be read, or something else is given.
         """
         return predict_images(self, images, batch_size)

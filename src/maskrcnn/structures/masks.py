@@ -23,7 +23,7 @@ from maskrcnn.ops.rle import (
 )
 from maskrcnn.structures.values import short
 
-_MAX_PIXELS = 1 << 39  # the largest run that the decoder of the strings accepts
+MOST_PIXELS = (1 << 32) - 1  # of an image with masks: hotcoco counts the pixels of a run with 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +260,8 @@ def _read_size(size: Any) -> tuple[int, int]:
         if isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1:
             raise DataError(f"expected 'size' as two integers of 1 or more, found {short(size)}")
     height, width = int(height), int(width)
-    if height * width > _MAX_PIXELS:
-        raise DataError(f"expected 'size' of up to {_MAX_PIXELS} pixels, found {height} x {width}")
+    if height * width > MOST_PIXELS:
+        raise DataError(f"expected 'size' of up to {MOST_PIXELS} pixels, found {height} x {width}")
     return height, width
 
 

@@ -11,7 +11,15 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config, KeypointHeadConfig, ModelConfig, TimmConfig, config_from_dict, config_to_dict
+from maskrcnn.config import (
+    Config,
+    KeypointHeadConfig,
+    ModelConfig,
+    ResNetConfig,
+    TimmConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -25,6 +33,7 @@ from maskrcnn.weights.backbones import (
     whole_backbone,
     with_rules_of,
 )
+from maskrcnn.weights.frameworks.architecture import backbone_of
 from maskrcnn.weights.model_file import SavedModel
 from maskrcnn.weights.named import initial_file
 from maskrcnn.weights.open import detector_in, holds_detector
@@ -113,6 +122,7 @@ class DetectorWeights:
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
         source, given = self.saved.source, self.saved.state
+        _require_backbone(source, self.saved.config.model.backbone, config)
         same_classes = self.saved.config.categories == config.categories
         own = {
             name: value for name, value in network.state_dict().items() if same_classes or not CLASS_LAYERS.match(name)
@@ -143,6 +153,8 @@ class BackboneWeights:
         return with_rules_of(config, self.file)
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
+        found = backbone_of({f"backbone.{name}": value for name, value in self.file.state.items()})
+        _require_backbone(self.source, found, config)
         check_rules(config, self.file)
         return fill_backbone(whole_backbone(network), self.file, self.source)
 
@@ -164,6 +176,15 @@ class TimmWeights:
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
         return fill_timm(cast(TimmBackbone, network.backbone), self.tensors, self.source)
+
+
+def _require_backbone(source: Path | str, found: ResNetConfig | TimmConfig, config: Config) -> None:
+    expected = config.model.backbone
+    if found.name != expected.name:
+        raise WeightsError(
+            f"{source}: expected weights for the backbone of the settings, {expected.name}, found weights of "
+            f"{found.name}; choose a preset with that backbone or other weights"
+        )
 
 
 def with_conventions(config: Config, trained: Config) -> Config:

@@ -232,6 +232,8 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     for broken, words in (
         ({"file_name": "a.png", "height": 64, "width": 80}, "expected images with an id, found None for a.png"),
         ({"id": 1, "file_name": "a.png", "height": 64}, "image 1: expected a positive integer height and width"),
+        ({"id": 1, "height": 1 << 31, "width": 64}, "image 1: expected a positive integer height and width"),
+        ({"id": 1, "height": 1 << 70, "width": 64}, "image 1: expected a positive integer height and width"),
         (3, "expected images as objects, found 3"),
     ):
         content["images"][0] = broken

@@ -37,7 +37,7 @@ from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import read_json
 from maskrcnn.ops.rle import decode_runs, spans_from_runs
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.masks import MOST_PIXELS, RLE
 from maskrcnn.structures.values import is_int, short
 
 name = "run-length CSV"
@@ -63,7 +63,6 @@ _RUNS = re.compile(r"\d+\s+\d+")
 _ROWS_TO_RECOGNISE = 20
 _WITH_ATTRIBUTES = re.compile(r"\d+(_\d+)+")  # iMaterialist: the class, then attributes of the object
 _EXCEL_CELL = 32_767  # characters, after which Excel cuts a cell
-_MOST_PIXELS = 1 << 32
 
 
 class _Row(NamedTuple):
@@ -246,8 +245,8 @@ def _runs(cell: str) -> np.ndarray:
         raise DataError(f"expected run lengths as whole numbers, found {short(cell)}") from None
     if len(runs) % 2:
         raise DataError(f"expected pairs of start and length, found {len(runs)} numbers; the row may be cut off")
-    if runs.min() < 0 or runs.max() > _MOST_PIXELS:
-        raise DataError(f"expected numbers from 0 to {_MOST_PIXELS}, found {runs.min()} to {runs.max()}")
+    if runs.min() < 0 or runs.max() > MOST_PIXELS:
+        raise DataError(f"expected numbers from 0 to {MOST_PIXELS}, found {runs.min()} to {runs.max()}")
     return runs
 
 

@@ -64,7 +64,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
         neck = "fpn"
     elif any(name.startswith(SHARED_HEAD) for name in tensors):
         neck = "c4"
-    backbone = _backbone(tensors)
+    backbone = backbone_of(tensors)
     lateral = _conv(tensors, "neck.lateral.0") if neck == "fpn" else None
     features = backbone.width * 4 * 8 if lateral is None else lateral
     classes = _shape(tensors, f"{BOX}.0.class_logits.weight", 2)[0] - 1
@@ -86,7 +86,8 @@ MAX_MODULES = 100  # in one list; an index in a name can be any number
 FIVE_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
-def _backbone(tensors: Tensors) -> ResNetConfig:
+def backbone_of(tensors: Tensors) -> ResNetConfig:
+    """The backbone of a model, as in `model_of`."""
     counts = []
     for stage in range(2, 6):
         block = re.compile(rf"^(?:backbone\.res{stage}|{re.escape(SHARED_HEAD[:-1]) if stage == 5 else '$'})\.(\d+)\.")
