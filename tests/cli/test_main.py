@@ -83,7 +83,7 @@ def raising(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (DataError("a.json: not COCO\n  found a list"), 2, "error: a.json: not COCO found a list\n"),
+        (DataError("a.json: not COCO\n  found a list"), 2, "error: a.json: not COCO\\n found a list\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "runs/x/last.pt"),
