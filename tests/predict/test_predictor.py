@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -99,6 +100,40 @@ def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> Non
         assert found.keypoints is None
         assert found.masks is not None
         assert found.masks.dense().shape == (len(found), height, width)
+
+
+def test_eight_threads_with_one_model_find_the_same(predictor: Predictor) -> None:
+    images = [picture(60, 80, seed) for seed in range(8)]
+    expected = [predictor.predict([image])[0] for image in images]
+
+    def predict(number: int) -> bool:
+        found = [predictor.predict([image])[0] for image in images[number:] + images[:number]]
+        pairs = zip(found, expected[number:] + expected[:number], strict=True)
+        return all(np.array_equal(a.boxes, b.boxes) and np.array_equal(a.scores, b.scores) for a, b in pairs)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(predict, range(8))) == [True] * 8
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_predictions() -> None:
+    """In a process of its own, whose highest memory so far is that of the predictions."""
+    program = """
+import resource
+import numpy as np
+from small_data import random_predictor
+
+model = random_predictor()
+image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+peaks = []
+for count in (40, 160):
+    for _ in range(count):
+        assert len(model.predict([image])[0])
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[1] - peaks[0])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 10_000  # kilobytes; a kept image with its detections has 60 and more
 
 
 @pytest.mark.slow

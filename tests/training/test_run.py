@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import resource
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -161,6 +165,61 @@ def test_a_run_that_is_stopped_before_its_first_line_of_metrics_is_saved(
     assert (stopped.steps, stopped.finished, steps(out)) == (1, False, [])
     monkeypatch.undo()
     assert same_weights(train(CONFIG, data, out=out, resume=True).model, finished / MODEL)
+
+
+def test_a_full_disk_ends_the_run_and_the_resumed_run_equals_the_whole(
+    data: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    every_step = replace(CONFIG, train=replace(CONFIG.train, checkpoint_every=1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on the size of files fails the write in the same place as a full disk does.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before_batch(monkeypatch, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
+    try:
+        with pytest.raises(TrainingError, match=r"last\.ckpt: cannot write .* continue with --resume"):
+            train(every_step, data, out=out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    monkeypatch.undo()
+    assert load_checkpoint(out).progress.step == 1
+    assert same_weights(train(every_step, data, out=out, resume=True).model, finished / MODEL)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from maskrcnn.training.loop import train
+from small_data import small_config
+out = Path(sys.argv[2])
+config = small_config(steps=16, batch_size=1, checkpoint_every=3, evaluate_every=8, workers=1)
+train(config, sys.argv[1], val=sys.argv[1], out=out, resume=(out / "last.ckpt").exists())
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(data), str(out)], stderr=subprocess.DEVNULL)
+
+    def saves(out: Path) -> int:
+        """A number that changes with every checkpoint."""
+        return (out / "last.ckpt").stat().st_ino if (out / "last.ckpt").exists() else 0
+
+    assert start(tmp_path / "whole").wait(120) == 0
+    out, moments = tmp_path / "run", random.Random(0)
+    for _ in range(3):
+        before, process = saves(out), start(out)
+        while process.poll() is None and saves(out) == before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.4))  # in a step, an evaluation, or while a file is written
+        process.kill()
+        process.wait()
+    assert start(out).wait(120) == 0
+    assert same_weights(out / MODEL, tmp_path / "whole" / MODEL)
+    assert steps(out) == steps(tmp_path / "whole")
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 def test_a_run_goes_on_when_nobody_reads_its_messages(
