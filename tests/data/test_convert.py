@@ -22,7 +22,8 @@ from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.annotations import RUN_LENGTHS, Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
-from small_data import write_small
+from maskrcnn.training.loop import train
+from small_data import small_config, write_small
 from small_people import people_coco
 from small_scene import SIZE, expected, masks, save_images, save_picture, scene
 
@@ -220,3 +221,18 @@ def test_real_sets_come_back_equal(shared: Path, tmp_path: Path) -> None:
                 kept = np.flatnonzero(~annotations.crowd) if to != "coco" else None
                 own = annotations.masks(kept)
                 assert dataset.annotations(stems.index(record.path.stem)).masks() == own, (name, to)
+
+
+@pytest.mark.slow
+def test_training_on_every_format_gives_the_same_losses(shared: Path, tmp_path: Path) -> None:
+    first = read_dataset(shared / "data" / "formats" / "masks_dsb2018")
+    losses = []
+    for to in WRITERS:
+        dataset, _ = again(first, tmp_path / to, to)
+        order = np.argsort([record.path.stem for record in dataset.records]).tolist()
+        config = small_config(steps=6)
+        train(config, dataset.subset(order), out=tmp_path / f"run {to}")
+        losses.append((tmp_path / f"run {to}" / "metrics.jsonl").read_text().splitlines()[-1])
+    found = [{key: value for key, value in json.loads(line).items() if "loss" in key} for line in losses]
+    assert len(found[0]) > 4
+    assert found == [found[0]] * len(WRITERS)

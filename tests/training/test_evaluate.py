@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from maskrcnn.config import Category, DetectConfig
+from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
@@ -52,6 +53,22 @@ def test_the_annotations_are_read_once(predictor: Predictor, tmp_path: Path, mon
     assert read == [data]
     assert report == evaluate(predictor, read_dataset(data))
     assert report.skipped[0].startswith(f"{data}: annotation 1 of image 1")
+
+
+def test_formats_that_know_classes_by_name_are_judged_alike(predictor: Predictor, tmp_path: Path) -> None:
+    first = read_dataset(write_small(tmp_path / "coco", "val", 3))
+    convert(first, tmp_path / "labelme", "labelme")
+    second = read_dataset(tmp_path / "labelme")
+    assert [category.id for category in second.categories] == ["blue", "red"]
+    assert evaluate(predictor, second) == evaluate(predictor, first)
+    (file,) = (tmp_path / "labelme").glob("*1.json")
+    content = json.loads(file.read_text())
+    content["shapes"] = [shape for shape in content["shapes"] if shape["label"] == "red"]
+    file.write_text(json.dumps(content))
+    assert evaluate(predictor, file).objects == len(content["shapes"])
+    file.write_text(file.read_text().replace("red", "green"))
+    with pytest.raises(DataError, match="only the data set has green"):
+        evaluate(predictor, file)
 
 
 def test_limits(predictor: Predictor, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def join(parts: Mapping[str, Dataset], path: Path) -> Dataset:
     """
     datasets = list(parts.values())
     categories = _joined_categories(parts, path)
-    datasets = [dataset.with_categories(categories) for dataset in datasets]
+    datasets = [d.with_categories(categories, [categories.index(own) for own in d.categories]) for d in datasets]
     names = [name for name, dataset in parts.items() for _ in range(len(dataset))]
     image_ids = _told_apart([r.image_id for d in datasets for r in d.records], names)
     owners = [name for name, dataset in parts.items() for _ in range(_count(dataset))]

@@ -68,10 +68,14 @@ class Dataset:
         """The data set with only the images `indices`."""
         return replace(self, records=Records(self.records[i] for i in indices))
 
-    def with_categories(self, categories: tuple[Category, ...]) -> Dataset:
-        """The data set with these categories, among which are all of its own; labels become positions among them."""
-        places = torch.tensor([categories.index(category) for category in self.categories])
-        return replace(self, categories=categories, columns={**self.columns, "labels": places[self.columns["labels"]]})
+    def with_categories(self, categories: tuple[Category, ...], places: Sequence[int]) -> Dataset:
+        """The data set with other categories.
+
+        Args:
+            places: for each of its own categories, the position of the one that replaces it.
+        """
+        labels = torch.tensor(places, dtype=torch.int64)[self.columns["labels"]]
+        return replace(self, categories=categories, columns={**self.columns, "labels": labels})
 
     def annotations(self, index: int) -> Annotations:
         """The annotations of image number `index`."""

@@ -107,13 +107,20 @@ def first_images(dataset: Dataset, limit: int | None) -> Dataset:
 def match_categories(categories: tuple[Category, ...], dataset: Dataset) -> Dataset:
     """The data set with the categories of the model; raises as `check_categories`.
 
-    Formats without a list of classes know only those of their objects, by name. Such a data set may lack some.
+    Formats without numbers of classes know them by name, and often only those of their objects. If such a data set is
+    on either side, names alone have to agree, and the data set may lack some.
     """
-    named = all(str(category.id) == category.name for category in dataset.categories)
-    if named and set(dataset.categories) <= set(categories):
-        return dataset.with_categories(categories)
+    places = {category.name: place for place, category in enumerate(categories)}
+    names = [category.name for category in dataset.categories]
+    unique = len(places) == len(categories) and len(set(names)) == len(names)
+    if unique and places.keys() >= set(names) and (_by_name(categories) or _by_name(dataset.categories)):
+        return dataset.with_categories(categories, [places[name] for name in names])
     check_categories(categories, dataset)
     return dataset
+
+
+def _by_name(categories: tuple[Category, ...]) -> bool:
+    return all(str(category.id) == category.name for category in categories)
 
 
 def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:
