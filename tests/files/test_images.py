@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import struct
 import threading
 import warnings
@@ -15,7 +17,7 @@ from PIL import Image, ImageOps
 
 from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
 from maskrcnn.files import images
-from maskrcnn.files.images import as_rgb, decode_image, image_files, picture_name, read_image
+from maskrcnn.files.images import as_rgb, decode_image, image_files, image_size, picture_name, read_image, read_values
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -271,3 +273,40 @@ def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
         decode_image(file.read_bytes(), "a", ("PNG",), 19)
     with pytest.raises(ImageError, match="a: the image cannot be decoded"):
         decode_image(file.read_bytes()[:60], "a", ("PNG",), 20)
+
+
+def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (5, 3)).save(tmp_path / "a.png", exif=exif)
+        assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2]
+    with pytest.raises(ImageError, match="no such file"):
+        image_size(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+def test_values_are_read_as_they_are_stored(tmp_path: Path, dtype: str) -> None:
+    values = np.array([[0, 1, 250], [7, 7, 3]], dtype=dtype)
+    path = tmp_path / "a.tif"
+    Image.fromarray(values).save(path)
+    np.testing.assert_array_equal(read_values(path, "a"), values)
+    np.testing.assert_array_equal(read_values(path.read_bytes(), "a"), values)
+    with pytest.raises(ImageError, match="mask: 3 x 2 pixels are more than the limit of 5"):
+        read_values(path.read_bytes(), "mask", most_pixels=5)
+
+
+def test_a_json_stands_for_the_image_inside_it(tmp_path: Path) -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"imageData": base64.b64encode((tmp_path / "a.png").read_bytes()).decode()}))
+    np.testing.assert_array_equal(read_image(path), pixels)
+    assert image_size(path) == (2, 4)
+    for content in ("{}", "[]", '{"imageData": null}', '{"imageData": "%"}', "{"):
+        path.write_text(content)
+        with pytest.raises(ImageError, match="expected an image, found a JSON without imageData in base64"):
+            read_image(path)
+    path.write_text('{"imageData": "AAAA"}')
+    with pytest.raises(ImageError, match="found a file of another kind"):
+        read_image(path)

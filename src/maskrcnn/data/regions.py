@@ -101,7 +101,8 @@ def united(masks: Sequence[RLE]) -> RLE:
 
 
 def connected_parts(mask: RLE) -> list[RLE]:
-    """The parts of a mask that touch neither at an edge nor at a corner, in the order of their first pixels."""
+    """The parts of a mask that touch neither at an edge nor at a corner, in the order of their first pixels. A mask
+    without foreground is its only part."""
     column, top, bottom = column_spans(decode_runs(mask.counts), mask.size[0])
     # The neighbours of a span are the spans of the next column from the first that ends at or below its top to the last
     # that begins at or above its bottom. Spans are sorted by column and row.

@@ -1,0 +1,35 @@
+"""Tables in text files: separators, quotes, long cells, and what cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskrcnn.errors import DataError
+from maskrcnn.files.csv_table import csv_beginning, csv_rows
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separators_quotes_and_spaces(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeff" + separator.join(["image", " mask"]) + "\n\n" + separator.join(['"a, b"', " 1 2 "]) + "\n")
+    assert list(csv_rows(path)) == [(1, ["image", "mask"]), (3, ["a, b", "1 2"])]
+    assert csv_beginning(path)[0] == ["image", "mask"]
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("image,mask\na," + "1 " * 200_000 + "\n")
+    assert len(list(csv_rows(path))[1][1][1]) == 399_999
+    assert csv_beginning(path)[0] == ["image", "mask"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"image\n\xff\n")
+    with pytest.raises(DataError, match=r"a\.csv: expected a CSV in UTF-8, found another character at byte 6"):
+        list(csv_rows(path))
+    with pytest.raises(DataError, match=r"cannot be read \(Is a directory\), expected a CSV"):
+        list(csv_rows(tmp_path))
+    assert csv_beginning(tmp_path) == []
