@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.errors import ImageError
-from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size
+from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size, read_values
 
 ONLY_CLASS = "object"  # the class of objects in formats without classes
 # Labels that mean no class: labelme's, and those of common tools for the rest of the image.
@@ -65,6 +67,21 @@ def open_picture(place: Place) -> Picture:
         return Picture(place.path, "", image_size(place.path))
     except ImageError as error:
         return Picture(place.path, str(error).rpartition("found ")[2], None)
+
+
+def read_masks(file: Path, picture: Picture) -> np.ndarray:
+    """The values of a picture of masks, as `read_values` gives them.
+
+    Raises:
+        ImageError: it cannot be read, or has another size than its image. Then nothing is decoded.
+    """
+    height, width = image_size(file)
+    if picture.size is not None and picture.size != (height, width):
+        expected = f"{picture.size[1]} x {picture.size[0]}"
+        raise ImageError(
+            f"{file}: expected masks of {expected} pixels, the size of the image, found {width} x {height}"
+        )
+    return read_values(file, str(file))
 
 
 def image_files_in(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.files.images import read_values
+from maskrcnn.files.images import MOST_PIXELS, read_values
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import (
     column_spans,
@@ -143,7 +143,7 @@ def png_to_rle(text: Any, corner_xy: tuple[int, int], size: Size) -> RLE:
     except (TypeError, ValueError):
         raise DataError(f"expected a PNG in base64, found {short(text)}") from None
     try:
-        values = read_values(content, "mask", most_pixels=max(4 * size[0] * size[1], _SMALL))
+        values = read_values(content, "mask", most_pixels=min(max(4 * size[0] * size[1], _SMALL), MOST_PIXELS))
     except ImageError as error:
         raise DataError(str(error)) from None
     return bitmap_to_rle(foreground(values), corner_xy, size)

@@ -129,12 +129,13 @@ def test_a_picture_that_cannot_be_read_is_named_and_does_not_stop_the_rest(tmp_p
     dataset = read_dataset(tmp_path)
     assert masks(dataset, "one") == expected("one", "object")
     assert masks(dataset, "two") == expected("two", "object")
+    smaller = tmp_path / "masks" / "smaller.png"
     words = (
         "image cut: ",
         "image fractions: fractions.tif: expected whole numbers as ids, found fractions",
         "image jpeg: jpeg.jpg: a JPEG changes the values of a label image; save it as PNG or TIFF",
         "image photo: photo.png: expected a value for each object, found 2240, as in a photograph",
-        "image smaller: expected masks of 56 x 40 pixels, the size of the image, found 56 x 39",
+        f"image smaller: {smaller}: expected masks of 56 x 40 pixels, the size of the image, found 56 x 39",
     )
     assert len(dataset.problems) == len(words)
     for problem, start in zip(sorted(dataset.problems), words, strict=True):

@@ -20,6 +20,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
 from maskrcnn.errors import DataError
+from maskrcnn.files.images import MOST_PIXELS
 from maskrcnn.files.xml_file import read_xml
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -150,7 +151,7 @@ def _part(shape: Element, size: Size) -> np.ndarray | RLE:
 def _mask(shape: Element, size: Size) -> RLE:
     """The mask of runs that go right, then down, inside a rectangle of the image, background first."""
     left, top, width, height = (int(_number(shape, key)) for key in ("left", "top", "width", "height"))
-    if min(width, height) < 1 or width * height > 4 * size[0] * size[1]:
+    if min(width, height) < 1 or width * height > min(4 * size[0] * size[1], MOST_PIXELS):
         raise DataError(
             f"expected a mask about as large as its image of {size[1]} x {size[0]}, found {width} x {height}"
         )

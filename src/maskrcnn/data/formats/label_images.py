@@ -25,19 +25,21 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import (
     ONLY_CLASS,
+    Picture,
     add_named_categories,
     add_picture,
     add_unlabelled,
     image_files_in,
     in_threads,
     open_picture,
+    read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
 from maskrcnn.data.writing import Lost, masked_objects
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_rows
-from maskrcnn.files.images import IMAGE_SUFFIXES, read_values
+from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -100,21 +102,14 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         builder.add_category(1, ONLY_CLASS)
     else:
         add_named_categories(builder, classes.values())
-    found = in_threads(lambda pair: _read_labels(pair.labels), pairs)
+    pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
+    found = in_threads(lambda job: _read_labels(job[0].labels, job[1]), list(zip(pairs, pictures, strict=True)))
     if classes is None and not hints.parts and hints.format != key:
         _refuse_classes(path, found)
-    pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
     for pair, labels, picture in zip(pairs, found, pictures, strict=True):
         number = pair.id
         if labels.fault:
             builder.problem(f"image {number}: {labels.fault}")
-            continue
-        if labels.masks and picture.size is not None and picture.size != (found_hw := labels.masks[0].size):
-            expected_hw = picture.size
-            builder.problem(
-                f"image {number}: expected masks of {expected_hw[1]} x {expected_hw[0]} pixels, the size of the image, "
-                f"found {found_hw[1]} x {found_hw[0]}"
-            )
             continue
         if add_picture(builder, number, picture, None) is None:
             continue
@@ -229,11 +224,11 @@ def _tracked(path: Path) -> tuple[list[_Pair], list[Path]] | None:
     return (pairs, rest) if pairs else None
 
 
-def _read_labels(path: Path) -> _Labels:
+def _read_labels(path: Path, picture: Picture) -> _Labels:
     if path.suffix.lower() in _JPEG:
         return _Labels([], [], f"{path.name}: a JPEG changes the values of a label image; save it as PNG or TIFF")
     try:
-        values = read_values(path, str(path))
+        values = read_masks(path, picture)
     except ImageError as error:
         return _Labels([], [], str(error))
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
@@ -241,9 +236,10 @@ def _read_labels(path: Path) -> _Labels:
     if values.ndim == 3 and values.shape[2] not in (3, 4):
         return _Labels([], [], f"{path.name}: expected grey values or colours, found {values.shape[2]} channels")
     if values.ndim == 2:
-        numbers = np.maximum(values.astype(np.int64), 0)
+        numbers = np.maximum(values.astype(np.int64) if values.dtype.kind == "f" else values, 0)
     else:
-        numbers = values[..., :3].astype(np.int64) @ np.array([1, 256, 65536])
+        red, green, blue = np.moveaxis(values[..., :3].astype(np.int32), 2, 0)
+        numbers = red + 256 * green + 65536 * blue
     found, counts = np.unique(numbers, return_counts=True)
     if len(found) * _LEAST_PIXELS > numbers.size:
         return _Labels([], [], f"{path.name}: expected a value for each object, found {len(found)}, as in a photograph")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,16 +20,17 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import (
     ONLY_CLASS,
+    Picture,
     add_named_categories,
     add_picture,
     add_unlabelled,
     image_files_in,
     in_threads,
     open_picture,
+    read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, foreground
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.files.images import read_values
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
@@ -81,7 +83,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     for masked, picture in zip(found, pictures, strict=True):
         if add_picture(builder, masked.id, picture, None) is None:
             continue
-        masks = in_threads(_read_mask, [file for file, _ in masked.masks])
+        masks = in_threads(partial(_read_mask, picture=picture), [file for file, _ in masked.masks])
         for (file, label), mask in zip(masked.masks, masks, strict=True):
             if isinstance(mask, ImageError):
                 builder.problem(f"image {masked.id}: {mask}")
@@ -134,9 +136,9 @@ def _named_masks(path: Path, images: Path | None = None) -> tuple[list[_Masked],
     return found, [file for stem, file in pictures.items() if found and stem not in by_image]
 
 
-def _read_mask(path: Path) -> RLE | ImageError:
+def _read_mask(path: Path, picture: Picture) -> RLE | ImageError:
     try:
-        values = read_values(path, str(path))
+        values = read_masks(path, picture)
     except ImageError as error:
         return error
     return RLE.from_dense(foreground(values))

@@ -16,10 +16,17 @@ import numpy as np
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures, in_threads
+from maskrcnn.data.pictures import (
+    NO_CLASS,
+    Picture,
+    add_named_categories,
+    add_picture,
+    find_pictures,
+    in_threads,
+    read_masks,
+)
 from maskrcnn.data.regions import counted, label_image_to_rles
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.files.images import read_values
 from maskrcnn.files.xml_file import read_xml
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -77,10 +84,10 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if not masks:
         raise DataError(f"{path}: expected masks of instances in {_OBJECTS[0]}, found none")
     builder = DatasetBuilder(path, strict=strict)
-    found = in_threads(lambda stem: _read_image(path, masks[stem]), list(masks))
-    by_number = _add_classes(builder, path, found)
     usual = path / "JPEGImages"
     pictures = find_pictures(masks, path / _OBJECTS[0], images or (usual if usual.is_dir() else None))
+    found = in_threads(lambda stem: _read_image(path, masks[stem], pictures[stem]), list(masks))
+    by_number = _add_classes(builder, path, found)
     difficult = 0
     for stem, image in zip(masks, found, strict=True):
         if image.fault:
@@ -113,28 +120,28 @@ def _listed(path: Path, split: str) -> list[str]:
     return lists[split].read_text("utf-8-sig", errors="replace").split()
 
 
-def _read_image(path: Path, masks: Path) -> _Image:
+def _read_image(path: Path, masks: Path, picture: Picture) -> _Image:
     try:
-        values = read_values(masks, str(masks))
+        values = read_masks(masks, picture)
         if values.ndim != 2:
             raise DataError(f"{masks}: expected a picture with a palette, found {values.shape[2]} channels")
         values = np.where(values == _BORDER, 0, values)
         ids, found = label_image_to_rles(values)
-        classes = _classes_of(path, masks.stem, values)
+        classes = _classes_of(path, masks.stem, values, picture)
         names, difficult = _read_objects(path / "Annotations" / f"{masks.stem}.xml")
     except (ImageError, DataError) as error:
         return _Image({}, {}, [], [], str(error))
     return _Image(dict(zip(ids, found, strict=True)), classes, names, difficult)
 
 
-def _classes_of(path: Path, stem: str, objects: np.ndarray) -> dict[int, int]:
+def _classes_of(path: Path, stem: str, objects: np.ndarray, picture: Picture) -> dict[int, int]:
     """The class number of each value of `objects`: the commonest value of its pixels in `SegmentationClass`.
 
     Args:
         objects: (H, W) integers, 0 for none.
     """
     file = next((file for folder in _CLASSES if (file := path / folder / f"{stem}.png").is_file()), None)
-    classes = np.zeros_like(objects) if file is None else read_values(file, str(file))
+    classes = np.zeros_like(objects) if file is None else read_masks(file, picture)
     if classes.shape != objects.shape:
         raise DataError(f"{file}: expected a picture of {objects.shape}, as the one of objects, found {classes.shape}")
     inside = objects > 0
