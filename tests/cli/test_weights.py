@@ -50,6 +50,15 @@ def test_inspect_lists_missing_and_unexpected_tensors(command, partial):
     assert "unexpected: extra.weight" in ran.out
 
 
+def test_names_with_control_codes_are_printed_as_escapes(command, partial):
+    torch.save(torch.load(partial) | {"\x1b[2J\x9bgone": torch.zeros(1)}, partial)
+    ran = command("weights", "inspect", partial)
+    assert "unexpected: \\x1b[2J\\x9bgone" in ran.out
+    refused = command("weights", "convert", partial, partial.with_name("m.safetensors"))
+    assert "\\x1b[2J\\x9bgone" in refused.err
+    assert not {"\x1b", "\x9b"} & set(ran.out + refused.err)
+
+
 def test_inspect_of_another_family(command, tmp_path):
     torch.save({"model.0.conv.weight": torch.zeros(2, 3)}, tmp_path / "yolo.pt")
     ran = command("weights", "inspect", tmp_path / "yolo.pt")

@@ -703,3 +703,10 @@ def test_keys_of_real_files() -> None:
 def test_a_large_file_may_hold_much() -> None:
     rows = [[float(i), i / 2, str(i)] for i in range(60_000)]
     assert unpickle(pickle.dumps({"log": rows}), "w.pkl").content == {"log": rows}
+
+
+def test_a_long_text_is_not_repeated_without_end() -> None:
+    """In a thousand places one text takes no memory, but a message about its place would be a gigabyte long."""
+    text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)
+    with pytest.raises(WeightsError, match="more memory than a file of its size justifies"):
+        unpickle(text + b"q\x000(" + b"h\x00" * 1000 + b"l.", "w.pkl")

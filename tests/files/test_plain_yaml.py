@@ -44,6 +44,7 @@ def test_plain_data() -> None:
         (f"a: 0x{'f' * 5000}\n", r"^a\.yaml, line 1: expected a number, found one of 5002 characters"),
         ("[" * 5000, "^a.yaml: expected settings, found lists nested too deeply"),
         (DOUBLING, r"^a\.yaml, line \d+: expected at most 100,000 values"),
+        (f"a: &a {'x' * 50_000}\nb: [{'*a, ' * 100}]", r"^a\.yaml, line 2: expected at most 100,000 values"),
         (MERGING, r"^a\.yaml, line \d+: expected at most 100,000 values"),
     ],
 )

@@ -19,6 +19,7 @@ from maskrcnn.config import Category, Config, DetectConfig
 from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.weights.initialise import read_initial_weights
 from maskrcnn.weights.model_file import FORMAT, METADATA_KEY, save_model
 from maskrcnn.weights.open import open_weights
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -208,6 +209,8 @@ def test_a_config_of_any_size_takes_no_memory(path: Path, name: str) -> None:
     rewritten(path, lambda _, header: change(header["config"]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(path, expected)
+    with pytest.raises(WeightsError, match=expected):
+        read_initial_weights(path, CONFIG)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 

@@ -77,8 +77,8 @@ def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialec
 class _Finish:
     """Removes objects of unknown classes in place, and converts the values of the interpreter to plain ones.
 
-    A value is visited as often as it occurs, and every visit pays. This stops values that contain themselves, and lists
-    that expand exponentially through repeated references.
+    A value is visited as often as it occurs, and every visit pays, for a text by its length. This stops values that
+    contain themselves, and those that would be endless when they are written out, because they repeat their parts.
     """
 
     def __init__(self, purse: Purse, dropped: dict[str, None]) -> None:
@@ -87,7 +87,7 @@ class _Finish:
         self.around: list[Foreign] = []  # the objects around a value, the outermost first
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        self.purse.pay(OPCODE_PRICE)
+        self.purse.pay(OPCODE_PRICE + (len(value) if isinstance(value, str | bytes) else 0))
         if depth > MAX_DEPTH:
             raise ValueError(f"values are nested deeper than {MAX_DEPTH}, or in themselves")
         if is_left_out(value):

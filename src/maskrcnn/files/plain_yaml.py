@@ -11,7 +11,7 @@ from maskrcnn.errors import ConfigError
 
 MAX_CHARACTERS = 1 << 17  # of a text; PyYAML takes a second for each 100,000
 MAX_NUMBER = 100  # characters of a number
-MAX_VALUES = 100_000  # after every alias is written out
+MAX_VALUES = 100_000  # after every alias is written out; 16 characters of a text count as one more
 
 
 def read_yaml(path: Path | str) -> Any:
@@ -86,7 +86,7 @@ def _plain_object(loader: Any, suffix: str, node: Any) -> Any:
 
 
 def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
-    """The number of values in a node with all aliases expanded; each node is visited once.
+    """The number of values in a node with all aliases expanded, long texts as several; each node is visited once.
 
     Args:
         counted: id of a visited node -> its number of values; None while it is being counted.
@@ -104,7 +104,7 @@ def _count(node: Any, counted: dict[int, int | None], where: str) -> int:
     if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_NUMBER:
         raise ConfigError(f"{here}: expected a number, found one of {len(node.value)} characters")
     counted[id(node)] = None
-    total = 1
+    total = 1 + (len(node.value) // 16 if isinstance(node.value, str) else 0)
     for child in children:
         for part in child if isinstance(child, tuple) else (child,):
             found = counted[id(part)] if id(part) in counted else _count(part, counted, where)

@@ -75,7 +75,7 @@ def read_backbone(checkpoint: Checkpoint) -> BackboneFile:
     if "res2_0_branch2a_w" in tensors:
         return _from_detectron(tensors)
     if "res2.0.conv1.weight" in tensors:
-        return _from_detectron2(tensors, str(checkpoint.extra.get("__author__", "")))
+        return _from_detectron2(tensors, checkpoint.extra.get("__author__"))
     if any("res2a_branch2a" in name for name in tensors):
         return _from_keras(checkpoint.tensors)
     extra = [name for name in tensors if re.match(r"conv1\.\d|layer\d\.\d+\.(se|downsample\.2|bn4|aa)\b", name)]
@@ -163,10 +163,10 @@ def _from_detectron(tensors: Mapping[str, Tensor]) -> BackboneFile:
     return BackboneFile("Detectron", _for_rgb(state), rules, folded=not grouped)
 
 
-def _from_detectron2(tensors: Mapping[str, Tensor], author: str) -> BackboneFile:
+def _from_detectron2(tensors: Mapping[str, Tensor], author: Any) -> BackboneFile:
     """The networks of MSRA and FAIR read BGR. Those converted from torchvision read RGB; their author says so."""
     state = _by_our_names(tensors, detectron2_names.BACKBONE)
-    if "torchvision" in author:
+    if isinstance(author, str) and "torchvision" in author:
         return BackboneFile("torchvision, in Detectron2's names", state)
     groups = _groups(tensors, "res2.0.conv2.weight")
     rules = {MEAN: MEAN_CAFFE, STD: STD_FAIR if groups > 1 else NO_STD, IN_1X1: groups == 1}

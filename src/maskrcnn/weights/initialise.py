@@ -100,7 +100,9 @@ def read_initial_weights(weights: Path | str | WeightsFile, config: Config) -> I
         return TimmWeights(str(source), None)
     checkpoint = read_checkpoint(initial_file(source), file.part)
     if holds_detector(checkpoint, source):
-        return DetectorWeights(detector_in(checkpoint, source, file.config_file, allow_partial=file.allow_partial))
+        saved = detector_in(checkpoint, source, file.config_file, allow_partial=file.allow_partial)
+        saved.check()  # training builds a network by its config
+        return DetectorWeights(saved)
     if is_timm:
         return TimmWeights(str(source), checkpoint.tensors)
     return BackboneWeights(str(source), read_backbone(checkpoint))

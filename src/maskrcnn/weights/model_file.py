@@ -37,18 +37,27 @@ class SavedModel:
     state: Mapping[str, Tensor]
     provenance: dict[str, Any]
 
+    def check(self) -> None:
+        """Refuses tensors that do not fit the config, which is part of the file and may describe a network of any size.
+
+        This takes no memory.
+
+        Raises:
+            WeightsError: they do not fit, or the config cannot be built.
+        """
+        try:
+            expected = tensors_of(self.config)
+        except ConfigError as error:
+            raise WeightsError(f"{self.source}: {error}") from None
+        check_fit(expected, self.state, self.source)
+
     def network(self) -> MaskRCNN:
         """A network with these weights, in evaluation mode.
 
         Raises:
             WeightsError: the tensors do not fit the config, or the config cannot be built.
         """
-        # First without memory: the config is part of the file, and may describe a network of any size.
-        try:
-            expected = tensors_of(self.config)
-        except ConfigError as error:
-            raise WeightsError(f"{self.source}: {error}") from None
-        check_fit(expected, self.state, self.source)
+        self.check()
         network = build_model(self.config)
         fill(network, self.state, self.source)
         return network.eval()
