@@ -25,6 +25,7 @@ FLOORS = {
     "weights": 4,
     "predict": 5,
     "training": 6,
+    "export": 6,
     "benchmark": 7,
     "serve": 7,
     "cli": 8,

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from maskrcnn.benchmark.agreement import Agreement, compare
 from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track, open_device, quartiles
 from maskrcnn.benchmark.memory import Memory, SideName, compare_memory, memory_to_dict
-from maskrcnn.benchmark.pair import Pair, make_pair, stored_ours, stored_theirs, v1_config
+from maskrcnn.benchmark.pair import make_pair, stored_ours, stored_theirs, v1_config
 from maskrcnn.benchmark.settings import PredictSettings, Timing
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
+from maskrcnn.export.save import export_model
 from maskrcnn.files.images import read_image
-from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import Precision, in_precision
 from maskrcnn.predict import Predictor, TorchBackend, preprocess, stream
+from maskrcnn.predict.predictor import load_exported
 from maskrcnn.structures.tensors import to_device
 
 _Item = TypeVar("_Item")
@@ -92,7 +93,7 @@ def bench_predict(
         files = list(files) or generate_images(folder, settings.count, settings.size)
         measured = _in_this_process(folder, files, settings, sitting)
         # Both networks are freed by now, so that the memory of each is measured alone.
-        alone = partial(_alone, folder, predict_config(settings), timing, sitting.device)
+        alone = partial(_alone, folder, settings, timing, sitting.device)
         memory = compare_memory(alone, sitting.device) if timing.memory else {}
     return PredictReport(settings, sitting.environment(), *measured, memory)
 
@@ -111,8 +112,14 @@ def _in_this_process(
     pair.store(folder)
     np.savez(folder / _IMAGES, *_batch(images, 0, size))
     pair = pair.to(sitting.device)
-    agreement = check(pair, images[:MAX_CHECKED], compile=sitting.timing.compile)
-    predictor = our_predictor(pair.ours, config, sitting.timing)
+    if settings.backend == "torch":
+        exact = Predictor(TorchBackend(pair.ours, compile=sitting.timing.compile), config)
+        predictor = Predictor(TorchBackend(pair.ours, sitting.timing.precision, sitting.timing.compile), config)
+    else:
+        exported = folder / settings.backend
+        export_model(pair.ours, config, {}, exported, settings.backend, runs=False)
+        exact, predictor = (our_exported(exported, settings, of) for of in ("fp32", sitting.timing.precision))
+    agreement = check(exact, pair.theirs, images[:MAX_CHECKED])
     theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)
     times = sitting.in_turns(
         lambda number: predictor.predict(_batch(images, number, size), size),
@@ -123,8 +130,10 @@ def _in_this_process(
     return agreement, times, stages, network, files_per_second(predictor, files, size, sitting)
 
 
-def our_predictor(network: MaskRCNN, config: Config, timing: Timing) -> Predictor:
-    return Predictor(TorchBackend(network, timing.precision, timing.compile), config)
+def our_exported(path: Path, settings: PredictSettings, precision: Precision) -> Predictor:
+    """Our exported network, with as many threads as PyTorch has."""
+    assert settings.backend != "torch"
+    return load_exported(path, settings.backend, threads=torch.get_num_threads(), precision=precision)
 
 
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], sitting: Sitting) -> list[float]:
@@ -144,16 +153,13 @@ def files_per_second(predictor: Predictor, files: Sequence[Path], size: int, sit
     return len(items) / (time.perf_counter() - start)
 
 
-def check(pair: Pair, images: Sequence[np.ndarray], *, compile: bool = False) -> Agreement:
-    """Compares the detections of both sides, always in float32; `compile` compiles ours."""
-    predictor = Predictor(TorchBackend(pair.ours, compile=compile), pair.config)
+def check(predictor: Predictor, theirs: nn.Module, images: Sequence[np.ndarray]) -> Agreement:
+    """Compares the detections of both sides in float32, which `predictor` must compute in."""
     # TF32 convolutions, the default on GPUs, have 10-bit mantissas: their errors would hide differences.
     on_gpu = predictor.device.type == "cuda"
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if on_gpu else nullcontext()
     with exact:
-        return compare(
-            (predictor.predict(image)[0], predict_theirs(pair.theirs, "fp32", [image])[0]) for image in images
-        )
+        return compare((predictor.predict(image)[0], predict_theirs(theirs, "fp32", [image])[0]) for image in images)
 
 
 @torch.no_grad()
@@ -188,10 +194,18 @@ def _batch(items: Sequence[_Item], number: int, size: int) -> list[_Item]:
     return [items[(number * size + i) % len(items)] for i in range(size)]
 
 
-def _alone(folder: Path, config: Config, timing: Timing, device: torch.device, side: SideName) -> Callable[[], object]:
+def _alone(
+    folder: Path, settings: PredictSettings, timing: Timing, device: torch.device, side: SideName
+) -> Callable[[], object]:
     """A call by which one side alone predicts the batch in `folder`, with the weights there."""
+    config = predict_config(settings)
     with np.load(folder / _IMAGES) as stored:
         images = list(stored.values())
     if side == "ours":
-        return partial(our_predictor(stored_ours(folder, config, device), config, timing).predict, images, len(images))
+        if settings.backend == "torch":
+            backend = TorchBackend(stored_ours(folder, config, device), timing.precision, timing.compile)
+            predictor = Predictor(backend, config)
+        else:
+            predictor = our_exported(folder / settings.backend, settings, timing.precision)
+        return partial(predictor.predict, images, len(images))
     return partial(predict_theirs, stored_theirs(folder, config, device), timing.precision, images)

@@ -62,6 +62,8 @@ class PredictSettings:
     """Detections in an image, at most."""
     score_threshold: float = 0.5
     """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
+    backend: Literal["torch", "onnx", "openvino"] = "torch"
+    """What computes our side: PyTorch, or the exported network in ONNX Runtime or OpenVINO."""
 
     def __post_init__(self) -> None:
         _require_positive(self, "count", "batch_size", "detections")

@@ -13,7 +13,7 @@ import torch
 from maskrcnn.benchmark.measure import Mark, Sitting, Stopwatch
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import in_precision
-from maskrcnn.predict import Predictor, postprocess, preprocess
+from maskrcnn.predict import Predictor, TorchBackend, postprocess, preprocess
 from maskrcnn.structures.tensors import to_device
 
 Marks = list[tuple[str, Mark, Mark]]
@@ -40,23 +40,29 @@ def parts_of(network: torch.nn.Module) -> list[tuple[str, Any, str]]:
 def stage_seconds(predictor: Predictor, batches: Sequence[Sequence[Path]], sitting: Sitting) -> dict[str, list[float]]:
     """Seconds of each stage of predicting a batch of files, one value per round, in the order of the stages.
 
-    `other` is the time outside all stages, `all` the total. Timing itself costs microseconds.
+    An exported network is one stage, `network`. `other` is the time outside all stages, `all` the total. Timing itself
+    costs microseconds.
     """
     watch = Stopwatch(predictor.device)
     rounds: list[dict[str, float]] = []
+    in_torch = isinstance(predictor.backend, TorchBackend)
+    parts = parts_of(predictor.network) if in_torch else []
+    detect = predictor.network.detect if in_torch else predictor.backend.detect  # never compiled
     for number in sitting.track(sitting.all_rounds, "stages"):
         files = batches[number % len(batches)]
         marks: Marks = []
         if watch.device.type == "cuda":
             torch.cuda.synchronize(watch.device)
         start = watch.mark()
-        with _marked(parts_of(predictor.network), watch, marks), in_precision(sitting.timing.precision, watch.device):
+        with _marked(parts, watch, marks), in_precision(sitting.timing.precision, watch.device):
             images = [read_image(file) for file in files]
             decoded = watch.mark()
             batch = to_device(preprocess(images, predictor.config), watch.device)
             ready = watch.mark()
-            detections = predictor.network.detect(batch, predictor.config.model.detect)
+            detections = detect(batch, predictor.config.model.detect)
             detected = watch.mark()
+            if not in_torch:
+                marks.append(("network", ready, detected))
             postprocess(detections, batch.frames, predictor.config)
         end = watch.mark()
         marks = [("decode", start, decoded), ("preprocess", decoded, ready), *marks, ("postprocess", detected, end)]

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": "train a model on annotated images",
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images; write predictions.json and pictures",
+    "export": "write a model as ONNX or OpenVINO, checked against PyTorch",
     "data": "check, draw or convert a data set",
     "weights": "inspect, convert and list models and checkpoints of other frameworks",
     "serve": "answer requests for the objects of images over HTTP",

@@ -13,7 +13,7 @@ from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
 # Flags for which --results has no use.
-_OF_MODEL = ("images", "config", "allow_partial", "part", "results_out", "batch_size", "precision", "compile")
+_OF_MODEL = ("images", "config", "allow_partial", "part", "results_out", "batch_size", "precision", "compile", "threads")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Evaluate:
     """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
     compile: Flag = False
     """With --model: compile the network. This takes minutes and saves time on a GPU."""
+    threads: int | None = None
+    """With --model: threads of the network on the CPU; default: one for each core."""
     strict: Flag = False
     """Refuse broken images and annotations instead of skipping them."""
     json: Flag = False
@@ -69,6 +71,7 @@ class Evaluate:
                 part=self.part,
                 precision=self.precision,
                 compile=self.compile,
+                threads=self.threads,
             )
             say_assumptions(model.provenance, self.model)
             report = evaluate(

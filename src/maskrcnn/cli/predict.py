@@ -48,6 +48,8 @@ class Predict:
     """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
     compile: Flag = False
     """Compile the network. This takes minutes and saves time on a GPU after some hundred images."""
+    threads: int | None = None
+    """Threads of the network on the CPU; default: one for each core."""
     strict: Flag = False
     """Refuse broken images instead of skipping them."""
     json: Flag = False
@@ -77,6 +79,7 @@ class Predict:
             part=self.part,
             precision=self.precision,
             compile=self.compile,
+            threads=self.threads,
         )
         say_assumptions(model.provenance, self.model)
         if table is not None and model.config.model.mask_head is None:

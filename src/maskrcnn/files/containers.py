@@ -23,6 +23,8 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
 EXPORTED = "give the checkpoint that it was exported from"
+ONNX = rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]"
+OPENVINO = rb"(\s*<\?xml[^>]*>)?\s*<net "
 # Other files: a pattern of their first bytes, what they are, and what to do instead.
 FOREIGN = (
     (rb"\x89PNG\r\n", "a PNG image", "images go to `maskrcnn predict`"),
@@ -35,7 +37,7 @@ FOREIGN = (
     (rb"version https://git-lfs", "a pointer of Git LFS and not the file", "run `git lfs pull`"),
     (rb"(?i)(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)?<(!doctype html|html|head)", "a web page", DOWNLOAD),
     (rb".*<Error>\s*<Code>", "an error message of a server", DOWNLOAD),
-    (rb"(\s*<\?xml[^>]*>)?\s*<net ", "an OpenVINO network", EXPORTED),
+    (OPENVINO, "an OpenVINO network", EXPORTED),
     (rb"\s*<\?xml", "an XML file", "give the file of weights"),
     (rb"(.{4}\{.*)?[fp]trt", "a TensorRT engine", EXPORTED),
     (
@@ -50,11 +52,7 @@ FOREIGN = (
         "a TensorFlow SavedModel",
         "load it in TensorFlow and save its variables by name with numpy.savez",
     ),
-    (
-        rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]",
-        "an ONNX model",
-        EXPORTED,
-    ),
+    (ONNX, "an ONNX model", EXPORTED),
     (
         rb"\x0a[\x01-\xff]{1,4}\x0a[\x01-\x7f][\x20-\x7e]",
         "a frozen graph of TensorFlow (.pb)",

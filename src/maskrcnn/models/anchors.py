@@ -68,15 +68,21 @@ class Anchors:
         key = (tuple(grids), padded_hw, device)
         if key in self._cache:
             return self._cache[key]
-        levels = [
-            self._level(cell.to(device), grid, stride, padded_hw)
-            for cell, grid, stride in zip(self.cells, grids, self.strides, strict=True)
-        ]
+        levels = self.levels(grids, padded_hw, device)
         if type(levels[0]) is Tensor:  # a compiler's fake tensors would be useless to later calls
             if len(self._cache) >= 64:  # multi-scale training brings ever new shapes
                 self._cache.clear()
             self._cache[key] = levels
         return levels
+
+    def levels(
+        self, grids: Sequence[tuple[int, int]], padded_hw: tuple[int, int], device: torch.device
+    ) -> list[Tensor]:
+        """The same anchors, computed anew."""
+        return [
+            self._level(cell.to(device), grid, stride, padded_hw)
+            for cell, grid, stride in zip(self.cells, grids, self.strides, strict=True)
+        ]
 
     def _level(self, cell: Tensor, grid: tuple[int, int], stride: int, padded_hw: tuple[int, int]) -> Tensor:
         step_y, step_x = (

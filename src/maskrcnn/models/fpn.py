@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class FPN(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList([head_conv(c, channels, 1, norm) for c in in_channels])
         self.output = nn.ModuleList([head_conv(channels, channels, 3, norm) for _ in in_channels])
+        self.merge: Callable[[Tensor, Tensor], None] = add_upsampled
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)
@@ -37,10 +38,10 @@ class FPN(nn.Module):
         for lateral, output in zip(reversed(self.lateral), reversed(self.output), strict=True):
             merged = lateral(next(features))  # no variable holds the map, so that its memory is freed
             if top_down is not None:
-                add_upsampled(merged, top_down)
+                self.merge(merged, top_down)
             top_down = merged
             pyramid.insert(0, output(merged))
-        pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
+        pyramid.append(pyramid[-1][:, :, ::2, ::2])
         return pyramid
 
 

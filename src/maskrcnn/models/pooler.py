@@ -6,7 +6,7 @@ Legend: B images, R RoIs of all images, C channels, O side of the RoI features.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class RoIPooler(nn.Module):
         self.rules = conventions.features
         self.box_rules = conventions.boxes
         self.shared_head = shared_head
+        self.align: Callable[..., Tensor] = roi_align
 
     def on(self, features: Sequence[Tensor]) -> RoIReader:
         """Binds the pooler to the feature maps (B, C, h, w) of one batch. It drops P6, which serves the RPN only."""
@@ -62,7 +63,7 @@ class RoIPooler(nn.Module):
         sampling: dict[str, Any] = {"sampling_ratio": config.sampling_ratio, "reduce": config.reduce}
         match config.op:
             case "align":
-                pooled = roi_align(
+                pooled = self.align(
                     *args, strides=self.strides, output_size=output_size, aligned=rules.aligned, **sampling
                 )
             case "warp":

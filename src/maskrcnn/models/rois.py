@@ -94,7 +94,7 @@ def _match(boxes: Tensor, targets: Targets, config: BoxHeadConfig, rules: Matchi
 def flatten_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(B, P, 4) -> (B * P, 4) boxes and (B * P,) int64, the image that each box belongs to."""
     images, count = boxes.shape[:2]
-    image_index = torch.arange(images, device=boxes.device).repeat_interleave(count, output_size=images * count)
+    image_index = torch.arange(images, device=boxes.device)[:, None].expand(images, count).flatten()
     return boxes.flatten(0, 1), image_index
 
 
@@ -144,5 +144,5 @@ def positive_slots(positive: Tensor, samples: int) -> Slots:
 def filled_slots(found: Detections) -> Slots:
     """The valid detections, or all B * D slots with static shapes (`ops.device.static_shapes`)."""
     valid = found.valid.flatten()
-    index = torch.arange(len(valid), device=valid.device) if static_shapes(valid) else valid.nonzero()[:, 0]
+    index = torch.arange(valid.shape[0], device=valid.device) if static_shapes(valid) else valid.nonzero()[:, 0]
     return Slots(index, valid[index], (found.valid.shape[0], found.valid.shape[1]))

@@ -6,6 +6,7 @@ Legend: B images, L levels, A anchors per cell, N anchors per image, P proposals
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -70,7 +71,7 @@ class RPNHead(nn.Module):
         weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
         both = F.conv2d(x, weight, bias).permute(0, 2, 3, 1).float()
         anchors = self.objectness.out_channels
-        return both[..., :anchors].flatten(1), both[..., anchors:].reshape(len(x), -1, 4)
+        return both[..., :anchors].flatten(1), both[..., anchors:].reshape(x.shape[0], -1, 4)
 
 
 class RPN(nn.Module):
@@ -118,12 +119,13 @@ class RPN(nn.Module):
             output = output.joined()
         best = []
         for logits, deltas, anchors in zip(*output, strict=True):
-            scores, index = logits.topk(min(before, logits.shape[1]), dim=1)
+            scores, index = logits.topk(torch.sym_min(before, logits.shape[1]), dim=1)
             best.append((scores, deltas.gather(1, index[..., None].expand(-1, -1, 4)), anchors[index]))
         counts = [scores.shape[1] for scores, _, _ in best]
+        slots: int = reduce(torch.sym_max, counts)  # type: ignore[arg-type]
         # All images and levels get lists of one length, (B, L, slots, ...), so that one call of NMS serves them all.
         scores, deltas, anchors = (
-            torch.stack([_pad_slots(part, max(counts)) for part in levels], dim=1) for levels in zip(*best, strict=True)
+            torch.stack([_pad_slots(part, slots) for part in levels], dim=1) for levels in zip(*best, strict=True)
         )
         filled = (anchors[..., 2:] > anchors[..., :2]).all(-1)
         anchors = box_ops.trim(anchors, box_rules.trim)
@@ -132,7 +134,7 @@ class RPN(nn.Module):
         sides = boxes[..., 2:] - boxes[..., :2]
         valid = filled & (sides >= rules.min_size).all(-1) & (sides > -box_rules.trim).all(-1)
         keep = nms(boxes.flatten(0, 1), valid.flatten(0, 1), config.nms_iou).view_as(valid)
-        scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(min(after, sum(counts)), dim=1)
+        scores, index = scores.masked_fill(~keep, -torch.inf).flatten(1).topk(torch.sym_min(after, sum(counts)), dim=1)
         valid = scores > -torch.inf
         if self.training and rules.post_nms_per == "batch":
             valid &= scores >= scores.flatten().topk(scores.shape[1]).values[-1]

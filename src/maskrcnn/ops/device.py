@@ -32,10 +32,10 @@ def has_kernels(tensor: Tensor) -> bool:
 def static_shapes(tensor: Tensor) -> bool:
     """Whether the shapes of results must not depend on values.
 
-    Shapes that depend on values make the host wait for a GPU, and make a compiler break the graph. On a CPU they cost
-    nothing and save the work for empty slots.
+    Shapes that depend on values make the host wait for a GPU, and make a compiler break the graph. On a CPU and in the
+    graph of an exported network they cost nothing and save the work for empty slots.
     """
-    return tensor.is_cuda or torch.compiler.is_compiling()
+    return tensor.is_cuda or (torch.compiler.is_compiling() and not torch.compiler.is_exporting())
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

@@ -65,8 +65,7 @@ def convolve(
     """
     plain = weight.shape[2:] == (3, 3) and stride == padding == dilation == (1, 1) and groups == 1
     trained = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    large = min(weight.shape[:2]) >= _MIN_CHANNELS and _tiles(x) >= _MIN_TILES
-    if plain and trained and large and _is_float32_on_cpu(x):
+    if plain and trained and _is_large(x, weight) and _is_float32_on_cpu(x):
         return conv3x3(x, weight, bias)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
@@ -76,8 +75,9 @@ def _is_float32_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype == torch.float32 and not autocast and not torch.compiler.is_compiling()
 
 
-def _tiles(x: Tensor) -> int:
-    return x.shape[0] * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    tiles = x.shape[0] * -(-x.shape[2] // TILE) * -(-x.shape[3] // TILE)
+    return min(weight.shape[:2]) >= _MIN_CHANNELS and tiles >= _MIN_TILES
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

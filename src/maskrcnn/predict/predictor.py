@@ -17,12 +17,13 @@ from maskrcnn.files.atomic import check_file
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import Precision, living_threads, resolve_precision, usable_device
 from maskrcnn.predict.backend import Backend, TorchBackend
+from maskrcnn.predict.exported import ExportedBackend, ExportFormat, exported_format, open_engine
 from maskrcnn.predict.images import collate_prepared, postprocess, prepare
 from maskrcnn.predict.pipeline import ImageLike, predict_images
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame
 from maskrcnn.structures.instances import Instances
-from maskrcnn.weights.model_file import save_model
+from maskrcnn.weights.model_file import read_header, save_model
 from maskrcnn.weights.open import open_weights
 
 
@@ -121,11 +122,14 @@ def load(
     part: str | None = None,
     precision: Precision = "auto",
     compile: bool = False,
+    threads: int | None = None,
 ) -> Predictor:
-    """Opens a model file, or a checkpoint of another framework. A checkpoint keeps the rules of its framework.
+    """Opens a model file, a checkpoint of another framework, or an exported network.
+
+    A checkpoint keeps the rules of its framework.
 
     Args:
-        source: a file, a URL, or a name of `maskrcnn weights list`.
+        source: a file, a URL, a name of `maskrcnn weights list`, or a file or folder that `maskrcnn export` wrote.
         device: by default the first GPU if there is one, else the CPU.
         config_file: config file of the framework that wrote the checkpoint. Without it, the shapes of the tensors and
             the defaults of the framework decide, and `provenance["assumed"]` lists what was assumed.
@@ -133,13 +137,37 @@ def load(
         part: which weights to take if the file holds several, such as `teacher` or `model_ema`: the name of an entry,
             or the beginning of tensor names, up to a dot.
         precision, compile: as in `TorchBackend`. `auto` may choose bf16; `fp32` gives the exact results.
+        threads: threads of the network on a CPU. In PyTorch this is a setting of the whole process. None leaves it to
+            the engine.
 
     Raises:
         WeightsError: the file cannot be opened as a model.
-        ConfigError: the config file cannot be followed, the machine has no such device, or the precision is unknown.
+        ConfigError: the config file cannot be followed, the machine has no such device, the precision is unknown, or
+            an exported network has no such setting.
+        MissingPackageError: the engine of an exported network is not installed.
     """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"expected 1 thread or more, found {threads}")
     target = usable_device(device)
     resolve_precision(precision, target)
+    form = exported_format(source)
+    if form is not None:
+        given = {"config_file": config_file, "part": part, "device": device, "compile": compile}
+        other = [f"{name} {value}" for name, value in given.items() if value and str(value) != "cpu"]
+        if other:
+            raise ConfigError(f"{source}: an exported network holds its config and runs on the CPU, found {other[0]}")
+        return load_exported(Path(source), form, threads=threads, precision=precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
     with living_threads():
         network, config, provenance = open_weights(source, config_file, allow_partial=allow_partial, part=part)
         return Predictor(TorchBackend(network.to(target), precision, compile), config, provenance)
+
+
+def load_exported(
+    path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto"
+) -> Predictor:
+    """Opens a network that `maskrcnn export` wrote; arguments and errors as in `predict.exported.open_engine`."""
+    run, header = open_engine(path, form, threads=threads, precision=precision)
+    config, provenance = read_header(header, path)
+    return Predictor(ExportedBackend(run, config.model.detect), config, provenance)

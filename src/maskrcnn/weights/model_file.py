@@ -72,10 +72,14 @@ def save_model(path: Path | str, network: MaskRCNN, config: Config, provenance: 
     Raises:
         OSError: the disk is full or the folder is not writable. An existing file stays unchanged.
     """
-    header = {"format": FORMAT, "config": config_to_dict(config), "provenance": dict(provenance)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: json.dumps(header)})
+        save_file(tensors, temporary, metadata={METADATA_KEY: header_of(config, provenance)})
+
+
+def header_of(config: Config, provenance: Mapping[str, Any]) -> str:
+    """The metadata of a model file and of an exported one, as JSON."""
+    return json.dumps({"format": FORMAT, "config": config_to_dict(config), "provenance": dict(provenance)})
 
 
 def is_model_file(checkpoint: Checkpoint) -> bool:
@@ -89,8 +93,18 @@ def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
     Raises:
         WeightsError: the header cannot be read, or its config is not valid.
     """
+    config, provenance = read_header(checkpoint.extra[METADATA_KEY], source)
+    return SavedModel(str(source), config, checkpoint.tensors, provenance)
+
+
+def read_header(text: str, source: Path | str) -> tuple[Config, dict[str, Any]]:
+    """The config and the provenance in what `header_of` wrote.
+
+    Raises:
+        WeightsError: the header cannot be read, or its config is not valid.
+    """
     try:
-        header = json.loads(checkpoint.extra[METADATA_KEY])
+        header = json.loads(text)
         version, stored = int(header["format"]), dict(header["config"])
         provenance = dict(header.get("provenance", {}))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -105,7 +119,7 @@ def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
         config = config_from_dict(stored)
     except ConfigError as error:
         raise WeightsError(f"{source}: {error}; was the file written by a newer version?") from None
-    return SavedModel(str(source), config, checkpoint.tensors, provenance)
+    return config, provenance
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

@@ -190,7 +190,7 @@ def select_detections(
     sides = boxes[..., 2:] - boxes[..., :2]
     valid = (scores > 0) & (sides >= rules.min_size).all(-1) & (sides > -conventions.boxes.trim).all(-1)
     keep = nms(boxes, valid, settings.nms_iou, labels)
-    best, index = scores.where(keep, 0.0).topk(min(settings.max_detections, scores.shape[1]), dim=1)
+    best, index = scores.where(keep, 0.0).topk(torch.sym_min(settings.max_detections, scores.shape[1]), dim=1)
     return Detections(boxes.gather(1, index[..., None].expand(-1, -1, 4)), best, labels.gather(1, index), best > 0)
 
 
@@ -205,8 +205,11 @@ def _candidates(probs: Tensor, valid: Tensor, threshold: float, rules: Detection
     scores = probs[:, :-1]
     if rules.one_class_per_roi:
         scores = scores.where(scores == probs.amax(1, keepdim=True), 0.0)
-    scores = scores.reshape(len(valid), -1) * valid.repeat_interleave(classes, dim=1)
+    scores = scores.reshape(valid.shape[0], -1) * valid.repeat_interleave(classes, dim=1)
     passing = scores > threshold
-    slots = min(CANDIDATES, scores.shape[1]) if static_shapes(scores) else max(int(passing.sum(1).max()), 1)
+    if static_shapes(scores):
+        slots = min(CANDIDATES, scores.shape[1])
+    else:
+        slots = torch.sym_int(passing.sum(1).max().clamp(min=1).item())
     scores, index = scores.where(passing, 0.0).topk(slots, dim=1)
     return scores, index // classes, index % classes

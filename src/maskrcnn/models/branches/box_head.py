@@ -57,7 +57,7 @@ class BoxHead(nn.Module):
         for layer in self.layers:
             x = F.relu_(layer(x))
         deltas = self.deltas(x).float()
-        return self.class_logits(x).float(), deltas.view(len(deltas), -1, 4)
+        return self.class_logits(x).float(), deltas.view(deltas.shape[0], -1, 4)
 
 
 def fully_connected(in_features: int, hidden: int, count: int) -> nn.ModuleList:

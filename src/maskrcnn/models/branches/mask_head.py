@@ -70,15 +70,15 @@ class MaskHead(nn.Module):
         assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
         upsampled = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
-        shape = (len(x), 4 * pixels.shape[1], weight.shape[2])
+        shape = (x.shape[0], 4 * pixels.shape[1], weight.shape[2])
         if torch.compiler.is_compiling():  # A change in place before a view makes the compiler copy the tensor.
             return F.relu(upsampled.view(shape))
         return F.relu_(upsampled).view(shape)  # A view before a change in place makes autograd copy the gradient.
 
     def _as_masks(self, values: Tensor, side: int) -> Tensor:
         """Sorts the pixels of `hidden` into masks: (R, 4 * O * O, K) -> (R, M, M, K), where `side` is O."""
-        halves = values.view(len(values), side, side, 2, 2, values.shape[-1])
-        return halves.transpose(2, 3).reshape(len(values), 2 * side, 2 * side, values.shape[-1])
+        halves = values.view(values.shape[0], side, side, 2, 2, values.shape[-1])
+        return halves.transpose(2, 3).reshape(values.shape[0], 2 * side, 2 * side, values.shape[-1])
 
 
 class MLPMaskHead(nn.Module):

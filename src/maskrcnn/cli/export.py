@@ -1,0 +1,55 @@
+"""`maskrcnn export`: a model as one ONNX file or an OpenVINO folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from maskrcnn.cli.flags import Flag, parse_flags
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a model for engines without Python: images of any size and batch, with suppression and masks inside.
+
+    The file is compared with PyTorch before it gets its name. docs/export.md describes its inputs and outputs.
+    """
+
+    out: tyro.conf.Positional[Path]
+    """File to write; with --format openvino a folder."""
+    model: str
+    """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
+    format: Literal["onnx", "openvino"] = "onnx"
+    """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
+    masks: Literal["runs", "probs"] = "runs"
+    """runs: also the run lengths of masks in the original image; probs: only the small masks inside the boxes."""
+    config: Path | None = None
+    """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
+    json: Flag = False
+    """Print one JSON object on stdout."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console, print_json, say_assumptions
+        from maskrcnn.export.save import export_model
+        from maskrcnn.weights.open import open_weights
+
+        network, config, provenance = open_weights(self.model, self.config)
+        say_assumptions(provenance, self.model)
+        found = export_model(network, config, provenance, self.out, self.format, runs=self.masks == "runs")
+        if self.json:
+            print_json({"out": self.out, "format": self.format, **found._asdict()})
+        else:
+            console(stderr=False).print(
+                f"{self.out}: {found.objects} objects in generated images agree with PyTorch's within "
+                f"{found.box_px:.4f} px and a score of {found.score:.1e}"
+            )
+        return 0
+
+
+def parse(argv: Sequence[str]) -> Export:
+    command: Export = parse_flags(Export, "maskrcnn export", argv)
+    return command

@@ -1,0 +1,180 @@
+"""Compares an exported network with the one in PyTorch.
+
+Legend: B images, D detections per image, K runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.config import Config
+from maskrcnn.errors import MaskRCNNError
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.ops.boxes import pairwise_iou, whole_images
+from maskrcnn.predict.exported import Arrays
+from maskrcnn.predict.images import paste
+from maskrcnn.structures.images import ImageBatch
+
+BOX_PX = 0.01  # pixels of the network input, each edge
+SCORE = 2e-4
+PROBABILITY = 5e-3  # of the cells of a mask
+TIE_IOU = 0.3  # of two boxes of one object
+RUNS_IOU = 0.999  # of all runs and all pasted masks together
+BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
+
+
+class Agreement(NamedTuple):
+    """How well an engine agrees with PyTorch.
+
+    Attributes:
+        objects: number of detections that were compared.
+        box_px, score, probability: the largest differences of edges, scores and cells of masks.
+        runs_iou: IoU of the runs of the graph and of `ops.paste`; 1 without runs.
+    """
+
+    objects: int
+    box_px: float
+    score: float
+    probability: float
+    runs_iou: float
+
+
+class DifferentError(MaskRCNNError, RuntimeError):
+    """An engine does not compute what PyTorch computes."""
+
+
+def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) -> Agreement:
+    """Runs both on batches of several sizes and compares what they find.
+
+    Raises:
+        DifferentError: they differ by more than the constants of this module.
+    """
+    found = [_compare(run, network, config, *batch) for batch in _batches(config)]
+    objects, *gaps, ious = zip(*found, strict=True)
+    box_px, score, probability = (max(worst) for worst in gaps)
+    return Agreement(sum(objects), box_px, score, probability, min(ious))
+
+
+def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels (B, 3, H, W) of rectangles on noise, and sizes (B, 2), the later ones in a batch smaller."""
+    rng = np.random.default_rng(0)
+    float_pixels = config.conventions.pixels.kernel == "bilinear"
+    for images, rows, columns in BATCHES:
+        height, width = 32 * rows, 32 * columns
+        pixels = rng.integers(0, 60, (images, 3, height, width), dtype=np.uint8)
+        for image in pixels:
+            for _ in range(6):
+                y, x = rng.integers(0, height - 16), rng.integers(0, width - 16)
+                h, w = rng.integers(16, 100, 2)
+                image[:, y : y + h, x : x + w] = rng.integers(60, 256, (3, 1, 1), dtype=np.uint8)
+        sizes = np.array([[height - 11 * i, width - 7 * i] for i in range(images)])
+        for image, (bottom, right) in zip(pixels, sizes, strict=True):
+            image[:, bottom:] = image[:, :, right:] = 0
+        tensor = torch.from_numpy(pixels)
+        yield tensor.float() if float_pixels else tensor, torch.from_numpy(sizes)
+
+
+def _compare(
+    run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, pixels: Tensor, sizes: Tensor
+) -> Agreement:
+    settings = config.model.detect
+    expected = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), settings)
+    original = 2 * sizes.numpy()
+    scale = np.full(original.shape, 2, np.float32)
+    inputs = {"pixels": pixels.numpy(), "sizes_hw": sizes.numpy(), "original_hw": original, "scale_xy": scale}
+    found = run(inputs)
+    worst = [0.0, 0.0, 0.0]
+    objects = 0
+    for number in range(len(sizes)):
+        ours = Found(found["boxes"][number] / 2, found["scores"][number], found["labels"][number])
+        theirs = Found(*(part[number].numpy() for part in (expected.boxes, expected.scores, expected.labels)))
+        pairs = _pairs(ours, theirs, settings.score_threshold)
+        objects += len(pairs)
+        for mine, other in pairs:
+            gaps = [
+                np.abs(ours.boxes[mine] - theirs.boxes[other]).max(),
+                np.abs(ours.scores[mine] - theirs.scores[other]),
+                0.0
+                if expected.mask_probs is None
+                else np.abs(found["masks"][number, mine] - expected.mask_probs[number, other].numpy()).max(),
+            ]
+            worst = [max(pair) for pair in zip(worst, map(float, gaps), strict=True)]
+    if worst[2] > PROBABILITY:
+        raise DifferentError(f"the masks of an exported network differ by {worst[2]:.4f} from PyTorch's; report this")
+    iou = _runs_iou(found, config, original) if "runs" in found else 1.0
+    if iou < RUNS_IOU:
+        raise DifferentError(f"the runs of an exported network have an IoU of {iou:.4f} with its masks; report this")
+    box_px, score, probability = worst
+    return Agreement(objects, box_px, score, probability, iou)
+
+
+class Found(NamedTuple):
+    """The objects of one image: boxes (D, 4) in pixels of the network input, scores (D,) and labels (D,)."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def _pairs(ours: Found, theirs: Found, threshold: float) -> list[tuple[int, int]]:
+    """The numbers of the detections of both sides that are the same object. Equal scores may be in another order.
+
+    Raises:
+        DifferentError: a detection has no partner, and rounding does not explain it.
+    """
+    close = (ours.labels[:, None] == theirs.labels) & _within(ours, theirs, BOX_PX)
+    full = (theirs.scores > 0).all()
+    lowest = max(threshold, float(theirs.scores.min()) if full else 0.0) + SCORE
+    pairs: list[tuple[int, int]] = []
+    for slot in np.flatnonzero(theirs.scores > 0):
+        partners = np.flatnonzero(close[:, slot])
+        if len(partners):
+            pairs.append((int(partners[0]), int(slot)))
+            close[partners[0]] = False
+    for side, other, names in ((theirs, ours, [b for _, b in pairs]), (ours, theirs, [a for a, _ in pairs])):
+        alone = np.setdiff1d(np.flatnonzero(side.scores > lowest), names)
+        alone = alone[~_ties(side, other)[alone]]
+        if len(alone):
+            who = "lacks" if side is theirs else "finds and PyTorch lacks"
+            raise DifferentError(
+                f"an exported network {who} {len(alone)} objects, the first with score {side.scores[alone[0]]:.4f} at "
+                f"{side.boxes[alone[0]].round(2).tolist()}; report this"
+            )
+    return pairs
+
+
+def _within(ours: Found, theirs: Found, pixels: float) -> np.ndarray:
+    """(D, D) bool: the pairs whose edges differ by up to `pixels` and whose scores by up to `SCORE`."""
+    edges = np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2)
+    filled = (ours.scores[:, None] > 0) & (theirs.scores > 0)
+    return filled & (edges <= pixels) & (np.abs(ours.scores[:, None] - theirs.scores) <= SCORE)
+
+
+def _ties(side: Found, other: Found) -> np.ndarray:
+    """(D,) bool: the objects of one side for which the other may have kept another box. Of two overlapping boxes with
+    scores that are equal but for rounding, either one may suppress the other."""
+    iou = pairwise_iou(torch.from_numpy(side.boxes), torch.from_numpy(other.boxes)).numpy()
+    equal = _within(side, other, np.inf)
+    return np.any(equal & (iou >= TIE_IOU), axis=1)
+
+
+def _runs_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
+    """IoU of the runs in the graph and of the masks that `predict.images.paste` makes, over all pixels."""
+    both = either = 0
+    for number, (height, width) in enumerate(original.tolist()):
+        kept = found["scores"][number] > 0
+        masks = paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
+        for slot, mask in zip(np.flatnonzero(kept), masks, strict=True):
+            own = found["runs"][(found["runs"][:, 0] == number) & (found["runs"][:, 1] == slot), 2:]
+            edges = np.zeros(height * width + 1, np.int64)
+            np.add.at(edges, own[:, 0], 1)
+            np.add.at(edges, own[:, 1], -1)
+            pixels = np.cumsum(edges)[:-1] > 0
+            pasted = mask.dense().T.ravel() > 0
+            both, either = both + int((pixels & pasted).sum()), either + int((pixels | pasted).sum())
+    return both / either if either else 1.0

@@ -1,0 +1,40 @@
+"""What an exported graph cannot hold, and why."""
+
+from __future__ import annotations
+
+from maskrcnn.config import Config, ResNetConfig
+from maskrcnn.errors import ConfigError
+
+NO_OPERATOR = "ONNX has no operator for it"
+
+
+def require_exportable(config: Config) -> None:
+    """Checks before the work that a network of this config can be exported.
+
+    Raises:
+        ConfigError: names the first part that cannot, with the reason.
+    """
+    model, rules = config.model, config.conventions
+    mask, backbone = model.mask_head, model.backbone
+    problems = {
+        f"rois.op {model.rois.op}": model.rois.op != "align" and NO_OPERATOR,
+        f"rois.reduce {model.rois.reduce}": model.rois.reduce == "max"
+        and "the maxima of ONNX's RoiAlign are those of weighted cells, not those of samples",
+        "conventions.features.crop_and_resize (Matterport)": rules.features.crop_and_resize and NO_OPERATOR,
+        "mask_head.point_rend": mask is not None
+        and mask.point_rend is not None
+        and "its number of subdivided points is no fixed graph",
+        "backbone.deformable_stages": isinstance(backbone, ResNetConfig)
+        and bool(backbone.deformable_stages)
+        and "ONNX Runtime has no deformable convolution",
+        "keypoint_head": model.keypoint_head is not None and "the upsampling of keypoint maps depends on each box",
+        f"conventions.pixels.letterbox {rules.pixels.letterbox}": rules.pixels.letterbox != "none"
+        and "the graph has no input for where the image lies in its padding",
+        "conventions.detections.whole_pixels": rules.detections.whole_pixels and "the graph does not round boxes",
+        f"conventions.boxes.end {rules.boxes.end}": rules.boxes.end == "last_pixel" and "the graph has no such boxes",
+        f"conventions.masks.paste {rules.masks.paste}": rules.masks.paste == "whole_box"
+        and "the graph has no such rule",
+    }
+    for part, reason in problems.items():
+        if reason:
+            raise ConfigError(f"this model cannot be exported because of {part}: {reason}; use it in PyTorch")

@@ -1,0 +1,208 @@
+"""Networks that `maskrcnn export` wrote, in the engine that runs them: ONNX Runtime or OpenVINO.
+
+Legend: B images, D detections per image, M side of a mask, N keypoints, K runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from maskrcnn.config import DetectConfig
+from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
+from maskrcnn.files.containers import ONNX, OPENVINO
+from maskrcnn.ops.device import Precision, resolve_precision
+from maskrcnn.structures.detections import Detections
+from maskrcnn.structures.images import ImageBatch
+from maskrcnn.weights.model_file import METADATA_KEY
+
+ExportFormat = Literal["onnx", "openvino"]
+Arrays = Mapping[str, np.ndarray]
+GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
+INSTALL = "pip install 'maskrcnn[export]'"
+CPU = torch.device("cpu")
+
+
+class Engine(NamedTuple):
+    """A network in an engine.
+
+    Attributes:
+        run: inputs by name to outputs by name.
+        header: the metadata of the file, as `weights.model_file.header_of` writes them.
+    """
+
+    run: Callable[[Arrays], Arrays]
+    header: str
+
+
+def exported_format(source: Path | str) -> ExportFormat | None:
+    """The format of an exported network, by the content of the file; None for anything else."""
+    path = graph_file(Path(source))
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        head = file.read(256)
+    if re.match(OPENVINO, head):
+        return "openvino"
+    return "onnx" if re.match(ONNX, head, re.DOTALL) else None
+
+
+def graph_file(path: Path) -> Path:
+    """The file that holds the graph: a path itself, or the one in the folder of an OpenVINO network."""
+    return path / GRAPH if path.is_dir() else path
+
+
+def open_engine(path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto") -> Engine:
+    """Opens an exported network.
+
+    Args:
+        threads: number of threads; None: one for each core.
+        precision: `auto` is bf16 in OpenVINO on a processor that multiplies bf16 faster, otherwise fp32.
+
+    Raises:
+        WeightsError: the file is damaged, or `maskrcnn export` did not write it.
+        MissingPackageError: the engine is not installed.
+        ConfigError: the engine does not compute in this precision.
+    """
+    if form == "onnx":
+        return _open_onnx(path, threads, precision)
+    return _open_openvino(graph_file(path), threads, precision)
+
+
+def _open_onnx(path: Path, threads: int | None, precision: Precision) -> Engine:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingPackageError(f"{path}: an ONNX file needs ONNX Runtime, which is missing: {INSTALL}") from None
+    if precision == "bf16":
+        raise ConfigError(
+            f"{path}: ONNX Runtime computes this file in fp32; choose precision fp32, or export with --format openvino"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 4  # errors are raised, too
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common class
+        raise _damaged(path, error) from None
+    names = [output.name for output in session.get_outputs()]
+    header = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if header is None:
+        parts = [
+            [f"{part.name} {_shape(part.shape)}" for part in side]
+            for side in (session.get_inputs(), session.get_outputs())
+        ]
+        raise _foreign(path, *parts)
+    return Engine(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header)
+
+
+def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Engine:
+    openvino = import_openvino(str(path))
+    core = openvino.Core()
+    try:
+        model = core.read_model(path)
+    except RuntimeError as error:
+        raise _damaged(path, error) from None
+    if not model.has_rt_info([METADATA_KEY]):
+        parts = [[f"{part.any_name} {part.partial_shape}" for part in side] for side in (model.inputs, model.outputs)]
+        raise _foreign(path, *parts)
+    header = model.get_rt_info([METADATA_KEY]).astype(str)
+    bf16 = resolve_precision(precision, CPU) == torch.bfloat16
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    names = [output.any_name for output in model.outputs]
+
+    def run(inputs: Arrays) -> Arrays:
+        request.infer(dict(inputs))
+        return {name: request.get_tensor(name).data.copy() for name in names}
+
+    return Engine(run, header)
+
+
+def import_openvino(needed_by: str) -> Any:
+    """The package OpenVINO, which must not report its use to anyone.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    import os
+
+    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise MissingPackageError(f"{needed_by}: needs OpenVINO, which is missing: {INSTALL}") from None
+    return openvino
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    reason = " ".join(str(error).split())[:200]
+    return WeightsError(
+        f"{path}: expected a whole exported network, and it cannot be opened ({reason}); export it again"
+    )
+
+
+def _foreign(path: Path, inputs: list[str], outputs: list[str]) -> WeightsError:
+    return WeightsError(
+        f"{path}: expected a network that `maskrcnn export` wrote, found another one with inputs "
+        f"{', '.join(inputs[:4])} and outputs {', '.join(outputs[:4])}; export the model with maskrcnn"
+    )
+
+
+def _shape(sides: list[Any]) -> str:
+    return f"({', '.join(map(str, sides))})"
+
+
+@dataclass(frozen=True)
+class ExportedBackend:
+    """An exported network: a `Backend`.
+
+    Attributes:
+        run: as in `Engine`.
+        exported: the settings of detection in the graph. A call may ask for fewer detections or a higher score.
+    """
+
+    run: Callable[[Arrays], Arrays]
+    exported: DetectConfig
+    device: torch.device = CPU
+    static_shapes: bool = False
+
+    def detect(self, images: ImageBatch, settings: DetectConfig) -> Detections:
+        """The detections of the batch, in pixels of the network input.
+
+        Raises:
+            ConfigError: the graph has left out detections that `settings` asks for.
+        """
+        limits = self.exported
+        if (
+            settings.nms_iou != limits.nms_iou
+            or settings.score_threshold < limits.score_threshold
+            or settings.max_detections > limits.max_detections
+        ):
+            raise ConfigError(
+                f"the exported network has nms_iou {limits.nms_iou}, score_threshold {limits.score_threshold} and "
+                f"max_detections {limits.max_detections}, found a call with {settings.nms_iou}, "
+                f"{settings.score_threshold} and {settings.max_detections}: only a higher score_threshold and a lower "
+                "max_detections need no new export"
+            )
+        # The network input takes the place of the original image, so that boxes stay in its pixels.
+        sizes = images.sizes_hw.numpy()
+        scale = np.ones(sizes.shape, np.float32)
+        found = self.run({"pixels": images.pixels.numpy(), "sizes_hw": sizes, "original_hw": sizes, "scale_xy": scale})
+        kept = {
+            name: torch.from_numpy(value[:, : settings.max_detections])
+            for name, value in found.items()
+            if name != "runs"
+        }
+        valid = kept["scores"] > settings.score_threshold
+        return Detections(
+            kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"), kept.get("keypoints")
+        )

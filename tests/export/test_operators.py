@@ -1,0 +1,98 @@
+"""The translations to ONNX, run operator by operator in ONNX Runtime, beside the operators of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnxscript.tensor import Tensor as OnnxTensor
+
+from maskrcnn.export.operators import onnx_nms, onnx_roi_align
+from maskrcnn.export.runs import onnx_mask_runs
+from maskrcnn.ops.nms import nms
+from maskrcnn.ops.paste import paste_to_runs
+from maskrcnn.ops.rle import decode_runs
+from maskrcnn.ops.roi_align import roi_align
+
+
+def onnx(value: Any) -> OnnxTensor:
+    return OnnxTensor(np.asarray(value))
+
+
+def random_boxes(rng: np.random.Generator, shape: tuple[int, ...], side: float) -> np.ndarray:
+    low = rng.uniform(-0.1 * side, side, (*shape, 2))
+    return np.concatenate([low, low + rng.uniform(0, side / 2, (*shape, 2))], axis=-1).astype(np.float32)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_suppression_within_lists_and_classes(classes: int | None) -> None:
+    rng = np.random.default_rng(1)
+    boxes, valid = random_boxes(rng, (3, 40), 60), rng.random((3, 40)) < 0.8
+    valid[2] = False  # a list without boxes
+    labels = None if classes is None else rng.integers(0, classes, (3, 40))
+    expected = nms(*map(torch.from_numpy, (boxes, valid)), 0.4, None if labels is None else torch.from_numpy(labels))
+    found = onnx_nms(onnx(boxes), onnx(valid), 0.4, None if labels is None else onnx(labels)).value
+    np.testing.assert_array_equal(found, expected.numpy())
+    assert 0 < expected.sum() < valid.sum()
+
+
+@pytest.mark.parametrize(("aligned", "ratio"), [(True, 2), (False, 2), (True, 0)])
+@pytest.mark.parametrize("count", [9, 0])
+def test_rois_of_all_levels_keep_their_order(aligned: bool, ratio: int, count: int) -> None:
+    rng = np.random.default_rng(2)
+    features = [rng.standard_normal((2, 3, 64 // s, 64 // s)).astype(np.float32) for s in (4, 8, 16)]
+    boxes, image = random_boxes(rng, (count,), 64), rng.integers(0, 2, count)
+    level = np.resize([2, 0, 0, 2], count)  # level 1 has none
+    expected = roi_align(
+        [torch.from_numpy(feature) for feature in features],
+        *map(torch.from_numpy, (boxes, image, level)),
+        strides=(4, 8, 16),
+        output_size=5,
+        sampling_ratio=ratio,
+        aligned=aligned,
+    )
+    arrays = [onnx(feature) for feature in features], onnx(boxes), onnx(image), onnx(level)
+    found = onnx_roi_align(*arrays, [4.0, 8.0, 16.0], 5, ratio, aligned).value
+    assert found.shape == (count, 3, 5, 5)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def runs_of(counts: bytes) -> list[tuple[int, int]]:
+    """Half-open ranges of foreground pixels, joined across columns."""
+    edges = np.cumsum(decode_runs(counts))
+    return [(int(a), int(b)) for a, b in zip(edges[0::2], edges[1::2], strict=False) if a < b]
+
+
+def joined(spans: np.ndarray) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for start, stop in spans.tolist():
+        if found and found[-1][1] == start:
+            found[-1] = found[-1][0], stop
+        else:
+            found.append((start, stop))
+    return found
+
+
+@pytest.mark.parametrize("rule", ["pixel_centres", "expanded_box"])
+def test_runs_are_those_of_numpy(rule: Any) -> None:
+    rng = np.random.default_rng(3)
+    smooth = rng.random((2, 6, 5, 5)).repeat(3, 2).repeat(3, 3)[..., :14, :14].astype(np.float32)
+    boxes = random_boxes(rng, (2, 6), 60)
+    boxes[0, 1] = boxes[1, 2] = 0
+    valid = np.array([[True, True, True, False, True, True], [True, False, True, True, True, False]])
+    sizes = np.array([[80, 70], [50, 100]])
+    found = onnx_mask_runs(onnx(smooth), onnx(boxes), onnx(valid), onnx(sizes), 0.5, rule == "expanded_box").value
+    for image, (height, width) in enumerate(sizes.tolist()):
+        strings = paste_to_runs(smooth[image], boxes[image], (height, width), 0.5, rule)
+        for slot in range(6):
+            own = found[(found[:, 0] == image) & (found[:, 1] == slot), 2:]
+            assert joined(own) == (runs_of(strings[slot]) if valid[image, slot] else []), (image, slot)
+    assert len(found) > 40
+    assert (np.diff(found[:, 0] * 6 + found[:, 1]) >= 0).all()
+
+
+def test_no_detection_has_no_runs() -> None:
+    nothing = np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool)
+    assert onnx_mask_runs(*map(onnx, nothing), onnx([[20, 30]]), 0.5, False).value.shape == (0, 4)

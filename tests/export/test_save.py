@@ -1,0 +1,236 @@
+"""Exported networks in their engines beside PyTorch's, and files that are none."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import maskrcnn
+from maskrcnn.cli import main
+from maskrcnn.config import Category, DetectConfig
+from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, TORCHVISION
+from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
+from maskrcnn.export.check import DifferentError, Found, _pairs, check
+from maskrcnn.export.save import export_model
+from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict.exported import INSTALL, ExportFormat, open_engine
+from maskrcnn.structures.instances import Instances
+from maskrcnn.weights.model_file import METADATA_KEY
+from small_data import write_small
+from small_network import lively_network, network_config
+from variants import BASE, MASK, ONE_LEVEL, VARIANTS
+
+
+def lively_predictor(**settings: Any) -> Predictor:
+    config = network_config(**{"num_classes": 2, **settings})
+    config = replace(config, categories=(Category(3, "blue"), Category(7, "red")))
+    return Predictor(TorchBackend(lively_network(config).eval()), config, {"steps": 5})
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(height)
+    coarse = rng.integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
+    return coarse.repeat(12, 0).repeat(12, 1)[:height, :width]
+
+
+PICTURES = [picture(64, 96), picture(70, 60), picture(1, 1), picture(300, 40), picture(120, 200)]
+
+
+def assert_same_objects(found: Instances, expected: Instances) -> None:
+    """All objects of PyTorch: edges within 0.01 px, scores within 2e-4, masks of an IoU of 0.999."""
+    assert found.masks is not None
+    assert expected.masks is not None
+    sides = (Found(each.boxes, each.scores, each.labels) for each in (found, expected))
+    pairs = _pairs(*sides, 0.0)
+    assert len(pairs) == len(found) == len(expected)
+    masks = [(found.masks[a].dense(), expected.masks[b].dense()) for a, b in pairs]
+    both, either = (sum(int(op(a, b).sum()) for a, b in masks) for op in (np.logical_and, np.logical_or))
+    assert both >= 0.999 * either
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
+    """A network and its ONNX file. Of all networks, one without a pyramid is traced fastest."""
+    folder = tmp_path_factory.mktemp("export")
+    predictor = lively_predictor(neck="c5", anchors=ONE_LEVEL)
+    predictor.save(folder / "model.safetensors")
+    assert main(["export", "--model", str(folder / "model.safetensors"), str(folder / "model.onnx")]) == 0
+    return predictor, folder / "model.onnx"
+
+
+def test_a_loaded_file_predicts_evaluates_and_refuses(
+    small: tuple[Predictor, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One test, because each process of a parallel run would export the network anew.
+    predictor, file = small
+    loaded = maskrcnn.load(file, threads=1)
+    assert (loaded.config, loaded.provenance) == (predictor.config, predictor.provenance)
+    for found, expected in zip(loaded.predict(PICTURES, 2), predictor.predict(PICTURES, 2), strict=True):
+        assert_same_objects(found, expected)
+    assert sum(map(len, loaded.predict(PICTURES))) > 20
+    (few,), (all_of_them,) = loaded.with_detections(3).predict(PICTURES[0]), loaded.predict(PICTURES[0])
+    np.testing.assert_array_equal(few.boxes, all_of_them.boxes[:3])
+
+    data = write_small(tmp_path, "images", 3)
+    aps = []
+    for model in (file, file.with_name("model.safetensors")):
+        words = ["--model", str(model), "--precision", "fp32"]
+        capsys.readouterr()
+        assert main(["evaluate", *words, "--data", str(data), "--threads", "2", "--json"]) == 0
+        aps.append(
+            {
+                name: round(value, 4)
+                for name, value in json.loads(capsys.readouterr().out)["masks"].items()
+                if isinstance(value, float)
+            }
+        )
+        assert main(["predict", str(tmp_path / "images"), *words, "--out", str(tmp_path / "out")]) == 0
+    assert aps[0] == aps[1]
+
+    stored = onnx.load(file)
+    assert [part.name for part in stored.graph.input] == ["pixels", "sizes_hw", "original_hw", "scale_xy"]
+    assert [part.name for part in stored.graph.output] == ["boxes", "scores", "labels", "masks", "runs"]
+    sides = [dimension.dim_value for dimension in stored.graph.input[0].type.tensor_type.shape.dim]
+    assert sides == [0, 3, 0, 0], "batch, height and width are names"
+    convolutions = [node for node in stored.graph.node if node.op_type == "Conv"]
+    weights = {weight.name for weight in stored.graph.initializer}
+    assert all(set(node.input[1:]) <= weights for node in convolutions), "norms are folded"
+
+    lower = replace(predictor.config.model.detect, score_threshold=0.001)
+    config = replace(loaded.config, model=replace(loaded.config.model, detect=lower))
+    with pytest.raises(ConfigError, match=r"score_threshold 0\.02 .* found a call with 0\.5, 0\.001"):
+        replace(loaded, config=config).predict(PICTURES[0])
+    with pytest.raises(ConfigError, match="expected a TorchBackend"):
+        loaded.save(tmp_path / "m.safetensors")
+    for given, message in (
+        ({"compile": True}, "found compile True"),
+        ({"device": "cuda"}, "found device cuda"),
+        ({"threads": 0}, "expected 1 thread or more"),
+        ({"precision": "bf16"}, "ONNX Runtime computes this file in fp32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            maskrcnn.load(file, **given)
+
+    assert_refused(tmp_path / "newer.onnx", stored, '{"format": 99, "config": {}}', "found model file format 99")
+    assert_refused(tmp_path / "other.onnx", stored, None, r"another one with inputs pixels \(.*, 3, .*outputs boxes")
+    (tmp_path / "cut.onnx").write_bytes(file.read_bytes()[:-5000])
+    with pytest.raises(WeightsError, match=r"cut\.onnx: expected a whole exported network"):
+        maskrcnn.load(tmp_path / "cut.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError, match="ONNX Runtime, which is missing: pip install"):
+        maskrcnn.load(file)
+
+
+def assert_refused(path: Path, stored: onnx.ModelProto, header: str | None, message: str) -> None:
+    del stored.metadata_props[:]
+    if header is not None:
+        onnx.helper.set_model_props(stored, {METADATA_KEY: header})
+    onnx.save(stored, path)
+    with pytest.raises(WeightsError, match=message):
+        maskrcnn.load(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (VARIANTS["RoIPool"], "rois.op pool"),
+        (VARIANTS["adaptive maxima"], "rois.reduce max"),
+        (VARIANTS["PointRend"], "mask_head.point_rend"),
+        (VARIANTS["deformable"], "backbone.deformable_stages"),
+        ({"conventions": MATTERPORT}, r"features.crop_and_resize \(Matterport\)"),
+    ],
+)
+def test_a_part_without_an_operator_is_refused(settings: dict[str, Any], part: str, tmp_path: Path) -> None:
+    config = network_config(**settings)
+    with pytest.raises(ConfigError, match=f"cannot be exported because of .*{part}: "):
+        export_model(lively_network(config), config, {}, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("form", "missing"), [("onnx", "onnxscript"), ("openvino", "openvino")])
+def test_without_the_packages_there_is_the_command_that_installs_them(
+    form: ExportFormat, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = network_config()
+    monkeypatch.setitem(sys.modules, missing, None)
+    for name in ("network", "operators", "runs"):
+        monkeypatch.delitem(sys.modules, f"maskrcnn.export.{name}", raising=False)
+    with pytest.raises(MissingPackageError, match=f"{missing}.*missing: pip install"):
+        export_model(lively_network(config), config, {}, tmp_path / "m", form)
+    assert INSTALL in "pip install 'maskrcnn[export]'"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_finds_something_else_is_noticed() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [60, 0, 90, 30]], np.float32)
+    theirs = Found(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0]))
+    assert _pairs(theirs, theirs, 0.05) == [(0, 0), (1, 1), (2, 2)]
+    swapped = Found(*(part[[1, 0, 2]] for part in theirs))
+    assert _pairs(swapped, theirs, 0.05) == [(1, 0), (0, 1), (2, 2)]
+    tie = theirs._replace(boxes=boxes + np.array([[0, 0, 2, 2]], np.float32))
+    assert _pairs(tie, theirs, 0.05) == [], "either of two overlapping boxes with one score may be kept"
+    for changed in (
+        theirs._replace(scores=np.array([0.9, 0.79, 0.7], np.float32)),
+        theirs._replace(labels=np.array([0, 0, 0])),
+        theirs._replace(boxes=boxes + 15),
+        theirs._replace(scores=np.array([0.9, 0.8, 0.0], np.float32)),
+    ):
+        with pytest.raises(DifferentError, match="report this"):
+            _pairs(changed, theirs, 0.05)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportFormat, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    config = network_config()
+    with pytest.raises(ConfigError, match=r"out: expected a "):
+        export_model(lively_network(config), config, {}, tmp_path / "out", format)
+    assert (tmp_path / "out" / "mine.txt").exists()
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "FPN": {},
+    "C4": VARIANTS["C4"],
+    "DC5 with group norm": {
+        **VARIANTS["DC5"],
+        "backbone": replace(BASE.resnet, width=32, norm="group_norm"),
+        "mask_head": replace(MASK, channels=32, norm="group_norm"),
+    },
+    "cascade": VARIANTS["cascade"],
+    "cascade of MMDetection": VARIANTS["cascade as in MMDetection"],
+    "softmax": VARIANTS["softmax masks"],
+    "class-agnostic MLP": VARIANTS["agnostic MLP masks"],
+    "torchvision's rules": {"conventions": TORCHVISION},
+    "Detectron's rules": {"conventions": DETECTRON},
+    "MMDetection's rules": {"conventions": MMDETECTION},
+    "batch norm, no masks": {"backbone": replace(BASE.resnet, norm="batch_norm"), "mask_head": None},
+    "nothing found": {"detect": DetectConfig(score_threshold=0.999)},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> None:
+    predictor = lively_predictor(**KINDS[kind])
+    config = predictor.config
+    network = predictor.network
+    agreement = export_model(network, config, {}, tmp_path / "model.onnx")
+    assert agreement.objects > (0 if kind == "nothing found" else 30) - 1
+    openvino = pytest.importorskip("openvino")
+    # The same graph in OpenVINO; `export --format openvino` only stores it in another way.
+    model = openvino.Core().read_model(tmp_path / "model.onnx")
+    model.set_rt_info("{}", [METADATA_KEY])
+    openvino.save_model(model, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
+    check(open_engine(tmp_path / "openvino", "openvino", precision="fp32").run, network, config)
+    if config.model.mask_head is not None:
+        loaded = maskrcnn.load(tmp_path / "model.onnx")
+        for found, expected in zip(loaded.predict(PICTURES, 3), predictor.predict(PICTURES, 3), strict=True):
+            assert_same_objects(found, expected)
