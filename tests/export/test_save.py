@@ -171,18 +171,18 @@ def test_without_the_packages_there_is_the_command_that_installs_them(
 
 
 def test_an_engine_that_finds_something_else_is_noticed() -> None:
-    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [60, 0, 90, 30]], np.float32)
-    theirs = Found(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 0]))
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [60, 0, 90, 30], [0, 0, 0, 0]], np.float32)
+    theirs = Found(boxes, np.array([0.9, 0.8, 0.7, 0], np.float32), np.array([0, 1, 0, 0]))
     assert _pairs(theirs, theirs, 0.05) == [(0, 0), (1, 1), (2, 2)]
-    swapped = Found(*(part[[1, 0, 2]] for part in theirs))
+    swapped = Found(*(part[[1, 0, 2, 3]] for part in theirs))
     assert _pairs(swapped, theirs, 0.05) == [(1, 0), (0, 1), (2, 2)]
     tie = theirs._replace(boxes=boxes + np.array([[0, 0, 2, 2]], np.float32))
     assert _pairs(tie, theirs, 0.05) == [], "either of two overlapping boxes with one score may be kept"
     for changed in (
-        theirs._replace(scores=np.array([0.9, 0.79, 0.7], np.float32)),
-        theirs._replace(labels=np.array([0, 0, 0])),
+        theirs._replace(scores=np.array([0.9, 0.79, 0.7, 0], np.float32)),
+        theirs._replace(labels=np.zeros(4, np.int64)),
         theirs._replace(boxes=boxes + 15),
-        theirs._replace(scores=np.array([0.9, 0.8, 0.0], np.float32)),
+        theirs._replace(scores=np.array([0.9, 0.8, 0, 0], np.float32)),
     ):
         with pytest.raises(DifferentError, match="report this"):
             _pairs(changed, theirs, 0.05)

@@ -13,7 +13,17 @@ from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
 # Flags for which --results has no use.
-_OF_MODEL = ("images", "config", "allow_partial", "part", "results_out", "batch_size", "precision", "compile", "threads")
+_OF_MODEL = (
+    "images",
+    "config",
+    "allow_partial",
+    "part",
+    "results_out",
+    "batch_size",
+    "precision",
+    "compile",
+    "threads",
+)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def _pairs(ours: Found, theirs: Found, threshold: float) -> list[tuple[int, int]
     Raises:
         DifferentError: a detection has no partner, and rounding does not explain it.
     """
-    close = (ours.labels[:, None] == theirs.labels) & _within(ours, theirs, BOX_PX)
+    close = _alike(ours, theirs) & (_gaps(ours, theirs) <= BOX_PX)
     full = (theirs.scores > 0).all()
     lowest = max(threshold, float(theirs.scores.min()) if full else 0.0) + SCORE
     pairs: list[tuple[int, int]] = []
@@ -148,19 +148,24 @@ def _pairs(ours: Found, theirs: Found, threshold: float) -> list[tuple[int, int]
     return pairs
 
 
-def _within(ours: Found, theirs: Found, pixels: float) -> np.ndarray:
-    """(D, D) bool: the pairs whose edges differ by up to `pixels` and whose scores by up to `SCORE`."""
-    edges = np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2)
+def _gaps(ours: Found, theirs: Found) -> np.ndarray:
+    """(D, D), the largest difference of an edge of each pair, in pixels."""
+    gaps: np.ndarray = np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2)
+    return gaps
+
+
+def _alike(ours: Found, theirs: Found) -> np.ndarray:
+    """(D, D) bool: the pairs of one label whose scores differ by up to `SCORE`."""
     filled = (ours.scores[:, None] > 0) & (theirs.scores > 0)
-    return filled & (edges <= pixels) & (np.abs(ours.scores[:, None] - theirs.scores) <= SCORE)
+    scores = np.abs(ours.scores[:, None] - theirs.scores) <= SCORE
+    return filled & scores & (ours.labels[:, None] == theirs.labels)
 
 
 def _ties(side: Found, other: Found) -> np.ndarray:
     """(D,) bool: the objects of one side for which the other may have kept another box. Of two overlapping boxes with
     scores that are equal but for rounding, either one may suppress the other."""
     iou = pairwise_iou(torch.from_numpy(side.boxes), torch.from_numpy(other.boxes)).numpy()
-    equal = _within(side, other, np.inf)
-    return np.any(equal & (iou >= TIE_IOU), axis=1)
+    return np.any(_alike(side, other) & (iou >= TIE_IOU), axis=1)
 
 
 def _runs_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
