@@ -17,7 +17,7 @@ from maskrcnn.cli import main
 from maskrcnn.config import Category, DetectConfig
 from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, TORCHVISION
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
-from maskrcnn.export.check import DifferentError, Found, _pairs, check
+from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
 from maskrcnn.export.save import export_model
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.predict.exported import INSTALL, ExportFormat, open_engine
@@ -48,8 +48,8 @@ def assert_same_objects(found: Instances, expected: Instances) -> None:
     """
     assert found.masks is not None
     assert expected.masks is not None
-    sides = (Found(each.boxes, each.scores, each.labels) for each in (found, expected))
-    pairs = _pairs(*sides, 0.0)
+    sides = (FoundObjects(each.boxes, each.scores, each.labels) for each in (found, expected))
+    pairs = pairs_of(*sides, 0.0)
     assert len(found) == len(expected)
     assert len(pairs) >= 0.95 * len(expected)
     masks = [(found.masks[a].dense(), expected.masks[b].dense()) for a, b in pairs]
@@ -172,12 +172,12 @@ def test_without_the_packages_there_is_the_command_that_installs_them(
 
 def test_an_engine_that_finds_something_else_is_noticed() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [60, 0, 90, 30], [0, 0, 0, 0]], np.float32)
-    theirs = Found(boxes, np.array([0.9, 0.8, 0.7, 0], np.float32), np.array([0, 1, 0, 0]))
-    assert _pairs(theirs, theirs, 0.05) == [(0, 0), (1, 1), (2, 2)]
-    swapped = Found(*(part[[1, 0, 2, 3]] for part in theirs))
-    assert _pairs(swapped, theirs, 0.05) == [(1, 0), (0, 1), (2, 2)]
+    theirs = FoundObjects(boxes, np.array([0.9, 0.8, 0.7, 0], np.float32), np.array([0, 1, 0, 0]))
+    assert pairs_of(theirs, theirs, 0.05) == [(0, 0), (1, 1), (2, 2)]
+    swapped = FoundObjects(*(part[[1, 0, 2, 3]] for part in theirs))
+    assert pairs_of(swapped, theirs, 0.05) == [(1, 0), (0, 1), (2, 2)]
     tie = theirs._replace(boxes=boxes + np.array([[0, 0, 2, 2]], np.float32))
-    assert _pairs(tie, theirs, 0.05) == [], "either of two overlapping boxes with one score may be kept"
+    assert pairs_of(tie, theirs, 0.05) == [], "either of two overlapping boxes with one score may be kept"
     for changed in (
         theirs._replace(scores=np.array([0.9, 0.79, 0.7, 0], np.float32)),
         theirs._replace(labels=np.zeros(4, np.int64)),
@@ -185,7 +185,7 @@ def test_an_engine_that_finds_something_else_is_noticed() -> None:
         theirs._replace(scores=np.array([0.9, 0.8, 0, 0], np.float32)),
     ):
         with pytest.raises(DifferentError, match="report this"):
-            _pairs(changed, theirs, 0.05)
+            pairs_of(changed, theirs, 0.05)
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])

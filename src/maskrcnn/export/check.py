@@ -28,7 +28,7 @@ RUNS_IOU = 0.999  # of all runs and all pasted masks together
 BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
 
 
-class Agreement(NamedTuple):
+class Exactness(NamedTuple):
     """How well an engine agrees with PyTorch.
 
     Attributes:
@@ -48,7 +48,7 @@ class DifferentError(MaskRCNNError, RuntimeError):
     """An engine does not compute what PyTorch computes."""
 
 
-def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) -> Agreement:
+def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) -> Exactness:
     """Runs both on batches of several sizes and compares what they find.
 
     Raises:
@@ -57,7 +57,7 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) ->
     found = [_compare(run, network, config, *batch) for batch in _batches(config)]
     objects, *gaps, ious = zip(*found, strict=True)
     box_px, score, probability = (max(worst) for worst in gaps)
-    return Agreement(sum(objects), box_px, score, probability, min(ious))
+    return Exactness(sum(objects), box_px, score, probability, min(ious))
 
 
 def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,7 +81,7 @@ def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _compare(
     run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, pixels: Tensor, sizes: Tensor
-) -> Agreement:
+) -> Exactness:
     settings = config.model.detect
     expected = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), settings)
     original = 2 * sizes.numpy()
@@ -91,9 +91,9 @@ def _compare(
     worst = [0.0, 0.0, 0.0]
     objects = 0
     for number in range(len(sizes)):
-        ours = Found(found["boxes"][number] / 2, found["scores"][number], found["labels"][number])
-        theirs = Found(*(part[number].numpy() for part in (expected.boxes, expected.scores, expected.labels)))
-        pairs = _pairs(ours, theirs, settings.score_threshold)
+        ours = FoundObjects(found["boxes"][number] / 2, found["scores"][number], found["labels"][number])
+        theirs = FoundObjects(*(part[number].numpy() for part in (expected.boxes, expected.scores, expected.labels)))
+        pairs = pairs_of(ours, theirs, settings.score_threshold)
         objects += len(pairs)
         for mine, other in pairs:
             gaps = [
@@ -110,10 +110,10 @@ def _compare(
     if iou < RUNS_IOU:
         raise DifferentError(f"the runs of an exported network have an IoU of {iou:.4f} with its masks; report this")
     box_px, score, probability = worst
-    return Agreement(objects, box_px, score, probability, iou)
+    return Exactness(objects, box_px, score, probability, iou)
 
 
-class Found(NamedTuple):
+class FoundObjects(NamedTuple):
     """The objects of one image: boxes (D, 4) in pixels of the network input, scores (D,) and labels (D,)."""
 
     boxes: np.ndarray
@@ -121,7 +121,7 @@ class Found(NamedTuple):
     labels: np.ndarray
 
 
-def _pairs(ours: Found, theirs: Found, threshold: float) -> list[tuple[int, int]]:
+def pairs_of(ours: FoundObjects, theirs: FoundObjects, threshold: float) -> list[tuple[int, int]]:
     """The numbers of the detections of both sides that are the same object. Equal scores may be in another order.
 
     Raises:
@@ -148,20 +148,20 @@ def _pairs(ours: Found, theirs: Found, threshold: float) -> list[tuple[int, int]
     return pairs
 
 
-def _gaps(ours: Found, theirs: Found) -> np.ndarray:
+def _gaps(ours: FoundObjects, theirs: FoundObjects) -> np.ndarray:
     """(D, D), the largest difference of an edge of each pair, in pixels."""
     gaps: np.ndarray = np.abs(ours.boxes[:, None] - theirs.boxes).max(axis=2)
     return gaps
 
 
-def _alike(ours: Found, theirs: Found) -> np.ndarray:
+def _alike(ours: FoundObjects, theirs: FoundObjects) -> np.ndarray:
     """(D, D) bool: the pairs of one label whose scores differ by up to `SCORE`."""
     filled = (ours.scores[:, None] > 0) & (theirs.scores > 0)
     scores = np.abs(ours.scores[:, None] - theirs.scores) <= SCORE
     return filled & scores & (ours.labels[:, None] == theirs.labels)
 
 
-def _ties(side: Found, other: Found) -> np.ndarray:
+def _ties(side: FoundObjects, other: FoundObjects) -> np.ndarray:
     """(D,) bool: the objects of one side for which the other may have kept another box. Of two overlapping boxes with
     scores that are equal but for rounding, either one may suppress the other."""
     iou = pairwise_iou(torch.from_numpy(side.boxes), torch.from_numpy(other.boxes)).numpy()

@@ -13,7 +13,7 @@ import torch
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, MissingPackageError
-from maskrcnn.export.check import Agreement, check
+from maskrcnn.export.check import Exactness, check
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -32,7 +32,7 @@ def export_model(
     form: ExportFormat = "onnx",
     *,
     runs: bool = True,
-) -> Agreement:
+) -> Exactness:
     """Writes a network with its config, and compares it with PyTorch before the file gets its name.
 
     Args:

@@ -29,7 +29,7 @@ INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
 
 
-class Engine(NamedTuple):
+class OpenedGraph(NamedTuple):
     """A network in an engine.
 
     Attributes:
@@ -58,7 +58,9 @@ def graph_file(path: Path) -> Path:
     return path / GRAPH if path.is_dir() else path
 
 
-def open_engine(path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto") -> Engine:
+def open_engine(
+    path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto"
+) -> OpenedGraph:
     """Opens an exported network.
 
     Args:
@@ -75,7 +77,7 @@ def open_engine(path: Path, form: ExportFormat, *, threads: int | None = None, p
     return _open_openvino(graph_file(path), threads, precision)
 
 
-def _open_onnx(path: Path, threads: int | None, precision: Precision) -> Engine:
+def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
     try:
         import onnxruntime
     except ModuleNotFoundError:
@@ -99,10 +101,10 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> Engine:
             for side in (session.get_inputs(), session.get_outputs())
         ]
         raise _foreign(path, *parts)
-    return Engine(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header)
+    return OpenedGraph(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header)
 
 
-def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Engine:
+def _open_openvino(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
     openvino = import_openvino(str(path))
     core = openvino.Core()
     try:
@@ -124,7 +126,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Eng
         request.infer(dict(inputs))
         return {name: request.get_tensor(name).data.copy() for name in names}
 
-    return Engine(run, header)
+    return OpenedGraph(run, header)
 
 
 def import_openvino(needed_by: str) -> Any:
@@ -166,7 +168,7 @@ class ExportedBackend:
     """An exported network: a `Backend`.
 
     Attributes:
-        run: as in `Engine`.
+        run: as in `OpenedGraph`.
         exported: the settings of detection in the graph. A call may ask for fewer detections or a higher score.
     """
 
