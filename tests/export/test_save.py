@@ -113,7 +113,7 @@ def test_a_loaded_file_predicts_evaluates_and_refuses(
         loaded.save(tmp_path / "m.safetensors")
     for given, message in (
         ({"compile": True}, "found compile True"),
-        ({"device": "cuda"}, "found device cuda"),
+        ({"device": "cuda"}, "cuda"),
         ({"threads": 0}, "expected 1 thread or more"),
         ({"precision": "bf16"}, "ONNX Runtime computes this file in fp32"),
     ):
