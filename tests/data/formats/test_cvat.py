@@ -93,6 +93,13 @@ def test_labels_of_the_project_are_the_classes(tmp_path: Path) -> None:
     assert [category.name for category in dataset.categories] == ["a", "b"]
 
 
+def test_names_tell_images_apart_if_tasks_of_a_project_count_anew(tmp_path: Path) -> None:
+    path = write(tmp_path, POLYGON, second=POLYGON)
+    path.write_text(path.read_text().replace('id="5"', 'id="3"'))
+    dataset = read_dataset(path, strict=True)
+    assert [(record.image_id, record.count) for record in dataset.records] == [("one.png", 1), ("two.png", 1)]
+
+
 BROKEN = {
     "two points": (
         '<polygon label="a" points="1,1;2,2"/>',

@@ -31,6 +31,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[str], str]]] = {
     "raw and gt": ("raw", lambda name: f"gt/{name}.tif"),
     "penn fudan": ("PNGImages", lambda name: f"PedMasks/{name}_mask.png"),
     "cellpose": ("", lambda name: f"{name}_cp_masks.tif"),
+    "cellpose's own set": ("", lambda name: f"{name}_masks.png"),
     "beside": ("", lambda name: f"{name}_masks.png"),
     "capitals": ("Images", lambda name: f"Masks/{name}.png"),
     "folders below": ("images/a", lambda name: f"labels/a/{name}_label.png"),
@@ -44,6 +45,8 @@ def test_every_layout_gives_the_masks(tmp_path: Path, layout: str) -> None:
     save_images(tmp_path / folder)
     for name in ("one", "two"):
         save_picture(tmp_path / label_of(name), labels(name))
+        if layout == "cellpose's own set":
+            (tmp_path / f"{name}.png").rename(tmp_path / f"{name}_img.png")
     dataset = read_dataset(tmp_path, strict=True)
     assert dataset.format == "label images"
     inner = "a/" if layout == "folders below" else ""

@@ -74,9 +74,11 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     _add_classes(builder, root, entries)
     pictures = find_pictures((entry.get("name", "") for entry in entries), found[0], images)
     left_out: Counter[str] = Counter()
+    numbers = {number for entry in entries if (number := entry.get("id", "")).isdecimal()}
     for entry in entries:
-        number, file = entry.get("id", ""), entry.get("name", "")
-        image = int(number) if number.isdecimal() else file
+        file = entry.get("name", "")
+        # The tasks of a project may all count from 0.
+        image = int(entry.get("id", "")) if len(numbers) == len(entries) else file
         size = add_picture(builder, image, pictures[file], _size(entry))
         if size is not None:
             _add_objects(builder, entry, image, size, left_out)

@@ -52,6 +52,7 @@ takes = frozenset({"parts", "missing"})
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "pngimages", "jpegimages")  # in any case
 _LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "pedmasks")
 _SUFFIX = re.compile(r"(?:_cp_masks|_masks?|_labels?|_seg)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"_(?:img|image)$", re.IGNORECASE)  # of an image beside its label image
 _JPEG = (".jpg", ".jpeg")
 _CLASSES, _COLUMNS = "classes.csv", ("image", "value", "class")
 _MOST_IDS = (1 << 16) - 1  # of 16 bits
@@ -190,7 +191,7 @@ def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
         both = image_files_in(image_folder or path)
         files = {stem: file for file in both if (stem := _SUFFIX.sub("", file.stem)) != file.stem}
         files = {stem: file for stem, file in files.items() if not is_ade20k(file, stem)}
-        pictures = {file.stem: file for file in both if not _SUFFIX.search(file.stem)}
+        pictures = {_IMAGE_SUFFIX.sub("", file.stem): file for file in both if not _SUFFIX.search(file.stem)}
     paired = [_Pair(stem, file, files[stem]) for stem, file in pictures.items() if stem in files]
     return paired, [file for stem, file in pictures.items() if stem not in files]
 
