@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.ops.outlines import outlines
+from maskrcnn.ops.outlines import outlines, simplified
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.masks import RLE
 
@@ -53,3 +53,23 @@ def test_a_ring_has_an_outer_outline_and_a_hole() -> None:
 
 def test_nothing_has_no_outline() -> None:
     assert outlines(np.zeros((0, 0), dtype=np.uint8)) == outlines(np.zeros((3, 3), dtype=bool)) == []
+
+
+@given(st.integers(3, 30), st.floats(0.3, 4))
+def test_a_simplified_outline_stays_near_its_corners(radius: int, tolerance: float) -> None:
+    y, x = np.mgrid[: 2 * radius + 1, : 2 * radius + 1] - radius
+    ((points, _),) = outlines(x**2 + y**2 <= radius**2)
+    fewer = simplified(points, tolerance)
+    assert {tuple(point) for point in fewer.tolist()} <= {tuple(point) for point in points.tolist()}
+    starts, stops = fewer, np.roll(fewer, -1, axis=0)
+    along = stops - starts
+    share = ((points[:, None] - starts) * along).sum(axis=2) / (along**2).sum(axis=1)
+    nearest = starts + np.clip(share, 0, 1)[..., None] * along
+    distance = np.sqrt(((points[:, None] - nearest) ** 2).sum(axis=2)).min(axis=1)
+    assert distance.max() <= tolerance + 1e-9
+    assert len(simplified(points, 0.0)) == len(points)
+
+
+def test_a_square_keeps_its_four_corners() -> None:
+    square = np.array([[0, 0], [9, 0], [9, 9], [0, 9]])
+    assert sorted(map(tuple, simplified(square, 1.0).tolist())) == [(0, 0), (0, 9), (9, 0), (9, 9)]

@@ -16,7 +16,7 @@ def mutated(body: bytes, rng: np.random.Generator) -> bytes:
     """A body with some bytes changed, cut, doubled or moved."""
     data = bytearray(body)
     for _ in range(int(rng.integers(1, 6))):
-        at = int(rng.integers(0, len(data)))
+        at = int(rng.integers(0, len(data) + 1))
         stop = min(len(data), at + int(rng.integers(1, 40)))
         match rng.integers(0, 5):
             case 0:

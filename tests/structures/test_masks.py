@@ -32,6 +32,17 @@ def test_rle_is_its_bitmap(bitmap: np.ndarray) -> None:
 
 
 @given(bitmaps)
+def test_runs_along_columns_and_rows(bitmap: np.ndarray) -> None:
+    mask = RLE.from_dense(bitmap)
+    assert np.array_equal(mask.transposed().dense(), bitmap.T)
+    flat = np.zeros(bitmap.size, dtype=bool)
+    for start, length in zip(*mask.column_major_runs(), strict=True):
+        assert not flat[start : start + length].any()
+        flat[start : start + length] = True
+    assert np.array_equal(flat, bitmap.T.ravel())
+
+
+@given(bitmaps)
 def test_coco_round_trip(bitmap: np.ndarray) -> None:
     mask = RLE.from_dense(bitmap)
     coco = json.loads(json.dumps(mask.to_coco()))
