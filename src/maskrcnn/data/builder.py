@@ -118,7 +118,7 @@ class DatasetBuilder:
         if key in self._categories:
             raise DataError(f"{self.path}: two categories have id {short(number)}: give each its own")
         try:
-            category = Category(key, name, tuple(keypoints), tuple(skeleton), tuple(sigmas))
+            category = Category(key, _storable(name), tuple(map(_storable, keypoints)), tuple(skeleton), tuple(sigmas))
         except ConfigError as error:
             raise DataError(f"{self.path}: {error}") from None
         self._categories[key] = len(self._categories), category
@@ -262,6 +262,11 @@ class DatasetBuilder:
         noted = tuple(f"{self.path}: {note}" for note in notes)
         problems, choices = tuple(self._problems), tuple(self._choices)
         return Dataset(self.path, records, categories, problems, columns, segmentations, noted, choices)
+
+
+def _storable(name: str) -> str:
+    """The name with `?` in place of halves of characters (lone surrogates), which no file can hold."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _of_another_type(given: int | str | None, known: Mapping[int | str, Any]) -> str:

@@ -234,7 +234,7 @@ class _Download:
         """Writes the body of a response to the file, and shows a progress bar on a terminal."""
         console = Console(stderr=True)
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             DownloadColumn(),
             TransferSpeedColumn(),

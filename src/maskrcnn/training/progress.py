@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, printable
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.checkpoint import writing
 
@@ -73,7 +73,7 @@ class TrainingBar:
             self._bar.remove_task(task)
 
     def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.console.print(printable(text, "\n"), soft_wrap=True)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import hotcoco
 import numpy as np
 import pytest
 
-from maskrcnn.config import Category
+from maskrcnn.config import Category, Config, ModelConfig, config_from_dict, config_to_dict
 from maskrcnn.data.formats import coco, read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.masks import RLE
@@ -349,3 +349,12 @@ def test_real_data_is_written_as_it_was_read(shared: Path, tmp_path: Path) -> No
     assert [record.path.resolve() for record in read_dataset(tmp_path / "val.json").records] == [
         record.path.resolve() for record in read_dataset(path).records
     ]
+
+
+def test_halves_of_characters_in_names_are_replaced_because_model_files_cannot_hold_them(tmp_path: Path) -> None:
+    content, _ = small_coco(1)
+    content["categories"][0] |= {"name": "red \ud83d", "keypoints": ["\udcff left"]}
+    dataset = read_dataset(write(tmp_path, content))
+    assert [(c.name, c.keypoints) for c in dataset.categories] == [("blue", ()), ("red ?", ("? left",))]
+    config = Config(model=ModelConfig(num_classes=2), categories=dataset.categories)
+    assert config_from_dict(config_to_dict(config)) == config
