@@ -55,7 +55,7 @@ def test_the_image_of_each_result(images: dict[Any, str], names: list[tuple[Any,
 @pytest.mark.parametrize(
     ("images", "names", "message"),
     [
-        (FLAT, [(1, None), (9, None)], r"entry 1: image_id 9 is not the id of an image in cells\.json$"),
+        (FLAT, [(1, None), (9, None)], r"entry 1: image_id 9 is not the id of an image in cells\.json; write its ids"),
         (FLAT, [(1, "a.png"), (9, None)], r"entry 1: image_id 9 is not the id of an image in cells\.json$"),
         (FLAT, [(1, None), (2, "c.png")], r"entry 0: expected a file_name too, because the image ids of other results"),
         (FLAT, [(1, "a.png"), (2, "z.png")], r"entry 1: image_id 2 and file_name 'z.png' do not belong together"),

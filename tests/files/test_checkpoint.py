@@ -314,6 +314,13 @@ def test_a_compiled_network_is_the_network_in_it(tmp_path: Path) -> None:
     assert same(read_checkpoint(tmp_path / "w.pth").tensors, dict(network.state_dict()))
 
 
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")])
+def test_tensors_of_other_kinds_are_named(tmp_path: Path, change: Callable[[Tensor], Tensor]) -> None:
+    torch.save({"a.weight": change(torch.ones(2, 2))}, tmp_path / "m.pth")
+    with pytest.raises(WeightsError, match=r"found only what is not read: torch\._utils\._rebuild_(sparse|meta)"):
+        read_checkpoint(tmp_path / "m.pth")
+
+
 def test_hdf5_below_model_weights(tmp_path: Path) -> None:
     arrays = {
         "conv1/conv1/kernel:0": np.ones((3, 3, 2, 4), np.float32),

@@ -221,6 +221,15 @@ def test_complex_numbers_are_refused(path: Path) -> None:
     refused(rewritten(path, spoil), r"1 of complex numbers: rpn\.head\.objectness\.bias")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_of_a_training_that_diverged_are_refused(path: Path, value: float) -> None:
+    def spoil(tensors: dict[str, torch.Tensor], header: dict[str, Any]) -> None:
+        tensors["rpn.head.objectness.bias"][0] = value
+
+    expected = r"expected finite numbers, found NaN or infinity in 1 of \d+ tensors, first: rpn\.head\.objectness\.bias"
+    refused(rewritten(path, spoil), expected)
+
+
 def test_names_with_control_codes_are_shown_as_escapes(path: Path) -> None:
     odd = {"\x1b[2J\na": torch.zeros(1)}
     refused(rewritten(path, lambda tensors, _: tensors.update(odd)), r"unexpected: \\x1b\[2J\\na")

@@ -91,6 +91,8 @@ def test_a_wrong_name_is_told_the_nearest() -> None:
         local_file("torchvision/maskrcnn_resnet_fpn")
     with pytest.raises(WeightsError, match=r"neither a file nor a named model; `maskrcnn weights list`"):
         local_file("zzz")
+    with pytest.raises(WeightsError, match=r"^s3://bucket/m\.pth: expected a file, or an address that"):
+        local_file("s3://bucket/m.pth")
     assert named.fetch is fetch
 
 

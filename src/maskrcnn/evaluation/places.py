@@ -43,7 +43,10 @@ def place_results(results: Sequence[Any], dataset: Dataset) -> tuple[list[int | 
         return [image_id for image_id, _ in names], None
     if images is None or strangers[0][1] is None:
         found = short(strangers[0][0])
-        raise DataError(f"entry {first[strangers[0]]}: image_id {found} is not the id of an image in {dataset.path}")
+        raise DataError(
+            f"entry {first[strangers[0]]}: image_id {found} is not the id of an image in {dataset.path}; write its "
+            "ids, or add the file_name of each image"
+        )
     places = {name: _by_file(name, images, strangers[0], dataset.path, f"entry {i}") for name, i in first.items()}
     _require_one_source(places, first)
     image_id, file = strangers[0]

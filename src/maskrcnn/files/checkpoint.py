@@ -88,6 +88,11 @@ def read_checkpoint(path: Path | str, part: str | None = None) -> Checkpoint:
     if not isinstance(content, dict | Module):
         kind = f"{type(content).__name__}; the file holds {dropped[0]}" if dropped else type(content).__name__
         raise WeightsError(f"{path}: expected a dictionary of tensors by name, found {kind}")
+    if not content and dropped:
+        raise WeightsError(
+            f"{path}: expected a dictionary of tensors by name, found only what is not read: {', '.join(dropped[:4])}; "
+            "save the state_dict of a network with dense tensors"
+        )
     found = find_weights(path, content, part)
     tensors = {name: _tensor(value) for name, value in found.weights.items() if is_tensor(value)}
     beside = found.beside | {name: value for name, value in found.weights.items() if not is_tensor(value)} | extra

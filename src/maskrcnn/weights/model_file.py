@@ -126,9 +126,15 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copies tensors into a module that has exactly the same names and shapes.
 
     Raises:
-        WeightsError: lists the tensors that are missing, unexpected or of another shape.
+        WeightsError: lists the tensors that are missing, unexpected or of another shape, or that hold NaN or infinity.
     """
     check_fit(module.state_dict(), tensors, source)
+    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise WeightsError(
+            f"{source}: expected finite numbers, found NaN or infinity in {len(wrong)} of {len(tensors)} tensors, "
+            f"first: {wrong[0]}; the training has diverged, so give an earlier file of it"
+        )
     module.load_state_dict(dict(tensors))
 
 
@@ -136,7 +142,7 @@ def check_fit(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], sou
     """Refuses tensors by name that are not exactly the expected ones.
 
     Raises:
-        WeightsError: as in `fill`.
+        WeightsError: lists the tensors that are missing, unexpected or of another shape.
     """
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - expected.keys())

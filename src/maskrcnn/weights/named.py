@@ -86,6 +86,10 @@ def local_file(source: Path | str) -> Path:
     if is_named(source):
         entry = named_weights().get(str(source))
         return downloaded(str(source) if entry is None else entry.url)
+    if "://" in str(source):
+        raise WeightsError(
+            f"{source}: expected a file, or an address that begins with http:// or https://; download it yourself"
+        )
     frameworks = {name.split("/")[0] for name in named_weights()}
     if path.suffix in WEIGHTS_SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
         return path  # its reader reports that it is missing

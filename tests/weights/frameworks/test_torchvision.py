@@ -225,8 +225,9 @@ def test_categories_are_told_or_said_to_be_unknown() -> None:
     assert named.config.conventions == TORCHVISION
     with pytest.raises(ConfigError, match="2 entries, and the file has 3 classes"):
         imported(three, {"categories": ["cat", "dog"]})
-    with pytest.raises(ConfigError, match="names, or objects with id and name"):
-        imported(three, {"categories": [{"id": 3}, 1, 2]})
+    for wrong in ([{"id": 3}, 1, 2], "cat"):
+        with pytest.raises(ConfigError, match="names, or objects with id and name"):
+            imported(three, {"categories": wrong})
 
 
 def test_arguments_of_the_constructors_are_followed() -> None:

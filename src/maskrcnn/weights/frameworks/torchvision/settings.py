@@ -104,13 +104,15 @@ def _categories(
 
 def _given_categories(entries: Any, rows: int) -> tuple[Category, ...]:
     try:
+        if not isinstance(entries, list):
+            raise TypeError
         categories = tuple(
             Category(int(entry["id"]), str(entry["name"])) if isinstance(entry, dict) else Category(number, str(entry))
             for number, entry in enumerate(entries, start=1)
         )
     except (TypeError, KeyError, ValueError):
         raise ConfigError(
-            f"settings: `categories` must be names, or objects with id and name, found {entries!r}"
+            f"settings: `categories` must be a list of names, or objects with id and name, found {entries!r}"
         ) from None
     if len(categories) != rows - 1:
         raise ConfigError(
