@@ -110,5 +110,6 @@ def find_coding(
         note = f"read with --order {order}, although the runs look like --order {shown}"
     elif order is None and shown is None and rows:
         other = "right" if usual == "down" else "down"
-        note = f"square images do not show the order of pixels: read with --order {usual}; the other is --order {other}"
+        cause = "square images" if all(height == width for height, width in sizes) else "so few runs"
+        note = f"{cause} do not show the order of pixels: read with --order {usual}; the other is --order {other}"
     return RunCoding(order or shown or usual, relative, first), note

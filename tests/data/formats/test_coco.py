@@ -127,7 +127,7 @@ def test_folders(tmp_path: Path) -> None:
     [
         ("", "not JSON"),
         ('{"images": [', "not JSON"),
-        ("[1, 2]", "found a JSON list with the keys none"),
+        ("[1, 2]", "found a JSON list without keys"),
         ('{"hello": 1}', "found a JSON object with the keys hello"),
         ({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]}, "the data set is empty"),
     ],

@@ -187,6 +187,14 @@ def test_a_broken_shape_is_named_and_does_not_stop_the_rest(tmp_path: Path, faul
     assert "\n" not in str(caught.value)
 
 
+def test_a_shape_without_a_label_is_no_class(tmp_path: Path) -> None:
+    save_images(tmp_path)
+    write(tmp_path, shape("cat", SQUARE), {**shape("", SQUARE), "label": None})
+    dataset = read_dataset(tmp_path)
+    assert [category.name for category in dataset.categories] == ["cat"]
+    assert "one.json: shapes[1]: expected a label, found none" in dataset.problems[0]
+
+
 def test_a_broken_file_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     save_images(tmp_path, ("one", "two", "three"))
     write(tmp_path, shape("good", SQUARE))

@@ -117,6 +117,9 @@ def test_square_images_do_not_show_the_order(tmp_path: Path) -> None:
     assert "square images do not show the order of pixels" in dataset.choices[0]
     assert objects(dataset) == [("object", 120, [3.0, 5.0, 9.0, 25.0])]
     assert objects(read_dataset(path, hints=Hints(order="right"))) == [("object", 120, [5.0, 3.0, 25.0, 9.0])]
+    save_picture(tmp_path / "a.png", np.zeros((30, 40), dtype=np.uint8))
+    write_rows(tmp_path, "ImageId,EncodedPixels", ["a,1 5 71 5"])
+    assert "so few runs do not show the order of pixels" in read_dataset(path).choices[0]
 
 
 def test_an_order_against_what_the_runs_show_is_said(tmp_path: Path) -> None:

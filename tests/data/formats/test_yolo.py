@@ -82,6 +82,20 @@ def test_without_a_yaml_the_numbers_or_the_lines_of_a_file_are_the_names(tmp_pat
     assert objects(read_dataset(tmp_path, strict=True)) == [FOUND]
 
 
+def test_a_broken_yaml_is_named_where_its_classes_are_missing(tmp_path: Path) -> None:
+    write(tmp_path).write_text("names: [dog, cat\n")
+    dataset = read_dataset(tmp_path)
+    assert [category.name for category in dataset.categories] == ["1"]
+    assert "data.yaml" in dataset.problems[0]
+    assert "so that the classes have only their numbers" in dataset.problems[0]
+
+
+def test_folders_that_a_yaml_names_in_vain_are_said(tmp_path: Path) -> None:
+    path = write(tmp_path, path="/of/another/machine", train="photos")
+    with pytest.raises(DataError, match=r"found none in the folders that it names \(.*photos.*\), which belong beside"):
+        read_dataset(path)
+
+
 def test_an_image_without_a_label_file_is_empty(tmp_path: Path) -> None:
     path = write(tmp_path)
     (tmp_path / "labels" / "two.txt").unlink()

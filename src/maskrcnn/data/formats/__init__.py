@@ -171,8 +171,8 @@ def _contents(path: Path) -> str:
         entries = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in path.iterdir())
         return f"a folder with {', '.join(entries[:6]) or 'nothing'}" + (" and more" if len(entries) > 6 else "")
     if outline := json_outline(path):
-        keys = ", ".join(sorted(outline.keys[0])[:8]) or "none"
-        return f"a JSON {'list' if outline.is_list else 'object'} with the keys {keys}"
+        keys = ", ".join(sorted(outline.keys[0])[:8])
+        return f"a JSON {'list' if outline.is_list else 'object'} {f'with the keys {keys}' if keys else 'without keys'}"
     if path.suffix.lower() == ".json":
         return "a file that is not JSON, or is cut off at its beginning"
     if path.suffix.lower() in (".csv", ".tsv") and (rows := csv_beginning(path)):

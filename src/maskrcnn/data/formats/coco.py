@@ -80,8 +80,11 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
     """Like `read`, with the parsed content of the JSON at `path`."""
     content = plain_coco(content)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), list) for key in _LISTS):
-        keyed = isinstance(content, Mapping)
-        found = f"keys {', '.join(map(str, list(content)[:6]))}" if keyed else type(content).__name__
+        found = type(content).__name__
+        if isinstance(content, Mapping):
+            found = (
+                ", ".join(f"{key} ({type(value).__name__})" for key, value in list(content.items())[:6]) or "no keys"
+            )
         raise DataError(f"{path}: expected COCO JSON, an object with lists {', '.join(_LISTS)}, found {found}")
     builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
     _add_categories(builder, content)

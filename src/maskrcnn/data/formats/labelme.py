@@ -104,7 +104,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     shapes = [
         shape for file in files for shape in file.shapes if isinstance(shape, Mapping) and _kind(shape) not in _NO_AREA
     ]
-    add_named_categories(builder, (label for label in map(_label, shapes) if label not in NO_CLASS))
+    labels = [_label(shape) for shape in shapes if shape.get("label") is not None]
+    add_named_categories(builder, (label for label in labels if label not in NO_CLASS))
     left_out: Counter[str] = Counter()
     for file in files:
         size = add_picture(builder, file.path.stem, pictures[file.path], file.size)
@@ -209,6 +210,9 @@ def _add_objects(builder: DatasetBuilder, file: _File, size: Size, left_out: Cou
         where = f"{file.path.name}: shapes[{number}]"
         if not isinstance(shape, Mapping):
             builder.problem(f"{where}: expected an object with label and points, found {short(shape)}")
+            continue
+        if shape.get("label") is None:
+            builder.problem(f"{where}: expected a label, found none; label the shape or remove it")
             continue
         kind = _kind(shape)
         if kind in _NO_AREA:

@@ -76,11 +76,15 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         found = [image for image in found if image.split == hints.split]
     elif len(splits) > 1:
         builder.choice(f"parts: {', '.join(f'{split} {n}' for split, n in splits.items())}; --split reads only one")
+    for other in [] if file else _unreadable(path):
+        builder.problem(f"{other}, so that the classes have only their numbers")
     if not found:
         parts = (
             f"in the part {hints.split}, which has none of the parts {', '.join(splits)}" if hints.split else "in it"
         )
-        raise DataError(f"{builder.path}: expected images {parts}, found none")
+        named = {split: content[split] for split in ("path", *_SPLITS) if content.get(split)}
+        where = f" in the folders that it names ({short(named)}), which belong beside it" if named else ""
+        raise DataError(f"{builder.path}: expected images {parts}, found none{where}")
     files = in_threads(read_labels, [image.labels for image in found])
     if not any(labels.objects for labels in files) and any(labels.boxes for labels in files):
         raise DataError(f"{builder.path}: expected rows of a class and a polygon, found only boxes (5 numbers a row)")
@@ -121,6 +125,17 @@ def _has_names(file: Path) -> bool:
 
 def _yamls(folder: Path) -> list[Path]:
     return [file for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if _has_names(file)]
+
+
+def _unreadable(folder: Path) -> list[str]:
+    """Why YAMLs in a folder cannot be read."""
+    reasons = []
+    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        try:
+            read_yaml(file)
+        except ConfigError as error:
+            reasons.append(str(error))
+    return reasons
 
 
 def _only_yaml(path: Path) -> Path | None:
