@@ -164,3 +164,10 @@ def test_boxes_given_as_corners_are_noted(command, tmp_path):
     flags = written(tmp_path, content, [{**entry, "bbox": [30, 5, 50, 15]} for entry in found])
     notes = json.loads(command("evaluate", *flags, "--json").out)["notes"]
     assert "the bbox of 2 of 2 results ends more than 2 pixels outside of its image" in notes[0]
+
+
+def test_results_of_a_part_of_the_images_are_noted(command, tmp_path):
+    content, found = squares([1, 2, 3, 4])
+    for judged, said in ((1, True), (2, False)):
+        report = json.loads(command("evaluate", *written(tmp_path, content, found[:judged]), "--json").out)
+        assert ("3 of 4 images with objects have no result; " in " ".join(report["notes"])) == said

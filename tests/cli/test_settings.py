@@ -128,7 +128,7 @@ def test_an_empty_file_changes_nothing(tmp_path):
     ("text", "message"),
     [
         ("train: {stepz: 5}", "train.stepz: there is no such setting; nearest: train.steps"),
-        ("train: {steps: many}", "train.steps: expected a valid integer, found 'many'"),
+        ("train: {steps: many}", "train.steps: expected a whole number, found 'many'"),
         ("train: {steps: -1}", "train.steps must be a whole number from 1 to 1000000000, found -1"),
         ("train: {steps: 5}\ntrain.steps: 6", "train.steps: expected each setting once, found this one twice"),
         ("train:\n  steps: [1\n", "line 3: expected YAML"),

@@ -102,6 +102,11 @@ def test_a_flag_with_a_slip_names_the_nearest(command):
     assert "--train.steps" in ran.err
 
 
+def test_a_folder_of_validation_images_needs_their_annotations(command):
+    ran = command("train", *BASE, "--val-images", "photos")
+    assert (ran.code, ran.out, ran.err) == (2, "", "error: expected --val with --val-images, found none\n")
+
+
 def test_the_command_that_resumes_is_the_same_with_resume():
     argv = ["--data", "my data.json", "--out", "runs/x"]
     assert train.resume_command(argv) == "maskrcnn train --data 'my data.json' --out runs/x --resume"

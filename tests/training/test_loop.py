@@ -24,7 +24,7 @@ import torch
 import maskrcnn
 from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.data.loader import Batch
-from maskrcnn.errors import DataError, ImageError, TrainingError, WeightsError
+from maskrcnn.errors import ConfigError, DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.files import lock
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
@@ -224,6 +224,11 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
     other.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"green \(id 7\).*red \(id 7\)"):
         train(small_config(), data, val=other, out=tmp_path / "y")
+
+
+def test_the_name_of_a_preset_is_no_config(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a Config, such as .*presets\.preset\(.*, found 'mask_rcnn_tiny'"):
+        train("mask_rcnn_tiny", data, out=tmp_path / "run")  # type: ignore[arg-type]
 
 
 def test_validation_data_without_objects_are_refused_before_training(data: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from maskrcnn.cli.flags import Flag, Flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.cli.settings import Settings, Start, parse_with_settings
 from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.errors import ConfigError
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
 
@@ -52,6 +53,8 @@ class Train:
     def run(self) -> int:
         if self.settings.print_config:
             return self.settings.print()
+        if self.val is None and self.val_images is not None:
+            raise ConfigError("expected --val with --val-images, found none")
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.training.loop import train
 

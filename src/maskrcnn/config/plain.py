@@ -87,6 +87,18 @@ def _value(kind: Any, present: Any, value: Any, path: str) -> Any:
     return part(**changes)
 
 
+# The words of pydantic that our messages say otherwise.
+_WORDS = {
+    "Input should be": "expected",
+    "Field required": "expected a value",
+    "a valid array": "a list",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a text",
+    "a valid boolean": "true or false",
+}
+
+
 def _leaf(kind: Any, value: Any, path: str) -> Any:
     from pydantic import ValidationError
 
@@ -96,7 +108,7 @@ def _leaf(kind: Any, value: Any, path: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         expected = first["msg"]
-        for theirs, ours in (("Input should be", "expected"), ("Field required", "expected a value")):
+        for theirs, ours in _WORDS.items():
             expected = expected.replace(theirs, ours, 1)
         # A text in the location is the name of a field that is missing, or a member of a union, which is left out.
         named = first["type"] == "missing"

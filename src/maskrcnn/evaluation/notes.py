@@ -55,6 +55,13 @@ def notes_on_entries(truth: Sequence[Entry], found: Sequence[Entry], scene: Scen
             f"{len(crowded)} images hold more objects than the {scene.limit} detections that count in each, up to "
             f"{max(crowded)}: not all can be found; raise the maximum of detections"
         )
+    with_objects = set(counts)
+    unfound = len(with_objects - {entry["image_id"] for entry in found})
+    if found and 2 * unfound > len(with_objects):
+        notes.append(
+            f"{unfound} of {len(with_objects)} images with objects have no result; if they were not predicted, judge "
+            "only the others"
+        )
     boxed = [entry for entry in found if entry["bbox"] is not None]
     boxes = np.array([entry["bbox"] for entry in boxed]).reshape(-1, 4)
     sizes_wh = np.array(scene.sizes).reshape(-1, 2)[[entry["image_id"] for entry in boxed], ::-1]

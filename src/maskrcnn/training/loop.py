@@ -15,7 +15,7 @@ from maskrcnn.data.doubts import crowded_images, limited_images
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.data.loader import training_batches
-from maskrcnn.errors import DataError, TrainingError
+from maskrcnn.errors import ConfigError, DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import check_folder, remove_temporaries
@@ -87,6 +87,8 @@ def train(
         ConfigError, DataError, WeightsError, TrainingError: one line says what cannot be used and what to do.
     """
     began = time.monotonic()
+    if not isinstance(config, Config):
+        raise ConfigError(f"expected a Config, such as maskrcnn.presets.preset('mask_rcnn_R_50_FPN'), found {config!r}")
     out = Path(out)
     check_folder(out)
     with lasting_output(), locked(out):
