@@ -453,6 +453,8 @@ def test_octaves_are_sizes_of_anchors() -> None:
         ("roi_head.mask_roi_extractor.roi_layer.sampling_ratio", 0, "the same for boxes and masks"),
         ("test_cfg.rcnn.nms.type", "soft_nms", "soft_nms"),
         ("data_preprocessor.mean", [1.0, 2.0], "unexpected kind"),
+        ("roi_head.bbox_roi_extractor.roi_layer", "RoIAlign", "unexpected kind"),
+        ("roi_head.bbox_head", "Shared2FCBBoxHead", "unexpected kind"),
         ("rpn_head.anchor_generator.ratios", [1.0], "3 anchors per cell, and the settings give 1"),
     ],
 )

@@ -32,6 +32,7 @@ from maskrcnn.weights.frameworks.mmdetection.supported import check_fit, check_s
 from maskrcnn.weights.frameworks.settings import Assumed, Settings, four, kinds_checked, setting
 
 
+@kinds_checked("MMDetection")
 def our_config(
     model: ModelConfig, tensors: Mapping[str, Tensor], extra: Mapping[str, Any], given: Mapping[str, Any] | None
 ) -> tuple[Config, bool, Assumed]:
@@ -59,15 +60,14 @@ def our_config(
         check_supported(settings)
         check_fit(model, settings)
         sentences = training_differs(settings)
-    with kinds_checked("MMDetection"):
-        image, bgr, image_assumed = image_of(settings)
-        config = Config(
-            model=_model(model, settings),
-            image=image,
-            augment=augment_of(settings, image),
-            conventions=_conventions(model, settings),
-            categories=_categories(meta, model),
-        )
+    image, bgr, image_assumed = image_of(settings)
+    config = Config(
+        model=_model(model, settings),
+        image=image,
+        augment=augment_of(settings, image),
+        conventions=_conventions(model, settings),
+        categories=_categories(meta, model),
+    )
     return config, bgr, assumed + sentences + image_assumed
 
 

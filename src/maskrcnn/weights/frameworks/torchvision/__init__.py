@@ -46,7 +46,7 @@ class Torchvision:
         _check_backbone(checkpoint.tensors)
         with kinds_checked("torchvision"):
             held, sentences = ({}, []) if checkpoint.network is None else held_settings(checkpoint.network)
-        config, assumed = our_config(file.model(), held | dict(settings or {}))
+            config, assumed = our_config(file.model(), held | dict(settings or {}))
         assumed += tuple(sentences)
         check_anchors(config.model, file.tensors, "`sizes` and `aspect_ratios` of its AnchorGenerator")
         found = file.converted(
