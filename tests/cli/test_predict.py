@@ -38,6 +38,14 @@ def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch,
     assert seen == [(precision, 2), (precision, 1)]
 
 
+@pytest.mark.parametrize("out", ["images", "images/found"])
+def test_pictures_are_not_written_among_the_images(command, tmp_path, out):
+    write_small(tmp_path, "images", 1)
+    ran = command("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / out)
+    assert ran.code == 2
+    assert "expected a folder outside of" in ran.err
+
+
 @pytest.mark.parametrize("wrong", ["no/such.jpg", "no/such/*.jpg"])
 def test_missing_images_are_one_line(command, tmp_path, wrong):
     ran = command("predict", wrong, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")

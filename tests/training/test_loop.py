@@ -213,6 +213,9 @@ def test_training_that_cannot_start_says_why(data: Path, tmp_path: Path) -> None
         train(small_config(steps=1, learning_rate=0.001), data, out=tmp_path / "run")
     with pytest.raises(TrainingError, match=r"train.learning_rate was 0.001 and is 0.5"):
         train(small_config(steps=1, learning_rate=0.5), data, out=tmp_path / "run", resume=True)
+    (tmp_path / "run" / NAME).rename(tmp_path / "moved.ckpt")
+    with pytest.raises(TrainingError, match="already holds a model"):
+        train(small_config(steps=1), data, out=tmp_path / "run")
     (tmp_path / "run" / NAME).write_bytes(b"half a file")
     with pytest.raises(TrainingError, match="not a checkpoint"):
         train(small_config(steps=1), data, out=tmp_path / "run", resume=True)

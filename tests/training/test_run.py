@@ -258,7 +258,7 @@ def test_a_resumed_run_may_have_other_workers_and_more_steps_and_nothing_else(da
     with pytest.raises(TrainingError, match=r"train\.steps was 3 and is 2; .*train\.steps may rise"):
         resumed(steps=2)
     with pytest.raises(TrainingError, match=r"ckpt: train\.seed was 0 and is 5; resume with"):
-        resumed(steps=3, seed=5, workers=1)
+        resumed(steps=4, seed=5, workers=1)
 
 
 def test_the_provenance_names_the_weights_that_a_resumed_run_began_with(data: Path, run: Path, tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ class Predict:
             raise ConfigError("predict needs IMAGES or --data, found neither")
         if self.table is None and self.pixel_size != 1:
             raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
+        within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
+        if self.draw and within:
+            raise ConfigError(
+                f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
+                "of this one as images; choose another folder, or --no-draw"
+            )
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:

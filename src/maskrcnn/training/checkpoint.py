@@ -93,7 +93,7 @@ class SavedRun:
         stored = replace(self.config, train=replace(self.config.train, workers=config.train.workers, steps=steps))
         if stored != config:
             raise TrainingError(
-                f"{self.path}: {_difference(self.config, config)}; resume with the settings that the run began with "
+                f"{self.path}: {_difference(stored, config)}; resume with the settings that the run began with "
                 "(only train.workers may change, and train.steps may rise)"
             )
         with _of_this_run(self.path):

@@ -93,10 +93,8 @@ def train(
     check_folder(out)
     with lasting_output(), locked(out):
         remove_temporaries(out)
-        if not resume and (out / NAME).exists():
-            raise TrainingError(
-                f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out"
-            )
+        if not resume:
+            _require_no_run(out)
         given = config
         saved = load_checkpoint(out) if resume else None
         initial: InitialWeights | None = None
@@ -130,6 +128,13 @@ def train(
             skipped=tuple(run.skipped),
             finished=run.finished,
         )
+
+
+def _require_no_run(out: Path) -> None:
+    if (out / NAME).exists():
+        raise TrainingError(f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out")
+    if (out / MODEL).exists():
+        raise TrainingError(f"{out} already holds a model ({MODEL}), which the run would replace; choose another --out")
 
 
 def _begin(
