@@ -130,14 +130,13 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
 
 
 def import_openvino(needed_by: str) -> Any:
-    """The package OpenVINO, which must not report its use to anyone.
+    """The package OpenVINO.
+
+    It reports its use to its makers only from its own converter, which this package does not call.
 
     Raises:
         MissingPackageError: it is not installed.
     """
-    import os
-
-    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
     try:
         import openvino
     except ModuleNotFoundError:
