@@ -199,22 +199,17 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "FPN": {},
     "C4": VARIANTS["C4"],
-    "DC5 with group norm": {
+    "DC5, group norm, softmax": {
         **VARIANTS["DC5"],
         "backbone": replace(BASE.resnet, width=32, norm="group_norm"),
-        "mask_head": replace(MASK, channels=32, norm="group_norm"),
+        "mask_head": replace(MASK, channels=32, norm="group_norm", loss="softmax"),
     },
-    "cascade": VARIANTS["cascade"],
-    "cascade of MMDetection": VARIANTS["cascade as in MMDetection"],
-    "softmax": VARIANTS["softmax masks"],
-    "class-agnostic MLP": VARIANTS["agnostic MLP masks"],
-    "torchvision's rules": {"conventions": TORCHVISION},
+    "cascade with MMDetection's rules": {**VARIANTS["cascade as in MMDetection"], "conventions": MMDETECTION},
+    "class-agnostic MLP with torchvision's rules": {**VARIANTS["agnostic MLP masks"], "conventions": TORCHVISION},
     "Detectron's rules": {"conventions": DETECTRON},
-    "MMDetection's rules": {"conventions": MMDETECTION},
     "batch norm, no masks": {"backbone": replace(BASE.resnet, norm="batch_norm"), "mask_head": None},
-    "nothing found": {"detect": DetectConfig(score_threshold=0.999)},
+    "nothing found": {**VARIANTS["C5"], "detect": DetectConfig(score_threshold=0.999)},
 }
 
 
