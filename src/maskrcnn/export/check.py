@@ -15,12 +15,12 @@ from torch import Tensor
 from maskrcnn.config import Config
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.boxes import pairwise_iou, whole_images
+from maskrcnn.ops.boxes import pairwise_iou, trim, whole_images
 from maskrcnn.predict.exported import Arrays
 from maskrcnn.predict.images import paste
 from maskrcnn.structures.images import ImageBatch
 
-BOX_PX = 0.01  # pixels of the network input, each edge
+BOX_PX = 0.01  # pixels of the original image, each edge
 SCORE = 2e-4
 PROBABILITY = 5e-3  # of the cells of a mask
 TIE_IOU = 0.3  # of two boxes of one object
@@ -88,11 +88,13 @@ def _compare(
     scale = np.full(original.shape, 2, np.float32)
     inputs = {"pixels": pixels.numpy(), "sizes_hw": sizes.numpy(), "original_hw": original, "scale_xy": scale}
     found = run(inputs)
+    roi_trim = config.conventions.boxes.roi_trim  # the graph maps boxes as predict.images.boxes_to_original does
+    boxes = trim(2 * trim(expected.boxes, roi_trim), -roi_trim)
     worst = [0.0, 0.0, 0.0]
     objects = 0
     for number in range(len(sizes)):
-        ours = FoundObjects(found["boxes"][number] / 2, found["scores"][number], found["labels"][number])
-        theirs = FoundObjects(*(part[number].numpy() for part in (expected.boxes, expected.scores, expected.labels)))
+        ours = FoundObjects(found["boxes"][number], found["scores"][number], found["labels"][number])
+        theirs = FoundObjects(*(part[number].numpy() for part in (boxes, expected.scores, expected.labels)))
         pairs = pairs_of(ours, theirs, settings.score_threshold)
         objects += len(pairs)
         for mine, other in pairs:
@@ -114,7 +116,7 @@ def _compare(
 
 
 class FoundObjects(NamedTuple):
-    """The objects of one image: boxes (D, 4) in pixels of the network input, scores (D,) and labels (D,)."""
+    """The objects of one image: boxes (D, 4) in pixels of the original image, scores (D,) and labels (D,)."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -129,7 +131,7 @@ def pairs_of(ours: FoundObjects, theirs: FoundObjects, threshold: float) -> list
     """
     close = _alike(ours, theirs) & (_gaps(ours, theirs) <= BOX_PX)
     full = (theirs.scores > 0).all()
-    lowest = max(threshold, float(theirs.scores.min()) if full else 0.0) + SCORE
+    lowest = max(threshold, float(theirs.scores.min(initial=1.0)) if full else 0.0) + SCORE
     pairs: list[tuple[int, int]] = []
     for slot in np.flatnonzero(theirs.scores > 0):
         partners = np.flatnonzero(close[:, slot])
