@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from multiprocessing import spawn
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -79,8 +80,10 @@ def test_a_process_without_shared_memory_is_an_error() -> None:
         list(ordered_results(without_memory, range(2), 1))
 
 
-def test_a_process_that_is_not_forked_does_not_run_the_script_of_the_user() -> None:
-    main = sys.modules["__main__"]
+def test_a_process_that_is_not_forked_does_not_run_the_script_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = "script.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
     assert {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()
     with processes._without_main():
         assert not {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()

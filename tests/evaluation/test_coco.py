@@ -473,8 +473,8 @@ def test_kinds_of_figures_do_not_depend_on_the_group() -> None:
     assert groups["night"].boxes["AP"] == 0
 
 
-@pytest.mark.parametrize("name", ["", "\ud800", "two\nlines"])
-def test_names_of_categories_may_be_any_text(name: str) -> None:
+@pytest.mark.parametrize(("name", "shown"), [("", ""), ("\ud800", "?"), ("two\nlines", "two\nlines")])
+def test_names_of_categories_may_be_any_text(name: str, shown: str) -> None:
     content = truth({1: [(10, 10, 20)]})
     content["categories"][0]["name"] = name
-    assert judged(content, perfect(content)).per_class[name]["boxes"] == pytest.approx(1)
+    assert judged(content, perfect(content)).per_class[shown]["boxes"] == pytest.approx(1)

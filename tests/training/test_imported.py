@@ -14,7 +14,7 @@ from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loader import Batch
 from maskrcnn.predict import load, preprocess
-from maskrcnn.training import loop
+from maskrcnn.training import run
 from maskrcnn.training.loop import train
 from maskrcnn.training.step import train_step
 from maskrcnn.weights.open import open_weights
@@ -38,7 +38,7 @@ def test_training_resizes_as_the_framework_that_made_the_model(
         batches.append(batch)
         return train_step(network, optimiser, batch, *args)
 
-    monkeypatch.setattr(loop, "train_step", noted)
+    monkeypatch.setattr(run, "train_step", noted)
     own = Config()
     own = replace(
         own,
