@@ -92,12 +92,10 @@ def test_polygons_that_cover_no_pixel_are_objects_if_they_have_area() -> None:
     line = [[1, 1, 5, 5, 9, 9]]
     dataset = built(raw(polygons=small), raw(polygons=tie), raw(polygons=line), raw(polygons=small, box=None))
     areas = [mask.area for mask in dataset.annotations(0).masks() if mask is not None]
-    assert areas[0] == 0
+    assert areas[0] == areas[2] == 0
     assert areas[1] > 0
-    assert [problem.split(": ", 2)[2] for problem in dataset.problems] == [
-        "the polygon has no area",
-        "the segmentation covers no pixel of its image",
-    ]
+    assert [problem.split(": ", 2)[2] for problem in dataset.problems] == ["the mask covers no pixel of its image"]
+    assert [note.rsplit(": ", 1)[1] for note in dataset.notes] == ["the polygon has no area"]
 
 
 def test_ids_are_unique_where_there_are_any() -> None:
@@ -140,7 +138,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "polygon too large": ({"polygons": [[10**400] * 6]}, "expected polygons as lists of numbers"),
     "polygon of triples": ({"polygons": [[[1, 2, 3], [3, 4, 5]]]}, "expected polygons as lists of numbers"),
     "mask of another size": ({"polygons": None, "bitmap": np.ones((3, 3))}, r"found \(3, 3\)"),
-    "empty mask": ({"polygons": None, "bitmap": np.zeros(SIZE)}, "covers no pixel"),
+    "empty mask without a box": ({"box": None, "polygons": None, "bitmap": np.zeros(SIZE)}, "covers no pixel"),
     "broken run lengths": ({"polygons": None, "rle": {"size": [40, 50]}}, "'size' and 'counts'"),
     "turned mask": ({"polygons": None, "bitmap": np.ones(SIZE[::-1])}, "height and width are swapped"),
     "image id as text": ({"image_id": "1"}, "no image has this id, but one has 1: write all ids as numbers"),
@@ -171,6 +169,25 @@ def test_a_single_polygon_may_lack_the_list_around_it_and_may_be_pairs(
     found = dataset.annotations(0).masks()
     assert found[0] == found[1]
     assert dataset.problems == dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"polygons": None, "bitmap": np.zeros(SIZE)}, "the mask covers no pixel"),
+        ({"polygons": None, "rle": {"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}}, "the mask covers no pixel"),
+        ({"polygons": [[3, 3, 3, 3, 3, 3]]}, "the polygon has no area"),
+    ],
+)
+def test_an_object_with_a_box_survives_a_mask_without_a_pixel(fields: dict[str, Any], words: str) -> None:
+    dataset = built(raw(**fields), raw())
+    found = dataset.annotations(0)
+    assert found.boxes.tolist() == [[10, 5, 18, 13]] * 2
+    assert found.rle(0).area == 0
+    assert found.crops([0])[0][0].size == 0, "without a crop no mask is learned"
+    assert words in dataset.notes[0]
+    with pytest.raises(DataError, match=words):
+        built(raw(**fields), strict=True)
 
 
 REPAIRED: dict[str, tuple[dict[str, Any], str]] = {

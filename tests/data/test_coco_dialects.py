@@ -117,12 +117,18 @@ def with_an_object(content: dict[str, Any]) -> None:
         )
 
 
+def beside_masks_of_another_class(content: dict[str, Any]) -> None:
+    for entry in content["annotations"]:
+        entry["iscrowd"] = int(entry["category_id"] == 1)
+    content["annotations"].append(content["annotations"][0] | {"id": 99, "image_id": 0})
+
+
 def as_polygons(content: dict[str, Any]) -> None:
     for entry in content["annotations"]:
         entry["segmentation"] = [[4, 6, 14, 6, 14, 20]]
 
 
-@pytest.mark.parametrize("change", [one_an_image, with_an_object, as_polygons])
+@pytest.mark.parametrize("change", [one_an_image, with_an_object, beside_masks_of_another_class, as_polygons])
 def test_crowd_regions_as_coco_writes_them_stay_crowd_regions(tmp_path: Path, change: Any) -> None:
     content = plain()
     for entry in content["annotations"]:

@@ -61,7 +61,7 @@ def random_annotation(rng: np.random.Generator, number: int, ids: np.ndarray, ca
         "category_id": int(rng.choice(categories)),
         "bbox": box,
         "iscrowd": int(rng.random() < 0.15),
-        "segmentation": random_mask(rng, box, 0),
+        "segmentation": random_mask(rng, box, 0.05),
     }
     points = random_points(rng, box)
     annotation |= {"keypoints": points.ravel().tolist(), "num_keypoints": int((points[:, 2] > 0).sum())}

@@ -49,11 +49,11 @@ class RawAnnotation(NamedTuple):
 
 
 def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:
-    """The mask of an annotation: an entry of `Annotations.kinds`, the bytes for `Annotations.segmentations`, and why a
-    part of the mask is left out (empty if none is).
+    """The mask of an annotation: an entry of `Annotations.kinds`, the bytes for `Annotations.segmentations`, and what
+    is wrong with a mask that is kept (empty if nothing is).
 
     Raises:
-        DataError: the mask is malformed, has another size than the image, or covers nothing.
+        DataError: the mask is malformed, or has another size than the image.
     """
     if raw.rle is not None:
         mask = RLE.from_coco(raw.rle, sound=raw.pixels >= 0)
@@ -65,14 +65,13 @@ def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:
         parts, fault = _polygons(raw.polygons)
         points = [part.reshape(-1, 2) for part in parts]
         if not any(map(polygon_area, points)) and RLE(size, polygons_to_rle(points, size)).area == 0:
-            raise DataError("the polygon has no area")
+            fault = fault or "the polygon has no area"
         return POLYGONS, pack_polygons(parts), fault
     if mask.size != size:
         cause = ": height and width are swapped" if mask.size == size[::-1] else ""
         raise DataError(f"expected a mask of the image's height, width {size}, found {mask.size}{cause}")
-    if raw.pixels <= 0 and mask.area == 0:
-        raise DataError("the mask covers no pixel of its image")
-    return RUN_LENGTHS, mask.counts, ""
+    empty = raw.pixels <= 0 and mask.area == 0
+    return RUN_LENGTHS, mask.counts, "the mask covers no pixel of its image" if empty else ""
 
 
 def _polygons(given: Any) -> tuple[list[np.ndarray], str]:
@@ -157,7 +156,7 @@ def _tight_box(kind: int, content: bytes, size: Size) -> Box:
         counts = polygons_to_rle(unpack_polygons(np.frombuffer(content, dtype=np.uint8)), size)
     x, y, width, height = map(float, hotcoco.mask.to_bbox({"size": list(size), "counts": counts}))
     if width <= 0:
-        raise DataError("the segmentation covers no pixel of its image")
+        raise DataError("the mask covers no pixel of its image")
     return x, y, width, height
 
 

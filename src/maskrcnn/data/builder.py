@@ -12,11 +12,11 @@ without its bad part. Both are named, and both raise an error when strict:
   tight box of the mask if the box lies outside. An object without a box gets the tight box of its mask. A box that is
   not four finite numbers or has no area is repaired in the same way. Without a mask, an object with such a box or with
   a box outside the image is rejected.
-- A mask whose size differs from its image is rejected, and so are run lengths and bitmaps without foreground.
+- A mask whose size differs from its image is rejected. An object with a box whose mask covers no pixel is repaired:
+  training learns its box alone, and no figure of masks can find it, as in the COCO API. Without a box it is rejected.
 - A polygon that has fewer than three points or a number that is not finite is left out of its mask, which is repaired.
   A mask without any other polygon is rejected.
-- Polygons that enclose no area and cover no pixel are rejected. Polygons too small to cover the centre of a pixel are
-  kept as objects.
+- Polygons that enclose an area are objects, even if they are too small to cover the centre of a pixel.
 - An area that is not a finite number is replaced by the area of the mask, or of the box if there is no mask.
 - Each category may have its own number of keypoints. Only training a keypoint head needs the same number in all.
 """
@@ -182,7 +182,7 @@ class DatasetBuilder:
             points = read_labelled(raw.keypoints, len(category.keypoints))
             points[points[:, 2] > 0, :2] += self.keypoint_shift
         if bad_part:
-            self._repair("a part of the mask is left out", where, bad_part)
+            self._repair("the object is kept without the bad part of its mask", where, bad_part)
         if bad_box:
             self._repair("the box of the mask replaces the bbox", where, bad_box)
         if own is not None and own in self._seen:

@@ -92,7 +92,8 @@ def classes_of_false_crowds(annotations: Sequence[Any]) -> set[Any]:
     """The category ids whose crowd regions are objects.
 
     CVAT and datumaro write `iscrowd` 1 for every mask. COCO itself has at most one crowd region of a class in an image.
-    So they are objects if all annotations of the class are crowd regions with run lengths, and some image has several.
+    So they are objects if every run-length mask of the file is a crowd region, all annotations of the class are such
+    masks, and some image has several of them.
     """
     several: dict[Any, Counter[Any]] = defaultdict(Counter)
     others = set()
@@ -100,8 +101,11 @@ def classes_of_false_crowds(annotations: Sequence[Any]) -> set[Any]:
         if not isinstance(entry, Mapping):
             continue
         category, image = as_id(entry.get("category_id")), as_id(entry.get("image_id"))
-        if entry.get("iscrowd") in (1, True) and isinstance(entry.get("segmentation"), Mapping):
+        run_lengths = isinstance(entry.get("segmentation"), Mapping)
+        if run_lengths and entry.get("iscrowd") in (1, True):
             several[category][image] += 1
+        elif run_lengths:
+            return set()
         else:
             others.add(category)
     return {category for category, images in several.items() if category not in others and max(images.values()) > 1}

@@ -137,7 +137,7 @@ BROKEN = {
     "pairs": (region(POLYGON | {"all_points_x": [[1]] * 4}), "one.png123: regions[0]: expected points as pairs"),
     "outside": (
         region(RECT | {"x": 90}),
-        "annotation 'one.png123:0' of image 'one.png123': the segmentation covers no pixel",
+        "annotation 'one.png123:0' of image 'one.png123': the mask covers no pixel",
     ),
 }
 
