@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,9 @@ class NoSilentSkips:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # Below `nohup` a run ignores the signal, and so would the runs to which tests send it.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
     if not Path("/dev/nvidiactl").exists():  # before Triton is imported anywhere: the kernels run without a GPU too
         os.environ.setdefault("TRITON_INTERPRET", "1")
     is_xdist_worker = hasattr(config, "workerinput")  # its reports reach the controller too
