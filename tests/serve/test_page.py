@@ -116,7 +116,7 @@ def test_filters_and_downloads(
     Image.fromarray(picture).save(tmp_path / "a.png")
     annotations = read_coco(coco, tmp_path).annotations(0)
     filled = [i for i in range(len(shown)) if shown.masks[i].area]
-    assert annotations.masks() == [shown.masks[i] for i in filled]
+    assert annotations.masks() == [shown.masks[i] for i in range(len(shown))]
 
     rows = list(csv.DictReader(io.StringIO(download(page, "#csv").decode())))
     assert [int(row["area"]) for row in rows] == shown.masks.areas().tolist()

@@ -41,7 +41,7 @@ class FPN(nn.Module):
                 self.merge(merged, top_down)
             top_down = merged
             pyramid.insert(0, output(merged))
-        pyramid.append(pyramid[-1][:, :, ::2, ::2])
+        pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
 
 
