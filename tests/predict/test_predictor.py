@@ -132,7 +132,8 @@ for count in (40, 160):
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[1] - peaks[0])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    tests = Path(__file__).resolve().parents[1]  # holds `small_data`
+    done = subprocess.run([sys.executable, "-c", program], cwd=tests, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 10_000  # kilobytes; a kept image with its detections has 60 and more
 
 
