@@ -201,7 +201,8 @@ train(config, sys.argv[1], val=sys.argv[1], out=out, resume=(out / "last.ckpt").
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", PROGRAM, str(data), str(out)], stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-c", PROGRAM, str(data), str(out)]
+        return subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
 
     def saves(out: Path) -> int:
         """A number that changes with every checkpoint."""
