@@ -47,7 +47,7 @@ def crowded_images(dataset: Dataset, max_detections: int) -> list[str]:
     Args:
         max_detections: the largest number of detections on one image.
     """
-    images = np.repeat(np.arange(len(dataset)), [record.count for record in dataset.records])
+    images = np.repeat(np.arange(len(dataset)), dataset.records.counts)
     objects = ~as_numpy(dataset.columns["crowd"])[dataset.records.rows]
     counts = np.bincount(images[objects], minlength=len(dataset))
     more = int((counts > max_detections).sum())
@@ -62,7 +62,7 @@ def crowded_images(dataset: Dataset, max_detections: int) -> list[str]:
 
 def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
     """One sentence if images hold more than `transforms.within_limits` keeps for a training step."""
-    counts = np.array([record.count for record in dataset.records])
+    counts = dataset.records.counts
     images, rows = np.repeat(np.arange(len(dataset)), counts), dataset.records.rows
     sizes = as_numpy(dataset.columns["annotated_boxes"])[rows, 2:].clip(0, dataset.records.sizes_hw[images, ::-1])
     masked = as_numpy(dataset.columns["kinds"])[rows] != NO_MASK

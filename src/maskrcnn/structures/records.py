@@ -91,9 +91,14 @@ class Records(Sequence[Record]):
         return dict(sorted(self.numbers().items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
     @property
+    def counts(self) -> np.ndarray:
+        """(N,) int64 numbers of annotations."""
+        return self._numbers[:, 3].numpy()
+
+    @property
     def rows(self) -> np.ndarray:
         """(T,) int64: where the columns of the data set hold the T annotations of these images, image by image."""
-        firsts, counts = self._numbers[:, 2:].numpy().T
+        firsts, counts = self._numbers[:, 2].numpy(), self.counts
         return np.repeat(firsts - counts.cumsum() + counts, counts) + np.arange(counts.sum())
 
     @property
