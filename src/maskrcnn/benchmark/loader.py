@@ -131,7 +131,7 @@ def bench_loader(data: Path | None, settings: LoaderSettings, timing: Timing, tr
                 lambda number: our_batch(dataset, _views(dataset, settings, number)),
                 lambda number: [theirs.sample(view) for view in _views(dataset, settings, number)],
             )
-        annotations = sum(record.count for record in dataset.records)
+        annotations = int(dataset.records.counts.sum())
         memory = measure_workers(dataset, settings, folder) if timing.memory else {}
     return LoaderReport(settings, sitting.environment(), agreement, times, len(dataset), annotations, memory)
 

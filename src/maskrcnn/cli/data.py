@@ -147,7 +147,7 @@ class Show:
             raise ConfigError(f"--limit: expected 1 or more images to draw, found {self.limit}")
         check_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
-        chosen = [index for index, record in enumerate(dataset.records) if record.count][: self.limit]
+        chosen = dataset.records.counts.nonzero()[0][: self.limit].tolist()
         drawn = 0
         for index in track(chosen, "draw"):
             try:
