@@ -6,7 +6,6 @@ Single images, folders, and evaluation during and after training all run on `str
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -143,9 +142,7 @@ def stream(
         ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
     """
     iterator = iter(items)
-    return stream_taken(
-        detector, lambda most, wait: islice(iterator, min(most, sys.maxsize)), read, then, batch_size=batch_size
-    )
+    return stream_taken(detector, lambda most, wait: islice(iterator, most), read, then, batch_size=batch_size)
 
 
 def stream_taken(
