@@ -1,6 +1,6 @@
 """The network as an exported graph computes it: tensors in, tensors out, in pixels of the original image.
 
-Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask, N keypoints, K runs.
+Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask, K runs.
 """
 
 from __future__ import annotations
@@ -55,8 +55,6 @@ class ExportedNetwork(nn.Module):
         outputs = [boxes, found.scores, found.labels * found.valid]
         if found.mask_probs is not None:
             outputs.append(found.mask_probs)
-        if found.keypoints is not None:
-            outputs.append(torch.cat([found.keypoints[..., :2] * scale[:, None], found.keypoints[..., 2:]], dim=-1))
         if self.runs:
             spans, expanded = trim(boxes, rules.boxes.roi_trim), rules.masks.paste == "expanded_box"
             threshold = settings.mask_threshold
@@ -68,9 +66,8 @@ def outputs_of(config: Config, *, runs: bool) -> list[str]:
     """The names of what an exported network returns.
 
     `boxes` (B, D, 4) float32 x1 y1 x2 y2 in original pixels, `scores` (B, D) float32, `labels` (B, D) int64, `masks`
-    (B, D, M, M) float32 probabilities inside the boxes, `keypoints` (B, D, N, 3) float32 x, y and score, and `runs`
-    (K, 4) int64: image, detection, first and stop pixel of a run, counted down the columns of the original image.
+    (B, D, M, M) float32 probabilities inside the boxes, and `runs` (K, 4) int64: image, detection, first and stop pixel
+    of a run, counted down the columns of the original image.
     """
-    parts = {"masks": config.model.mask_head, "keypoints": config.model.keypoint_head}
-    names = ["boxes", "scores", "labels", *(name for name, head in parts.items() if head is not None)]
-    return [*names, "runs"] if runs else names
+    masks = ["masks"] if config.model.mask_head is not None else []
+    return ["boxes", "scores", "labels", *masks, *(["runs"] if runs else [])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -65,7 +64,7 @@ def export_model(
         openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
         agreement = check(open_engine(written, form, precision="fp32").run, network, config)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(Path(folder, "replaced"))  # so that the earlier export is there until the new one is whole
         written.rename(out)
     return agreement
 

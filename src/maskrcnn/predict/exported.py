@@ -1,6 +1,6 @@
 """Networks that `maskrcnn export` wrote, in the engine that runs them: ONNX Runtime or OpenVINO.
 
-Legend: B images, D detections per image, M side of a mask, N keypoints, K runs.
+Legend: B images, D detections per image, M side of a mask, K runs.
 """
 
 from __future__ import annotations
@@ -204,6 +204,4 @@ class ExportedBackend:
             if name != "runs"
         }
         valid = kept["scores"] > settings.score_threshold
-        return Detections(
-            kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"), kept.get("keypoints")
-        )
+        return Detections(kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"))
