@@ -125,6 +125,8 @@ def commands(pair, tmp_path):
         "convert": ("weights", "convert", pair, tmp_path / "m.safetensors"),
         "predict": ("predict", tmp_path / "images", "--model", pair, "--out", tmp_path / "o", "--no-draw"),
         "evaluate": ("evaluate", "--data", tmp_path / "images.json", "--model", pair),
+        "export": ("export", tmp_path / "m.onnx", "--model", pair),
+        "serve": ("serve", "--model", pair, "--port", 0),
         "train": ("train", tmp_path / "images.json", "--weights", pair, "--out", tmp_path / "run"),
         "ablate": (
             *("ablate", tmp_path / "images.json", "--val", tmp_path / "images.json", "--weights", pair),
@@ -146,7 +148,7 @@ def test_every_command_opens_a_part_of_a_file(command, commands, tmp_path, name)
     assert "sizes, anchors and thresholds are torchvision's defaults" not in said
 
 
-@pytest.mark.parametrize("name", ["inspect", "convert", "predict", "evaluate", "train", "ablate"])
+@pytest.mark.parametrize("name", ["inspect", "convert", "predict", "evaluate", "export", "serve", "train", "ablate"])
 def test_the_flags_that_an_error_names_are_those_of_the_command(command, commands, name):
     ran = command(*commands[name])
     assert ran.code == 2

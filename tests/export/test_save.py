@@ -214,6 +214,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
+def test_an_export_that_compared_no_object_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lively_predictor(**KINDS["nothing found"]).save(tmp_path / "m.safetensors")
+    assert main(["export", "--model", str(tmp_path / "m.safetensors"), str(tmp_path / "m.onnx")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "m.onnx: neither it nor PyTorch finds an object in generated images; compare the two on your data" in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> None:
     predictor = lively_predictor(**KINDS[kind])

@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from maskrcnn.cli.flags import Flag, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Export:
     """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
     masks: Literal["runs", "probs"] = "runs"
     """runs: also the run lengths of masks in the original image; probs: only the small masks inside the boxes."""
-    config: Path | None = None
-    """Config file of the framework that wrote the checkpoint (not the settings file of `train`)."""
+    config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
     json: Flag = False
     """Print one JSON object on stdout."""
 
@@ -37,16 +38,24 @@ class Export:
         from maskrcnn.export.save import export_model
         from maskrcnn.weights.open import open_weights
 
-        network, config, provenance = open_weights(self.model, self.config)
+        network, config, provenance = open_weights(
+            self.model, self.config, allow_partial=self.allow_partial, part=self.part
+        )
         say_assumptions(provenance, self.model)
         found = export_model(network, config, provenance, self.out, self.format, runs=self.masks == "runs")
         if self.json:
             print_json({"out": self.out, "format": self.format, **found._asdict()})
-        else:
-            console(stderr=False).print(
-                f"{self.out}: {found.objects} objects in generated images agree with PyTorch's within "
-                f"{found.box_px:.4f} px and a score of {found.score:.1e}"
+            return 0
+        compared = (
+            f"{found.objects} objects in generated images agree with PyTorch's within {found.box_px:.4f} px and a "
+            f"score of {found.score:.1e}"
+        )
+        if not found.objects:
+            compared = (
+                "neither it nor PyTorch finds an object in generated images; compare the two on your data: "
+                f"maskrcnn evaluate --model {self.out} --data DATA"
             )
+        console(stderr=False).print(f"{self.out}: {compared}")
         return 0
 
 

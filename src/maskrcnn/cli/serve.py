@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from maskrcnn.cli.flags import Flag, Flags, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
 from maskrcnn.config import Precision
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.serve.settings import Labelling, Limits
@@ -26,6 +26,9 @@ class Serve:
 
     model: tuple[str, ...]
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`; several as name=file."""
+    config: ConfigFile = None
+    allow_partial: AllowPartial = False
+    part: Part = None
     limits: Annotated[Limits, Flags] = field(default_factory=Limits)
     labelling: Annotated[Labelling, Flags] = field(default_factory=Labelling)
     host: str = "127.0.0.1"
@@ -51,7 +54,17 @@ class Serve:
         from maskrcnn.predict import load
 
         with listen(self.host, self.port) as listener:
-            models = {name: load(file, precision=self.precision, compile=self.compile) for name, file in named.items()}
+            models = {
+                name: load(
+                    file,
+                    config_file=self.config,
+                    allow_partial=self.allow_partial,
+                    part=self.part,
+                    precision=self.precision,
+                    compile=self.compile,
+                )
+                for name, file in named.items()
+            }
             for name, file in named.items():
                 say_assumptions(models[name].provenance, file)
             run_app(build_app(models, self.limits, token, self.labelling), listener, self.limits)

@@ -77,8 +77,8 @@ def train(
         config: classes and category names are taken from the data set.
         data, val: a data set, its annotation file of any format, or the folder that holds it.
         weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A `WeightsFile`
-            also says how to open it. A detector also
-            brings its conventions, and the model and image settings that `config` leaves at their defaults.
+            also says how to open it. A detector also brings its conventions, and the model and image settings that
+            `config` leaves at their defaults.
         resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
         strict: refuse broken annotations and images instead of skipping them.
         limit: number of training images, from the first on.
