@@ -130,7 +130,22 @@ class PythonData:
                     self.refuse(node, where)
         self.refuse(node, where)
 
-    def set_part(self, target: ast.expr, value: Any, scope: Scope, where: str) -> None:
+    def assign(self, statement: ast.Assign, names: dict[str, Any], scope: Scope, where: str) -> None:
+        """Evaluates an assignment and stores its value in `names`, or in the part of a value in `scope` that it names.
+
+        Raises:
+            ConfigError: it holds more than data, or too many values.
+            RecursionError, TypeError, ValueError, LookupError: a part is not there, or cannot be set.
+        """
+        value = self.value(statement.value, scope, where)
+        self.pay(value, where)
+        for target in statement.targets:
+            if isinstance(target, ast.Name):
+                names[target.id] = value
+            else:
+                self._set_part(target, value, scope, where)
+
+    def _set_part(self, target: ast.expr, value: Any, scope: Scope, where: str) -> None:
         """Assigns to a part of a setting: `_base_.model.neck = value` or `model['neck'] = value`."""
         if not isinstance(target, ast.Attribute | ast.Subscript):
             self.refuse(target, where)

@@ -137,13 +137,7 @@ def _imported(statement: ast.ImportFrom, path: Path, above: tuple[Path, ...], da
 def _assign(statement: ast.Assign, names: dict[str, Any], where: str, data: PythonData) -> None:
     needed = _changes(statement)
     try:
-        value = data.value(statement.value, names, where)
-        data.pay(value, where)
-        for target in statement.targets:
-            if isinstance(target, ast.Name):
-                names[target.id] = value
-            else:
-                data.set_part(target, value, names, where)
+        data.assign(statement, names, names, where)
     except (ConfigError, RecursionError, TypeError, ValueError, LookupError) as error:
         if needed and isinstance(error, ConfigError):
             raise

@@ -123,13 +123,7 @@ def _parse(text: str, where: str, base: Settings | None, data: PythonData) -> Se
             continue
         scope = found if base is None else ChainMap({"_base_": base}, found)
         try:
-            value = data.value(statement.value, scope, where)
-            data.pay(value, where)
-            for target in statement.targets:
-                if isinstance(target, ast.Name):
-                    found[target.id] = value
-                else:
-                    data.set_part(target, value, scope, where)
+            data.assign(statement, found, scope, where)
         except ConfigError:
             raise
         except (RecursionError, TypeError, ValueError, IndexError):
