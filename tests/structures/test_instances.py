@@ -170,3 +170,10 @@ def test_a_large_image_is_flipped_without_dense_masks() -> None:
     assert mask.flipped_horizontally().box.tolist() == [991, 20_000, 1000, 20_009]
     assert mask.flipped_vertically().box.tolist() == [39_000, 9_991, 39_009, 10_000]
     assert mask.flipped_vertically().shifted((-39_000, -9_991), (9, 9)).flipped_vertically() == small
+
+
+def test_objects_without_names_are_called_by_their_numbers() -> None:
+    boxes, scores, labels = np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.array([4, 0])
+    nameless = Instances((8, 8), boxes, scores, labels, None)
+    assert nameless.class_names == ("5", "1")
+    assert replace(nameless, names=("b", "a")).class_names == ("b", "a")

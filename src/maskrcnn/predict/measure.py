@@ -61,9 +61,8 @@ def measured(image: np.ndarray, found: Instances, name: str, table: Table) -> li
     """
     if found.masks is None:
         raise ConfigError("a table measures masks: expected a model with masks, found one without")
-    names = found.names or [str(label + 1) for label in found.labels.tolist()]
     rows: list[list[Any]] = []
-    for i, category in enumerate(names):
+    for i, category in enumerate(found.class_names):
         box = [round(float(edge), 3) for edge in found.boxes[i]]
         rows.append([name, category, float(found.scores[i]), *box, *measure(found.masks[i], image, table.pixel_size)])
     return rows

@@ -74,7 +74,7 @@ def run_length_csv(image: np.ndarray, found: Instances, model: str) -> Answer:
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(["class", "score", "x1", "y1", "x2", "y2", "EncodedPixels"])
-    for i, category in enumerate(categories_of(found)):
+    for i, category in enumerate(found.class_names):
         pixels = "" if found.masks is None else encoded_pixels(found.masks[i])
         edges = [round(edge, 3) for edge in found.boxes[i].tolist()]
         table.writerow([category, float(found.scores[i]), *edges, pixels])
@@ -90,11 +90,6 @@ ANSWERS: dict[Format, Callable[[np.ndarray, Instances, str], Answer]] = {
 }
 
 
-def categories_of(found: Instances) -> list[str]:
-    """The name of each object's category, or its number where the model knows no names."""
-    return list(found.names) or [str(label + 1) for label in found.labels.tolist()]
-
-
 def outer_polygons(mask: RLE) -> list[np.ndarray]:
     """The outer outlines of a mask, (n, 2) x y each, in pixels of the image. Holes are left out."""
     bitmap, origin = mask.crop()
@@ -108,7 +103,7 @@ def encoded_pixels(mask: RLE) -> str:
 
 def _json(found: Instances, model: str, segmentation: Callable[[RLE], Any]) -> Answer:
     objects = to_coco_results(found, 0)
-    for i, (entry, category) in enumerate(zip(objects, categories_of(found), strict=True)):
+    for i, (entry, category) in enumerate(zip(objects, found.class_names, strict=True)):
         del entry["image_id"]
         entry["category"] = category
         if found.masks is not None:

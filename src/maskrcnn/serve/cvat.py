@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field, ValidationError
 
 from maskrcnn.ops.outlines import simplified
-from maskrcnn.serve.answers import categories_of, outer_polygons
+from maskrcnn.serve.answers import outer_polygons
 from maskrcnn.serve.problems import RefusalError, in_words
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling
@@ -56,7 +56,7 @@ _BODY = {
 def shapes(found: Instances) -> list[dict[str, Any]]:
     """The objects as CVAT's shapes: masks, or rectangles of a model without masks. Empty masks are left out."""
     entries = []
-    for i, label in enumerate(categories_of(found)):
+    for i, label in enumerate(found.class_names):
         entry = {"confidence": str(float(found.scores[i])), "label": label}
         if found.masks is None:
             entries.append({**entry, "type": "rectangle", "points": found.boxes[i].tolist()})

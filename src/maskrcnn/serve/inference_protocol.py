@@ -12,7 +12,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from maskrcnn import __version__
-from maskrcnn.serve.answers import categories_of
 from maskrcnn.serve.problems import RefusalError, in_words
 from maskrcnn.serve.service import Service
 from maskrcnn.structures.instances import Instances
@@ -114,7 +113,7 @@ def tensors_of(found: Instances) -> list[dict[str, Any]]:
         "boxes": found.boxes.reshape(-1).tolist(),
         "scores": found.scores.tolist(),
         "labels": found.labels.tolist(),
-        "names": categories_of(found),
+        "names": list(found.class_names),
     }
     if found.masks is not None:
         values["masks"] = [mask.counts.decode("ascii") for mask in found.masks]

@@ -20,7 +20,7 @@ from maskrcnn.data.brush import brush_codes
 from maskrcnn.errors import DataError
 from maskrcnn.files.xml_file import parse_xml
 from maskrcnn.ops.outlines import simplified
-from maskrcnn.serve.answers import categories_of, outer_polygons
+from maskrcnn.serve.answers import outer_polygons
 from maskrcnn.serve.image_sources import ImageSources
 from maskrcnn.serve.problems import RefusalError, in_words
 from maskrcnn.serve.service import Service
@@ -166,7 +166,7 @@ def regions(image: np.ndarray, found: Instances, control: Control, least: float)
     Raises:
         RefusalError: 400 if no category of the model has a label, or the control needs masks that the model lacks.
     """
-    categories = [category.name for category in found.categories] or sorted(set(categories_of(found)))
+    categories = [category.name for category in found.categories] or sorted(set(found.class_names))
     labels = {category: control.label_of(category, len(categories)) for category in categories}
     if categories and not any(labels.values()):
         raise RefusalError(
@@ -176,7 +176,7 @@ def regions(image: np.ndarray, found: Instances, control: Control, least: float)
         raise RefusalError(400, "the model finds no masks: expected RectangleLabels")
     chosen = found.with_score(least)
     entries = []
-    for i, category in enumerate(categories_of(chosen)):
+    for i, category in enumerate(chosen.class_names):
         if (label := labels.get(category)) is not None:
             entries += [_region(control, label, chosen, i, value) for value in _values(control.kind, chosen, i)]
     return entries

@@ -44,6 +44,11 @@ class Instances:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class name of each object, or its number from 1 where the names are unknown."""
+        return self.names or tuple(str(label + 1) for label in self.labels.tolist())
+
     def select(self, index: np.ndarray | list[int] | slice) -> Instances:
         """The objects at `index`: a slice, positions, or an (N,) bool array."""
         chosen = np.arange(len(self))[index]
