@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from maskrcnn.config import Config
-from maskrcnn.data.loader import Batch, collate
-from maskrcnn.data.transforms import Sample
+from maskrcnn.data.loading.loader import Batch, collate
+from maskrcnn.data.loading.transforms import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN

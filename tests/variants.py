@@ -16,7 +16,7 @@ from maskrcnn.config import (
     RoIConfig,
 )
 from maskrcnn.config.conventions import MMDETECTION, OURS
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from small_network import batch_of, lively_network, network_config, sample_of
 

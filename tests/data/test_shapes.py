@@ -14,8 +14,8 @@ from PIL import Image
 
 from maskrcnn.config.presets import preset
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.loading.transforms import training_sample
 from maskrcnn.data.shapes import CLASSES, KEYPOINTS, draw_shapes, write_shapes
-from maskrcnn.data.transforms import training_sample
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.masks import RLE

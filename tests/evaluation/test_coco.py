@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.data.formats import coco, read_dataset
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.report import table

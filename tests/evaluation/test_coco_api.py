@@ -19,7 +19,7 @@ from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from maskrcnn.data.formats import coco
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.evaluation.coco import Report, evaluate_results
 
 HEIGHT, WIDTH = 40, 50

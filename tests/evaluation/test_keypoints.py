@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from maskrcnn.data.formats import coco
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.oks import COCO_SIGMAS, DEFAULT_SIGMA

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.data.formats import coco
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.places import place_results
 from maskrcnn.structures.dataset import Dataset

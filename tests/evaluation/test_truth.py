@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.data.formats import coco
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.dataset import Dataset

@@ -12,8 +12,8 @@ from torch import nn
 
 from maskrcnn.config import Config
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import collate
-from maskrcnn.data.transforms import training_sample
+from maskrcnn.data.loading.loader import collate
+from maskrcnn.data.loading.transforms import training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict import Predictor, TorchBackend

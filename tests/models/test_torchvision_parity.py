@@ -16,8 +16,8 @@ from torch import nn
 from maskrcnn.benchmark.pair import copy_weights
 from maskrcnn.config import Config
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import collate
-from maskrcnn.data.transforms import Sample
+from maskrcnn.data.loading.loader import collate
+from maskrcnn.data.loading.transforms import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from maskrcnn.data.formats.label_studio import read
+from maskrcnn.data.formats.annotation_files.label_studio import read
 from maskrcnn.predict import Predictor
 from maskrcnn.serve import label_studio
 from maskrcnn.serve.app import build_app

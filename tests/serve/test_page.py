@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from maskrcnn.data.formats.coco import read as read_coco
+from maskrcnn.data.formats.annotation_files.coco import read as read_coco
 from maskrcnn.predict import Predictor
 from maskrcnn.serve.page_routes import FILES
 from served_process import Running, served

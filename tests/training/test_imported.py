@@ -12,7 +12,7 @@ import torch
 
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.predict import load, preprocess
 from maskrcnn.training import run
 from maskrcnn.training.loop import train

@@ -23,7 +23,7 @@ import torch
 
 import maskrcnn
 from maskrcnn.config import KeypointHeadConfig
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import ConfigError, DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.files import lock
 from maskrcnn.models.build import build_model

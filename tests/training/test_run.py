@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import maskrcnn
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.training import loop

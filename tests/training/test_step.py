@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from maskrcnn.config import ImageConfig, TrainConfig
-from maskrcnn.data.loader import Batch, collate
+from maskrcnn.data.loading.loader import Batch, collate
 from maskrcnn.errors import TrainingError
 from maskrcnn.models import rois
 from maskrcnn.models.mask_rcnn import MaskRCNN

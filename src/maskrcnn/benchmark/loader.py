@@ -25,8 +25,8 @@ from maskrcnn.benchmark.view import View, draw_view
 from maskrcnn.config import ImageConfig
 from maskrcnn.config.conventions import PixelRules
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import Batch, collate
-from maskrcnn.data.transforms import Sample, framed_sample
+from maskrcnn.data.loading.loader import Batch, collate
+from maskrcnn.data.loading.transforms import Sample, framed_sample
 from maskrcnn.errors import ConfigError
 from maskrcnn.structures.dataset import Dataset
 

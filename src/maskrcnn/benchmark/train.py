@@ -27,9 +27,9 @@ from maskrcnn.benchmark.pair import (
 from maskrcnn.benchmark.settings import Timing, TrainSettings
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import Batch, collate
+from maskrcnn.data.loading.loader import Batch, collate
+from maskrcnn.data.loading.transforms import Sample, training_sample
 from maskrcnn.data.shapes import write_shapes
-from maskrcnn.data.transforms import Sample, training_sample
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, in_precision

@@ -13,7 +13,9 @@ from typing import Protocol
 
 from PIL import Image
 
-from maskrcnn.data.formats import Format, coco, label_images, labelme, rle_csv, yolo
+from maskrcnn.data.formats import Format
+from maskrcnn.data.formats.annotation_files import coco, labelme, rle_csv, yolo
+from maskrcnn.data.formats.mask_pictures import label_images
 from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.pictures import in_threads
 from maskrcnn.data.writing import Lost

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn.config import Category
-from maskrcnn.data.transforms import MOST_MASK_PIXELS
+from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
 from maskrcnn.structures.annotations import NO_MASK, Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from maskrcnn.data.processes import STOP_SIGNALS
+from maskrcnn.data.loading.processes import STOP_SIGNALS
 
 
 @contextmanager

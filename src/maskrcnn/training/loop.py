@@ -14,7 +14,7 @@ from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.doubts import crowded_images, limited_images
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
-from maskrcnn.data.loader import training_batches
+from maskrcnn.data.loading.loader import training_batches
 from maskrcnn.errors import ConfigError, DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.evaluation.truth import require_objects

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from maskrcnn.config import Config
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import MaskRCNNError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.mask_rcnn import MaskRCNN

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import TrainConfig
-from maskrcnn.data.loader import Batch
+from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import TrainingError
 from maskrcnn.ops.device import in_precision
 from maskrcnn.structures.tensors import map_tensors, to_device

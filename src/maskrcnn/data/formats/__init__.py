@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from maskrcnn.data.formats import coco, cvat, label_images, label_studio, labelme, object_masks, rle_csv, via, voc, yolo
+from maskrcnn.data.formats.annotation_files import coco, cvat, label_studio, labelme, rle_csv, via, yolo
+from maskrcnn.data.formats.mask_pictures import label_images, object_masks, voc
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import SPLITS, splits_in

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config, ImageConfig
-from maskrcnn.data.processes import ordered_results
-from maskrcnn.data.samplers import GroupedBatchSampler
-from maskrcnn.data.transforms import Sample, training_sample
+from maskrcnn.data.loading.processes import ordered_results
+from maskrcnn.data.loading.samplers import GroupedBatchSampler
+from maskrcnn.data.loading.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import pad_size

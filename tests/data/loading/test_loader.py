@@ -15,9 +15,9 @@ import torch
 from maskrcnn.config import AugmentConfig, Config, Conventions, ImageConfig
 from maskrcnn.config.conventions import OURS, PixelRules
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import SLOTS, Batch, collate, training_batches
-from maskrcnn.data.samplers import GroupedBatchSampler
-from maskrcnn.data.transforms import random_frame, training_sample
+from maskrcnn.data.loading.loader import SLOTS, Batch, collate, training_batches
+from maskrcnn.data.loading.samplers import GroupedBatchSampler
+from maskrcnn.data.loading.transforms import random_frame, training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.ops.mask_targets import mask_targets
 from maskrcnn.ops.resize import resize_image

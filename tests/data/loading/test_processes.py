@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from maskrcnn.data import processes
-from maskrcnn.data.processes import ordered_results
+from maskrcnn.data.loading import processes
+from maskrcnn.data.loading.processes import ordered_results
 from maskrcnn.errors import DataError, TrainingError
 
 
@@ -97,7 +97,7 @@ def test_a_script_without_a_guard_may_start_processes(tmp_path: Path) -> None:
 import multiprocessing
 multiprocessing.set_start_method("forkserver")
 import torch
-from maskrcnn.data.processes import ordered_results
+from maskrcnn.data.loading.processes import ordered_results
 print([int(number) for number in ordered_results(torch.neg, map(torch.tensor, range(5)), 2)])
 """
     )

@@ -1,20 +1,19 @@
-"""`maskrcnn data`: whether a data set is usable, what it looks like, and the same in another format."""
+"""`maskrcnn data check`: whether a data set is usable."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 
-from maskrcnn.cli.flags import Flag, parse_flags
-from maskrcnn.cli.reading import HintFlags, open_dataset
-from maskrcnn.data.hints import NO_HINTS, WritableName
+from maskrcnn.cli.flags import Flag
+from maskrcnn.cli.reading import HintFlags
+from maskrcnn.data.hints import NO_HINTS
 
 if TYPE_CHECKING:
+    from maskrcnn.config import Category
     from maskrcnn.structures.dataset import Dataset
 
 
@@ -80,15 +79,8 @@ class Check:
                 }
             )
         say = console(stderr=self.json).print
-        say(f"{dataset.path}: {dataset.format}, {len(dataset.records)} images, {objects.sum()} objects")
-        for choice in dataset.choices:
-            say(f"  note: {choice}")
-        for category, count in counts.items():
-            say(f"  {category.name} (id {category.id}): {count} objects")
-        for name, found in keypoints.items():
-            say(f"  keypoints of {name}: {found['labelled']} labelled, on {found['objects']} objects")
-        for problem in problems:
-            say(f"  problem: {problem}")
+        for line in _summary(dataset, counts, keypoints, problems):
+            say(line)
         unused = [category.name for category, count in counts.items() if not count]
         if unused:
             say(f"  suggestion: no object of {', '.join(unused)}: remove the category or add objects")
@@ -101,6 +93,20 @@ class Check:
         else:
             say("no problems found")
         return 0
+
+
+def _summary(
+    dataset: Dataset, counts: dict[Category, int], keypoints: dict[str, dict[str, int]], problems: list[str]
+) -> list[str]:
+    """The lines of the report: the format, the choices of the reader, the objects of each category, the problems."""
+    lines = [f"{dataset.path}: {dataset.format}, {len(dataset.records)} images, {sum(counts.values())} objects"]
+    lines += [f"  note: {choice}" for choice in dataset.choices]
+    lines += [f"  {category.name} (id {category.id}): {count} objects" for category, count in counts.items()]
+    lines += [
+        f"  keypoints of {name}: {found['labelled']} labelled, on {found['objects']} objects"
+        for name, found in keypoints.items()
+    ]
+    return lines + [f"  problem: {problem}" for problem in problems]
 
 
 def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
@@ -117,92 +123,3 @@ def _keypoints(dataset: Dataset) -> dict[str, dict[str, int]]:
                 figures["labelled"] += count
                 figures["objects"] += 1
     return found
-
-
-@dataclass(frozen=True)
-class Show:
-    """Draw masks, boxes and keypoints of the first annotated images."""
-
-    data: tyro.conf.Positional[Path]
-    """Annotations of any format, or the folder that holds them."""
-    out: Path
-    """Folder for the pictures."""
-    hints: HintFlags = NO_HINTS
-    images: Path | None = None
-    """Folder of the images; default: the images are searched for beside the annotations."""
-    limit: int = 20
-    """Images to draw, at most."""
-
-    def run(self) -> int:
-        from PIL import Image
-
-        from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, track
-        from maskrcnn.errors import ConfigError, ImageError
-        from maskrcnn.files.atomic import atomic_write, check_folder
-        from maskrcnn.files.images import picture_name
-        from maskrcnn.visualise import draw
-
-        if self.limit < 1:
-            raise ConfigError(f"--limit: expected 1 or more images to draw, found {self.limit}")
-        check_folder(self.out)
-        dataset = open_dataset(self.data, self.hints, self.images)
-        chosen = dataset.records.counts.nonzero()[0][: self.limit].tolist()
-        drawn = 0
-        for index in track(chosen, "draw"):
-            try:
-                image = dataset.read(index)
-            except ImageError as error:
-                print(f"skipped: {error}", file=sys.stderr)
-                continue
-            with atomic_write(self.out / picture_name(index, dataset.records[index].path)) as temporary:
-                Image.fromarray(draw(image, dataset.instances(index))).save(temporary, format="PNG")
-            drawn += 1
-        if not drawn:
-            return fail(f"{dataset.path}: nothing drawn, none of its {len(chosen)} annotated images can be read")
-        console(stderr=False).print(f"{drawn} pictures in {self.out}")
-        return 0
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """Write a data set in another format, with its images; say what the format cannot hold."""
-
-    data: tyro.conf.Positional[Path]
-    """Annotations of any format, or the folder that holds them."""
-    out: tyro.conf.Positional[Path]
-    """New folder for annotations and images."""
-    to: WritableName
-    """Format to write."""
-    hints: HintFlags = NO_HINTS
-    images: Path | None = None
-    """Folder of the images; default: the images are searched for beside the annotations."""
-    link: Flag = False
-    """Link to the images instead of copying them."""
-    strict: Flag = False
-    """Refuse broken images and annotations."""
-
-    def run(self) -> int:
-        from maskrcnn.cli.output import console
-        from maskrcnn.data.convert import convert
-
-        dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
-        say = console(stderr=True).print
-        for problem in dataset.problems:
-            say(f"left out: {problem}")
-        for loss in convert(dataset, self.out, self.to, link=self.link):
-            say(f"lost: {loss}")
-        console(stderr=False).print(f"{len(dataset)} images in {self.out}")
-        return 0
-
-
-Command = (
-    Annotated[Check, tyro.conf.subcommand("check", prefix_name=False)]
-    | Annotated[Show, tyro.conf.subcommand("show", prefix_name=False)]
-    | Annotated[Rewrite, tyro.conf.subcommand("convert", prefix_name=False)]
-)
-
-
-def parse(argv: Sequence[str]) -> Check | Show | Rewrite:
-    command: Check | Show | Rewrite = parse_flags(Command, "maskrcnn data", argv)
-    return command

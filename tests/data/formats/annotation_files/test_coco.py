@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from maskrcnn.config import Category, Config, ModelConfig, config_from_dict, config_to_dict
-from maskrcnn.data.formats import coco, read_dataset
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.masks import RLE
 from small_data import small_coco, write_small

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from maskrcnn.config import AugmentConfig
-from maskrcnn.data import doubts, transforms
+from maskrcnn.data import doubts
 from maskrcnn.data.doubts import limited_images
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loader import training_batches
-from maskrcnn.data.transforms import visible_box, within_limits
+from maskrcnn.data.loading import transforms
+from maskrcnn.data.loading.loader import training_batches
+from maskrcnn.data.loading.transforms import visible_box, within_limits
 from maskrcnn.structures.dataset import Dataset
 from small_data import small_config
 

@@ -1,0 +1,1 @@
+"""Formats that keep masks as coordinates or run lengths in files of annotations."""

@@ -1,0 +1,1 @@
+"""Formats that keep masks as pictures."""
