@@ -39,8 +39,7 @@ class Check:
         from maskrcnn.config import DetectConfig
         from maskrcnn.data.doubts import crowded_images, wrong_masks
         from maskrcnn.data.formats import read_dataset
-        from maskrcnn.data.learnable import require_examples
-        from maskrcnn.errors import DataError, ImageError
+        from maskrcnn.errors import ImageError
 
         dataset = read_dataset(self.data, self.images, hints=self.hints)
         problems = [*dataset.problems, *dataset.notes]
@@ -58,13 +57,7 @@ class Check:
         problems += [f"{dataset.path}: {doubt}" for doubt in doubts]
         counts = dict(zip(dataset.categories, objects.tolist(), strict=True))
         keypoints = _keypoints(dataset)
-        useless = f"{dataset.path}: expected images, none of its {unread} can be read; see the problems above"
-        if unread < len(dataset):
-            try:
-                require_examples(dataset, masks=False)
-                useless = ""
-            except DataError as error:
-                useless = str(error)
+        useless = _useless(dataset, unread)
         if self.json:
             print_json(
                 {
@@ -93,6 +86,20 @@ class Check:
         else:
             say("no problems found")
         return 0
+
+
+def _useless(dataset: Dataset, unread: int) -> str:
+    """Why no model can learn from a data set; empty if one can. `unread` images cannot be read."""
+    from maskrcnn.data.learnable import require_examples
+    from maskrcnn.errors import DataError
+
+    if unread == len(dataset):
+        return f"{dataset.path}: expected images, none of its {unread} can be read; see the problems above"
+    try:
+        require_examples(dataset, masks=False)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _summary(
