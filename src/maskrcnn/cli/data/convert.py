@@ -13,7 +13,7 @@ from maskrcnn.data.hints import NO_HINTS, WritableName
 
 
 @dataclass(frozen=True)
-class Convert:
+class Rewrite:
     """Write a data set in another format, with its images; say what the format cannot hold."""
 
     data: tyro.conf.Positional[Path]
