@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import maskrcnn
 from maskrcnn.config import KeypointHeadConfig
@@ -276,6 +277,20 @@ def test_a_keypoint_head_needs_as_many_keypoints_in_every_category(tmp_path: Pat
     config = replace(config, model=replace(config.model, keypoint_head=KeypointHeadConfig()))
     with pytest.raises(DataError, match=r"the same number of keypoints in every category .* 5 of person and 1 of dog"):
         train(config, path, out=tmp_path / "keypoints")
+
+
+def test_pages_that_are_not_read_are_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_small(tmp_path, "train", 3)
+    content = json.loads(data.read_text())
+    for entry in content["images"]:
+        page = Image.open(tmp_path / "train" / entry["file_name"])
+        entry["file_name"] = f"{Path(entry['file_name']).stem}.tif"
+        page.save(tmp_path / "train" / entry["file_name"], save_all=True, append_images=[page, page])
+    data.write_text(json.dumps(content))
+    train(small_config(steps=3), data, out=tmp_path / "run")
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if "3 pages" in line]
+    assert said.startswith("note: ")
+    assert "only the first of 3 pages is read" in said
 
 
 def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,10 @@ Flags = tyro.conf.arg(name="")  # the fields of a dataclass as flags without a p
 # Flags of all commands that open a file of weights.
 ConfigFile = Annotated[
     Path | None,
-    tyro.conf.arg(help="Config file of the framework that wrote the weights (not the settings file of `train`)."),
+    tyro.conf.arg(
+        help="Config file of the framework that wrote the weights (not the settings file of `train`); for torchvision "
+        "also one argument of its constructors, such as norm_eps=1e-5."
+    ),
 ]
 AllowPartial = Annotated[
     Flag, tyro.conf.arg(help="Continue if tensors are missing (they become random) or unexpected (they are left out).")

@@ -42,6 +42,7 @@ class Run:
         interrupted: the signals that asked for a stop; the loop ends when there is one.
         report: the figures of the last evaluation.
         skipped: the reported messages about broken annotations and images.
+        remarked: whether a remark about an image was reported.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Run:
     interrupted: Sequence[int] = ()
     report: Report | None = None
     skipped: dict[str, None] = field(default_factory=dict)
+    remarked: bool = False
 
     @property
     def step(self) -> int:
@@ -85,7 +87,7 @@ class Run:
                 self._evaluate(bar, metrics)
             while self.step < config.steps and not self.interrupted:
                 batch = next(batches)
-                self._say_skipped(batch, bar)
+                self._say_found(batch, bar)
                 found = train_step(losses_of, self.optimiser, batch, config, self.step)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)
@@ -132,12 +134,15 @@ class Run:
         if self.progress != self.saved:
             self.save()
 
-    def _say_skipped(self, batch: Batch, bar: TrainingBar) -> None:
-        """Reports each broken image once."""
+    def _say_found(self, batch: Batch, bar: TrainingBar) -> None:
+        """Reports each broken image once, and the first remark of the run."""
         for message in batch.skipped:
             if message not in self.skipped:
                 self.skipped[message] = None
                 bar.say(f"skipped: {message}")
+        if batch.remarks and not self.remarked:
+            bar.say(f"note: {batch.remarks[0]}; remarks about other images are not repeated")
+            self.remarked = True
 
     def _evaluation_due(self) -> bool:
         settings = self.config.train

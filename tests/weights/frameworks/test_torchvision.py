@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,6 +200,23 @@ def test_epsilon_is_0_where_the_file_may_be_a_published_one_or_tuned_from_it(bui
     chosen = imported(state, {"norm_eps": 3e-4})
     assert chosen.config.model.backbone.norm_eps == 3e-4  # type: ignore[union-attr]
     assert not any("epsilon" in sentence for sentence in chosen.assumed)
+    flag = next((re.search(r"--config (\S+)", sentence) for sentence in found.assumed if "norm_eps" in sentence), None)
+    if flag is not None:
+        other = imported(state, Torchvision().read_settings(flag[1]))
+        assert {other.config.model.backbone.norm_eps, eps} == {0.0, 1e-5}  # type: ignore[union-attr]
+
+
+def test_one_setting_is_given_in_place_of_a_file_unless_there_is_such_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Torchvision().read_settings("min_size=640") == {"min_size": 640}
+    with pytest.raises(ConfigError, match=r"norm_eps=small: expected norm_eps= and a value in JSON"):
+        Torchvision().read_settings("norm_eps=small")
+    with pytest.raises(ConfigError, match=r"eps=0: expected a config of torchvision, but it cannot be read"):
+        Torchvision().read_settings("eps=0")
+    Path("norm_eps=0").write_text('{"norm_eps": 0.5}')
+    assert Torchvision().read_settings("norm_eps=0") == {"norm_eps": 0.5}
 
 
 def test_norms_that_count_are_trained_ones() -> None:

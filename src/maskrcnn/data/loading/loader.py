@@ -34,12 +34,14 @@ class Batch:
     Attributes:
         image_ids: ids in the annotation file, for messages.
         skipped: why images of the batch could not be read. Randomly chosen images replace them.
+        remarks: what a person should know of reading the images, such as pages that are not read.
     """
 
     images: ImageBatch
     targets: Targets
     image_ids: tuple[int | str, ...]
     skipped: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory, so that copies to a device are asynchronous."""
@@ -183,7 +185,8 @@ def collate(
         _collate_keypoints(samples, slots),
     )
     skipped = tuple(message for sample in samples for message in sample.skipped)
-    return Batch(images, targets, tuple(sample.image_id for sample in samples), skipped)
+    remarks = tuple(message for sample in samples for message in sample.remarks)
+    return Batch(images, targets, tuple(sample.image_id for sample in samples), skipped, remarks)
 
 
 def _collate_keypoints(samples: Sequence[Sample], slots: int) -> Tensor | None:

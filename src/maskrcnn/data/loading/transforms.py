@@ -40,6 +40,7 @@ class Sample:
         frame: maps pixels of the original to pixels of `image`, and back.
         image_id: the id in the annotation file.
         skipped: why images could not be read that this one replaces.
+        remarks: what a person should know of reading the image, such as pages that are not read.
         keypoints: (N, K, 3) float32 x, y in pixels of `image` and visibility 0, 1 or 2; None if no category has any.
     """
 
@@ -51,6 +52,7 @@ class Sample:
     frame: Frame
     image_id: int | str
     skipped: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     keypoints: np.ndarray | None = None
 
 
@@ -86,7 +88,8 @@ def framed_sample(
     Raises:
         ImageError: the file cannot be read, or its size differs from the record.
     """
-    image = resize_to_network(dataset.read(index), frame, rules)
+    remarks: list[str] = []
+    image = resize_to_network(dataset.read(index, remarks.append), frame, rules)
     annotations = dataset.annotations(index)
     clipped = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
     candidates = choose(annotations, np.flatnonzero(_large_enough(clipped)))
@@ -106,6 +109,7 @@ def framed_sample(
         crops=[crops[i] for i in seen],
         frame=frame,
         image_id=dataset.records[index].image_id,
+        remarks=tuple(remarks),
         keypoints=keypoints,
     )
 

@@ -52,12 +52,15 @@ def read_json(path: Path | str, framework: str) -> Settings:
         ConfigError: the file cannot be read, or holds no JSON object.
     """
     expected = f"{path}: expected a JSON object with settings of {framework}"
-    text = read_text(path, framework)
+    return _dictionary(json_value(read_text(path, framework), expected), expected)
+
+
+def json_value(text: str, expected: str) -> Any:
+    """The value of a JSON text; raises ConfigError, which begins with `expected`, if the text is no JSON."""
     try:
-        content = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{expected}: {error}") from None
-    return _dictionary(content, expected)
 
 
 def read_yaml(path: Path | str, framework: str, section: str | None = "MODEL") -> Settings:

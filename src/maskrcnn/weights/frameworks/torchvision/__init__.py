@@ -6,6 +6,7 @@ architecture, also of models that combine parts of both.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,11 +20,11 @@ from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.fpn import FPN
 from maskrcnn.weights.frameworks.importer import Imported, finished, renamed
 from maskrcnn.weights.frameworks.layout import check_anchors
-from maskrcnn.weights.frameworks.settings import kinds_checked, read_json
+from maskrcnn.weights.frameworks.settings import json_value, kinds_checked, read_json
 from maskrcnn.weights.frameworks.torchvision.layout import our_layout, their_state, without_counters
 from maskrcnn.weights.frameworks.torchvision.names import TABLE
 from maskrcnn.weights.frameworks.torchvision.pickled import held_settings
-from maskrcnn.weights.frameworks.torchvision.settings import our_config
+from maskrcnn.weights.frameworks.torchvision.settings import ARGUMENTS, our_config
 
 
 class Torchvision:
@@ -37,8 +38,12 @@ class Torchvision:
     def read_settings(self, path: Path | str) -> dict[str, Any]:
         """Reads constructor arguments (`ARGUMENTS`) and `categories` from a JSON object.
 
-        `categories` lists the classes without the background, as names or as objects with `id` and `name`.
+        `categories` lists the classes without the background, as names or as objects with `id` and `name`. In place of
+        a file, `path` may be one argument and its value, such as `norm_eps=1e-5`.
         """
+        name, equals, value = str(path).partition("=")
+        if equals and name in ARGUMENTS and not os.path.exists(path):
+            return {name: json_value(value, f"{path}: expected {name}= and a value in JSON, such as norm_eps=1e-5")}
         return read_json(path, "torchvision")
 
     def import_checkpoint(self, checkpoint: Checkpoint, settings: Mapping[str, Any] | None) -> Imported:

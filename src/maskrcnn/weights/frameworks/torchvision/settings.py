@@ -139,8 +139,8 @@ def _norms(model: ModelConfig, rows: int, given: Mapping[str, Any]) -> tuple[Mod
     if published or (plain and model.fpn_channels == 256):
         eps, why, other = 0.0, "torchvision's weights of COCO and a network tuned from them", 1e-5
     sentence = (
-        f"the epsilon of the frozen batch norm is {eps:g}, as in {why}; to choose the other one, give a config file of "
-        f'{{"norm_eps": {other:g}}}'
+        f"the epsilon of the frozen batch norm is {eps:g}, as in {why}; to choose the other one: "
+        f"--config norm_eps={other:g} (--weights-config in train)"
     )
     return replace(model, backbone=replace(backbone, norm_eps=eps)), [sentence]
 
