@@ -36,8 +36,13 @@ from maskrcnn.cli import main
 from maskrcnn.config import Config, config_to_dict
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.files.images import read_image
+from maskrcnn.weights.frameworks import detectron, maskrcnn_benchmark, matterport, tensorpack
+from maskrcnn.weights.frameworks.detectron import Detectron
 from maskrcnn.weights.frameworks.detectron2 import Detectron2
+from maskrcnn.weights.frameworks.maskrcnn_benchmark import MaskRCNNBenchmark
+from maskrcnn.weights.frameworks.matterport import Matterport
 from maskrcnn.weights.frameworks.mmdetection import MMDetection
+from maskrcnn.weights.frameworks.tensorpack import Tensorpack
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.model_file import METADATA_KEY, save_model
@@ -295,6 +300,33 @@ def with_weights(path: Path, weights: Path) -> Callable[[], object]:
     return lambda: open_weights(weights, path)
 
 
+def with_architecture(framework: Any, settings: Any) -> Callable[[Path, Path], Callable[[], object]]:
+    """Reads the settings of a framework, and the config of a network of two classes that follows from them.
+
+    Args:
+        settings: the module of the framework's settings.
+    """
+    base = network_config(num_classes=2).model
+    model = replace(base, backbone=replace(base.resnet, depth=50))
+
+    def reads(path: Path, _: Path) -> Callable[[], object]:
+        return lambda: settings.our_config(model, framework().read_settings(path))
+
+    return reads
+
+
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """`{"A": {"B": 1}}` for `{"A.B": 1}`."""
+    whole: dict[str, Any] = {}
+    for name, value in settings.items():
+        *above, last = name.split(".")
+        part = whole
+        for key in above:
+            part = part.setdefault(key, {})
+        part[last] = list(value) if isinstance(value, tuple) else value
+    return whole
+
+
 DETECTRON2_CONFIG = {
     "VERSION": 2,
     "MODEL": {
@@ -334,6 +366,7 @@ MMDETECTION_CONFIG: dict[str, Any] = {
     },
     "test_pipeline": [{"type": "Resize", "scale": (1333, 800), "keep_ratio": True}],
 }
+ROI_KINDS = ("FAST_RCNN.ROI_XFORM_METHOD", "MRCNN.ROI_XFORM_METHOD", "KRCNN.ROI_XFORM_METHOD")
 SUBJECTS = {
     "COCO JSON": Subject(data_set, 1000),
     "results": Subject(results, 1000),
@@ -366,6 +399,37 @@ SUBJECTS = {
             ".json",
             with_weights,
             Torchvision,
+        ),
+        100,
+    ),
+    "Matterport's settings": Subject(
+        config_file(
+            {"NUM_CLASSES": 3, "IMAGE_MIN_DIM": 64, "IMAGE_MAX_DIM": 128, "RPN_ANCHOR_SCALES": [8, 16, 32, 64, 128]},
+            ".json",
+            with_architecture(Matterport, matterport.settings),
+        ),
+        100,
+    ),
+    "tensorpack's config": Subject(
+        config_file(nested(tensorpack.settings.DEFAULTS), ".json", with_architecture(Tensorpack, tensorpack.settings)),
+        100,
+    ),
+    "Detectron's config": Subject(
+        config_file(
+            nested(detectron.settings.DEFAULTS | dict.fromkeys(ROI_KINDS, "RoIAlign") | {"MRCNN.DILATION": 1}),
+            ".yaml",
+            with_architecture(Detectron, detectron.settings),
+        ),
+        100,
+    ),
+    "maskrcnn-benchmark's config": Subject(
+        config_file(
+            nested(
+                maskrcnn_benchmark.settings.DEFAULTS
+                | {"MODEL.RPN.FPN_POST_NMS_TOP_N_TEST": 1000, "DATALOADER.SIZE_DIVISIBILITY": 32}
+            ),
+            ".yaml",
+            with_architecture(MaskRCNNBenchmark, maskrcnn_benchmark.settings),
         ),
         100,
     ),
