@@ -33,6 +33,7 @@ class RawAnnotation(NamedTuple):
         crowd: whether it is a crowd region, which is neither an object nor background; read by `crowd_of`.
         area: square pixels; evaluation sorts objects into small, medium and large by it.
         keypoints: x, y, visibility of all keypoints in one list; None or empty if none is labelled.
+        score: from 0 to 1, for predicted objects; either all objects of a data set have one, or none has.
     """
 
     image_id: Any
@@ -46,6 +47,7 @@ class RawAnnotation(NamedTuple):
     crowd: Any = False
     area: Any = None
     keypoints: Any = None
+    score: float | None = None
 
 
 def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:

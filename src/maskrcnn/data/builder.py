@@ -73,6 +73,7 @@ class DatasetBuilder:
         self._crowd, self._kinds = bytearray(), bytearray()
         self._contents: list[bytes] = []
         self._keypoints: dict[int, np.ndarray] = {}
+        self._scores = array("d")  # empty for what people have annotated
 
     def problem(self, message: str) -> None:
         """Records what is left out and why; raises DataError if `strict`."""
@@ -199,6 +200,8 @@ class DatasetBuilder:
         self._rows.extend((image, label))
         counted = raw.pixels if raw.pixels >= 0 else math.nan
         self._floats.extend((*box, raw.area if is_number(raw.area) else counted))
+        if raw.score is not None:
+            self._scores.append(raw.score)
         self._crowd.append(crowd)
         self._kinds.append(kind)
         self._contents.append(content)
@@ -256,6 +259,8 @@ class DatasetBuilder:
                 points = self._keypoints.get(place, keypoints[:0, 0])
                 row[: len(points)] = points
             columns["keypoints"] = torch.from_numpy(keypoints)
+        if self._scores:
+            columns["scores"] = torch.from_numpy(np.array(self._scores)[order])
         segmentations = PackedBytes([self._contents[i] for i in places])
         notes = [f"{done} (annotations: {times}), first: {first}" for done, (times, first) in self._repairs.items()]
         notes += repeated_names(categories, (path for _, path, _, _, _ in self._images.values()))

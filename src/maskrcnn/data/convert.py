@@ -14,11 +14,11 @@ from typing import Protocol
 from PIL import Image
 
 from maskrcnn.data.formats import Format
-from maskrcnn.data.formats.annotation_files import coco, labelme, rle_csv, yolo
-from maskrcnn.data.formats.mask_pictures import label_images
+from maskrcnn.data.formats.annotation_files import coco, cvat, label_studio, labelme, rle_csv, yolo
+from maskrcnn.data.formats.mask_pictures import label_images, object_masks
 from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.pictures import in_threads
-from maskrcnn.data.writing import Lost
+from maskrcnn.data.writing import Holds, Lost
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write, check_folder
 from maskrcnn.structures.dataset import Dataset
@@ -30,6 +30,8 @@ class Writer(Format, Protocol):
 
     image_folder: str
     """The folder of the images in the folder of a part."""
+    holds: Holds
+    """What it can hold besides masks of objects."""
 
     def write(self, parts: Mapping[str, Dataset], folder: Path) -> Lost:
         """Writes annotations, and counts what the format cannot hold.
@@ -41,7 +43,9 @@ class Writer(Format, Protocol):
         ...
 
 
-WRITERS: dict[str, Writer] = {writer.key: writer for writer in (coco, rle_csv, yolo, labelme, label_images)}
+WRITERS: dict[str, Writer] = {
+    writer.key: writer for writer in (coco, rle_csv, yolo, labelme, cvat, label_studio, label_images, object_masks)
+}
 
 
 def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list[str]:

@@ -17,7 +17,16 @@ FormatName = Literal[
     "label-studio",
     "via",
 ]
-WritableName = Literal["coco", "rle-csv", "yolo", "labelme", "label-images"]
+WritableName = Literal[
+    "coco",
+    "rle-csv",
+    "yolo",
+    "labelme",
+    "cvat",
+    "label-studio",
+    "label-images",
+    "object-masks",
+]
 
 
 @dataclass(frozen=True)

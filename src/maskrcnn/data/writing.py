@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 
 from maskrcnn.structures.annotations import Annotations
 
 Lost = Counter[str]  # how often; the keys follow the number in a sentence, such as "crowd regions are left out"
+Holds = frozenset[Literal["boxes", "scores"]]  # what a format can hold besides masks of objects
 
 
-def masked_objects(annotations: Annotations, lost: Lost) -> list[int]:
-    """The numbers of the annotations that are objects with a mask.
+def objects_to_write(annotations: Annotations, holds: Holds, lost: Lost) -> list[int]:
+    """The numbers of the annotations that a format without crowd regions and keypoints can hold; counts the others.
 
-    The others are counted in `lost`, for formats that hold nothing but masks of objects. So are keypoints.
+    Args:
+        holds: with `boxes`, objects that have only a box are kept.
     """
     crowd, masked = annotations.crowd, annotations.has_mask
     lost["crowd regions are left out"] += int(crowd.sum())
-    lost["objects without a mask are left out"] += int((~crowd & ~masked).sum())
-    kept = np.flatnonzero(~crowd & masked)
+    if "boxes" not in holds:
+        lost["objects without a mask are left out"] += int((~crowd & ~masked).sum())
+    kept = np.flatnonzero(~crowd & (masked | ("boxes" in holds)))
+    empty = [number for number, mask in zip(kept, annotations.masks(kept), strict=True) if mask and not mask.area]
+    lost["objects cover no pixel and are left out"] += len(empty)
+    kept = np.setdiff1d(kept, empty)
     if annotations.keypoints is not None:
         labelled = (annotations.keypoints[kept, :, 2] > 0).any(axis=1)
         lost["objects lose their keypoints"] += int(labelled.sum())
+    if annotations.scores is not None and "scores" not in holds:
+        lost["objects lose their score"] += len(kept)
     numbers: list[int] = kept.tolist()
     return numbers
+
+
+def shares(points: np.ndarray, whole_xy: tuple[float, float]) -> np.ndarray:
+    """(n, 2) shares of a whole, such as percent of an image, that a reader turns into the same points, and never into
+    smaller ones.
+
+    COCO's way of drawing rounds coordinates, and those of one decimal often lie where it rounds to the next number.
+    """
+    found: np.ndarray = points / whole_xy
+    for _ in range(2):
+        found = np.where(found * whole_xy < points, np.nextafter(found, np.inf), found)
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn.data.annotation import Size
-from maskrcnn.data.writing import Lost, masked_objects
+from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
 from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import bridged, outline
 from maskrcnn.structures.annotations import Annotations
@@ -78,36 +78,22 @@ def _row(cells: Sequence[str]) -> tuple[int, np.ndarray]:
     return int(numbers[0]), points.clip(0, 1)
 
 
-def rows_of(annotations: Annotations, lost: Lost) -> list[str]:
+def rows_of(annotations: Annotations, holds: Holds, lost: Lost) -> list[str]:
     """The rows of a label file, each once."""
-    numbers = masked_objects(annotations, lost)
+    numbers = objects_to_write(annotations, holds, lost)
     height, width = annotations.image_hw
     rows: dict[str, None] = {}
     for number, (bitmap, corner_xy) in zip(numbers, annotations.crops(numbers), strict=True):
         points = _single_polygon(annotations.polygons(number), annotations.image_hw)
         if points is None:
             rings = outline(bitmap)
-            if not rings:
-                lost["objects cover no pixel"] += 1
-                continue
             lost["objects have parts or holes, joined by bridges that some programs draw"] += len(rings) > 1
             points = bridged(rings) + corner_xy
-        shares = " ".join(map(repr, _shares(points, (width, height)).ravel().tolist()))
-        row = f"{annotations.labels[number]} {shares}"
+        numbers_of_row = " ".join(map(repr, shares(points, (width, height)).ravel().tolist()))
+        row = f"{annotations.labels[number]} {numbers_of_row}"
         lost["objects repeat another one"] += row in rows
         rows[row] = None
     return list(rows)
-
-
-def _shares(points: np.ndarray, size_xy: tuple[int, int]) -> np.ndarray:
-    """(n, 2) fractions of the image that a reader turns into the same points, and never into smaller ones.
-
-    COCO's way of drawing rounds coordinates, and those of one decimal often lie where it rounds to the next number.
-    """
-    shares: np.ndarray = points / size_xy
-    for _ in range(2):
-        shares = np.where(shares * size_xy < points, np.nextafter(shares, np.inf), shares)
-    return shares
 
 
 def _single_polygon(polygons: Sequence[np.ndarray], size: Size) -> np.ndarray | None:

@@ -36,6 +36,7 @@ class Annotations:
         segmentations: N arrays (n,) uint8: COCO's run-length string, or the output of `pack_polygons`.
         keypoints: (N, K, 3) float64 x, y in the continuous frame and visibility (0 not labelled, 1 hidden, 2 visible);
             zeros for unlabelled keypoints. None when no category names keypoints.
+        scores: (N,) float64 from 0 to 1 of predicted objects; None for what people have annotated.
     """
 
     image_hw: tuple[int, int]
@@ -47,6 +48,7 @@ class Annotations:
     kinds: np.ndarray
     segmentations: Sequence[np.ndarray]
     keypoints: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

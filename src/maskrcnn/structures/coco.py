@@ -13,8 +13,9 @@ def coco_annotations(dataset: Dataset, index: int) -> list[dict[str, Any]]:
     """The annotations of image number `index`: id, image_id, category_id, bbox, area, iscrowd and segmentation.
 
     Boxes, polygons and run lengths keep the values of the file. `segmentation` is an empty list for an object without
-    a mask. Entries of a category with keypoints also have `keypoints` and `num_keypoints`. The COCO API needs an area:
-    if the file gives none, it is the area of the mask, or of the box if there is no mask.
+    a mask. Entries of a category with keypoints also have `keypoints` and `num_keypoints`, and predicted objects have
+    `score`. The COCO API needs an area: if the file gives none, it is the area of the mask, or of the box if there is
+    no mask.
     """
     annotations, image_id = dataset.annotations(index), dataset.records[index].image_id
     ids, labels = annotations.ids.tolist(), annotations.labels.tolist()
@@ -36,6 +37,8 @@ def coco_annotations(dataset: Dataset, index: int) -> list[dict[str, Any]]:
             "iscrowd": int(crowd[i]),
             "segmentation": mask,
         }
+        if annotations.scores is not None:
+            entry["score"] = float(annotations.scores[i])
         if annotations.keypoints is not None and category.keypoints:
             points = annotations.keypoints[i, : len(category.keypoints)].copy()
             labelled = points[:, 2] > 0

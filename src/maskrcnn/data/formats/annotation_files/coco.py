@@ -18,7 +18,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, find_images
-from maskrcnn.data.writing import Lost
+from maskrcnn.data.writing import Holds, Lost
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
@@ -33,6 +33,7 @@ name = "COCO JSON"
 key = "coco"
 image_folder = "images"
 takes = frozenset[str]()
+holds: Holds = frozenset({"boxes", "scores"})
 
 _LISTS = ("images", "annotations", "categories")
 _KEYS_OF_OTHERS = {"dm_format_version", "item", "workview_url", "label_classes"}  # datumaro, Darwin, Hasty

@@ -1,4 +1,4 @@
-"""Reads CVAT XML 1.1 "for images", of CVAT (https://docs.cvat.ai) and datumaro.
+"""Reads and writes CVAT XML 1.1 "for images", of CVAT (https://docs.cvat.ai) and datumaro.
 
 Shapes with one label and one group are one object. A box is only a box; a turned box is a polygon. Polylines, points,
 skeletons and tags have no area.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 
@@ -19,16 +21,21 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import MOST_PIXELS
 from maskrcnn.files.xml_file import read_xml
+from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import short
 
 name = "CVAT XML"
 key = "cvat"
+image_folder = "images"
 takes = frozenset[str]()
+holds: Holds = frozenset({"boxes", "scores"})
 
 _BEGINNING = 1024  # bytes, in which the first element begins
 _ROOT = re.compile(rb"<annotations[\s/>]")
@@ -85,6 +92,77 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     for kind, times in left_out.items():
         builder.choice(f"{times} shapes are left out, because {kind}")
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `annotations.xml` beside the images of each part.
+
+    Polygons stay polygons, the parts of an object as a group. Other masks become shapes of the type mask. A score is an
+    attribute, which CVAT shows if the label has one of this name.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        with (
+            atomic_write(folder / part / "annotations.xml") as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+        ):
+            file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
+            file.write(f"{_text(_meta(dataset))}\n")
+            for index, record in enumerate(dataset.records):
+                size = {"width": str(record.width), "height": str(record.height)}
+                entry = Element("image", {"id": str(index), "name": record.path.name, **size})
+                entry.extend(_shapes(dataset, index, lost))
+                file.write(f"{_text(entry)}\n")
+            file.write("</annotations>\n")
+    return lost
+
+
+def _meta(dataset: Dataset) -> Element:
+    """The labels of the task."""
+    meta = Element("meta")
+    labels = SubElement(SubElement(meta, "task"), "labels")
+    for category in dataset.categories:
+        SubElement(SubElement(labels, "label"), "name").text = category.name
+    return meta
+
+
+def _shapes(dataset: Dataset, index: int, lost: Lost) -> Iterator[Element]:
+    annotations = dataset.annotations(index)
+    numbers = objects_to_write(annotations, holds, lost)
+    for number, (bitmap, corner_xy) in zip(numbers, annotations.crops(numbers), strict=True):
+        for kind, geometry in _geometries(annotations, number, bitmap, corner_xy):
+            label = dataset.categories[annotations.labels[number]].name
+            source = "manual" if annotations.scores is None else "auto"
+            shape = Element(kind, {"label": label, "source": source, "occluded": "0", **geometry, "z_order": "0"})
+            if annotations.scores is not None:
+                SubElement(shape, "attribute", {"name": "score"}).text = repr(float(annotations.scores[number]))
+            yield shape
+
+
+def _geometries(
+    annotations: Annotations, number: int, bitmap: np.ndarray, corner_xy: tuple[int, int]
+) -> list[tuple[str, dict[str, str]]]:
+    """The shapes of an object, each with its element and the attributes that say where it is."""
+    if not annotations.has_mask[number]:
+        edges = annotations.boxes[number].tolist()
+        return [("box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(str, edges), strict=True)))]
+    polygons = annotations.polygons(number)
+    if polygons:
+        group = {"group_id": str(number + 1)} if len(polygons) > 1 else {}
+        return [("polygon", {"points": _pairs(points), **group}) for points in polygons]
+    flat = bitmap.ravel() != 0
+    runs = np.diff([0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1), flat.size]).tolist()
+    rle = ", ".join(map(str, [0, *runs] if flat[0] else runs))
+    place: dict[str, Any] = dict(zip(("left", "top", "height", "width"), (*corner_xy, *bitmap.shape), strict=True))
+    return [("mask", {"rle": rle, **{key: str(value) for key, value in place.items()}})]
+
+
+def _pairs(points: np.ndarray) -> str:
+    return ";".join(f"{x!r},{y!r}" for x, y in points.tolist())
+
+
+def _text(element: Element) -> str:
+    return tostring(element, encoding="unicode")
 
 
 def _size(entry: Element) -> Size | None:

@@ -1,4 +1,5 @@
-"""Reads JSON exports of Label Studio (https://labelstud.io): brush masks, polygons, rectangles and ellipses.
+"""Reads JSON exports of Label Studio (https://labelstud.io): brush masks, polygons, rectangles and ellipses. Writes
+tasks that it imports.
 
 Lengths are percent of the original size. A rectangle without a turn is only a box. Of several annotations of a task,
 the newest that is not cancelled counts; predictions count if no task is annotated.
@@ -6,32 +7,41 @@ the newest that is not cancelled counts; predictions count if no task is annotat
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
+from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
 
 from maskrcnn.data.annotation import RawAnnotation, Size
-from maskrcnn.data.brush import brush_mask
+from maskrcnn.data.brush import brush_codes, brush_mask
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
+from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_id, is_int, is_number, short
 
 name = "Label Studio JSON"
 key = "label-studio"
+image_folder = "images"
 takes = frozenset({"missing"})
+holds: Holds = frozenset({"boxes", "scores"})
 
 _JSONS_TO_RECOGNISE = 8
+_LOCAL = "/data/local-files/?d="  # the address of a file of a local storage
 _AREAS = {"rle", "points", "radiusX", "height"}  # keys of regions with an area
 
 
@@ -98,6 +108,76 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     for kind, number in left_out.items():
         builder.choice(f"{number} results are left out, because {kind}")
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `tasks.json` beside the images of each part, and the interface of a project for them as `interface.xml`.
+
+    Masks of one polygon stay polygons, and other masks become brush masks. Objects with scores become predictions.
+    Images are named as files of a local storage whose root is `folder`.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        with atomic_write(folder / part / "interface.xml") as temporary:
+            temporary.write_text(_interface(dataset), encoding="utf-8")
+        with atomic_write(folder / part / "tasks.json") as temporary, temporary.open("w", encoding="utf-8") as file:
+            for index, record in enumerate(dataset.records):
+                file.write("[" if index == 0 else ",\n")
+                image = quote(record.path.relative_to(folder).as_posix())
+                task = {"id": index + 1, "data": {"image": f"{_LOCAL}{image}"}, **_annotated(dataset, index, lost)}
+                json.dump(task, file, ensure_ascii=False)
+            file.write("]\n")
+    return lost
+
+
+def _interface(dataset: Dataset) -> str:
+    view = Element("View")
+    SubElement(view, "Image", {"name": "image", "value": "$image"})
+    for kind in ("BrushLabels", "PolygonLabels", "RectangleLabels"):
+        labels = SubElement(view, kind, {"name": kind.lower(), "toName": "image"})
+        for category in dataset.categories:
+            SubElement(labels, "Label", {"value": category.name})
+    return f"{tostring(view, encoding='unicode')}\n"
+
+
+def _annotated(dataset: Dataset, index: int, lost: Lost) -> dict[str, Any]:
+    """The annotation of a task, or its prediction if the objects have scores."""
+    annotations = dataset.annotations(index)
+    height, width = annotations.image_hw
+    results = []
+    for number in objects_to_write(annotations, holds, lost):
+        kind, value = _value(annotations, number, lost)
+        result: dict[str, Any] = {
+            "id": f"object{number + 1}",
+            "from_name": kind,
+            "to_name": "image",
+            "type": kind,
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {**value, kind: [dataset.categories[annotations.labels[number]].name]},
+        }
+        if annotations.scores is not None:
+            result["score"] = float(annotations.scores[number])
+        results.append(result)
+    if annotations.scores is None:
+        return {"annotations": [{"result": results}]}
+    score = float(annotations.scores.mean()) if len(annotations) else 0.0
+    return {"predictions": [{"model_version": "maskrcnn", "score": score, "result": results}]}
+
+
+def _value(annotations: Annotations, number: int, lost: Lost) -> tuple[str, dict[str, Any]]:
+    """The kind of a region, and where it is: in percent of the image, or as a brush mask."""
+    height, width = annotations.image_hw
+    percent_xy = (width / 100, height / 100)
+    if not annotations.has_mask[number]:
+        (x1, y1), (x2, y2) = shares(annotations.boxes[number].reshape(2, 2).astype(np.float64), percent_xy).tolist()
+        return "rectanglelabels", {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
+    polygons = annotations.polygons(number)
+    if len(polygons) == 1:
+        return "polygonlabels", {"points": shares(polygons[0], percent_xy).tolist(), "closed": True}
+    lost["objects of several polygons become brush masks"] += len(polygons) > 1
+    return "brushlabels", {"format": "rle", "rle": brush_codes(annotations.rle(number))}
 
 
 def _tasks(builder: DatasetBuilder, content: Sequence[Any], missing: str | None) -> list[_Task]:

@@ -37,7 +37,7 @@ from maskrcnn.data.regions import (
     points_of,
     rectangle,
 )
-from maskrcnn.data.writing import Lost, masked_objects
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
@@ -49,6 +49,7 @@ name = "labelme"
 key = "labelme"
 image_folder = ""
 takes = frozenset({"missing"})
+holds: Holds = frozenset({"scores"})
 
 _JSONS_TO_RECOGNISE = 8
 _NO_AREA = frozenset({"line", "linestrip", "point", "points"})
@@ -143,7 +144,7 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
 
 def _shapes(dataset: Dataset, index: int, lost: Lost) -> list[dict[str, Any]]:
     annotations = dataset.annotations(index)
-    numbers = masked_objects(annotations, lost)
+    numbers = objects_to_write(annotations, holds, lost)
     shapes: list[dict[str, Any]] = []
     for number, (bitmap, (x, y)) in zip(numbers, annotations.crops(numbers), strict=True):
         polygons = annotations.polygons(number)
@@ -155,6 +156,8 @@ def _shapes(dataset: Dataset, index: int, lost: Lost) -> list[dict[str, Any]]:
             "flags": {},
             "mask": None,
         }
+        if annotations.scores is not None:
+            shape["score"] = float(annotations.scores[number])  # X-AnyLabeling shows it
         shapes += [{**shape, "points": points.tolist()} for points in polygons]
         if not polygons:
             last = [x + bitmap.shape[1] - 1, y + bitmap.shape[0] - 1]

@@ -30,7 +30,7 @@ from maskrcnn.data.pictures import (
 )
 from maskrcnn.data.regions import Order, connected_parts, counted, spans_to_rle
 from maskrcnn.data.run_coding import RunCoding, commonest_step, find_coding, is_relative
-from maskrcnn.data.writing import Lost, masked_objects
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
@@ -44,6 +44,7 @@ name = "run-length CSV"
 key = "rle-csv"
 image_folder = "images"
 takes = frozenset({"order", "columns", "parts", "missing"})
+holds: Holds = frozenset()
 
 # The columns of the known sets in lower case. `image_class` holds both, as in `x.jpg_Fish` and `x.jpg_3`.
 _COLUMNS = {
@@ -131,7 +132,7 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
             rows.writerow(["ImageId", "EncodedPixels", *(["ClassId"] if names != [ONLY_CLASS] else [])])
             for index, record in enumerate(dataset.records):
                 annotations = dataset.annotations(index)
-                numbers = masked_objects(annotations, lost)
+                numbers = objects_to_write(annotations, holds, lost)
                 for number, mask in zip(numbers, annotations.masks(numbers), strict=True):
                     if mask is not None:
                         label = names[annotations.labels[number]]

@@ -35,7 +35,7 @@ from maskrcnn.data.pictures import (
     read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
-from maskrcnn.data.writing import Lost, masked_objects
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_rows
@@ -48,6 +48,7 @@ name = "label images"
 key = "label-images"
 image_folder = "images"
 takes = frozenset({"parts", "missing"})
+holds: Holds = frozenset()
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "raw", "pngimages", "jpegimages")  # in any case
 _LABEL_FOLDERS = ("masks", "mask", "labels", "label", "gt", "pedmasks")
@@ -126,7 +127,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     """Writes a picture of ids for each image in `masks`, and the classes of the ids in `classes.csv`.
 
-    Ids count from 1 in each image. A later object covers an earlier one.
+    Ids count from 1 in each image. A later object covers an earlier one, and one of a higher score one of a lower.
     """
     lost: Lost = Counter()
     for part, dataset in parts.items():
@@ -138,7 +139,9 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
             rows.writerow(_COLUMNS)
             for index, record in enumerate(dataset.records):
                 annotations = dataset.annotations(index)
-                numbers = masked_objects(annotations, lost)
+                numbers = objects_to_write(annotations, holds, lost)
+                if annotations.scores is not None:
+                    numbers.sort(key=annotations.scores.__getitem__)
                 picture = _picture(annotations, numbers, lost)
                 suffix = ".png" if len(numbers) <= _MOST_IDS else ".tif"
                 with atomic_write(folder / part / "masks" / f"{record.path.stem}{suffix}") as temporary:

@@ -1,4 +1,4 @@
-"""Reads masks with one file for each object.
+"""Reads and writes masks with one file for each object.
 
 Layouts: the folders `<image>/images` and `<image>/masks` of the Data Science Bowl 2018, and files that are named
 `<image>_<class>_<number>.png` beside a folder of images (pycococreator). Nonzero pixels, not counting an alpha channel,
@@ -8,10 +8,14 @@ are the object.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
@@ -30,15 +34,20 @@ from maskrcnn.data.pictures import (
     read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, foreground
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError, ImageError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
 name = "masks with one file an object"
 key = "object-masks"
+image_folder = "images"
 takes = frozenset({"parts", "missing"})
+holds: Holds = frozenset()
 
 _NAMED = re.compile(r"(.+)_([^_]+)_(\d+)")
+_UNNAMEABLE = re.compile(r"""[_/\\:*?"<>|\x00-\x1f]""")  # in the class of such a name, on any system
 
 
 class _Masked(NamedTuple):
@@ -55,7 +64,7 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
-    """Reads masks with one file for each object.
+    """Reads and writes masks with one file for each object.
 
     Args:
         path: the folder of the images' folders (Data Science Bowl), or the one that holds masks and images.
@@ -95,6 +104,28 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     return builder.build()
 
 
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes `annotations/<image>_<class>_<number>.png` for each object, with 255 inside, beside the images.
+
+    Names of classes get `-` in the place of characters that cannot be in such a name.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        names = [_UNNAMEABLE.sub("-", category.name) for category in dataset.categories]
+        changed = sum(name != category.name for name, category in zip(names, dataset.categories, strict=True))
+        lost["names of classes are changed, because a file name cannot hold them"] += changed
+        for index, record in enumerate(dataset.records):
+            annotations = dataset.annotations(index)
+            numbers = objects_to_write(annotations, holds, lost)
+            lost["images without objects can only be read with --missing empty"] += not numbers
+            digits = len(str(len(annotations)))  # so that sorted names are in the order of the objects of a class
+            for number, mask in zip(numbers, map(annotations.rle, numbers), strict=True):
+                file = f"{record.path.stem}_{names[annotations.labels[number]]}_{number:0{digits}}.png"
+                with atomic_write(folder / part / "annotations" / file) as temporary:
+                    Image.fromarray(mask.dense().astype(np.uint8) * 255).save(temporary, "PNG")
+    return lost
+
+
 def _bowl(path: Path) -> Iterator[_Masked]:
     """The images of the Data Science Bowl's layout. `path` may also be the folder of a single image."""
     if not path.is_dir():
@@ -123,8 +154,11 @@ def _named_masks(path: Path, images: Path | None = None) -> tuple[list[_Masked],
     """The images with masks `<image>_<class>_<number>.png` in another folder or beside them, and those without."""
     folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())] if path.is_dir() else []
     files = [file for folder in folders for file in image_files_in(folder)]
+    stems = {file.stem for file in files} | {file.stem for file in (image_files_in(images) if images else ())}
     masks = [
-        (file, match) for file in files if file.suffix.lower() == ".png" and (match := _NAMED.fullmatch(file.stem))
+        (file, match)
+        for file in files
+        if file.suffix.lower() == ".png" and (match := _NAMED.fullmatch(file.stem)) and match[1] in stems
     ]
     own = {file for file, _ in masks}
     pictures = {file.stem: file for file in (image_files_in(images) if images else files) if file not in own}
