@@ -149,3 +149,23 @@ def test_a_score_that_no_object_has_is_refused(command, tmp_path, score):
     assert (ran.code, ran.out) == (2, "")
     assert f"min score: expected a score from 0 to 1, found {float(score)}" in ran.err
     assert not (tmp_path / "o").exists()
+
+
+def test_views_are_merged_on_request(command, tmp_path):
+    data = write_small(tmp_path, "images", 2)
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = ("--model", tmp_path / "m.safetensors", "--precision", "fp32")
+    for words, out in (((), "plain"), (("--tta",), "views")):
+        ran = command("predict", tmp_path / "images", *flags, *words, "--no-draw", "--out", tmp_path / out)
+        assert ran.code == 0, ran.err
+    plain, views = (json.loads((tmp_path / out / "predictions.json").read_text()) for out in ("plain", "views"))
+    assert max(entry["score"] for entry in views) > max(entry["score"] for entry in plain)
+    ran = command("evaluate", "--data", data, *flags, "--tta", "--json", "--results-out", tmp_path / "judged.json")
+    assert ran.code == 0, ran.err
+    assert [e["bbox"] for e in json.loads((tmp_path / "judged.json").read_text())] == [e["bbox"] for e in views]
+    ran = command("evaluate", "--data", data, "--results", tmp_path / "judged.json", "--tta")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "expected --model with --tta, found --results" in ran.err
+    ran = command("predict", tmp_path / "images", *flags, "--tta", "--compile", "--out", tmp_path / "o")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "expected a network in PyTorch that is not compiled" in ran.err

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, Tta, parse_flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS
@@ -20,6 +20,7 @@ _OF_MODEL = (
     "part",
     "results_out",
     "batch_size",
+    "tta",
     "precision",
     "compile",
     "threads",
@@ -52,6 +53,7 @@ class Evaluate:
     """Also give AP for each value of this field of the images in --data, for example `modality`."""
     batch_size: int = 1
     """With --model: images that pass through the network together, which helps on a GPU."""
+    tta: Tta = False
     precision: Precision = "auto"
     """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
     compile: Flag = False
@@ -69,7 +71,7 @@ class Evaluate:
 
         if self.model is not None and self.results is None:
             from maskrcnn.files.atomic import check_file
-            from maskrcnn.predict import load
+            from maskrcnn.predict import Augmented, load
             from maskrcnn.training.evaluate import evaluate
 
             if self.results_out is not None:  # before the model is opened, which takes a while
@@ -85,7 +87,7 @@ class Evaluate:
             )
             say_assumptions(model.provenance, self.model)
             report = evaluate(
-                model,
+                Augmented(model) if self.tta else model,
                 open_dataset(self.data, self.hints, self.images, strict=self.strict),
                 max_detections=self.max_detections,
                 results_out=self.results_out,

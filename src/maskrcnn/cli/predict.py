@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, Tta, parse_flags
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS, Hints
@@ -44,6 +44,7 @@ class Predict:
     """Draw and measure only objects with at least this score."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
+    tta: Tta = False
     precision: Precision = "auto"
     """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
     compile: Flag = False
@@ -74,7 +75,7 @@ class Predict:
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import Table, load, predict_files
+        from maskrcnn.predict import Augmented, Detector, Table, load, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
 
@@ -90,8 +91,9 @@ class Predict:
         say_assumptions(model.provenance, self.model)
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
+        detector: Detector[Any, Any] = Augmented(model) if self.tta else model
         summary = predict_files(
-            model,
+            detector,
             files,
             self.out,
             image_ids=image_ids,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,13 @@ class MaskRCNN(nn.Module):
         """The highest-scoring detections of each image, in network-input pixels; every image has the same number of
         slots."""
         features = self.features(images)
+        return self.roi_heads.complete(features, self.find_boxes(features, images, settings))
+
+    def find_boxes(self, features: Sequence[Tensor], images: ImageBatch, settings: DetectConfig) -> Detections:
+        """The detections without masks and keypoints, which `roi_heads.complete` adds."""
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)
-        return self.roi_heads.detect(features, proposals, images.windows, settings)
+        return self.roi_heads.find_boxes(features, proposals, images.windows, settings)
 
     def features(self, images: ImageBatch) -> list[Tensor]:
         """The feature maps of RPN and RoIs: [P2, P3, P4, P5, P6], each (B, C, h, w); one map without a pyramid."""

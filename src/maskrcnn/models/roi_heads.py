@@ -79,17 +79,20 @@ class RoIHeads(nn.Module):
                 losses |= branch.losses(read, stages, targets)
         return losses
 
-    def detect(
+    def find_boxes(
         self, features: Sequence[Tensor], proposals: Proposals, windows: Tensor, settings: DetectConfig
     ) -> Detections:
-        """The highest-scoring detections of each image, with the results of all branches.
+        """The highest-scoring boxes of each image, without the results of the other branches.
 
         Args:
             windows: (B, 4) boxes of the images inside their padding, network-input pixels.
         """
         windows = box_ops.trim(windows.float(), self.conventions.boxes.trim)
+        return self.box.detect(self.pooler.on(features), proposals, windows, settings)
+
+    def complete(self, features: Sequence[Tensor], found: Detections) -> Detections:
+        """The same boxes with the masks and keypoints that the other branches find in them."""
         read = self.pooler.on(features)
-        found = self.box.detect(read, proposals, windows, settings)
         for branch in (self.mask, self.keypoint):
             if branch is not None:
                 found = branch.detect(read, found)

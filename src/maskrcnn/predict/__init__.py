@@ -1,5 +1,6 @@
 """Prediction: images in, instances out, by one pipeline for single images, streams of them, and files."""
 
+from maskrcnn.predict.augmented import Augmented, ImageView
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.files import FilesSummary, predict_files
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
@@ -8,9 +9,11 @@ from maskrcnn.predict.pipeline import Detector, predict_images, stream
 from maskrcnn.predict.predictor import Predictor, load
 
 __all__ = [
+    "Augmented",
     "Backend",
     "Detector",
     "FilesSummary",
+    "ImageView",
     "Predictor",
     "Table",
     "TorchBackend",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -61,6 +61,31 @@ class TorchBackend:
                 return self.network.detect(images, settings)
             # Copies, because the next batch overwrites what a replayed graph returns.
             return map_tensors(self._compiled(images, settings), torch.clone)
+
+    @torch.no_grad()
+    def detect_views(
+        self,
+        views: Sequence[ImageBatch],
+        settings: DetectConfig,
+        agree: Callable[[Sequence[Detections]], Sequence[Detections]],
+    ) -> list[Detections]:
+        """The detections of several views of the same images, which have their boxes in common.
+
+        The features of each view are computed once. The network is not compiled.
+
+        Args:
+            agree: gets the boxes of each view, and returns for each view the boxes in which masks and keypoints are
+                computed.
+        """
+        batches = [to_device(view, self.device) for view in views]
+        with in_precision(self.precision, self.device):
+            features = [self.network.features(batch) for batch in batches]
+            found = [
+                self.network.find_boxes(maps, batch, settings) for maps, batch in zip(features, batches, strict=True)
+            ]
+            return [
+                self.network.roi_heads.complete(maps, boxes) for maps, boxes in zip(features, agree(found), strict=True)
+            ]
 
     @cached_property
     def _compiled(self) -> Callable[..., Detections]:

@@ -17,14 +17,14 @@ from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import atomic_write, check_file
-from maskrcnn.predict import Predictor, load, stream, to_coco_results
+from maskrcnn.predict import Augmented, Detector, Predictor, load, stream, to_coco_results
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int
 
 
 def evaluate(
-    model: Predictor | Path | str,
+    model: Predictor | Augmented | Path | str,
     data: Dataset | Path | str,
     *,
     max_detections: int | None = None,
@@ -40,7 +40,7 @@ def evaluate(
     If no image can be read, every figure is None, and `Report.undefined` says why.
 
     Args:
-        model: a predictor or a model file.
+        model: a predictor, with test-time augmentation or without, or a model file.
         data: a data set, its annotation file, or the folder that holds it.
         max_detections: limit of detections an image, in prediction and in the figures; by default that of the model.
         results_out: file to which the COCO results are also written.
@@ -58,13 +58,14 @@ def evaluate(
     """
     if results_out is not None:
         check_file(results_out, data.path if isinstance(data, Dataset) else data)
-    predictor = model if isinstance(model, Predictor) else load(model)
+    predictor = load(model) if isinstance(model, str | Path) else model
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=strict)
     dataset = first_images(dataset, limit)
     require_objects(dataset)
     dataset = match_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)
+    detector: Detector[Any, Any] = predictor
     results: list[dict[str, Any]] = []
     image_ids = []
 
@@ -74,7 +75,7 @@ def evaluate(
     def read(index: int) -> np.ndarray:
         return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr))
 
-    with closing(stream(predictor, range(len(dataset)), read, entries_of, batch_size=batch_size)) as done:
+    with closing(stream(detector, range(len(dataset)), read, entries_of, batch_size=batch_size)) as done:
         for index, entries in track(done, len(dataset)):
             if isinstance(entries, ImageError):
                 if strict:
