@@ -16,6 +16,8 @@ FormatName = Literal[
     "cvat",
     "label-studio",
     "via",
+    "supervisely",
+    "darwin",
 ]
 WritableName = Literal[
     "coco",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -117,7 +117,13 @@ def add_unlabelled(builder: DatasetBuilder, files: Iterable[Path], missing: str 
         add_picture(builder, picture.path.name, picture, None)
 
 
-def add_picture(builder: DatasetBuilder, number: int | str, picture: Picture, size: Size | None) -> Size | None:
+def add_picture(
+    builder: DatasetBuilder,
+    number: int | str,
+    picture: Picture,
+    size: Size | None,
+    fields: Mapping[str, Any] | None = None,
+) -> Size | None:
     """Adds an image with the size that its annotations give, else with the size of its file; returns the size.
 
     Annotators show images upright. Some write width and height in the order of the file, which is turned; such an image
@@ -141,5 +147,5 @@ def add_picture(builder: DatasetBuilder, number: int | str, picture: Picture, si
     if size[0] * size[1] > MOST_PIXELS:
         builder.problem(f"image {number}: expected at most {MOST_PIXELS} pixels, found {size[1]} x {size[0]}")
         return None
-    builder.add_image(number, picture.path, *size, {}, picture.fault)
+    builder.add_image(number, picture.path, *size, fields or {}, picture.fault)
     return size

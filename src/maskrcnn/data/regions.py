@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import hotcoco.mask
@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.images import MOST_PIXELS, read_values
-from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.ops.polygons import bridged, polygons_to_rle
 from maskrcnn.ops.rle import (
     column_spans,
     crop_to_rle,
@@ -28,7 +28,7 @@ from maskrcnn.ops.rle import (
     runs_to_crop,
 )
 from maskrcnn.structures.masks import RLE
-from maskrcnn.structures.values import short
+from maskrcnn.structures.values import is_number, short
 
 Size = tuple[int, int]
 Order = Literal["down", "right"]
@@ -142,11 +142,19 @@ def png_to_rle(text: Any, corner_xy: tuple[int, int], size: Size) -> RLE:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError):
         raise DataError(f"expected a PNG in base64, found {short(text)}") from None
+    return bitmap_to_rle(foreground(mask_values(content, size)), corner_xy, size)
+
+
+def mask_values(content: bytes, size: Size) -> np.ndarray:
+    """The values of a picture of a mask, as `read_values` gives them, for an image of a size.
+
+    Raises:
+        DataError: it is no picture, or much larger than the image.
+    """
     try:
-        values = read_values(content, "mask", most_pixels=min(max(4 * size[0] * size[1], _SMALL), MOST_PIXELS))
+        return read_values(content, "mask", most_pixels=min(max(4 * size[0] * size[1], _SMALL), MOST_PIXELS))
     except ImageError as error:
         raise DataError(str(error)) from None
-    return bitmap_to_rle(foreground(values), corner_xy, size)
 
 
 def png_of(bitmap: np.ndarray) -> str:
@@ -173,8 +181,13 @@ def joined(parts: Sequence[np.ndarray | RLE], size: Size) -> dict[str, Any]:
     return counted(united(drawn))
 
 
+def even_odd(rings: Sequence[np.ndarray], size: Size) -> RLE:
+    """The pixels that an odd number of (n, 2) rings encloses, of 3 or more points each: parts with holes."""
+    return RLE(size, polygons_to_rle([bridged(rings)], size))
+
+
 def points_of(value: Any, count: int = 0) -> np.ndarray:
-    """(n, 2) float64 of a list of pairs x, y in a file.
+    """(n, 2) float64 of a list of pairs x, y in a file, or of a list of objects with the keys x and y.
 
     Args:
         count: the number of points that is expected; 0 for any.
@@ -183,14 +196,25 @@ def points_of(value: Any, count: int = 0) -> np.ndarray:
         DataError: it is no list of pairs of finite numbers, or has another number of points.
     """
     try:
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = [(point["x"], point["y"]) for point in value]
         points = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, KeyError):
         points = np.zeros((0, 0))
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise DataError(f"expected points as pairs of finite numbers, found {short(value)}")
     if count and len(points) != count:
         raise DataError(f"expected {count} points, found {len(points)}")
     return points
+
+
+def numbers_of(value: Any, *keys: str) -> list[float]:
+    """The numbers under keys of an object in a file. Raises DataError if one of them is no finite number."""
+    found = [value.get(key) for key in keys] if isinstance(value, Mapping) else [value]
+    numbers = [float(number) for number in found if is_number(number)]
+    if len(numbers) != len(keys):
+        raise DataError(f"expected {', '.join(keys)} as numbers, found {short(found)}")
+    return numbers
 
 
 def flat(points: np.ndarray) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 _LARGEST = sys.float_info.max
@@ -39,3 +40,10 @@ def short(value: object) -> str:
     """The `repr` of a value for an error message, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def under(value: Any, *keys: str) -> Any:
+    """The value under keys of objects inside each other; None if one of them is missing or no object."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import FORMATS, read_dataset
 from maskrcnn.data.hints import Hints
+from maskrcnn.data.regions import png_of
 from maskrcnn.errors import DataError
 from small_scene import SIZE, save_images, save_picture, scene
 
@@ -38,7 +40,32 @@ SHAPES = [
     {"shape_attributes": CIRCLE, "region_attributes": {"type": {"a": True}}},
     {"shape_attributes": TRIANGLE, "region_attributes": {"type": "b"}},
 ]
-VIA = {"one.png1": {"filename": "one.png", "size": 1, "regions": SHAPES}}
+SQUARE = [[1, 1], [9, 1], [9, 9], [1, 9]]
+DOTS = [{"x": x, "y": y} for x, y in SQUARE]
+PIXELS = np.eye(9, dtype=np.uint8)
+SUPERVISELY = [
+    {"classTitle": "a", "geometryType": "polygon", "points": {"exterior": SQUARE, "interior": [SQUARE[:3]]}},
+    {"classTitle": "b", "geometryType": "rectangle", "points": {"exterior": [[1, 1], [9, 9]], "interior": []}},
+    {"classTitle": "a", "geometryType": "bitmap", "bitmap": {"data": png_of(PIXELS), "origin": [3, 4]}},
+]
+DARWIN = [
+    {"id": "1", "name": "a", "polygon": {"paths": [DOTS, DOTS[:3]]}},
+    {"id": "2", "name": "b", "mask": {}},
+    {"name": "r", "raster_layer": {"dense_rle": [0, 56, 1, 9, 0, 2175], "mask_annotation_ids_mapping": {"2": 1}}},
+    {"id": "3", "name": "b", "ellipse": {"center": {"x": 9, "y": 9}, "radius": {"x": 3, "y": 4}, "angle": 0.5}},
+    {"id": "4", "name": "b", "bounding_box": {"x": 1, "y": 2, "w": 3, "h": 4}},
+]
+# The files of formats that have an image `images/one.png` beside them.
+FILES: dict[str, tuple[str, Any]] = {
+    "cvat": ("all.xml", CVAT),
+    "supervisely": ("ann/one.png.json", {"size": {"height": 40, "width": 56}, "objects": SUPERVISELY}),
+    "darwin": (
+        "one.json",
+        {"item": {"name": "one.png", "slots": [{"width": 56, "height": 40}]}, "annotations": DARWIN},
+    ),
+    "label-studio": ("all.json", STUDIO),
+    "via": ("all.json", {"one.png1": {"filename": "one.png", "size": 1, "regions": SHAPES}}),
+}
 
 
 def scene_as_voc(folder: Path) -> Path:
@@ -51,12 +78,14 @@ def scene_as_voc(folder: Path) -> Path:
 
 def write(folder: Path, key: str) -> Path:
     """A data set of a format; returns the file that is changed."""
-    if key in ("cvat", "label-studio", "via", "voc"):
+    if key in FILES or key == "voc":
         save_images(folder / "images", ("one",))
         if key == "voc":
             return scene_as_voc(folder)
-        path = folder / ("all.xml" if key == "cvat" else "all.json")
-        path.write_text(CVAT if key == "cvat" else json.dumps(STUDIO if key == "label-studio" else VIA))
+        name, content = FILES[key]
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
     for name, things in scene().items():
         save_images(folder / "in" / name / "images", (name,))

@@ -8,7 +8,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from maskrcnn.data.formats.annotation_files import coco, cvat, label_studio, labelme, rle_csv, via, yolo
+from maskrcnn.data.formats.annotation_files import (
+    coco,
+    cvat,
+    darwin,
+    label_studio,
+    labelme,
+    rle_csv,
+    supervisely,
+    via,
+    yolo,
+)
 from maskrcnn.data.formats.mask_pictures import label_images, object_masks, voc
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
@@ -42,7 +52,10 @@ class Format(Protocol):
         ...
 
 
-FORMATS: tuple[Format, ...] = (coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via)
+FORMATS: tuple[Format, ...] = (
+    *(coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via),
+    *(supervisely, darwin),
+)
 
 
 class Found(NamedTuple):

@@ -36,7 +36,7 @@ takes = frozenset[str]()
 holds: Holds = frozenset({"boxes", "scores"})
 
 _LISTS = ("images", "annotations", "categories")
-_KEYS_OF_OTHERS = {"dm_format_version", "item", "workview_url", "label_classes"}  # datumaro, Darwin, Hasty
+_KEYS_OF_OTHERS = {"dm_format_version", "items", "item", "label_classes"}  # Datumaro twice, Darwin, Hasty
 _JSONS_TO_RECOGNISE = 8  # a folder of labelme files has thousands
 _IMAGE_KEYS = ("id", "file_name", "height", "width")  # all other keys of an image are kept in `Record.fields`
 
@@ -53,7 +53,8 @@ def _is_coco(file: Path) -> bool:
     first, second, _ = outline.keys
     if outline.is_list:
         return {"file_name", "annotations"} <= first and "bbox_mode" in second  # Detectron2
-    if "segments_info" in second or first & _KEYS_OF_OTHERS:
+    darwin_1 = "image" in first and "filename" in second
+    if "segments_info" in second or darwin_1 or first & _KEYS_OF_OTHERS:
         return False
     return bool(first & set(_LISTS))  # a large file shows only its images here
 

@@ -19,6 +19,7 @@ import numpy as np
 from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
@@ -69,24 +70,22 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the XML cannot be used, or a shape is broken and `strict` is set.
     """
     found = [file for file in sorted(path.glob("*.xml")) if _is_cvat(file)] if path.is_dir() else [path]
-    if len(found) != 1:
-        listed = ", ".join(file.name for file in found[:5]) or "none"
-        raise DataError(f"{path}: expected one {name} in the folder, found {listed}; name the file itself")
-    root = read_xml(found[0], f"a {name}")
+    file = only_file(path, found, name)
+    root = read_xml(file, f"a {name}")
     entries = root.findall("image")
     if not entries:
         kind = "tracks of a video; export the task as 'CVAT for images'" if root.find("track") is not None else "none"
-        raise DataError(f"{found[0]}: expected elements <image>, found {kind}")
-    builder = DatasetBuilder(found[0], strict=strict)
+        raise DataError(f"{file}: expected elements <image>, found {kind}")
+    builder = DatasetBuilder(file, strict=strict)
     _add_classes(builder, root, entries)
-    pictures = find_pictures((entry.get("name", "") for entry in entries), found[0], images)
+    pictures = find_pictures((entry.get("name", "") for entry in entries), file, images)
     left_out: Counter[str] = Counter()
     numbers = {number for entry in entries if (number := entry.get("id", "")).isdecimal()}
     for entry in entries:
-        file = entry.get("name", "")
+        named = entry.get("name", "")
         # The tasks of a project may all count from 0.
-        image = int(entry.get("id", "")) if len(numbers) == len(entries) else file
-        size = add_picture(builder, image, pictures[file], _size(entry))
+        image = int(entry.get("id", "")) if len(numbers) == len(entries) else named
+        size = add_picture(builder, image, pictures[named], _size(entry))
         if size is not None:
             _add_objects(builder, entry, image, size, left_out)
     for kind, times in left_out.items():

@@ -22,6 +22,7 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.brush import brush_codes, brush_mask
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
@@ -84,16 +85,14 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the JSON cannot be used, or a task or result is broken and `strict` is set.
     """
     found = [file for file in sorted(path.glob("*.json")) if _is_export(file)] if path.is_dir() else [path]
-    if len(found) != 1:
-        listed = ", ".join(file.name for file in found[:5]) or "none"
-        raise DataError(f"{path}: expected one {name} in the folder, found {listed}; name the file itself")
-    content = read_json(found[0], f"a {name}")
+    file = only_file(path, found, name)
+    content = read_json(file, f"a {name}")
     if not isinstance(content, list):
-        raise DataError(f"{found[0]}: expected a list of tasks, found {short(content)}")
-    builder = DatasetBuilder(found[0], strict=strict)
+        raise DataError(f"{file}: expected a list of tasks, found {short(content)}")
+    builder = DatasetBuilder(file, strict=strict)
     tasks = _tasks(builder, content, hints.missing)
     add_named_categories(builder, (o.label for task in tasks for o in task.objects if o.label not in NO_CLASS))
-    pictures = find_pictures((task.image for task in tasks), found[0], images)
+    pictures = find_pictures((task.image for task in tasks), file, images)
     left_out: Counter[str] = Counter()
     for task in tasks:
         size = add_picture(builder, task.id, pictures[task.image], task.size)

@@ -18,8 +18,9 @@ import numpy as np
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
-from maskrcnn.data.regions import ellipse, flat, points_of, rectangle
+from maskrcnn.data.regions import ellipse, flat, numbers_of, points_of, rectangle
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import json_outline, read_json
@@ -88,10 +89,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the file cannot be used, or a region is broken and `strict` is set.
     """
     found = _candidates(path) if path.is_dir() else [path]
-    if len(found) != 1:
-        listed = ", ".join(file.name for file in found[:5]) or "none"
-        raise DataError(f"{path}: expected one {name} file in the folder, found {listed}; name the file itself")
-    file = found[0]
+    file = only_file(path, found, f"{name} file")
     builder = DatasetBuilder(file, strict=strict)
     entries = _from_csv(builder, file) if file.suffix.lower() == ".csv" else _from_json(builder, file)
     attribute = _class_attribute(builder, entries, hints.class_attribute)
@@ -249,19 +247,11 @@ def _polygon(shape: Mapping[str, Any], kind: str) -> np.ndarray:
             raise DataError(f"expected 3 or more all_points_x and all_points_y each, found {short(x)} and {short(y)}")
         return points_of(list(zip(x, y, strict=True)))
     if kind == "rect":
-        x, y, width, height = _numbers(shape, "x", "y", "width", "height")
+        x, y, width, height = numbers_of(shape, "x", "y", "width", "height")
         return rectangle(x, y, x + width, y + height)
     if kind == "circle":
-        x, y, radius = _numbers(shape, "cx", "cy", "r")
+        x, y, radius = numbers_of(shape, "cx", "cy", "r")
         return ellipse((x, y), (radius, radius))
-    x, y, rx, ry = _numbers(shape, "cx", "cy", "rx", "ry")
+    x, y, rx, ry = numbers_of(shape, "cx", "cy", "rx", "ry")
     theta = shape.get("theta") or 0
     return ellipse((x, y), (rx, ry), theta if is_number(theta) else math.nan)
-
-
-def _numbers(shape: Mapping[str, Any], *keys: str) -> list[float]:
-    found = [shape.get(key) for key in keys]
-    numbers = [float(value) for value in found if is_number(value)]
-    if len(numbers) != len(keys):
-        raise DataError(f"expected {', '.join(keys)} as numbers, found {short(found)}")
-    return numbers
