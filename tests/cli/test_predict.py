@@ -136,6 +136,12 @@ def test_a_model_without_masks_measures_nothing(command, tmp_path):
     )
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert "--table measures masks" in ran.err
+    ran = command(
+        *("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o"),
+        *("--save", "rle-csv"),
+    )
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert "--save rle-csv: the model finds no masks; expected a format with boxes: coco, cvat, label-studio" in ran.err
 
 
 @pytest.mark.parametrize("score", ["2", "-0.1", "nan"])

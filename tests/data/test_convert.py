@@ -222,10 +222,10 @@ def test_the_yaml_of_ultralytics_names_folders_and_classes(tmp_path: Path) -> No
 
 def test_the_table_has_no_column_for_the_only_class(tmp_path: Path) -> None:
     save_images(tmp_path / "in" / "images")
-    (tmp_path / "in" / "t.csv").write_text("ImageId,EncodedPixels\none,1 5 41 5\none,400 3\ntwo,\n")
+    (tmp_path / "in" / "t.csv").write_text("ImageId,EncodedPixels\none,1 5 41 5\none,400 3\ntwo.png,\n")
     convert(read_dataset(tmp_path / "in"), tmp_path / "out", "rle-csv")
     assert (tmp_path / "out" / "annotations.csv").read_text() == (
-        "ImageId,EncodedPixels\none.png,1 5 41 5\none.png,400 3\ntwo.png,\n"
+        "ImageId,EncodedPixels\none,1 5 41 5\none,400 3\ntwo.png,\n"
     )
 
 

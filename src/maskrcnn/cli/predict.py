@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, Tta, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, Tta, parse_flags
 from maskrcnn.cli.reading import HintFlags, say_found
+from maskrcnn.cli.saving import Saving
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
@@ -40,8 +41,9 @@ class Predict:
     """CSV to write with one row an object: size, shape and brightness, by scikit-image's names."""
     pixel_size: float = 1.0
     """Side of a pixel for --table, in the unit that the table shall have."""
+    saving: Annotated[Saving, Flags] = field(default_factory=Saving)
     min_score: float = 0.5
-    """Draw and measure only objects with at least this score."""
+    """Draw, measure and save only objects with at least this score."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
     tta: Tta = False
@@ -71,6 +73,7 @@ class Predict:
                 f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
                 "of this one as images; choose another folder, or --no-draw"
             )
+        saved = self.saving.start(self.out)
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
@@ -92,6 +95,7 @@ class Predict:
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         detector: Detector[Any, Any] = Augmented(model) if self.tta else model
+        kept = self.saving.collector(model.config)
         summary = predict_files(
             detector,
             files,
@@ -99,19 +103,25 @@ class Predict:
             image_ids=image_ids,
             draw=self.draw,
             table=table,
+            keep=kept,
             min_score=self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
             track=lambda items, total: track(items, "predict", total),
         )
+        if saved and kept and summary.images:
+            for loss in self.saving.write(kept, saved):
+                console(stderr=True).print(f"lost: {loss}")
         if self.json:
-            print_json(asdict(summary))
+            print_json({**asdict(summary), "saved": saved})
         else:
             lines = [f"{summary.objects} objects in {summary.images} images: {summary.results}"]
             if summary.pictures:
                 lines.append(f"pictures: {summary.pictures}")
             if summary.table:
                 lines.append(f"measurements: {summary.table}")
+            if saved:
+                lines.append(f"data set: {saved}")
             if summary.skipped:
                 lines.append(f"{len(summary.skipped)} images skipped, see above")
             console(stderr=False).print("\n".join(lines))

@@ -64,9 +64,7 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list
     """
     if to not in WRITERS:
         raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
-    check_folder(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise DataError(f"{out}: expected no folder or an empty one, found {min(out.iterdir()).name} in it")
+    check_new_folder(out)
     lost: Lost = Counter()
     parts = {}
     for part, numbers in _parts(dataset).items():
@@ -75,6 +73,18 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list
         _copy_images(own, parts[part], link, lost)
     lost += WRITERS[to].write(parts, out)
     return [f"{number} {what}" for what, number in lost.items() if number]
+
+
+def check_new_folder(out: Path) -> None:
+    """Checks before the work that a data set can be written to a folder.
+
+    Raises:
+        DataError: the folder is not empty.
+        ConfigError: no folder can be written there.
+    """
+    check_folder(out)
+    if out.is_dir() and any(out.iterdir()):
+        raise DataError(f"{out}: expected no folder or an empty one, found {min(out.iterdir()).name} in it")
 
 
 def _parts(dataset: Dataset) -> dict[str, list[int]]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,17 @@ from maskrcnn.predict.measure import Table, measured, write_table
 from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
 from maskrcnn.structures.instances import Instances
 
-Written = tuple[list[dict[str, Any]], list[list[Any]]]  # the results of an image, and its rows of the table
+Keep = Callable[[int | str, Path, Instances], None]  # takes the id of an image, its file and its objects
+
+
+class _Written(NamedTuple):
+    """What is known of an image after it was predicted: its results, its rows of the table, and its objects."""
+
+    results: list[dict[str, Any]]
+    rows: list[list[Any]]
+    found: Instances
+
+
 LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 
 
@@ -44,6 +54,7 @@ def predict_files(
     image_ids: Sequence[int | str] | None = None,
     draw: bool = True,
     table: Table | None = None,
+    keep: Keep | None = None,
     min_score: float = 0.5,
     batch_size: int = 1,
     strict: bool = False,
@@ -59,7 +70,8 @@ def predict_files(
 
     Args:
         image_ids: the id of each file in a data set; by default they count from 1.
-        min_score: objects with a lower score are neither drawn nor measured; predictions.json holds them all.
+        keep: takes the objects of each image, in the order of the files.
+        min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
         batch_size: images that pass through the network together.
         track: wraps the results with the number of files, for a progress bar.
 
@@ -80,20 +92,23 @@ def predict_files(
     count = 0
     target = out / "predictions.json"
 
-    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> Written:
+    def id_of(number: int) -> int | str:
+        return number if image_ids is None else image_ids[number - 1]
+
+    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> _Written:
         number, file = item
         if draw:
             _draw(image, found, out / picture_name(number, file), min_score)
-        image_id = number if image_ids is None else image_ids[number - 1]
-        entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, image_id)]
-        return entries, [] if table is None else measured(image, found.with_score(min_score), str(file), table)
+        entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
+        good = found.with_score(min_score)
+        return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
 
     def read(item: tuple[int, Path]) -> np.ndarray:
         return read_image(item[1], lambda text: print(f"note: {text}", file=sys.stderr))
 
     done = stream(detector, enumerate(files, start=1), read, write, batch_size=batch_size)
     try:
-        for _, written in track(done, len(files)):
+        for (number, file), written in track(done, len(files)):
             if isinstance(written, ImageError):
                 if strict:
                     raise written
@@ -101,8 +116,10 @@ def predict_files(
                 print(f"skipped: {written}", file=sys.stderr)
                 continue
             count += 1
-            results.extend(written[0])
-            rows.extend(written[1])
+            results.extend(written.results)
+            rows.extend(written.rows)
+            if keep is not None:
+                keep(id_of(number), file, written.found)
     finally:
         done.close()
         with atomic_write(target) as temporary:

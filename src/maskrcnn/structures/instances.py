@@ -66,6 +66,14 @@ class Instances:
         """The objects whose score is at least `least`."""
         return self.select(self.scores >= least)
 
+    def without_overlaps(self) -> Instances:
+        """The objects without the pixels of better ones, each with the tight box of what is left of it. Objects that
+        are covered entirely are left out. Objects without masks stay as they are."""
+        if self.masks is None:
+            return self
+        masks = self.masks.without_overlaps()
+        return replace(self, masks=masks, boxes=masks.boxes()).select(masks.areas() > 0)
+
     def shifted(self, offset_xy: tuple[int, int], image_hw: tuple[int, int]) -> Instances:
         """The same objects in another image, for example in the image from which this tile was cut.
 

@@ -230,6 +230,16 @@ class Masks(Sequence[RLE]):
         """The masks in another image; see `RLE.shifted`."""
         return Masks([mask.shifted(offset_xy, size) for mask in self._masks], size)
 
+    def without_overlaps(self) -> Masks:
+        """The masks without the pixels of earlier ones, so that every pixel belongs to one mask at most."""
+        taken, masks = np.zeros(self.size, dtype=np.bool_), []
+        for mask in self._masks:
+            bitmap, (x, y) = mask.crop()
+            place = taken[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
+            masks.append(RLE(self.size, crop_to_rle(bitmap.astype(np.bool_) & ~place, (x, y), self.size)))
+            place |= bitmap.astype(np.bool_)
+        return Masks(masks, self.size)
+
     def areas(self) -> np.ndarray:
         """(N,) int64, foreground pixels."""
         return np.array([mask.area for mask in self._masks], dtype=np.int64)

@@ -38,6 +38,7 @@ from maskrcnn.files.json_file import read_json
 from maskrcnn.ops.rle import decode_runs, spans_from_runs
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import MOST_PIXELS, RLE
+from maskrcnn.structures.records import Record
 from maskrcnn.structures.values import is_int, short
 
 name = "run-length CSV"
@@ -136,10 +137,16 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                 for number, mask in zip(numbers, annotations.masks(numbers), strict=True):
                     if mask is not None:
                         label = names[annotations.labels[number]]
-                        rows.writerow([record.path.name, _cell(mask), *([label] if names != [ONLY_CLASS] else [])])
+                        rows.writerow([_image_name(record), _cell(mask), *([label] if names != [ONLY_CLASS] else [])])
                 if not numbers:
-                    rows.writerow([record.path.name, "", *([""] if names != [ONLY_CLASS] else [])])
+                    rows.writerow([_image_name(record), "", *([""] if names != [ONLY_CLASS] else [])])
     return lost
+
+
+def _image_name(record: Record) -> str:
+    """The name of the file, without its suffix if the id of the image is that: so a table keeps the names of its images
+    when it is read and written."""
+    return record.path.stem if record.image_id == record.path.stem else record.path.name
 
 
 def _cell(mask: RLE) -> str:
