@@ -159,3 +159,10 @@ def test_areas_of_what_is_sound_and_nothing_else() -> None:
     assert known_areas([sound[0], *broken, *sound[1:]]).tolist() == [4, *[-1] * len(broken), 0, 6]
     assert known_areas([]).tolist() == []
     assert RLE.from_coco(sound[0], sound=True) == RLE.from_coco(sound[0])
+
+
+@given(st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(lambda size: hnp.arrays(np.bool_, (3, *size))))
+def test_a_pixel_belongs_to_the_first_of_masks_without_overlaps(bitmaps: np.ndarray) -> None:
+    apart = Masks([RLE.from_dense(bitmap) for bitmap in bitmaps]).without_overlaps().dense()
+    first = np.argmax(bitmaps, axis=0)
+    np.testing.assert_array_equal(apart, bitmaps & (np.arange(3)[:, None, None] == first))
