@@ -18,7 +18,8 @@ from urllib.parse import unquote
 
 IMAGE_FOLDERS = ("images", "data", "img", "imgs", "JPEGImages")
 ANNOTATION_FOLDERS = frozenset({"annotations", "annotation", "anns", "ann", "labels", "json"})
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+SPLITS |= {"test": "test", "testing": "test"}
 DEPTH = 4  # folders below each other in which files are searched for
 MOST_FILES = 500_000  # in such a search
 

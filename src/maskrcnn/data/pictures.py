@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,8 +114,12 @@ def add_unlabelled(builder: DatasetBuilder, files: Iterable[Path], missing: str 
                 "--missing empty keeps them"
             )
         return
+    times = Counter(path.name for path in rest)
     for picture in in_threads(open_picture, [Place(path) for path in rest]):
-        add_picture(builder, picture.path.name, picture, None)
+        own = picture.path.name
+        if times[own] > 1 and picture.path.is_relative_to(builder.path):
+            own = picture.path.relative_to(builder.path).as_posix()
+        add_picture(builder, own, picture, None)
 
 
 def add_picture(

@@ -76,8 +76,29 @@ def scene_as_voc(folder: Path) -> Path:
     return folder / "Annotations" / "one.xml"
 
 
+CODED: dict[str, tuple[str, str, int]] = {  # where the image and the picture of its objects lie, and its numbers
+    "cityscapes": ("leftImg8bit/val/a/one_leftImg8bit", "gtFine/val/a/one_gtFine_instanceIds.png", 26000),
+    "kitti": ("training/image_2/one", "training/instance/one.png", 256 * 26 + 1),
+    "mots": ("images/0002/one", "instances/0002/one.png", 1001),
+    "mapillary-vistas": ("training/images/one", "training/instances/one.png", 0),
+}
+
+
+def write_coded(folder: Path, key: str) -> Path:
+    image, picture, number = CODED[key]
+    save_images((folder / image).parent, (Path(image).name,))
+    values = np.full(SIZE, 256 if key == "mapillary-vistas" else 0, dtype=np.uint16)
+    for count, thing in enumerate(scene()["one"]):
+        values[thing.mask] = number + count
+    save_picture(folder / picture, values)
+    (folder / "config.json").write_text('{"labels": [{"name": "a", "instances": true}, {"name": "b"}]}')
+    return folder / picture
+
+
 def write(folder: Path, key: str) -> Path:
     """A data set of a format; returns the file that is changed."""
+    if key in CODED:
+        return write_coded(folder, key)
     if key in FILES or key == "voc":
         save_images(folder / "images", ("one",))
         if key == "voc":

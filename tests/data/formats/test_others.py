@@ -15,14 +15,12 @@ from small_scene import save_images, save_picture
 JSONS = {
     "datumaro JSON": {"dm_format_version": "1.0", "categories": {}, "items": []},
     "COCO panoptic JSON": {"images": [], "annotations": [{"segments_info": []}], "categories": []},
-    "Cityscapes JSON": {"imgHeight": 4, "imgWidth": 5, "objects": []},
     "a Labelbox export": [{"Labeled Data": "https://example.org/a.png", "Label": {}}],
     "GeoJSON": {"type": "FeatureCollection", "features": []},
     "a VoTT asset": {"asset": {}, "regions": []},
     "ADE20K JSON": {"annotation": {"filename": "a.jpg", "folder": "b"}},
     "a Hasty export": {"export_format_version": "1.0", "label_classes": [], "images": []},
     "FiftyOne": {"samples": []},
-    "Mapillary Vistas": {"labels": [{"instances": True}], "mapping": "x"},
 }
 
 
@@ -39,7 +37,6 @@ def test_a_json_is_known_by_its_keys(tmp_path: Path, name: str) -> None:
 
 FILES = {
     "cell_seg.npy": (b"\x93NUMPY", "Cellpose _seg.npy"),
-    "a_gtFine_instanceIds.png": (b"", "Cityscapes"),
     "a_atr.txt": (b"", "ADE20K"),
     "cell.roi": (b"Iout", "ImageJ ROIs"),
     "train.tfrecord": (b"", "TFRecord"),
@@ -75,15 +72,12 @@ REAL = {
     "ade20k/2021": "ADE20K JSON",
     "ade20k/made_up_ade20k2017": "ADE20K",
     "cellpose_seg_npy": "Cellpose _seg.npy",
-    "cityscapes": "Cityscapes",
     "coco_panoptic": "COCO panoptic JSON",
     "datumaro/masks": "datumaro JSON",
     "dicom_seg": "DICOM, a volume",
     "geojson/qupath05": "GeoJSON",
     "imagej_roi": "ImageJ ROIs",
-    "kitti": "KITTI",
     "labelbox/v1_vector": "a Labelbox export",
-    "mapillary_vistas": "Mapillary Vistas",
     "napari_shapes": "napari shapes",
     "open_images": "Open Images",
     "tfrecord": "TFRecord",

@@ -19,7 +19,7 @@ from maskrcnn.data.formats.annotation_files import (
     via,
     yolo,
 )
-from maskrcnn.data.formats.mask_pictures import label_images, object_masks, voc
+from maskrcnn.data.formats.mask_pictures import cityscapes, kitti, label_images, mots, object_masks, vistas, voc
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import SPLITS, splits_in
@@ -54,6 +54,7 @@ class Format(Protocol):
 
 FORMATS: tuple[Format, ...] = (
     *(coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via),
+    *(cityscapes, kitti, mots, vistas),
     *(supervisely, darwin),
 )
 
@@ -100,7 +101,7 @@ def read_dataset(
     if idle := sorted(given - takes - {"format"}):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
         raise DataError(f"{path}: found {format.name}, for which {flags} means nothing; leave it out")
-    if "split" not in format.takes and hints.split is not None:
+    if hints.split is not None and "" not in places:
         if hints.split not in places:
             raise DataError(f"{path}: expected --split to be one of {', '.join(places)}, found {hints.split}")
         places = {hints.split: places[hints.split]}

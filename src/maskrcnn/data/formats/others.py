@@ -31,7 +31,6 @@ _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     for keys, other in (
         ("dm_format_version", Other("datumaro JSON", _DATUMARO.format("datumaro"))),
         ("annotations segments_info", Other("COCO panoptic JSON", _DATUMARO.format("coco_panoptic"))),
-        ("imgHeight objects", Other("Cityscapes JSON", _DATUMARO.format("cityscapes"))),
         ("Labeled_Data", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
         ("data_row projects", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
         ("features type", Other("GeoJSON", "export label images from QuPath")),
@@ -41,7 +40,6 @@ _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
         ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
         ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
-        ("labels mapping", Other("Mapillary Vistas", _DATUMARO.format("mapillary_vistas_instances"))),
     )
 )
 _BY_COLUMNS = (
@@ -54,7 +52,6 @@ _BY_ELEMENT = (
 )
 _BY_NAME = (
     ("_seg.npy", Other("Cellpose _seg.npy", "save the masks in Cellpose as PNG or TIFF, which are label images")),
-    ("_gtFine_instanceIds.png", Other("Cityscapes", _DATUMARO.format("cityscapes"))),
     ("_atr.txt", Other("ADE20K", _DATUMARO.format("ade20k2017"))),
     (".roi", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
     ("RoiSet.zip", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
@@ -101,8 +98,6 @@ def _of_file(file: Path) -> Other | None:
     if suffix == ".xml":
         beginning = _beginning(file)
         return next((other for element, other in _BY_ELEMENT if element in beginning), None)
-    if suffix == ".png" and file.parent.name == "instance" and (file.parent.parent / "image_2").is_dir():
-        return Other("KITTI", _DATUMARO.format("kitti"))
     if suffix not in (".json", ".geojson", ".ndjson"):
         return None
     outline = json_outline(file)
