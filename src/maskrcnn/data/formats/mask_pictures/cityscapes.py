@@ -18,7 +18,7 @@ import numpy as np
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats.mask_pictures.segments import (
     Category,
-    Labelled,
+    LabelledImage,
     Meaning,
     Segment,
     Segments,
@@ -93,7 +93,7 @@ def add_classes(builder: DatasetBuilder, used: Set[Category]) -> None:
         builder.add_category(label, label)
 
 
-def _find(path: Path, images: Path | None) -> list[Labelled]:
+def _find(path: Path, images: Path | None) -> list[LabelledImage]:
     labels: dict[str, tuple[int, Path]] = {}
     for file in files_below(path):
         if match := _LABELS.fullmatch(file.name):
@@ -108,7 +108,7 @@ def _find(path: Path, images: Path | None) -> list[Labelled]:
         if images or file.stem.endswith(_IMAGE_SUFFIX)
     }
     found = [
-        Labelled(
+        LabelledImage(
             stem,
             Place(pictures[stem]) if stem in pictures else missing(root / _IMAGES / f"{stem}{_IMAGE_SUFFIX}.png"),
             file,
@@ -119,7 +119,7 @@ def _find(path: Path, images: Path | None) -> list[Labelled]:
     if root != path:  # the images of other parts are no part of what was asked for
         return found
     rest = [(stem, file) for stem, file in pictures.items() if stem not in labels]
-    return found + [Labelled(stem, Place(file), None, part_of(file, images or root)) for stem, file in rest]
+    return found + [LabelledImage(stem, Place(file), None, part_of(file, images or root)) for stem, file in rest]
 
 
 def _root(path: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats.mask_pictures.segments import (
     Category,
-    Labelled,
+    LabelledImage,
     Meaning,
     Segments,
     Source,
@@ -69,9 +69,9 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         parts = {part_of(own, images or path): own for own in pictures.get(frame, [])}
         chosen = next((own for own in (part, "", "train", "val") if own in parts), None)
         place = missing(path / "images" / frame) if chosen is None else Place(parts[chosen])
-        found.append(Labelled(frame, place, file, part or chosen or ""))
+        found.append(LabelledImage(frame, place, file, part or chosen or ""))
     found += [
-        Labelled(frame, Place(own), None, part_of(own, images or path))
+        LabelledImage(frame, Place(own), None, part_of(own, images or path))
         for frame, files in pictures.items()
         for own in files
     ]

@@ -39,7 +39,7 @@ Category = int | str
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImage:
     """An image and the file of its objects.
 
     Attributes:
@@ -94,7 +94,7 @@ class Source(NamedTuple):
         add_classes: adds the classes, given those that occur.
     """
 
-    images: Sequence[Labelled]
+    images: Sequence[LabelledImage]
     read: Callable[[Path, Picture], Segments]
     add_classes: Callable[[DatasetBuilder, Set[Category]], None]
 
@@ -156,12 +156,14 @@ def coded_segments(values: np.ndarray, meaning: Callable[[int], Sequence[Meaning
     return Segments((int(values.shape[0]), int(values.shape[1])), found, faults)
 
 
-def paired(images: Path, labels: Path, root: Path) -> list[Labelled]:
+def paired(images: Path, labels: Path, root: Path) -> list[LabelledImage]:
     """The images of a folder and the pictures of the same names in another one; either folder may be missing."""
     pictures, files = _by_stem(images), _by_stem(labels)
     part = part_of(labels / "labels", root)
     return [
-        Labelled(stem, Place(pictures[stem]) if stem in pictures else missing(images / stem), files.get(stem), part)
+        LabelledImage(
+            stem, Place(pictures[stem]) if stem in pictures else missing(images / stem), files.get(stem), part
+        )
         for stem in dict.fromkeys((*files, *pictures))
     ]
 
@@ -204,7 +206,7 @@ def missing(path: Path) -> Place:
     return Place(path, "no such file; name the folder with --images")
 
 
-def _read_one(source: Source, job: tuple[Labelled, Picture]) -> Segments:
+def _read_one(source: Source, job: tuple[LabelledImage, Picture]) -> Segments:
     one, picture = job
     try:
         return source.read(Path(one.labels or ""), picture)
@@ -212,7 +214,7 @@ def _read_one(source: Source, job: tuple[Labelled, Picture]) -> Segments:
         return Segments(None, [], [str(error)])
 
 
-def _of_part(path: Path, images: Sequence[Labelled], part: str | None) -> list[Labelled]:
+def _of_part(path: Path, images: Sequence[LabelledImage], part: str | None) -> list[LabelledImage]:
     if part is None:
         return list(images)
     found = [one for one in images if one.part == part]
@@ -222,14 +224,14 @@ def _of_part(path: Path, images: Sequence[Labelled], part: str | None) -> list[L
     return found
 
 
-def _once(images: Sequence[Labelled]) -> list[Labelled]:
+def _once(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     """The images, without those of which only another entry has labels."""
     labelled = {one.image.path for one in images if one.labels is not None}
     rest = {one.image.path: one for one in images if one.image.path not in labelled}
     return [one for one in images if one.labels is not None] + list(rest.values())
 
 
-def _told_apart(images: Sequence[Labelled]) -> list[Labelled]:
+def _told_apart(images: Sequence[LabelledImage]) -> list[LabelledImage]:
     """The images, with the names of their parts before ids that occur twice."""
     times = Counter(one.id for one in images)
     return [replace(one, id=f"{one.part}/{one.id}") if one.part and times[one.id] > 1 else one for one in images]
