@@ -51,6 +51,10 @@ class Evaluate:
     """Judge only the first images of --data, up to this many."""
     group_by: str | None = None
     """Also give AP for each value of this field of the images in --data, for example `modality`."""
+    matching: Flag = False
+    """Also give TP / (TP + FP + FN) of the masks at IoUs of 0.5 to 0.9, the measure of cell segmentation."""
+    min_score: float = 0.5
+    """With --matching: the lowest score of detections that count."""
     batch_size: int = 1
     """With --model: images that pass through the network together, which helps on a GPU."""
     tta: Tta = False
@@ -94,6 +98,7 @@ class Evaluate:
                 limit=self.limit,
                 strict=self.strict,
                 group_by=self.group_by,
+                matching=self.min_score if self.matching else None,
                 batch_size=self.batch_size,
                 track=lambda items, total: track(items, "evaluate", total),
             )
@@ -113,6 +118,7 @@ class Evaluate:
                 max_detections=100 if self.max_detections is None else self.max_detections,
                 image_ids=list(first_images(dataset, self.limit).records.numbers()),
                 group_by=self.group_by,
+                matching=self.min_score if self.matching else None,
             )
         else:
             found = "both" if self.model else "neither"

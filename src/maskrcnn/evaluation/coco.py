@@ -11,6 +11,7 @@ from typing import Any
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.figures import STANDARD_LIMIT, Figures, Scene, area_figures, keypoint_figures
+from maskrcnn.evaluation.matching import Matching, match
 from maskrcnn.evaluation.notes import notes_on_entries, notes_on_figures
 from maskrcnn.evaluation.oks import oks_sigmas
 from maskrcnn.evaluation.results import Entry, read_results
@@ -41,6 +42,7 @@ class Report:
         keypoints: AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl by object keypoint similarity (OKS), for at most
             20 detections per image; None if keypoints were not compared.
         oks_sigmas: class name -> the OKS standard deviations of its keypoints (`evaluation/oks.py`).
+        matching: TP / (TP + FP + FN) of the masks, if it was asked for (`evaluation/matching.py`).
     """
 
     masks: Figures | None
@@ -55,6 +57,7 @@ class Report:
     groups: dict[str, Report] = field(default_factory=dict)
     keypoints: Figures | None = None
     oks_sigmas: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    matching: Matching | None = None
 
     @property
     def figures(self) -> dict[str, Figures]:
@@ -93,6 +96,7 @@ class Report:
             "objects": self.objects,
             "detections": self.detections,
             "max_detections": self.max_detections,
+            "matching": None if self.matching is None else self.matching.to_dict(),
             "oks_sigmas": {name: list(sigmas) for name, sigmas in self.oks_sigmas.items()},
             "undefined": self.undefined,
             "notes": list(self.notes),
@@ -117,6 +121,7 @@ def evaluate_results(
     max_detections: int = STANDARD_LIMIT,
     image_ids: Collection[Any] | None = None,
     group_by: str | None = None,
+    matching: float | None = None,
 ) -> Report:
     """Compares COCO results with the annotations of a data set of any format.
 
@@ -138,11 +143,12 @@ def evaluate_results(
         max_detections: maximum detections per image, for AP and AR.
         image_ids: evaluate only these images of the data set; default: all.
         group_by: a field of the images, such as `modality`: also report the figures for each of its values.
+        matching: also report TP / (TP + FP + FN) of the masks, for detections with at least this score.
 
     Raises:
         DataError: `max_detections` is out of range, the results cannot be read or used (names the file and the entry),
-            the data set has no object to judge by, `image_ids` has an unknown id, or an image lacks the field
-            `group_by`.
+            the data set has no object to judge by, `image_ids` has an unknown id, an image lacks the field
+            `group_by`, or `matching` is asked for and masks cannot be compared.
     """
     if not is_int(max_detections) or not 1 <= max_detections <= _MOST:
         raise DataError(
@@ -153,14 +159,18 @@ def evaluate_results(
     if image_ids is not None:
         dataset = dataset.subset(_positions(dataset, image_ids))
     kinds = _kinds_in(found, dataset)
-    report = _compare(dataset, found, kinds, max_detections)
+    report = _compare(dataset, found, kinds, max_detections, matching)
+    if matching is not None and report.matching is None:
+        raise DataError(
+            f"{dataset.path}: matching compares masks: expected masks in the annotations and in the results"
+        )
     others = len(found) - report.detections
     elsewhere = f"{others} results of other images of the data set are not counted" if others else None
     report = replace(report, notes=(*filter(None, (note, elsewhere)), *report.notes))
     if group_by is None:
         return report
     groups = {
-        name: _compare(dataset.subset(positions), found, kinds, max_detections)
+        name: _compare(dataset.subset(positions), found, kinds, max_detections, matching)
         for name, positions in _groups(dataset, group_by).items()
     }
     return replace(report, groups=groups)
@@ -197,7 +207,9 @@ def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
     return dict(sorted(found.items()))
 
 
-def _compare(dataset: Dataset, results: Sequence[Entry], kinds: Collection[str], max_detections: int) -> Report:
+def _compare(
+    dataset: Dataset, results: Sequence[Entry], kinds: Collection[str], max_detections: int, matching: float | None
+) -> Report:
     """The report for all images of the data set. Results for other images are ignored. `kinds` are those that the
     results hold."""
     annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
@@ -241,6 +253,7 @@ def _compare(dataset: Dataset, results: Sequence[Entry], kinds: Collection[str],
             *notes_on_entries(truth, found, scene),
             *notes_on_figures(figures, truth, kinds, sigmas),
         ),
+        matching=match(scene, masked, found, matching) if matching is not None and "masks" in compared else None,
         oks_sigmas={scene.names[k]: values for k, values in sigmas.items() if "keypoints" in compared},
     )
 

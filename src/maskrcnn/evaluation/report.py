@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from maskrcnn.evaluation.coco import Report, digits
+from maskrcnn.evaluation.matching import IOUS
 from maskrcnn.evaluation.oks import DEFAULT_SIGMA
 
 _CLASSES_SHOWN = 30  # with more classes, their APs are only in the output of --json
@@ -38,6 +39,9 @@ def table(report: Report) -> Text:
         lines += ["", f"{title:{width}}" + "".join(f"{kind:>{column}}" for kind, column in columns.items())]
         for name, by_kind in aps.items():
             lines.append(f"{name:{width}}" + "".join(f"{digits(by_kind[kind]):>{w}}" for kind, w in columns.items()))
+    if report.matching is not None:
+        lines += ["", f"matching score of detections from {report.matching.min_score:g}, by IoU"]
+        lines += _matching_scores(report)
     lines += [
         "",
         f"{report.images} images, {report.objects} objects, {report.detections} detections, "
@@ -50,3 +54,14 @@ def table(report: Report) -> Text:
     if report.skipped:
         lines.append(f"{len(report.skipped)} entries of the ground truth left out, first: {report.skipped[0]}")
     return Text("\n".join(lines))
+
+
+def _matching_scores(report: Report) -> list[str]:
+    """A row for each group and one for all images, with a column for each IoU."""
+    of_groups = {name: group.matching for name, group in report.groups.items()}
+    width = max(8, *map(len, of_groups)) if of_groups else 8
+    return [" " * width + "".join(f"{iou:>6}" for iou in IOUS)] + [
+        f"{name:{width}}" + "".join(f"{digits(score):>6}" for score in matching.scores)
+        for name, matching in (*of_groups.items(), ("images", report.matching))
+        if matching is not None
+    ]

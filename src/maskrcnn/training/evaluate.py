@@ -32,6 +32,7 @@ def evaluate(
     limit: int | None = None,
     strict: bool = False,
     group_by: str | None = None,
+    matching: float | None = None,
     batch_size: int = 1,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
@@ -47,6 +48,7 @@ def evaluate(
         limit: number of images to evaluate, from the first on.
         strict: refuse a data set with broken annotations or images instead of skipping them.
         group_by: a field of the data set's images, for example `modality`; adds the figures of each of its values.
+        matching: as for `evaluate_results`.
         batch_size: images that pass through the network together.
         track: wraps the images with their count, for a progress bar.
 
@@ -93,6 +95,7 @@ def evaluate(
         max_detections=predictor.config.model.detect.max_detections,
         image_ids=image_ids,
         group_by=group_by,
+        matching=matching,
     )
 
 
