@@ -17,6 +17,7 @@ from maskrcnn.data.loading.loader import Batch, collate
 from maskrcnn.data.loading.transforms import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
+from maskrcnn.models.losses import mean_losses
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.polygons import polygons_to_rle
@@ -114,4 +115,4 @@ def losses_on(network: MaskRCNN, batch: Batch, proposals: Sequence[np.ndarray]) 
     boxes = torch.from_numpy(np.stack(proposals))
     given = Proposals(boxes, torch.ones(boxes.shape[:2], dtype=torch.bool))
     losses = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
-    return losses | network.roi_heads.losses(features, given, batch.targets, batch.images.sizes_hw)
+    return mean_losses(losses | network.roi_heads.losses(features, given, batch.targets, batch.images.sizes_hw))

@@ -17,6 +17,7 @@ from maskrcnn.config import BoxHeadConfig, ResNetConfig, RPNConfig
 from maskrcnn.config.conventions import OURS, CascadeRules, MatchingRules
 from maskrcnn.models.branches.box import BoxBranch, box_losses
 from maskrcnn.models.branches.mask import MaskBranch
+from maskrcnn.models.losses import mean_losses
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.resnet import ResNet
@@ -80,8 +81,8 @@ def test_weights_of_the_stages_losses() -> None:
     for number, (weight, own) in enumerate(zip((1.0, 0.5, 0.25), received, strict=True)):
         logits, deltas = run_head(branch, read, number, own.boxes)
         losses = box_losses(logits, deltas, own, BATCH.targets, branch.stages[number], OURS)
-        expected = {name: value + weight * losses[name].item() for name, value in expected.items()}
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
+        expected = {name: value + weight * losses[name].mean().item() for name, value in expected.items()}
+    assert {name: value.item() for name, value in mean_losses(found).items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_later_stages_draw_anew_with_the_ground_truth() -> None:
@@ -110,7 +111,7 @@ def test_gradients_of_the_stages_meet_as_their_mean_or_sum() -> None:
         torch.manual_seed(0)
         rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
         losses, _ = branch.losses(network.roi_heads.pooler.on(features), rois, BATCH.targets, WINDOWS)
-        sum(losses.values()).backward()  # type: ignore[union-attr]
+        sum(mean_losses(losses).values()).backward()  # type: ignore[union-attr]
         norms[rule] = torch.stack([f.grad.norm() for f in features if f.grad is not None]).norm()
     torch.testing.assert_close(norms["sum"], 3 * norms["mean"])
 
@@ -122,9 +123,10 @@ def test_a_mask_head_a_stage_learns_from_its_rois_and_all_are_averaged() -> None
     singles = [MaskBranch([head], (1.0,), 2, masks.config, masks.rules) for head in masks.heads]
     rois = sample_rois(PROPOSALS, BATCH.targets, branch.config, OURS.matching, 2)
     _, received = branch.losses(read, rois, BATCH.targets, WINDOWS)
-    found = masks.losses(read, received, BATCH.targets)["loss_mask"]
+    found = masks.losses(read, received, BATCH.targets)["loss_mask"].mean()
     alone = [
-        single.losses(read, [own], BATCH.targets)["loss_mask"] for single, own in zip(singles, received, strict=True)
+        single.losses(read, [own], BATCH.targets)["loss_mask"].mean()
+        for single, own in zip(singles, received, strict=True)
     ]
     torch.testing.assert_close(found, alone[0] + 0.5 * alone[1] + 0.25 * alone[2])
     with torch.no_grad():
@@ -202,7 +204,7 @@ def test_losses_of_proposals_follow_the_rules_of_matching(rules: MatchingRules) 
     both = []
     for matching in (OURS.matching, rules):
         rpn.conventions = replace(OURS, matching=matching)
-        both.append(rpn.losses(RPNOutput(logits, deltas, anchors), batch.targets, batch.images.sizes_hw))
+        both.append(mean_losses(rpn.losses(RPNOutput(logits, deltas, anchors), batch.targets, batch.images.sizes_hw)))
     without, found = both
     assert torch.isclose(without["loss_rpn_box"], found["loss_rpn_box"], rtol=1e-4).item() == (rules == OURS.matching)
     targets, every = batch.targets, torch.cat(anchors)

@@ -19,6 +19,7 @@ from maskrcnn.config.conventions import OURS, LossRules
 from maskrcnn.models.branches.box_head import BoxHead
 from maskrcnn.models.branches.mask_head import MaskHead
 from maskrcnn.models.build import build_model
+from maskrcnn.models.losses import mean_losses
 from maskrcnn.models.rois import positive_slots, sample_rois
 from maskrcnn.models.rpn import Proposals, RPNHead
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -141,7 +142,7 @@ def test_positive_slots_are_positives_drawn_up_to_the_limit() -> None:
     assert sorted(index.tolist()) == list(range(5, 25))
     torch.manual_seed(0)
     index, used, _ = positive_slots(positive, 4)
-    assert len(set(index.tolist())) == 8  # slots are pooled over the two images
+    assert len(set(index.tolist())) == 4  # at most 4 of each image, and the other image has none
     assert positive.flatten()[index].all()
     torch.manual_seed(1)
     other, _, _ = positive_slots(positive, 4)
@@ -156,9 +157,9 @@ def test_rpn_losses_over_the_number_asked_for() -> None:
     network = build_model(config)
     network.rpn.config = replace(config.model.rpn, samples=1 << 16)
     output = network.rpn(network.features(batch.images), batch.images.pixels.shape[-2:])
-    drawn = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
+    drawn = mean_losses(network.rpn.losses(output, batch.targets, batch.images.sizes_hw))
     network.rpn.conventions = replace(OURS, losses=LossRules(rpn_divisor="full"))
-    fixed = network.rpn.losses(output, batch.targets, batch.images.sizes_hw)
+    fixed = mean_losses(network.rpn.losses(output, batch.targets, batch.images.sizes_hw))
     ratios = [(fixed[name] / drawn[name] * 2 * (1 << 16)).item() for name in drawn]
     first, second = ratios
     assert first == pytest.approx(second, rel=1e-4)  # the number of anchors that were drawn

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from maskrcnn.config import BoxHeadConfig, RPNConfig
-from maskrcnn.models.losses import box_loss, mean_over, smooth_l1
+from maskrcnn.models.losses import LossSum, add_losses, box_loss, mean_losses, smooth_l1, sum_over
 from maskrcnn.ops.boxes import encode, generalised_iou
 
 
@@ -47,22 +47,38 @@ def test_giou_is_of_the_decoded_box_and_leads_to_it(config: RPNConfig | BoxHeadC
     assert (box_loss(deltas - 0.01 * downhill, anchors, boxes, config, "above") < loss).all()
 
 
-def test_mean_over_counts_what_is_set() -> None:
+def test_the_mean_is_over_what_is_counted() -> None:
     values = torch.tensor([1.0, 2.0, 30.0])
-    assert mean_over(values, torch.tensor([True, True, False])).item() == 1.5
-    assert mean_over(values, torch.zeros(3, dtype=torch.bool)).item() == 0
-    assert mean_over(values[:0], torch.zeros(0, dtype=torch.bool)).item() == 0
+    assert sum_over(values, torch.tensor([True, True, False])).mean().item() == 1.5
+    assert sum_over(values, torch.zeros(3, dtype=torch.bool)).mean().item() == 0
+    assert sum_over(values[:0], torch.zeros(0, dtype=torch.bool)).mean().item() == 0
 
 
 def test_what_is_not_set_does_no_harm() -> None:
     values = torch.tensor([1.0, float("inf"), float("nan")], requires_grad=True)
-    loss = mean_over(values * 2, torch.tensor([True, False, False]))
+    loss = sum_over(values * 2, torch.tensor([True, False, False])).mean()
     assert loss.item() == 2
     loss.backward()
     assert values.grad is not None
     assert values.grad.tolist() == [2.0, 0.0, 0.0]
 
 
-def test_mean_over_a_given_number() -> None:
+def test_the_mean_may_be_over_a_given_number() -> None:
     values, weights = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([True, True, False])
-    assert mean_over(values, weights, 8).item() == 3 / 8
+    assert sum_over(values, weights, 8).mean().item() == 3 / 8
+
+
+def test_parts_of_a_batch_are_divided_by_the_divisors_of_all() -> None:
+    values, counted = torch.tensor([1.0, 2.0, 4.0, 50.0]), torch.tensor([True, True, True, False])
+    whole = sum_over(values, counted).mean()
+    parts = [{"loss": sum_over(values[part], counted[part])} for part in (slice(0, 1), slice(1, 4))]
+    divisors = {"loss": parts[0]["loss"].divisor + parts[1]["loss"].divisor}
+    assert sum(mean_losses(part, divisors)["loss"] for part in parts) == whole
+
+
+def test_stages_are_divided_each_by_its_own_divisor() -> None:
+    total: dict[str, LossSum] = {}
+    add_losses(total, {"loss": sum_over(torch.tensor([2.0, 4.0]), torch.tensor([True, True]))}, 1.0)
+    add_losses(total, {"loss": sum_over(torch.tensor([8.0, 9.0]), torch.tensor([True, False]))}, 0.5)
+    assert total["loss"].divisor.tolist() == [2, 1]
+    assert total["loss"].mean().item() == 3 + 4

@@ -21,7 +21,7 @@ from maskrcnn.config.conventions import (
     ProposalRules,
 )
 from maskrcnn.models.branches.box import box_losses, select_detections
-from maskrcnn.models.losses import mean_box_loss
+from maskrcnn.models.losses import sum_box_loss
 from maskrcnn.models.pooler import RoIPooler
 from maskrcnn.models.resnet import ResNet
 from maskrcnn.models.rois import RoIs, sample_rois
@@ -144,16 +144,16 @@ def test_ground_truth_need_not_be_learnt_from() -> None:
 def test_box_loss_over_the_offsets_of_positives() -> None:
     losses, positive = torch.tensor([4.0, 8.0, 100.0]), torch.tensor([True, True, False])
     valid = torch.ones(3, dtype=torch.bool)
-    assert mean_box_loss(losses, positive, valid, "sampled").item() == 4.0
-    assert mean_box_loss(losses, positive, valid, "offsets").item() == 1.5
+    assert sum_box_loss(losses, positive, valid, "sampled").mean().item() == 4.0
+    assert sum_box_loss(losses, positive, valid, "offsets").mean().item() == 1.5
     none = torch.zeros(3, dtype=torch.bool)
-    assert mean_box_loss(losses, none, valid, "offsets").item() == 0.0
+    assert sum_box_loss(losses, none, valid, "offsets").mean().item() == 0.0
     boxes = torch.tensor([[[10.0, 10, 50, 48], [0, 0, 5, 5]]])
     positive, valid = torch.tensor([[True, False]]), torch.ones(1, 2, dtype=torch.bool)
     rois = RoIs(boxes, torch.tensor([[0, 2]]), torch.tensor([[0, 0]]), positive, valid, ~valid)
     logits, deltas = torch.zeros(2, 3), torch.randn(2, 2, 4)
     over_all, over_positives = (
-        box_losses(logits, deltas, rois, BATCH.targets, BoxHeadConfig(), replace(OURS, losses=rules))["loss_box"]
+        box_losses(logits, deltas, rois, BATCH.targets, BoxHeadConfig(), replace(OURS, losses=rules))["loss_box"].mean()
         for rules in (LossRules(), LossRules(box_divisor="offsets"))
     )
     torch.testing.assert_close(over_all * 2 / 4, over_positives)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from maskrcnn.ops.matching import match, sample
+from maskrcnn.ops.matching import match, sample, uniform
 from maskrcnn.ops.reference import boxes as boxes_reference
 
 # Whole numbers: overlaps are exact fractions, so ties and thresholds mean the same in float32 and float64.
@@ -235,3 +235,32 @@ def test_sample_of_one_kind_only(value: int) -> None:
     drawn = sample(torch.full((1, 20), value), 8, 0.5)
     assert drawn.positive.sum() == (4 if value == 1 else 0)
     assert drawn.valid.sum() == {1: 4, 0: 8, -1: 0}[value]
+
+
+SEEDS = torch.tensor([5, -7, 2**62, 5])
+
+
+def test_a_row_depends_on_its_seed_and_stream_alone() -> None:
+    whole = uniform(torch.empty(4, 1000), SEEDS, 0)
+    assert torch.equal(whole[1:2], uniform(torch.empty(1, 1000), SEEDS[1:2], 0))
+    assert torch.equal(whole[:, :10], uniform(torch.empty(4, 10), SEEDS, 0)), "a longer row begins with the shorter one"
+    assert torch.equal(whole[0], whole[3])
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole, uniform(torch.empty(4, 1000), SEEDS, 1))
+
+
+def test_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
+    numbers = uniform(torch.empty(64, 4096), torch.arange(-32, 32), 2)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    counts = torch.histc(numbers, 16, 0, 1) / numbers.numel()
+    assert (counts - 1 / 16).abs().max() < 2e-3
+    for a, b in ((numbers[:-1], numbers[1:]), (numbers[:, :-1], numbers[:, 1:])):  # seeds and places in a row
+        assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].abs() < 0.01
+
+
+def test_without_seeds_the_generator_of_torch_decides() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2, 5)
+    torch.manual_seed(3)
+    assert torch.equal(uniform(torch.empty(2, 5), None, 1), expected)

@@ -33,7 +33,8 @@ from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
-from maskrcnn.training.optimiser import build_optimiser, learning_rate
+from maskrcnn.training.optimiser import learning_rate
+from maskrcnn.training.state import TrainingState
 from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
 from small_people import write_people
@@ -57,7 +58,10 @@ def losses(out: Path) -> list[dict[str, float]]:
 
 
 def same_weights(a: Path, b: Path) -> bool:
-    first, second = weights_of(a), weights_of(b)
+    return same_tensors(weights_of(a), weights_of(b))
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -316,8 +320,8 @@ def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.Cap
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     config = small_config()
     network = build_model(config)
-    optimiser = build_optimiser(network, config.train)
-    save_checkpoint(tmp_path, network, optimiser, config, Progress(best=0.2))
+    state = TrainingState.begin(network, config.train)
+    save_checkpoint(tmp_path, state, config, Progress(best=0.2))
     Predictor(TorchBackend(network), config).save(tmp_path / "model.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     # A limit on the size of files fails the write in the same place as a full disk does.
@@ -326,7 +330,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* continue with --resume"):
-            save_checkpoint(tmp_path, network, optimiser, config, Progress(best=0.4))
+            save_checkpoint(tmp_path, state, config, Progress(best=0.4))
         with (
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
             writing(tmp_path / "model.safetensors"),
@@ -336,7 +340,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path).restore(network, optimiser, config) == Progress(best=0.2)
+    assert load_checkpoint(tmp_path).restore(state, config) == Progress(best=0.2)
 
 
 def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
@@ -350,12 +354,15 @@ def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
     assert learning_rate(99, cosine) < 0.001
 
 
-def test_vectors_are_not_decayed() -> None:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
-    for name in ("sgd", "adamw"):
-        groups = build_optimiser(network, small_config(optimizer=name).train).param_groups
-        decayed = {id(p) for group in groups if group["weight_decay"] > 0 for p in group["params"]}
-        assert decayed == {id(network[0].weight)}
+def test_with_an_average_of_the_weights_the_run_evaluates_and_writes_it(data: Path, tmp_path: Path) -> None:
+    config = small_config(ema=True, ema_decay=0.9, accumulate=2, batch_size=1)
+    stopped = train(replace(config, train=replace(config.train, steps=4)), data, out=tmp_path / "run")
+    stored = load_checkpoint(tmp_path / "run").state
+    assert stored["average_updates"] == 4
+    assert all(torch.equal(value, stored["average"][name]) for name, value in weights_of(stopped.model).items())
+    assert not same_tensors(stored["network"], stored["average"])
+    whole = train(config, data, out=tmp_path / "whole")
+    assert same_weights(whole.model, train(config, data, out=tmp_path / "run", resume=True).model)
 
 
 def test_bf16_trains(data: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from maskrcnn.errors import TrainingError
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint
-from maskrcnn.training.optimiser import build_optimiser
+from maskrcnn.training.state import TrainingState
 from small_data import small_config
 
 State = dict[str, Any]
@@ -28,34 +28,34 @@ def step(network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
     optimiser.step()
 
 
-def trained(optimizer: str) -> tuple[Any, torch.nn.Module, torch.optim.Optimizer]:
-    """A config, and a network and its optimiser after one step."""
-    config = small_config(optimizer=optimizer)
+def trained(optimizer: str) -> tuple[Any, TrainingState]:
+    """A config, and the state of a network after one step."""
+    config = small_config(optimizer=optimizer, ema=True)
     network = small_network()
-    optimiser = build_optimiser(network, config.train)
-    step(network, optimiser)
-    return config, network, optimiser
+    state = TrainingState.begin(network, config.train)
+    step(network, state.optimiser)
+    return config, state
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config, network, optimiser = trained("adamw")
+    config, state = trained("adamw")
     out = tmp_path_factory.mktemp("run")
-    save_checkpoint(out, network, optimiser, config, Progress(1, 0.5, 1, "weights of mine"))
+    save_checkpoint(out, state, config, Progress(1, 0.5, 1, "weights of mine"))
     return out
 
 
 def resume(out: Path, state: State) -> Progress:
-    config = small_config(optimizer="adamw")
+    config = small_config(optimizer="adamw", ema=True)
     network = small_network()
-    optimiser = build_optimiser(network, config.train)
+    begun = TrainingState.begin(network, config.train)
     before = copy.deepcopy(network.state_dict())
     torch.save(state, out / NAME)
     try:
-        return load_checkpoint(out).restore(network, optimiser, config)
+        return load_checkpoint(out).restore(begun, config)
     except TrainingError:
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), "half filled"
-        assert not optimiser.state
+        assert not begun.optimiser.state
         raise
 
 
@@ -85,7 +85,7 @@ DAMAGES: dict[str, Callable[[State], object]] = {
     "the state of no parameter": lambda s: s["optimiser"]["state"].update({10_000: dict(first(s))}),
     "states by name": lambda s: s["optimiser"].update(state={str(k): v for k, v in s["optimiser"]["state"].items()}),
     "no state": lambda s: s["optimiser"].update(state={}),
-    "a state of another optimiser": lambda s: s.update(optimiser=trained("sgd")[2].state_dict()),
+    "a state of another optimiser": lambda s: s.update(optimiser=trained("sgd")[1].optimiser.state_dict()),
     "groups without their parameters": lambda s: s["optimiser"]["param_groups"][0].update(params=[]),
     "another decay": lambda s: s["optimiser"]["param_groups"][0].update(weight_decay=float("nan")),
     "a group that is a number": lambda s: s["optimiser"].update(param_groups=[1, 2]),
@@ -96,6 +96,12 @@ DAMAGES: dict[str, Callable[[State], object]] = {
     "an infinite weight": lambda s: weight(s, lambda t: t / 0),
     "a missing weight": lambda s: s["network"].popitem(),
     "a foreign weight": lambda s: s["network"].update({"head.of.mine": torch.ones(1)}),
+    "an average of another network": lambda s: s["average"].popitem(),
+    "an average that is not finite": lambda s: next(iter(s["average"].values())).fill_(float("inf")),
+    "no average": lambda s: s.update(average=None),
+    "half an update": lambda s: s.update(average_updates=0.5),
+    "a negative count of updates": lambda s: s.update(average_updates=-1),
+    "the state of a scaler that is not used": lambda s: s.update(scaler={"scale": 2.0}),
     "weights by number": lambda s: s.update(network=dict(enumerate(s["network"].values()))),
     "more steps than the run has": lambda s: s.update(step=7),
     "half a step": lambda s: s.update(step=1.5),
@@ -125,14 +131,13 @@ def test_a_whole_checkpoint_is_restored(saved: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_restored_optimiser_goes_on_as_the_saved_one(tmp_path: Path, optimizer: str) -> None:
-    config, network, optimiser = trained(optimizer)
-    save_checkpoint(tmp_path, network, optimiser, config, Progress(1))
-    other = small_network()
-    restored = build_optimiser(other, config.train)
-    load_checkpoint(tmp_path).restore(other, restored, config)
-    step(network, optimiser)
-    step(other, restored)
-    ours, theirs = network.state_dict(), other.state_dict()
+    config, state = trained(optimizer)
+    save_checkpoint(tmp_path, state, config, Progress(1))
+    restored = TrainingState.begin(small_network(), config.train)
+    load_checkpoint(tmp_path).restore(restored, config)
+    step(state.network, state.optimiser)
+    step(restored.network, restored.optimiser)
+    ours, theirs = state.network.state_dict(), restored.network.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -147,7 +152,9 @@ def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, share: float) 
 def test_a_flipped_bit_is_refused_wherever_it_lies(saved: Path, tmp_path: Path) -> None:
     content = (saved / NAME).read_bytes()
     index = content.index(b"PK\x01\x02")
-    for place in (0, 27, len(content) // 3, len(content) // 2, index, index + 10, index + 16, len(content) - 20):
+    weights = torch.load(saved / NAME)["network"].values()
+    tensors = [content.index(value.numpy().tobytes()) for value in weights if value.ndim == 4]
+    for place in (0, 27, *tensors, index, index + 10, index + 16, len(content) - 20):
         changed = bytearray(content)
         changed[place] ^= 0x40
         (tmp_path / NAME).write_bytes(changed)

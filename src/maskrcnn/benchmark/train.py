@@ -35,6 +35,7 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled, in_precision
 from maskrcnn.structures.tensors import to_device
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
+from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import train_step
 
 LOSS = 1e-4  # largest relative difference of a loss
@@ -141,11 +142,11 @@ def _in_this_process(
 def our_steps(network: MaskRCNN, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:
     """A function that runs one of our training steps, given its number, as `maskrcnn train` does."""
     device = network.pixel_mean.device
-    optimiser = build_optimiser(network.train(), config.train)
     settings = replace(config.train, precision=timing.precision)
-    losses_of = compiled(network, device) if timing.compile else network
+    state = TrainingState.begin(network.train(), settings)
+    sums_of = compiled(network.loss_sums, device) if timing.compile else network.loss_sums
     batch = to_device(data.ours, device)
-    return lambda step: train_step(losses_of, optimiser, batch, settings, step)
+    return lambda step: train_step(sums_of, state, [batch], settings, step)
 
 
 def their_steps(model: nn.Module, data: Data, config: Config, timing: Timing) -> Callable[[int], object]:

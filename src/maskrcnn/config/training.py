@@ -14,10 +14,11 @@ from maskrcnn.config.ranges import (
     Positive,
     Range,
     Seed,
+    Share,
     require_ranges,
 )
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,22 @@ class TrainConfig:
     """How the model is trained."""
 
     steps: Count = 90_000  # training steps, each with one batch
-    batch_size: Count = 16  # images in a step
+    batch_size: Count = 16  # images that pass through the network together
+    accumulate: Count = 1  # batches in a step, whose gradients are added; the losses are those of one large batch
     optimizer: Literal["sgd", "adamw"] = "sgd"  # stochastic gradient descent, or AdamW
     learning_rate: Positive = 0.02  # highest rate, reached after warm-up
-    momentum: Annotated[float, Range(0, 0.999999)] = 0.9  # momentum of sgd
-    weight_decay: NotNegative = 1e-4  # weight decay of the optimizer
+    backbone_rate: Positive = 1.0  # factor on the learning rate of the backbone
+    # Factor on the rate of each block of the backbone for every block between it and the heads; 1: the same rate.
+    layer_decay: Annotated[float, Range(0, 1)] = 1.0
+    momentum: Annotated[float, Range(0, 0.999999)] = 0.9  # momentum of sgd, and the first beta of adamw
+    weight_decay: NotNegative = 1e-4  # weight decay of the optimizer; biases and norms have none
     warmup_steps: CountOrZero = 1000  # steps in which the learning rate rises to its highest value
     schedule: Literal["step", "cosine"] = "step"  # how the learning rate falls: at `drops`, or along a cosine to zero
     drops: tuple[InnerShare, ...] = (2 / 3, 8 / 9)  # fractions of `steps` after which the rate is divided by 10
     clip_norm: Positive | None = None  # gradients with a larger L2 norm are scaled down to it; None: no clipping
-    precision: Precision = "auto"  # auto: bf16 if faster, else fp32
+    precision: Precision = "auto"  # auto: bf16 if faster, else fp32; fp16 scales the loss
+    ema: bool = False  # evaluate and write an exponential moving average of the weights
+    ema_decay: Share | None = None  # its decay; None: 0.9999, or 1 - 20 / steps if that is less
     # Compile the network; on CUDA its graphs are replayed. The first steps then take minutes, and batches are padded to
     # a few sizes.
     compile: bool = False
@@ -46,3 +53,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_ranges(self, "train")
+
+    @property
+    def images_per_step(self) -> int:
+        """Images whose gradients are added before the weights change."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def average_decay(self) -> float:
+        """The decay of the average of the weights. It then holds about the last twentieth of a run, or 10,000 steps."""
+        return max(0.0, min(0.9999, 1 - 20 / self.steps)) if self.ema_decay is None else self.ema_decay

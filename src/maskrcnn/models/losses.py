@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,32 @@ from torch import Tensor
 
 from maskrcnn.config import BoxHeadConfig, RPNConfig
 from maskrcnn.ops import boxes as box_ops
+
+
+class LossSum(NamedTuple):
+    """A loss before its division. T stages of a cascade have one entry each; elsewhere T is 1.
+
+    Attributes:
+        total: (T,) float32 sums over what is counted.
+        divisor: (T,) float32 numbers that divide the sums, without gradient. They count something, so those of several
+            batches may be added.
+    """
+
+    total: Tensor
+    divisor: Tensor
+
+    def mean(self, divisor: Tensor | None = None) -> Tensor:
+        """The loss, a scalar: each sum divided by its divisor, or by another one (T,), which is taken as at least 1."""
+        return (self.total / (self.divisor if divisor is None else divisor).clamp(min=1)).sum()
+
+
+def mean_losses(sums: Mapping[str, LossSum], divisors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The scalar losses by name.
+
+    Args:
+        divisors: replace those of the sums by those of the larger batch to which the sums belong.
+    """
+    return {name: part.mean(None if divisors is None else divisors[name]) for name, part in sums.items()}
 
 
 def box_loss(
@@ -33,10 +59,10 @@ def box_loss(
     return smooth_l1(deltas, box_ops.encode(boxes, anchors, config.box_weights), config.smooth_l1_beta)
 
 
-def mean_box_loss(
+def sum_box_loss(
     losses: Tensor, positive: Tensor, valid: Tensor, per: Literal["sampled", "offsets"], divisor: int | None = None
-) -> Tensor:
-    """The sum of the box losses of the positives, divided by a number of candidates or offsets -> scalar.
+) -> LossSum:
+    """The sum of the box losses of the positives, and the number of candidates or offsets that divides it.
 
     Args:
         losses: (B, S) or (R,), each the sum over four offsets; positive, valid: bool of the same shape.
@@ -45,8 +71,8 @@ def mean_box_loss(
         divisor: replaces the number of valid candidates.
     """
     if per == "offsets":
-        return mean_over(losses / 4, positive)
-    return mean_over(losses * positive, valid, divisor)
+        return sum_over(losses / 4, positive)
+    return sum_over(losses * positive, valid, divisor)
 
 
 def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
@@ -60,22 +86,25 @@ def smooth_l1(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     return F.smooth_l1_loss(predicted, target, beta=beta, reduction="none").sum(-1)
 
 
-def mean_over(values: Tensor, counted: Tensor, divisor: int | None = None) -> Tensor:
-    """The sum of the counted values, divided by their number (at least 1) or by `divisor`.
+def sum_over(values: Tensor, counted: Tensor, divisor: int | Tensor | None = None) -> LossSum:
+    """The sum of the counted values, to be divided by their number or by `divisor`.
 
     Other values are replaced by zero and not multiplied by it, because an empty slot may hold an infinity.
 
     Args:
         values: float32; counted: bool of the same shape.
     """
-    total = values.where(counted, 0.0).sum()
-    return total / (counted.sum().clamp(min=1) if divisor is None else divisor)
+    total = values.where(counted, 0.0).sum()[None]
+    number = counted.sum() if divisor is None else divisor
+    return LossSum(total, torch.zeros_like(total) + number)
 
 
-def add_losses(total: dict[str, Tensor], losses: dict[str, Tensor], weight: float) -> None:
-    """Adds the losses of one stage, times its weight, to the sums in `total`, in place."""
-    for name, loss in losses.items():
-        total[name] = total.get(name, 0) + weight * loss
+def add_losses(total: dict[str, LossSum], losses: Mapping[str, LossSum], weight: float) -> None:
+    """Appends the losses of one stage, times its weight, to those of the stages before, in place."""
+    for name, (part, divisor) in losses.items():
+        weighted = LossSum(part * weight, divisor)
+        before = total.get(name)
+        total[name] = weighted if before is None else LossSum(*map(torch.cat, zip(before, weighted, strict=True)))
 
 
 def mean_of(stages: Sequence[Tensor]) -> Tensor:

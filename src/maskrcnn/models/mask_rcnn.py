@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import DetectConfig
+from maskrcnn.models.losses import LossSum, mean_losses
 from maskrcnn.models.roi_heads import RoIHeads
 from maskrcnn.models.rpn import RPN
 from maskrcnn.structures.detections import Detections
@@ -46,6 +47,10 @@ class MaskRCNN(nn.Module):
 
     def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """The losses by name, each a float32 scalar. Training minimises their sum (paper section 3)."""
+        return mean_losses(self.loss_sums(images, targets))
+
+    def loss_sums(self, images: ImageBatch, targets: Targets) -> dict[str, LossSum]:
+        """The losses by name before their division, for a batch that is part of a larger one."""
         features = self.features(images)
         rpn_output = self.rpn(features, images.pixels.shape[-2:])
         proposals = self.rpn.propose(rpn_output, images.sizes_hw)

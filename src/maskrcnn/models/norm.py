@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskrcnn.config import NORM_GROUPS, HeadNorm, Norm
 from maskrcnn.ops.winograd import convolve
@@ -44,6 +48,19 @@ class FrozenBatchNorm(nn.Module):
         """
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         return weight * scale[:, None, None, None], self.bias - self.running_mean * scale
+
+
+@contextmanager
+def fixed_statistics(network: nn.Module) -> Iterator[None]:
+    """The context in which batch norm of a network in training mode leaves its running statistics as they are."""
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 class Conv(nn.Conv2d):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Conventions, DetectConfig
 from maskrcnn.models.branches.box import BoxBranch
+from maskrcnn.models.losses import LossSum
 from maskrcnn.models.pooler import RoIPooler, RoIReader
 from maskrcnn.models.rois import RoIs, sample_rois
 from maskrcnn.models.rpn import Proposals
@@ -21,7 +22,7 @@ from maskrcnn.structures.targets import Targets
 class Branch(Protocol):
     """A branch that adds something to the detections of the box branch, such as masks or keypoints."""
 
-    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
+    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, LossSum]:
         """The losses by name.
 
         Args:
@@ -62,7 +63,7 @@ class RoIHeads(nn.Module):
 
     def losses(
         self, features: Sequence[Tensor], proposals: Proposals, targets: Targets, sizes_hw: Tensor
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, LossSum]:
         """The losses of all branches by name.
 
         Args:

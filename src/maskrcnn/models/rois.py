@@ -14,7 +14,7 @@ from maskrcnn.config import BoxHeadConfig
 from maskrcnn.config.conventions import MatchingRules
 from maskrcnn.models.rpn import Proposals
 from maskrcnn.ops.device import static_shapes
-from maskrcnn.ops.matching import match, sample
+from maskrcnn.ops.matching import match, sample, uniform
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.targets import Targets
 
@@ -54,7 +54,7 @@ def sample_rois(
         boxes = torch.cat([boxes, targets.boxes], dim=1)
         valid = torch.cat([valid, targets.valid], dim=1)
     label, matched = _match(boxes, targets, config, rules)
-    sampled = sample(label.masked_fill(~valid, -1), config.samples, config.positive_fraction)
+    sampled = sample(label.masked_fill(~valid, -1), config.samples, config.positive_fraction, targets.seeds, 1)
     slot = matched.gather(1, sampled.chosen)
     labels = torch.where(sampled.positive, targets.labels.gather(1, slot), background)
     sampled_boxes = boxes.gather(1, sampled.chosen[..., None].expand(-1, -1, 4))
@@ -120,6 +120,10 @@ class Slots(NamedTuple):
         """(B, N, ...) -> (R, ...)."""
         return values.flatten(0, 1)[self.chosen]
 
+    def seeds(self, of_images: Tensor | None) -> Tensor | None:
+        """(R,) int64 seeds of the slots, from those of the images (B,); None from None."""
+        return None if of_images is None else of_images[self.image_index] + self.chosen % self.shape[1]
+
     def put_back(self, values: Tensor) -> Tensor:
         """(R, ...) -> (B, N, ...), with zeros where nothing was computed."""
         used = self.used.view(-1, *(1,) * (values.dim() - 1))
@@ -127,15 +131,19 @@ class Slots(NamedTuple):
         return everything.index_copy_(0, self.chosen, values.where(used, 0.0)).view(*self.shape, *values.shape[1:])
 
 
-def positive_slots(positive: Tensor, samples: int) -> Slots:
-    """A uniform random sample of at most B * `samples` of the positive RoIs (B, S) of the whole batch.
+def positive_slots(positive: Tensor, samples: int, seeds: Tensor | None = None, stream: int = 2) -> Slots:
+    """A uniform random sample of at most `samples` of the positive RoIs (B, S) of each image.
 
     With static shapes (`ops.device.static_shapes`) the number of slots is always the maximum, and some are unused.
+
+    Args:
+        seeds, stream: as in `ops.matching.uniform`.
     """
     images, count = positive.shape
-    keys = torch.rand(positive.numel(), device=positive.device)
-    keys, index = keys.where(positive.flatten(), -1.0).topk(min(images * samples, positive.numel()))
-    used = keys >= 0
+    keys = uniform(positive, seeds, stream).where(positive, -1.0)
+    keys, chosen = keys.topk(min(samples, count), dim=1)
+    index = (chosen + torch.arange(images, device=positive.device)[:, None] * count).flatten()
+    used = (keys >= 0).flatten()
     if not static_shapes(positive):
         index, used = index[used], used[used]
     return Slots(index, used, (images, count))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Conventions, RPNConfig
 from maskrcnn.models.anchors import Anchors
-from maskrcnn.models.losses import box_loss, mean_box_loss, mean_over
+from maskrcnn.models.losses import LossSum, box_loss, sum_box_loss, sum_over
 from maskrcnn.models.norm import Conv
 from maskrcnn.ops import boxes as box_ops
 from maskrcnn.ops.matching import match, sample
@@ -141,7 +141,7 @@ class RPN(nn.Module):
         boxes = boxes.flatten(1, 2).gather(1, index[..., None].expand(-1, -1, 4))
         return Proposals(boxes * valid[..., None], valid)
 
-    def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, Tensor]:
+    def losses(self, output: RPNOutput, targets: Targets, sizes_hw: Tensor) -> dict[str, LossSum]:
         """`loss_rpn_class`, binary cross-entropy on the sampled anchors, and `loss_rpn_box` on the positive ones.
 
         `LossRules` says what both are divided by.
@@ -163,7 +163,7 @@ class RPN(nn.Module):
                 low_quality_target=matching.low_quality_target,
                 left_out=self.left_out(output.anchors, sizes_hw),
             )
-            sampled = sample(label, config.samples, config.positive_fraction)
+            sampled = sample(label, config.samples, config.positive_fraction, targets.seeds)
             box = targets.boxes.gather(1, matched.gather(1, sampled.chosen)[..., None].expand(-1, -1, 4))
             # An anchor without an object is its own target, which keeps its loss finite; the loss is not counted.
             anchor = anchors[sampled.chosen]
@@ -176,8 +176,8 @@ class RPN(nn.Module):
         regression = box_loss(sampled_deltas, anchor, target, config, self.conventions.boxes.growth_bound)
         divisor = None if loss_rules.rpn_divisor == "sampled" else config.samples * len(label)
         return {
-            "loss_rpn_class": mean_over(class_loss, sampled.valid, divisor),
-            "loss_rpn_box": mean_box_loss(regression, sampled.positive, sampled.valid, loss_rules.box_divisor, divisor),
+            "loss_rpn_class": sum_over(class_loss, sampled.valid, divisor),
+            "loss_rpn_box": sum_box_loss(regression, sampled.positive, sampled.valid, loss_rules.box_divisor, divisor),
         }
 
     def left_out(self, anchors: Sequence[Tensor], sizes_hw: Tensor) -> Tensor | None:

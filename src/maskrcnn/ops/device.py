@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maskrcnn.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _IMPORTED_BY = os.getpid()
@@ -66,7 +66,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         else:
             faster = device.type == "cpu" and _cpu_has_fast_bf16()
         return torch.bfloat16 if faster else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def _cpu_has_fast_bf16() -> bool:
@@ -85,7 +85,7 @@ def _cpu_has_fast_bf16() -> bool:
 def in_precision(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which a network computes in that precision. Boxes and losses stay float32."""
     dtype = resolve_precision(precision, device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 @contextmanager

@@ -15,6 +15,10 @@ from maskrcnn.ops.device import static_shapes
 
 # A negative is ignored if more than this fraction of it is in a crowd region (Detectron's CROWD_FILTER_THRESH).
 CROWD_COVER = 0.7
+# The constants of SplitMix64 (Steele et al. 2014), as signed numbers: int64 wraps around as uint64 does.
+_STEP = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
+_STREAM = 0xD1342543DE82EF95 - (1 << 64)
 
 
 class Sampled(NamedTuple):
@@ -87,7 +91,9 @@ def match(
     return label, matched
 
 
-def sample(label: Tensor, count: int, positive_fraction: float) -> Sampled:
+def sample(
+    label: Tensor, count: int, positive_fraction: float, seeds: Tensor | None = None, stream: int = 0
+) -> Sampled:
     """Samples `count` candidates per image without replacement, at most `positive_fraction` of them positive.
 
     Every candidate gets a uniform random key, so that a top-k of the keys is a uniform sample. Negatives replace
@@ -95,10 +101,11 @@ def sample(label: Tensor, count: int, positive_fraction: float) -> Sampled:
 
     Args:
         label: (B, N) int64 of 1, 0 and -1, as `match` returns it.
+        seeds, stream: as in `uniform`, for the keys.
     """
     count = min(count, label.shape[1])
     most_positive = min(int(count * positive_fraction), count)
-    keys = torch.rand(label.shape, device=label.device)
+    keys = uniform(label, seeds, stream)
     positive_key, positive_index = keys.where(label == 1, -1.0).topk(most_positive, dim=1)
     negative_key, negative_index = keys.where(label == 0, -1.0).topk(count, dim=1)
     positives = (positive_key >= 0).sum(dim=1, keepdim=True)
@@ -111,3 +118,33 @@ def sample(label: Tensor, count: int, positive_fraction: float) -> Sampled:
         positive_slot = slot.clamp(max=most_positive - 1).expand_as(index)
         index = torch.where(is_positive, positive_index.gather(1, positive_slot), index)
     return Sampled(index, is_positive, valid)
+
+
+def uniform(like: Tensor, seeds: Tensor | None, stream: int) -> Tensor:
+    """Uniform random numbers in [0, 1). With seeds, an image gets the same ones in whatever batch it lies.
+
+    Args:
+        like: (R, N), gives the shape and the device.
+        seeds: (R,) int64. A row depends on its own seed and on `stream` alone. None: torch's generator.
+        stream: a number of the caller's own, so that two callers with the same seeds draw different numbers.
+
+    Returns:
+        (R, N) float32.
+    """
+    if seeds is None:
+        return torch.rand(like.shape, device=like.device)
+    number = torch.arange(1, like.shape[1] + 1, device=like.device)
+    bits = _mixed(seeds + stream * _STREAM)[:, None] + number * _STEP
+    return ((_mixed(bits) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 on int64 numbers of any shape: every bit of a result depends on all bits."""
+    for shift, factor in _MIX:
+        bits = (bits ^ _shifted(bits, shift)) * factor
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """Shifts to the right and fills with zeros, where `>>` copies the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)

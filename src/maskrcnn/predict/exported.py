@@ -82,7 +82,7 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingPackageError(f"{path}: an ONNX file needs ONNX Runtime, which is missing: {INSTALL}") from None
-    if precision == "bf16":
+    if precision in ("bf16", "fp16"):
         raise ConfigError(
             f"{path}: ONNX Runtime computes this file in fp32; choose precision fp32, or export with --format openvino"
         )
@@ -105,6 +105,8 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
 
 
 def _open_openvino(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
+    if precision == "fp16":
+        raise ConfigError(f"{path}: OpenVINO computes in fp32 or bf16 on a CPU; choose one of them")
     openvino = import_openvino(str(path))
     core = openvino.Core()
     try:

@@ -65,6 +65,8 @@ class Targets:
         masks: the bitmaps, or None.
         keypoints: (B, G, K, 3) float32 x, y in network-input pixels and visibility: 1 (hidden), 2 (visible), or 0 (not
             labelled or outside the network input; x and y are 0). None when no category has keypoints.
+        seeds: (B,) int64. All that the losses draw at random for an image follows from its seed, whatever the batch;
+            None: torch's generator.
     """
 
     boxes: Tensor
@@ -73,3 +75,4 @@ class Targets:
     crowd: Tensor
     masks: MaskBank | None = None
     keypoints: Tensor | None = None
+    seeds: Tensor | None = None

@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from maskrcnn.config import Config, config_from_dict, config_to_dict, differing_settings
 from maskrcnn.errors import TrainingError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.pickle_reader import DAMAGES, first_line
 from maskrcnn.files.torch_zip import read_torch
-from maskrcnn.training.restore import fill_exactly, restored_state
+from maskrcnn.training.state import TrainingState
 
 NAME = "last.ckpt"
 
@@ -42,22 +41,15 @@ class Progress:
     origin: str = "random weights"
 
 
-def save_checkpoint(
-    out: Path, network: nn.Module, optimiser: torch.optim.Optimizer, config: Config, progress: Progress
-) -> None:
-    """Writes `out/last.ckpt`. Random numbers need no state: they are derived from the seed and the step.
+def save_checkpoint(out: Path, state: TrainingState, config: Config, progress: Progress) -> None:
+    """Writes `out/last.ckpt`.
 
     Raises:
         TrainingError: the file cannot be written; the previous one is kept.
     """
-    state = {
-        "config": config_to_dict(config),
-        **asdict(progress),
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
+    content = {"config": config_to_dict(config), **asdict(progress), **state.state_dict()}
     with writing(out / NAME), atomic_write(out / NAME) as temporary:
-        torch.save(state, temporary)
+        torch.save(content, temporary)
 
 
 @contextmanager
@@ -81,8 +73,8 @@ class SavedRun:
     progress: Progress
     state: dict[str, Any]
 
-    def restore(self, network: nn.Module, optimiser: torch.optim.Optimizer, config: Config) -> Progress:
-        """Fills a network and its optimiser, both built for `config`. Everything is checked before anything is filled.
+    def restore(self, state: TrainingState, config: Config) -> Progress:
+        """Fills a state that was begun for `config`. Everything is checked before anything is filled.
 
         Only `train.workers` may differ from the settings of the run, and `train.steps` may be higher.
 
@@ -97,9 +89,7 @@ class SavedRun:
                 "(only train.workers may change, and train.steps may rise)"
             )
         with _of_this_run(self.path):
-            state = restored_state(optimiser, self.state["optimiser"], begun=self.progress.step > 0)
-            fill_exactly(network, self.state["network"], str(self.path))
-            optimiser.load_state_dict(state)
+            state.load_state_dict(self.state, begun=self.progress.step > 0)
         return self.progress
 
 

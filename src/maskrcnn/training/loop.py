@@ -28,9 +28,9 @@ from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoi
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.interrupts import interrupts
-from maskrcnn.training.optimiser import build_optimiser
 from maskrcnn.training.progress import METRICS, TrainingBar
 from maskrcnn.training.run import MODEL, Run
+from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights, with_conventions
 
@@ -146,9 +146,9 @@ def _begin(
     network = build_model(config)
     origin = "random weights" if initial is None else initial.fill(network, config)
     network.to(device)
-    optimiser = build_optimiser(network, config.train)
-    restored = None if saved is None else saved.restore(network, optimiser, config)
-    return Run(config, network, optimiser, device, out, validation, restored or Progress(origin=origin), restored)
+    state = TrainingState.begin(network, config.train)
+    restored = None if saved is None else saved.restore(state, config)
+    return Run(config, network, state, device, out, validation, restored or Progress(origin=origin), restored)
 
 
 def _say_beginning(
@@ -157,9 +157,10 @@ def _say_beginning(
     """Says on what the run trains, which settings the weights have brought, what was assumed about them, and what is
     left out of the data."""
     dtype = resolve_precision(run.config.train.precision, run.device)
+    name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
     bar.say(
         f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
-        f"{'bf16' if dtype == torch.bfloat16 else 'fp32'}, writing to {run.out}"
+        f"{name}, writing to {run.out}"
     )
     if from_weights:
         bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")

@@ -7,6 +7,7 @@ a file is compared with the network before it is used.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from reprlib import repr as short_repr
 from typing import Any
@@ -14,19 +15,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.weights.model_file import fill
 
-
-def fill_exactly(network: nn.Module, stored: Any, source: str) -> None:
-    """Copies tensors into a network that has the same names, shapes and dtypes.
+def checked_tensors(module: nn.Module, stored: Any, what: str) -> dict[str, Tensor]:
+    """The stored tensors for `module.load_state_dict`.
 
     Raises:
-        ValueError: they differ, or a number is not finite.
+        ValueError: their names, shapes or dtypes are not those of the module, or a number is not finite.
     """
-    expected = network.state_dict()
-    for name, value in _by_name(stored, "network").items():
-        _require_like(value, expected.get(name), f"network {name}")
-    fill(network, stored, source)
+    expected, given = module.state_dict(), _by_name(stored, what)
+    if given.keys() != expected.keys():
+        differing = sorted(map(str, given.keys() ^ expected.keys()))
+        raise ValueError(f"{what}: {len(differing)} tensors are missing or unexpected, first: {differing[0]}")
+    for name, value in given.items():
+        _require_like(value, expected[name], f"{what} {name}")
+    return dict(given)
+
+
+def checked_scaler(expected: Mapping[str, Any], stored: Any) -> dict[str, Any]:
+    """The stored state of a gradient scaler.
+
+    Raises:
+        ValueError: it has other settings, or a number that cannot be.
+    """
+    given = _by_name(stored, "scaler")
+    wrong = given.keys() != expected.keys() or any(
+        type(given[name]) is not type(value) or not 0 <= given[name] < math.inf for name, value in expected.items()
+    )
+    if wrong:
+        raise ValueError(f"scaler: expected numbers like {short_repr(dict(expected))}, found {short_repr(given)}")
+    return dict(given)
+
+
+def checked_count(value: Any, what: str) -> int:
+    """A count of updates; raises ValueError if it is none."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{what}: expected a count, found {short_repr(value)}")
+    return value
 
 
 def restored_state(optimiser: torch.optim.Optimizer, stored: Any, *, begun: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from maskrcnn.training.checkpoint import Progress, save_checkpoint, writing
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import MetricsFile, TrainingBar
+from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import LossWindow, train_step
 from maskrcnn.weights.model_file import save_model
 
@@ -47,7 +49,7 @@ class Run:
 
     config: Config
     network: MaskRCNN
-    optimiser: torch.optim.Optimizer
+    state: TrainingState
     device: torch.device
     out: Path
     validation: Dataset | None
@@ -64,6 +66,13 @@ class Run:
         return self.progress.step
 
     @property
+    def result(self) -> MaskRCNN:
+        """The network that is evaluated and written as the model."""
+        result = self.state.result
+        assert isinstance(result, MaskRCNN)
+        return result
+
+    @property
     def finished(self) -> bool:
         return self.step >= self.config.train.steps and not self._evaluation_due()
 
@@ -78,7 +87,8 @@ class Run:
     def train(self, batches: Iterator[Batch], bar: TrainingBar) -> None:
         """Trains, evaluates and saves until the last step, or until the run is interrupted."""
         config = self.config.train
-        losses_of = compiled(self.network, self.device) if config.compile else self.network
+        sums_of = self.network.loss_sums
+        sums_of = compiled(sums_of, self.device) if config.compile else sums_of
         metrics = MetricsFile(self.out, self.step)
         losses, began = LossWindow(), time.monotonic()
         self.network.train()
@@ -86,12 +96,12 @@ class Run:
             if self._evaluation_due():  # the run was interrupted before it was done
                 self._evaluate(bar, metrics)
             while self.step < config.steps and not self.interrupted:
-                batch = next(batches)
-                self._say_found(batch, bar)
-                found = train_step(losses_of, self.optimiser, batch, config, self.step)
+                parts = list(islice(batches, config.accumulate))
+                self._say_found(parts, bar)
+                found = train_step(sums_of, self.state, parts, config, self.step)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)
-                losses.add(self.step, batch.image_ids, found)
+                losses.add(self.step, [name for part in parts for name in part.image_ids], found)
                 log_due, save_due = (_due(self.step, n, config.steps) for n in (LOG_EVERY, config.checkpoint_every))
                 evaluation_due = self._evaluation_due()
                 if self.device.type == "cpu" or log_due or evaluation_due or save_due:  # reading waits for a GPU
@@ -100,7 +110,7 @@ class Run:
                     rate = losses.steps / (time.monotonic() - began)
                     row = losses.means() | {
                         "lr": learning_rate(self.step - 1, config),
-                        "images_per_second": rate * config.batch_size,
+                        "images_per_second": rate * config.images_per_step,
                     }
                     metrics.write({"step": self.step, **row})
                     bar.losses(self.step, row, (config.steps - self.step) / rate)
@@ -134,14 +144,15 @@ class Run:
         if self.progress != self.saved:
             self.save()
 
-    def _say_found(self, batch: Batch, bar: TrainingBar) -> None:
+    def _say_found(self, batches: Sequence[Batch], bar: TrainingBar) -> None:
         """Reports each broken image once, and the first remark of the run."""
-        for message in batch.skipped:
+        for message in (message for batch in batches for message in batch.skipped):
             if message not in self.skipped:
                 self.skipped[message] = None
                 bar.say(f"skipped: {message}")
-        if batch.remarks and not self.remarked:
-            bar.say(f"note: {batch.remarks[0]}; remarks about other images are not repeated")
+        remarks = [remark for batch in batches for remark in batch.remarks]
+        if remarks and not self.remarked:
+            bar.say(f"note: {remarks[0]}; remarks about other images are not repeated")
             self.remarked = True
 
     def _evaluation_due(self) -> bool:
@@ -153,8 +164,8 @@ class Run:
         """Evaluates the current weights, and writes the model file if their score is the best so far, or if no score
         has been defined yet. If the run is interrupted meanwhile, the evaluation is left to the resumed run."""
         assert self.validation is not None
-        self.network.eval()
-        predictor = Predictor(TorchBackend(self.network, self.config.train.precision), self.config)
+        network = self.result.eval()
+        predictor = Predictor(TorchBackend(network, self.config.train.precision), self.config)
 
         def until_interrupted(items: Iterable[Item], total: int) -> Iterator[Item]:
             for item in bar.track(items, total):
@@ -180,7 +191,7 @@ class Run:
 
     def save(self) -> None:
         """Writes the checkpoint, and without a best validation AP the model file."""
-        save_checkpoint(self.out, self.network, self.optimiser, self.config, self.progress)
+        save_checkpoint(self.out, self.state, self.config, self.progress)
         if self.progress.best is None:
             self._save_model(None)
         self.saved = self.progress
@@ -190,7 +201,7 @@ class Run:
         if report is not None:
             provenance["validation"] = report.to_dict()
         with writing(self.out / MODEL):
-            save_model(self.out / MODEL, self.network, self.config, provenance)
+            save_model(self.out / MODEL, self.result, self.config, provenance)
 
 
 class _InterruptedError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,47 +15,63 @@ from torch import Tensor
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import TrainingError
+from maskrcnn.models.losses import LossSum, mean_losses
+from maskrcnn.models.norm import fixed_statistics
 from maskrcnn.ops.device import in_precision
 from maskrcnn.structures.tensors import map_tensors, to_device
-from maskrcnn.training.optimiser import learning_rate
+from maskrcnn.training.state import TrainingState
+
+LossSums = dict[str, LossSum]
 
 
 def train_step(
-    losses_of: Callable[..., dict[str, Tensor]],
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    config: TrainConfig,
-    step: int,
+    sums_of: Callable[..., LossSums], state: TrainingState, batches: Sequence[Batch], config: TrainConfig, step: int
 ) -> dict[str, Tensor]:
-    """One forward pass, backward pass and update. If a loss is not finite, the weights stay as they are.
+    """Forward and backward passes of some batches, and one update by the gradients of all of them.
+
+    The result is that of one large batch: every loss is divided by what is counted in all batches. For this, several
+    batches first pass through the network without gradients. If a loss is not finite, the weights stay as they are.
 
     Args:
-        losses_of: the network in training mode, or what `compiled` made of it.
-        batch: images and targets on the device of the network.
+        sums_of: `loss_sums` of the network in training mode, or what `compiled` made of it.
+        batches: images and targets on the device of the network.
         step: counted from 0. With the seed it decides the random numbers, so that a resumed run gets the same ones.
 
     Returns:
         Every loss by name, and their sum as `loss`: scalars on the device.
     """
-    device = batch.images.pixels.device
+    device = batches[0].images.pixels.device
     torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)[0] >> 1))
-    torch.compiler.cudagraph_mark_step_begin()
-    with in_precision(config.precision, device):
-        losses = losses_of(batch.images, batch.targets)
-    # This copies the losses, because the next step overwrites what a replayed graph returns.
-    values = torch.stack(list(losses.values()))
-    total = values.sum()
-    optimiser.zero_grad(set_to_none=True)
-    total.backward()
-    if config.clip_norm is not None:
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, config)
-    # Fused optimisers read `found_inf` on the device and skip the step if it is 1, as in mixed-precision training.
-    optimiser.found_inf = (~total.detach().isfinite()).to(torch.float32)  # type: ignore[attr-defined]
-    optimiser.step()
-    return {**dict(zip(losses, values.detach().unbind(), strict=True)), "loss": total.detach()}
+    sizes = [len(batch.images) for batch in batches]
+    seeds = torch.randint(1 << 62, (sum(sizes),), device=device).split(sizes)
+
+    def sums(number: int) -> LossSums:
+        torch.compiler.cudagraph_mark_step_begin()
+        with in_precision(config.precision, device):
+            return sums_of(batches[number].images, replace(batches[number].targets, seeds=seeds[number]))
+
+    divisors = None
+    if len(batches) > 1:
+        with torch.no_grad(), fixed_statistics(state.network):
+            divisors = joint_divisors([sums(number) for number in range(len(batches))])
+    state.optimiser.zero_grad(set_to_none=True)
+    values: list[Tensor] = []
+    for number in range(len(batches)):
+        found = sums(number)
+        losses = mean_losses(found, joint_divisors([found]) if divisors is None else divisors)
+        # This copies the losses, because the next batch overwrites what a replayed graph returns.
+        part = torch.stack(list(losses.values()))
+        state.scaler.scale(part.sum()).backward()
+        values.append(part.detach())
+    value = torch.stack(values).sum(0)
+    total = value.sum()
+    state.update(total, config, step)
+    return {**dict(zip(losses, value.unbind(), strict=True)), "loss": total}
+
+
+def joint_divisors(parts: Sequence[LossSums]) -> dict[str, Tensor]:
+    """The divisors of the losses in all batches of a step, by the name of the loss."""
+    return {name: torch.stack([part[name].divisor for part in parts]).sum(0) for name in parts[0]}
 
 
 class LossWindow:

@@ -18,6 +18,7 @@ from maskrcnn.data.loading.transforms import Sample
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.branches.box import box_losses
 from maskrcnn.models.branches.mask import MaskBranch, mask_crops, mask_goal
+from maskrcnn.models.losses import mean_losses
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.rois import RoIs, Slots
 from maskrcnn.models.rpn import RPNOutput
@@ -271,7 +272,7 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
     batch = training_batch(peer, tag)
     network.rpn.config = replace(model.rpn, samples=40_000)
     features = network.features(batch.images)
-    losses = network.rpn.losses(network.rpn(features, (384, 384)), batch.targets, batch.images.sizes_hw)
+    sums = network.rpn.losses(network.rpn(features, (384, 384)), batch.targets, batch.images.sizes_hw)
     network.rpn.config = model.rpn
 
     boxes = trim(batch.targets.boxes, 1)
@@ -279,11 +280,12 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
     read, mask = network.roi_heads.pooler.on(features), network.roi_heads.mask
     index = torch.zeros(rois.boxes.shape[1], dtype=torch.int64)
     logits, deltas = network.roi_heads.box.heads[0](read(rois.boxes[0], index, 7))
-    losses |= box_losses(logits, deltas, rois, replace(batch.targets, boxes=boxes), model.box_head, MATTERPORT)
+    sums |= box_losses(logits, deltas, rois, replace(batch.targets, boxes=boxes), model.box_head, MATTERPORT)
     assert isinstance(mask, MaskBranch)
     if tag == "t1full":  # masks of the size of the image: the peer's targets are our own
-        losses |= mask.losses(read, [rois], batch.targets)
-    elif tag == "t1":  # of 56 x 56 pixels an object, which we have not: its targets are taken as they are
+        sums |= mask.losses(read, [rois], batch.targets)
+    losses = mean_losses(sums)
+    if tag == "t1":  # of 56 x 56 pixels an object, which we have not: its targets are taken as they are
         chosen = rois.positive[0]
         pooled = read(rois.boxes[0, chosen], index[chosen], 14)
         goal = torch.from_numpy(arrays["t1_samp_masks_pos"].astype(np.float32))

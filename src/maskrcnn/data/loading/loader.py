@@ -86,10 +86,11 @@ def training_batches(
 ) -> Generator[Batch]:
     """Endless batches of `config.train.batch_size` augmented images. `close` ends the worker processes.
 
-    Batch number n depends neither on the number of worker processes nor on the step at which a run was resumed.
+    The images of a step, `config.train.accumulate` batches, do not depend on how they are divided into batches. They
+    depend neither on the number of worker processes nor on the step at which a run was resumed.
 
     Args:
-        start_step: batches to skip, without loading them.
+        start_step: steps to skip, without loading their images.
         strict: raise if an image cannot be read, instead of replacing it and naming it in `Batch.skipped`.
 
     Raises:
@@ -101,14 +102,16 @@ def training_batches(
     landscape = widths >= heights
     if config.augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
-    sampler = GroupedBatchSampler(landscape, config.train.batch_size, config.train.seed, start_step)
+    steps = GroupedBatchSampler(landscape, config.train.images_per_step, config.train.seed, start_step)
+    size = config.train.batch_size
+    batches = (images[i : i + size] for images in steps for i in range(0, len(images), size))
     load = _Load(TrainingData(dataset, config, strict), config)
     prepare = Batch.pin_memory if torch.cuda.is_available() else _same
     if config.train.workers == 0:
-        yield from map(prepare, map(load, sampler))
+        yield from map(prepare, map(load, batches))
     else:
-        with closing(ordered_results(load, sampler, config.train.workers, prepare)) as batches:
-            yield from batches
+        with closing(ordered_results(load, batches, config.train.workers, prepare)) as loaded:
+            yield from loaded
 
 
 @dataclass(frozen=True)

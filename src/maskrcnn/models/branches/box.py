@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maskrcnn.config import BoxHeadConfig, Conventions, DetectConfig
 from maskrcnn.config.conventions import DetectionRules
 from maskrcnn.models.branches.box_head import BoxHead
-from maskrcnn.models.losses import add_losses, box_loss, mean_box_loss, mean_of, mean_over
+from maskrcnn.models.losses import LossSum, add_losses, box_loss, mean_of, sum_box_loss, sum_over
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, flatten_boxes, rematch, sample_rois
 from maskrcnn.models.rpn import Proposals
@@ -59,14 +59,14 @@ class BoxBranch(nn.Module):
 
     def losses(
         self, read: RoIReader, rois: RoIs, targets: Targets, windows: Tensor
-    ) -> tuple[dict[str, Tensor], list[RoIs]]:
+    ) -> tuple[dict[str, LossSum], list[RoIs]]:
         """`loss_class` and `loss_box`, summed over the stages, and the RoIs that each stage is trained on.
 
         Args:
             rois: the RoIs of the first stage.
             windows: (B, 4) boxes of the images, network-input pixels, to which refined boxes are clipped.
         """
-        total: dict[str, Tensor] = {}
+        total: dict[str, LossSum] = {}
         rois_of_stages = [rois]
         for number, (head, weight, stage) in enumerate(zip(self.heads, self.weights, self.stages, strict=True)):
             rois = rois_of_stages[-1]
@@ -141,7 +141,7 @@ def _of_labels(deltas: Tensor, labels: Tensor) -> Tensor:
 
 def box_losses(
     logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, conventions: Conventions
-) -> dict[str, Tensor]:
+) -> dict[str, LossSum]:
     """`loss_class`, cross-entropy over all classes, and `loss_box` on the deltas of the true class.
 
     Both are divided by the number of sampled RoIs, unless `LossRules.box_divisor` says otherwise for `loss_box`.
@@ -158,8 +158,8 @@ def box_losses(
     class_loss = F.cross_entropy(logits, labels, reduction="none")
     regression = box_loss(_of_labels(deltas, labels), start, target, config, conventions.boxes.growth_bound)
     return {
-        "loss_class": mean_over(class_loss, valid),
-        "loss_box": mean_box_loss(regression, positive, valid, conventions.losses.box_divisor),
+        "loss_class": sum_over(class_loss, valid),
+        "loss_box": sum_box_loss(regression, positive, valid, conventions.losses.box_divisor),
     }
 
 

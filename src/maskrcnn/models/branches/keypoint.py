@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import KeypointHeadConfig
 from maskrcnn.config.conventions import KeypointRules
-from maskrcnn.models.losses import mean_over
+from maskrcnn.models.losses import LossSum, sum_over
 from maskrcnn.models.norm import Conv
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, filled_slots, positive_slots
@@ -65,7 +65,7 @@ class KeypointBranch(nn.Module):
         self.config = config
         self.rules = rules
 
-    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
+    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, LossSum]:
         """`loss_keypoint`: softmax cross-entropy over the cells of the map, the mean over labelled points in RoIs."""
         assert targets.keypoints is not None, "targets have no keypoints"
         rois = stages[0]
@@ -76,11 +76,12 @@ class KeypointBranch(nn.Module):
         spans = read.span(rois.boxes.flatten(0, 1))
         spans = spans.where(rois.positive.flatten()[:, None], unit_box(spans))
         cells, inside = keypoint_targets(points, spans, self.side)
-        slots = positive_slots(rois.positive & inside.any(-1).view(images, count), self.config.samples)
+        labelled = rois.positive & inside.any(-1).view(images, count)
+        slots = positive_slots(labelled, self.config.samples, targets.seeds, 3)
         logits = self.head(read(slots.take(rois.boxes), slots.image_index, self.config.resolution))
         cells, inside = cells[slots.chosen], inside[slots.chosen] & slots.used[:, None]
         loss = F.cross_entropy(logits.flatten(2).flatten(0, 1), cells.flatten(), reduction="none")
-        return {"loss_keypoint": mean_over(loss, inside.flatten())}
+        return {"loss_keypoint": sum_over(loss, inside.flatten())}
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
         """The same detections with (B, D, N, 3) keypoints: x, y in network-input pixels, and the score."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from maskrcnn.config import MaskHeadConfig
 from maskrcnn.config.conventions import MaskRules
 from maskrcnn.models.branches.mask_head import MaskHead, MLPMaskHead
-from maskrcnn.models.losses import add_losses, mean_of, mean_over
+from maskrcnn.models.losses import LossSum, add_losses, mean_of, sum_over
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, Slots, filled_slots, positive_slots
 from maskrcnn.ops.mask_targets import MaskCrops, mask_targets
@@ -49,9 +49,9 @@ class MaskBranch(nn.Module):
         self.config = config
         self.rules = rules
 
-    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
+    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, LossSum]:
         """`loss_mask`: per-pixel cross-entropy on the mask of the true class alone, the mean over positive RoIs."""
-        total: dict[str, Tensor] = {}
+        total: dict[str, LossSum] = {}
         own_stages = stages[: len(self.heads)]
         for head, weight, rois in zip(self.heads, self.weights, own_stages, strict=True):
             slots = mask_slots(rois, targets, self.config)
@@ -65,7 +65,7 @@ class MaskBranch(nn.Module):
                 per_pixel = F.cross_entropy(logits, classes, reduction="none")
             else:
                 per_pixel = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-            add_losses(total, {"loss_mask": mean_over(per_pixel.mean(dim=(1, 2)), slots.used)}, weight)
+            add_losses(total, {"loss_mask": sum_over(per_pixel.mean(dim=(1, 2)), slots.used)}, weight)
         return total
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
@@ -102,10 +102,10 @@ class MaskBranch(nn.Module):
 
 
 def mask_slots(rois: RoIs, targets: Targets, config: MaskHeadConfig) -> Slots:
-    """The positive RoIs whose object has a mask, at most B * `config.samples` of them."""
+    """The positive RoIs whose object has a mask, at most `config.samples` of each image."""
     assert targets.masks is not None, "targets have no masks"
     has_mask = (targets.masks.sizes_hw > 0).all(-1).gather(1, rois.slot)
-    return positive_slots(rois.positive & has_mask, config.samples)
+    return positive_slots(rois.positive & has_mask, config.samples, targets.seeds)
 
 
 def mask_crops(rois: RoIs, slots: Slots, targets: Targets) -> MaskCrops:

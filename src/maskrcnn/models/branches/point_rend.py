@@ -17,10 +17,11 @@ from maskrcnn.config import MaskHeadConfig, PointRendConfig
 from maskrcnn.config.conventions import MaskRules
 from maskrcnn.models.branches.box_head import fully_connected
 from maskrcnn.models.branches.mask import mask_crops, mask_goal, mask_slots
-from maskrcnn.models.losses import mean_over
+from maskrcnn.models.losses import LossSum, sum_over
 from maskrcnn.models.pooler import RoIReader
 from maskrcnn.models.rois import RoIs, filled_slots
 from maskrcnn.ops.mask_targets import sample_bitmaps
+from maskrcnn.ops.matching import uniform
 from maskrcnn.ops.points import sample_feature, sample_map
 from maskrcnn.ops.roi_align import roi_align
 from maskrcnn.structures.detections import Detections
@@ -93,7 +94,7 @@ class PointRendBranch(nn.Module):
         self.num_classes = num_classes
         self.config, self.points, self.rules = config, points, rules
 
-    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, Tensor]:
+    def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, LossSum]:
         """`loss_mask` of the coarse masks and `loss_mask_point` at the sampled points, on the true class alone."""
         rois = stages[0]
         slots = mask_slots(rois, targets, self.config)
@@ -104,13 +105,13 @@ class PointRendBranch(nn.Module):
         own = self._of_class(coarse, labels)
         target = mask_goal(boxes, masks, self.rules, own.shape[-1])
         coarse_loss = F.binary_cross_entropy_with_logits(own, target, reduction="none").mean((1, 2))
-        points = self._training_points(own.detach())
+        points = self._training_points(own.detach(), slots.seeds(targets.seeds))
         logits = self._of_class(self._refine(read, boxes, image_index, coarse, points), labels)
         points_px = _in_network_pixels(points, boxes)
         original_px = points_px @ masks.to_original[:, :, :2].transpose(1, 2) + masks.to_original[:, None, :, 2]
         point_target = sample_bitmaps(masks, original_px)
         point_loss = F.binary_cross_entropy_with_logits(logits, point_target, reduction="none").mean(1)
-        return {"loss_mask": mean_over(coarse_loss, slots.used), "loss_mask_point": mean_over(point_loss, slots.used)}
+        return {"loss_mask": sum_over(coarse_loss, slots.used), "loss_mask_point": sum_over(point_loss, slots.used)}
 
     def detect(self, read: RoIReader, found: Detections) -> Detections:
         """The same detections with mask probabilities for the class of each.
@@ -171,18 +172,20 @@ class PointRendBranch(nn.Module):
         return logits[torch.arange(len(labels), device=labels.device), row]
 
     @torch.no_grad()
-    def _training_points(self, own: Tensor) -> Tensor:
+    def _training_points(self, own: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Points (R, P, 2) as fractions of the box. Most of them are the least certain of many random points, and the
         others are uniformly random.
 
         Args:
             own: (R, O/2, O/2) coarse logits of the true class.
+            seeds: (R,) int64, as in `ops.matching.uniform`.
         """
         settings = self.points
         count = settings.train_points
         candidates = int(count * settings.oversample)
         important = int(count * settings.important)
-        random = torch.rand((len(own), candidates + count - important, 2), device=own.device)
+        coordinates = own.new_empty((len(own), 2 * (candidates + count - important)))
+        random = uniform(coordinates, seeds, 4).unflatten(1, (-1, 2))
         first = random[:, :candidates]
         uncertain = sample_map(own[:, None], first)[:, 0].abs().topk(important, dim=1, largest=False)[1]
         return torch.cat([first.gather(1, uncertain[..., None].expand(-1, -1, 2)), random[:, candidates:]], dim=1)
