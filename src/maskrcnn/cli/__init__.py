@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
     "predict": "find objects in images; write predictions.json and pictures",
     "export": "write a model as ONNX or OpenVINO, checked against PyTorch",
-    "data": "check, draw or convert a data set",
+    "data": "check, draw, convert, split, merge or cut down a data set",
     "weights": "inspect, convert and list models and checkpoints of other frameworks",
     "serve": "answer requests for the objects of images over HTTP",
     "ablate": "repeat the paper's ablations on your data, as one table",

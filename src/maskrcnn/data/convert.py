@@ -67,7 +67,11 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list
     check_new_folder(out)
     lost: Lost = Counter()
     parts = {}
-    for part, numbers in _parts(dataset).items():
+    divided = _parts(dataset)
+    if len(divided) == 1:
+        named = [record.fields.get("split") in SPLITS.values() for record in dataset.records]
+        lost["images are no longer in their part, because other images are in none"] += 0 if all(named) else sum(named)
+    for part, numbers in divided.items():
         own = dataset.subset(numbers)
         parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
         _copy_images(own, parts[part], link, lost)

@@ -35,13 +35,29 @@ def join(parts: Mapping[str, Dataset], path: Path) -> Dataset:
     image_ids = _told_apart([r.image_id for d in datasets for r in d.records], names)
     owners = [name for name, dataset in parts.items() for _ in range(_count(dataset))]
     annotation_ids = _told_apart([own for d in datasets for own in as_numpy(d.columns["ids"]).tolist()], owners)
+    named = [
+        replace(d, records=Records(replace(r, fields={**r.fields, "split": name}) for r in d.records))
+        for name, d in zip(parts, datasets, strict=True)
+    ]
+    joined = concatenated(named, image_ids, annotation_ids, path)
+    return replace(joined, choices=(f"{path}: {_said(parts)}", *joined.choices))
+
+
+def concatenated(
+    datasets: Sequence[Dataset], image_ids: Sequence[int | str], annotation_ids: Sequence[int | str], path: Path
+) -> Dataset:
+    """The images of data sets with the same categories, one after the other.
+
+    Args:
+        image_ids, annotation_ids: new ids of all images, and of all rows of their columns.
+        path: `Dataset.path` of the result.
+    """
+    categories = datasets[0].categories
     firsts = np.cumsum([0, *map(_count, datasets)]).tolist()
     records: list[Record] = []
-    for name, dataset, first in zip(parts, datasets, firsts, strict=False):
+    for dataset, first in zip(datasets, firsts, strict=False):
         for record in dataset.records:
-            fields = {**record.fields, "split": name}
-            own = image_ids[len(records)]
-            records.append(replace(record, image_id=own, first=record.first + first, fields=fields))
+            records.append(replace(record, image_id=image_ids[len(records)], first=record.first + first))
     columns = {
         name: torch.cat([torch.as_tensor(dataset.columns[name]) for dataset in datasets])
         for name in datasets[0].columns
@@ -56,7 +72,7 @@ def join(parts: Mapping[str, Dataset], path: Path) -> Dataset:
         {"ids": pack_ids(annotation_ids), **columns},
         PackedBytes([s.tobytes() for d in datasets for s in d.segmentations.between(0, _count(d))]),
         tuple(note for dataset in datasets for note in dataset.notes),
-        (f"{path}: {_said(parts)}", *(choice for dataset in datasets for choice in dataset.choices)),
+        tuple(choice for dataset in datasets for choice in dataset.choices),
     )
 
 

@@ -68,6 +68,25 @@ class Dataset:
         """The data set with only the images `indices`."""
         return replace(self, records=Records(self.records[i] for i in indices))
 
+    def with_annotations(self, kept: np.ndarray) -> Dataset:
+        """The data set with all images, and only some annotations.
+
+        Args:
+            kept: (T,) bool.
+        """
+        rows, counts = self.records.rows, self.records.counts
+        images = np.repeat(np.arange(len(self)), counts)[kept[rows]]
+        rows, counts = rows[kept[rows]], np.bincount(images, minlength=len(self))
+        records = Records(
+            replace(record, first=first, count=count)
+            for record, first, count in zip(
+                self.records, (counts.cumsum() - counts).tolist(), counts.tolist(), strict=True
+            )
+        )
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        segmentations = PackedBytes([self.segmentations[row].tobytes() for row in rows.tolist()])
+        return replace(self, records=records, columns=columns, segmentations=segmentations)
+
     def with_categories(self, categories: tuple[Category, ...], places: Sequence[int]) -> Dataset:
         """The data set with other categories.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from maskrcnn.cli.data.writing import Target, write_dataset
 from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.data.hints import NO_HINTS, WritableName
@@ -31,14 +32,6 @@ class Rewrite:
     """Refuse broken images and annotations."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console
-        from maskrcnn.data.convert import convert
-
         dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
-        say = console(stderr=True).print
-        for problem in dataset.problems:
-            say(f"left out: {problem}")
-        for loss in convert(dataset, self.out, self.to, link=self.link):
-            say(f"lost: {loss}")
-        console(stderr=False).print(f"{len(dataset)} images in {self.out}")
+        write_dataset(dataset, self.out, Target(self.to, self.link))
         return 0

@@ -1,0 +1,40 @@
+"""`maskrcnn data merge`: several data sets as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from maskrcnn.cli.data.writing import TARGET, TargetFlags, write_dataset
+from maskrcnn.cli.reading import HintFlags, open_dataset
+from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Merge data sets of any formats into one. Classes of one name become one class."""
+
+    data: tyro.conf.Positional[tuple[Path, ...]]
+    """Annotations of any format, or the folders that hold them."""
+    out: Path
+    """New folder for annotations and images."""
+    renamed: Annotated[tuple[str, ...], tyro.conf.arg(name="map")] = ()
+    """New names of classes, such as `car=vehicle truck=vehicle`."""
+    target: TargetFlags = TARGET
+    hints: HintFlags = NO_HINTS
+
+    def run(self) -> int:
+        from maskrcnn.data.editing.merge import merge
+
+        pairs = [name.partition("=") for name in self.renamed]
+        if wrong := [name for name, (old, _, new) in zip(self.renamed, pairs, strict=True) if not old or not new]:
+            raise ConfigError(f"--map: expected pairs old=new, found {wrong[0]}")
+        if not self.data:
+            raise ConfigError("expected data sets to merge, found none")
+        datasets = [open_dataset(path, self.hints) for path in self.data]
+        write_dataset(merge(datasets, self.out, {old: new for old, _, new in pairs}), self.out, self.target)
+        return 0

@@ -1,0 +1,52 @@
+"""`maskrcnn data split`: train, val and test of one data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from maskrcnn.cli.data.writing import TARGET, TargetFlags, write_dataset
+from maskrcnn.cli.reading import HintFlags, open_dataset
+from maskrcnn.data.hints import NO_HINTS
+
+
+@dataclass(frozen=True)
+class Split:
+    """Divide a data set into train, val and test, with a fair share of every class in each.
+
+    Versions of one photograph that Roboflow has made stay in one part.
+    """
+
+    data: tyro.conf.Positional[Path]
+    """Annotations of any format, or the folder that holds them."""
+    out: tyro.conf.Positional[Path]
+    """New folder, with a folder for each part."""
+    val: float = 0.2
+    """Share of the images for val; 0 for none."""
+    test: float = 0.0
+    """Share of the images for test; 0 for none. The rest is for train."""
+    group_by: str | None = None
+    """Keep images together whose values of this field are equal, or that lie in one folder (`folder`)."""
+    seed: int = 0
+    """Seed of the random choice."""
+    target: TargetFlags = TARGET
+    hints: HintFlags = NO_HINTS
+    images: Path | None = None
+    """Folder of the images; default: the images are searched for beside the annotations."""
+
+    def run(self) -> int:
+        from maskrcnn.cli.output import console
+        from maskrcnn.data.editing.split import split
+
+        dataset = open_dataset(self.data, self.hints, self.images)
+        wanted = {part: share for part, share in (("val", self.val), ("test", self.test)) if share}
+        shares = {"train": 1 - self.val - self.test, **wanted}
+        divided = split(dataset, shares, group_by=self.group_by, seed=self.seed)
+        write_dataset(divided, self.out, self.target)
+        parts = [record.fields["split"] for record in divided.records]
+        for part in shares:
+            own = divided.subset([number for number, name in enumerate(parts) if name == part])
+            console(stderr=False).print(f"{part}: {own.summary()}")
+        return 0

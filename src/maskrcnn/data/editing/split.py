@@ -1,0 +1,127 @@
+"""Divides a data set into train, val and test, so that each part has its share of the images of every class.
+
+Images of one group stay together. Otherwise a model would be judged on what it has learned by heart, such as another
+frame of one film or another version of one photograph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.records import Record, Records, as_numpy
+
+FOLDER = "folder"  # groups by the folder of the image file
+_ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")  # `<name>.rf.<hash>.jpg` are versions of one photograph
+
+
+def split(dataset: Dataset, shares: Mapping[str, float], *, group_by: str | None = None, seed: int = 0) -> Dataset:
+    """The data set whose images have their part as the field `split`.
+
+    Args:
+        shares: of the images, by the name of the part: train, val or test. They sum to 1.
+        group_by: a field of the images whose equal values stay together, or `FOLDER`. Versions of one photograph from
+            Roboflow stay together in any case.
+
+    Raises:
+        ConfigError: there is one part, a share is not above 0, or the shares do not sum to 1.
+        DataError: an image lacks the field, or a part gets no image.
+    """
+    if len(shares) < 2 or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
+        listed = ", ".join(f"{part} {share:g}" for part, share in shares.items())
+        raise ConfigError(f"expected a share above 0 for each of two or three parts, 1 in all, found {listed}")
+    keys = [[_source(record) for record in dataset.records]]
+    if group_by is not None:
+        keys.append([_value(record, group_by) for record in dataset.records])
+    groups = _groups(keys)
+    counts = np.zeros((groups.max() + 1, len(dataset.categories) + 2))
+    np.add.at(counts, groups, _presence(dataset))
+    parts = _stratified(counts, np.array(list(shares.values())), np.random.default_rng(seed))[groups]
+    for part, name in enumerate(shares):
+        if not (parts == part).any():
+            raise DataError(
+                f"{dataset.path}: expected images for {', '.join(shares)}, found {len(counts)} groups of images, which "
+                f"leave none for {name}; give it a larger share, or group less"
+            )
+    names = list(shares)
+    records = (
+        replace(record, fields={**record.fields, "split": names[part]})
+        for record, part in zip(dataset.records, parts.tolist(), strict=True)
+    )
+    return replace(dataset, records=Records(records))
+
+
+def _source(record: Record) -> Hashable:
+    """What versions of one photograph have in common."""
+    stem = record.path.stem
+    return (_ROBOFLOW.sub("", stem),) if _ROBOFLOW.search(stem) else record.image_id
+
+
+def _value(record: Record, field: str) -> Hashable:
+    if field == FOLDER:
+        return str(record.path.parent)
+    if field not in record.fields:
+        found = ", ".join(record.fields) or "none"
+        raise DataError(
+            f"image {record.image_id}: expected the field {field} to group by, found the fields {found}; "
+            f"{FOLDER} groups by the folder of the image"
+        )
+    return str(record.fields[field])
+
+
+def _groups(keys: Sequence[Sequence[Hashable]]) -> np.ndarray:
+    """(N,) int64 number of the group of each of N images. Images with an equal key of any kind are in one group."""
+    group = np.arange(len(keys[0]))
+    numbered = [_numbers(kind) for kind in keys]
+    while True:  # every image takes the smallest number among those with an equal key, until nothing changes
+        before = group.copy()
+        for number in numbered:
+            smallest = np.full(number.max() + 1, len(group))
+            np.minimum.at(smallest, number, group)
+            group = smallest[number]
+        if np.array_equal(group, before):
+            return np.unique(group, return_inverse=True)[1]
+
+
+def _numbers(keys: Sequence[Hashable]) -> np.ndarray:
+    """(N,) int64: equal for equal keys, from 0."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _presence(dataset: Dataset) -> np.ndarray:
+    """(N, K + 2) 0 or 1: which of K classes each image has objects of, whether it has none, and 1 for the image."""
+    rows, counts = dataset.records.rows, dataset.records.counts
+    found = np.zeros((len(dataset), len(dataset.categories) + 2))
+    found[np.repeat(np.arange(len(dataset)), counts), as_numpy(dataset.columns["labels"])[rows]] = 1
+    found[:, -2] = counts == 0
+    found[:, -1] = 1
+    return found
+
+
+def _stratified(counts: np.ndarray, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The part of each of G groups, by iterative stratification (Sechidis et al. 2011).
+
+    The rarest class comes first, and of its groups the largest. Each goes to the part that lacks most images of the
+    class, and among equal parts to the one that lacks most images.
+
+    Args:
+        counts: (G, C) images of each class in each group; the last column counts all images.
+        shares: (P,) of each part.
+    """
+    lacking = shares[:, None] * counts.sum(axis=0)
+    parts = np.full(len(counts), -1)
+    order = random.permutation(len(counts))
+    order = order[np.argsort(-counts[order, -1], kind="stable")]
+    while (left := order[parts[order] < 0]).size:
+        images = counts[left].sum(axis=0)
+        rarest = int(np.argmin(np.where(images > 0, images, np.inf)))
+        for group in left[counts[left, rarest] > 0]:
+            parts[group] = max(range(len(shares)), key=lambda part: (lacking[part, rarest], lacking[part, -1]))
+            lacking[parts[group]] -= counts[group]
+    return parts

@@ -1,0 +1,80 @@
+"""`data split`, `data merge` and `data subset`, from a folder to a folder that every command reads."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.hints import Hints
+from small_data import write_small
+
+
+def test_a_set_is_divided_and_its_parts_are_read(command, tmp_path):
+    data = write_small(tmp_path, "images", 10)
+    ran = command("data", "split", data, tmp_path / "parts", "--val", 0.3, "--test", 0.2, "--to", "yolo", "--link")
+    assert ran.code == 0, ran.err
+    assert [line.partition(":")[0] for line in ran.out.splitlines()[1:]] == ["train", "val", "test"]
+    names = []
+    for part, count in (("train", 5), ("val", 3), ("test", 2)):
+        dataset = read_dataset(tmp_path / "parts", hints=Hints(split=part))
+        assert len(dataset) == count
+        names += [record.path.name for record in dataset.records]
+    assert sorted(names) == sorted(f"{i}.png" for i in range(10))
+
+
+def test_sets_of_two_formats_are_merged(command, tmp_path):
+    data = write_small(tmp_path, "images", 3)
+    content = json.loads(data.read_text())
+    assert command("data", "convert", data, tmp_path / "other", "--to", "labelme").code == 0
+    ran = command("data", "merge", data, tmp_path / "other", "--out", tmp_path / "both", "--map", "red=warm")
+    assert ran.code == 0, ran.err
+    assert ran.out == f"6 images in {tmp_path / 'both'}\n"
+    dataset = read_dataset(tmp_path / "both", strict=True)
+    assert [category.name for category in dataset.categories] == ["blue", "warm"]
+    assert {record.path.name for record in dataset.records} == {
+        f"{i}{twice}.png" for i in range(3) for twice in ("", "_2")
+    }
+    assert len(dataset.columns["labels"]) == 2 * len(content["annotations"])
+    for first, second in ((0, 3), (1, 4), (2, 5)):
+        assert dataset.annotations(first).masks() == dataset.annotations(second).masks()
+
+
+def test_images_that_lose_their_part_are_counted(command, tmp_path):
+    data = write_small(tmp_path, "images", 4)
+    assert command("data", "split", data, tmp_path / "parts", "--val", 0.5).code == 0
+    ran = command("data", "merge", tmp_path / "parts", data, "--out", tmp_path / "both")
+    assert ran.code == 0, ran.err
+    assert "lost: 4 images are no longer in their part, because other images are in none" in ran.err
+    assert len(read_dataset(tmp_path / "both")) == 8
+
+
+def test_a_part_of_a_set_is_written(command, tmp_path):
+    data = write_small(tmp_path, "images", 8)
+    ran = command("data", "subset", data, tmp_path / "red", "--classes", "red", "--no-empty", "--number", 2)
+    assert ran.code == 0, ran.err
+    dataset = read_dataset(tmp_path / "red")
+    assert len(dataset) == 2
+    assert [category.name for category in dataset.categories] == ["red"]
+    assert dataset.records.counts.min() > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("split", "--val", "0"), "found train 1"),
+        (("split", "--group-by", "camera"), "expected the field camera to group by"),
+        (("subset", "--classes", "green"), "expected classes among blue, red, found green"),
+        (("subset", "--number", "0"), "--number: expected 1 or more images"),
+        (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(command, tmp_path, words, said):
+    data = write_small(tmp_path, "images", 2)
+    verb, *flags = words
+    out = ("--out", tmp_path / "o") if verb == "merge" else (tmp_path / "o",)
+    ran = command("data", verb, data, *out, *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert not (tmp_path / "o").exists()
