@@ -175,3 +175,37 @@ def test_views_are_merged_on_request(command, tmp_path):
     ran = command("predict", tmp_path / "images", *flags, "--tta", "--compile", "--out", tmp_path / "o")
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert "expected a network in PyTorch that is not compiled" in ran.err
+
+
+def test_large_images_are_cut_into_tiles(command, tmp_path):
+    data = write_small(tmp_path, "images", 2)
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = ("--model", tmp_path / "m.safetensors", "--precision", "fp32", "--tiles", 40, "--overlap", 16)
+    ran = command("predict", tmp_path / "images", *flags, "--table", tmp_path / "t.csv", "--out", tmp_path / "o")
+    assert ran.code == 0, ran.err
+    found = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert {tuple(entry["segmentation"]["size"]) for entry in found} == {(64, 80)}
+    assert max(entry["bbox"][0] for entry in found) > 40
+    assert len(list((tmp_path / "o").glob("*.png"))) == 2
+    judged = tmp_path / "judged.json"
+    ran = command("evaluate", "--data", data, *flags, "--json", "--results-out", judged)
+    assert ran.code == 0, ran.err
+    assert [e["bbox"] for e in json.loads(judged.read_text())] == [e["bbox"] for e in found]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--overlap", 16), "--overlap belongs to --tiles, which is missing"),
+        (("--tiles", 8), "tiles: expected a side of 32 pixels or more, found 8"),
+        (("--tiles", 64, "--overlap", 64), "overlap of tiles: expected 2 to 63 pixels, found 64"),
+    ],
+)
+def test_tiles_that_cannot_be_are_one_line(command, tmp_path, words, message):
+    data = write_small(tmp_path, "images", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = ("--model", tmp_path / "m.safetensors", *words)
+    for arguments in (("predict", tmp_path / "images", "--out", tmp_path / "o"), ("evaluate", "--data", data)):
+        ran = command(*arguments, *flags)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.splitlines()[-1] == f"error: {message}"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, Tta, parse_flags
+from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS
@@ -21,6 +22,8 @@ _OF_MODEL = (
     "results_out",
     "batch_size",
     "tta",
+    "tiles",
+    "overlap",
     "precision",
     "compile",
     "threads",
@@ -58,6 +61,8 @@ class Evaluate:
     batch_size: int = 1
     """With --model: images that pass through the network together, which helps on a GPU."""
     tta: Tta = False
+    tiles: TileSize = None
+    overlap: Overlap = None
     precision: Precision = "auto"
     """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
     compile: Flag = False
@@ -75,7 +80,7 @@ class Evaluate:
 
         if self.model is not None and self.results is None:
             from maskrcnn.files.atomic import check_file
-            from maskrcnn.predict import Augmented, load
+            from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
             if self.results_out is not None:  # before the model is opened, which takes a while
@@ -91,7 +96,7 @@ class Evaluate:
             )
             say_assumptions(model.provenance, self.model)
             report = evaluate(
-                Augmented(model) if self.tta else model,
+                with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
                 open_dataset(self.data, self.hints, self.images, strict=self.strict),
                 max_detections=self.max_detections,
                 results_out=self.results_out,

@@ -45,8 +45,6 @@ Part = Annotated[
     str | None,
     tyro.conf.arg(help="Which weights to take if the file holds several, such as `teacher` or `model_ema`."),
 ]
-Tta = Annotated[Flag, tyro.conf.arg(help="Test-time augmentation: merge views of three sizes, mirrored and not; slow.")]
-
 Hidden = Callable[[type, StructFieldSpec], bool]
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, Tta, parse_flags
+from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
 from maskrcnn.config import Precision
@@ -47,6 +48,8 @@ class Predict:
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
     tta: Tta = False
+    tiles: TileSize = None
+    overlap: Overlap = None
     precision: Precision = "auto"
     """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
     compile: Flag = False
@@ -78,7 +81,7 @@ class Predict:
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import Augmented, Detector, Table, load, predict_files
+        from maskrcnn.predict import Table, load, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
 
@@ -94,10 +97,9 @@ class Predict:
         say_assumptions(model.provenance, self.model)
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
-        detector: Detector[Any, Any] = Augmented(model) if self.tta else model
         kept = self.saving.collector(model.config)
         summary = predict_files(
-            detector,
+            with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
             files,
             self.out,
             image_ids=image_ids,

@@ -52,9 +52,14 @@ def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lam
     source = _source(path)
     with _opened(source, str(path)) as image:
         pixels, pages = _decoded(image, source), _pages(image)
+    say_pages(path, pages, remark)
+    return pixels
+
+
+def say_pages(path: os.PathLike[str] | str, pages: int, remark: Callable[[str], None]) -> None:
+    """Remarks that only the first of several pages is read."""
     if pages > 1:
         remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
-    return pixels
 
 
 def decode_image(data: bytes, name: str, formats: tuple[str, ...], most_pixels: int) -> np.ndarray:
@@ -218,7 +223,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
     """Turns whatever Pillow raises for a broken image, which may be any exception, into an ImageError. Its warnings of
     odd metadata and large images are ignored."""
     try:
-        with _QUIET:
+        with QUIET:
             yield
     except ImageError:
         raise
@@ -232,7 +237,7 @@ def _errors_of_pillow(name: str) -> Iterator[None]:
 
 
 class _Quiet:
-    """Ignores the warnings of Pillow while a thread reads an image.
+    """Ignores the warnings of Pillow and of rasterio while a thread reads an image.
 
     All threads share the filters of warnings. So the first reader changes them, and the last one puts them back.
     """
@@ -247,7 +252,7 @@ class _Quiet:
             if self._readers == 0:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
+                warnings.filterwarnings("ignore", module=r"(PIL|rasterio)\b")
             self._readers += 1
 
     def __exit__(self, *failure: object) -> None:
@@ -257,4 +262,4 @@ class _Quiet:
                 self._filters.__exit__(None, None, None)
 
 
-_QUIET = _Quiet()
+QUIET = _Quiet()

@@ -62,7 +62,10 @@ def pillow_as_rgb(image: Image.Image) -> np.ndarray:
         )
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        return _stretched(np.asarray(image))
+        grey = np.asarray(image)
+        finite = grey[np.isfinite(grey)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+        return np.repeat(stretched(grey, low, high)[..., None], 3, axis=2)
     if image.mode != "RGB":
         # A palette with transparency becomes RGBA first: Pillow warns about the direct conversion.
         image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
@@ -108,11 +111,9 @@ def _with_decoder(args: Any, name: str) -> Any:
     return name if isinstance(args, str) else (name, *args[1:])
 
 
-def _stretched(grey: np.ndarray) -> np.ndarray:
-    """(H, W) integers or floats -> (H, W, 3) uint8: smallest finite value 0, largest 255; a flat image becomes 0."""
+def stretched(grey: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Integers or floats as uint8 of the same shape: `low` becomes 0 and `high` 255; all become 0 if both are equal."""
     values = grey.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     values = np.clip(np.nan_to_num(values, nan=low, posinf=high, neginf=low), low, high)
     scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return np.repeat(np.rint(scaled).astype(np.uint8)[..., None], 3, axis=2)
+    return np.rint(scaled).astype(np.uint8)

@@ -7,6 +7,7 @@ from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
 from maskrcnn.predict.measure import Table
 from maskrcnn.predict.pipeline import Detector, predict_images, stream
 from maskrcnn.predict.predictor import Predictor, load
+from maskrcnn.predict.tiles import Tiled, Tiling, stream_images
 
 __all__ = [
     "Augmented",
@@ -16,6 +17,8 @@ __all__ = [
     "ImageView",
     "Predictor",
     "Table",
+    "Tiled",
+    "Tiling",
     "TorchBackend",
     "load",
     "postprocess",
@@ -23,5 +26,6 @@ __all__ = [
     "predict_images",
     "preprocess",
     "stream",
+    "stream_images",
     "to_coco_results",
 ]

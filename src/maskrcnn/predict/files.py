@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.files.images import picture_name, read_image
+from maskrcnn.files.windows import Pixels, open_pixels
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.measure import Table, measured, write_table
-from maskrcnn.predict.pipeline import Detector, Found, Prepared, stream
+from maskrcnn.predict.pipeline import Detector
+from maskrcnn.predict.tiles import Tiled, stream_images
 from maskrcnn.structures.instances import Instances
 
 Keep = Callable[[int | str, Path, Instances], None]  # takes the id of an image, its file and its objects
@@ -31,6 +32,7 @@ class _Written(NamedTuple):
     found: Instances
 
 
+MOST_DRAWN = 50_000_000  # pixels; drawing takes some ten bytes for each
 LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 
 
@@ -47,7 +49,7 @@ class FilesSummary:
 
 
 def predict_files(
-    detector: Detector[Prepared, Found],
+    detector: Detector[Any, Any] | Tiled,
     files: Sequence[Path],
     out: Path,
     *,
@@ -73,7 +75,7 @@ def predict_files(
         keep: takes the objects of each image, in the order of the files.
         min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
         batch_size: images that pass through the network together.
-        track: wraps the results with the number of files, for a progress bar.
+        track: wraps the results with the number of files, or the tiles of a single file, for a progress bar.
 
     Raises:
         ConfigError: `batch_size` is below 1, `min_score` is no score, a file cannot be written, or there are no masks
@@ -95,7 +97,7 @@ def predict_files(
     def id_of(number: int) -> int | str:
         return number if image_ids is None else image_ids[number - 1]
 
-    def write(item: tuple[int, Path], image: np.ndarray, found: Instances) -> _Written:
+    def write(item: tuple[int, Path], image: Pixels, found: Instances) -> _Written:
         number, file = item
         if draw:
             _draw(image, found, out / picture_name(number, file), min_score)
@@ -103,12 +105,13 @@ def predict_files(
         good = found.with_score(min_score)
         return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
 
-    def read(item: tuple[int, Path]) -> np.ndarray:
-        return read_image(item[1], lambda text: print(f"note: {text}", file=sys.stderr))
+    def read(item: tuple[int, Path]) -> Pixels:
+        return (open_pixels if isinstance(detector, Tiled) else read_image)(item[1], _note)
 
-    done = stream(detector, enumerate(files, start=1), read, write, batch_size=batch_size)
+    items = list(enumerate(files, start=1))
+    done = stream_images(detector, items, read, write, batch_size=batch_size, track=track)
     try:
-        for (number, file), written in track(done, len(files)):
+        for (number, file), written in done:
             if isinstance(written, ImageError):
                 if strict:
                     raise written
@@ -131,9 +134,17 @@ def predict_files(
     )
 
 
-def _draw(image: np.ndarray, found: Instances, path: Path, min_score: float) -> None:
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
+
+
+def _draw(image: Pixels, found: Instances, path: Path, min_score: float) -> None:
     from maskrcnn.visualise import draw
 
-    enlarge = max(1, LEGIBLE_SIDE // max(image.shape[:2]))
+    height, width = image.shape[:2]
+    if height * width > MOST_DRAWN:
+        return _note(f"{path}: no picture of {width} x {height} pixels is drawn, more than {MOST_DRAWN}")
+    enlarge = max(1, LEGIBLE_SIDE // max(height, width))
+    pixels = image[0:height, 0:width]
     with atomic_write(path) as temporary:
-        Image.fromarray(draw(image, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")
+        Image.fromarray(draw(pixels, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")

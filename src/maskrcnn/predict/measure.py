@@ -13,6 +13,7 @@ import numpy as np
 
 from maskrcnn.errors import ConfigError
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.windows import Pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE
 
@@ -48,11 +49,11 @@ class Table:
             raise ConfigError(f"--pixel-size: expected more than 0, found {self.pixel_size}")
 
 
-def measured(image: np.ndarray, found: Instances, name: str, table: Table) -> list[list[Any]]:
+def measured(image: Pixels, found: Instances, name: str, table: Table) -> list[list[Any]]:
     """One row of `COLUMNS` for each object.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: its pixels, of which only the parts with objects are read.
         found: the objects of that image.
         name: of the image.
 
@@ -68,7 +69,7 @@ def measured(image: np.ndarray, found: Instances, name: str, table: Table) -> li
     return rows
 
 
-def measure(mask: RLE, image: np.ndarray, pixel_size: float = 1.0) -> list[float | None]:
+def measure(mask: RLE, image: Pixels, pixel_size: float = 1.0) -> list[float | None]:
     """The `MEASURES` of one object. An empty mask has an area and a perimeter of 0, and nothing else.
 
     Centroids are row and column, where whole numbers are centres of pixels. The axes are those of the ellipse with the
@@ -76,7 +77,7 @@ def measure(mask: RLE, image: np.ndarray, pixel_size: float = 1.0) -> list[float
 
     Args:
         mask: of the image.
-        image: (H, W, 3) uint8.
+        image: the pixels of the whole image.
     """
     bitmap, (x, y) = mask.crop()
     rows, columns = np.nonzero(bitmap)

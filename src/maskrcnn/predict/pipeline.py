@@ -39,7 +39,7 @@ BEHIND = 2  # batches whose masks are still being encoded
 class Detector(Protocol[Prepared, Found]):
     """Finds objects: images in, `Instances` out, in three steps that the pipeline calls.
 
-    `Predictor` is a detector. Tiles and test-time augmentation can be detectors that call the steps of another one.
+    `Predictor` is a detector, and `predict.augmented.Augmented` one that calls the steps of another one.
     """
 
     @property
@@ -72,10 +72,22 @@ def predict_images(
         ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
         ImageError: an image cannot be read, or something else is given.
     """
+    return collect(images, lambda several: stream(detector, several, _read, _instances, batch_size=batch_size))
+
+
+def collect(
+    images: ImageLike | Iterable[ImageLike],
+    run: Callable[[Iterable[ImageLike]], Generator[tuple[ImageLike, Instances | ImageError]]],
+) -> list[Instances]:
+    """The results that `run` gives for one image or several.
+
+    Raises:
+        ImageError: the first image that cannot be read.
+    """
     one = _is_one(images)
     several: Iterable[ImageLike] = [images] if one else images  # type: ignore[assignment, list-item]
     found = []
-    with closing(stream(detector, several, _read, _instances, batch_size=batch_size)) as answers:
+    with closing(run(several)) as answers:
         for number, (_, answer) in enumerate(answers):
             if isinstance(answer, ImageError):
                 raise answer if one else ImageError(f"{answer} (image {number} of the list)")

@@ -12,11 +12,10 @@ import numpy as np
 
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
+from maskrcnn.structures.crops import Crop
 from maskrcnn.structures.masks import RLE
 
 NO_MASK, RUN_LENGTHS, POLYGONS = 0, 1, 2  # how the mask of an annotation is stored
-
-Crop = tuple[np.ndarray, tuple[int, int]]  # (h, w) uint8 bitmap, and the pixel (x, y) of its top left corner
 
 
 @dataclass(frozen=True)

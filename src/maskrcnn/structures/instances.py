@@ -12,6 +12,7 @@ import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
+from maskrcnn.structures.crops import Crop
 from maskrcnn.structures.keypoints import swap_sides
 from maskrcnn.structures.masks import Masks
 
@@ -61,6 +62,13 @@ class Instances:
             names=tuple(self.names[i] for i in chosen) if self.names else (),
             keypoints=None if self.keypoints is None else self.keypoints[chosen],
         )
+
+    def crop(self, number: int) -> Crop:
+        """The mask of an object, cropped to its tight box; all pixels that its box touches where there are no masks."""
+        if self.masks is not None:
+            return self.masks[number].crop()
+        (x1, y1), (x2, y2) = np.floor(self.boxes[number, :2]).astype(int), np.ceil(self.boxes[number, 2:]).astype(int)
+        return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (int(x1), int(y1))
 
     def with_score(self, least: float) -> Instances:
         """The objects whose score is at least `least`."""

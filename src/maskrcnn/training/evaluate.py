@@ -17,14 +17,14 @@ from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import atomic_write, check_file
-from maskrcnn.predict import Augmented, Detector, Predictor, load, stream, to_coco_results
+from maskrcnn.predict import Augmented, Predictor, Tiled, load, stream_images, to_coco_results
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int
 
 
 def evaluate(
-    model: Predictor | Augmented | Path | str,
+    model: Predictor | Augmented | Tiled | Path | str,
     data: Dataset | Path | str,
     *,
     max_detections: int | None = None,
@@ -41,7 +41,7 @@ def evaluate(
     If no image can be read, every figure is None, and `Report.undefined` says why.
 
     Args:
-        model: a predictor, with test-time augmentation or without, or a model file.
+        model: a predictor, alone or inside of test-time augmentation or tiles, or a model file.
         data: a data set, its annotation file, or the folder that holds it.
         max_detections: limit of detections an image, in prediction and in the figures; by default that of the model.
         results_out: file to which the COCO results are also written.
@@ -67,7 +67,6 @@ def evaluate(
     dataset = match_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)
-    detector: Detector[Any, Any] = predictor
     results: list[dict[str, Any]] = []
     image_ids = []
 
@@ -77,8 +76,9 @@ def evaluate(
     def read(index: int) -> np.ndarray:
         return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr))
 
-    with closing(stream(detector, range(len(dataset)), read, entries_of, batch_size=batch_size)) as done:
-        for index, entries in track(done, len(dataset)):
+    images = range(len(dataset))
+    with closing(stream_images(predictor, images, read, entries_of, batch_size=batch_size, track=track)) as done:
+        for index, entries in done:
             if isinstance(entries, ImageError):
                 if strict:
                     raise entries

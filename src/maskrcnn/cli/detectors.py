@@ -1,0 +1,41 @@
+"""The detector that a command runs: a model, with test-time augmentation and tiles around it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from maskrcnn.cli.flags import Flag
+from maskrcnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from maskrcnn.predict import Augmented, Predictor, Tiled
+
+Tta = Annotated[Flag, tyro.conf.arg(help="Test-time augmentation: merge views of three sizes, mirrored and not; slow.")]
+TileSize = Annotated[
+    int | None,
+    tyro.conf.arg(help="Cut images into tiles of this side in pixels, and merge what is found; for large ones."),
+]
+Overlap = Annotated[
+    int | None, tyro.conf.arg(help="Pixels that tiles share, more than the largest object has; default: a quarter.")
+]
+
+
+def with_views_and_tiles(
+    model: Predictor, tta: bool, tiles: int | None, overlap: int | None
+) -> Predictor | Augmented | Tiled:
+    """The detector that the flags describe.
+
+    Raises:
+        ConfigError: the overlap has no tiles, or one of the values cannot be used with this model.
+    """
+    from maskrcnn.predict import Augmented, Tiled, Tiling
+
+    if tiles is None and overlap is not None:
+        raise ConfigError("--overlap belongs to --tiles, which is missing")
+    viewed = Augmented(model) if tta else model
+    if tiles is None:
+        return viewed
+    return Tiled(viewed, Tiling(tiles, overlap), lambda text: print(f"note: {text}", file=sys.stderr))
