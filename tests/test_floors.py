@@ -26,6 +26,7 @@ FLOORS = {
     "predict": 5,
     "training": 6,
     "export": 6,
+    "doctor": 6,
     "benchmark": 7,
     "serve": 7,
     "cli": 8,

@@ -38,7 +38,9 @@ def test_check_counts(command, small):
         "categories": [{"id": 7, "name": "square", "objects": 2}],
         "keypoints": {},
         "problems": [],
+        "findings": [],
         "usable": True,
+        "hurts": False,
     }
 
 
@@ -54,8 +56,7 @@ def test_check_names_a_broken_image(command, small):
         "usable; problems that training works around and --strict refuses: 1\n" in command("data", "check", small).out
     )
     strict = command("data", "check", small, "--strict")
-    assert strict.code == 2
-    assert "problems, which --strict refuses: 1; see above" in strict.err
+    assert (strict.code, "error" in strict.err) == (1, False)
 
 
 def test_brackets_and_colons_are_printed_as_they_are(command, small):
@@ -131,26 +132,44 @@ def test_check_counts_categories_of_one_name_apart(command, small):
     small.write_text(json.dumps(content))
     shown = command("data", "check", small, "--json")
     assert [(c["id"], c["objects"]) for c in json.loads(shown.out)["categories"]] == [(7, 1), (9, 2)]
-    assert "'square' is the name of the ids 7, 9" in shown.out
+    assert "'square' is the name of id 7, 'square' is the name of id 9: they are different classes" in shown.out
 
 
 def test_check_names_boxes_that_are_not_those_of_their_masks(command, small):
     content = json.loads(small.read_text())
     content["annotations"][1]["bbox"] = [4, 4, 12, 12]  # x1, y1, x2, y2
     small.write_text(json.dumps(content))
-    (problem,) = json.loads(command("data", "check", small, "--json").out)["problems"]
-    assert (
-        "the bbox and the mask of an annotation lie apart (annotations: 1), first: annotation 2 of image 2" in problem
-    )
+    ran = command("data", "check", small, "--json")
+    content = json.loads(ran.out)
+    assert (ran.code, content["hurts"]) == (1, True)
+    assert content["findings"] == [
+        {
+            "kind": "box-beside-mask",
+            "severity": "hurts",
+            "what": "bbox 4, 4, 12, 12, mask at 4, 4, 8, 8 (x, y, width, height)",
+            "image_id": 2,
+            "file": str(small.parent / "images" / "b.png"),
+            "annotation_ids": [2],
+            "other_file": None,
+        }
+    ]
+    ran = command("data", "check", small)
+    assert ran.code == 1
+    assert "  hurts training: box that is not the box of its mask (1); a bbox holds x, y" in ran.out
+    assert "    annotation 2 of image 2 (b.png): bbox 4, 4, 12, 12, mask at" in ran.out
+    assert "problems: 1; those that hurt training come first\n" in ran.out
 
 
 def test_check_names_images_with_more_objects_than_are_predicted(command, small):
     content = json.loads(small.read_text())
-    content["annotations"] += [dict(content["annotations"][0], id=number) for number in range(10, 110)]
+    boxes = [{"bbox": [i % 20, 4 * (i // 20), 3, 3], "segmentation": []} for i in range(100)]
+    content["annotations"] += [{**content["annotations"][0], **box, "id": 10 + i} for i, box in enumerate(boxes)]
     small.write_text(json.dumps(content))
-    (problem,) = json.loads(command("data", "check", small, "--json").out)["problems"]
-    assert "1 of 2 images hold more than 100 objects, up to 101" in problem
-    assert "--model.detect.max-detections 101" in problem
+    ran = command("data", "check", small)
+    assert ran.code == 0
+    assert "image with more objects than a model predicts (1); train with --model.detect.max-detections" in ran.out
+    assert "image 1 (a.png): 101 objects; a model that predicts at most 100 cannot find them all" in ran.out
+    assert "no problems found" in ran.out
 
 
 def test_keypoints_are_counted_and_shown(command, tmp_path):

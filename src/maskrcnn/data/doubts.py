@@ -10,11 +10,9 @@ import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
-from maskrcnn.structures.annotations import NO_MASK, Annotations
+from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
-
-SLACK = 2  # pixels by which the edges of a box and of its mask may differ without doubt
 
 
 def repeated_names(categories: Iterable[Category], paths: Iterable[Path]) -> list[str]:
@@ -75,46 +73,3 @@ def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
         f"{max_objects} of an image (--train.max-objects), whose boxes have at most {MOST_MASK_PIXELS >> 20} million "
         "pixels; the others are left out at random, each time anew; --augment.crop shows fewer at once"
     ]
-
-
-def wrong_masks(dataset: Dataset) -> list[str]:
-    """One sentence if the box of an annotation is not the box of its mask, and one if a mask covers no pixel."""
-    apart, empty = [], []
-    for index in range(len(dataset)):
-        annotations = dataset.annotations(index)
-        of_image = f"of image {dataset.records[index].image_id}"
-        beside, nowhere = doubtful_masks(annotations)
-        apart += [f"annotation {number} {of_image}" for number in annotations.ids[beside]]
-        empty += [f"annotation {number} {of_image}" for number in annotations.ids[nowhere]]
-    doubts = []
-    if apart:
-        doubts.append(
-            f"the bbox and the mask of an annotation lie apart (annotations: {len(apart)}), first: {apart[0]}; a bbox "
-            "holds x, y, width and height in pixels; without it the box of the mask is used"
-        )
-    if empty:
-        doubts.append(
-            f"masks cover no pixel of their image (annotations: {len(empty)}), first: {empty[0]}; coordinates are "
-            "pixels from the top left corner, not fractions of the image"
-        )
-    return doubts
-
-
-def doubtful_masks(annotations: Annotations) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the annotations whose annotated box is not the box of their mask, (n,) int64, and of those whose
-    mask covers no pixel, because it is outside the image or lies between the centres of pixels, (m,) int64.
-
-    The two boxes may overlap with an IoU of at least 0.5, or differ by at most `SLACK` pixels at every edge. A box in
-    another unit or order, such as x1, y1, x2, y2, rarely does.
-    """
-    masked = np.flatnonzero(annotations.has_mask & ~annotations.crowd)
-    tight = np.array([annotations.rle(i).box for i in masked.tolist()], dtype=np.float64).reshape(-1, 4)
-    start, size = annotations.annotated_boxes[masked, :2], annotations.annotated_boxes[masked, 2:]
-    limits = np.array(annotations.image_hw[::-1] * 2)
-    boxes = np.concatenate([start, start + size], axis=1).clip(0, limits)
-    common = np.minimum(boxes[:, 2:], tight[:, 2:]) - np.maximum(boxes[:, :2], tight[:, :2])
-    both = common.clip(0).prod(axis=1)
-    union = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (tight[:, 2:] - tight[:, :2]).prod(axis=1) - both
-    apart = (2 * both < union) & (np.abs(boxes - tight) > SLACK).any(axis=1)
-    empty = (tight[:, 2:] <= tight[:, :2]).any(axis=1)
-    return masked[apart & ~empty], masked[empty]

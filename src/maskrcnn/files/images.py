@@ -91,6 +91,17 @@ def image_size(path: os.PathLike[str] | str) -> tuple[int, int]:
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def orientation(path: os.PathLike[str] | str) -> int:
+    """The EXIF orientation of an image file, 1 if it has none: 2 to 4 mirror or turn by 180 degrees, 5 to 8 swap width
+    and height.
+
+    Raises:
+        ImageError: as for `image_size`.
+    """
+    with _opened(_source(path), str(path)) as image:
+        return int(image.getexif().get(_ORIENTATION, 1))
+
+
 def read_values(source: Path | bytes, name: str, most_pixels: int | None = None) -> np.ndarray:
     """The values of an image as they are stored: ids of a label image, numbers of a palette, or colours.
 

@@ -116,3 +116,19 @@ def unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
     sizes = values[1 : count + 1].astype(np.int64)
     points = values[count + 1 :].reshape(-1, 2)
     return [points[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+
+
+def unpack_many(contents: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The polygons of n outputs of `pack_polygons` at once.
+
+    Returns:
+        All points, (P, 2) float64 x, y; the points of each polygon, (R,) int64; and the polygons of each output, (n,)
+        int64.
+    """
+    values = np.frombuffer(b"".join(contents), dtype=np.float64)
+    lengths = np.fromiter(map(len, contents), np.int64, len(contents)) // 8
+    starts = np.cumsum(lengths) - lengths
+    counts = values[starts].astype(np.int64)
+    place = np.arange(len(values)) - np.repeat(starts, lengths)
+    head = np.repeat(counts, lengths)
+    return values[place > head].reshape(-1, 2), values[(place > 0) & (place <= head)].astype(np.int64), counts

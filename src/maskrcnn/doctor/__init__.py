@@ -1,0 +1,6 @@
+"""The doctor: finds what is wrong with a data set, before a model learns from it."""
+
+from maskrcnn.doctor.diagnosis import Diagnosis, examine
+from maskrcnn.doctor.findings import KINDS, Finding
+
+__all__ = ["KINDS", "Diagnosis", "Finding", "examine"]
