@@ -69,8 +69,8 @@ def empty_masks(objects: Objects) -> Iterator[Finding]:
 
 
 def outside_image(objects: Objects) -> Iterator[Finding]:
-    """Polygons and boxes that leave the image by more than a pixel and half a percent. Training and evaluation clip them.
-    If less than half is inside, the coordinates are probably those of another size."""
+    """Polygons and boxes that leave the image by more than a pixel and half a percent, and so are clipped. If less than
+    a tenth is inside, the coordinates are probably those of another size."""
     masked = np.isfinite(objects.extent[:, :1])
     spans = np.where(masked, objects.extent, objects.given)
     ends = np.stack([spans, objects.given])
@@ -80,7 +80,7 @@ def outside_image(objects: Objects) -> Iterator[Finding]:
     for i in np.flatnonzero((beyond > 1 + 0.005 * limit).any(axis=1) & ~objects.crowd).tolist():
         width, height = limit[i].astype(int).tolist()
         what = f"up to {beyond[i].max():.5g} pixels beyond the {width} x {height} of the image"
-        yield _found(objects, i, "outside-image", what, "hurts" if inside[i] < 0.5 else "advice")
+        yield _found(objects, i, "outside-image", what, "hurts" if inside[i] < 0.1 else "advice")
 
 
 def areas_beside_masks(objects: Objects) -> Iterator[Finding]:
