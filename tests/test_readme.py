@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -15,8 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
+from maskrcnn.cli import main
 from maskrcnn.cli.settings import base_settings
 from maskrcnn.config import KeypointHeadConfig
+from maskrcnn.data.convert import convert
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.files.images import read_image
+from maskrcnn.predict import load
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import our_config, with_rules
 from small_data import write_small
@@ -25,6 +31,7 @@ from small_network import lively_network, network_config
 README = Path(__file__).parents[1] / "README.md"
 CHECKPOINTS = README.parent / "docs" / "checkpoints.md"
 GUIDE = README.parent / "docs" / "getting-started.md"
+RUN_LENGTHS = README.parent / "docs" / "run-lengths.md"
 
 # The README's run is a real one: hours of training from weights that are downloaded. Here it is the same command,
 # shortened to seconds.
@@ -106,6 +113,42 @@ def test_commands_on_checkpoints_run_as_written(tmp_path: Path) -> None:
         assert (tmp_path / produced).exists(), produced
     (settings,) = blocks(CHECKPOINTS, "json")
     assert our_config(config.model, json.loads(settings))[0].image.short_side == 640
+
+
+@pytest.mark.slow
+def test_a_run_length_project_runs_as_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nuclei = read_dataset(shared / "data" / "nuclei" / "train.json")
+    small = [number for number in range(len(nuclei)) if nuclei.records.sizes_hw[number].max() <= 400]
+    convert(nuclei.subset(small[:5]), tmp_path / "train", "rle-csv", link=True)
+    (tmp_path / "train" / "annotations.csv").rename(tmp_path / "train.csv")
+    (tmp_path / "test").mkdir()
+    for number in small[5:8]:
+        (tmp_path / "test" / nuclei.records[number].path.name).symlink_to(nuclei.records[number].path)
+    asked = sorted(file.stem for file in (tmp_path / "test").iterdir())[::-1]
+    (tmp_path / "sample_submission.csv").write_text("\n".join(["ImageId,EncodedPixels", *(f"{own}," for own in asked)]))
+    monkeypatch.chdir(tmp_path)
+    for command in commands_of(blocks(RUN_LENGTHS, "")[0]):
+        words = shlex.split(command)[1:]
+        assert main([*words, *(["--min-score", "0"] if words[0] == "predict" else [])]) == 0
+    (step,) = (tmp_path / "runs/x/metrics.jsonl").read_text().splitlines()[-1:]
+    assert json.loads(step)["step"] == 2
+    assert load("runs/x/model.safetensors").config.image.fixed_size == (512, 512)
+    with open("runs/answer/rle-csv/annotations.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["ImageId", "EncodedPixels", "ClassId"]
+    assert list(dict.fromkeys(name for name, _, _ in rows)) == asked
+    assert sum(bool(cell) for _, cell, _ in rows) > 3
+    for image in asked:
+        covered = [
+            pixel
+            for name, cell, _ in rows
+            if name == image
+            for start, length in np.array(cell.split(), dtype=int).reshape(-1, 2)
+            for pixel in range(start, start + length)
+        ]
+        height, width = read_image(tmp_path / "test" / f"{image}.png").shape[:2]
+        assert len(set(covered)) == len(covered)
+        assert all(1 <= pixel <= height * width for pixel in covered)
 
 
 def test_files_that_the_documents_name_exist() -> None:

@@ -328,7 +328,7 @@ def test_real_sets_come_back_equal(shared: Path, tmp_path: Path) -> None:
 def test_training_on_every_format_gives_the_same_losses(shared: Path, tmp_path: Path) -> None:
     first = read_dataset(shared / "data" / "formats" / "masks_dsb2018")
     losses = []
-    for to in WRITERS:
+    for to in ("coco", "rle-csv", "label-images", "object-masks", "labelme", "yolo"):
         dataset, _ = again(first, tmp_path / to, to)
         order = np.argsort([record.path.stem for record in dataset.records]).tolist()
         config = small_config(steps=6)
@@ -336,4 +336,4 @@ def test_training_on_every_format_gives_the_same_losses(shared: Path, tmp_path: 
         losses.append((tmp_path / f"run {to}" / "metrics.jsonl").read_text().splitlines()[-1])
     found = [{key: value for key, value in json.loads(line).items() if "loss" in key} for line in losses]
     assert len(found[0]) > 4
-    assert found == [found[0]] * len(WRITERS)
+    assert found == [found[0]] * 6
