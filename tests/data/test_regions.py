@@ -15,16 +15,19 @@ from maskrcnn.data.regions import (
     bitmap_to_rle,
     connected_parts,
     ellipse,
+    even_odd,
     label_image_to_rles,
+    numbers_of,
     png_of,
     png_to_rle,
+    points_of,
     rectangle,
     spans_to_rle,
     turned,
     united,
 )
 from maskrcnn.errors import DataError
-from maskrcnn.ops.polygons import polygon_area
+from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
 from maskrcnn.structures.masks import RLE
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -110,3 +113,29 @@ def test_shapes_turn_clockwise_on_the_screen() -> None:
 def test_runs_that_cannot_be(starts: list[int], lengths: list[int], words: str) -> None:
     with pytest.raises(DataError, match=words):
         spans_to_rle(np.array(starts), np.array(lengths), (3, 4), "down")
+
+
+corners = st.tuples(st.floats(-3, 15, width=32), st.floats(-3, 15, width=32))
+
+
+@given(st.lists(st.lists(corners, min_size=3, max_size=6), min_size=1, max_size=4))
+def test_rings_are_drawn_even_odd(rings: list[list[tuple[float, float]]]) -> None:
+    size = (11, 12)
+    outlines = [np.array(ring, dtype=np.float64) for ring in rings]
+    expected = np.zeros(size, dtype=bool)
+    for outline in outlines:
+        expected ^= RLE(size, polygons_to_rle([outline], size)).dense() != 0
+    assert np.array_equal(even_odd(outlines, size).dense() != 0, expected)
+
+
+def test_points_and_numbers_of_files() -> None:
+    pairs = [[1.0, 2.0], [3.0, 4.5]]
+    assert points_of([["1", "2"], [3, 4.5]]).tolist() == pairs
+    assert points_of([{"x": 1, "y": 2}, {"y": 4.5, "x": 3}]).tolist() == pairs
+    for wrong in (None, [], [[1, 2, 3]], [{"x": 1}], [{"x": 1, "y": 2}, 3], [[1, math.nan]], [{"x": 10**400, "y": 1}]):
+        with pytest.raises(DataError, match="expected points as pairs of finite numbers, found"):
+            points_of(wrong)
+    assert numbers_of({"a": 1, "b": 2.5}, "b", "a") == [2.5, 1.0]
+    for wrong in ({"a": 1}, {"a": 1, "b": True}, {"a": 1, "b": math.inf}, None, [1, 2]):
+        with pytest.raises(DataError, match="expected a, b as numbers, found"):
+            numbers_of(wrong, "a", "b")

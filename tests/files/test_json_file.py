@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn.errors import DataError
-from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.files.json_file import json_outline, read_json, read_json_lines
 
 
 def test_the_content_comes_out(tmp_path: Path) -> None:
@@ -50,3 +50,24 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, mes
         read_json(path, "a list")
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\)"):
         read_json(tmp_path, "a list")
+
+
+@pytest.mark.parametrize("content", ['{"a": 1}\n\n{"a": 2}\n', '[{"a": 1}, {"a": 2}]', '\ufeff[{"a": 1},\n{"a": 2}]'])
+def test_json_lines_and_a_list_are_read_alike(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.ndjson").write_text(content, "utf-8")
+    assert [value for _, value in read_json_lines(tmp_path / "a.ndjson", "rows")] == [{"a": 1}, {"a": 2}]
+
+
+def test_a_broken_line_of_json_stands_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.ndjson"
+    path.write_text('{"a": 1}\n{"a":\n3\n')
+    first, second, third = read_json_lines(path, "rows")
+    assert (first, third) == ((1, {"a": 1}), (3, 3))
+    assert isinstance(second[1], DataError)
+    path.write_text('{\n  "a": 1\n}')
+    assert list(read_json_lines(path, "rows")) == [(1, {"a": 1})]
+    path.write_text("{,")
+    with pytest.raises(DataError, match=r"a\.ndjson: not JSON .*, expected rows"):
+        list(read_json_lines(path, "rows"))
+    with pytest.raises(DataError, match=r"b\.ndjson: cannot be read .*, expected rows"):
+        list(read_json_lines(path.with_name("b.ndjson"), "rows"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.structures.values import is_id, is_int, is_number, short
+from maskrcnn.structures.values import is_id, is_int, is_number, short, under
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,10 @@ def test_messages_stay_short() -> None:
     assert short("a" * 78) == repr("a" * 78)
     assert len(short(list(range(1000)))) == 80
     assert short(list(range(1000))).endswith("...")
+
+
+def test_values_under_keys() -> None:
+    assert under({"a": {"b": 3}}, "a", "b") == 3
+    assert under(3) == 3
+    for value in ({"a": {}}, {"a": [3]}, {"a": None}, [], None, "ab"):
+        assert under(value, "a", "b") is None

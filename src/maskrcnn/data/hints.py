@@ -22,6 +22,13 @@ FormatName = Literal[
     "via",
     "supervisely",
     "darwin",
+    "geojson",
+    "imagej",
+    "napari",
+    "labelbox",
+    "vott",
+    "datumaro",
+    "open-images",
 ]
 WritableName = Literal[
     "coco",

@@ -90,10 +90,12 @@ def rings_draw(rings: Sequence[np.ndarray]) -> Draw:
     return parts_draw(rings) if len(rings) == 1 else lambda size: counted(even_odd(rings, size))
 
 
-def extent(points: Iterable[np.ndarray]) -> Size:
-    """The smallest height and width that hold (n, 2) points x, y."""
-    ends = [(float(part[:, 0].max()), float(part[:, 1].max())) for part in points if len(part)]
-    x, y = (max((end[axis] for end in ends), default=0) for axis in (0, 1))
+def extent(points: Iterable[np.ndarray]) -> Size | None:
+    """The smallest height and width that hold (n, 2) points x, y; None if there are no points."""
+    ends = [part.max(axis=0) for part in points if len(part)]
+    if not ends:
+        return None
+    x, y = np.max(ends, axis=0).tolist()
     return max(1, math.ceil(y)), max(1, math.ceil(x))
 
 
@@ -194,32 +196,35 @@ def add_labelled(builder: DatasetBuilder, items: Sequence[Labelled], images: Pat
     pictures = _pictures(items, images)
     times = Counter(item.id for item in items)
     left_out: Counter[str] = Counter()
+    lost: list[str] = []
     for item, picture in zip(items, pictures, strict=True):
         number = item.id if times[item.id] == 1 else item.where
         size = item.size
         if size is None and picture.size is None and item.least is not None:
             size = item.least
-            builder.choice(
-                f"image {number}: found no image file ({picture.path}), so that its size is taken as "
-                f"{size[1]} x {size[0]}, which holds all objects"
-            )
+            lost.append(f"{number}, {size[1]} x {size[0]}")
         size = add_picture(builder, number, picture, size, {"split": item.split} if item.split else None)
         if size is not None:
             _add_regions(builder, number, item, size, left_out)
     for reason, count in left_out.items():
         builder.choice(f"{count} shapes are left out, because {reason}")
+    if lost:
+        builder.choice(f"{len(lost)} images have no file; their sizes are those of their objects, first: {lost[0]}")
     listed = {picture.path for picture in pictures}
     folders = sorted({picture.path.parent for picture in pictures if not picture.fault})
     return [file for folder in folders for file in image_files_in(folder) if file not in listed]
 
 
 def _pictures(items: Sequence[Labelled], images: Path | None) -> list[Picture]:
-    """The picture of each image. The files in one folder are looked for together."""
-    found: dict[Path, dict[str, Picture]] = {}
-    for folder in dict.fromkeys(item.file.parent for item in items):
-        own = [item for item in items if item.file.parent == folder]
-        found[folder] = find_pictures((name for item in own for name in item.names), own[0].file, images)
-    named = [[found[item.file.parent][name] for name in item.names] for item in items]
+    """The picture of each image. The images of one part that files in one folder describe are looked for together."""
+    together: dict[tuple[Path, str], list[Labelled]] = {}
+    for item in items:
+        together.setdefault((item.file.parent, item.split), []).append(item)
+    found = {
+        own: find_pictures((name for item in group for name in item.names), group[0].file, images)
+        for own, group in together.items()
+    }
+    named = [[found[item.file.parent, item.split][name] for name in item.names] for item in items]
     return [next((picture for picture in tried if not picture.fault), tried[0]) for tried in named]
 
 
@@ -248,9 +253,10 @@ def image_names(
     If no file has an image of its own, and there is only one image beside them, it is that of all files.
 
     Args:
-        affix: a regular expression of what programs add to the names of such files, at the beginning or the end.
+        affix: a regular expression of the word that programs add to the names of such files, at an end.
     """
-    stems = {file: re.sub(rf"(?i)^{affix}|{affix}$", "", file.stem) or file.stem for file in files}
+    own = re.compile(rf"^{affix}[ _-]+|[ _-]+{affix}$", re.IGNORECASE)
+    stems = {file: own.sub("", file.stem) if affix else file.stem for file in files}
     found = find_pictures(stems.values(), files[0], images)
     beside = image_files_in(images or files[0].parent)
     if all(picture.fault for picture in found.values()) and len(beside) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,3 +96,32 @@ def _outline(path: Path, changed: int, size: int) -> Outline | None:
         else:
             last = token
     return Outline(text.startswith("["), (frozenset(keys[0]), frozenset(keys[1]), frozenset(keys[2])))
+
+
+def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
+    """The values of a file with one JSON in each line, or the entries of a file that is one JSON, with their numbers
+    from 1. In the place of a broken line stands the DataError that names it.
+
+    Args:
+        expected: what the file should contain, for messages, such as "an export".
+
+    Raises:
+        DataError: the file cannot be read, or its only JSON is broken.
+    """
+    try:
+        lines = _expanded(path.read_bytes()).decode("utf-8-sig").splitlines()
+        first = json.loads(lines[0]) if lines else None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    except (ValueError, RecursionError):  # not even one line is JSON
+        first = None
+    if not isinstance(first, dict):
+        content = read_json(path, expected)
+        yield from enumerate(content if isinstance(content, list) else [content], start=1)
+        return
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, DataError(f"expected JSON in each line, found another text ({error})")

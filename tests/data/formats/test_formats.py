@@ -13,7 +13,7 @@ from maskrcnn.config import Category
 from maskrcnn.data import formats
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats import find_format, read_dataset
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import evaluate_results
@@ -109,6 +109,37 @@ def test_a_model_is_evaluated_on_a_data_set_or_its_path(tmp_path: Path) -> None:
     path = write_small(tmp_path, "val", 2)
     model = random_predictor()
     assert evaluate(model, path) == evaluate(model, read_dataset(path))
+
+
+# The data sets in folders of real files, and how many of them there are.
+REAL = {
+    "cvat": ("cvat", 3),
+    "darwin": ("darwin", 1),
+    "datumaro": ("datumaro", 1),
+    "geojson": ("geojson", 1),
+    "imagej_roi": ("imagej", 1),
+    "label_studio": ("label-studio", 2),
+    "labelbox": ("labelbox", 1),
+    "labelme": ("labelme", 2),
+    "masks_dsb2018": ("object-masks", 1),
+    "masks_label_image": ("label-images", 2),
+    "napari_shapes": ("napari", 1),
+    "open_images": ("open-images", 1),
+    "rle_csv": ("rle-csv", 4),
+    "segment_anything": ("coco", 1),
+    "supervisely": ("supervisely", 2),
+    "via": ("via", 2),
+    "voc": ("voc", 1),
+    "vott": ("vott", 1),
+    "yolo_seg": ("yolo", 1),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_folder_is_recognised_as_what_it_is_and_as_no_other(shared: Path, name: str) -> None:
+    key, count = REAL[name]
+    sources = sorted((shared / "data" / "formats" / name).rglob("SOURCE.txt"))
+    assert [find_format(source.parent).format.key for source in sources] == [key] * count
 
 
 def test_a_folder_of_images_must_be_one(tmp_path: Path) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,61 +12,17 @@ import pytest
 from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import FORMATS, read_dataset
 from maskrcnn.data.hints import Hints
-from maskrcnn.data.regions import png_of
 from maskrcnn.errors import DataError
+from small_annotations import FILES, write_annotations
 from small_scene import SIZE, save_images, save_picture, scene
 
 MUTATIONS = 60
 VALUES = ("null", "true", "-1", "1e999", "NaN", '""', "{}", "[]", "9" * 20, "0", '"a"', "[[1, 2]]", "4294967295", "0.5")
 TOKEN = re.compile(r'-?\d+(\.\d+)?|"[^"]*"|\[[^\[\]]*\]|\{[^{}]*\}')
 
-CVAT = """<annotations><task><labels><label><name>a</name></label></labels></task>
-<image id="0" name="one.png" width="56" height="40"><polygon label="a" points="1,1;9,1;9,9" group_id="1"/>
-<mask label="a" rle="1, 2, 3" left="1" top="2" width="3" height="2"/><box label="b" xtl="1" ytl="1" xbr="5" ybr="6"/>
-<ellipse label="b" cx="9" cy="9" rx="3" ry="4" rotation="30"/></image></annotations>"""
-RESULT = {"original_width": 56, "original_height": 40, "image_rotation": 0}
-REGIONS = (
-    ("r", "polygonlabels", {"points": [[1, 1], [9, 1], [9, 9]], "polygonlabels": ["a"]}),
-    ("b", "brushlabels", {"rle": [0, 0, 35, 0, 57, 19, 128, 0], "brushlabels": ["a"]}),
-    ("e", "ellipselabels", {"x": 1, "y": 2, "radiusX": 3, "radiusY": 4, "ellipselabels": ["b"]}),
-)
-RESULTS = [{**RESULT, "id": own, "type": kind, "value": value} for own, kind, value in REGIONS]
-STUDIO = [{"id": 1, "data": {"image": "/data/one.png"}, "annotations": [{"result": RESULTS, "updated_at": "2024"}]}]
-CIRCLE = {"name": "circle", "cx": 9, "cy": 9, "r": 3}
-TRIANGLE = {"name": "polygon", "all_points_x": [1, 9, 9], "all_points_y": [1, 1, 9]}
-SHAPES = [
-    {"shape_attributes": CIRCLE, "region_attributes": {"type": {"a": True}}},
-    {"shape_attributes": TRIANGLE, "region_attributes": {"type": "b"}},
-]
-SQUARE = [[1, 1], [9, 1], [9, 9], [1, 9]]
-DOTS = [{"x": x, "y": y} for x, y in SQUARE]
-PIXELS = np.eye(9, dtype=np.uint8)
-SUPERVISELY = [
-    {"classTitle": "a", "geometryType": "polygon", "points": {"exterior": SQUARE, "interior": [SQUARE[:3]]}},
-    {"classTitle": "b", "geometryType": "rectangle", "points": {"exterior": [[1, 1], [9, 9]], "interior": []}},
-    {"classTitle": "a", "geometryType": "bitmap", "bitmap": {"data": png_of(PIXELS), "origin": [3, 4]}},
-]
-DARWIN = [
-    {"id": "1", "name": "a", "polygon": {"paths": [DOTS, DOTS[:3]]}},
-    {"id": "2", "name": "b", "mask": {}},
-    {"name": "r", "raster_layer": {"dense_rle": [0, 56, 1, 9, 0, 2175], "mask_annotation_ids_mapping": {"2": 1}}},
-    {"id": "3", "name": "b", "ellipse": {"center": {"x": 9, "y": 9}, "radius": {"x": 3, "y": 4}, "angle": 0.5}},
-    {"id": "4", "name": "b", "bounding_box": {"x": 1, "y": 2, "w": 3, "h": 4}},
-]
-# The files of formats that have an image `images/one.png` beside them.
-FILES: dict[str, tuple[str, Any]] = {
-    "cvat": ("all.xml", CVAT),
-    "supervisely": ("ann/one.png.json", {"size": {"height": 40, "width": 56}, "objects": SUPERVISELY}),
-    "darwin": (
-        "one.json",
-        {"item": {"name": "one.png", "slots": [{"width": 56, "height": 40}]}, "annotations": DARWIN},
-    ),
-    "label-studio": ("all.json", STUDIO),
-    "via": ("all.json", {"one.png1": {"filename": "one.png", "size": 1, "regions": SHAPES}}),
-}
-
 
 def scene_as_voc(folder: Path) -> Path:
+    save_images(folder / "images", ("one",))
     save_picture(folder / "SegmentationObject" / "one.png", scene()["one"][0].mask.astype(np.uint8))
     (folder / "Annotations").mkdir()
     entry = "<object><name>a</name><difficult>0</difficult></object>"
@@ -99,15 +53,10 @@ def write(folder: Path, key: str) -> Path:
     """A data set of a format; returns the file that is changed."""
     if key in CODED:
         return write_coded(folder, key)
-    if key in FILES or key == "voc":
-        save_images(folder / "images", ("one",))
-        if key == "voc":
-            return scene_as_voc(folder)
-        name, content = FILES[key]
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return path
+    if key in FILES:
+        return write_annotations(folder, key)
+    if key == "voc":
+        return scene_as_voc(folder)
     for name, things in scene().items():
         save_images(folder / "in" / name / "images", (name,))
         for number, thing in enumerate(things):

@@ -13,11 +13,7 @@ from maskrcnn.errors import DataError
 from small_scene import save_images, save_picture
 
 JSONS = {
-    "datumaro JSON": {"dm_format_version": "1.0", "categories": {}, "items": []},
     "COCO panoptic JSON": {"images": [], "annotations": [{"segments_info": []}], "categories": []},
-    "a Labelbox export": [{"Labeled Data": "https://example.org/a.png", "Label": {}}],
-    "GeoJSON": {"type": "FeatureCollection", "features": []},
-    "a VoTT asset": {"asset": {}, "regions": []},
     "ADE20K JSON": {"annotation": {"filename": "a.jpg", "folder": "b"}},
     "a Hasty export": {"export_format_version": "1.0", "label_classes": [], "images": []},
     "FiftyOne": {"samples": []},
@@ -38,10 +34,7 @@ def test_a_json_is_known_by_its_keys(tmp_path: Path, name: str) -> None:
 FILES = {
     "cell_seg.npy": (b"\x93NUMPY", "Cellpose _seg.npy"),
     "a_atr.txt": (b"", "ADE20K"),
-    "cell.roi": (b"Iout", "ImageJ ROIs"),
     "train.tfrecord": (b"", "TFRecord"),
-    "train.csv": (b"MaskPath,ImageID,LabelName,BoxID\n", "Open Images"),
-    "shapes.csv": (b"index,shape-type,vertex-index,axis-0,axis-1\n", "napari shapes"),
     "a.dcm": (b"", "DICOM, a volume"),
     "boxes.xml": (b"<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC boxes"),
     "polygons.xml": (
@@ -73,15 +66,8 @@ REAL = {
     "ade20k/made_up_ade20k2017": "ADE20K",
     "cellpose_seg_npy": "Cellpose _seg.npy",
     "coco_panoptic": "COCO panoptic JSON",
-    "datumaro/masks": "datumaro JSON",
     "dicom_seg": "DICOM, a volume",
-    "geojson/qupath05": "GeoJSON",
-    "imagej_roi": "ImageJ ROIs",
-    "labelbox/v1_vector": "a Labelbox export",
-    "napari_shapes": "napari shapes",
-    "open_images": "Open Images",
     "tfrecord": "TFRecord",
-    "vott": "a VoTT asset",
 }
 
 

@@ -12,11 +12,18 @@ from maskrcnn.data.formats.annotation_files import (
     coco,
     cvat,
     darwin,
+    datumaro,
+    geojson,
+    imagej,
     label_studio,
+    labelbox,
     labelme,
+    napari,
+    open_images,
     rle_csv,
     supervisely,
     via,
+    vott,
     yolo,
 )
 from maskrcnn.data.formats.mask_pictures import cityscapes, kitti, label_images, mots, object_masks, vistas, voc
@@ -29,7 +36,7 @@ from maskrcnn.files.csv_table import csv_beginning
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 
-_SUFFIXES = (".json", ".csv", ".xml")  # of annotation files
+_SUFFIXES = (".json", ".ndjson", ".csv", ".xml")  # of annotation files
 _MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
 
 
@@ -55,7 +62,7 @@ class Format(Protocol):
 FORMATS: tuple[Format, ...] = (
     *(coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via),
     *(cityscapes, kitti, mots, vistas),
-    *(supervisely, darwin),
+    *(supervisely, darwin, geojson, imagej, napari, labelbox, vott, datumaro, open_images),
 )
 
 

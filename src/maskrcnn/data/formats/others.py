@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from maskrcnn.files.csv_table import csv_beginning
 from maskrcnn.files.json_file import json_outline
 
 _ENTRIES = 200  # of a folder, that are looked at
@@ -29,22 +28,12 @@ class Other(NamedTuple):
 _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     (frozenset(keys.split()), other)
     for keys, other in (
-        ("dm_format_version", Other("datumaro JSON", _DATUMARO.format("datumaro"))),
         ("annotations segments_info", Other("COCO panoptic JSON", _DATUMARO.format("coco_panoptic"))),
-        ("Labeled_Data", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
-        ("data_row projects", Other("a Labelbox export", "convert it with Labelbox's COCO converter")),
-        ("features type", Other("GeoJSON", "export label images from QuPath")),
-        ("geometry type", Other("GeoJSON", "export label images from QuPath")),
-        ("asset regions", Other("a VoTT asset", "export it as COCO JSON with Roboflow, which reads VoTT")),
         ("annotation filename folder", Other("ADE20K JSON", _DATUMARO.format("ade20k2020"))),
         ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
         ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
     )
-)
-_BY_COLUMNS = (
-    ({"MaskPath", "ImageID", "LabelName"}, Other("Open Images", _DATUMARO.format("open_images"))),
-    ({"shape-type", "vertex-index"}, Other("napari shapes", "save the labels of napari as a label image (TIFF)")),
 )
 _BY_ELEMENT = (
     (b"<bndbox>", Other("Pascal VOC boxes", "masks need SegmentationObject; for boxes alone, write COCO JSON")),
@@ -53,8 +42,6 @@ _BY_ELEMENT = (
 _BY_NAME = (
     ("_seg.npy", Other("Cellpose _seg.npy", "save the masks in Cellpose as PNG or TIFF, which are label images")),
     ("_atr.txt", Other("ADE20K", _DATUMARO.format("ade20k2017"))),
-    (".roi", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
-    ("RoiSet.zip", Other("ImageJ ROIs", "save them in ImageJ as a label image")),
     (".tfrecord", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
     (".parquet", Other("Parquet", "write it as COCO JSON with the `datasets` library of Hugging Face")),
     (".nii", Other("NIfTI, a volume", "save its slices as images and label images")),
@@ -92,13 +79,10 @@ def _of_file(file: Path) -> Other | None:
         if file.name.endswith(ending):
             return other
     suffix = file.suffix.lower()
-    if suffix == ".csv":
-        header = set((csv_beginning(file) or [[]])[0])
-        return next((other for columns, other in _BY_COLUMNS if columns <= header), None)
     if suffix == ".xml":
         beginning = _beginning(file)
         return next((other for element, other in _BY_ELEMENT if element in beginning), None)
-    if suffix not in (".json", ".geojson", ".ndjson"):
+    if suffix not in (".json", ".ndjson"):
         return None
     outline = json_outline(file)
     if outline is None:
