@@ -63,6 +63,19 @@ def write_small(folder: Path, split: str, count: int, seed: int = 0) -> Path:
     return path
 
 
+def write_bands(folder: Path, split: str, count: int, channels: int, dtype: str = "uint16", seed: int = 0) -> Path:
+    """`write_small` with `.npy` images of some channels in 0..4000: red, green, blue, red, ..."""
+    content, images = small_coco(count, seed)
+    (folder / split).mkdir(parents=True)
+    for entry, image in zip(content["images"], images, strict=True):
+        entry["file_name"] = f"{entry['id']}.npy"
+        values = image[..., np.arange(channels) % 3].astype(np.float64) * (4000 / 255)
+        np.save(folder / split / entry["file_name"], values.astype(dtype))
+    path = folder / f"{split}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def random_predictor() -> Predictor:
     """Random weights with a low threshold: many detections of no meaning."""
     torch.manual_seed(0)

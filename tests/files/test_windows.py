@@ -110,3 +110,15 @@ def test_without_rasterio_only_large_images_need_it(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(images, "MOST_PIXELS", 1000)
     with pytest.raises(MissingPackageError, match=r"a.tif: a TIFF of this size needs rasterio.*maskrcnn\[tiles\]"):
         open_pixels(tmp_path / "a.tif")
+
+
+def test_parts_of_channels_are_as_they_are_stored(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).integers(0, 4000, (70, 50, 5)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", tile=(16, 16))
+    pixels = open_pixels(tmp_path / "a.tif", channels=tuple("abcde"))
+    assert not isinstance(pixels, np.ndarray)
+    assert pixels.shape == (70, 50, 5)
+    np.testing.assert_array_equal(pixels[10:60, 5:40], values[10:60, 5:40])
+    with pytest.raises(ImageError, match=r"a\.tif: expected the channels a, b, found 5 channels in place of 2"):
+        open_pixels(tmp_path / "a.tif", channels=("a", "b"))

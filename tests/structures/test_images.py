@@ -10,10 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from maskrcnn.config import Config, ImageConfig
+from maskrcnn.config import Channel, Config, ImageConfig
 from maskrcnn.config.conventions import DETECTRON, OURS, PixelRules
+from maskrcnn.errors import ImageError
 from maskrcnn.ops.resize import resize_image
 from maskrcnn.ops.resize_part import nearest_start
 from maskrcnn.structures.frame import Frame, frame_of_size, network_frame, pad_size, transform_points
@@ -22,6 +24,7 @@ from maskrcnn.structures.images import (
     collate_images,
     resize_to_network,
     static_input_size,
+    stretched,
 )
 from random_frames import frames
 
@@ -182,3 +185,42 @@ def test_the_size_of_a_batch() -> None:
     assert batch_size_hw(sizes, CONFIG) == (608, 704)
     assert batch_size_hw(sizes, CONFIG, static_shapes=True) == (800, 1088)
     assert batch_size_hw(sizes, replace(CONFIG, fixed_size=(1024, 1024)), static_shapes=True) == (1024, 1024)
+
+
+@given(
+    values=arrays(st.sampled_from(["u1", "i2", "u4", "f4", "f8"]), (3, 4, 2)),
+    low=st.floats(-1e6, 1e6),
+    span=st.floats(1e-3, 1e6),
+)
+def test_a_stretch_is_linear_between_its_ends_and_clipped_beyond(values: np.ndarray, low: float, span: float) -> None:
+    channels = [Channel("a", "range", low=low, high=low + span), Channel("b", "none")]
+    found = stretched(values, channels)
+    with np.errstate(over="ignore"):
+        exact = np.nan_to_num((values[..., 0].astype(np.float64) - low) / span * 255)
+        kept = np.nan_to_num(values[..., 1].astype(np.float64)).clip(-1e38, 1e38).astype(np.float32)
+    rounding = 255 * 2.0**-22 * (1 + abs(low) / span)  # of float32
+    np.testing.assert_allclose(found[..., 0], exact.clip(0, 255), rtol=0, atol=rounding)
+    np.testing.assert_array_equal(found[..., 1], kept)
+    assert found.dtype == np.float32
+
+
+def test_an_rgb_image_is_not_copied_and_anything_else_is_refused() -> None:
+    image = noise(4, 5)
+    assert stretched(image, ()) is image
+    for wrong in (image[..., :2], image.astype(np.float32), image[..., 0]):
+        with pytest.raises(ImageError, match=r"expected an image of shape \(H, W, 3\) and dtype uint8, found shape"):
+            stretched(wrong, ())
+    with pytest.raises(ImageError, match=r"expected an image of shape \(H, W, 1\) and dtype any"):
+        stretched(image, [Channel("a", "none")])
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_float_channels_are_resized_as_grey_images_of_8_bits(kernel: str) -> None:
+    image = noise(40, 50)
+    five = np.concatenate([image, image[..., :2]], axis=2).astype(np.float32)
+    frame = frame_of_size((40, 50), (23, 31))
+    found = resize_to_network(five, frame, rules(kernel))
+    expected = resize_to_network(image, frame, rules(kernel)).float()
+    assert (found.dtype, tuple(found.shape)) == (torch.float32, (5, 23, 31))
+    assert torch.equal(found[:2], found[3:])
+    assert (found[:3] - expected).abs().max() <= (2 if kernel == "antialias" else 1)

@@ -287,12 +287,21 @@ def test_another_backbone_is_named_by_the_config_inside(config: Any) -> None:
         detector_in(file, "w.pth")
 
 
-def test_a_network_for_other_images_is_refused_with_their_channels(theirs: dict[str, Tensor]) -> None:
-    stem = theirs["backbone.body.conv1.weight"]
+def test_a_network_for_other_images_needs_their_statistics(theirs: dict[str, Tensor], tmp_path: Path) -> None:
+    stem, settings = theirs["backbone.body.conv1.weight"], tmp_path / "settings.json"
     for channels, found in ((1, "1 channel:"), (4, "4 channels:")):
         other = theirs | {"backbone.body.conv1.weight": stem[:, :1].repeat(1, channels, 1, 1)}
+        file = Checkpoint("torch", other, {}, ())
         with pytest.raises(WeightsError, match=rf"images of 3 channels \(RGB\), found one for images of {found}"):
-            detector_in(Checkpoint("torch", other, {}, ()), "w.pth")
+            detector_in(file, "w.pth")
+        settings.write_text(json.dumps({"image_mean": [0.5] * channels, "image_std": [0.25] * channels}))
+        opened = detector_in(file, "w.pth", settings)
+        assert opened.config.image.statistics == ((127.5,) * channels, (63.75,) * channels)
+        assert {channel.stretch for channel in opened.config.image.channels} == {"none"}
+        assert opened.network().backbone.stem.conv.weight.shape[1] == channels  # type: ignore[union-attr]
+        settings.write_text(json.dumps({"image_mean": [0.5] * 2, "image_std": [0.25] * channels}))
+        with pytest.raises(ConfigError, match="a mean and a standard deviation for each channel"):
+            detector_in(file, "w.pth", settings)
 
 
 def test_a_config_inside_is_never_written_out(theirs: dict[str, Tensor]) -> None:

@@ -22,8 +22,7 @@ from maskrcnn.benchmark.memory import Visitable, worker_memory
 from maskrcnn.benchmark.settings import LoaderSettings, Timing
 from maskrcnn.benchmark.their_loader import TheirData
 from maskrcnn.benchmark.view import View, draw_view
-from maskrcnn.config import ImageConfig
-from maskrcnn.config.conventions import PixelRules
+from maskrcnn.config import Config, ImageConfig
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import Batch, collate
 from maskrcnn.data.loading.transforms import Sample, framed_sample
@@ -35,7 +34,7 @@ MIN_MASK_IOU = 0.9  # of all masks together: torchvision resizes masks by the ne
 MIN_MATCHED = 0.99  # fraction of our objects: a few may be at the size below which objects are left out
 BOX_MARGIN_PX = 2.0  # our box may extend this far beyond torchvision's
 CPU = torch.device("cpu")
-RULES = PixelRules()  # our own kernel
+CONFIG = Config()  # our own kernel
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ def _views(dataset: Dataset, settings: LoaderSettings, number: int) -> list[View
 
 def our_batch(dataset: Dataset, views: list[View]) -> Batch:
     """A training batch: uint8 images padded to S x S, and ground truth with cropped masks."""
-    samples = [framed_sample(dataset, view.index, view.frame, RULES) for view in views]
+    samples = [framed_sample(dataset, view.index, view.frame, CONFIG) for view in views]
     return collate(samples, ImageConfig(), (views[0].side, views[0].side))
 
 
@@ -166,7 +165,7 @@ def compare_samples(dataset: Dataset, theirs: TheirData, views: list[View]) -> L
     ours, others, matched, both, either = 0, 0, 0, 0, 0
     levels: list[float] = []
     for view in views:
-        sample = framed_sample(dataset, view.index, view.frame, RULES)
+        sample = framed_sample(dataset, view.index, view.frame, CONFIG)
         image, target = theirs.sample(view)
         height, width = view.out_hw
         seen = slice(view.side - width, None) if view.flipped else slice(width)  # torchvision flips after padding
@@ -220,7 +219,7 @@ class _Ours:
     def sample(self, index: int) -> object:
         record = self.dataset.records[index]
         view = draw_view(index, (record.height, record.width), self.side, np.random.default_rng(index))
-        return framed_sample(self.dataset, index, view.frame, RULES)
+        return framed_sample(self.dataset, index, view.frame, CONFIG)
 
     def visit(self, index: int) -> object:
         return self.dataset.annotations(index).masks()

@@ -24,6 +24,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from maskrcnn.config import Channel
 from maskrcnn.config.ranges import Positive
 from maskrcnn.errors import ConfigError
 
@@ -119,6 +120,7 @@ def _message(box: str) -> str:
 def _registry(hidden: Hidden) -> ConstructorRegistry:
     registry = ConstructorRegistry()
     registry.primitive_rule(_anchor_sizes)
+    registry.primitive_rule(_channels)
     inside = False
 
     @registry.struct_rule
@@ -172,3 +174,29 @@ def _anchor_sizes(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | No
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(f"{size:g}" for size in level) for level in value],
     )
+
+
+def _channels(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parses channels: a name each, and after a colon its stretch (`nir`, `nir:none`, `nir:0:4095`, `nir:2%:98%`)."""
+    if info.type != tuple[Channel, ...]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME ... (or NAME:none, NAME:LOW:HIGH, NAME:LOW%:HIGH%)",
+        instance_from_str=lambda args: tuple(map(_channel, args)),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [channel.name for channel in value],
+    )
+
+
+def _channel(text: str) -> Channel:
+    match text.split(":"):
+        case [name]:
+            return Channel(name)
+        case [name, "none"]:
+            return Channel(name, "none")
+        case [name, low, high] if low.endswith("%") and high.endswith("%"):
+            return Channel(name, percentiles=(float(low[:-1]), float(high[:-1])))
+        case [name, low, high]:
+            return Channel(name, "range", low=float(low), high=float(high))
+    raise ValueError(f"expected NAME, NAME:none, NAME:LOW:HIGH or NAME:LOW%:HIGH%, found {text}")

@@ -109,6 +109,7 @@ class Predict:
             min_score=self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
+            channels=model.config.image.channel_names,
             track=lambda items, total: track(items, "predict", total),
         )
         if saved and kept and summary.images:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskrcnn.config.backbone import ResNetConfig, TimmConfig
+from maskrcnn.config.channels import Channel
 from maskrcnn.config.conventions import Conventions
 from maskrcnn.config.data import AugmentConfig, Category, ImageConfig
 from maskrcnn.config.heads import BoxHeadConfig, KeypointHeadConfig, MaskHeadConfig, PointRendConfig, RoIConfig
@@ -27,6 +28,7 @@ __all__ = [
     "BoxHeadConfig",
     "BoxLoss",
     "Category",
+    "Channel",
     "Config",
     "Conventions",
     "DetectConfig",
@@ -71,6 +73,11 @@ class Config:
             f"image.divisor must be a multiple of 32, the top stride of model.neck fpn, found {self.image.divisor}",
         )
         _check_conventions(self.conventions, self.model, self.image)
+
+    @property
+    def float_pixels(self) -> bool:
+        """Whether resized images are float32; otherwise they are uint8."""
+        return bool(self.image.channels) or self.conventions.pixels.kernel == "bilinear"
 
 
 def _check_conventions(rules: Conventions, model: ModelConfig, image: ImageConfig) -> None:

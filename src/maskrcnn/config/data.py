@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from maskrcnn.config.channels import Channel
 from maskrcnn.config.ranges import Count, Number, Pixels, Positive, Range, Share, require_ranges
 from maskrcnn.config.rules import require
+
+MOST_CHANNELS = 1000
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,16 @@ class ImageConfig:
     divisor: Pixels = 32  # batches are padded at bottom and right to a multiple of this
     mean: tuple[Number, Number, Number] = (123.675, 116.28, 103.53)  # mean of the pixels, RGB, 0..255
     std: tuple[Positive, Positive, Positive] = (58.395, 57.12, 57.375)  # standard deviation of the pixels, RGB
+    # Names of the channels of images that are not RGB of 8 bits, which replace mean and std. Empty: RGB, or as many
+    # channels as the images have if these are not 1 or 3.
+    channels: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
         require_ranges(self, "image")
+        require(
+            len(set(self.channel_names)) == len(self.channels) <= MOST_CHANNELS,
+            f"image.channels needs different names, and at most {MOST_CHANNELS}, found {', '.join(self.channel_names)}",
+        )
         require(
             self.short_side <= self.long_side,
             f"image.short_side must be at most image.long_side, found {self.short_side} and {self.long_side}",
@@ -65,6 +75,31 @@ class ImageConfig:
                 all(side % self.divisor == 0 for side in self.fixed_size),
                 f"image.fixed_size must be multiples of image.divisor {self.divisor}, found {self.fixed_size}",
             )
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """The names of the channels; empty for RGB."""
+        return tuple(channel.name for channel in self.channels)
+
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel of the network input.
+
+        Raises:
+            ConfigError: the channels have not been measured.
+        """
+        if not self.channels:
+            return self.mean, self.std
+        missing = [channel.name for channel in self.channels if not channel.measured]
+        require(
+            not missing,
+            f"image.channels: expected low, high, mean and std of every channel, found none of {', '.join(missing)}; "
+            "training measures them",
+        )
+        return (
+            tuple(channel.mean for channel in self.channels if channel.mean is not None),
+            tuple(channel.std for channel in self.channels if channel.std is not None),
+        )
 
 
 @dataclass(frozen=True)

@@ -61,22 +61,22 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) ->
 
 
 def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels (B, 3, H, W) of rectangles on noise, and sizes (B, 2), the later ones in a batch smaller."""
+    """Pixels (B, C, H, W) of rectangles on noise, and sizes (B, 2), the later ones in a batch smaller."""
     rng = np.random.default_rng(0)
-    float_pixels = config.conventions.pixels.kernel == "bilinear"
+    channels = len(config.image.statistics[0])
     for images, rows, columns in BATCHES:
         height, width = 32 * rows, 32 * columns
-        pixels = rng.integers(0, 60, (images, 3, height, width), dtype=np.uint8)
+        pixels = rng.integers(0, 60, (images, channels, height, width), dtype=np.uint8)
         for image in pixels:
             for _ in range(6):
                 y, x = rng.integers(0, height - 16), rng.integers(0, width - 16)
                 h, w = rng.integers(16, 100, 2)
-                image[:, y : y + h, x : x + w] = rng.integers(60, 256, (3, 1, 1), dtype=np.uint8)
+                image[:, y : y + h, x : x + w] = rng.integers(60, 256, (channels, 1, 1), dtype=np.uint8)
         sizes = np.array([[height - 11 * i, width - 7 * i] for i in range(images)])
         for image, (bottom, right) in zip(pixels, sizes, strict=True):
             image[:, bottom:] = image[:, :, right:] = 0
         tensor = torch.from_numpy(pixels)
-        yield tensor.float() if float_pixels else tensor, torch.from_numpy(sizes)
+        yield tensor.float() if config.float_pixels else tensor, torch.from_numpy(sizes)
 
 
 def _compare(

@@ -36,7 +36,7 @@ class ExportedNetwork(nn.Module):
         """Finds the objects of a batch.
 
         Args:
-            pixels: (B, 3, H, W), RGB in 0..255; zero in the padding.
+            pixels: (B, C, H, W), RGB in 0..255, or channels as `structures.images.stretched`; zero in the padding.
             sizes_hw: (B, 2) int64, sizes of the network inputs.
             original_hw: (B, 2) int64, sizes of the original images.
             scale_xy: (B, 2) float32, original pixels per network-input pixel, x and y.

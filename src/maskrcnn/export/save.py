@@ -115,9 +115,10 @@ def _example(config: Config) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, 
     """Arguments of the trace, and which of their sizes vary. Only their shapes matter."""
     images, rows, columns, divisor = 2, 10, 12, config.image.divisor
     height, width = 32 * rows, 32 * columns
-    dtype = torch.float32 if config.conventions.pixels.kernel == "bilinear" else torch.uint8
+    dtype = torch.float32 if config.float_pixels else torch.uint8
+    channels = len(config.image.statistics[0])
     sizes, originals = (torch.tensor([[height, width]] * images) for _ in range(2))  # the trace joins equal objects
     batch = torch.export.Dim.DYNAMIC
     pixels = {0: batch, 2: divisor * torch.export.Dim("rows"), 3: divisor * torch.export.Dim("columns")}
-    arguments = (torch.zeros((images, 3, height, width), dtype=dtype), sizes, originals, torch.ones(images, 2))
+    arguments = (torch.zeros((images, channels, height, width), dtype=dtype), sizes, originals, torch.ones(images, 2))
     return arguments, (pixels, {0: batch}, {0: batch}, {0: batch})

@@ -1,4 +1,4 @@
-"""Image files of every common kind as RGB arrays."""
+"""Image files of every common kind as arrays."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ import glob
 import io
 import json
 import os
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps
 
-from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
-from maskrcnn.files.rgb import array_as_rgb, deep_as_rgb, has_deep_colours, pillow_as_rgb
+from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError, MissingPackageError
+from maskrcnn.files.pixels.bands import holds_bands, opened_bands
+from maskrcnn.files.pixels.pillow_errors import errors_of_pillow
+from maskrcnn.files.pixels.rgb import (
+    array_as_rgb,
+    array_with_channels,
+    as_picture,
+    deep_values,
+    has_deep_colours,
+    pillow_values,
+    values_as_rgb,
+    with_channels,
+)
 
 # The suffixes of images in folders; a file that is given by name may have any suffix. Pillow reads no HEIC: such files
 # are listed so that they are named, and not left out in silence.
@@ -34,26 +43,31 @@ _SIDEWAYS = {5, 6, 7, 8}  # the orientations that swap width and height
 MOST_PIXELS = 500_000_000  # 1.5 GB of RGB; larger images are refused before decoding
 
 
-def read_image(path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
+def read_image(
+    path: os.PathLike[str] | str,
+    remark: Callable[[str], None] = lambda text: None,
+    channels: Sequence[str] = (),
+) -> np.ndarray:
     """Decodes an image file to (H, W, 3) uint8 RGB, upright as its EXIF orientation says.
 
     A JSON of labelme stands for the image inside it (`imageData`).
 
     Grey and palette images become colour, transparency is dropped, and the first page of a file with several is read.
-    Grey images of more than 8 bits are scaled from their own smallest and largest value to 0..255, because such files
-    rarely use their whole range. Colours of 16 bits are divided by the power of two that leaves 8 bits of the largest.
+    `rgb.values_as_rgb` says how values of more than 8 bits become 8 bits.
 
     Args:
         remark: called with a sentence about pages that are not read.
+        channels: the names of a model's channels. With them, the values are returned as they are stored, (H, W, C) of
+            any dtype, and `rgb.with_channels` says which other numbers of channels fit.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, not an image, or larger than `MOST_PIXELS`.
+        ImageError: the file is missing, empty, truncated, not an image, larger than `MOST_PIXELS`, or has another
+            number of channels.
+        MissingPackageError: a package that reads such TIFFs is missing.
     """
-    source = _source(path)
-    with _opened(source, str(path)) as image:
-        pixels, pages = _decoded(image, source), _pages(image)
+    values, pages = _values(_source(path), str(path), channels)
     say_pages(path, pages, remark)
-    return pixels
+    return _as_asked(values, str(path), channels)
 
 
 def say_pages(path: os.PathLike[str] | str, pages: int, remark: Callable[[str], None]) -> None:
@@ -62,22 +76,79 @@ def say_pages(path: os.PathLike[str] | str, pages: int, remark: Callable[[str], 
         remark(f"{path}: only the first of {pages} pages is read; save the others as files of their own")
 
 
-def decode_image(data: bytes, name: str, formats: tuple[str, ...], most_pixels: int) -> np.ndarray:
+def read_picture(path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
+    """An image with any number of channels as (H, W, 3) uint8 RGB for people; otherwise as `read_image`."""
+    values, pages = _values(_source(path), str(path), ())
+    say_pages(path, pages, remark)
+    return as_picture(values)
+
+
+def count_channels(path: os.PathLike[str] | str) -> int:
+    """The number of channels in an image file, without decoding it: that of `read_image` for a model of as many.
+
+    Grey images count as 3, because models of RGB read them, and so does everything that only Pillow can read.
+
+    Raises:
+        ImageError: as for `read_image`.
+    """
+    source = _source(path)
+    if holds_bands(source):
+        with suppress(MissingPackageError), opened_bands(source, str(path), MOST_PIXELS) as bands:
+            return 3 if bands.channels == 1 else bands.channels
+    with _opened(source, str(path)):
+        return 3
+
+
+def decode_image(
+    data: bytes, name: str, formats: tuple[str, ...], most_pixels: int, channels: Sequence[str] = ()
+) -> np.ndarray:
     """`read_image` for the bytes of a file.
 
     Args:
         name: for messages.
-        formats: the kinds of images to accept, by Pillow's names.
+        formats: the kinds of images to accept, by Pillow's names, with TIFF among them.
         most_pixels: larger images are refused before decoding.
+        channels: as for `read_image`.
 
     Raises:
         ImageKindError: the bytes are no image of these kinds.
         ImageSizeError: the image has more pixels.
         ImageError: the image cannot be decoded.
     """
-    source = io.BytesIO(data)
-    with _opened(source, name, most_pixels, formats) as image:
-        return _decoded(image, source)
+    values, _ = _values(io.BytesIO(data), name, channels, most_pixels, formats)
+    return _as_asked(values, name, channels)
+
+
+def _values(
+    source: Path | io.BytesIO,
+    name: str,
+    channels: Sequence[str],
+    most_pixels: int | None = None,
+    formats: tuple[str, ...] | None = None,
+) -> tuple[np.ndarray, int]:
+    """The values of an image, (H, W, C), and the number of its pages.
+
+    Pillow reads what it can, and only the kinds in `formats`. For a model of channels, it is not asked about files that
+    may have more of them than it reads.
+    """
+    banded = holds_bands(source)
+    if not (channels and banded):
+        try:
+            with _opened(source, name, most_pixels, formats) as image:
+                return _decoded(image, source), _pages(image)
+        except ImageKindError:
+            if not banded:
+                raise
+    with opened_bands(source, name, MOST_PIXELS if most_pixels is None else most_pixels, len(channels)) as bands:
+        return bands.read(len(channels)), bands.pages
+
+
+def _as_asked(values: np.ndarray, name: str, channels: Sequence[str]) -> np.ndarray:
+    """Values as RGB of 8 bits, or with the channels of a model. Raises ImageError if they have other channels."""
+    try:
+        return with_channels(values, channels) if channels else values_as_rgb(values)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def image_size(path: os.PathLike[str] | str) -> tuple[int, int]:
@@ -86,9 +157,7 @@ def image_size(path: os.PathLike[str] | str) -> tuple[int, int]:
     Raises:
         ImageError: as for `read_image`, except that a truncated file may pass.
     """
-    with _opened(_source(path), str(path)) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
-        return (image.width, image.height) if turned else (image.height, image.width)
+    return _header(path)[0]
 
 
 def orientation(path: os.PathLike[str] | str) -> int:
@@ -98,8 +167,21 @@ def orientation(path: os.PathLike[str] | str) -> int:
     Raises:
         ImageError: as for `image_size`.
     """
-    with _opened(_source(path), str(path)) as image:
-        return int(image.getexif().get(_ORIENTATION, 1))
+    return _header(path)[1]
+
+
+def _header(path: os.PathLike[str] | str) -> tuple[tuple[int, int], int]:
+    """Height and width of the upright image, and its EXIF orientation."""
+    source = _source(path)
+    try:
+        with _opened(source, str(path)) as image:
+            turn = int(image.getexif().get(_ORIENTATION, 1))
+            return ((image.width, image.height) if turn in _SIDEWAYS else (image.height, image.width)), turn
+    except ImageKindError:
+        if not holds_bands(source):
+            raise
+    with opened_bands(source, str(path), MOST_PIXELS) as bands:
+        return bands.size_hw, bands.orientation
 
 
 def read_values(source: Path | bytes, name: str, most_pixels: int | None = None) -> np.ndarray:
@@ -147,7 +229,7 @@ def _opened(
 ) -> Iterator[Image.Image]:
     """An image that is open but not decoded, and not too large. Errors of decoders become an ImageError."""
     limit = MOST_PIXELS if most_pixels is None else most_pixels
-    with _errors_of_pillow(name), Image.open(source, formats=formats) as image:
+    with errors_of_pillow(name), Image.open(source, formats=formats) as image:
         if image.width * image.height > limit:
             raise ImageSizeError(
                 f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit}; "
@@ -162,21 +244,35 @@ def as_rgb(image: object) -> np.ndarray:
     Raises:
         ImageError: an array of another shape or dtype, something else, or an image that Pillow cannot decode.
     """
-    if not isinstance(image, Image.Image):
-        return array_as_rgb(image)
-    with _errors_of_pillow(f"PIL image {getattr(image, 'filename', '')}".strip()):
+    return values_as_rgb(_pil_values(image)) if isinstance(image, Image.Image) else array_as_rgb(image)
+
+
+def as_channels(image: object, channels: Sequence[str]) -> np.ndarray:
+    """A PIL image of any mode, or an array (H, W) or (H, W, C) of numbers, as `rgb.with_channels` gives it.
+
+    Raises:
+        ImageError: as for `as_rgb`, or another number of channels.
+    """
+    if isinstance(image, Image.Image):
+        return with_channels(_pil_values(image), channels)
+    return array_with_channels(image, channels)
+
+
+def _pil_values(image: Image.Image) -> np.ndarray:
+    with errors_of_pillow(f"PIL image {getattr(image, 'filename', '')}".strip()):
         return _decoded(image, image.filename if isinstance(image, ImageFile.ImageFile) else "")
 
 
 def _decoded(image: Image.Image, source: Path | io.BytesIO | str | bytes) -> np.ndarray:
-    """The RGB pixels of an image. Colours of 16 bits need its source, which is read once more; empty if unknown."""
+    """The values of an image, (H, W, 1) or (H, W, 3). Colours of 16 bits need its source, which is read once more;
+    they have 8 if it is empty."""
     deep = has_deep_colours(image)
-    pixels = pillow_as_rgb(image)
+    values = pillow_values(image)
     if not deep or not source:
-        return pixels
+        return values
     with Image.open(source) as again:
         again.seek(image.tell())
-        return deep_as_rgb(pixels, again)
+        return deep_values(values, again)
 
 
 def image_files(inputs: Sequence[str | Path]) -> list[Path]:
@@ -227,50 +323,3 @@ def _pages(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # a broken page after the first, which has been read
         return 1
-
-
-@contextmanager
-def _errors_of_pillow(name: str) -> Iterator[None]:
-    """Turns whatever Pillow raises for a broken image, which may be any exception, into an ImageError. Its warnings of
-    odd metadata and large images are ignored."""
-    try:
-        with QUIET:
-            yield
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageKindError(f"{name}: expected an image, found a file of another kind") from None
-    except Image.DecompressionBombError as error:
-        raise ImageSizeError(f"{name}: {error}; cut the image into tiles") from None
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ImageError(f"{name}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None
-
-
-class _Quiet:
-    """Ignores the warnings of Pillow and of rasterio while a thread reads an image.
-
-    All threads share the filters of warnings. So the first reader changes them, and the last one puts them back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._readers = 0
-        self._filters = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._readers == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"(PIL|rasterio)\b")
-            self._readers += 1
-
-    def __exit__(self, *failure: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if self._readers == 0:
-                self._filters.__exit__(None, None, None)
-
-
-QUIET = _Quiet()

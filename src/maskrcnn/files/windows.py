@@ -1,12 +1,13 @@
 """Images that are read part by part, so that memory does not hold the whole of a large one.
 
-Parts of a TIFF, in tiles or strips, come from GDAL through rasterio. Pixels become RGB by the rules of `read_image`.
+Parts of a TIFF, in tiles or strips, come from GDAL through rasterio. Pixels become RGB by the rules of `read_image`, or
+stay as they are stored for a model of channels.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
 from maskrcnn.errors import ImageError, ImageSizeError, MissingPackageError
-from maskrcnn.files.images import QUIET, read_image, say_pages
-from maskrcnn.files.rgb import stretched
+from maskrcnn.files.images import read_image, say_pages
+from maskrcnn.files.pixels.pillow_errors import QUIET
+from maskrcnn.files.pixels.rgb import scaled
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, with offsets of 32 and of 64 bits
 _ORIENTATION = 274
@@ -28,14 +30,14 @@ MOST_PIXELS_IN_PARTS = (1 << 32) - 1  # the masks of larger images have no run l
 
 
 class Pixels(Protocol):
-    """An RGB image: an array (H, W, 3) in memory, or a file that is read part by part."""
+    """An image: an array (H, W, 3) of RGB or (H, W, C) in memory, or a file that is read part by part."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """H, W and 3."""
+        """H, W and the number of channels."""
 
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
-        """The (h, w, 3) uint8 RGB pixels of two slices, rows and columns, each with a start and a stop."""
+        """The (h, w, C) pixels of two slices, rows and columns, each with a start and a stop."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class TiffPixels:
 
     Attributes:
         path: the file.
-        shape: H, W and 3.
-        bands: the numbers of the bands to read: one of grey, or red, green and blue.
-        convert: makes uint8 of values of the file.
+        shape: H, W and the number of channels.
+        bands: the numbers of the bands to read: one of grey, red, green and blue, or all.
+        convert: makes the pixels of values of the file.
     """
 
     path: Path
@@ -57,33 +59,35 @@ class TiffPixels:
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
         with _opened(self.path) as dataset:
             values = self.convert(dataset.read(self.bands, window=_window(*part)))
-        return np.ascontiguousarray(np.broadcast_to(values, (3, *values.shape[1:])).transpose(1, 2, 0))
+        return np.ascontiguousarray(np.broadcast_to(values, (self.shape[2], *values.shape[1:])).transpose(1, 2, 0))
 
 
-def open_pixels(path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None) -> Pixels:
+def open_pixels(
+    path: os.PathLike[str] | str, remark: Callable[[str], None] = lambda text: None, channels: Sequence[str] = ()
+) -> Pixels:
     """An image file to be read part by part.
 
     TIFF files of the usual kinds stay on disk. Other images are decoded whole.
 
     Args:
-        remark: as for `read_image`.
+        remark, channels: as for `read_image`.
 
     Raises:
         ImageError: as for `read_image`, or the image has more than `MOST_PIXELS_IN_PARTS`.
         MissingPackageError: a TIFF is too large for `read_image`, and rasterio is not installed.
     """
     if not _is_tiff(path):
-        return read_image(path, remark)
+        return read_image(path, remark, channels)
     try:
-        found = _tiff_pixels(Path(path), remark)
+        found = _tiff_pixels(Path(path), remark, len(channels))
     except ModuleNotFoundError:
         try:
-            return read_image(path, remark)
+            return read_image(path, remark, channels)
         except ImageSizeError:
             raise MissingPackageError(
                 f"{path}: a TIFF of this size needs rasterio, which is missing: pip install 'maskrcnn[tiles]'"
             ) from None
-    return found or read_image(path, remark)
+    return found or read_image(path, remark, channels)
 
 
 def _is_tiff(path: os.PathLike[str] | str) -> bool:
@@ -93,16 +97,17 @@ def _is_tiff(path: os.PathLike[str] | str) -> bool:
         return file.read(4) in _TIFF
 
 
-def _tiff_pixels(path: Path, remark: Callable[[str], None]) -> TiffPixels | None:
-    """A TIFF to be read part by part; None for one of a rare kind, which only `read_image` turns into RGB."""
+def _tiff_pixels(path: Path, remark: Callable[[str], None], channels: int) -> TiffPixels | None:
+    """A TIFF to be read part by part; None for one of a rare kind, which only `read_image` reads."""
     with _opened(path) as dataset:
         kinds = set(dataset.dtypes)
         colours = tuple(colour.name for colour in dataset.colorinterp)
         grey, rgb = colours in (("gray",), ("gray", "alpha")), colours[:3] == ("red", "green", "blue")
-        if len(kinds) > 1 or not (grey or rgb) or dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
+        wanted = dataset.count == channels if channels else grey or rgb
+        if len(kinds) > 1 or not wanted or dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS"):
             return None
-        bands, kind = (1,) if grey else (1, 2, 3), kinds.pop()
-        if kind == "uint8":
+        bands, kind = tuple(dataset.indexes) if channels else (1,) if grey else (1, 2, 3), kinds.pop()
+        if channels or kind == "uint8":
             convert: Callable[[np.ndarray], np.ndarray] = _unchanged
         elif grey and kind in _DEEP_GREY:
             convert = _Stretched(*_limits(dataset, bands))
@@ -110,7 +115,7 @@ def _tiff_pixels(path: Path, remark: Callable[[str], None]) -> TiffPixels | None
             convert = _Shifted(max(0, int(_limits(dataset, bands)[1]).bit_length() - 8))
         else:
             return None
-        shape, pages = (dataset.height, dataset.width, 3), len(dataset.subdatasets)
+        shape, pages = (dataset.height, dataset.width, channels or 3), len(dataset.subdatasets)
     if _turned(path):
         return None
     if shape[0] * shape[1] > MOST_PIXELS_IN_PARTS:
@@ -131,7 +136,7 @@ class _Stretched:
     high: float
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        return stretched(values, self.low, self.high)
+        return scaled(values, self.low, self.high)
 
 
 @dataclass(frozen=True)

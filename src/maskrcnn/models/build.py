@@ -28,12 +28,14 @@ def build_model(config: Config) -> MaskRCNN:
     """A network with random weights (torch's global generator), channels-last, in training mode.
 
     Raises:
-        ConfigError: timm has no such backbone, or it gives no features at the strides of the pyramid.
+        ConfigError: timm has no such backbone, it gives no features at the strides of the pyramid, or the channels of
+            the images have not been measured.
         MissingPackageError: the backbone is a model of timm, and timm is not installed.
     """
     model, image, conventions = config.model, config.image, config.conventions
 
-    backbone = build_backbone(model, conventions)
+    mean, std = image.statistics
+    backbone = build_backbone(model, conventions, len(mean))
     if model.neck == "fpn":
         neck: nn.Module = FPN(backbone.channels, model.fpn_channels, model.fpn_norm)
         channels, strides = model.fpn_channels, list(FPN.strides)
@@ -46,7 +48,7 @@ def build_model(config: Config) -> MaskRCNN:
     rpn = RPN(channels, anchors, model.rpn, conventions, image.divisor)
     roi_heads = build_roi_heads(model, conventions, channels, roi_strides)
 
-    network = MaskRCNN(backbone, neck, rpn, roi_heads, image.mean, image.std)
+    network = MaskRCNN(backbone, neck, rpn, roi_heads, mean, std)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -64,12 +66,16 @@ def tensors_of(config: Config) -> dict[str, Tensor]:
         raise ConfigError(f"the settings describe a network that is too large to be built ({reason})") from None
 
 
-def build_backbone(model: ModelConfig, conventions: Conventions) -> ResNet | TimmBackbone:
-    """The backbone. With C4 it ends at res4, because `build_roi_heads` puts res5 into the heads."""
+def build_backbone(model: ModelConfig, conventions: Conventions, in_channels: int = 3) -> ResNet | TimmBackbone:
+    """The backbone for images of `in_channels` channels.
+
+    With C4 it ends at res4, because `build_roi_heads` puts res5 into the heads.
+    """
     if isinstance(model.backbone, TimmConfig):
-        return TimmBackbone(model.backbone)
+        return TimmBackbone(model.backbone, in_channels)
     return ResNet(
         model.backbone,
+        in_channels=in_channels,
         last_stage=4 if model.neck == "c4" else 5,
         dilated=model.neck == "dc5",
         pool_padding=conventions.features.pool_padding,

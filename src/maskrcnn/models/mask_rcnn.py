@@ -17,12 +17,12 @@ from maskrcnn.structures.targets import Targets
 
 
 class MaskRCNN(nn.Module):
-    """The whole network. Legend: B images, H x W pixels of the padded batch.
+    """The whole network. Legend: B images, C channels (3 for RGB), H x W pixels of the padded batch.
 
     Args:
-        backbone: (B, 3, H, W) -> [C2..C5].
+        backbone: (B, C, H, W) -> [C2..C5].
         neck: an iterator over C5..C2, coarsest first -> [P2..P6], or one map without a pyramid.
-        mean, std: mean and standard deviation of pixels, RGB in 0..255.
+        mean, std: mean and standard deviation of pixels in 0..255, one for each channel.
     """
 
     pixel_mean: Tensor
@@ -34,16 +34,16 @@ class MaskRCNN(nn.Module):
         neck: nn.Module,
         rpn: RPN,
         roi_heads: RoIHeads,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.neck = neck
         self.rpn = rpn
         self.roi_heads = roi_heads
-        self.register_buffer("pixel_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: ImageBatch, targets: Targets) -> dict[str, Tensor]:
         """The losses by name, each a float32 scalar. Training minimises their sum (paper section 3)."""
@@ -75,7 +75,7 @@ class MaskRCNN(nn.Module):
         return self.neck(_coarsest_first(self.backbone(self.normalise(images))))
 
     def normalise(self, images: ImageBatch) -> Tensor:
-        """The network input (B, 3, H, W) float32, channels-last. Padding beyond the size of each image is zero."""
+        """The network input (B, C, H, W) float32, channels-last. Padding beyond the size of each image is zero."""
         pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
         pixels = (pixels - self.pixel_mean) / self.pixel_std
         inside_y = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]

@@ -120,6 +120,7 @@ class ResNet(nn.Module):
     their statistics.
 
     Args:
+        in_channels: channels of the images.
         last_stage: 5, or 4 with C4, where res5 belongs to the heads.
         dilated: whether res5 keeps the resolution of res4 (DC5).
         pool_padding: padding of the stem's max pooling: `around` the map, or `after` it, at bottom and right only.
@@ -129,6 +130,7 @@ class ResNet(nn.Module):
         self,
         config: ResNetConfig,
         *,
+        in_channels: int = 3,
         last_stage: int = 5,
         dilated: bool = False,
         pool_padding: Literal["around", "after"] = "around",
@@ -136,7 +138,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.frozen_stages = config.frozen_stages
         self.pool_padding = pool_padding
-        self.stem = ConvNorm(3, stem_channels(config), 7, stride=2, norm=config.norm, eps=config.norm_eps)
+        self.stem = ConvNorm(in_channels, stem_channels(config), 7, stride=2, norm=config.norm, eps=config.norm_eps)
         self.channels = stage_channels(config)[: last_stage - 1]
         self.strides = [4, 8, 16, 16 if dilated else 32][: last_stage - 1]
         for stage in range(2, last_stage + 1):
@@ -155,7 +157,7 @@ class ResNet(nn.Module):
         return self
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> [C2, C3, ...], each (B, C, H / stride, W / stride)."""
+        """(B, in_channels, H, W) normalised pixels -> [C2, C3, ...], each (B, C, H / stride, W / stride)."""
         x = F.relu_(self.stem(pixels))
         if self.pool_padding == "after":
             x = F.max_pool2d(F.pad(x, (0, 1, 0, 1)), kernel_size=3, stride=2)

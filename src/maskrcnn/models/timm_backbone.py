@@ -14,14 +14,14 @@ STRIDES = [4, 8, 16, 32]
 
 
 class TimmBackbone(nn.Module):
-    """The features of a timm model at strides 4, 8, 16 and 32.
+    """The features of a timm model at strides 4, 8, 16 and 32, for images of `in_channels` channels.
 
     Raises:
         MissingPackageError: timm is not installed.
         ConfigError: timm has no such model, or the model has no features at these strides.
     """
 
-    def __init__(self, config: TimmConfig) -> None:
+    def __init__(self, config: TimmConfig, in_channels: int = 3) -> None:
         super().__init__()
         try:
             import timm
@@ -35,10 +35,10 @@ class TimmBackbone(nn.Module):
                 f"backbone.name {config.name!r} is no model of timm {timm.__version__}; "
                 + (f"near: {near}" if near else "timm.list_models() names them")
             )
-        self.name = config.name
+        self.name, self.in_channels = config.name, in_channels
         self.net: Any
         try:
-            self.net = timm.create_model(config.name, features_only=True)
+            self.net = timm.create_model(config.name, features_only=True, in_chans=in_channels)
         except (RuntimeError, AttributeError, KeyError) as error:
             raise ConfigError(f"backbone.name {config.name!r} gives no feature maps: {error}") from None
         strides = self.net.feature_info.reduction()
@@ -57,6 +57,6 @@ class TimmBackbone(nn.Module):
         return super().train(mode and not self.frozen)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) normalised pixels -> [C2, C3, C4, C5], each (B, C, H / stride, W / stride)."""
+        """(B, in_channels, H, W) normalised pixels -> [C2, C3, C4, C5], each (B, C, H / stride, W / stride)."""
         features = self.net(pixels)
         return [features[i].contiguous(memory_format=torch.channels_last) for i in self.used]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+_BILINEAR = Image.Resampling.BILINEAR
 Rounding = Literal["round", "floor", "half_even", "short_side"]
 
 
@@ -73,20 +74,21 @@ def resize_image(
     kernel: Literal["antialias", "pil", "bilinear", "opencv", "truncated"],
     factor: float | None = None,
 ) -> Tensor:
-    """Resizes a (3, H, W) uint8 image to (3, *size_hw), float32 in 0..255 with `bilinear` and otherwise uint8.
+    """Resizes a (C, H, W) image, uint8 or float32, to (C, *size_hw): float32 with `bilinear`, otherwise its own dtype.
 
     Args:
         kernel: `antialias` is a triangle filter that widens when the image shrinks. `pil` is the same filter computed
             by PIL, which rounds differently (Detectron2). The others interpolate between the four nearest pixels:
-            `bilinear` without rounding (torchvision), `opencv` with OpenCV's rounding (MMDetection), and `truncated`
-            with black beyond the border and the fraction cut off, as scikit-image's order 1 (Matterport).
+            `bilinear` without rounding (torchvision), `opencv` with OpenCV's rounding of uint8 (MMDetection), and
+            `truncated` with black beyond the border and the fraction of uint8 cut off, as scikit-image's order 1
+            (Matterport).
         factor: scale factor of the pixel positions with `bilinear`, as `fx` and `fy` of OpenCV's `resize` (Detectron);
             None takes the ratios of the sizes.
     """
     if kernel == "bilinear" and factor is not None:
         floats = image[None].to(torch.float32)
         return torch.ops.aten.upsample_bilinear2d(floats, list(size_hw), False, factor, factor)[0]
-    if kernel == "bilinear":
+    if kernel == "bilinear" or (kernel == "opencv" and image.is_floating_point()):
         return F.interpolate(image[None].to(torch.float32), size=size_hw, mode="bilinear", align_corners=False)[0]
     if tuple(image.shape[1:]) == tuple(size_hw):
         return image
@@ -101,13 +103,16 @@ def resize_image(
 
 
 def _by_pil(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
+    if image.is_floating_point():
+        planes = (Image.fromarray(plane.numpy()) for plane in image.contiguous())
+        return torch.stack([torch.from_numpy(np.array(plane.resize(size_hw[::-1], _BILINEAR))) for plane in planes])
     picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    resized = np.array(picture.resize(size_hw[::-1], Image.Resampling.BILINEAR))
+    resized = np.array(picture.resize(size_hw[::-1], _BILINEAR))
     return torch.from_numpy(resized).permute(2, 0, 1)
 
 
 def _truncated(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """`skimage.transform.resize(order=1, mode="constant", preserve_range=True)` without antialiasing, cast to uint8.
+    """`skimage.transform.resize(order=1, mode="constant", preserve_range=True)` without antialiasing, cast to dtype.
 
     The order of operations is that of scipy's `zoom`, because the last bit decides whether a value falls below an
     integer when its fraction is cut off.
@@ -121,7 +126,7 @@ def _truncated(image: Tensor, size_hw: tuple[int, int]) -> Tensor:
         for column, column_weight in enumerate(x_weights):
             corner = values[:, y + row][:, :, x + column]
             result += corner.mul_(row_weight[:, None]).mul_(column_weight)
-    return result.clamp(min=float(image.min())).to(torch.uint8)
+    return result.clamp(min=float(image.min())).to(image.dtype)
 
 
 def _neighbours(have: int, want: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -35,13 +35,13 @@ def resize_part(
     levels.
 
     Args:
-        image: (3, H, W) uint8, the whole original.
+        image: (C, H, W) uint8 or float32, the whole original.
         scale_yx: pixels of the resized image per pixel of the original.
         start_yx: start of the part, pixels of the resized image: an integer or a result of `nearest_start`.
         size_hw: height and width of the part in pixels.
 
     Returns:
-        (3, *size_hw) uint8.
+        (C, *size_hw), of the same dtype.
 
     Raises:
         ValueError: the part begins at another position.

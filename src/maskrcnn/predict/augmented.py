@@ -27,7 +27,7 @@ from maskrcnn.predict.pipeline import ImageLike, predict_images
 from maskrcnn.predict.predictor import Detected, Predictor
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame, letterboxed, network_frame, pad_size, resized_frame
-from maskrcnn.structures.images import resize_to_network
+from maskrcnn.structures.images import resize_to_network, stretched
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.keypoints import flip_pairs
 
@@ -120,13 +120,14 @@ class Augmented:
 
     def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 1) -> list[Instances]:
         """As `Predictor.predict`."""
-        return predict_images(self, images, batch_size)
+        return predict_images(self, images, batch_size, self.config.image.channel_names)
 
     def prepare(self, image: np.ndarray) -> PreparedViews:
-        """The network inputs of an (H, W, 3) uint8 RGB image."""
+        """The network inputs of an image, (H, W, 3) uint8 RGB or (H, W, C) of a model of channels."""
+        values = stretched(image, self.config.image.channels)
         size, rules = (image.shape[0], image.shape[1]), self.config.conventions.pixels
         frames = [view.frame(size, view.config(self.config)) for view in self.views]
-        inputs = tuple((resize_to_network(image, frame, rules), frame) for frame in frames)
+        inputs = tuple((resize_to_network(values, frame, rules), frame) for frame in frames)
         return PreparedViews(inputs, network_frame(size, self.config))
 
     def detect(self, prepared: Sequence[PreparedViews]) -> Detected:

@@ -60,6 +60,7 @@ def predict_files(
     min_score: float = 0.5,
     batch_size: int = 1,
     strict: bool = False,
+    channels: Sequence[str] = (),
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> FilesSummary:
     """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
@@ -75,6 +76,7 @@ def predict_files(
         keep: takes the objects of each image, in the order of the files.
         min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
         batch_size: images that pass through the network together.
+        channels: the names of the model's channels; empty for a model of RGB.
         track: wraps the results with the number of files, or the tiles of a single file, for a progress bar.
 
     Raises:
@@ -106,7 +108,7 @@ def predict_files(
         return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
 
     def read(item: tuple[int, Path]) -> Pixels:
-        return (open_pixels if isinstance(detector, Tiled) else read_image)(item[1], _note)
+        return (open_pixels if isinstance(detector, Tiled) else read_image)(item[1], _note, channels)
 
     items = list(enumerate(files, start=1))
     done = stream_images(detector, items, read, write, batch_size=batch_size, track=track)

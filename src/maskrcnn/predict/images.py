@@ -16,7 +16,7 @@ from maskrcnn.config.conventions import BoxRules
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame, network_frame
-from maskrcnn.structures.images import ImageBatch, batch_size_hw, collate_images, resize_to_network
+from maskrcnn.structures.images import ImageBatch, batch_size_hw, collate_images, resize_to_network, stretched
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.masks import RLE, Masks
@@ -24,14 +24,21 @@ from maskrcnn.structures.tensors import map_tensors
 
 
 def preprocess(images: Sequence[np.ndarray], config: Config, *, static_shapes: bool = False) -> ImageBatch:
-    """Resizes (H, W, 3) uint8 RGB arrays as `config` says and pads them to one batch."""
+    """Stretches and resizes (H, W, C) arrays as `config` says and pads them to one batch."""
     return collate_prepared([prepare(image, config) for image in images], config, static_shapes=static_shapes)
 
 
 def prepare(image: np.ndarray, config: Config) -> tuple[Tensor, Frame]:
-    """The network input (3, h, w) of an (H, W, 3) uint8 RGB array, and its frame."""
+    """The network input (C, h, w) of an image, and its frame.
+
+    Args:
+        image: (H, W, 3) uint8 RGB or, for a model of channels, (H, W, C) of any dtype.
+
+    Raises:
+        ImageError: the image has another shape or dtype.
+    """
     frame = network_frame((image.shape[0], image.shape[1]), config)
-    return resize_to_network(image, frame, config.conventions.pixels), frame
+    return resize_to_network(stretched(image, config.image.channels), frame, config.conventions.pixels), frame
 
 
 def collate_prepared(

@@ -29,6 +29,7 @@ MEASURES = (
     "intensity_mean-1",
     "intensity_mean-2",
 )
+RGB = 3  # the number of channels of which `MEASURES` names the means
 COLUMNS = ("file", "class", "score", "x1", "y1", "x2", "y2", *MEASURES)
 
 
@@ -77,12 +78,12 @@ def measure(mask: RLE, image: Pixels, pixel_size: float = 1.0) -> list[float | N
 
     Args:
         mask: of the image.
-        image: the pixels of the whole image.
+        image: the pixels of the whole image; each of its channels gets a mean.
     """
     bitmap, (x, y) = mask.crop()
     rows, columns = np.nonzero(bitmap)
     if len(rows) == 0:
-        return [0.0, 0.0, *[None] * (len(MEASURES) - 2)]
+        return [0.0, 0.0, *[None] * (len(MEASURES) - 2 - RGB + image.shape[2])]
     height, width = bitmap.shape
     colours = image[y : y + height, x : x + width][rows, columns].mean(axis=0)
     variance_row, variance_column = rows.var(), columns.var()
@@ -125,5 +126,6 @@ def write_table(rows: Sequence[Sequence[Any]], table: Table) -> None:
     """Writes the CSV. What an object does not have is an empty cell."""
     with atomic_write(table.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        channels = len(rows[0]) - len(COLUMNS) + RGB if rows else RGB
+        writer.writerow([*COLUMNS[:-RGB], *(f"intensity_mean-{i}" for i in range(channels))])
         writer.writerows(rows)

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.files.images import as_rgb, read_image
+from maskrcnn.files.images import as_channels, as_rgb, read_image
 from maskrcnn.ops.device import living_threads
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int, short
@@ -47,7 +47,7 @@ class Detector(Protocol[Prepared, Found]):
         """The device on which `detect` computes."""
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """The input of `detect` for an (H, W, 3) uint8 RGB image. Called in several threads."""
+        """The input of `detect` for an image, (H, W, 3) uint8 RGB or (H, W, C). Called in several threads."""
 
     def detect(self, prepared: Sequence[Prepared]) -> Found:
         """What is found in a batch of prepared images. Called in the thread of the caller."""
@@ -57,13 +57,17 @@ class Detector(Protocol[Prepared, Found]):
 
 
 def predict_images(
-    detector: Detector[Prepared, Found], images: ImageLike | Iterable[ImageLike], batch_size: int = 1
+    detector: Detector[Prepared, Found],
+    images: ImageLike | Iterable[ImageLike],
+    batch_size: int = 1,
+    channels: Sequence[str] = (),
 ) -> list[Instances]:
     """Finds objects in images of any size.
 
     Args:
         images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
         batch_size: number of images that pass through the network together.
+        channels: the names of the model's channels; empty for a model of RGB.
 
     Returns:
         One `Instances` for each image, in the order of the images.
@@ -72,7 +76,13 @@ def predict_images(
         ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
         ImageError: an image cannot be read, or something else is given.
     """
-    return collect(images, lambda several: stream(detector, several, _read, _instances, batch_size=batch_size))
+
+    def read(image: ImageLike) -> np.ndarray:
+        if isinstance(image, str | os.PathLike):
+            return read_image(image, warnings.warn, channels)
+        return as_channels(image, channels) if channels else as_rgb(image)
+
+    return collect(images, lambda several: stream(detector, several, read, _instances, batch_size=batch_size))
 
 
 def collect(
@@ -103,10 +113,6 @@ def _is_one(images: object) -> bool:
     return isinstance(images, single) or not isinstance(images, Iterable)
 
 
-def _read(image: ImageLike) -> np.ndarray:
-    return read_image(image, warnings.warn) if isinstance(image, str | os.PathLike) else as_rgb(image)
-
-
 def _instances(item: ImageLike, image: np.ndarray, found: Instances) -> Instances:
     return found
 
@@ -116,7 +122,7 @@ class _Ready(Generic[T, Prepared]):
     """An item with its image.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB, or the error that says why it cannot be read.
+        image: (H, W, 3) uint8 RGB or (H, W, C), or the error that says why it cannot be read.
         prepared: the result of `Detector.prepare`; None if the image cannot be read.
     """
 
@@ -143,7 +149,7 @@ def stream(
     are.
 
     Args:
-        read: gives the image of an item, (H, W, 3) uint8 RGB. Called in threads.
+        read: gives the image of an item, (H, W, 3) uint8 RGB or (H, W, C). Called in threads.
         then: makes the result from an item, its image and what was found. Called in threads.
         batch_size: number of images that pass through the network together.
 
@@ -208,9 +214,9 @@ def stream_taken(
 def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:
     try:
         image = read(item)
+        return _Ready(item, image, detector.prepare(image))
     except ImageError as error:
         return _Ready(item, error, None)
-    return _Ready(item, image, detector.prepare(image))
 
 
 def _next_batch(waiting: dict[int, Future[_Ready[T, Prepared]]], batch_size: int) -> dict[int, _Ready[T, Prepared]]:

@@ -78,7 +78,8 @@ class Predictor:
         """Finds objects in images of any size.
 
         Args:
-            images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several.
+            images: paths, PIL images or (H, W, 3) uint8 RGB arrays, one or several. A model of channels takes
+                (H, W, C) arrays of any dtype.
             batch_size: number of images that pass through the network together.
 
         Returns:
@@ -88,10 +89,10 @@ class Predictor:
             ConfigError: `batch_size` is no whole number from 1 to `LARGEST_BATCH`.
             ImageError: an image cannot be read, or something else is given.
         """
-        return predict_images(self, images, batch_size)
+        return predict_images(self, images, batch_size, self.config.image.channel_names)
 
     def prepare(self, image: np.ndarray) -> tuple[Tensor, Frame]:
-        """The network input of an (H, W, 3) uint8 RGB image, and its frame."""
+        """The network input of an image, (H, W, 3) uint8 RGB or (H, W, C) of a model of channels, and its frame."""
         return prepare(image, self.config)
 
     def detect(self, prepared: Sequence[tuple[Tensor, Frame]]) -> Detected:

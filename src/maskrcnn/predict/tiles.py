@@ -14,7 +14,7 @@ import numpy as np
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.files.images import as_rgb
+from maskrcnn.files.images import as_channels, as_rgb
 from maskrcnn.files.windows import Pixels, open_pixels
 from maskrcnn.predict.augmented import Augmented
 from maskrcnn.predict.pipeline import Detector, ImageLike, collect, stream
@@ -107,7 +107,14 @@ class Tiled:
 
     def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 1) -> list[Instances]:
         """As `Predictor.predict`. `batch_size` is the number of tiles that pass through the network together."""
-        return collect(images, lambda several: stream_tiles(self, several, _open, _found, batch_size=batch_size))
+        channels = self.config.image.channel_names
+
+        def read(image: ImageLike) -> Pixels:
+            if isinstance(image, str | os.PathLike):
+                return open_pixels(image, warnings.warn, channels)
+            return as_channels(image, channels) if channels else as_rgb(image)
+
+        return collect(images, lambda several: stream_tiles(self, several, read, _found, batch_size=batch_size))
 
     def merged(self, pieces: Sequence[Piece]) -> Instances:
         """The objects of an image from those of all its tiles."""
@@ -119,10 +126,6 @@ class Tiled:
                 f"{self.tiling.size} pixels, and are cut: choose larger tiles"
             )
         return merge(pieces, self.config.model.detect.nms_iou)
-
-
-def _open(image: ImageLike) -> Pixels:
-    return open_pixels(image, warnings.warn) if isinstance(image, str | os.PathLike) else as_rgb(image)
 
 
 def _found(item: ImageLike, image: Pixels, found: Instances) -> Instances:
@@ -152,7 +155,7 @@ def stream_images(
     """`predict.pipeline.stream` for images that are cut into tiles or not.
 
     Args:
-        read: gives an array (H, W, 3) uint8 RGB, or for `Tiled` any `Pixels`.
+        read: gives the image of an item as for `stream`, or for `Tiled` any `Pixels`.
         track: wraps the images with their number, or the tiles of a single image, for a progress bar.
     """
     if isinstance(detector, Tiled):

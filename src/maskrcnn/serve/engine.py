@@ -32,7 +32,7 @@ class Job:
     """One image that somebody waits for.
 
     Attributes:
-        read: gives the image, (H, W, 3) uint8 RGB. Called in a thread.
+        read: gives the image, (H, W, 3) uint8 RGB or (H, W, C) of a model of channels. Called in a thread.
         then: makes the answer from the image and what was found. Called in a thread.
         answer: gets the answer or the error. It is done early when nobody waits any more.
         arrived: `time.monotonic` of its arrival.
@@ -102,7 +102,7 @@ class Engine:
                 self._jobs.remove(job)
 
     def _run(self) -> None:
-        self.model.predict(np.zeros((*WARM_UP_HW, 3), np.uint8))
+        self.model.predict(np.zeros((*WARM_UP_HW, len(self.model.config.image.statistics[0])), np.uint8))
         self.ready = True
         while not self._closing or self._jobs:
             try:

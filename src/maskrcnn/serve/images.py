@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
@@ -12,15 +14,15 @@ from maskrcnn.serve.problems import RefusalError
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 
 
-def image_of(body: bytes, most_pixels: int) -> np.ndarray:
-    """The (H, W, 3) uint8 RGB image in `body`, as `files.images.read_image` gives it for a file.
+def image_of(body: bytes, most_pixels: int, channels: Sequence[str] = ()) -> np.ndarray:
+    """The image in `body`, as `files.images.read_image` gives it for a file and a model of these channels.
 
     Raises:
         RefusalError: 415 for anything but an image of `FORMATS`, 413 for one of more pixels, of which nothing is
             decoded, 422 for one that cannot be decoded.
     """
     try:
-        return decode_image(body, f"request ({', '.join(FORMATS)})", FORMATS, most_pixels)
+        return decode_image(body, f"request ({', '.join(FORMATS)})", FORMATS, most_pixels, channels)
     except ImageKindError as error:
         raise RefusalError(415, str(error)) from None
     except ImageSizeError as error:

@@ -56,8 +56,9 @@ class Service:
         Raises:
             RefusalError: as `Engine.ask` and `image_of` do.
         """
-        read = partial(image_of, body, self.limits.max_pixels)
-        answer: T = await while_connected(request, self.engines[name].ask(read, then))
+        engine = self.engines[name]
+        read = partial(image_of, body, self.limits.max_pixels, engine.model.config.image.channel_names)
+        answer: T = await while_connected(request, engine.ask(read, then))
         return answer
 
 

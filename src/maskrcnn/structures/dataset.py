@@ -18,7 +18,7 @@ from torch import Tensor
 
 from maskrcnn.config import Category
 from maskrcnn.errors import ImageError
-from maskrcnn.files.images import read_image
+from maskrcnn.files.images import read_image, read_picture
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import Masks
@@ -119,11 +119,17 @@ class Dataset:
             categories=self.categories,
         )
 
-    def read(self, index: int, remark: Callable[[str], None] = lambda text: None) -> np.ndarray:
-        """The pixels of image number `index`, (H, W, 3) uint8 RGB.
+    def read(
+        self,
+        index: int,
+        remark: Callable[[str], None] = lambda text: None,
+        channels: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """The pixels of image number `index`, (H, W, 3) uint8 RGB, or (H, W, C) of any dtype for a model of channels.
 
         Args:
             remark: as for `read_image`.
+            channels: as for `read_image`. None gives a picture for people of any number of channels.
 
         Raises:
             ImageError: the file cannot be read, or its size differs from the record.
@@ -131,7 +137,7 @@ class Dataset:
         record = self.records[index]
         if record.fault:
             raise ImageError(f"{record.path}: expected an image, found {record.fault}")
-        image = read_image(record.path, remark)
+        image = read_picture(record.path, remark) if channels is None else read_image(record.path, remark, channels)
         if image.shape[:2] != record.size:
             swapped = image.shape[:2] == record.size[::-1]
             cause = " (turned: the tool that wrote it has probably ignored the EXIF orientation)" if swapped else ""

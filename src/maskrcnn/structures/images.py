@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskrcnn.config import ImageConfig
+from maskrcnn.config import Channel, ImageConfig
 from maskrcnn.config.conventions import PixelRules
+from maskrcnn.config.ranges import LARGEST
+from maskrcnn.errors import ImageError
 from maskrcnn.ops.resize import resize_image
 from maskrcnn.ops.resize_part import resize_part
 from maskrcnn.structures.frame import Frame, pad_size, transform_boxes
@@ -25,7 +27,7 @@ class ImageBatch:
     """A batch of images, padded to one size.
 
     Attributes:
-        pixels: (B, 3, H, W) uint8 or float32, RGB in 0..255; zero in the padding.
+        pixels: (B, C, H, W) uint8 or float32, RGB in 0..255 or the channels as `stretched`; zero in the padding.
         sizes_hw: (B, 2) int64, height and width of each network input, including its letterbox padding.
         windows: (B, 4) int64 x1 y1 x2 y2, the part of each network input that the image itself covers.
         frames: one per image. The network does not read them.
@@ -40,17 +42,49 @@ class ImageBatch:
         return self.pixels.shape[0]
 
 
+def stretched(image: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
+    """Stored values as the values from 0 to 255 that are resized, as each `Channel` says; RGB without channels.
+
+    What is not a number becomes 0. Integers of 32 bits are computed in float64.
+
+    Args:
+        image: (H, W, C) of any dtype, or (H, W, 3) uint8 RGB.
+
+    Returns:
+        (H, W, C) float32, or the RGB image.
+
+    Raises:
+        ImageError: the image has another number of channels, or no 8 bits without `channels`.
+    """
+    expected, dtype = (len(channels), "any") if channels else (3, "uint8")
+    if image.ndim != 3 or image.shape[2] != expected or (not channels and image.dtype != np.uint8):
+        raise ImageError(
+            f"expected an image of shape (H, W, {expected}) and dtype {dtype}, found shape {image.shape} and dtype "
+            f"{image.dtype}"
+        )
+    if not channels:
+        return image
+    result = np.empty(image.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are clipped below
+        for place, channel in enumerate(channels):
+            values, span = image[..., place].astype(np.result_type(image.dtype, np.float32)), (-LARGEST, LARGEST)
+            if channel.stretch != "none" and channel.low is not None and channel.high is not None:
+                values, span = (values - channel.low) * (255 / (channel.high - channel.low)), (0, 255)
+            result[..., place] = np.nan_to_num(np.clip(values, *span))
+    return result
+
+
 def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
     """Makes the network input that `frame` describes: resizes the image with the kernel of `rules`, then crops, flips,
     turns and pads it with zeros. The antialiasing kernel resizes only the visible part.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C), a result of `stretched`.
         frame: a crop must start at a whole pixel of the resized image or, with the antialiasing kernel, at a position
             that `maskrcnn.ops.resize_part.nearest_start` returns.
 
     Returns:
-        (3, *frame.input_hw) in 0..255, float32 with the bilinear kernel and uint8 otherwise.
+        (C, *frame.input_hw), float32 with the bilinear kernel and otherwise of the dtype of the image.
 
     Raises:
         ValueError: the frame shows no part of the image, or a crop for the antialiasing kernel starts elsewhere.
@@ -72,7 +106,7 @@ def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Ten
 
 
 def _resized(pixels: Tensor, visible: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
-    """Resizes (3, H, W) uint8 pixels; `visible` is the part to return, (4,) x1 y1 x2 y2 in the resized image."""
+    """Resizes (C, H, W) pixels; `visible` is the part to return, (4,) x1 y1 x2 y2 in the resized image."""
     left, top = visible[:2].tolist()
     width, height = (round(side) for side in (visible[2:] - visible[:2]).tolist())
     scale_x, scale_y = frame.scale_xy.tolist()
@@ -116,11 +150,11 @@ def collate_images(images: Sequence[Tensor], frames: Sequence[Frame], size_hw: t
     """Pads network inputs with zeros at the bottom and right to one size, and stacks them.
 
     Args:
-        images: (3, h, w) each, of one dtype, RGB in 0..255.
+        images: (C, h, w) each, of one dtype.
         frames: one per image.
         size_hw: height and width of the batch; every image must fit.
     """
-    pixels = images[0].new_zeros((len(images), 3, *size_hw))
+    pixels = images[0].new_zeros((len(images), len(images[0]), *size_hw))
     for row, image in zip(pixels, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
     sizes = torch.tensor([frame.input_hw for frame in frames], dtype=torch.int64)

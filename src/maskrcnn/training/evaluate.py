@@ -67,6 +67,7 @@ def evaluate(
     dataset = match_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)
+    channels = predictor.config.image.channel_names
     results: list[dict[str, Any]] = []
     image_ids = []
 
@@ -74,7 +75,7 @@ def evaluate(
         return to_coco_results(found, dataset.records[index].image_id)
 
     def read(index: int) -> np.ndarray:
-        return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr))
+        return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr), channels)
 
     images = range(len(dataset))
     with closing(stream_images(predictor, images, read, entries_of, batch_size=batch_size, track=track)) as done:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from maskrcnn.config import Config, differing_settings
+from maskrcnn.data.channels import measured_channels, said
 from maskrcnn.data.doubts import crowded_images, limited_images
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
@@ -28,7 +29,7 @@ from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoi
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.interrupts import interrupts
-from maskrcnn.training.progress import METRICS, TrainingBar
+from maskrcnn.training.progress import METRICS, TrainingBar, measuring
 from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
@@ -106,6 +107,7 @@ def train(
         from_weights = [name for name in differing_settings(given, config) if name != "categories"]
         assumed = () if initial is None else initial.assumed
         dataset, validation, config = _read_data(config, data, val, strict, limit)
+        config = _with_channels(config, dataset, saved)
         run = _begin(config, validation, initial, saved, out)
         del saved, initial  # they may hold files in memory
         run.skipped = dict.fromkeys(dataset.problems)
@@ -128,6 +130,14 @@ def train(
             skipped=tuple(run.skipped),
             finished=run.finished,
         )
+
+
+def _with_channels(config: Config, dataset: Dataset, saved: SavedRun | None) -> Config:
+    """The config with measured channels. Those of the saved run stay, unless others are asked for."""
+    names = config.image.channel_names
+    if saved is not None and names in ((), saved.config.image.channel_names):
+        return replace(config, image=replace(config.image, channels=saved.config.image.channels))
+    return replace(config, image=measured_channels(config.image, dataset, measuring))
 
 
 def _require_no_run(out: Path) -> None:
@@ -162,6 +172,11 @@ def _say_beginning(
         f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
         f"{name}, writing to {run.out}"
     )
+    for channel in run.config.image.channels:
+        bar.say(said(channel))
+    augment = run.config.augment
+    if len(run.config.image.channels) not in (0, 3) and (augment.saturation or augment.hue):
+        bar.say("augment.saturation and augment.hue are left out, because they change RGB colours")
     if from_weights:
         bar.say(f"{len(from_weights)} settings come from the weights: {', '.join(from_weights[:4])}, ...")
     for sentence in assumed:

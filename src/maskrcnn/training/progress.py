@@ -10,7 +10,15 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    track,
+)
 
 from maskrcnn.errors import DataError, printable
 from maskrcnn.files.atomic import atomic_write
@@ -74,6 +82,12 @@ class TrainingBar:
 
     def say(self, text: str) -> None:
         self.console.print(printable(text, "\n"), soft_wrap=True)
+
+
+def measuring(items: Iterable[_Item], total: int) -> Iterable[_Item]:
+    """The images whose channels are measured, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    return track(items, "channels", total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

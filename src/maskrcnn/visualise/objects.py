@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from maskrcnn.errors import DataError
+from maskrcnn.files.pixels.rgb import as_picture
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.keypoints import Side, side
 from maskrcnn.structures.masks import RLE
@@ -55,7 +56,7 @@ def draw(
     the keypoints. Without `instances.categories`, keypoints are white and limbs are not drawn.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or (H, W, C) numbers, which are drawn as `as_picture` shows them.
         instances: objects of that image. A score of 1 (ground truth) is not written.
         min_score: objects with a lower score are not drawn.
         min_keypoint_score: keypoints with a lower score (visibility, in ground truth) are not drawn.
@@ -92,7 +93,7 @@ def draw_objects(
         raise DataError(
             f"expected objects of an image of height, width {image.shape[:2]}, found objects of {instances.image_hw}"
         )
-    canvas, enlarge = Image.fromarray(image), style.enlarge
+    canvas, enlarge = Image.fromarray(as_picture(image)), style.enlarge
     if enlarge > 1:
         canvas = canvas.resize((canvas.width * enlarge, canvas.height * enlarge), Image.Resampling.BICUBIC)
     if len(shown) == 0:

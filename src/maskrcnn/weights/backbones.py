@@ -43,6 +43,7 @@ MEAN, STD = "image.mean", "image.std"
 IN_1X1, EPS = "model.backbone.stride_in_1x1", "model.backbone.norm_eps"
 POOL = "conventions.features.pool_padding"
 NO_STD = (1.0, 1.0, 1.0)
+BACKBONE_STEM = STEM.removeprefix("backbone.")
 MEAN_DETECTRON = (122.7717, 115.9465, 102.9801)
 MEAN_CAFFE = (123.675, 116.28, 103.53)
 MEAN_KERAS = (123.68, 116.779, 103.939)
@@ -134,7 +135,13 @@ def fill_timm(backbone: TimmBackbone, tensors: Mapping[str, Tensor] | None, sour
             )
         overlay = {"state_dict": tensors}
     try:
-        filled = timm.create_model(backbone.name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay)
+        filled = timm.create_model(
+            backbone.name,
+            features_only=True,
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
+            in_chans=backbone.in_channels,
+        )
     except Exception as error:  # timm raises whatever its parts do
         raise WeightsError(f"{source} does not fill timm's {backbone.name}: {error}") from None
     backbone.net.load_state_dict(filled.state_dict())
@@ -186,9 +193,9 @@ def _from_keras(tensors: Mapping[str, Tensor]) -> BackboneFile:
 
 
 def _for_rgb(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    stem = _in_backbone(STEM)
     # A stem of another shape is left to `fill`, which refuses it.
-    return state | {stem: other_colours(state[stem])} if stem in state and state[stem].dim() == 4 else state
+    stem = state.get(BACKBONE_STEM)
+    return state if stem is None or stem.dim() != 4 else state | {BACKBONE_STEM: other_colours(stem)}
 
 
 def _groups(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from maskrcnn.config import (
     Config,
+    ImageConfig,
     KeypointHeadConfig,
     ModelConfig,
     ResNetConfig,
@@ -25,6 +26,8 @@ from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.weights.backbones import (
+    BACKBONE_STEM,
+    STD,
     BackboneFile,
     check_rules,
     fill_backbone,
@@ -34,9 +37,11 @@ from maskrcnn.weights.backbones import (
     with_rules_of,
 )
 from maskrcnn.weights.frameworks.architecture import backbone_of
+from maskrcnn.weights.frameworks.layout import STEM
 from maskrcnn.weights.model_file import SavedModel
 from maskrcnn.weights.named import initial_file
 from maskrcnn.weights.open import detector_in, holds_detector
+from maskrcnn.weights.stem import adapted_stem, stem_sentence
 
 # Layers with a row for each class. A model with other classes cannot use them.
 CLASS_LAYERS = re.compile(
@@ -123,9 +128,13 @@ class DetectorWeights:
         return with_conventions(config, self.saved.config)
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
-        source, given = self.saved.source, self.saved.state
+        source, given, image = self.saved.source, dict(self.saved.state), config.image
         _require_backbone(source, self.saved.config.model.backbone, config)
         same_classes = self.saved.config.categories == config.categories
+        adapted = ""
+        if STEM in given:
+            adapted = stem_sentence(given[STEM], image)
+            given[STEM] = adapted_stem(given[STEM], self.saved.config.image, image)
         own = {
             name: value for name, value in network.state_dict().items() if same_classes or not CLASS_LAYERS.match(name)
         }
@@ -139,7 +148,7 @@ class DetectorWeights:
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(given[name])
-        return f"weights of {source}{'' if same_classes else ', class layers new'}"
+        return f"weights of {source}{'' if same_classes else ', class layers new'}{adapted}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,11 @@ class BackboneWeights:
         found = backbone_of({f"backbone.{name}": value for name, value in self.file.state.items()})
         _require_backbone(self.source, found, config)
         check_rules(config, self.file)
-        return fill_backbone(whole_backbone(network), self.file, self.source)
+        stem = self.file.state[BACKBONE_STEM]
+        trained = ImageConfig(std=self.file.rules.get(STD, ImageConfig.std))
+        state = self.file.state | {BACKBONE_STEM: adapted_stem(stem, trained, config.image)}
+        said = fill_backbone(whole_backbone(network), replace(self.file, state=state), self.source)
+        return said + stem_sentence(stem, config.image)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ import numpy as np
 from torch import Tensor
 
 from maskrcnn.config import AugmentConfig, Config
-from maskrcnn.config.conventions import PixelRules
 from maskrcnn.ops.resize_part import nearest_start
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import Frame, letterboxed, resized_frame, transform_boxes, transform_points
-from maskrcnn.structures.images import resize_to_network
+from maskrcnn.structures.images import resize_to_network, stretched
 from maskrcnn.structures.keypoints import swap_sides
 
 MOST_MASK_PIXELS = 1 << 27  # of all mask crops of a sample, one byte each
@@ -32,7 +31,7 @@ class Sample:
     """One training image. Boxes are in pixels of `image`, mask crops in pixels of the original file.
 
     Attributes:
-        image: (3, h, w) RGB in 0..255, dtype as of `resize_to_network`.
+        image: (C, h, w), as `resize_to_network` gives it.
         boxes: (N, 4) float32 x1 y1 x2 y2.
         labels: (N,) int64, -1 for crowd regions.
         crowd: (N,) bool.
@@ -68,7 +67,7 @@ def training_sample(dataset: Dataset, index: int, config: Config, rng: np.random
     objects = annotations.boxes[~annotations.crowd]
     frame = random_frame((record.height, record.width), objects, config, rng)
     choose = partial(within_limits, max_objects=config.train.max_objects, rng=rng)
-    sample = framed_sample(dataset, index, frame, config.conventions.pixels, choose)
+    sample = framed_sample(dataset, index, frame, config, choose)
     return replace(sample, image=jitter_colour(sample.image, config.augment, rng))
 
 
@@ -76,7 +75,7 @@ def framed_sample(
     dataset: Dataset,
     index: int,
     frame: Frame,
-    rules: PixelRules,
+    config: Config,
     choose: Callable[[Annotations, np.ndarray], np.ndarray] = lambda annotations, numbers: numbers,
 ) -> Sample:
     """Image number `index` and its annotations, mapped by a frame. Masks of objects outside it are not decoded.
@@ -89,7 +88,8 @@ def framed_sample(
         ImageError: the file cannot be read, or its size differs from the record.
     """
     remarks: list[str] = []
-    image = resize_to_network(dataset.read(index, remarks.append), frame, rules)
+    stored = dataset.read(index, remarks.append, config.image.channel_names)
+    image = resize_to_network(stretched(stored, config.image.channels), frame, config.conventions.pixels)
     annotations = dataset.annotations(index)
     clipped = _clipped(transform_boxes(annotations.boxes.astype(np.float64), frame.matrix), frame.input_hw)
     candidates = choose(annotations, np.flatnonzero(_large_enough(clipped)))
@@ -260,19 +260,26 @@ def visible_keypoints(keypoints: np.ndarray, names: Sequence[tuple[str, ...]], f
 
 
 def jitter_colour(image: Tensor, augment: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Changes brightness, contrast, saturation and hue of a (3, h, w) image at random; uint8 or float32 in 0..255."""
+    """Changes brightness, contrast, saturation and hue of a (C, h, w) image at random; uint8 or float32 in 0..255.
+
+    Without three channels there is no hue and no saturation, and each channel has a contrast of its own.
+    """
     from torchvision.transforms.v2 import functional as tf
 
-    strengths = {name: getattr(augment, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    colours = ("saturation", "hue") if len(image) == 3 else ()
+    strengths = {name: getattr(augment, name) for name in ("brightness", "contrast", *colours)}
     if not any(strengths.values()):
         return image
     pixels = image / 255 if image.is_floating_point() else image  # torchvision takes floats in 0..1
-    hue = strengths.pop("hue")
+    if not colours:
+        pixels = pixels[:, None]  # to torchvision, a batch of grey images
+    hue = strengths.pop("hue", 0.0)
     for name, strength in strengths.items():
         if strength:
             pixels = getattr(tf, f"adjust_{name}")(pixels, float(rng.uniform(1 - strength, 1 + strength)))
     if hue:
         pixels = tf.adjust_hue(pixels, float(rng.uniform(-hue, hue)))
+    pixels = pixels.reshape(image.shape)
     return pixels * 255 if image.is_floating_point() else pixels
 
 

@@ -57,7 +57,7 @@ def model_of(tensors: Tensors) -> ModelConfig:
 
     Raises:
         MissingTensorError: a tensor that determines the architecture is missing, or has an odd shape.
-        WeightsError: the backbone is no ResNet, or reads other images than RGB.
+        WeightsError: the backbone is no ResNet.
     """
     neck: Literal["fpn", "c4", "dc5"] = "dc5"
     if "neck.lateral.0.weight" in tensors or "neck.lateral.0.conv.weight" in tensors:
@@ -104,12 +104,7 @@ def backbone_of(tensors: Tensors) -> ResNetConfig:
     inner, in_group = _shape(tensors, f"{middle}.conv.weight", 4)[:2]
     out = _shape(tensors, f"backbone.res2.0.conv{3 if bottleneck else 2}.conv.weight", 4)[0]
     width = out // Bottleneck.expansion if bottleneck else out
-    stem, colours = _shape(tensors, "backbone.stem.conv.weight", 4)[:2]
-    if colours != 3:
-        raise WeightsError(
-            f"expected a network for images of 3 channels (RGB), found one for images of {colours} "
-            f"channel{'s' if colours > 1 else ''}: such a model cannot be opened"
-        )
+    stem = _shape(tensors, "backbone.stem.conv.weight", 4)[0]
     offsets = {
         int(found[1]): _shape(tensors, name, 4)[0]
         for name in tensors

@@ -16,6 +16,7 @@ from maskrcnn.errors import WeightsError
 from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import tensors_of
 from maskrcnn.weights.frameworks.architecture import MissingTensorError, model_of
+from maskrcnn.weights.frameworks.layout import check_image_channels
 from maskrcnn.weights.frameworks.names import NameTable
 
 LISTED = 20  # the most names in one message
@@ -187,6 +188,7 @@ def finished(
     Raises:
         IncompleteError: lists the tensors that are missing or of another shape, by their names in the framework.
     """
+    check_image_channels(config, found)
     expected = tensors_of(config)
     counters = {name: torch.zeros((), dtype=torch.int64) for name in expected if name.endswith(".num_batches_tracked")}
     found = counters | dict(found)

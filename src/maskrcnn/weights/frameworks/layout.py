@@ -92,6 +92,22 @@ def check_anchors(model: ModelConfig, found: Mapping[str, Tensor], settings: str
         )
 
 
+def check_image_channels(config: Config, found: Mapping[str, Tensor]) -> None:
+    """Raises WeightsError if the first convolution reads another number of channels than the settings describe.
+
+    Args:
+        found: tensors by our names.
+    """
+    stem, given = found.get(STEM), len(config.image.statistics[0])
+    if stem is not None and stem.dim() == 4 and stem.shape[1] != given:
+        number = f"{stem.shape[1]} channel{'s' if stem.shape[1] > 1 else ''}"
+        raise WeightsError(
+            f"expected a network for images of {given} channels{' (RGB)' if given == 3 else ''}, found one for images "
+            f"of {number}: give the config of the file (--config, or config_file in Python), with a mean and a "
+            "standard deviation for each channel"
+        )
+
+
 def check_mask_channels(config: Config, framework: str) -> None:
     """Raises WeightsError if the transposed convolution of the masks has channels of its own, and no config says so."""
     mask = config.model.mask_head
@@ -130,8 +146,11 @@ def channels_first_columns(weight: Tensor, channels: int) -> Tensor:
 
 
 def other_colours(stem: Tensor) -> Tensor:
-    """The weight (out, 3, h, w) of the first convolution for RGB instead of BGR input, or the reverse."""
-    return stem.flip(1)
+    """The weight (out, 3, h, w) of the first convolution for RGB instead of BGR input, or the reverse.
+
+    Other numbers of channels have no such order and stay.
+    """
+    return stem.flip(1) if stem.shape[1] == 3 else stem
 
 
 def reordered(rows: Tensor, outer: int, inner: int) -> Tensor:

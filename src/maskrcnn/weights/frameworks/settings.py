@@ -13,7 +13,7 @@ from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
-from maskrcnn.config import AnchorConfig, ModelConfig
+from maskrcnn.config import AnchorConfig, Channel, ModelConfig
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files import plain_yaml
 from maskrcnn.weights.frameworks.importer import listed
@@ -256,10 +256,35 @@ def kinds_checked(framework: str) -> Iterator[None]:
 
 def three(values: Any, *, bgr: bool = False) -> tuple[float, float, float]:
     """The three numbers of [a, b, c] or [[[a, b, c]]], reversed if `bgr`."""
+    first, second, third = _numbers(values)
+    return (third, second, first) if bgr else (first, second, third)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    """The numbers of a, [a, b], or [[[a, b]]]."""
     while isinstance(values, list) and len(values) == 1:
         values = values[0]
-    first, second, third = (float(value) for value in values)
-    return (third, second, first) if bgr else (first, second, third)
+    return tuple(float(value) for value in (values if isinstance(values, list | tuple) else [values]))
+
+
+def pixel_statistics(mean: Any, std: Any, *, bgr: bool = False) -> dict[str, Any]:
+    """The fields of `ImageConfig` for the mean and standard deviation of pixels.
+
+    Numbers for other than three channels become `channels` without a stretch, in the order of the file.
+
+    Args:
+        bgr: whether three numbers are those of blue, green and red.
+
+    Raises:
+        ConfigError: both have another number of channels.
+    """
+    means, stds = _numbers(mean), _numbers(std)
+    if len(means) != len(stds):
+        raise ConfigError(f"expected a mean and a standard deviation for each channel, found {means} and {stds}")
+    if len(means) == 3:
+        return {"mean": three(mean, bgr=bgr), "std": three(std, bgr=bgr)}
+    pairs = enumerate(zip(means, stds, strict=True), start=1)
+    return {"channels": tuple(Channel(f"channel {place}", "none", mean=m, std=s) for place, (m, s) in pairs)}
 
 
 def four(values: Any) -> tuple[float, float, float, float]:

@@ -37,7 +37,7 @@ from maskrcnn.weights.frameworks.settings import (
     four,
     jitter_of,
     kinds_checked,
-    three,
+    pixel_statistics,
     unsupported,
 )
 
@@ -114,8 +114,7 @@ def _config(model: ModelConfig, settings: Mapping[str, Any]) -> Config:
             short_side=short,
             long_side=settings["INPUT.MAX_SIZE_TEST"],
             divisor=32 if model.neck == "fpn" else 1,
-            mean=three(settings["MODEL.PIXEL_MEAN"], bgr=bgr),
-            std=three(settings["MODEL.PIXEL_STD"], bgr=bgr),
+            **pixel_statistics(settings["MODEL.PIXEL_MEAN"], settings["MODEL.PIXEL_STD"], bgr=bgr),
         ),
         augment=AugmentConfig(
             scale_jitter=jitter_of(settings["INPUT.MIN_SIZE_TRAIN"], short),

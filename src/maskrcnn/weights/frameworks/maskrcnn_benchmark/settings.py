@@ -37,10 +37,10 @@ from maskrcnn.weights.frameworks.settings import (
     four,
     jitter_of,
     kinds_checked,
+    pixel_statistics,
     samples_sentence,
     stride_sentence,
     strided_in_1x1,
-    three,
 )
 
 # The defaults of the settings that are read here.
@@ -189,8 +189,7 @@ def _image(settings: Mapping[str, Any]) -> ImageConfig:
         short_side=settings["INPUT.MIN_SIZE_TEST"],
         long_side=settings["INPUT.MAX_SIZE_TEST"],
         divisor=settings["DATALOADER.SIZE_DIVISIBILITY"] or 1,
-        mean=three(mean, bgr=bgr),
-        std=three(std, bgr=bgr),
+        **pixel_statistics(mean, std, bgr=bgr),
     )
 
 

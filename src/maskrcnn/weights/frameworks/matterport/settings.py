@@ -19,7 +19,7 @@ from maskrcnn.weights.frameworks.settings import (
     check_supported,
     four,
     kinds_checked,
-    three,
+    pixel_statistics,
 )
 
 # The defaults of the settings that are read here (`mrcnn/config.py`).
@@ -58,7 +58,6 @@ NO_LIMIT = 1_000_000
 SUPPORTED: dict[str, Any] = {
     "RPN_ANCHOR_STRIDE": 1,
     "BACKBONE_STRIDES": [4, 8, 16, 32, 64],
-    "IMAGE_CHANNEL_COUNT": 3,
     "IMAGE_PADDING": True,  # before IMAGE_RESIZE_MODE, and in the port
 }
 
@@ -138,8 +137,7 @@ def _image_config(use: Mapping[str, Any]) -> ImageConfig:
         short_side=min((use["IMAGE_MIN_DIM"] if resized else None) or 1, long_side),
         long_side=long_side,
         divisor=64,
-        mean=three(use["MEAN_PIXEL"]),
-        std=(1.0, 1.0, 1.0),
+        **pixel_statistics(use["MEAN_PIXEL"], [1.0] * len(use["MEAN_PIXEL"])),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from maskrcnn.config import AugmentConfig, ImageConfig
 from maskrcnn.config.conventions import MMDETECTION, PixelRules
 from maskrcnn.weights.frameworks.mmdetection.config_file import steps
-from maskrcnn.weights.frameworks.settings import RESIZED, Assumed, jitter_of, setting, three, unsupported
+from maskrcnn.weights.frameworks.settings import RESIZED, Assumed, jitter_of, pixel_statistics, setting, unsupported
 
 
 def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
@@ -40,8 +40,7 @@ def image_of(settings: Mapping[str, Any]) -> tuple[ImageConfig, bool, Assumed]:
         short_side=short,
         long_side=long,
         divisor=divisor_of(settings),
-        mean=three(mean, bgr=not to_rgb),
-        std=three(std, bgr=not to_rgb),
+        **pixel_statistics(mean, std, bgr=not to_rgb),
     )
     return image, not to_rgb, assumed
 

@@ -22,9 +22,9 @@ from maskrcnn.weights.frameworks.settings import (
     check_supported,
     four,
     kinds_checked,
+    pixel_statistics,
     read_yaml,
     stride_sentence,
-    three,
 )
 
 # The defaults of the settings that are read here; the name LEGACY_ANCHORS is ours.
@@ -127,8 +127,7 @@ def _image(model: ModelConfig, settings: Mapping[str, Any]) -> ImageConfig:
         short_side=settings["PREPROC.TEST_SHORT_EDGE_SIZE"],
         long_side=_long_side(model, settings),
         divisor=32 if model.neck == "fpn" else 1,
-        mean=three(settings["PREPROC.PIXEL_MEAN"]),
-        std=three(settings["PREPROC.PIXEL_STD"]),
+        **pixel_statistics(settings["PREPROC.PIXEL_MEAN"], settings["PREPROC.PIXEL_STD"]),
     )
 
 

@@ -27,6 +27,7 @@ from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.config.plain import with_settings
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.frameworks.coco_categories import COCO, COCO_PERSON, LAST_ID
+from maskrcnn.weights.frameworks.settings import pixel_statistics
 
 Version = Literal[1, 2]
 
@@ -181,13 +182,15 @@ def torchvision_config(version: Version, num_classes: int, num_keypoints: int | 
 
 def _with_arguments(config: Config, given: Mapping[str, Any]) -> Config:
     """The config with the given arguments of torchvision's constructors."""
-    values = {}
+    values: dict[str, Any] = {}
     for name, value in given.items():
         if name == "categories":
             continue
         if name not in ARGUMENTS:
             raise ConfigError(f"settings: {name!r} is not supported: expected {', '.join(ARGUMENTS)} or categories")
         values[ARGUMENTS[name]] = _ours(name, value)
+    pixels = (values.pop(f"image.{name}", getattr(config.image, name)) for name in ("mean", "std"))
+    config = replace(config, image=replace(config.image, **pixel_statistics(*pixels)))
     return with_settings(config, values)
 
 
