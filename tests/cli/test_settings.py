@@ -206,3 +206,23 @@ def test_flags_of_weights_need_weights():
     assert train.parse(BASE).start.file() is None
     with pytest.raises(ConfigError, match="expected --weights with --weights-config, --part, found none"):
         train.parse([*BASE, "--weights-config", "c.yaml", "--part", "teacher"]).start.file()
+
+
+def test_channels_are_names_with_a_stretch():
+    names = ["red", "nir:0:4095", "swir:2%:98%", "depth:none"]
+    red, nir, swir, depth = train.parse([*BASE, "--image.channels", *names]).settings.config.image.channels
+    assert (red.name, red.stretch, red.low) == ("red", "percentile", None)
+    assert (nir.name, nir.stretch, nir.low, nir.high) == ("nir", "range", 0, 4095)
+    assert (swir.stretch, swir.percentiles) == ("percentile", (2, 98))
+    assert (depth.name, depth.stretch) == ("depth", "none")
+    for wrong in ("red:0", "red:low:high", "red:9:1", "red:98%:2%"):
+        with pytest.raises(ConfigError, match=r"image\.channels"):
+            train.parse([*BASE, "--image.channels", wrong])
+
+
+def test_channels_in_a_file_pass_through_it(tmp_path, capsys):
+    given = [*BASE, "--preset", "mask_rcnn_tiny", "--image.channels", "nir:0:4095", "red", "--print-config"]
+    assert train.parse(given).run() == 0
+    (tmp_path / "a.yaml").write_text(capsys.readouterr().out)
+    read = train.parse([*BASE, "--config", str(tmp_path / "a.yaml")]).settings.config
+    assert read.image.channels == train.parse(given).settings.config.image.channels
