@@ -33,7 +33,7 @@ def test_images_with_more_objects_than_detections_are_counted_without_crowds() -
 
 def test_names_that_are_given_twice_are_said() -> None:
     categories = [Category(1, "cell"), Category("b", "Cell"), Category(3, "cell")]
-    paths = [Path("a/1.png"), Path("b/1.png"), Path("a/1.png")]
+    paths = ["a/1.png", "b/1.png", "a/1.png"]
     names, files = repeated_names(categories, paths)
     assert "'cell' is the name of the ids 1, 3" in names
     assert "(files: 1), first: a/1.png is listed 2 times" in files

@@ -68,7 +68,7 @@ def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:
         points = [part.reshape(-1, 2) for part in parts]
         if not any(map(polygon_area, points)) and RLE(size, polygons_to_rle(points, size)).area == 0:
             fault = fault or "the polygon has no area"
-        return POLYGONS, pack_polygons(parts), fault
+        return POLYGONS, pack_polygons([part.tolist() for part in parts]), fault
     if mask.size != size:
         cause = ": height and width are swapped" if mask.size == size[::-1] else ""
         raise DataError(f"expected a mask of the image's height, width {size}, found {mask.size}{cause}")

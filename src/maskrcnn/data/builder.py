@@ -28,20 +28,31 @@ from array import array
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation, Size, box_of, crowd_of, mask_of
+from maskrcnn.data.bulk.plain import Known, PlainAnnotations
 from maskrcnn.data.doubts import repeated_names
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.masks import MOST_PIXELS
-from maskrcnn.structures.records import PackedBytes, Record, Records, pack_ids
+from maskrcnn.structures.records import ByteBuffer, Records, pack_ids
 from maskrcnn.structures.values import as_id, is_number, short, whole_number
+
+
+class _Image(NamedTuple):
+    """An image in the order in which it was added; the other values are those of its `Record`."""
+
+    number: int
+    size: Size
+    path: str
+    fields: Mapping[str, Any]
+    fault: str
 
 
 class DatasetBuilder:
@@ -62,8 +73,8 @@ class DatasetBuilder:
         self._choices: list[str] = []
         self._repairs: dict[str, tuple[int, str]] = {}  # what was done: how often, and the first annotation
         self._categories: dict[int | str, tuple[int, Category]] = {}
-        self._images: dict[int | str, tuple[int, Path, str, Size, Mapping[str, Any]]] = {}
-        self._added = 0  # annotations, with those left out
+        self._images: dict[int | str, _Image] = {}
+        self._added = 0  # number of the last annotation of the file, with those left out
         self._seen: set[int | str] = set()
         # One entry for each annotation that is kept.
         self._ids: list[int | str | None] = []  # None for an annotation without an id of its own
@@ -71,7 +82,8 @@ class DatasetBuilder:
         self._rows = array("q")  # position of the image, position of the category
         self._floats = array("d")  # x, y, width, height, area
         self._crowd, self._kinds = bytearray(), bytearray()
-        self._contents: list[bytes] = []
+        self._spans = array("q")  # where the mask begins and ends in the buffer
+        self.buffer = ByteBuffer()
         self._keypoints: dict[int, np.ndarray] = {}
         self._scores = array("d")  # empty for what people have annotated
 
@@ -125,7 +137,7 @@ class DatasetBuilder:
         self._categories[key] = len(self._categories), category
 
     def add_image(
-        self, number: Any, path: Path, height: Any, width: Any, fields: Mapping[str, Any], fault: str = ""
+        self, number: Any, path: Path | str, height: Any, width: Any, fields: Mapping[str, Any], fault: str = ""
     ) -> None:
         """Adds an image without reading its file. A broken entry is recorded as a problem.
 
@@ -140,40 +152,67 @@ class DatasetBuilder:
         """
         key, rows, columns = as_id(number), whole_number(height), whole_number(width)
         if key is None:
-            self.problem(f"expected images with an id, found {short(number)} for {path.name}")
+            self.problem(f"expected images with an id, found {short(number)} for {Path(path).name}")
         elif rows is None or columns is None or rows <= 0 or columns <= 0 or rows * columns > MOST_PIXELS:
             found = f"{short(height)}, {short(width)}"
             self.problem(f"image {short(number)}: expected a positive integer height and width, found {found}")
         elif key in self._images:
             raise DataError(f"{self.path}: two images have id {short(number)}: annotations cannot be told apart")
         else:
-            self._images[key] = len(self._images), path, fault, (rows, columns), fields
+            self._images[key] = _Image(len(self._images), (rows, columns), str(path), fields, fault)
 
-    def add_annotation(self, raw: RawAnnotation) -> None:
+    def known(self) -> Known:
+        """What `unremarkable` must know of the images and categories that were added."""
+        images = {key: (image.number, *image.size) for key, image in self._images.items() if isinstance(key, int)}
+        labels = {
+            key: (label,)
+            for key, (label, category) in self._categories.items()
+            if isinstance(key, int) and not category.keypoints
+        }
+        return Known(images, labels)
+
+    def add_plain(self, plain: PlainAnnotations) -> None:
+        """Adds annotations that `unremarkable` found, with masks in `buffer`. No other annotation has their ids."""
+        ids = plain.ids.tolist()
+        self._ids += ids
+        self._seen.update(ids)
+        self._added = max(self._added, int(plain.numbers.max(initial=0)))
+        self._positions.frombytes(plain.numbers.tobytes())
+        self._rows.frombytes(np.stack([plain.images, plain.labels], axis=1).tobytes())
+        self._floats.frombytes(np.concatenate([plain.boxes, plain.areas[:, None]], axis=1).tobytes())
+        self._crowd += (plain.crowd == 1).tobytes()
+        self._kinds += plain.kinds.tobytes()
+        self._spans.frombytes(plain.spans.tobytes())
+
+    def add_annotation(self, raw: RawAnnotation, number: int | None = None) -> None:
         """Adds an annotation. A broken one is recorded as a problem.
+
+        Args:
+            number: its position among all annotations of the file, from 1; default: after the last one.
 
         Raises:
             DataError: the annotation is broken and `strict` is set.
         """
-        self._added += 1
+        number = self._added + 1 if number is None else number
+        self._added = max(self._added, number)
         own = as_id(raw.id)
-        where = f"annotation {short(self._added if own is None else own)} of image {short(raw.image_id)}"
+        where = f"annotation {short(number if own is None else own)} of image {short(raw.image_id)}"
         try:
-            self._append(raw, own, where)
+            self._append(raw, own, number, where)
         except DataError as error:
             message = str(error)
         else:
             return
         self.problem(f"{where}: {message}")
 
-    def _append(self, raw: RawAnnotation, own: int | str | None, where: str) -> None:
+    def _append(self, raw: RawAnnotation, own: int | str | None, number: int, where: str) -> None:
         image_id, category_id = as_id(raw.image_id), as_id(raw.category_id)
         if image_id is None or image_id not in self._images:
             raise DataError(f"no image has this id{_of_another_type(image_id, self._images)}")
         if category_id is None or category_id not in self._categories:
             other = _of_another_type(category_id, self._categories)
             raise DataError(f"no category has id {short(raw.category_id)}{other}")
-        image, _, _, size, _ = self._images[image_id]
+        image, size, _, _, _ = self._images[image_id]
         label, category = self._categories[category_id]
         crowd = crowd_of(raw)
         kind, content, bad_part = mask_of(raw, size)
@@ -196,7 +235,7 @@ class DatasetBuilder:
         if points is not None:
             self._keypoints[len(self._ids)] = points
         self._ids.append(own)
-        self._positions.append(self._added)
+        self._positions.append(number)
         self._rows.extend((image, label))
         counted = raw.pixels if raw.pixels >= 0 else math.nan
         self._floats.extend((*box, raw.area if is_number(raw.area) else counted))
@@ -204,7 +243,7 @@ class DatasetBuilder:
             self._scores.append(raw.score)
         self._crowd.append(crowd)
         self._kinds.append(kind)
-        self._contents.append(content)
+        self._spans.extend(self.buffer.add(content))
 
     def _unique_ids(self) -> list[int | str]:
         """The id of each annotation that is kept. One without its own gets its position, or the next free number."""
@@ -227,16 +266,18 @@ class DatasetBuilder:
                 f"none of its images can be used; first: {self._problems[0]}" if self._problems else "it has no images"
             )
             raise DataError(f"{self.path}: the data set is empty: {why}")
-        # Annotations of one image become adjacent, in the order in which they were added.
+        # Annotations of one image become adjacent, in the order of the file.
         images, categories_added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
-        order = np.argsort(images, kind="stable")
+        order = np.lexsort((np.array(self._positions), images))
         counts = np.bincount(images, minlength=len(self._images))
         firsts = np.cumsum(counts) - counts
-        records = Records(
-            Record(number, path, *size, first, own, fields, fault)
-            for (number, (_, path, fault, size, fields)), first, own in zip(
-                self._images.items(), firsts.tolist(), counts.tolist(), strict=True
-            )
+        added = self._images.values()
+        records = Records.of(
+            list(self._images),
+            paths := [image.path for image in added],
+            [image.fields for image in added],
+            [image.fault for image in added],
+            np.column_stack([np.array([image.size for image in added]), firsts, counts]),
         )
         # Labels are positions among the categories sorted by id, integers before strings.
         ids = sorted(self._categories, key=lambda number: (isinstance(number, str), number))
@@ -261,9 +302,9 @@ class DatasetBuilder:
             columns["keypoints"] = torch.from_numpy(keypoints)
         if self._scores:
             columns["scores"] = torch.from_numpy(np.array(self._scores)[order])
-        segmentations = PackedBytes([self._contents[i] for i in places])
+        segmentations = self.buffer.packed(np.array(self._spans, dtype=np.int64).reshape(-1, 2)[order])
         notes = [f"{done} (annotations: {times}), first: {first}" for done, (times, first) in self._repairs.items()]
-        notes += repeated_names(categories, (path for _, path, _, _, _ in self._images.values()))
+        notes += repeated_names(categories, paths)
         noted = tuple(f"{self.path}: {note}" for note in notes)
         problems, choices = tuple(self._problems), tuple(self._choices)
         return Dataset(self.path, records, categories, problems, columns, segmentations, noted, choices)

@@ -6,7 +6,7 @@ The rules come from files of Detectron2, Segment Anything, LIVECell, Roboflow, l
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -69,43 +69,41 @@ def _of_detectron2_object(entry: Mapping[str, Any], image: Any) -> dict[str, Any
     return {**entry, "image_id": image, "bbox": box}
 
 
-def classes_of_no_object(categories: Sequence[Any], annotations: Sequence[Any]) -> dict[int | str, str]:
+def classes_of_no_object(categories: Sequence[Any], used: Callable[[], Collection[Any]]) -> dict[int | str, str]:
     """The ids of categories that are no classes, each with its name and the reason. No annotation has one of them.
 
     Roboflow writes the project as category 0 without a supercategory, and labelme2coco writes `_background_`.
+
+    Args:
+        used: gives the category ids of all annotations; called only if some category may be no class.
     """
-    used = {as_id(entry.get("category_id")) for entry in annotations if isinstance(entry, Mapping)}
     found: dict[int | str, str] = {}
     for entry in categories if len(categories) > 1 else ():
         number = as_id(entry.get("id")) if isinstance(entry, Mapping) else None
-        if number is None or number in used:
+        if number is None:
             continue
         name = str(entry.get("name")).strip()
         if number == 0 and entry.get("supercategory") == "none":
             found[number] = f"{name}, which is the project of Roboflow"
         elif name.lower() in NO_CLASS:
             found[number] = f"{name}, which means no class"
-    return found
+    return {number: reason for number, reason in found.items() if number not in used()} if found else {}
 
 
-def classes_of_false_crowds(annotations: Sequence[Any]) -> set[Any]:
+def classes_of_false_crowds(runs: Iterable[tuple[Any, Any, Any]], others: Collection[Any]) -> set[Any]:
     """The category ids whose crowd regions are objects.
 
     CVAT and datumaro write `iscrowd` 1 for every mask. COCO itself has at most one crowd region of a class in an image.
     So they are objects if every run-length mask of the file is a crowd region, all annotations of the class are such
     masks, and some image has several of them.
+
+    Args:
+        runs: category id, image id and `iscrowd` of each annotation with a run-length mask.
+        others: category ids of the other annotations.
     """
     several: dict[Any, Counter[Any]] = defaultdict(Counter)
-    others = set()
-    for entry in annotations:
-        if not isinstance(entry, Mapping):
-            continue
-        category, image = as_id(entry.get("category_id")), as_id(entry.get("image_id"))
-        run_lengths = isinstance(entry.get("segmentation"), Mapping)
-        if run_lengths and entry.get("iscrowd") in (1, True):
-            several[category][image] += 1
-        elif run_lengths:
+    for category, image, crowd in runs:
+        if crowd not in (1, True):
             return set()
-        else:
-            others.add(category)
+        several[category][image] += 1
     return {category for category, images in several.items() if category not in others and max(images.values()) > 1}

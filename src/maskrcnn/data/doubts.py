@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
 
 
-def repeated_names(categories: Iterable[Category], paths: Iterable[Path]) -> list[str]:
+def repeated_names(categories: Iterable[Category], paths: Iterable[str]) -> list[str]:
     """One sentence if categories share a name, and one if images share a file."""
     doubts = []
     ids: dict[str, list[int | str]] = {}

@@ -42,8 +42,8 @@ class Measures:
 
 def readers_remarks(dataset: Dataset) -> Iterator[Finding]:
     """What the reader left out and repaired. Repeated names are left to the functions below, which say where."""
-    paths = (record.path for record in dataset.records)
-    elsewhere = {f"{dataset.path}: {doubt}" for doubt in repeated_names(dataset.categories, paths)}
+    doubts = repeated_names(dataset.categories, dataset.records.paths)
+    elsewhere = {f"{dataset.path}: {doubt}" for doubt in doubts}
     for text in dataset.problems:
         yield Finding("left-out", text.removeprefix(f"{dataset.path}: "), "doubt")
     for text in dataset.notes:

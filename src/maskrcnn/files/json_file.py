@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from maskrcnn.errors import DataError
 
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _MOST_EXPANSION = 200  # times the size of the file; JSON with long lists of run lengths reaches 20
 
 
@@ -26,18 +26,25 @@ def read_json(path: Path, expected: str) -> Any:
         DataError: the file cannot be read or is not JSON.
     """
     try:
-        return json.loads(_expanded(path.read_bytes()))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected {expected}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None
+    return parse_json(content, path, expected)
+
+
+def parse_json(content: bytes, path: Path, expected: str) -> Any:
+    """The values of a JSON text, or of a part of one; arguments and errors as for `read_json`."""
+    try:
+        return json.loads(expanded(content))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}), expected {expected}; the file may be truncated") from None
 
 
-def _expanded(content: bytes) -> bytes:
+def expanded(content: bytes) -> bytes:
     """The content of a file, or what it was before gzip. Raises ValueError if that is broken or not plausibly JSON."""
-    if not content.startswith(_GZIP):
+    if not content.startswith(GZIP):
         return content
     expander = zlib.decompressobj(wbits=31)
     try:
@@ -78,7 +85,7 @@ def json_outline(path: Path) -> Outline | None:
 def _outline(path: Path, changed: int, size: int) -> Outline | None:
     with path.open("rb") as file:
         content = file.read(_OUTLINE_BYTES)
-        if content.startswith(_GZIP):
+        if content.startswith(GZIP):
             content = zlib.decompressobj(wbits=31).decompress(content, _OUTLINE_BYTES)
         text = content.decode("utf-8-sig", errors="replace").lstrip()
     if not text.startswith(("{", "[")):
@@ -109,7 +116,7 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
         DataError: the file cannot be read, or its only JSON is broken.
     """
     try:
-        lines = _expanded(path.read_bytes()).decode("utf-8-sig").splitlines()
+        lines = expanded(path.read_bytes()).decode("utf-8-sig").splitlines()
         first = json.loads(lines[0]) if lines else None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None

@@ -4,9 +4,12 @@ keypoints of any category."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from struct import Struct
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from maskrcnn.structures.crops import Crop
 from maskrcnn.structures.masks import RLE
 
 NO_MASK, RUN_LENGTHS, POLYGONS = 0, 1, 2  # how the mask of an annotation is stored
+
+Count = TypeVar("Count", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -103,10 +108,26 @@ class Annotations:
         return unpack_polygons(self.segmentations[number]) if self.kinds[number] == POLYGONS else []
 
 
-def pack_polygons(parts: Sequence[np.ndarray]) -> bytes:
-    """Packs polygons, each (2 n,) float64 x, y, x, y, ..., as float64: their number, the points in each, all points."""
-    head = np.array([len(parts), *(len(part) // 2 for part in parts)], dtype=np.float64)
-    return head.tobytes() + b"".join(part.tobytes() for part in parts)
+class _Packers(dict[int, Callable[..., bytes]]):
+    """Number of float64 -> the function that packs so many."""
+
+    def __missing__(self, count: int) -> Callable[..., bytes]:
+        self[count] = Struct(f"{count}d").pack
+        return self[count]
+
+
+_PACK = _Packers()
+
+
+def pack_polygons(parts: Sequence[Sequence[float]]) -> bytes:
+    """Packs polygons, each x, y, x, y, ..., as float64: their number, the points in each, a zero if that makes the
+    count of these values even, all points."""
+    if len(parts) == 1:  # as most masks
+        (part,) = parts
+        return _PACK[len(part) + 2](1, len(part) // 2, *part)
+    head = [len(parts), *(len(part) // 2 for part in parts)]
+    values = [*head, *(0,) * (len(head) % 2), *chain.from_iterable(parts)]
+    return _PACK[len(values)](*values)
 
 
 def unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
@@ -114,7 +135,7 @@ def unpack_polygons(content: np.ndarray) -> list[np.ndarray]:
     values = np.frombuffer(content.tobytes(), dtype=np.float64)
     count = int(values[0])
     sizes = values[1 : count + 1].astype(np.int64)
-    points = values[count + 1 :].reshape(-1, 2)
+    points = values[packed_head(count) :].reshape(-1, 2)
     return [points[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
 
 
@@ -130,5 +151,10 @@ def unpack_many(contents: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray, np.n
     starts = np.cumsum(lengths) - lengths
     counts = values[starts].astype(np.int64)
     place = np.arange(len(values)) - np.repeat(starts, lengths)
-    head = np.repeat(counts, lengths)
-    return values[place > head].reshape(-1, 2), values[(place > 0) & (place <= head)].astype(np.int64), counts
+    points = values[place >= np.repeat(packed_head(counts), lengths)].reshape(-1, 2)
+    return points, values[(place > 0) & (place <= np.repeat(counts, lengths))].astype(np.int64), counts
+
+
+def packed_head(count: Count) -> Count:
+    """How many values `pack_polygons` writes before the points of so many polygons."""
+    return count + 1 + (count + 1) % 2

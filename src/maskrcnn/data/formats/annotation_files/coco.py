@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.bulk.coco_text import CocoText, open_text, read_annotations, used_categories
+from maskrcnn.data.bulk.plain import PlainAnnotations
 from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.image_places import Place, find_images
+from maskrcnn.data.image_places import FoundFile, find_files
 from maskrcnn.data.writing import Holds, Lost
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.structures.annotations import RUN_LENGTHS
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
@@ -75,7 +79,19 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
     """
     path = _find_json(path)
+    if file := open_text(path):
+        return _from_text(file, path, images, strict)
     return from_content(read_json(path, "a COCO JSON"), path, images, strict=strict)
+
+
+def _from_text(file: CocoText, path: Path, images: Path | None, strict: bool) -> Dataset:
+    """The data set of a file with plain lists, most of whose annotations have the usual form."""
+    builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
+    _add_categories(builder, file.categories, lambda: used_categories(file.annotations))
+    _add_images(builder, file.images, images)
+    plain, others = read_annotations(file, builder.known(), builder.buffer)
+    _add_annotations(builder, others, plain)
+    return builder.build()
 
 
 def from_content(content: Any, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
@@ -89,11 +105,15 @@ def from_content(content: Any, path: Path, images: Path | None = None, *, strict
             )
         raise DataError(f"{path}: expected COCO JSON, an object with lists {', '.join(_LISTS)}, found {found}")
     builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
-    _add_categories(builder, content)
-    for entry, place in zip(content["images"], _find_images(content["images"], path, images), strict=True):
-        _add_image(builder, entry, place)
-    _add_annotations(builder, content["annotations"])
+    entries = content["annotations"]
+    _add_categories(builder, content["categories"], lambda: {_category_id(entry) for entry in entries})
+    _add_images(builder, content["images"], images)
+    _add_annotations(builder, dict(enumerate(entries, start=1)))
     return builder.build()
+
+
+def _category_id(entry: Any) -> int | str | None:
+    return as_id(entry.get("category_id")) if isinstance(entry, Mapping) else None
 
 
 def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
@@ -139,9 +159,9 @@ def _numbered(dataset: Dataset) -> Dataset:
     return replace(dataset, records=records, categories=categories, columns=columns)
 
 
-def _add_categories(builder: DatasetBuilder, content: Mapping[str, Any]) -> None:
-    without_objects = classes_of_no_object(content["categories"], content["annotations"])
-    for entry in content["categories"]:
+def _add_categories(builder: DatasetBuilder, entries: Sequence[Any], used: Callable[[], Collection[Any]]) -> None:
+    without_objects = classes_of_no_object(entries, used)
+    for entry in entries:
         reason = without_objects.get(entry["id"]) if isinstance(entry, Mapping) and is_id(entry.get("id")) else None
         if reason is None:
             _add_category(builder, entry)
@@ -174,15 +194,20 @@ def _add_category(builder: DatasetBuilder, entry: Any) -> None:
     builder.add_category(entry.get("id"), entry.get("name"), names, skeleton, sigmas)
 
 
-def _find_images(entries: Sequence[Any], path: Path, images: Path | None) -> list[Place]:
+def _add_images(builder: DatasetBuilder, entries: Sequence[Any], images: Path | None) -> None:
+    for entry, place in zip(entries, _find_images(entries, builder.path, images), strict=True):
+        _add_image(builder, entry, place)
+
+
+def _find_images(entries: Sequence[Any], path: Path, images: Path | None) -> list[FoundFile]:
     """The file of each image, under its `file_name` or else under its address, as LVIS needs it."""
-    places = find_images([_file_name(entry) for entry in entries], path, images)
+    places = find_files([_file_name(entry) for entry in entries], path, images)
     lost = [
         (number, entry["coco_url"])
         for number, (entry, place) in enumerate(zip(entries, places, strict=True))
         if place.fault and isinstance(entry, Mapping) and isinstance(entry.get("coco_url"), str)
     ]
-    for (number, _), place in zip(lost, find_images([url for _, url in lost], path, images), strict=True):
+    for (number, _), place in zip(lost, find_files([url for _, url in lost], path, images), strict=True):
         places[number] = places[number] if place.fault else place
     return places
 
@@ -191,11 +216,11 @@ def _file_name(entry: Any) -> str:
     """The name of an image's file. The images of LVIS 1 have only an address."""
     if not isinstance(entry, Mapping):
         return ""
-    names = (entry.get("file_name"), entry.get("coco_url"), f"{entry.get('id')} (no file_name)")
-    return next(name for name in names if isinstance(name, str))
+    names = (name for key in ("file_name", "coco_url") if isinstance(name := entry.get(key), str))
+    return next(names, f"{entry.get('id')} (no file_name)")
 
 
-def _add_image(builder: DatasetBuilder, entry: Any, place: Place) -> None:
+def _add_image(builder: DatasetBuilder, entry: Any, place: FoundFile) -> None:
     if not isinstance(entry, Mapping):
         builder.problem(f"expected images as objects, found {short(entry)}")
         return
@@ -204,35 +229,58 @@ def _add_image(builder: DatasetBuilder, entry: Any, place: Place) -> None:
     builder.add_image(entry.get("id"), place.path, entry.get("height"), entry.get("width"), fields, place.fault)
 
 
-def _add_annotations(builder: DatasetBuilder, entries: Sequence[Any]) -> None:
-    pixels = known_areas([entry.get("segmentation") if isinstance(entry, Mapping) else None for entry in entries])
-    false_crowds = classes_of_false_crowds(entries)
+def _add_annotations(
+    builder: DatasetBuilder, entries: Mapping[int, Any], plain: PlainAnnotations | None = None
+) -> None:
+    """Adds the entries by their numbers from 1, and those that were read as columns."""
+    objects = [entry for entry in entries.values() if isinstance(entry, Mapping)]
+    runs = [(as_id(e.get("category_id")), as_id(e.get("image_id")), e.get("iscrowd")) for e in objects if _has_runs(e)]
+    others = {as_id(entry.get("category_id")) for entry in objects if not _has_runs(entry)}
+    if plain:
+        masked = plain.kinds == RUN_LENGTHS
+        columns = (plain.category_ids[masked], plain.image_ids[masked], plain.crowd[masked])
+        runs += zip(*(column.tolist() for column in columns), strict=True)
+        others.update(np.unique(plain.category_ids[~masked]).tolist())
+    false_crowds = classes_of_false_crowds(runs, others)
     if false_crowds:
         builder.choice(
             "masks with iscrowd 1 are read as objects, because whole classes are crowd regions, several in an image: "
             f"category {', '.join(sorted(map(str, false_crowds)))}"
         )
-    for entry, known in zip(entries, pixels.tolist(), strict=True):
-        if not isinstance(entry, Mapping):
-            builder.problem(f"expected annotations as objects, found {short(entry)}")
-            continue
-        mask = entry.get("segmentation")
-        runs = isinstance(mask, Mapping)
-        category = entry.get("category_id")
-        builder.add_annotation(
-            RawAnnotation(
-                entry.get("image_id"),
-                category,
-                entry.get("id"),
-                entry.get("bbox"),
-                polygons=None if runs else mask,
-                rle=mask if runs else None,
-                pixels=known,
-                crowd=entry.get("iscrowd", 0) if as_id(category) not in false_crowds else 0,
-                area=entry.get("area"),
-                keypoints=None if entry.get("num_keypoints") == 0 else entry.get("keypoints"),
-            )
-        )
+    if plain:
+        crowd = np.where(np.isin(plain.category_ids, list(false_crowds)), 0, plain.crowd)
+        builder.add_plain(replace(plain, crowd=crowd))
+    masks = [entry.get("segmentation") if isinstance(entry, Mapping) else None for entry in entries.values()]
+    for (number, entry), known in zip(entries.items(), known_areas(masks).tolist(), strict=True):
+        _add_annotation(builder, number, entry, known, false_crowds)
+
+
+def _has_runs(entry: Mapping[str, Any]) -> bool:
+    return isinstance(entry.get("segmentation"), Mapping)
+
+
+def _add_annotation(
+    builder: DatasetBuilder, number: int, entry: Any, pixels: int, false_crowds: Collection[Any]
+) -> None:
+    if not isinstance(entry, Mapping):
+        builder.problem(f"expected annotations as objects, found {short(entry)}")
+        return
+    mask, runs, category = entry.get("segmentation"), _has_runs(entry), entry.get("category_id")
+    builder.add_annotation(
+        RawAnnotation(
+            entry.get("image_id"),
+            category,
+            entry.get("id"),
+            entry.get("bbox"),
+            polygons=None if runs else mask,
+            rle=mask if runs else None,
+            pixels=pixels,
+            crowd=entry.get("iscrowd", 0) if as_id(category) not in false_crowds else 0,
+            area=entry.get("area"),
+            keypoints=None if entry.get("num_keypoints") == 0 else entry.get("keypoints"),
+        ),
+        number,
+    )
 
 
 def _find_json(path: Path) -> Path:

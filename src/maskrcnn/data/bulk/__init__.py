@@ -1,0 +1,1 @@
+"""Many annotations of a large file at once, as columns."""
