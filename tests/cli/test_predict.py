@@ -6,7 +6,7 @@ import pytest
 
 from maskrcnn.cli import predict
 from maskrcnn.predict import Predictor, TorchBackend
-from small_data import random_predictor, write_small
+from small_data import random_predictor, small_coco, write_small
 from small_network import lively_network, network_config
 
 
@@ -209,3 +209,56 @@ def test_tiles_that_cannot_be_are_one_line(command, tmp_path, words, message):
         ran = command(*arguments, *flags)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err.splitlines()[-1] == f"error: {message}"
+
+
+def write_clip(path, count=6):
+    import av
+
+    _, images = small_coco(count)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 80, "yuv420p"
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_is_tracked(command, tmp_path):
+    clip = write_clip(tmp_path / "Clip.MP4")
+    random_predictor().save(tmp_path / "m.safetensors")
+    flags = ("predict", clip, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o", "--min-score", 0.3)
+    ran = command(*flags, "--every", 2, "--batch-size", 2, "--json")
+    assert ran.code == 0, ran.err
+    summary = json.loads(ran.out)
+    assert (summary["frames"], summary["fault"], summary["video"]) == (3, None, str(tmp_path / "o" / "Clip.mp4"))
+    entries = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in entries} == {1, 3, 5}
+    assert len({entry["track_id"] for entry in entries} - {None}) == summary["tracks"] > 0
+    ran = command(*flags, "--no-draw", "--tta")
+    assert ran.code == 0, ran.err
+    assert "tracks in 6 frames" in ran.out
+    for words, message in (
+        (("--tiles", 64), "--tiles is for images, and"),
+        (("--table", tmp_path / "t.csv"), "--table is for images, and"),
+        (("--every", 0), "--every: expected 1 or more, found 0"),
+        (("--overlap", 8), "--overlap is for images, and"),
+    ):
+        ran = command(*flags, *words)
+        assert (ran.code, ran.out) == (2, "")
+        assert message in ran.err.splitlines()[-1]
+
+
+def test_videos_that_cannot_be_are_one_line(command, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(write_clip(tmp_path / "whole.mp4").read_bytes()[:900])
+    write_small(tmp_path, "images", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    for words, message in (
+        ((tmp_path / "a.mp4",), "a.mp4: the video cannot be decoded"),
+        ((tmp_path / "none.mp4",), "none.mp4: expected a video, found no such file"),
+        ((tmp_path / "images", "--every", 2), "--every belongs to a video"),
+        ((tmp_path / "images", tmp_path / "whole.mp4"), "expected images or one video, found 2 paths"),
+    ):
+        ran = command("predict", *words, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert message in ran.err

@@ -1,11 +1,11 @@
-"""`maskrcnn predict`: files, folders and globs in; predictions.json and drawn pictures out."""
+"""`maskrcnn predict`: files, folders, globs or a video in; predictions.json and drawn pictures or a video out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -17,15 +17,18 @@ from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from maskrcnn.predict import Predictor
+
 
 @dataclass(frozen=True)
 class Predict:
-    """Find objects in images; write COCO results (predictions.json) and pictures."""
+    """Find objects in images or a video; write COCO results (predictions.json) and pictures."""
 
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(help_behavior_hint="(required without --data)")
     ]
-    """Image files, globs, and folders, whose subfolders are searched too."""
+    """Image files, globs, and folders, whose subfolders are searched too; or one video."""
     model: str
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     out: Path
@@ -47,6 +50,8 @@ class Predict:
     """Draw, measure and save only objects with at least this score."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
+    every: int = 1
+    """Of a video, predict only every so many frames."""
     tta: Tta = False
     tiles: TileSize = None
     overlap: Overlap = None
@@ -63,8 +68,9 @@ class Predict:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, say_assumptions, track
+        from maskrcnn.cli.output import console, print_json, track
         from maskrcnn.files.images import image_files
+        from maskrcnn.files.media.video import VIDEO_SUFFIXES
 
         if not self.images and self.data is None:
             raise ConfigError("predict needs IMAGES or --data, found neither")
@@ -76,25 +82,20 @@ class Predict:
                 f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
                 "of this one as images; choose another folder, or --no-draw"
             )
+        if any(Path(image).suffix.lower() in VIDEO_SUFFIXES for image in self.images):
+            return self._run_on_video()
+        if self.every != 1:
+            raise ConfigError("--every belongs to a video, and there is none")
         saved = self.saving.start(self.out)
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import Table, load, predict_files
+        from maskrcnn.predict import Table, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
 
-        model = load(
-            self.model,
-            config_file=self.config,
-            allow_partial=self.allow_partial,
-            part=self.part,
-            precision=self.precision,
-            compile=self.compile,
-            threads=self.threads,
-        )
-        say_assumptions(model.provenance, self.model)
+        model = self._model()
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         kept = self.saving.collector(model.config)
@@ -131,6 +132,63 @@ class Predict:
         if summary.images == 0:
             return fail(f"none of the {len(files)} images could be read; the reasons are above")
         return 0
+
+    def _model(self) -> Predictor:
+        from maskrcnn.cli.output import say_assumptions
+        from maskrcnn.predict import load
+
+        model = load(
+            self.model,
+            config_file=self.config,
+            allow_partial=self.allow_partial,
+            part=self.part,
+            precision=self.precision,
+            compile=self.compile,
+            threads=self.threads,
+        )
+        say_assumptions(model.provenance, self.model)
+        return model
+
+    def _run_on_video(self) -> int:
+        from maskrcnn.cli import fail
+        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.files.media.video import open_clip
+        from maskrcnn.predict import Augmented, predict_clip
+
+        if len(self.images) > 1:
+            raise ConfigError(f"expected images or one video, found {len(self.images)} paths with a video among them")
+        given = {
+            "--data": self.data,
+            "--table": self.table,
+            "--tiles": self.tiles,
+            "--overlap": self.overlap,
+            "--save": self.saving.save,
+        }
+        idle = [flag for flag, value in given.items() if value is not None]
+        if idle:
+            raise ConfigError(f"{idle[0]} is for images, and {self.images[0]} is a video")
+        open_clip(self.images[0])  # before torch and the model: a wrong path is noticed at once
+        model = self._model()
+        if model.config.image.channel_names:
+            raise ConfigError(f"{self.images[0]}: a video has RGB frames: expected a model of RGB, found {self.model}")
+        summary = predict_clip(
+            Augmented(model) if self.tta else model,
+            Path(self.images[0]),
+            self.out,
+            every=self.every,
+            draw=self.draw,
+            min_score=self.min_score,
+            batch_size=self.batch_size,
+            track=lambda frames, total: track(frames, "predict", total),
+        )
+        if self.json:
+            print_json(asdict(summary))
+        else:
+            lines = [f"{summary.tracks} tracks in {summary.frames} frames: {summary.results}, {summary.table}"]
+            if summary.video:
+                lines.append(f"video: {summary.video}")
+            console(stderr=False).print("\n".join(lines))
+        return fail(summary.fault) if summary.fault else 0
 
 
 def _in_data_set(files: list[Path], data: Path, hints: Hints) -> tuple[list[Path], list[int | str]]:

@@ -2,6 +2,7 @@
 
 from maskrcnn.predict.augmented import Augmented, ImageView
 from maskrcnn.predict.backend import Backend, TorchBackend
+from maskrcnn.predict.clips import ClipSummary, predict_clip
 from maskrcnn.predict.files import FilesSummary, predict_files
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
 from maskrcnn.predict.measure import Table
@@ -12,6 +13,7 @@ from maskrcnn.predict.tiles import Tiled, Tiling, stream_images
 __all__ = [
     "Augmented",
     "Backend",
+    "ClipSummary",
     "Detector",
     "FilesSummary",
     "ImageView",
@@ -22,6 +24,7 @@ __all__ = [
     "TorchBackend",
     "load",
     "postprocess",
+    "predict_clip",
     "predict_files",
     "predict_images",
     "preprocess",

@@ -14,7 +14,7 @@ from PIL import Image
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.files.images import picture_name, read_image
-from maskrcnn.files.windows import Pixels, open_pixels
+from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.measure import Table, measured, write_table
 from maskrcnn.predict.pipeline import Detector

@@ -13,7 +13,7 @@ import numpy as np
 
 from maskrcnn.errors import ConfigError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.files.windows import Pixels
+from maskrcnn.files.media.windows import Pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE
 

@@ -15,7 +15,7 @@ import numpy as np
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_channels, as_rgb
-from maskrcnn.files.windows import Pixels, open_pixels
+from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.predict.augmented import Augmented
 from maskrcnn.predict.pipeline import Detector, ImageLike, collect, stream
 from maskrcnn.predict.predictor import Predictor

@@ -12,9 +12,10 @@ import tifffile
 from PIL import Image
 
 from maskrcnn.errors import ImageError, MissingPackageError
-from maskrcnn.files import images, windows
+from maskrcnn.files import images
 from maskrcnn.files.images import read_image
-from maskrcnn.files.windows import TiffPixels, open_pixels
+from maskrcnn.files.media import windows
+from maskrcnn.files.media.windows import TiffPixels, open_pixels
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (90, 130, 3), dtype=np.uint8)

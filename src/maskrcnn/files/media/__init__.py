@@ -1,0 +1,1 @@
+"""Large images and videos, which are read part by part."""

@@ -1,0 +1,166 @@
+"""A video in; tracked objects and a drawn video out. Decoding, the network and encoding run beside each other."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.errors import ConfigError, ImageError
+from maskrcnn.files.atomic import atomic_write, check_file, check_folder
+from maskrcnn.files.media.video import Clip, ClipFrame, ClipWriter, open_clip
+from maskrcnn.predict.images import to_coco_results
+from maskrcnn.predict.pipeline import Detector, stream
+from maskrcnn.predict.tracking import Tracker, TrackRules
+from maskrcnn.structures.instances import Instances
+
+COLUMNS = ("frame", "seconds", "track", "class", "score", "x1", "y1", "x2", "y2", "area")
+_BEHIND = 8  # frames that wait to be drawn
+
+
+@dataclass(frozen=True)
+class ClipSummary:
+    """What was found in a video, why it ends early if it does, and the paths that were written."""
+
+    frames: int
+    objects: int
+    tracks: int
+    fault: str | None
+    results: Path
+    table: Path
+    video: Path | None
+
+
+def predict_clip(
+    detector: Detector[Any, Any],
+    path: Path,
+    out: Path,
+    *,
+    every: int = 1,
+    draw: bool = True,
+    min_score: float = 0.5,
+    batch_size: int = 1,
+    track: Callable[[Iterable[Any], int | None], Iterable[Any]] = lambda items, total: items,
+) -> ClipSummary:
+    """Predicts and tracks the objects of a video.
+
+    `out/predictions.json` holds the COCO results of all frames. Their `image_id` is the number of the frame, from 1.
+    Each entry has `file_name`, `seconds` and `track_id`, which is None for an object without a track. `out/tracks.csv`
+    has one row for each object of a track. With `draw`, `out/NAME.mp4` is the video with the objects in the colours of
+    their tracks. A video that is damaged at its end gives the results of its whole frames.
+
+    Args:
+        every: predict every `every`th frame only; the drawn video has no others.
+        min_score: objects with a lower score begin no track, and are not drawn without one.
+        batch_size: frames that pass through the network together.
+        track: wraps the frames with their number, None if it is unknown, for a progress bar.
+
+    Raises:
+        ImageError: the file is no video, or has no frame that can be decoded.
+        ConfigError: `every` or `min_score` is out of range, or a file cannot be written.
+        MissingPackageError: PyAV or SciPy is not installed.
+    """
+    if every < 1:
+        raise ConfigError(f"--every: expected 1 or more, found {every}")
+    if not 0 <= min_score <= 1:
+        raise ConfigError(f"min score: expected a score from 0 to 1, found {min_score}")
+    clip = open_clip(path)
+    check_folder(out)
+    results, table = out / "predictions.json", out / "tracks.csv"
+    video = out / f"{path.stem}.mp4" if draw else None
+    for target in (results, table, *([video] if video else [])):
+        check_file(target, path)
+    faults: list[str] = []
+    tracker = Tracker(TrackRules(certain=min_score))
+    entries: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
+    frames = 0
+
+    def read_frames() -> Iterator[ClipFrame]:
+        try:
+            yield from clip.read(every)
+        except ImageError as error:  # the frames before it are whole
+            faults.append(str(error))
+
+    with ExitStack() as stack:
+        show = stack.enter_context(_drawn(stack.enter_context(atomic_write(video)), clip)) if video else None
+        done = stack.enter_context(
+            closing(stream(detector, read_frames(), ClipFrame.rgb, _both, batch_size=batch_size))
+        )
+        for frame, answer in track(done, None if clip.frames is None else -(-clip.frames // every)):
+            image, found = _unbroken(answer)
+            numbers = tracker.update(found, frame.number)
+            entries += _entries(frame, found, numbers, path)
+            rows += _rows(frame, found, numbers)
+            frames += 1
+            if show is not None:
+                show(image, found, numbers, frame.seconds)
+        if frames == 0:
+            raise ImageError(faults[0])
+    with atomic_write(results) as temporary:
+        temporary.write_text(json.dumps(entries))
+    with atomic_write(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    return ClipSummary(frames, len(entries), tracker.begun, faults[0] if faults else None, results, table, video)
+
+
+def _both(frame: ClipFrame, image: np.ndarray, found: Instances) -> tuple[np.ndarray, Instances]:
+    return image, found
+
+
+def _unbroken(answer: tuple[np.ndarray, Instances] | ImageError) -> tuple[np.ndarray, Instances]:
+    if isinstance(answer, ImageError):
+        raise answer
+    return answer
+
+
+def _entries(frame: ClipFrame, found: Instances, numbers: np.ndarray, path: Path) -> list[dict[str, Any]]:
+    """The COCO results of a frame."""
+    return [
+        {"file_name": str(path), "seconds": round(frame.seconds, 6), "track_id": number or None, **entry}
+        for number, entry in zip(numbers.tolist(), to_coco_results(found, frame.number), strict=True)
+    ]
+
+
+def _rows(frame: ClipFrame, found: Instances, numbers: np.ndarray) -> list[list[Any]]:
+    """A row of `COLUMNS` for each object of a track. Areas are pixels of the mask."""
+    rows: list[list[Any]] = []
+    for i in np.flatnonzero(numbers).tolist():
+        box = [round(float(edge), 3) for edge in found.boxes[i]]
+        what = [int(numbers[i]), found.class_names[i], float(found.scores[i])]
+        rows.append([frame.number, round(frame.seconds, 6), *what, *box, int(found.crop(i)[0].sum())])
+    return rows
+
+
+@contextmanager
+def _drawn(path: Path, clip: Clip) -> Iterator[Callable[[np.ndarray, Instances, np.ndarray, float], None]]:
+    """Yields a function that draws a frame with its tracks into a video. One thread draws and encodes, in order."""
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1) as pool, closing(ClipWriter(path, clip.rate)) as writer:
+
+        def show(image: np.ndarray, found: Instances, numbers: np.ndarray, seconds: float) -> None:
+            waiting.append(pool.submit(lambda: writer.add(picture(image, found, numbers), seconds)))
+            if len(waiting) > _BEHIND:
+                waiting.popleft().result()
+
+        yield show
+        for frame in waiting:
+            frame.result()
+
+
+def picture(image: np.ndarray, found: Instances, numbers: np.ndarray) -> np.ndarray:
+    """The objects that have tracks, drawn in the colours of their tracks and with their numbers."""
+    from maskrcnn.visualise.objects import Style, draw_objects
+
+    tracked = found.select(numbers > 0)
+    colours = numbers[numbers > 0]
+    names = tuple(f"{name} {number}" for name, number in zip(tracked.class_names, colours.tolist(), strict=True))
+    return np.array(draw_objects(image, replace(tracked, names=names), np.arange(len(tracked)), colours, Style()))
