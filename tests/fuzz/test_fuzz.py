@@ -34,6 +34,8 @@ from safetensors.torch import load_file, save_file
 import keras_weights
 from maskrcnn.cli import main
 from maskrcnn.config import Config, config_to_dict
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.hints import Hints
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.files.images import read_image
 from maskrcnn.weights.frameworks import detectron, maskrcnn_benchmark, matterport, tensorpack
@@ -48,6 +50,7 @@ from maskrcnn.weights.frameworks.torchvision.settings import with_rules
 from maskrcnn.weights.model_file import METADATA_KEY, save_model
 from maskrcnn.weights.open import open_weights
 from mutations import mutated, mutated_bytes, mutated_json
+from small_annotations import FILES, write_annotations
 from small_data import write_small
 from small_network import lively_network, network_config
 
@@ -91,6 +94,21 @@ def data_set(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
         if rng.random() < 0.5:
             return lambda: command("data", "check", path)
         return lambda: command("evaluate", "--results", folder / "results.json", "--data", path)
+
+    return change
+
+
+def annotation_files(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
+    """The files of formats that keep masks in files of annotations: their parts change, or their bytes."""
+    files = {key: write_annotations(folder / key, key) for key in FILES}
+    contents = {key: file.read_bytes() for key, file in files.items()}
+
+    def change(rng: random.Random) -> Callable[[], object]:
+        key = rng.choice(list(files))
+        parts = files[key].suffix in (".json", ".geojson") and rng.random() < 0.8
+        content = mutated_json(json.loads(contents[key]), rng) if parts else mutated_bytes(contents[key], rng)
+        files[key].write_bytes(content)
+        return lambda: read_dataset(folder / key, hints=Hints(format=key))
 
     return change
 
@@ -369,6 +387,7 @@ MMDETECTION_CONFIG: dict[str, Any] = {
 ROI_KINDS = ("FAST_RCNN.ROI_XFORM_METHOD", "MRCNN.ROI_XFORM_METHOD", "KRCNN.ROI_XFORM_METHOD")
 SUBJECTS = {
     "COCO JSON": Subject(data_set, 1000),
+    "annotation files": Subject(annotation_files, 2000),
     "results": Subject(results, 1000),
     "images": Subject(images, 1200),
     "model file": Subject(model_file, 300),

@@ -17,7 +17,9 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 IMAGE_FOLDERS = ("images", "data", "img", "imgs", "JPEGImages")
-ANNOTATION_FOLDERS = frozenset({"annotations", "annotation", "anns", "ann", "labels", "json"})
+ANNOTATION_FOLDERS = frozenset(
+    {"annotations", "annotation", "anns", "ann", "labels", "json", "geojson", "rois", "roi", "shapes"}
+)
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 SPLITS |= {"test": "test", "testing": "test"}
 DEPTH = 4  # folders below each other in which files are searched for

@@ -86,6 +86,14 @@ def test_names_are_classes_unless_they_are_numbers(tmp_path: Path) -> None:
     assert [category.name for category in dataset.categories] == ["object"]
 
 
+def test_regions_may_lie_in_a_folder_beside_the_images(tmp_path: Path) -> None:
+    save_images(tmp_path / "images")
+    (tmp_path / "rois").mkdir()
+    archive(tmp_path / "rois" / "two.zip", a=polygon_roi(SQUARE))
+    dataset = read_dataset(tmp_path, strict=True)
+    assert [record.path for record in dataset.records] == [tmp_path / "images" / "two.png"]
+
+
 @pytest.mark.parametrize(
     ("file", "image"),
     [("two.zip", "two"), ("two_RoiSet.zip", "two"), ("RoiSet-two.zip", "two"), ("two_rois.zip", "two")],

@@ -43,6 +43,8 @@ def test_assets(tmp_path: Path) -> None:
     assert dataset.annotations(0).has_mask.tolist() == [True, False]
     assert [record.count for record in dataset.records] == [2, 0]
     assert len(dataset.choices) == 2
+    (tmp_path / "street.vott").write_text("{}")
+    assert len(read_dataset(tmp_path / "street.vott", strict=True)) == 2
     assert objects(read_dataset(tmp_path / "0-asset.json", strict=True)) == [("b", *WHOLE), ("box", *WHOLE)]
 
 

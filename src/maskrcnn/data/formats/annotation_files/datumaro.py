@@ -83,7 +83,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         raise DataError(f"{file}: expected an object with a list of items, found {short(content)}")
     builder = DatasetBuilder(file, strict=strict)
     labels = under(content, "categories", "label", "labels")
-    classes = [under(label, "name") for label in labels] if isinstance(labels, list) else []
+    names = [under(label, "name") for label in labels] if isinstance(labels, list) else []
+    classes = [label if isinstance(label, str) else None for label in names]
     for number, label in enumerate(classes or [ONLY_CLASS]):
         if label not in NO_CLASS:
             builder.add_category(number, label)
@@ -97,7 +98,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     return builder.build()
 
 
-def _image(builder: DatasetBuilder, where: str, file: Path, item: Any, classes: Sequence[Any]) -> Labelled:
+def _image(builder: DatasetBuilder, where: str, file: Path, item: Any, classes: Sequence[str | None]) -> Labelled:
     own = as_id(under(item, "id"))
     image = under(item, "image") or under(item, "media")
     if own is None:
@@ -110,7 +111,9 @@ def _image(builder: DatasetBuilder, where: str, file: Path, item: Any, classes: 
     )
 
 
-def _regions(builder: DatasetBuilder, where: str, item: Mapping[str, Any], classes: Sequence[Any]) -> list[Region]:
+def _regions(
+    builder: DatasetBuilder, where: str, item: Mapping[str, Any], classes: Sequence[str | None]
+) -> list[Region]:
     """The objects of an item: one for each group of a class, and one for each annotation without a group."""
     regions: list[Region] = []
     objects: dict[tuple[Any, Any], _Object] = {}
@@ -136,14 +139,15 @@ def _regions(builder: DatasetBuilder, where: str, item: Mapping[str, Any], class
     return regions
 
 
-def _class(entry: Any, classes: Sequence[Any]) -> int | str:
+def _class(entry: Any, classes: Sequence[str | None]) -> int | str:
     """The number of the class of an annotation, or its name if it is none. Raises DataError for an unknown one."""
     number = under(entry, "label_id")
     if number is None and not classes:
         return 0
     if not is_int(number) or not 0 <= number < len(classes):
         raise DataError(f"expected label_id as one of {len(classes)} classes, found {short(number)}")
-    return classes[number] if classes[number] in NO_CLASS else number
+    label = classes[number]
+    return label if label in NO_CLASS else number
 
 
 def _part(entry: Mapping[str, Any], kind: str, crowd: bool) -> _Part:

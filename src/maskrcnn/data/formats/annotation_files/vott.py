@@ -46,7 +46,9 @@ def recognise(path: Path) -> bool:
 
 
 def _jsons(path: Path) -> list[Path]:
-    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+    """The JSONs of a folder, or beside a project's own file, which names the assets but holds no regions."""
+    folder = path.parent if path.suffix.lower() == ".vott" else path
+    return sorted(folder.glob("*.json")) if folder.is_dir() else [path]
 
 
 def _is_asset(file: Path) -> bool:
@@ -63,7 +65,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     """Reads an export of VoTT, or the assets of a folder.
 
     Args:
-        path: the export, an asset, or a folder. The assets in a folder count only if there is no export in it.
+        path: the export, an asset, a project `.vott`, or a folder, in which an export counts before the assets.
         images: folder of the images; default: they are searched for from the folder of the files.
         strict: raise at the first broken file or region, instead of leaving it out.
         hints: `missing` is used for assets that nobody has visited.
