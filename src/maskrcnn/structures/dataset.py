@@ -58,7 +58,7 @@ class Dataset:
 
     def summary(self) -> str:
         """One line: format, images, objects and classes."""
-        crowd = as_numpy(self.columns["crowd"])
+        crowd = as_numpy(self.columns["crowd"])[self.records.rows]
         crowds = f" and {crowd.sum()} crowd regions" if crowd.any() else ""
         names = [category.name for category in self.categories]
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -54,17 +54,15 @@ def test_classes_of_one_name_become_one_and_ids_are_new() -> None:
 
 
 def test_keypoints_are_merged_with_objects_that_have_none() -> None:
-    dataset = merge([dataset_of("a", {3: "car"}), dataset_of("b", {3: "hand"}, ("thumb",))], Path("out"))
-    assert [category.keypoints for category in dataset.categories] == [(), ("thumb",)]
-    found = dataset.annotations(2).keypoints
-    assert found is not None
-    assert found.tolist() == [[[3, 4, 2]]]
+    for first, keypoints in (("car", [(), ("thumb",)]), ("hand", [("thumb",)])):
+        dataset = merge([dataset_of("a", {3: first}), dataset_of("b", {3: "hand"}, ("thumb",))], Path("out"))
+        assert [category.keypoints for category in dataset.categories] == keypoints
+        found = [dataset.annotations(index).keypoints for index in (0, 2)]
+        assert [None if points is None else points.tolist() for points in found] == [[[[0, 0, 0]]], [[[3, 4, 2]]]]
 
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match="expected classes to rename among car, dog, found cat"):
         merge([dataset_of("a", {3: "car", 5: "dog"})], Path("out"), {"cat": "dog"})
-    with pytest.raises(
-        DataError, match=r"b: expected the class hand with the keypoints \(\), as before, found \(thumb\)"
-    ):
-        merge([dataset_of("a", {3: "hand"}), dataset_of("b", {3: "hand"}, ("thumb",))], Path("out"))
+    with pytest.raises(DataError, match="b: expected the class hand with the keypoints wrist, as before, found thumb"):
+        merge([dataset_of("a", {3: "hand"}, ("wrist",)), dataset_of("b", {3: "hand"}, ("thumb",))], Path("out"))

@@ -21,7 +21,8 @@ def merge(datasets: Sequence[Dataset], path: Path, renamed: Mapping[str, str] | 
         renamed: new names of classes, by their old ones; several may get one name.
 
     Raises:
-        DataError: no data set has a class to rename, or two classes of one name have different keypoints.
+        DataError: no data set has a class to rename, or two classes of one name have different keypoints. One of them
+            may have none; its objects have unlabelled keypoints then.
     """
     names = {category.name: None for dataset in datasets for category in dataset.categories}
     renamed = renamed or {}
@@ -31,13 +32,14 @@ def merge(datasets: Sequence[Dataset], path: Path, renamed: Mapping[str, str] | 
     for dataset in datasets:
         for category in dataset.categories:
             name = renamed.get(category.name, category.name)
-            new = replace(category, id=len(found) + 1, name=name)
-            first = found.setdefault(name, new)
-            if replace(first, id=new.id) != new:
+            first = found.setdefault(name, Category(len(found) + 1, name))
+            new = replace(category, id=first.id, name=name)
+            if first.keypoints and new.keypoints and first != new:
                 raise DataError(
-                    f"{dataset.path}: expected the class {name} with the keypoints ({', '.join(first.keypoints)}), as "
-                    f"before, found ({', '.join(new.keypoints)}) or others of their limbs; rename one of the two"
+                    f"{dataset.path}: expected the class {name} with the keypoints {', '.join(first.keypoints)}, as "
+                    f"before, found {', '.join(new.keypoints)} or other limbs or sigmas; rename one of the two"
                 )
+            found[name] = new if new.keypoints else first
     categories, places = tuple(found.values()), {name: place for place, name in enumerate(found)}
     alike = [
         dataset.with_categories(

@@ -105,16 +105,20 @@ def _presence(dataset: Dataset) -> np.ndarray:
 
 
 def _stratified(counts: np.ndarray, shares: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """The part of each of G groups, by iterative stratification (Sechidis et al. 2011).
+    """The part of each of G groups: an iterative stratification, as Sechidis et al. (2011).
 
-    The rarest class comes first, and of its groups the largest. Each goes to the part that lacks most images of the
-    class, and among equal parts to the one that lacks most images.
+    The groups with the rarest class come first, and of these the largest. Each goes to the part in which it brings the
+    numbers of images closest to their shares, as the chi-square statistic measures it. All images weigh as much as all
+    classes together.
 
     Args:
         counts: (G, C) images of each class in each group; the last column counts all images.
         shares: (P,) of each part.
     """
-    lacking = shares[:, None] * counts.sum(axis=0)
+    expected = shares[:, None] * counts.sum(axis=0)
+    lacking = expected.copy()
+    weights = np.divide(1.0, expected, out=np.zeros_like(expected), where=expected > 0)
+    weights[:, -1] *= counts.shape[1] - 1
     parts = np.full(len(counts), -1)
     order = random.permutation(len(counts))
     order = order[np.argsort(-counts[order, -1], kind="stable")]
@@ -122,6 +126,7 @@ def _stratified(counts: np.ndarray, shares: np.ndarray, random: np.random.Genera
         images = counts[left].sum(axis=0)
         rarest = int(np.argmin(np.where(images > 0, images, np.inf)))
         for group in left[counts[left, rarest] > 0]:
-            parts[group] = max(range(len(shares)), key=lambda part: (lacking[part, rarest], lacking[part, -1]))
-            lacking[parts[group]] -= counts[group]
+            own = counts[group]
+            parts[group] = np.argmin((weights * own * (own - 2 * lacking)).sum(axis=1))
+            lacking[parts[group]] -= own
     return parts
