@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.hints import Hints
@@ -23,6 +24,18 @@ def test_a_set_is_divided_and_its_parts_are_read(command, tmp_path):
         assert f"{part}: COCO JSON: {count} images, {len(dataset.columns['labels'])} objects, 2 classes" in ran.out
         names += [record.path.name for record in dataset.records]
     assert sorted(names) == sorted(f"{i}.png" for i in range(10))
+
+
+def test_equal_pictures_stay_together(command, tmp_path):
+    data = write_small(tmp_path, "images", 8)
+    for number in (4, 5, 6, 7):  # the same pictures as 0, 1, 2 and 3, in another compression
+        with Image.open(tmp_path / "images" / f"{number - 4}.png") as image:
+            image.save(tmp_path / "images" / f"{number}.png", compress_level=0)
+    ran = command("data", "split", data, tmp_path / "parts", "--val", 0.5, "--group-copies")
+    assert ran.code == 0, ran.err
+    assert "4 pictures are equal to another, or nearly so" in ran.err
+    train = {int(file.stem) % 4 for file in (tmp_path / "parts" / "train" / "images").iterdir()}
+    assert len(train) == 2
 
 
 def test_sets_of_two_formats_are_merged(command, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.ops.outlines import outlines, simplified
+from maskrcnn.ops.outlines import outlines, outlines_of_parts, simplified
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.masks import RLE
 
@@ -32,6 +32,16 @@ def test_the_coco_api_draws_the_bitmap_again(height: int, width: int, seed: int,
         steps = np.diff(np.concatenate([points, points[:1]]), axis=0)
         assert ((steps != 0).sum(axis=1) == 1).all()  # each side is horizontal or vertical, and none has no length
         assert ((steps[:, 0] != 0) != (np.roll(steps, 1, axis=0)[:, 0] != 0)).all()  # only corners are listed
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32), st.floats(0.1, 0.9))
+def test_each_part_less_its_own_holes_is_drawn_again(height: int, width: int, seed: int, share: float) -> None:
+    bitmap = np.random.default_rng(seed).random((height, width)) < share
+    again = np.zeros((height, width), dtype=int)
+    for outer, *holes in outlines_of_parts(bitmap):
+        again += drawn([outer], (height, width)) & ~drawn(holes, (height, width))
+        assert drawn(holes, (height, width)).sum() < drawn([outer], (height, width)).sum()
+    assert np.array_equal(again, bitmap)  # no pixel belongs to two parts
 
 
 def area(points: np.ndarray) -> float:

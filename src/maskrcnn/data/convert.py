@@ -14,7 +14,7 @@ from typing import Protocol
 from PIL import Image
 
 from maskrcnn.data.formats import Format
-from maskrcnn.data.formats.annotation_files import coco, cvat, label_studio, labelme, rle_csv, yolo
+from maskrcnn.data.formats.annotation_files import coco, cvat, geojson, label_studio, labelme, rle_csv, yolo
 from maskrcnn.data.formats.mask_pictures import label_images, object_masks
 from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.pictures import in_threads
@@ -44,7 +44,8 @@ class Writer(Format, Protocol):
 
 
 WRITERS: dict[str, Writer] = {
-    writer.key: writer for writer in (coco, rle_csv, yolo, labelme, cvat, label_studio, label_images, object_masks)
+    writer.key: writer
+    for writer in (coco, rle_csv, yolo, labelme, cvat, label_studio, geojson, label_images, object_masks)
 }
 
 

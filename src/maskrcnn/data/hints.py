@@ -37,6 +37,7 @@ WritableName = Literal[
     "labelme",
     "cvat",
     "label-studio",
+    "geojson",
     "label-images",
     "object-masks",
 ]

@@ -40,6 +40,33 @@ def outlines(bitmap: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     return found
 
 
+def outlines_of_parts(bitmap: np.ndarray) -> list[list[np.ndarray]]:
+    """The outlines of each part of the foreground: the outer one, and then those of its holes.
+
+    Args:
+        bitmap: (h, w) bool or integer; foreground is not 0.
+
+    Returns:
+        Lists of (n, 2) int64 corners x y, in pixel edges, as `outlines` gives them.
+    """
+    found = outlines(bitmap)
+    parts = [[points] for points, is_hole in found if not is_hole]
+    parts.sort(key=lambda part: _twice_area(part[0]))  # of outlines around a pixel, the smallest is that of its part
+    for points, is_hole in found:
+        if is_hole:
+            x, y = points[np.lexsort((points[:, 0], points[:, 1]))[0]]
+            beside = (x - 0.5, y + 0.5)  # the pixel to the left of the first one of the hole is foreground
+            next(part for part in parts if _encloses(part[0], beside)).append(points)
+    return parts
+
+
+def _encloses(points: np.ndarray, point_xy: tuple[float, float]) -> bool:
+    """Whether an (n, 2) outline along pixel edges encloses the centre of a pixel."""
+    (x, y), (x2, y2) = points.T, np.roll(points, -1, axis=0).T
+    crossed = (x == x2) & (x > point_xy[0]) & ((y > point_xy[1]) != (y2 > point_xy[1]))
+    return bool(crossed.sum() % 2)
+
+
 def simplified(points: np.ndarray, tolerance: float) -> np.ndarray:
     """An outline with fewer corners, from which no left out corner lies further than `tolerance` (Douglas and Peucker).
 

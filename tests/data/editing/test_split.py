@@ -64,6 +64,8 @@ def test_versions_of_one_photograph_and_images_of_one_field_stay_together() -> N
         groups = [set(found[start : start + size]) for start in range(0, 30, size)]
         assert all(len(group) == 1 for group in groups)
         assert Counter(found) == {"train": 18, "val": 12}
+    found = parts(split(dataset_of(["a"] * 30), {"train": 0.5, "val": 0.5}, together=[(29, 4), (4, 17), (17, 0)]))
+    assert len({found[number] for number in (0, 4, 17, 29)}) == 1
     # Photographs that share a camera only in one version: all versions of both are one group.
     fields = [{"camera": str(i) if i not in (0, 3) else "both"} for i in range(30)]
     found = parts(split(dataset_of(["a"] * 30, names, fields), {"train": 0.6, "val": 0.4}, group_by="camera"))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from maskrcnn.cli.data.writing import TARGET, TargetFlags, write_dataset
+from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.data.hints import NO_HINTS
+
+if TYPE_CHECKING:
+    from maskrcnn.structures.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Split:
     """Share of the images for test; 0 for none. The rest is for train."""
     group_by: str | None = None
     """Keep images together whose values of this field are equal, or that lie in one folder (`folder`)."""
+    group_copies: Flag = False
+    """Keep pictures together that are equal, or nearly equal after resizing or compression. This reads every image."""
     seed: int = 0
     """Seed of the random choice."""
     target: TargetFlags = TARGET
@@ -43,10 +50,28 @@ class Split:
         dataset = open_dataset(self.data, self.hints, self.images)
         wanted = {part: share for part, share in (("val", self.val), ("test", self.test)) if share}
         shares = {"train": 1 - self.val - self.test, **wanted}
-        divided = split(dataset, shares, group_by=self.group_by, seed=self.seed)
+        copies = _copies(dataset) if self.group_copies else []
+        divided = split(dataset, shares, group_by=self.group_by, together=copies, seed=self.seed)
         write_dataset(divided, self.out, self.target)
         parts = [record.fields["split"] for record in divided.records]
         for part in shares:
             own = divided.subset([number for number, name in enumerate(parts) if name == part])
             console(stderr=False).print(f"{part}: {own.summary()}")
         return 0
+
+
+def _copies(dataset: Dataset) -> list[tuple[int, int]]:
+    """Pairs of images, by number, whose pictures are equal or nearly so."""
+    import numpy as np
+
+    from maskrcnn.cli.output import console
+    from maskrcnn.data.pictures import in_threads
+    from maskrcnn.doctor.copies import Pictures, equal_pictures
+    from maskrcnn.doctor.pictures import look
+
+    signatures = in_threads(lambda number: look(dataset, number)[1], range(len(dataset)))
+    paths = [record.path for record in dataset.records]
+    found = equal_pictures(Pictures(paths, np.zeros(len(dataset), dtype=np.int64), signatures))
+    pairs = [(first, later) for first, later, _ in found]
+    console(stderr=True).print(f"{len(pairs)} pictures are equal to another, or nearly so")
+    return pairs

@@ -20,13 +20,21 @@ FOLDER = "folder"  # groups by the folder of the image file
 _ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")  # `<name>.rf.<hash>.jpg` are versions of one photograph
 
 
-def split(dataset: Dataset, shares: Mapping[str, float], *, group_by: str | None = None, seed: int = 0) -> Dataset:
+def split(
+    dataset: Dataset,
+    shares: Mapping[str, float],
+    *,
+    group_by: str | None = None,
+    together: Sequence[tuple[int, int]] = (),
+    seed: int = 0,
+) -> Dataset:
     """The data set whose images have their part as the field `split`.
 
     Args:
         shares: of the images, by the name of the part: train, val or test. They sum to 1.
         group_by: a field of the images whose equal values stay together, or `FOLDER`. Versions of one photograph from
             Roboflow stay together in any case.
+        together: pairs of images, by number, that stay together, such as equal pictures.
 
     Raises:
         ConfigError: there is one part, a share is not above 0, or the shares do not sum to 1.
@@ -38,7 +46,7 @@ def split(dataset: Dataset, shares: Mapping[str, float], *, group_by: str | None
     keys = [[_source(record) for record in dataset.records]]
     if group_by is not None:
         keys.append([_value(record, group_by) for record in dataset.records])
-    groups = _groups(keys)
+    groups = _groups(keys, np.array(together, dtype=np.int64).reshape(-1, 2))
     counts = np.zeros((groups.max() + 1, len(dataset.categories) + 2))
     np.add.at(counts, groups, _presence(dataset))
     parts = _stratified(counts, np.array(list(shares.values())), np.random.default_rng(seed))[groups]
@@ -74,12 +82,15 @@ def _value(record: Record, field: str) -> Hashable:
     return str(record.fields[field])
 
 
-def _groups(keys: Sequence[Sequence[Hashable]]) -> np.ndarray:
-    """(N,) int64 number of the group of each of N images. Images with an equal key of any kind are in one group."""
+def _groups(keys: Sequence[Sequence[Hashable]], pairs: np.ndarray) -> np.ndarray:
+    """(N,) int64 number of the group of each of N images. Images with an equal key of any kind are in one group, and so
+    are those of one of (M, 2) pairs."""
     group = np.arange(len(keys[0]))
     numbered = [_numbers(kind) for kind in keys]
-    while True:  # every image takes the smallest number among those with an equal key, until nothing changes
+    while True:  # every image takes the smallest number among those it belongs to, until nothing changes
         before = group.copy()
+        for one, other in (pairs.T, pairs.T[::-1]):
+            np.minimum.at(group, one, group[other])
         for number in numbered:
             smallest = np.full(number.max() + 1, len(group))
             np.minimum.at(smallest, number, group)

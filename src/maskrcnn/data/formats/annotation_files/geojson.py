@@ -1,4 +1,4 @@
-"""Reads GeoJSON (RFC 7946) in pixels of an image, as QuPath (https://qupath.github.io) writes it.
+"""Reads and writes GeoJSON (RFC 7946) in pixels of an image, as QuPath (https://qupath.github.io) writes it.
 
 A file is a collection or a list of features, one feature, or a bare geometry, and belongs to the image of its name. The
 class is `classification`, else `name` in the properties. Rings after the first of a polygon are holes.
@@ -6,6 +6,8 @@ class is `classification`, else `name` in the properties. Rings after the first 
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -30,14 +32,20 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, even_odd, joined, points_of
+from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
+from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline
+from maskrcnn.ops.outlines import outlines_of_parts
+from maskrcnn.structures.annotations import Annotations, Crop
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import short, under
 
 name = "GeoJSON"
 key = "geojson"
+image_folder = "images"
 takes = frozenset({"missing"})
+holds: Holds = frozenset({"scores"})
 
 _FILES_TO_RECOGNISE = 8
 _SUFFIXES = (".geojson", ".json")
@@ -96,6 +104,49 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if path.is_dir():
         add_unlabelled(builder, rest, hints.missing)
     return builder.build()
+
+
+def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
+    """Writes a collection of features for each image, which QuPath imports as annotations.
+
+    Polygons stay polygons. Other masks become polygons along the edges of their pixels, with their holes as rings.
+    """
+    lost: Lost = Counter()
+    for part, dataset in parts.items():
+        for index, record in enumerate(dataset.records):
+            annotations = dataset.annotations(index)
+            numbers = objects_to_write(annotations, holds, lost)
+            features = [
+                {
+                    "type": "Feature",
+                    "geometry": _geometry(annotations, number, crop),
+                    "properties": _properties(annotations, number, dataset.categories[annotations.labels[number]].name),
+                }
+                for number, crop in zip(numbers, annotations.crops(numbers), strict=True)
+            ]
+            with atomic_write(folder / part / f"{record.path.stem}.geojson") as temporary:
+                content = {"type": "FeatureCollection", "features": features}
+                temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return lost
+
+
+def _properties(annotations: Annotations, number: int, label: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {"objectType": "annotation", "classification": {"name": label}}
+    if annotations.scores is not None:
+        properties["measurements"] = {"score": float(annotations.scores[number])}
+    return properties
+
+
+def _geometry(annotations: Annotations, number: int, crop: Crop) -> dict[str, Any]:
+    """A mask as a Polygon, or a MultiPolygon of several. The first point of a ring is also its last."""
+    polygons = [[points] for points in annotations.polygons(number)]
+    if not polygons:
+        bitmap, corner_xy = crop
+        polygons = [[ring + corner_xy for ring in rings] for rings in outlines_of_parts(bitmap)]
+    closed = [[[*ring.tolist(), ring[0].tolist()] for ring in rings] for rings in polygons]
+    if len(closed) == 1:
+        return {"type": "Polygon", "coordinates": closed[0]}
+    return {"type": "MultiPolygon", "coordinates": closed}
 
 
 def _features(content: Any) -> list[Any]:
