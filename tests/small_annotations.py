@@ -107,6 +107,7 @@ FILES: dict[str, tuple[str, Any]] = {
         {"asset": {"name": "one.png", "path": "file:C:/a/one.png", "state": 2}, "regions": VOTT},
     ),
     "datumaro": ("train.json", DATUMARO),
+    "hubmap": ("all.jsonl", {"id": "one", "annotations": [{"type": "a", "coordinates": [SQUARE, SQUARE[:3]]}]}),
     "open-images": (
         "train-annotations-object-segmentation.csv",
         "MaskPath,ImageID,LabelName,BoxID\nm.png,one,/m/0,1\nm.png,one,/m/1,2\n",

@@ -8,12 +8,31 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS
+from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.values import as_id
 
 _XYXY = 0  # Detectron2's `BoxMode.XYXY_ABS`; 1 is COCO's x, y, width, height
+
+
+_TAIL = 1 << 16  # bytes at the end of a file, in which its categories lie
+
+
+def is_panoptic(file: Path) -> bool:
+    """Whether a file is COCO panoptic JSON: its masks are in pictures, and a category is a thing or stuff."""
+    outline = json_outline(file)
+    if outline is None or outline.is_list or "segmentation" in outline.keys[1]:
+        return False
+    if "segments_info" in outline.keys[1]:
+        return True
+    if "images" not in outline.keys[0] or "annotations" in outline.keys[0]:
+        return False
+    with file.open("rb") as opened:  # the beginning of a large file has only images
+        opened.seek(max(0, file.stat().st_size - _TAIL))
+        return b'"isthing"' in opened.read()
 
 
 def plain_coco(content: Any) -> Any:

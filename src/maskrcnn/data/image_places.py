@@ -42,7 +42,9 @@ class FoundFile(NamedTuple):
     fault: str = ""
 
 
-def find_images(names: Sequence[str], annotations: Path, images: Path | None = None) -> list[Place]:
+def find_images(
+    names: Sequence[str], annotations: Path, images: Path | None = None, without: Path | None = None
+) -> list[Place]:
     """The files of the images of a data set.
 
     A file is looked for under its whole name, and then under the name without its first folders, in the places below.
@@ -65,13 +67,16 @@ def find_images(names: Sequence[str], annotations: Path, images: Path | None = N
         names: the names of the images in the annotation file.
         annotations: the annotation file. Nothing is searched if it does not exist.
         images: the folder of the images.
+        without: a folder in which no images lie, but pictures that may have the same names.
     """
-    return [Place(Path(path), fault) for path, fault in find_files(names, annotations, images)]
+    return [Place(Path(path), fault) for path, fault in find_files(names, annotations, images, without)]
 
 
-def find_files(names: Sequence[str], annotations: Path, images: Path | None = None) -> list[FoundFile]:
+def find_files(
+    names: Sequence[str], annotations: Path, images: Path | None = None, without: Path | None = None
+) -> list[FoundFile]:
     """The same as `find_images`, with the paths as texts."""
-    search = _Search(annotations, images)
+    search = _Search(annotations, images, without)
     places = [search.listed(name) for name in names]
     if not annotations.exists() or any(not place.fault for place in places):
         return places
@@ -103,8 +108,8 @@ class _Folder:
 
 
 class _Search:
-    def __init__(self, annotations: Path, images: Path | None) -> None:
-        self.annotations, self.images = annotations, images
+    def __init__(self, annotations: Path, images: Path | None, without: Path | None) -> None:
+        self.annotations, self.images, self.without = annotations, images, without
         self.home = images or annotations.parent
         self.places = [[images]] if images else _places(annotations)
         self._folders: dict[str, _Folder] = {}
@@ -140,7 +145,7 @@ class _Search:
 
     def _folder(self, path: str) -> _Folder:
         if path not in self._folders:
-            self._folders[path] = _Folder(path)
+            self._folders[path] = _Folder("" if self.without is not None and Path(path) == self.without else path)
         return self._folders[path]
 
     def below(self, name: str) -> FoundFile | None:
@@ -174,7 +179,7 @@ class _Search:
 
     def _searched(self, folder: str, name: str, files: Sequence[str]) -> bool:
         """Whether a folder may hold the images, rather than those of another split or another annotation file."""
-        if name.startswith("."):
+        if name.startswith(".") or Path(folder, name) == self.without:
             return False
         own, splits = splits_in(self.annotations.stem), splits_in(name)
         others = own and splits and not own & splits

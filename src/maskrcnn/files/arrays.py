@@ -1,4 +1,4 @@
-"""Reads named arrays from `.npz` and from Keras HDF5 files, and named tensors from safetensors."""
+"""Reads arrays from `.npy`, `.npz` and Keras HDF5 files, and named tensors from safetensors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from maskrcnn.errors import MissingPackageError, WeightsError
-from maskrcnn.files.pickle_calls import ElementType, RefusedError, array_of
-from maskrcnn.files.pickle_reader import first_line
+from maskrcnn.files.pickle_calls import Dialect, ElementType, RefusedError, array_of, element_type_or_objects
+from maskrcnn.files.pickle_reader import first_line, unpickle
 
 # Weights compress little. A file that unpacks to more than FREE_GROWTH + MAX_GROWTH * its size is an attack on memory.
 MAX_GROWTH = 30
 FREE_GROWTH = 1 << 26  # bytes
 MAX_DEPTH = 50  # of groups in HDF5; the names of n nested groups take n * n / 2 characters
+WITH_OBJECTS = Dialect(calls={"numpy.dtype": element_type_or_objects})
 MAX_STRINGS = 100_000  # per array; as Python strings they take about fifty times their size in the file
 
 
@@ -63,6 +64,28 @@ def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     if array.size > MAX_STRINGS:
         raise ValueError(f"{entry.filename} holds {array.size} strings, more than {MAX_STRINGS}")
     return array.tolist()
+
+
+def read_pickled_npy(path: Path, instead: str) -> Any:
+    """The value in a `.npy` that numpy has pickled, such as a dictionary of arrays. No code in it is run.
+
+    Args:
+        instead: what to do with a file that is refused, for messages.
+
+    Raises:
+        WeightsError: the file cannot be read, is no such file, or holds something else than arrays and plain data.
+    """
+    try:
+        content = path.read_bytes()
+        file = io.BytesIO(content)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        dtype = read_header(file)[2]
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not a whole .npy file ({first_line(error)}); get the file again") from None
+    if dtype.kind != "O":
+        raise WeightsError(f"{path}: expected a dictionary, found an array of {dtype}; {instead}")
+    return unpickle(content, str(path), start=file.tell(), dialect=WITH_OBJECTS, instead=instead).content
 
 
 def read_hdf5(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

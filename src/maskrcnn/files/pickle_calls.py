@@ -124,6 +124,18 @@ class ElementType:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
+class Objects(ElementType):
+    """The dtype of arrays of Python objects, for a `Dialect` that allows them. Their items are values of the file."""
+
+    def __init__(self) -> None:
+        self.dtype = np.dtype(object)
+
+
+def element_type_or_objects(args: tuple[Any, ...]) -> ElementType:
+    """Replaces `numpy.dtype` in a `Dialect` that allows arrays of Python objects."""
+    return Objects() if args[0] in ("O", "O8", "|O") else ElementType(args[0])
+
+
 def fill_array(array: Any, state: Any) -> int:
     """Fills an empty array with its content, which pickle sets after creating it; returns its size in bytes.
 
@@ -131,24 +143,26 @@ def fill_array(array: Any, state: Any) -> int:
 
     Args:
         state: version, shape, `ElementType`, whether the order is Fortran's, and the data: bytes, or a Latin-1 string
-            from Python 2.
+            from Python 2, or a list for `Objects`.
 
     Raises:
         ValueError: the state is malformed, or the size of the data does not match the shape.
     """
     _, shape, element_type, fortran, data = state
     data = data.encode("latin1") if isinstance(data, str) else data
-    if array.size or not isinstance(element_type, ElementType) or not isinstance(data, bytes):
+    kind = list if isinstance(element_type, Objects) else bytes
+    if array.size or not isinstance(element_type, ElementType) or not isinstance(data, kind):
         raise ValueError("an array without its data")
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
         raise ValueError(f"an array of shape {short_repr(shape)}")
     dtype = element_type.dtype
     needed = math.prod(shape) * dtype.itemsize
-    if needed != len(data):
+    if needed != len(data) * (dtype.itemsize if kind is list else 1):
         raise ValueError(
             f"an array of shape {short_repr(shape)} and type {dtype} needs {needed} bytes, found {len(data)}"
         )
-    if dtype.kind == "U" and (np.frombuffer(data, f"{dtype.str[0]}u4") > sys.maxunicode).any():
+    text = np.frombuffer(data, f"{dtype.str[0]}u4") if isinstance(data, bytes) and dtype.kind == "U" else np.zeros(0)
+    if (text > sys.maxunicode).any():
         raise ValueError("an array of strings with invalid characters")
     array.__setstate__((1, shape, dtype, bool(fortran), data))  # uses the bytes without a copy
     return needed

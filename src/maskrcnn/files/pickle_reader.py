@@ -19,6 +19,7 @@ MAX_DEPTH = 100
 DAMAGES = (ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError, MemoryError)
 _DROPPED = object()
 NO_DIALECT = Dialect()
+_INSTEAD = "where its packages are installed, save only the weights: torch.save(model.state_dict(), 'weights.pth')"
 
 
 class Unpickled(NamedTuple):
@@ -42,12 +43,15 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
-def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = NO_DIALECT) -> Unpickled:
+def unpickle(
+    data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialect = NO_DIALECT, instead: str = _INSTEAD
+) -> Unpickled:
     """Reads one pickle of any protocol, from Python 2 (its strings as Latin-1) or 3, and from numpy 1 or 2.
 
     Args:
         source: the name of the file, for messages.
         start: the offset of the pickle in `data`.
+        instead: what to do with a file that is refused.
 
     Raises:
         WeightsError: the pickle is truncated or damaged, asks for a name that is not allowed, or needs more memory
@@ -64,8 +68,7 @@ def unpickle(data: bytes | mmap, source: str, *, start: int = 0, dialect: Dialec
     except RefusedError as refusal:
         raise WeightsError(
             f"{source}: refused, because it asks for {refusal}, which is neither an array nor plain data; no code in "
-            "it was run; where its packages are installed, save only the weights: "
-            "torch.save(model.state_dict(), 'weights.pth')"
+            f"it was run; {instead}"
         ) from None
     except DAMAGES as error:
         raise WeightsError(
@@ -105,6 +108,8 @@ class _Finish:
             return value.name
         elif isinstance(value, ElementType):
             return value.dtype.str
+        elif isinstance(value, np.ndarray) and value.dtype.kind == "O":
+            return self.value(value.tolist(), depth)
         elif isinstance(value, np.ndarray) and value.dtype.kind == "V":
             raise ValueError("an array without its data")
         elif isinstance(value, np.ndarray) and value.dtype.kind in "SU":

@@ -14,6 +14,7 @@ from maskrcnn.data.formats import FORMATS, read_dataset
 from maskrcnn.data.hints import Hints
 from maskrcnn.errors import DataError
 from small_annotations import FILES, write_annotations
+from small_pictures import CODED, write_coded
 from small_scene import SIZE, save_images, save_picture, scene
 
 MUTATIONS = 60
@@ -28,25 +29,6 @@ def scene_as_voc(folder: Path) -> Path:
     entry = "<object><name>a</name><difficult>0</difficult></object>"
     (folder / "Annotations" / "one.xml").write_text(f"<annotation>{entry}</annotation>")
     return folder / "Annotations" / "one.xml"
-
-
-CODED: dict[str, tuple[str, str, int]] = {  # where the image and the picture of its objects lie, and its numbers
-    "cityscapes": ("leftImg8bit/val/a/one_leftImg8bit", "gtFine/val/a/one_gtFine_instanceIds.png", 26000),
-    "kitti": ("training/image_2/one", "training/instance/one.png", 256 * 26 + 1),
-    "mots": ("images/0002/one", "instances/0002/one.png", 1001),
-    "mapillary-vistas": ("training/images/one", "training/instances/one.png", 0),
-}
-
-
-def write_coded(folder: Path, key: str) -> Path:
-    image, picture, number = CODED[key]
-    save_images((folder / image).parent, (Path(image).name,))
-    values = np.full(SIZE, 256 if key == "mapillary-vistas" else 0, dtype=np.uint16)
-    for count, thing in enumerate(scene()["one"]):
-        values[thing.mask] = number + count
-    save_picture(folder / picture, values)
-    (folder / "config.json").write_text('{"labels": [{"name": "a", "instances": true}, {"name": "b"}]}')
-    return folder / picture
 
 
 def write(folder: Path, key: str) -> Path:

@@ -14,6 +14,7 @@ from maskrcnn.data.formats.annotation_files import (
     darwin,
     datumaro,
     geojson,
+    hubmap,
     imagej,
     label_studio,
     labelbox,
@@ -26,7 +27,18 @@ from maskrcnn.data.formats.annotation_files import (
     vott,
     yolo,
 )
-from maskrcnn.data.formats.mask_pictures import cityscapes, kitti, label_images, mots, object_masks, vistas, voc
+from maskrcnn.data.formats.mask_pictures import (
+    ade20k,
+    ade20k_challenge,
+    cityscapes,
+    kitti,
+    label_images,
+    mots,
+    object_masks,
+    panoptic,
+    vistas,
+    voc,
+)
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import SPLITS, splits_in
@@ -61,7 +73,7 @@ class Format(Protocol):
 
 FORMATS: tuple[Format, ...] = (
     *(coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via),
-    *(cityscapes, kitti, mots, vistas),
+    *(cityscapes, kitti, mots, vistas, ade20k, ade20k_challenge, panoptic, hubmap),
     *(supervisely, darwin, geojson, imagej, napari, labelbox, vott, datumaro, open_images),
 )
 

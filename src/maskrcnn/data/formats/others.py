@@ -28,8 +28,6 @@ class Other(NamedTuple):
 _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     (frozenset(keys.split()), other)
     for keys, other in (
-        ("annotations segments_info", Other("COCO panoptic JSON", _DATUMARO.format("coco_panoptic"))),
-        ("annotation filename folder", Other("ADE20K JSON", _DATUMARO.format("ade20k2020"))),
         ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
         ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
@@ -40,8 +38,6 @@ _BY_ELEMENT = (
     (b"<pt>", Other("XML of the old LabelMe", _DATUMARO.format("label_me"))),
 )
 _BY_NAME = (
-    ("_seg.npy", Other("Cellpose _seg.npy", "save the masks in Cellpose as PNG or TIFF, which are label images")),
-    ("_atr.txt", Other("ADE20K", _DATUMARO.format("ade20k2017"))),
     (".tfrecord", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
     (".parquet", Other("Parquet", "write it as COCO JSON with the `datasets` library of Hugging Face")),
     (".nii", Other("NIfTI, a volume", "save its slices as images and label images")),
@@ -54,12 +50,6 @@ def recognise_other(path: Path) -> Other | None:
     """The format of a file, or of the first known file in a folder; None if there is none."""
     files = islice(_files(path, _DEPTH), _FILES)
     return next((other for file in files if (other := _of_file(file))), None)
-
-
-def is_ade20k(segmentation: Path, stem: str) -> bool:
-    """Whether a picture `<stem>_seg.png` holds the classes of ADE20K, and not a value for each object."""
-    beside = (f"{stem}_atr.txt", f"{stem}_parts_1.png", f"{stem}.json")
-    return segmentation.stem == f"{stem}_seg" and any((segmentation.parent / name).exists() for name in beside)
 
 
 def _files(path: Path, depth: int) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.bulk.coco_text import CocoText, open_text, read_annotations, used_categories
 from maskrcnn.data.bulk.plain import PlainAnnotations
-from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, plain_coco
+from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, is_panoptic, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import FoundFile, find_files
 from maskrcnn.data.writing import Holds, Lost
@@ -57,8 +57,8 @@ def _is_coco(file: Path) -> bool:
     first, second, _ = outline.keys
     if outline.is_list:
         return {"file_name", "annotations"} <= first and "bbox_mode" in second  # Detectron2
-    darwin_1 = "image" in first and "filename" in second
-    if "segments_info" in second or darwin_1 or first & _KEYS_OF_OTHERS:
+    darwin_1, hubmap = "image" in first and "filename" in second, "coordinates" in second
+    if hubmap or darwin_1 or first & _KEYS_OF_OTHERS or is_panoptic(file):
         return False
     return bool(first & set(_LISTS))  # a large file shows only its images here
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     return read_source(path, Source(_find(path, images), _read_labels, add_classes), strict=strict, hints=hints)
 
 
-def add_classes(builder: DatasetBuilder, used: Set[Category]) -> None:
+def add_classes(builder: DatasetBuilder, used: Mapping[Category, str]) -> None:
     """Adds the classes that have objects, and others that are used, by number or name."""
     for number in sorted({*THINGS, *(own for own in used if isinstance(own, int))}):
         builder.add_category(number, CLASSES[number] if number < len(CLASSES) else f"class {number}")

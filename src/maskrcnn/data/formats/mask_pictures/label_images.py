@@ -2,8 +2,8 @@
 
 The background is 0 and what is below, or black, or the commonest colour of a picture without black. Layouts: a folder
 of images and a folder of labels with the same names, or labels with a suffix, in another folder or beside the images
-(Cellpose, StarDist, Omnipose, PennFudan), and the sequences of the Cell Tracking Challenge. There is one class, unless
-a file `classes.csv` gives the class of each value.
+(Cellpose, StarDist, Omnipose, PennFudan), `_seg.npy` of Cellpose, and the sequences of the Cell Tracking Challenge.
+There is one class, unless a file `classes.csv` gives the class of each value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from PIL import Image
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.formats.others import is_ade20k
+from maskrcnn.data.formats.mask_pictures.ade20k import is_segments
+from maskrcnn.data.formats.mask_pictures.cellpose import SUFFIX, read_seg
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import (
@@ -107,7 +108,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
     found = in_threads(lambda job: _read_labels(job[0].labels, job[1]), list(zip(pairs, pictures, strict=True)))
     if classes is None and not hints.parts and hints.format != key:
-        _refuse_classes(path, found)
+        _refuse_classes(path, [own for own, pair in zip(found, pairs, strict=True) if pair.labels.suffix != ".npy"])
     for pair, labels, picture in zip(pairs, found, pictures, strict=True):
         number = pair.id
         if labels.fault:
@@ -189,19 +190,21 @@ def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
     label_folder = next((below[name] for name in _LABEL_FOLDERS if name in below), path if images else None)
     if image_folder is not None and label_folder is not None:
         files = {_SUFFIX.sub("", stem): file for stem, file in _below(label_folder).items()}
-        pictures = _below(image_folder)
+        pictures = {stem: file for stem, file in _below(image_folder).items() if not file.name.endswith(SUFFIX)}
     else:
         both = image_files_in(image_folder or path)
-        files = {stem: file for file in both if (stem := _SUFFIX.sub("", file.stem)) != file.stem}
-        files = {stem: file for stem, file in files.items() if not is_ade20k(file, stem)}
+        labels = [*sorted((image_folder or path).glob(f"*{SUFFIX}")), *both]  # of two for an image, the picture
+        files = {stem: file for file in labels if (stem := _SUFFIX.sub("", file.stem)) != file.stem}
+        files = {stem: file for stem, file in files.items() if not is_segments(file)}
         pictures = {_IMAGE_SUFFIX.sub("", file.stem): file for file in both if not _SUFFIX.search(file.stem)}
     paired = [_Pair(stem, file, files[stem]) for stem, file in pictures.items() if stem in files]
     return paired, [file for stem, file in pictures.items() if stem not in files]
 
 
 def _below(folder: Path) -> dict[str, Path]:
-    """The image files of a folder and of the folders below, by their paths without suffix."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    """The image files and the files of Cellpose in a folder and below, by their paths without suffix."""
+    found = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES or file.name.endswith(SUFFIX)]
+    files = sorted(found, key=lambda file: (not file.name.endswith(SUFFIX), file))  # of two for an image, the picture
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
@@ -232,8 +235,8 @@ def _read_labels(path: Path, picture: Picture) -> _Labels:
     if path.suffix.lower() in _JPEG:
         return _Labels([], [], f"{path.name}: a JPEG changes the values of a label image; save it as PNG or TIFF")
     try:
-        values = read_masks(path, picture)
-    except ImageError as error:
+        values = read_seg(path, picture) if path.name.endswith(SUFFIX) else read_masks(path, picture)
+    except (ImageError, DataError) as error:
         return _Labels([], [], str(error))
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         return _Labels([], [], f"{path.name}: expected whole numbers as ids, found fractions")

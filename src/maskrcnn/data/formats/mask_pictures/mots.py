@@ -6,7 +6,7 @@ Class 1 is a car and 2 a pedestrian. 10000 is to be ignored, whatever it shows. 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from maskrcnn.data.builder import DatasetBuilder
@@ -94,7 +94,7 @@ def _frame(file: Path) -> str:
     return f"{folder.name}/{file.stem}"
 
 
-def _add_classes(builder: DatasetBuilder, used: Set[Category]) -> None:
+def _add_classes(builder: DatasetBuilder, used: Mapping[Category, str]) -> None:
     for number, label in _CLASSES.items():
         builder.add_category(number, label)
 

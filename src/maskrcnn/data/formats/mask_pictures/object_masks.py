@@ -19,7 +19,7 @@ from PIL import Image
 
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.formats.others import is_ade20k
+from maskrcnn.data.formats.mask_pictures.ade20k import is_segments
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import (
@@ -164,7 +164,7 @@ def _named_masks(path: Path, images: Path | None = None) -> tuple[list[_Masked],
     pictures = {file.stem: file for file in (image_files_in(images) if images else files) if file not in own}
     by_image: dict[str, list[tuple[Path, str]]] = {}
     for file, match in masks:
-        if match[1] in pictures and not is_ade20k(file.with_name(f"{match[1]}_seg.png"), match[1]):
+        if match[1] in pictures and not is_segments(file.with_name(f"{match[1]}_seg.png")):
             by_image.setdefault(match[1], []).append((file, match[2]))
     found = [_Masked(stem, file, by_image[stem]) for stem, file in pictures.items() if stem in by_image]
     return found, [file for stem, file in pictures.items() if found and stem not in by_image]

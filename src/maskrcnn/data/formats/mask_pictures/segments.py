@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
-_ENTRIES = 200  # of a folder, that are looked at to recognise a format
+_ENTRIES, _FILES = 50, 5000  # of a folder and of all, that are looked at to recognise a format
 
 Category = int | str
 
@@ -47,19 +47,26 @@ class LabelledImage:
         labels: None for an image without such a file.
     """
 
-    id: str
+    id: int | str
     image: Place
     labels: Path | None
     part: str = ""
 
 
 class Segment(NamedTuple):
-    """An object, or a crowd region. `own` is its number among those of its image."""
+    """An object, or a crowd region.
+
+    Attributes:
+        own: its number among those of its image.
+        crowd: as in `RawAnnotation`.
+        name: of its class; empty if the files of the image do not say it.
+    """
 
     own: int | str
     category: Category
     mask: RLE
-    crowd: bool = False
+    crowd: Any = False
+    name: str = ""
 
 
 class Segments(NamedTuple):
@@ -91,12 +98,12 @@ class Source(NamedTuple):
         images: with and without a file of objects.
         read: the objects of a file; an image that is missing or broken has no size. It may raise ImageError and
             DataError.
-        add_classes: adds the classes, given those that occur.
+        add_classes: adds the classes, given those that occur, with the commonest name of each.
     """
 
     images: Sequence[LabelledImage]
     read: Callable[[Path, Picture], Segments]
-    add_classes: Callable[[DatasetBuilder, Set[Category]], None]
+    add_classes: Callable[[DatasetBuilder, Mapping[Category, str]], None]
 
 
 def read_source(path: Path, source: Source, *, strict: bool, hints: Hints) -> Dataset:
@@ -108,7 +115,7 @@ def read_source(path: Path, source: Source, *, strict: bool, hints: Hints) -> Da
     builder = DatasetBuilder(path, strict=strict)
     pictures = in_threads(open_picture, [one.image for one in labelled])
     found = in_threads(partial(_read_one, source), list(zip(labelled, pictures, strict=True)))
-    source.add_classes(builder, {segment.category for segments in found for segment in segments.found})
+    source.add_classes(builder, _names(segment for segments in found for segment in segments.found))
     unlabelled = [one.image.path for one in images if one.labels is None]
     for one, picture, segments in zip(labelled, pictures, found, strict=True):
         for fault in segments.faults:
@@ -116,7 +123,7 @@ def read_source(path: Path, source: Source, *, strict: bool, hints: Hints) -> Da
         if not segments.labelled:
             unlabelled.append(picture.path)
         elif segments.size is not None and add_picture(builder, one.id, picture, segments.size) is not None:
-            for own, category, mask, crowd in segments.found:
+            for own, category, mask, crowd, _ in segments.found:
                 raw = RawAnnotation(one.id, category, f"{one.id}:{own}", crowd=crowd, **counted(mask))
                 builder.add_annotation(raw)
     add_unlabelled(builder, unlabelled, hints.missing)
@@ -191,14 +198,19 @@ def images_below(folder: Path) -> Iterator[Path]:
 
 def any_below(folder: Path, fits: Callable[[Path], bool], depth: int) -> bool:
     """Whether a file fits, among the first of a folder and of the folders down to a depth below it."""
+    return any(fits(file) for file in islice(_first_files(folder, depth), _FILES))
+
+
+def _first_files(folder: Path, depth: int) -> Iterator[Path]:
     try:
         with os.scandir(folder) as opened:
             entries = sorted(islice(opened, _ENTRIES), key=lambda entry: entry.name)
     except OSError:
-        return False
-    return any(fits(Path(entry.path)) for entry in entries if entry.is_file()) or (
-        depth > 0 and any(any_below(Path(entry.path), fits, depth - 1) for entry in entries if entry.is_dir())
-    )
+        return
+    yield from (Path(entry.path) for entry in entries if entry.is_file())
+    for entry in entries:
+        if depth and entry.is_dir():
+            yield from _first_files(Path(entry.path), depth - 1)
 
 
 def missing(path: Path) -> Place:
@@ -212,6 +224,13 @@ def _read_one(source: Source, job: tuple[LabelledImage, Picture]) -> Segments:
         return source.read(Path(one.labels or ""), picture)
     except (ImageError, DataError) as error:
         return Segments(None, [], [str(error)])
+
+
+def _names(segments: Iterable[Segment]) -> dict[Category, str]:
+    names: dict[Category, Counter[str]] = {}
+    for segment in segments:
+        names.setdefault(segment.category, Counter())[segment.name] += bool(segment.name)
+    return {category: times.most_common(1)[0][0] for category, times in names.items()}
 
 
 def _of_part(path: Path, images: Sequence[LabelledImage], part: str | None) -> list[LabelledImage]:

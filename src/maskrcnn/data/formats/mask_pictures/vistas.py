@@ -4,7 +4,7 @@ which of them have objects. Of several versions of the labels, the newest is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def _read_labels(path: Path, version: tuple[int, int]) -> list[Any]:
     return [label.get("name", "") if label.get("instances") else None for label in labels]
 
 
-def _add_classes(builder: DatasetBuilder, used: Set[Category], labels: Sequence[Any]) -> None:
+def _add_classes(builder: DatasetBuilder, used: Mapping[Category, str], labels: Sequence[Any]) -> None:
     for number, label in enumerate(labels):
         if label is not None:
             builder.add_category(number, label)
