@@ -124,7 +124,7 @@ class ElementType:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class Objects(ElementType):
+class ObjectType(ElementType):
     """The dtype of arrays of Python objects, for a `Dialect` that allows them. Their items are values of the file."""
 
     def __init__(self) -> None:
@@ -133,7 +133,7 @@ class Objects(ElementType):
 
 def element_type_or_objects(args: tuple[Any, ...]) -> ElementType:
     """Replaces `numpy.dtype` in a `Dialect` that allows arrays of Python objects."""
-    return Objects() if args[0] in ("O", "O8", "|O") else ElementType(args[0])
+    return ObjectType() if args[0] in ("O", "O8", "|O") else ElementType(args[0])
 
 
 def fill_array(array: Any, state: Any) -> int:
@@ -143,14 +143,14 @@ def fill_array(array: Any, state: Any) -> int:
 
     Args:
         state: version, shape, `ElementType`, whether the order is Fortran's, and the data: bytes, or a Latin-1 string
-            from Python 2, or a list for `Objects`.
+            from Python 2, or a list for `ObjectType`.
 
     Raises:
         ValueError: the state is malformed, or the size of the data does not match the shape.
     """
     _, shape, element_type, fortran, data = state
     data = data.encode("latin1") if isinstance(data, str) else data
-    kind = list if isinstance(element_type, Objects) else bytes
+    kind = list if isinstance(element_type, ObjectType) else bytes
     if array.size or not isinstance(element_type, ElementType) or not isinstance(data, kind):
         raise ValueError("an array without its data")
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 1 << 31 for n in shape):
