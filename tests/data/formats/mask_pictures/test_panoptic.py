@@ -72,14 +72,15 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("file", "pictures", "images"), LAYOUTS)
 def test_things_are_objects_wherever_the_pictures_lie(tmp_path: Path, file: str, pictures: str, images: str) -> None:
-    path = write(tmp_path, file, pictures, images)
+    path = write(tmp_path / "own", file, pictures, images)
+    save_images(tmp_path / "a stranger's")
     for place in (path, path.parent):
-        dataset = read_dataset(place, None if pictures != "ids" else tmp_path / images, strict=True)
+        dataset = read_dataset(place, None if pictures != "ids" else tmp_path / "own" / images, strict=True)
         assert dataset.format == "COCO panoptic"
         assert [(category.id, category.name) for category in dataset.categories] == [(5, "cell"), (9, "rod")]
         assert [masks(dataset, name) for name in ("one", "two")] == [expected(name) for name in ("one", "two")]
         assert dataset.annotations(0).crowd.tolist() == [False, False, False, True]
-        assert {record.path.parent for record in dataset.records} == {tmp_path / images}
+        assert {record.path.parent for record in dataset.records} == {tmp_path / "own" / images}
         assert not any(record.fault for record in dataset.records)
         assert "the segments of 1 categories of stuff are left out" in dataset.choices[0]
 

@@ -17,7 +17,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.coco_dialects import is_panoptic
 from maskrcnn.data.formats.mask_pictures.segments import Category, LabelledImage, Segment, Segments, Source, read_source
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.image_places import find_images
+from maskrcnn.data.image_places import ANNOTATION_FOLDERS, find_images
 from maskrcnn.data.pictures import Picture, read_masks
 from maskrcnn.data.regions import label_image_to_rles
 from maskrcnn.errors import DataError
@@ -83,7 +83,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 def _folder(path: Path, names: list[str]) -> Path:
     """The folder of the pictures, of which some names are given. Images may have the same names."""
     home = path.parent
-    around = sorted(place for floor in (home, home.parent) for place in floor.iterdir() if place.is_dir())
+    floors = (home, home.parent) if home.name.lower() in ANNOTATION_FOLDERS else (home,)
+    around = sorted(place for floor in floors for place in floor.iterdir() if place.is_dir())
     named = [place for place in around if "panoptic" in place.name.lower()]
     tried = [home / path.stem, home.parent / path.stem, *named, home, *around]
     return next((place for place in tried if any((place / name).is_file() for name in names)), tried[0])
