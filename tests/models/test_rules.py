@@ -188,3 +188,15 @@ def test_level_of_a_box_that_ends_at_the_last_pixel() -> None:
     assert RoIPooler([4, 8], config, torch.nn.Identity(), LAST_PIXEL).on(features)(whole, zero, 2).sum() == 4
     edges = replace(LAST_PIXEL, boxes=OURS.boxes)
     assert RoIPooler([4, 8], config, torch.nn.Identity(), edges).on(features)(whole, zero, 2).sum() == 0
+
+
+def test_class_weights_are_those_of_a_weighted_mean() -> None:
+    torch.manual_seed(0)
+    targets = batch_of(sample_of(64, 96, [(0, (10, 10, 40, 40))])).targets
+    boxes = torch.tensor([[[10.0, 10, 50, 48], [0, 0, 5, 5], [5, 5, 30, 30], [0, 0, 9, 9]]])
+    labels, valid = torch.tensor([[0, 2, 1, 2]]), torch.tensor([[True, True, True, False]])
+    rois = RoIs(boxes, labels, torch.zeros_like(labels), labels < 2, valid, ~valid)
+    logits, deltas, weights = torch.randn(4, 3), torch.randn(4, 2, 4), torch.tensor([4.0, 0.5, 1.0])
+    found = box_losses(logits, deltas, rois, targets, BoxHeadConfig(), OURS, weights)["loss_class"].mean()
+    expected = torch.nn.functional.cross_entropy(logits[:3], labels[0, :3], weights)
+    torch.testing.assert_close(found, expected)

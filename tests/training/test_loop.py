@@ -81,6 +81,7 @@ def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(data: Pat
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "model.safetensors",
         NAME,
+        "step-4.ckpt",
         "metrics.jsonl",
         "curves.png",
     }
@@ -321,7 +322,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     config = small_config()
     network = build_model(config)
     state = TrainingState.begin(network, config.train)
-    save_checkpoint(tmp_path, state, config, Progress(best=0.2))
+    save_checkpoint(tmp_path, state, config, Progress(best=0.2), {}, None)
     Predictor(TorchBackend(network), config).save(tmp_path / "model.safetensors")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     # A limit on the size of files fails the write in the same place as a full disk does.
@@ -330,7 +331,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* continue with --resume"):
-            save_checkpoint(tmp_path, state, config, Progress(best=0.4))
+            save_checkpoint(tmp_path, state, config, Progress(best=0.4), {}, None)
         with (
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
             writing(tmp_path / "model.safetensors"),
@@ -340,7 +341,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert load_checkpoint(tmp_path).restore(state, config) == Progress(best=0.2)
+    assert load_checkpoint(tmp_path).restore(state, config, {}) == (Progress(best=0.2), [])
 
 
 def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
@@ -359,8 +360,8 @@ def test_with_an_average_of_the_weights_the_run_evaluates_and_writes_it(data: Pa
     stopped = train(replace(config, train=replace(config.train, steps=4)), data, out=tmp_path / "run")
     stored = load_checkpoint(tmp_path / "run").state
     assert stored["average_updates"] == 4
-    assert all(torch.equal(value, stored["average"][name]) for name, value in weights_of(stopped.model).items())
-    assert not same_tensors(stored["network"], stored["average"])
+    assert all(torch.equal(value, stored["model"][name]) for name, value in weights_of(stopped.model).items())
+    assert not same_tensors(stored["network"], stored["model"])
     whole = train(config, data, out=tmp_path / "whole")
     assert same_weights(whole.model, train(config, data, out=tmp_path / "run", resume=True).model)
 

@@ -16,6 +16,7 @@ from maskrcnn.training.state import TrainingState
 from small_data import small_config
 
 State = dict[str, Any]
+DATA = {"train": {"images": 4, "annotations": 7}}
 
 
 def small_network() -> torch.nn.Module:
@@ -41,7 +42,7 @@ def trained(optimizer: str) -> tuple[Any, TrainingState]:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config, state = trained("adamw")
     out = tmp_path_factory.mktemp("run")
-    save_checkpoint(out, state, config, Progress(1, 0.5, 1, "weights of mine"))
+    save_checkpoint(out, state, config, Progress(1, 0.5, 1, "weights of mine"), DATA, None)
     return out
 
 
@@ -52,7 +53,7 @@ def resume(out: Path, state: State) -> Progress:
     before = copy.deepcopy(network.state_dict())
     torch.save(state, out / NAME)
     try:
-        return load_checkpoint(out).restore(begun, config)
+        return load_checkpoint(out).restore(begun, config, DATA)[0]
     except TrainingError:
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items()), "half filled"
         assert not begun.optimiser.state
@@ -96,9 +97,9 @@ DAMAGES: dict[str, Callable[[State], object]] = {
     "an infinite weight": lambda s: weight(s, lambda t: t / 0),
     "a missing weight": lambda s: s["network"].popitem(),
     "a foreign weight": lambda s: s["network"].update({"head.of.mine": torch.ones(1)}),
-    "an average of another network": lambda s: s["average"].popitem(),
-    "an average that is not finite": lambda s: next(iter(s["average"].values())).fill_(float("inf")),
-    "no average": lambda s: s.update(average=None),
+    "an average of another network": lambda s: s["model"].popitem(),
+    "an average that is not finite": lambda s: next(iter(s["model"].values())).fill_(float("inf")),
+    "no average": lambda s: s.update(model=None),
     "half an update": lambda s: s.update(average_updates=0.5),
     "a negative count of updates": lambda s: s.update(average_updates=-1),
     "the state of a scaler that is not used": lambda s: s.update(scaler={"scale": 2.0}),
@@ -111,6 +112,10 @@ DAMAGES: dict[str, Callable[[State], object]] = {
     "an AP that is no number": lambda s: s.update(best=float("nan")),
     "an AP in words": lambda s: s.update(best="0.5"),
     "an origin that is a list": lambda s: s.update(origin=["resnet50"]),
+    "a count of evaluations that is negative": lambda s: s.update(stale=-1),
+    "no fingerprint of the data": lambda s: s.pop("data"),
+    "a fingerprint that is a list": lambda s: s.update(data=[1]),
+    "a part of the data that is a number": lambda s: s.update(data={"train": 4}),
     "no config": lambda s: s.update(config=None),
     "a setting of another type": lambda s: s["config"]["train"].update(batch_size="two"),
     "a setting that does not exist": lambda s: s["config"].update(trian={}),
@@ -132,9 +137,9 @@ def test_a_whole_checkpoint_is_restored(saved: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_restored_optimiser_goes_on_as_the_saved_one(tmp_path: Path, optimizer: str) -> None:
     config, state = trained(optimizer)
-    save_checkpoint(tmp_path, state, config, Progress(1))
+    save_checkpoint(tmp_path, state, config, Progress(1), DATA, None)
     restored = TrainingState.begin(small_network(), config.train)
-    load_checkpoint(tmp_path).restore(restored, config)
+    load_checkpoint(tmp_path).restore(restored, config, DATA)
     step(state.network, state.optimiser)
     step(restored.network, restored.optimiser)
     ours, theirs = state.network.state_dict(), restored.network.state_dict()

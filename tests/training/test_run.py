@@ -23,10 +23,13 @@ import maskrcnn
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
-from maskrcnn.training import loop
-from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.models.build import build_model
+from maskrcnn.training import checkpoint, loop
+from maskrcnn.training.checkpoint import earlier_checkpoints, load_checkpoint
 from maskrcnn.training.loop import Summary, train
 from maskrcnn.training.run import MODEL
+from maskrcnn.training.state import TrainingState
+from maskrcnn.training.step import train_step
 from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
 
@@ -193,7 +196,10 @@ from pathlib import Path
 from maskrcnn.training.loop import train
 from small_data import small_config
 out = Path(sys.argv[2])
-config = small_config(steps=16, batch_size=1, checkpoint_every=3, evaluate_every=8, workers=1)
+config = small_config(
+    steps=16, batch_size=1, accumulate=2, checkpoint_every=3, evaluate_every=8, workers=1, ema=True,
+    repeat_threshold=0.9, patience=1, best_metric="loss", validation_losses=True, learning_rate=1e-3,
+)
 train(config, sys.argv[1], val=sys.argv[1], out=out, resume=(out / "last.ckpt").exists())
 """
 
@@ -221,6 +227,110 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_weights(data:
     assert same_weights(out / MODEL, tmp_path / "whole" / MODEL)
     assert steps(out) == steps(tmp_path / "whole")
     assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+def test_evaluations_that_do_not_improve_end_the_run_also_after_a_break(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=9, evaluate_every=1, patience=2))
+    fake_evaluation(monkeypatch, 0.3, 0.5, 0.4)
+    before_batch(monkeypatch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))  # before its evaluation
+    out = tmp_path / "run"
+    stopped = train(config, data, val=data, out=out)
+    assert (stopped.steps, stopped.finished, load_checkpoint(out).progress.stale) == (4, False, 1)
+    monkeypatch.undo()
+    fake_evaluation(monkeypatch, 0.5)
+    ended = train(config, data, val=data, out=out, resume=True)
+    assert (ended.steps, ended.finished) == (4, True)
+    assert "2 evaluations have not improved AP: the run ends at step 4" in capfd.readouterr().err
+    assert maskrcnn.load(ended.model).provenance["step"] == 2, "the best one"
+    assert train(config, data, val=data, out=out, resume=True).steps == 4, "it stays ended"
+
+
+def test_the_last_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, steps=5, checkpoint_every=1, keep_checkpoints=3))
+    out = train(config, data, out=tmp_path / "run").out
+    assert [step for step, _ in earlier_checkpoints(out)] == [4, 3]
+    (out / "last.ckpt").write_bytes((out / "last.ckpt").read_bytes()[:-100])
+    with pytest.raises(
+        TrainingError, match=r"damaged .*put back step-4\.ckpt, the checkpoint before it, under this name"
+    ):
+        train(config, data, out=out, resume=True)
+    (out / "step-4.ckpt").replace(out / "last.ckpt")
+    assert train(config, data, out=out, resume=True).steps == 5
+
+
+def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights may already have been wrong at the checkpoints of the last steps, which is 3 here and not 20."""
+    monkeypatch.setattr(checkpoint, "DOUBT", 3)
+    good = replace(CONFIG, train=replace(CONFIG.train, steps=3, checkpoint_every=1))
+    whole = train(good, data, out=tmp_path / "whole")
+    config = replace(good, train=replace(good.train, steps=9, keep_checkpoints=4))
+    losses = {"loss_mask": torch.tensor(float("nan")), "loss": torch.tensor(float("nan"))}
+
+    def diverging(sums_of: Any, state: Any, batches: Any, config: Any, step: int) -> dict[str, torch.Tensor]:
+        return losses if step == 6 else train_step(sums_of, state, batches, config, step)
+
+    monkeypatch.setattr("maskrcnn.training.run.train_step", diverging)
+    message = (
+        r"step 7: loss_mask is nan on images \d; lower --train.learning-rate.* checkpoint is that of step 3; to go on"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train(config, data, out=tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run").progress.step == 3
+    assert same_weights(tmp_path / "run" / MODEL, whole.model)
+    slower = replace(config, train=replace(config.train, learning_rate=1e-4, steps=6))
+    assert train(slower, data, out=tmp_path / "run", resume="with changes").steps == 6
+    monkeypatch.setattr(checkpoint, "DOUBT", 30)
+    with pytest.raises(TrainingError, match="no checkpoint is from long enough before step 7: start anew"):
+        train(config, data, out=tmp_path / "young")
+
+
+def test_changes_are_refused_by_name_unless_they_are_meant(
+    data: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"steps": 4, "learning_rate": 1e-3, "optimizer": "sgd", "ema": True, "layer_decay": 0.9}
+    config = replace(CONFIG, train=replace(CONFIG.train, **settings))
+    with pytest.raises(TrainingError, match=r"train\.ema was False and is True, .* or add --resume-with-changes"):
+        train(config, data, out=run, resume=True)
+    other = write_small(tmp_path / "other", "train", 5)
+    with pytest.raises(TrainingError, match=r"ckpt: data\.train\.\w+ was .*; resume with"):
+        train(CONFIG, other, out=run, resume=True)
+    assert train(config, other, out=run, resume="with changes").steps == 4
+    said = capfd.readouterr().err
+    for change in ("data.train.images was 4 and is 5", "train.optimizer was 'adamw' and is 'sgd'"):
+        assert f"changed: {change}" in said
+    assert load_checkpoint(run).config.train == config.train
+    assert train(config, other, out=run, resume=True).finished, "they are the settings of the run from now on"
+
+
+def test_a_changed_rate_keeps_the_momentum_of_each_parameter(data: Path, run: Path) -> None:
+    """Other groups give other numbers to the parameters; the names decide."""
+    saved = load_checkpoint(run)
+    config = replace(CONFIG, train=replace(CONFIG.train, backbone_rate=0.1, learning_rate=0.5))
+    network = build_model(saved.config)
+    state = TrainingState.begin(network, config.train)
+    assert len(state.optimiser.param_groups) == 4
+    saved.restore(state, replace(saved.config, train=config.train), saved.state["data"], changes=True)
+    groups = saved.state["optimiser"]["param_groups"]
+    numbers = {name: i for group in groups for name, i in zip(group["param_names"], group["params"], strict=True)}
+    for name, parameter in network.named_parameters():
+        expected = saved.state["optimiser"]["state"][numbers[name]]["exp_avg"]
+        assert torch.equal(state.optimiser.state[parameter]["exp_avg"], expected)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_a_checkpoint_opens_as_the_model_that_its_run_gives(data: Path, tmp_path: Path, ema: bool) -> None:
+    config = replace(CONFIG, train=replace(CONFIG.train, ema=ema, ema_decay=0.9))
+    out = train(config, data, out=tmp_path / "run").out
+    assert same_weights(out / "last.ckpt", out / MODEL)
+    model = maskrcnn.load(out / "last.ckpt")
+    assert [category.name for category in model.config.categories] == ["blue", "red"]
+    assert model.provenance["step"] == 2
+    tuned = train(CONFIG, data, out=tmp_path / "tuned", weights=out / "last.ckpt")
+    assert "last.ckpt" in maskrcnn.load(tuned.model).provenance["initial_weights"]
 
 
 def test_a_run_goes_on_when_nobody_reads_its_messages(

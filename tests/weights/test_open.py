@@ -219,7 +219,7 @@ def test_a_config_file_that_cannot_be_followed(file: Path, tmp_path: Path) -> No
         ("classifier.1.weight", "classifier"),
         ("roi_heads.box.feature_extractor.fc6.weight", "maskrcnn-benchmark"),
         ("conv_rpn_fpn2_w", "Detectron"),
-        ("rpn.head.objectness.weight", "training checkpoint of this package"),
+        ("rpn.head.objectness.weight", "this package without their settings"),
         ("Conv_Body.conv_body.res2.0.conv1.weight", "Detectron.pytorch"),
         ("RCNN_base.0.weight", "faster-rcnn.pytorch"),
         ("backbone.res2.res2a.branch2a.conv.weight", "PaddleDetection"),

@@ -77,6 +77,8 @@ class Start:
         return None
 
 
+# Flags of commands that only --help-all shows.
+LONG_HELP_ONLY = ("resume_with_changes",)
 # What --help shows of these, and nothing of how to read data; --help-all shows every flag.
 SHORT_HELP: dict[type, tuple[str, ...]] = {
     Start: ("weights",),
@@ -156,4 +158,6 @@ def _hidden(kind: type, setting: StructFieldSpec, short: bool) -> bool:
     if kind is Config:
         return setting.name in NO_FLAGS
     has_many = kind in SHORT_HELP or kind.__module__.startswith(("maskrcnn.config.", "maskrcnn.data.hints"))
+    if short and setting.name in LONG_HELP_ONLY:
+        return True
     return short and has_many and not is_dataclass(setting.default) and setting.name not in SHORT_HELP.get(kind, ())

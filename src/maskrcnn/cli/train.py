@@ -42,6 +42,8 @@ class Train:
     start: Annotated[Start, Flags] = field(default_factory=Start)
     resume: Flag = False
     """Continue from the last checkpoint in --out."""
+    resume_with_changes: Flag = False
+    """The same with other settings or data."""
     limit: int | None = None
     """Train only on the first images, up to this many."""
     strict: Flag = False
@@ -65,7 +67,7 @@ class Train:
             val=None if self.val is None else open_dataset(self.val, of_val, self.val_images, strict=self.strict),
             out=self.out,
             weights=self.start.file(),
-            resume=self.resume,
+            resume="with changes" if self.resume_with_changes else self.resume,
             strict=self.strict,
             limit=self.limit,
         )

@@ -68,6 +68,12 @@ class Config:
             not self.categories or len(self.categories) == self.model.num_classes,
             f"config.categories has {len(self.categories)} entries, model.num_classes is {self.model.num_classes}",
         )
+        weights = self.train.class_weights
+        require(
+            not (weights and self.categories) or len(weights) == len(self.categories),
+            f"train.class_weights needs one number for each of the {len(self.categories)} categories "
+            f"({', '.join(category.name for category in self.categories[:10])}), found {len(weights)}",
+        )
         require(
             self.model.neck != "fpn" or self.image.divisor % 32 == 0,
             f"image.divisor must be a multiple of 32, the top stride of model.neck fpn, found {self.image.divisor}",

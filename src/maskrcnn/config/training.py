@@ -45,8 +45,18 @@ class TrainConfig:
     # Compile the network; on CUDA its graphs are replayed. The first steps then take minutes, and batches are padded to
     # a few sizes.
     compile: bool = False
+    # Images of a rare class come more often: sqrt(threshold / share of images with the class) times an epoch, at least
+    # once (repeat-factor sampling, Gupta et al. 2019). 0: every image once.
+    repeat_threshold: Share = 0.0
+    class_weights: tuple[NotNegative, ...] = ()  # weights in loss_class, one for each category by id; none: all 1
     evaluate_every: CountOrZero = 5000  # steps between evaluations; 0: at the end
+    validation_losses: bool = False  # an evaluation also computes the losses on the validation data
+    # The figure by which the model file is chosen: AP (of masks, else keypoints, else boxes), masks.AP50, boxes.AP.NAME
+    # of a class, or a validation loss such as loss or loss_mask.
+    best_metric: str = "AP"
+    patience: CountOrZero = 0  # evaluations without a better best_metric after which the run ends; 0: it does not
     checkpoint_every: Count = 1000  # steps between checkpoints
+    keep_checkpoints: Count = 2  # the latest checkpoints that are kept
     max_objects: Count = 1000  # annotations of an image in a step, at most; the others are left out at random
     workers: FewOrZero = 2  # processes that load images; 0: none
     seed: Seed = 0  # seed of the random numbers

@@ -46,7 +46,7 @@ def build_model(config: Config) -> MaskRCNN:
         roi_strides = strides
     anchors = Anchors(model.anchors.sizes, model.anchors.ratios, strides, conventions.anchors)
     rpn = RPN(channels, anchors, model.rpn, conventions, image.divisor)
-    roi_heads = build_roi_heads(model, conventions, channels, roi_strides)
+    roi_heads = build_roi_heads(model, conventions, channels, roi_strides, config.train.class_weights)
 
     network = MaskRCNN(backbone, neck, rpn, roi_heads, mean, std)
     return network.to(memory_format=torch.channels_last)
@@ -82,12 +82,19 @@ def build_backbone(model: ModelConfig, conventions: Conventions, in_channels: in
     )
 
 
-def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int, strides: list[int]) -> RoIHeads:
+def build_roi_heads(
+    model: ModelConfig,
+    conventions: Conventions,
+    channels: int,
+    strides: list[int],
+    class_weights: tuple[float, ...] = (),
+) -> RoIHeads:
     """The pooler and the box, mask and keypoint branches.
 
     Args:
         channels: channels of every feature map that RoIs are pooled from.
         strides: strides of these maps, finest first.
+        class_weights: as in `BoxBranch`.
     """
     classes, box, mask, keypoint = model.num_classes, model.box_head, model.mask_head, model.keypoint_head
 
@@ -102,7 +109,7 @@ def build_roi_heads(model: ModelConfig, conventions: Conventions, channels: int,
     weights = conventions.cascade.weights(stages)
     unused = conventions.detections.unused_classes
     box_heads = [BoxHead(channels, -(-box.resolution // shrink), classes, box, unused) for _ in range(stages)]
-    box_branch = BoxBranch(box_heads, weights, box, conventions)
+    box_branch = BoxBranch(box_heads, weights, box, conventions, class_weights)
 
     mask_branch: MaskBranch | PointRendBranch | None = None
     if mask is not None:

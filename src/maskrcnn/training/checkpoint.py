@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +25,8 @@ from maskrcnn.files.torch_zip import read_torch
 from maskrcnn.training.state import TrainingState
 
 NAME = "last.ckpt"
+DOUBT = 20  # steps before a loss that is not finite, in which a checkpoint is not trusted
+_EARLIER = re.compile(r"step-(\d+)\.ckpt")
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,55 @@ class Progress:
 
     Attributes:
         step: optimiser steps done.
-        best: best validation AP so far, None before the first evaluation.
+        best: best value of `train.best_metric` so far, None before the first evaluation.
         evaluated: step of the last evaluation, 0 before the first one.
         origin: the weights from which the run began, in words.
+        stale: evaluations since the best one.
     """
 
     step: int = 0
     best: float | None = None
     evaluated: int = 0
     origin: str = "random weights"
+    stale: int = 0
 
 
-def save_checkpoint(out: Path, state: TrainingState, config: Config, progress: Progress) -> None:
-    """Writes `out/last.ckpt`.
+def save_checkpoint(
+    out: Path, state: TrainingState, config: Config, progress: Progress, data: Mapping[str, Any], saved: Progress | None
+) -> None:
+    """Writes `out/last.ckpt`. The one before becomes `step-N.ckpt` while `train.keep_checkpoints` keeps it.
+
+    Args:
+        data: the fingerprints of the data sets.
+        saved: the progress in the present `last.ckpt`, None without one.
 
     Raises:
         TrainingError: the file cannot be written; the previous one is kept.
     """
-    content = {"config": config_to_dict(config), **asdict(progress), **state.state_dict()}
-    with writing(out / NAME), atomic_write(out / NAME) as temporary:
-        torch.save(content, temporary)
+    content = {"config": config_to_dict(config), **asdict(progress), "data": dict(data), **state.state_dict()}
+    last, keep = out / NAME, config.train.keep_checkpoints
+    with writing(last):
+        with atomic_write(last) as temporary:
+            torch.save(content, temporary)
+            if keep > 1 and saved is not None and saved.step < progress.step and last.exists():
+                _second_name(last, out / f"step-{saved.step}.ckpt")
+        for _, path in earlier_checkpoints(out)[keep - 1 :]:
+            path.unlink(missing_ok=True)
+
+
+def _second_name(path: Path, name: Path) -> None:
+    """Gives a file a second name, so that the file remains when the first name is given to another one."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, name)
+
+
+def earlier_checkpoints(out: Path) -> list[tuple[int, Path]]:
+    """Step and path of the checkpoints before `last.ckpt` in the folder of a run, the latest first."""
+    found = [(int(match[1]), path) for path in out.glob("step-*.ckpt") if (match := _EARLIER.fullmatch(path.name))]
+    return sorted(found, reverse=True)
 
 
 @contextmanager
@@ -73,24 +107,52 @@ class SavedRun:
     progress: Progress
     state: dict[str, Any]
 
-    def restore(self, state: TrainingState, config: Config) -> Progress:
+    def restore(
+        self, state: TrainingState, config: Config, data: Mapping[str, Any], *, changes: bool = False
+    ) -> tuple[Progress, list[str]]:
         """Fills a state that was begun for `config`. Everything is checked before anything is filled.
 
-        Only `train.workers` may differ from the settings of the run, and `train.steps` may be higher.
+        Only `train.workers` may differ from the settings of the run, and `train.steps` may be higher. Validation data
+        may be added.
+
+        Args:
+            data: the fingerprints of the data sets.
+            changes: whether all settings and the data may differ. What does not fit begins anew.
+
+        Returns:
+            The progress of the run, and a sentence for each change.
 
         Raises:
-            TrainingError: the checkpoint belongs to a run with other settings, or it is damaged.
+            TrainingError: the checkpoint belongs to a run with other settings or data, or it is damaged.
         """
-        steps = max(self.config.train.steps, config.train.steps)
-        stored = replace(self.config, train=replace(self.config.train, workers=config.train.workers, steps=steps))
-        if stored != config:
+        differing = differing_settings(self.config, config)
+        differing.pop("train.workers", None)
+        if config.train.steps >= self.config.train.steps:
+            differing.pop("train.steps", None)
+        with _of_this_run(self.path):
+            differing |= _differing_data(self.state["data"], data)
+        sentences = [f"{name} was {short_repr(old)} and is {short_repr(new)}" for name, (old, new) in differing.items()]
+        if sentences and not changes:
+            more = f" and {len(sentences) - 3} more" if len(sentences) > 3 else ""
             raise TrainingError(
-                f"{self.path}: {_difference(stored, config)}; resume with the settings that the run began with "
-                "(only train.workers may change, and train.steps may rise)"
+                f"{self.path}: {', '.join(sentences[:3])}{more}; resume with the settings and data that the run began "
+                "with (only train.workers may change, and train.steps may rise), or add --resume-with-changes"
             )
         with _of_this_run(self.path):
-            state.load_state_dict(self.state, begun=self.progress.step > 0)
-        return self.progress
+            state.load_state_dict(self.state, begun=self.progress.step > 0, changed=bool(sentences))
+        if "train.best_metric" in differing or any(name.startswith("data.val.") for name in differing):
+            return replace(self.progress, best=None, stale=0), sentences  # the best value is one of something else
+        return self.progress, sentences
+
+
+def _differing_data(stored: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between the fingerprints of data sets that are in both, by name."""
+    return {
+        f"data.{part}.{name}": (old, data[part][name])
+        for part in stored.keys() & data.keys()
+        for name, old in stored[part].items()
+        if data[part][name] != old
+    }
 
 
 def load_checkpoint(out: Path) -> SavedRun:
@@ -113,16 +175,32 @@ def load_checkpoint(out: Path) -> SavedRun:
         return SavedRun(path, config, _progress(state, config.train.steps), state)
 
 
+def go_back(out: Path, saved: Progress | None, diverged: int) -> SavedRun | None:
+    """The latest checkpoint that is at least `DOUBT` steps older than a loss that was not finite; None without one.
+
+    Weights go wrong some steps before a loss shows it. The checkpoint becomes `last.ckpt`, and later ones are removed.
+    """
+    if saved is None:
+        return None
+    found = [(saved.step, out / NAME), *earlier_checkpoints(out)]
+    good = next((path for step, path in found if step + DOUBT < diverged), None)
+    if good is None:
+        return None
+    if good.name != NAME:
+        os.replace(good, out / NAME)
+    return load_checkpoint(out)
+
+
 def _progress(state: Any, steps: int) -> Progress:
-    step, best, evaluated, origin = (state[field.name] for field in fields(Progress))
-    for name, value in (("step", step), ("evaluated", evaluated)):
+    step, best, evaluated, origin, stale = (state[field.name] for field in fields(Progress))
+    for name, value in (("step", step), ("evaluated", evaluated), ("stale", stale)):
         if type(value) is not int or not 0 <= value <= steps:
             raise ValueError(f"expected {name} as a number from 0 to {steps}, found {short_repr(value)}")
     if best is not None and (type(best) is not float or not math.isfinite(best)):
-        raise ValueError(f"expected best as a finite AP, found {short_repr(best)}")
+        raise ValueError(f"expected best as a finite number, found {short_repr(best)}")
     if type(origin) is not str:
         raise ValueError(f"expected origin as text, found {short_repr(origin)}")
-    return Progress(step, best, evaluated, origin)
+    return Progress(step, best, evaluated, origin, stale)
 
 
 @contextmanager
@@ -132,15 +210,12 @@ def _of_this_run(path: Path) -> Iterator[None]:
         yield
     except (*DAMAGES, OSError, zipfile.BadZipFile) as error:
         raise TrainingError(
-            f"{path}: not a checkpoint of this run, or damaged ({first_line(error)}); "
-            "put back a copy of the file, or start anew with another --out"
+            f"{path}: not a checkpoint of this run, or damaged ({first_line(error)}); put back "
+            f"{_copy_of(path)}, or start anew with another --out"
         ) from None
 
 
-def _difference(stored: Config, config: Config) -> str:
-    changed = differing_settings(stored, config)
-    changed.pop("train.workers", None)
-    shown = ", ".join(
-        f"{name} was {short_repr(old)} and is {short_repr(new)}" for name, (old, new) in list(changed.items())[:3]
-    )
-    return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+def _copy_of(path: Path) -> str:
+    """What can replace a damaged checkpoint, in words."""
+    earlier = earlier_checkpoints(path.parent)
+    return f"{earlier[0][1].name}, the checkpoint before it, under this name" if earlier else "a copy of the file"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -25,14 +26,16 @@ from maskrcnn.files.streams import lasting_output
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoint
+from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import match_categories
+from maskrcnn.training.fingerprint import fingerprint
 from maskrcnn.training.interrupts import interrupts
 from maskrcnn.training.progress import METRICS, TrainingBar, measuring
 from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
+from maskrcnn.training.validation import require_validation
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights, with_conventions
 
 
@@ -68,7 +71,7 @@ def train(
     val: Dataset | Path | str | None = None,
     out: Path | str,
     weights: Path | str | WeightsFile | None = None,
-    resume: bool = False,
+    resume: bool | Literal["with changes"] = False,
     strict: bool = False,
     limit: int | None = None,
 ) -> Summary:
@@ -80,7 +83,8 @@ def train(
         weights: any detector that `maskrcnn.load` opens, or ImageNet backbone weights (file or name). A `WeightsFile`
             also says how to open it. A detector also brings its conventions, and the model and image settings that
             `config` leaves at their defaults.
-        resume: continue the run in `out` from its last checkpoint, to the same weights as without the break.
+        resume: continue the run in `out` from its last checkpoint, to the same weights as without the break. Other
+            settings or data are refused, unless it is "with changes".
         strict: refuse broken annotations and images instead of skipping them.
         limit: number of training images, from the first on.
 
@@ -108,13 +112,18 @@ def train(
         assumed = () if initial is None else initial.assumed
         dataset, validation, config = _read_data(config, data, val, strict, limit)
         config = _with_channels(config, dataset, saved)
-        run = _begin(config, validation, initial, saved, out)
+        require_validation(config, validation)
+        data_sets = {"train": dataset} | ({} if validation is None else {"val": validation})
+        run = _begin(config, data_sets, initial, out)
+        changed = [] if saved is None else run.restore(saved, changes=resume == "with changes")
         del saved, initial  # they may hold files in memory
         run.skipped = dict.fromkeys(dataset.problems)
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.
         loading = closing(training_batches(dataset, config, start_step=run.step, strict=strict))
         with interrupts() as run.interrupted, loading as batches, TrainingBar(config.train.steps, run.step) as bar:
             _say_beginning(run, dataset, from_weights, assumed, bar)
+            for sentence in changed:
+                bar.say(f"changed: {sentence}")
             if resume:
                 run.repair(bar)
             run.train(on_device(batches, run.device), bar)
@@ -147,18 +156,27 @@ def _require_no_run(out: Path) -> None:
         raise TrainingError(f"{out} already holds a model ({MODEL}), which the run would replace; choose another --out")
 
 
-def _begin(
-    config: Config, validation: Dataset | None, initial: InitialWeights | None, saved: SavedRun | None, out: Path
-) -> Run:
-    """A new run, or the saved one in its state."""
+def _begin(config: Config, data: Mapping[str, Dataset], initial: InitialWeights | None, out: Path) -> Run:
+    """A new run.
+
+    Args:
+        data: the data sets: `train`, and `val` if there is one.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.train.seed)
     network = build_model(config)
     origin = "random weights" if initial is None else initial.fill(network, config)
     network.to(device)
-    state = TrainingState.begin(network, config.train)
-    restored = None if saved is None else saved.restore(state, config)
-    return Run(config, network, state, device, out, validation, restored or Progress(origin=origin), restored)
+    return Run(
+        config,
+        network,
+        TrainingState.begin(network, config.train),
+        device,
+        out,
+        validation=data.get("val"),
+        data={name: fingerprint(part) for name, part in data.items()},
+        progress=Progress(origin=origin),
+    )
 
 
 def _say_beginning(

@@ -73,6 +73,39 @@ def restored_state(optimiser: torch.optim.Optimizer, stored: Any, *, begun: bool
     return built | {"state": {number: _restored(like, number, states[number]) for number, like in expected.items()}}
 
 
+def matching_state(optimiser: torch.optim.Optimizer, stored: Any, *, begun: bool) -> dict[str, Any]:
+    """The part of the stored state that fits an optimiser with other groups or settings, by the names of parameters.
+
+    A parameter without a state of its own begins with zeros. If the optimiser is of another kind, all do.
+
+    Raises:
+        ValueError: it is no state of an optimiser, or the tensor of a parameter has another shape.
+    """
+    built, given = optimiser.state_dict(), _by_name(stored, "optimiser")
+    found = {
+        name: given["state"][number]
+        for group in given["param_groups"]
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+        if number in given["state"]
+    }
+    numbers = {
+        number: name
+        for group in built["param_groups"]
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+    }
+    expected = _expected(optimiser)
+    same_kind = {number for number, name in numbers.items() if found.get(name, {}).keys() == expected[number].keys()}
+    if not begun or not same_kind:
+        return built
+    state = {
+        number: _restored(like, number, found[numbers[number]])
+        if number in same_kind
+        else {key: torch.zeros_like(value) for key, value in like.items()}
+        for number, like in expected.items()
+    }
+    return built | {"state": state}
+
+
 def _expected(optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
     """Tensors like those in the state of each parameter after a step."""
     parameters = enumerate(parameter.detach() for group in optimiser.param_groups for parameter in group["params"])

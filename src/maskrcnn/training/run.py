@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,12 +20,13 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.checkpoint import Progress, save_checkpoint, writing
+from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import MetricsFile, TrainingBar
 from maskrcnn.training.state import TrainingState
-from maskrcnn.training.step import LossWindow, train_step
+from maskrcnn.training.step import DivergedError, LossWindow, train_step
+from maskrcnn.training.validation import is_better, metrics_of, validation_losses
 from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -39,6 +40,7 @@ class Run:
     """A run in its folder.
 
     Attributes:
+        data: fingerprints of the data sets.
         progress: how far the run has come.
         saved: the progress in the checkpoint of the folder; None without one.
         interrupted: the signals that asked for a stop; the loop ends when there is one.
@@ -53,8 +55,9 @@ class Run:
     device: torch.device
     out: Path
     validation: Dataset | None
+    data: Mapping[str, Any]
     progress: Progress
-    saved: Progress | None
+    saved: Progress | None = None
     interrupted: Sequence[int] = ()
     report: Report | None = None
     skipped: dict[str, None] = field(default_factory=dict)
@@ -74,13 +77,24 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.config.train.steps and not self._evaluation_due()
+        return self.stopped_early or (self.step >= self.config.train.steps and not self._evaluation_due())
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the run has ended because its evaluations no longer became better."""
+        return 0 < self.config.train.patience <= self.progress.stale
+
+    def restore(self, saved: SavedRun, *, changes: bool = False) -> list[str]:
+        """Continues from a checkpoint; arguments, result and errors are those of `SavedRun.restore`."""
+        self.progress, changed = saved.restore(self.state, self.config, self.data, changes=changes)
+        self.saved = self.progress
+        return changed
 
     def repair(self, bar: TrainingBar) -> None:
         """Writes the model file of the checkpoint anew. A killed run may have written only one of the two."""
         if self.progress.best is not None and not (self.out / MODEL).exists():
             bar.say(f"{self.out / MODEL} is missing: the model with the best AP up to now is lost")
-            self.progress = replace(self.progress, best=None, evaluated=0)
+            self.progress = replace(self.progress, best=None, evaluated=0, stale=0)
         if self.progress.best is None:
             self._save_model(None)
 
@@ -95,7 +109,7 @@ class Run:
         with self._saved_on_error(losses):
             if self._evaluation_due():  # the run was interrupted before it was done
                 self._evaluate(bar, metrics)
-            while self.step < config.steps and not self.interrupted:
+            while self.step < config.steps and not self.interrupted and not self.stopped_early:
                 parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
                 found = train_step(sums_of, self.state, parts, config, self.step)
@@ -128,6 +142,8 @@ class Run:
         """If the block fails, the steps that are done are saved, and one of our errors says so."""
         try:
             yield
+        except DivergedError as error:
+            raise TrainingError(f"{error}; {self._go_back(error.step)}") from error
         except MaskRCNNError as error:
             if not self.step:
                 raise
@@ -143,6 +159,21 @@ class Run:
         losses.read()
         if self.progress != self.saved:
             self.save()
+
+    def _go_back(self, step: int) -> str:
+        """Returns to the last checkpoint that can be trusted, and says in words how to go on."""
+        good = go_back(self.out, self.saved, step)
+        if good is None:
+            return f"no checkpoint is from long enough before step {step}: start anew with another --out"
+        if good.progress != self.saved:
+            self.restore(good)
+            if self.progress.best is None:
+                self._save_model(None)
+        rate = self.config.train.learning_rate / 3
+        return (
+            f"the last good checkpoint is that of step {good.progress.step}; to go on from it: --resume "
+            f"--resume-with-changes --train.learning-rate {rate:.2g}"
+        )
 
     def _say_found(self, batches: Sequence[Batch], bar: TrainingBar) -> None:
         """Reports each broken image once, and the first remark of the run."""
@@ -161,8 +192,7 @@ class Run:
         return self.validation is not None and due and self.progress.evaluated < self.step
 
     def _evaluate(self, bar: TrainingBar, metrics: MetricsFile) -> None:
-        """Evaluates the current weights, and writes the model file if their score is the best so far, or if no score
-        has been defined yet. If the run is interrupted meanwhile, the evaluation is left to the resumed run."""
+        """Evaluates the current weights. If the run is interrupted meanwhile, that is left to the resumed run."""
         assert self.validation is not None
         network = self.result.eval()
         predictor = Predictor(TorchBackend(network, self.config.train.precision), self.config)
@@ -176,22 +206,33 @@ class Run:
         try:
             size = self.config.train.batch_size
             report = evaluate(predictor, self.validation, batch_size=size, track=until_interrupted)
+            losses = {}
+            if self.config.train.validation_losses:
+                losses = validation_losses(network, self.validation, self.config, until_interrupted)
         except _InterruptedError:
             return
         finally:
             self.network.train()
         self.report = report
-        self.progress = replace(self.progress, evaluated=self.step)
-        best = self.progress.best
-        if best is None or (report.score is not None and report.score > best):
-            self.progress = replace(self.progress, best=report.score)
+        self._judge(report, losses, bar)
+        metrics.write({"step": self.step, **report.to_dict(), **({"validation_losses": losses} if losses else {})})
+        bar.say(f"step {self.step}: {report.line()}" + (f"   loss {losses['loss']:.3f}" if losses else ""))
+
+    def _judge(self, report: Report, losses: dict[str, float], bar: TrainingBar) -> None:
+        """Writes the model file if the evaluation is the best one so far, and counts the evaluations since then."""
+        name, best = self.config.train.best_metric, self.progress.best
+        value = metrics_of(report, losses).get(name)
+        better = is_better(name, value, best)
+        stale = 0 if better else self.progress.stale + 1
+        self.progress = replace(self.progress, evaluated=self.step, best=value if better else best, stale=stale)
+        if better:
             self._save_model(report)
-        metrics.write({"step": self.step, **report.to_dict()})
-        bar.say(f"step {self.step}: {report.line()}")
+        if self.stopped_early:
+            bar.say(f"{stale} evaluations have not improved {name}: the run ends at step {self.step}")
 
     def save(self) -> None:
         """Writes the checkpoint, and without a best validation AP the model file."""
-        save_checkpoint(self.out, self.state, self.config, self.progress)
+        save_checkpoint(self.out, self.state, self.config, self.progress, self.data, self.saved)
         if self.progress.best is None:
             self._save_model(None)
         self.saved = self.progress

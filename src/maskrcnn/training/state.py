@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from maskrcnn.config import TrainConfig
 from maskrcnn.training.average import WeightAverage
 from maskrcnn.training.optimiser import build_optimiser, learning_rate
-from maskrcnn.training.restore import checked_count, checked_scaler, checked_tensors, restored_state
+from maskrcnn.training.restore import checked_count, checked_scaler, checked_tensors, matching_state, restored_state
 
 
 @dataclass
@@ -79,24 +79,31 @@ class TrainingState:
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": None if average is None else average.network.state_dict(),
+            # The name under which `files.parts` looks first, so that the file opens as the model that it gives.
+            "model": None if average is None else average.network.state_dict(),
             "average_updates": 0 if average is None else average.updates,
         }
 
-    def load_state_dict(self, stored: dict[str, Any], *, begun: bool) -> None:
+    def load_state_dict(self, stored: dict[str, Any], *, begun: bool, changed: bool = False) -> None:
         """Fills it with what `state_dict` gave. Everything is checked before anything is filled.
 
         Args:
             begun: whether there was a step, after which every parameter has a state in the optimiser.
+            changed: whether the settings may have changed. What does not fit them then begins anew: the optimiser, the
+                scaler, the average.
 
         Raises:
             ValueError: it is the state of another network or optimiser, or damaged.
         """
         network = checked_tensors(self.network, stored["network"], "network")
-        optimiser = restored_state(self.optimiser, stored["optimiser"], begun=begun)
-        scaler = checked_scaler(self.scaler.state_dict(), stored["scaler"])
+        restore = matching_state if changed else restored_state
+        optimiser = restore(self.optimiser, stored["optimiser"], begun=begun)
+        scaler = self.scaler.state_dict()
+        if not changed or bool(scaler) == bool(stored["scaler"]):
+            scaler = checked_scaler(scaler, stored["scaler"])
         if self.average is not None:
-            averaged = checked_tensors(self.average.network, stored["average"], "average")
+            kept = stored["model"] is not None or not changed
+            averaged = checked_tensors(self.average.network, stored["model"], "average") if kept else network
             self.average.updates = checked_count(stored["average_updates"], "average_updates")
             self.average.network.load_state_dict(averaged)
         self.network.load_state_dict(network)

@@ -74,6 +74,18 @@ def joint_divisors(parts: Sequence[LossSums]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name].divisor for part in parts]).sum(0) for name in parts[0]}
 
 
+class DivergedError(TrainingError):
+    """A loss was not finite.
+
+    Attributes:
+        step: the step of that loss, counted from 1. It has not changed the weights.
+    """
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class LossWindow:
     """Losses since the last line of the metrics. They stay on the device until `read` waits for them."""
 
@@ -90,7 +102,7 @@ class LossWindow:
         """Fetches the losses that were added since the last call.
 
         Raises:
-            TrainingError: a loss was not finite; that step has not changed the weights.
+            DivergedError: a loss was not finite; that step has not changed the weights.
         """
         if not self._pending:
             return
@@ -99,10 +111,12 @@ class LossWindow:
             values = dict(zip(losses, row, strict=True))
             wrong = [name for name, value in values.items() if not math.isfinite(value) and name != "loss"]
             if wrong:
-                raise TrainingError(
+                self._pending.clear()
+                raise DivergedError(
+                    step,
                     f"step {step}: {', '.join(f'{name} is {values[name]}' for name in wrong)} on images "
                     f"{', '.join(map(str, image_ids))}; lower --train.learning-rate, raise --train.warmup-steps or set "
-                    "--train.clip-norm 5; the last checkpoint is from before this step"
+                    "--train.clip-norm 5",
                 )
             self._sums = {name: self._sums.get(name, 0.0) + value for name, value in values.items()}
         self.steps += len(self._pending)

@@ -87,12 +87,21 @@ def is_model_file(checkpoint: Checkpoint) -> bool:
     return METADATA_KEY in checkpoint.extra
 
 
+def is_training_checkpoint(checkpoint: Checkpoint) -> bool:
+    """Whether the training of this package wrote the file, `last.ckpt` of a run."""
+    return {"config", "origin", "average_updates"} <= checkpoint.extra.keys()
+
+
 def saved_model(checkpoint: Checkpoint, source: Path | str) -> SavedModel:
-    """The model in a model file; `is_model_file` must hold.
+    """The model in a model file or a training checkpoint; `is_model_file` or `is_training_checkpoint` must hold.
 
     Raises:
         WeightsError: the header cannot be read, or its config is not valid.
     """
+    if is_training_checkpoint(checkpoint):
+        origin = {"initial_weights": checkpoint.extra["origin"], "step": checkpoint.extra.get("step")}
+        config = _config(checkpoint.extra["config"], source)
+        return SavedModel(str(source), config, checkpoint.tensors, origin)
     config, provenance = read_header(checkpoint.extra[METADATA_KEY], source)
     return SavedModel(str(source), config, checkpoint.tensors, provenance)
 
@@ -115,11 +124,16 @@ def read_header(text: str, source: Path | str) -> tuple[Config, dict[str, Any]]:
         raise WeightsError(
             f"{source}: found model file format {version}, this version reads formats up to {FORMAT}; upgrade maskrcnn"
         )
+    return _config(stored, source), provenance
+
+
+def _config(stored: Any, source: Path | str) -> Config:
+    if not isinstance(stored, dict):
+        raise WeightsError(f"{source}: expected settings by name, found {type(stored).__name__}; the file is damaged")
     try:
-        config = config_from_dict(stored)
+        return config_from_dict(stored)
     except ConfigError as error:
         raise WeightsError(f"{source}: {error}; was the file written by a newer version?") from None
-    return config, provenance
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

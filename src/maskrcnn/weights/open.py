@@ -24,7 +24,7 @@ from maskrcnn.weights.frameworks.pytorch_mask_rcnn import PyTorchMaskRCNN
 from maskrcnn.weights.frameworks.settings import setting
 from maskrcnn.weights.frameworks.tensorpack import Tensorpack
 from maskrcnn.weights.frameworks.torchvision import Torchvision
-from maskrcnn.weights.model_file import SavedModel, is_model_file, saved_model
+from maskrcnn.weights.model_file import SavedModel, is_model_file, is_training_checkpoint, saved_model
 from maskrcnn.weights.named import local_file
 
 EXPORTERS: tuple[Exporter, ...] = (Torchvision(), Detectron2(), MMDetection())
@@ -88,7 +88,7 @@ def detector_in(
         WeightsError: the model is not known, or the tensors do not fit the config.
         ConfigError: the config file cannot be read, or has a setting that is not supported.
     """
-    if is_model_file(checkpoint):
+    if is_model_file(checkpoint) or is_training_checkpoint(checkpoint):
         if config_file is not None:
             raise ConfigError(f"{config_file}: {source} is a model file of this package, which holds its own config")
         return saved_model(checkpoint, source)
@@ -121,7 +121,7 @@ def holds_detector(checkpoint: Checkpoint, source: Path | str) -> bool:
     Raises:
         WeightsError: the checkpoint holds another kind of model, such as YOLO.
     """
-    if is_model_file(checkpoint) or _detectors(checkpoint):
+    if is_model_file(checkpoint) or is_training_checkpoint(checkpoint) or _detectors(checkpoint):
         return True
     if found_in(FAMILIES, checkpoint.tensors)[1] == NO_MASK_RCNN:
         importer_of(checkpoint, source)  # raises the error

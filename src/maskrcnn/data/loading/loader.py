@@ -5,7 +5,7 @@ Legend: B images, G ground-truth slots per image, K keypoints, T bytes of all ma
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config, ImageConfig
+from maskrcnn.config import AugmentConfig, Config, ImageConfig
 from maskrcnn.data.loading.processes import ordered_results
-from maskrcnn.data.loading.samplers import GroupedBatchSampler
+from maskrcnn.data.loading.samplers import GroupedBatchSampler, Key, repeat_factors
 from maskrcnn.data.loading.transforms import Sample, training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.dataset import Dataset
@@ -49,16 +49,16 @@ class Batch:
 
 
 class TrainingData:
-    """Training samples by (epoch, index). Seed, epoch and index alone determine all random choices of a sample."""
+    """Training samples by key. The seed and the key alone determine all random choices of a sample."""
 
     def __init__(self, dataset: Dataset, config: Config, strict: bool) -> None:
         self.dataset = dataset
         self.config = config
         self.strict = strict
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
-        rng = np.random.default_rng((self.config.train.seed, epoch, index))
+    def __getitem__(self, key: Key) -> Sample:
+        index = key[1]
+        rng = np.random.default_rng((self.config.train.seed, *key))
         skipped: list[str] = []
         for candidate in self._candidates(index, rng):
             try:
@@ -102,9 +102,26 @@ def training_batches(
     landscape = widths >= heights
     if config.augment.crop or config.image.fixed_size:
         landscape[:] = True  # every batch has the same size
-    steps = GroupedBatchSampler(landscape, config.train.images_per_step, config.train.seed, start_step)
-    size = config.train.batch_size
+    settings, size = config.train, config.train.batch_size
+    repeats = repeat_factors(dataset, settings.repeat_threshold) if settings.repeat_threshold else None
+    steps = GroupedBatchSampler(landscape, settings.images_per_step, settings.seed, start_step, repeats)
     batches = (images[i : i + size] for images in steps for i in range(0, len(images), size))
+    yield from _loaded(dataset, config, batches, strict)
+
+
+def validation_batches(dataset: Dataset, config: Config) -> Generator[Batch]:
+    """All images of a data set once, as prediction sees them, in batches of `config.train.batch_size`.
+
+    Raises:
+        DataError, TrainingError: as for `training_batches`.
+    """
+    plain = replace(config, augment=AugmentConfig(flip_horizontal=0.0))
+    keys, size = [(0, index) for index in range(len(dataset))], config.train.batch_size
+    yield from _loaded(dataset, plain, (keys[i : i + size] for i in range(0, len(keys), size)), strict=False)
+
+
+def _loaded(dataset: Dataset, config: Config, batches: Iterable[Sequence[Key]], strict: bool) -> Generator[Batch]:
+    """The batches of samples with these keys, made by `config.train.workers` processes."""
     load = _Load(TrainingData(dataset, config, strict), config)
     prepare = Batch.pin_memory if torch.cuda.is_available() else _same
     if config.train.workers == 0:
@@ -116,12 +133,12 @@ def training_batches(
 
 @dataclass(frozen=True)
 class _Load:
-    """Makes a batch of samples, given as pairs (epoch, index). Worker processes can receive it."""
+    """Makes a batch of the samples with the given keys. Worker processes can receive it."""
 
     data: TrainingData
     config: Config
 
-    def __call__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+    def __call__(self, keys: Sequence[Key]) -> Batch:
         image, crop = self.config.image, self.config.augment.crop
         size = pad_size(*crop, image.divisor) if crop else None
         samples = [self.data[key] for key in keys]

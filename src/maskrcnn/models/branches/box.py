@@ -41,12 +41,23 @@ class BoxBranch(nn.Module):
         heads: one per stage.
         weights: weights of the heads' losses.
         config: settings of the first stage, with the IoU thresholds and box weights of the later stages.
+        class_weights: weights of the K classes in `loss_class`; none: all 1, as that of the background.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
-        self, heads: Sequence[BoxHead], weights: Sequence[float], config: BoxHeadConfig, conventions: Conventions
+        self,
+        heads: Sequence[BoxHead],
+        weights: Sequence[float],
+        config: BoxHeadConfig,
+        conventions: Conventions,
+        class_weights: Sequence[float] = (),
     ) -> None:
         super().__init__()
+        logits = heads[0].class_logits.out_features
+        of_logits = torch.tensor([*class_weights, *[1.0] * (logits - len(class_weights))]) if class_weights else None
+        self.register_buffer("class_weights", of_logits, persistent=False)
         self.heads = nn.ModuleList(heads)
         self.weights = tuple(weights)
         self.conventions = conventions
@@ -71,7 +82,8 @@ class BoxBranch(nn.Module):
         for number, (head, weight, stage) in enumerate(zip(self.heads, self.weights, self.stages, strict=True)):
             rois = rois_of_stages[-1]
             logits, deltas = self._run(head, read, rois.boxes)
-            add_losses(total, box_losses(logits, deltas, rois, targets, stage, self.conventions), weight)
+            losses = box_losses(logits, deltas, rois, targets, stage, self.conventions, self.class_weights)
+            add_losses(total, losses, weight)
             if number + 1 < len(self.stages):
                 labels = torch.where(rois.positive.flatten(), rois.labels.flatten(), self._best_class(logits))
                 refined = self._refine(deltas, labels, rois.boxes, stage, windows)
@@ -140,7 +152,13 @@ def _of_labels(deltas: Tensor, labels: Tensor) -> Tensor:
 
 
 def box_losses(
-    logits: Tensor, deltas: Tensor, rois: RoIs, targets: Targets, config: BoxHeadConfig, conventions: Conventions
+    logits: Tensor,
+    deltas: Tensor,
+    rois: RoIs,
+    targets: Targets,
+    config: BoxHeadConfig,
+    conventions: Conventions,
+    class_weights: Tensor | None = None,
 ) -> dict[str, LossSum]:
     """`loss_class`, cross-entropy over all classes, and `loss_box` on the deltas of the true class.
 
@@ -148,6 +166,7 @@ def box_losses(
 
     Args:
         logits: (B * S, K + 1 and the unused classes); deltas: (B * S, K or 1, 4).
+        class_weights: one for each logit. `loss_class` is then divided by the sum of the weights of the sampled RoIs.
     """
     boxes, labels = rois.boxes.flatten(0, 1), rois.labels.flatten()
     positive, valid = rois.positive.flatten(), rois.valid.flatten()
@@ -155,10 +174,11 @@ def box_losses(
     # A RoI without an object becomes a unit box that is its own target. Its loss is finite and is not counted.
     unit = box_ops.unit_box(boxes)
     target, start = (box.where(positive[:, None], unit) for box in (object_boxes, boxes))
-    class_loss = F.cross_entropy(logits, labels, reduction="none")
+    class_loss = F.cross_entropy(logits, labels, class_weights, reduction="none")
+    weighed = None if class_weights is None else class_weights[labels].where(valid, 0.0).sum()
     regression = box_loss(_of_labels(deltas, labels), start, target, config, conventions.boxes.growth_bound)
     return {
-        "loss_class": sum_over(class_loss, valid),
+        "loss_class": sum_over(class_loss, valid, weighed),
         "loss_box": sum_box_loss(regression, positive, valid, conventions.losses.box_divisor),
     }
 

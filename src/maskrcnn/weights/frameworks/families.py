@@ -20,7 +20,11 @@ Table = tuple[tuple[str, str, str], ...]  # pattern, what has such names, advice
 
 # Files that no importer recognises.
 FAMILIES: Table = (
-    (r"^rpn\.head\.objectness\.", "a training checkpoint of this package", "give the model.safetensors beside it"),
+    (
+        r"^rpn\.head\.objectness\.",
+        "this package without their settings",
+        "give the model.safetensors of its run",
+    ),
     (r"^(module\.)?(Conv_Body|Box_Outs|Mask_Outs)\.", "Detectron.pytorch (roytseng-tw)", OTHER_NAMES),
     (r"^(module\.)?RCNN_(base|rpn|cls_score|bbox_pred)\.", "faster-rcnn.pytorch (jwyang)", OTHER_NAMES),
     (r"\._mean$|\bres\d[a-z]\.branch2[abc]\.|^[a-z\d]+(_\d+)+\.[wb]_\d+$", "PaddleDetection", OTHER_NAMES),
