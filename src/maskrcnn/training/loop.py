@@ -26,7 +26,7 @@ from maskrcnn.files.streams import lasting_output
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint
+from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoint
 from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.fingerprint import fingerprint
