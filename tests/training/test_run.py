@@ -274,9 +274,7 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
         return losses if step == 6 else train_step(sums_of, state, batches, config, step)
 
     monkeypatch.setattr("maskrcnn.training.run.train_step", diverging)
-    message = (
-        r"step 7: loss_mask is nan on images \d; lower --train.learning-rate.* that of step 3; to go on"
-    )
+    message = r"step 7: loss_mask is nan on images \d; lower --train.learning-rate.* that of step 3; to go on"
     with pytest.raises(TrainingError, match=message):
         train(config, data, out=tmp_path / "run")
     assert load_checkpoint(tmp_path / "run").progress.step == 3
