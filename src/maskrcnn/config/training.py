@@ -25,8 +25,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 class TrainConfig:
     """How the model is trained."""
 
-    steps: Count = 90_000  # training steps, each with one batch
-    batch_size: Count = 16  # images that pass through the network together
+    steps: Count = 90_000  # updates of the weights
+    batch_size: Count = 16  # images in one forward pass
     accumulate: Count = 1  # batches in a step, whose gradients are added; the losses are those of one large batch
     optimizer: Literal["sgd", "adamw"] = "sgd"  # stochastic gradient descent, or AdamW
     learning_rate: Positive = 0.02  # highest rate, reached after warm-up
@@ -39,7 +39,7 @@ class TrainConfig:
     schedule: Literal["step", "cosine"] = "step"  # how the learning rate falls: at `drops`, or along a cosine to zero
     drops: tuple[InnerShare, ...] = (2 / 3, 8 / 9)  # fractions of `steps` after which the rate is divided by 10
     clip_norm: Positive | None = None  # gradients with a larger L2 norm are scaled down to it; None: no clipping
-    precision: Precision = "auto"  # auto: bf16 if faster, else fp32; fp16 scales the loss
+    precision: Precision = "auto"  # auto: bf16 if faster, else fp32
     ema: bool = False  # evaluate and write an exponential moving average of the weights
     ema_decay: Share | None = None  # its decay; None: 0.9999, or 1 - 20 / steps if that is less
     # Compile the network; on CUDA its graphs are replayed. The first steps then take minutes, and batches are padded to
