@@ -121,7 +121,9 @@ def test_parts(builder: DatasetBuilder, tmp_path: Path) -> None:
 def test_names_of_images(builder: DatasetBuilder, tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("one.x", "one.png.x", "set_two.x", "other.x")]
     assert list(image_names(builder, files, None, "set").values()) == ["one", "one.png", "two", "other"]
-    (tmp_path / "two.png").unlink()
+    (tmp_path / "two.png").rename(tmp_path / "two.ome.tif")
+    assert image_names(builder, files[2:3], None, "set") == {files[2]: "two.ome"}
+    (tmp_path / "two.ome.tif").unlink()
     assert image_names(builder, files[3:], None) == {files[3]: "one.png"}
 
 

@@ -25,6 +25,8 @@ from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_int, short, under
 
+_OME = ".ome"  # before the suffix of a microscope's TIFF, which programs drop with it
+
 Draw = Callable[[Size], Mapping[str, Any]]
 
 
@@ -257,7 +259,10 @@ def image_names(
     """
     own = re.compile(rf"^{affix}[ _-]+|[ _-]+{affix}$", re.IGNORECASE)
     stems = {file: own.sub("", file.stem) if affix else file.stem for file in files}
-    found = find_pictures(stems.values(), files[0], images)
+    found = find_pictures([stem + ome for stem in stems.values() for ome in ("", _OME)], files[0], images)
+    for file, stem in stems.items():
+        if found[stem].fault and not found[stem + _OME].fault:
+            stems[file] = stem + _OME
     beside = image_files_in(images or files[0].parent)
     if all(picture.fault for picture in found.values()) and len(beside) == 1:
         builder.choice(f"the objects are read as those of {beside[0].name}, the only image there")
