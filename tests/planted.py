@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from maskrcnn.data.annotation import RawAnnotation
+from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.doctor.objects import Objects, measured
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.masks import RLE
 
 IMAGES, SIDE = 6, (96, 128)  # height, width
+PLAIN_SIZE = (40, 50)  # of images without a file
 Content = dict[str, Any]
 Plant = Callable[[Content, Path], object]
 
@@ -158,3 +162,26 @@ def turned(orientation: int, size: tuple[int, int] | None = None) -> Callable[[I
         (picture.resize(size) if size else picture).save(path, format="JPEG", exif=exif)
 
     return save
+
+
+def objects_of(*annotations: dict[str, Any], images: int = 1, size: tuple[int, int] = PLAIN_SIZE) -> Objects:
+    """The measured annotations of a data set of one class, whose images have no files."""
+    builder = DatasetBuilder(Path("some.file"))
+    builder.add_category(1, "cell")
+    for number in range(images):
+        builder.add_image(number, Path(f"{number}.png"), *size, {})
+    for fields in annotations:
+        builder.add_annotation(RawAnnotation(**{"image_id": 0, "category_id": 1, **fields}))
+    dataset = builder.build()
+    return measured(dataset, np.repeat(np.arange(images), dataset.records.counts), dataset.records.rows)
+
+
+def faulty(folder: Path) -> Path:
+    """A data set with a broken image, a wrong box, an object twice and a class without objects."""
+    content, pictures = sound()
+    content["annotations"][2]["bbox"] = [100, 70, 20, 20]
+    content["annotations"].append({**content["annotations"][0], "id": 900})
+    content["categories"].append({"id": 3, "name": "<twig>"})
+    path = written(folder, content, pictures)
+    (folder / "images" / "6.png").write_bytes(b"no image")
+    return path

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from planted import SIDE, faulty
 from small_people import write_people
 
 
@@ -30,7 +31,9 @@ def small(tmp_path):
 def test_check_counts(command, small):
     ran = command("data", "check", small, "--json")
     assert ran.code == 0
-    assert json.loads(ran.out) == {
+    content = json.loads(ran.out)
+    assert content.pop("statistics")["objects_an_image"]["median"] == 1
+    assert content == {
         "format": "COCO JSON",
         "notes": [],
         "images": 2,
@@ -189,3 +192,16 @@ def test_keypoints_are_counted_and_shown(command, tmp_path):
     assert command("data", "show", file, "--out", tmp_path / "without").code == 0
     pictures = [np.asarray(Image.open(tmp_path / kind / "000001_1.png")) for kind in ("with", "without")]
     assert not np.array_equal(*pictures)
+
+
+def test_the_command_writes_the_report_and_figures(command, tmp_path):
+    path, out = faulty(tmp_path / "set"), tmp_path / "report.html"
+    ran = command("data", "check", path, "--report", out, "--preset", "mask_rcnn_tiny", "--json")
+    figures = json.loads(ran.out)["statistics"]
+    assert ran.code == 1
+    assert out.read_text().startswith("<!doctype html>")
+    assert figures["objects_an_image"]["max"] == 3
+    assert figures["image_sizes"] == {f"{SIDE[1]} x {SIDE[0]}": 6}
+    assert figures["small"] + figures["medium"] + figures["large"] == 13
+    again = command("data", "check", path, "--report", path)
+    assert (again.code, "found one that is read" in again.err) == (2, True)

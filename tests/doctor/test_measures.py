@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,25 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.data.annotation import RawAnnotation
-from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.doctor.object_faults import boxes_beside_masks, empty_masks
-from maskrcnn.doctor.objects import Objects, measured
 from maskrcnn.doctor.outlines import Rings, crossings, overlapping, signed_areas
 from maskrcnn.structures.masks import RLE
-
-SIZE = (40, 50)
-
-
-def objects_of(*annotations: dict[str, Any], images: int = 1) -> Objects:
-    builder = DatasetBuilder(Path("some.file"))
-    builder.add_category(1, "cell")
-    for number in range(images):
-        builder.add_image(number, Path(f"{number}.png"), *SIZE, {})
-    for fields in annotations:
-        builder.add_annotation(RawAnnotation(**{"image_id": 0, "category_id": 1, **fields}))
-    dataset = builder.build()
-    return measured(dataset, np.repeat(np.arange(images), dataset.records.counts), dataset.records.rows)
+from planted import PLAIN_SIZE as SIZE
+from planted import objects_of
 
 
 def rectangle(x: int, y: int, width: int, height: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from maskrcnn.data.learnable import require_examples
 from maskrcnn.data.loading.processes import ordered_results
 from maskrcnn.doctor.copies import Pictures, copied_images, shared_photographs
 from maskrcnn.doctor.findings import Finding, in_order
+from maskrcnn.doctor.limits import crowds_to_learn, missed_objects
 from maskrcnn.doctor.object_faults import OBJECT_FAULTS
 from maskrcnn.doctor.objects import measured
 from maskrcnn.doctor.pictures import Signature, look
@@ -139,6 +140,9 @@ def examine(
     findings += specks(dataset, measures)
     detect = config.model.detect if config else DetectConfig()
     findings += crowded_images(dataset, measures, detect.max_detections)
+    if config is not None:
+        findings += missed_objects(dataset, measures, config)
+        findings += crowds_to_learn(dataset, config)
     signatures = [signature for part in (*seen, *others) for signature in part.signatures]
     pictures, names = _pictures(dataset, val, signatures)
     findings += copied_images(dataset, pictures, names)

@@ -103,10 +103,14 @@ class Dataset:
         columns = {name: as_numpy(column[first:end]) for name, column in self.columns.items()}
         return Annotations(record.size, segmentations=self.segmentations.between(first, end), **columns)
 
-    def instances(self, index: int) -> Instances:
-        """The objects of image number `index` with score 1, without crowd regions; for drawing."""
+    def instances(self, index: int, numbers: Sequence[int] | None = None) -> Instances:
+        """The objects of image number `index` with score 1, for drawing.
+
+        Args:
+            numbers: those of the annotations of the image to take; default: all but crowd regions.
+        """
         annotations = self.annotations(index)
-        objects = np.flatnonzero(~annotations.crowd)
+        objects = np.flatnonzero(~annotations.crowd) if numbers is None else np.array(numbers, dtype=np.int64)
         labels, keypoints = annotations.labels[objects], annotations.keypoints
         return Instances(
             image_hw=annotations.image_hw,

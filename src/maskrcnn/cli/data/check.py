@@ -37,6 +37,10 @@ class Check:
     """Another data set, for validation, which must share no image with this one."""
     val_images: Path | None = None
     """Folder of the images of --val."""
+    preset: str | None = None
+    """Also say what this preset would miss: objects that are too small, too many, or reached by no anchor."""
+    report: Path | None = None
+    """Write a report with pictures and plots to this HTML file."""
     strict: Flag = False
     """Exit with 1 for any problem, also for one that training works around."""
     json: Flag = False
@@ -45,12 +49,20 @@ class Check:
     def run(self) -> int:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.config.presets import preset
         from maskrcnn.data.formats import read_dataset
-        from maskrcnn.doctor import examine
+        from maskrcnn.doctor import examine, report
+        from maskrcnn.files.atomic import atomic_write, check_file
 
+        config = None if self.preset is None else preset(self.preset)
+        if self.report is not None:
+            check_file(self.report, self.data)
         dataset = read_dataset(self.data, self.images, hints=self.hints)
         val = None if self.val is None else read_dataset(self.val, self.val_images)
-        diagnosis = examine(dataset, val, track=track)
+        diagnosis = examine(dataset, val, config, track=track)
+        if self.report is not None:
+            with atomic_write(self.report) as temporary:
+                temporary.write_text(report(diagnosis), encoding="utf-8")
         if self.json:
             print_json(_content(diagnosis))
         say = console(stderr=self.json).print
@@ -70,6 +82,8 @@ class Check:
 
 def _content(diagnosis: Diagnosis) -> dict[str, Any]:
     """The object of --json."""
+    from maskrcnn.doctor import statistics
+
     dataset = diagnosis.dataset
     counts = diagnosis.objects_by_class
     return {
@@ -83,6 +97,7 @@ def _content(diagnosis: Diagnosis) -> dict[str, Any]:
         ],
         "keypoints": diagnosis.keypoints,
         "problems": diagnosis.problems,
+        "statistics": statistics(diagnosis),
         "findings": [found.to_dict(dataset) for found in diagnosis.findings],
         "usable": not diagnosis.useless,
         "hurts": diagnosis.hurts,
