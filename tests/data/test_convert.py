@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -144,6 +145,30 @@ def test_files_of_objects_are_told_from_images_of_similar_names(tmp_path: Path) 
     assert [category.name for category in dataset.categories] == ["red-cell- A-B", "rod"]
     number = [record.path.stem for record in dataset.records].index("frame_000_12")
     assert {mask.counts for _, mask in masks(dataset, number)} == {mask.counts for _, mask in expected("one")}
+
+
+@pytest.mark.parametrize("to", WRITERS)
+def test_odd_names_of_images_and_classes_come_back(tmp_path: Path, to: str) -> None:
+    names = ["a b.png", "ü%20x.png", "q#1.png", "train_1.png", "x_mask.png", "comma,name.png", "A.png", "nan.png"]
+    classes = ["red, green", 'a"quote', "x<y>&z", "ünï", "1.5", "new\nline", "semi;colon", "|"]
+    builder = DatasetBuilder(tmp_path)
+    for number, (name, label) in enumerate(zip(names, classes, strict=True)):
+        save_images(tmp_path / "in", (name.removesuffix(".png"),))
+        builder.add_category(number, label)
+        builder.add_image(number, tmp_path / "in" / name, *SIZE, {})
+    for number in range(len(names)):
+        bitmap = np.zeros(SIZE, dtype=bool)
+        bitmap[3 : 9 + number, 4:20] = True
+        builder.add_annotation(RawAnnotation(number, number, bitmap=bitmap))
+    dataset, lost = again(builder.build(), tmp_path / "out", to)
+    changed = "4 names of classes are changed, because a file name cannot hold them"
+    assert lost == ([changed] if to == "object-masks" else [])
+    found = {}
+    for index, record in enumerate(dataset.records):
+        ((label, mask),) = masks(dataset, index)
+        found[record.path.name] = (label, mask.area)
+    said = [label if to != "object-masks" else re.sub('["<>|\n]', "-", label) for label in classes]
+    assert found == {name: (said[i], 16 * (6 + i)) for i, name in enumerate(names)}
 
 
 def test_scores_are_kept_where_the_format_has_them(tmp_path: Path) -> None:
@@ -309,7 +334,7 @@ def test_any_masks_come_back_equal(tmp_path_factory: pytest.TempPathFactory, bit
 def test_real_sets_come_back_equal(shared: Path, tmp_path: Path) -> None:
     for name in ("masks_dsb2018", "labelme/polygons", "coco/rle_crowds", "voc"):
         first = read_dataset(shared / "data" / "formats" / name)
-        for to in ("coco", "rle-csv", "labelme", "yolo", "cvat", "label-studio", "object-masks"):
+        for to in ("coco", "rle-csv", "labelme", "yolo", "cvat", "label-studio", "geojson", "object-masks"):
             dataset, _ = again(first, tmp_path / name / to, to)
             stems = [record.path.stem for record in dataset.records]
             for index, record in enumerate(first.records):

@@ -14,6 +14,7 @@ import numpy as np
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.regions import Order
 from maskrcnn.errors import DataError
+from maskrcnn.structures.masks import RLE
 
 _ROWS = 2000  # that are looked at
 _MANY = 30  # steps, from which a distance is no accident
@@ -40,6 +41,12 @@ class RunCoding:
         if self.relative:
             return np.cumsum(starts) + np.cumsum(lengths) - lengths, lengths
         return starts - self.first, lengths
+
+
+def encoded_pixels(mask: RLE) -> str:
+    """The runs of a mask: start and length in turns, from pixel 1, down the columns."""
+    starts, lengths = mask.column_major_runs()
+    return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).ravel().tolist()))
 
 
 def is_relative(rows: Sequence[np.ndarray]) -> bool:

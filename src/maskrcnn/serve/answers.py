@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from maskrcnn.data.run_coding import encoded_pixels
 from maskrcnn.ops.outlines import outlines
 from maskrcnn.predict import to_coco_results
 from maskrcnn.serve.problems import RefusalError
@@ -94,11 +95,6 @@ def outer_polygons(mask: RLE) -> list[np.ndarray]:
     """The outer outlines of a mask, (n, 2) x y each, in pixels of the image. Holes are left out."""
     bitmap, origin = mask.crop()
     return [points + origin for points, hole in outlines(bitmap) if not hole]
-
-
-def encoded_pixels(mask: RLE) -> str:
-    starts, lengths = mask.column_major_runs()
-    return " ".join(f"{start + 1} {length}" for start, length in zip(starts.tolist(), lengths.tolist(), strict=True))
 
 
 def _json(found: Instances, model: str, segmentation: Callable[[RLE], Any]) -> Answer:

@@ -29,15 +29,14 @@ from maskrcnn.data.pictures import (
     image_files_in,
 )
 from maskrcnn.data.regions import Order, connected_parts, counted, spans_to_rle
-from maskrcnn.data.run_coding import RunCoding, commonest_step, find_coding, is_relative
+from maskrcnn.data.run_coding import RunCoding, commonest_step, encoded_pixels, find_coding, is_relative
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import read_json
-from maskrcnn.ops.rle import decode_runs, spans_from_runs
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.structures.masks import MOST_PIXELS, RLE
+from maskrcnn.structures.masks import MOST_PIXELS
 from maskrcnn.structures.records import Record
 from maskrcnn.structures.values import is_int, short
 
@@ -137,7 +136,9 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                 for number, mask in zip(numbers, annotations.masks(numbers), strict=True):
                     if mask is not None:
                         label = names[annotations.labels[number]]
-                        rows.writerow([_image_name(record), _cell(mask), *([label] if names != [ONLY_CLASS] else [])])
+                        rows.writerow(
+                            [_image_name(record), encoded_pixels(mask), *([label] if names != [ONLY_CLASS] else [])]
+                        )
                 if not numbers:
                     rows.writerow([_image_name(record), "", *([""] if names != [ONLY_CLASS] else [])])
     return lost
@@ -147,12 +148,6 @@ def _image_name(record: Record) -> str:
     """The name of the file, without its suffix if the id of the image is that: so a table keeps the names of its images
     when it is read and written."""
     return record.path.stem if record.image_id == record.path.stem else record.path.name
-
-
-def _cell(mask: RLE) -> str:
-    """The runs of a mask: start and length in turns, from pixel 1, down the columns."""
-    starts, ends = spans_from_runs(decode_runs(mask.counts))
-    return " ".join(map(str, np.stack([starts + 1, ends - starts], axis=1).ravel().tolist()))
 
 
 def _tables(path: Path, columns: Sequence[str]) -> list[Path]:

@@ -189,7 +189,8 @@ def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
     image_folder = images or next((below[name] for name in _IMAGE_FOLDERS if name in below), None)
     label_folder = next((below[name] for name in _LABEL_FOLDERS if name in below), path if images else None)
     if image_folder is not None and label_folder is not None:
-        files = {_SUFFIX.sub("", stem): file for stem, file in _below(label_folder).items()}
+        stems = _below(label_folder)
+        files = {_SUFFIX.sub("", stem): file for stem, file in stems.items()} | stems
         pictures = {stem: file for stem, file in _below(image_folder).items() if not file.name.endswith(SUFFIX)}
     else:
         both = image_files_in(image_folder or path)

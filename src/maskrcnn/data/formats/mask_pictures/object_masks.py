@@ -111,7 +111,7 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     """
     lost: Lost = Counter()
     for part, dataset in parts.items():
-        names = [_UNNAMEABLE.sub("-", category.name) for category in dataset.categories]
+        names = [_UNNAMEABLE.sub("-", category.name) or "-" for category in dataset.categories]
         changed = sum(name != category.name for name, category in zip(names, dataset.categories, strict=True))
         lost["names of classes are changed, because a file name cannot hold them"] += changed
         for index, record in enumerate(dataset.records):
