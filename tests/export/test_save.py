@@ -11,16 +11,19 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 
 import maskrcnn
 from maskrcnn.cli import main
-from maskrcnn.config import Category, DetectConfig
+from maskrcnn.config import Category, Channel, DetectConfig
 from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, TORCHVISION
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
 from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
 from maskrcnn.export.save import export_model
+from maskrcnn.ops.boxes import whole_images
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.predict.exported import INSTALL, ExportFormat, open_engine
+from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, open_engine
+from maskrcnn.structures.images import ImageBatch
 from maskrcnn.structures.instances import Instances
 from maskrcnn.weights.model_file import METADATA_KEY
 from small_data import write_small
@@ -239,3 +242,22 @@ def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> Non
         loaded = maskrcnn.load(tmp_path / "model.onnx")
         for found, expected in zip(loaded.predict(PICTURES, 3), predictor.predict(PICTURES, 3), strict=True):
             assert_same_objects(found, expected)
+
+
+def test_the_engine_of_a_model_of_channels_is_compared_on_its_channels() -> None:
+    base = lively_predictor(neck="c5", anchors=ONE_LEVEL).config
+    channels = tuple(Channel(f"c{i}", "range", low=0, high=1000, mean=40, std=20) for i in range(5))
+    config = replace(base, image=replace(base.image, channels=channels))
+    network = lively_network(config).eval()
+    asked: list[tuple[Any, ...]] = []
+
+    def run(inputs: Arrays) -> Arrays:
+        asked.append((inputs["pixels"].shape[1], inputs["pixels"].dtype))
+        pixels, sizes = torch.from_numpy(inputs["pixels"]), torch.from_numpy(inputs["sizes_hw"])
+        found = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), config.model.detect)
+        assert found.mask_probs is not None
+        parts = {"boxes": 2 * found.boxes, "scores": found.scores, "labels": found.labels, "masks": found.mask_probs}
+        return {name: part.numpy() for name, part in parts.items()}
+
+    assert check(run, network, config).objects > 0
+    assert set(asked) == {(5, np.dtype(np.float32))}

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskrcnn.config import Channel, ImageConfig
+from maskrcnn.config import AnchorConfig, Channel, ImageConfig, ResNetConfig
+from maskrcnn.files.checkpoint import Checkpoint
 from maskrcnn.models.build import build_model
+from maskrcnn.weights.frameworks.detectron2 import Detectron2
+from maskrcnn.weights.frameworks.settings import pixel_statistics
 from maskrcnn.weights.initialise import read_initial_weights
 from maskrcnn.weights.model_file import save_model
+from maskrcnn.weights.open import detector_in
 from maskrcnn.weights.stem import adapted_stem
 from small_data import small_config
 
@@ -46,15 +50,31 @@ def test_training_begins_from_rgb_weights(tmp_path: Path, number: int) -> None:
     torch.manual_seed(0)
     rgb = build_model(config)
     save_model(tmp_path / "rgb.safetensors", rgb, config, {})
-    backbone = {
-        name.removeprefix("backbone."): value
-        for name, value in rgb.state_dict().items()
-        if name.startswith("backbone.")
-    }
     other = replace(config, image=replace(config.image, channels=of_channels(number).channels))
     network = build_model(other)
     said = read_initial_weights(tmp_path / "rgb.safetensors", other).fill(network, other)
     assert said.endswith(f"first convolution adapted from 3 to {number} channels")
     stem = network.backbone.stem.conv.weight  # type: ignore[union-attr]
     torch.testing.assert_close(stem.sum(1), rgb.backbone.stem.conv.weight.sum(1))  # type: ignore[union-attr]
-    assert backbone["stem.conv.weight"].shape[1] == 3
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_checkpoint_of_detectron2_opens_with_the_statistics_in_it(number: int) -> None:
+    base = small_config()
+    resnet = ResNetConfig(depth=50, width=8)
+    config = replace(base, model=replace(base.model, backbone=resnet, anchors=AnchorConfig()))
+    config = replace(config, image=of_channels(number))
+    network = build_model(config)
+    state = Detectron2().export_state(config, network.state_dict())
+    statistics = {"pixel_mean": torch.arange(number).view(-1, 1, 1), "pixel_std": torch.full((number, 1, 1), 2)}
+    opened = detector_in(Checkpoint("torch", state | statistics, {}, ()), "w.pth")
+    assert opened.config.image.statistics == (tuple(map(float, range(number))), (2.0,) * number)
+    name = "backbone.stem.conv.weight"
+    assert torch.equal(opened.state[name], network.state_dict()[name])  # in the order of the file
+    assert "the channels have the order of the file" in opened.provenance["assumed"]
+
+
+def test_matterport_means_of_four_channels() -> None:
+    image = pixel_statistics([123.7, 116.8, 103.9, 90], [1.0] * 4)["channels"]
+    assert [(one.mean, one.std, one.stretch) for one in image[2:]] == [(103.9, 1, "none"), (90, 1, "none")]
+    assert pixel_statistics([1, 2, 3], [4, 5, 6], bgr=True) == {"mean": (3, 2, 1), "std": (6, 5, 4)}

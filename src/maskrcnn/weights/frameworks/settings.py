@@ -276,11 +276,11 @@ def pixel_statistics(mean: Any, std: Any, *, bgr: bool = False) -> dict[str, Any
         bgr: whether three numbers are those of blue, green and red.
 
     Raises:
-        ConfigError: both have another number of channels.
+        ValueError: they are no numbers, or have different numbers of channels.
     """
     means, stds = _numbers(mean), _numbers(std)
     if len(means) != len(stds):
-        raise ConfigError(f"expected a mean and a standard deviation for each channel, found {means} and {stds}")
+        raise ValueError(f"expected a mean and a standard deviation for each channel, found {means} and {stds}")
     if len(means) == 3:
         return {"mean": three(mean, bgr=bgr), "std": three(std, bgr=bgr)}
     pairs = enumerate(zip(means, stds, strict=True), start=1)

@@ -130,7 +130,8 @@ def assumed_settings(model: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple
         # The settings were decimal numbers. Rounding removes the error of float32.
         for name, values in (("MODEL.PIXEL_MEAN", mean), ("MODEL.PIXEL_STD", std)):
             settings[name] = [round(value, 4) for value in values.flatten().tolist()]
-        assumed.append("the input is BGR (INPUT.FORMAT)")
+        rgb = mean.numel() == 3
+        assumed.append("the input is BGR (INPUT.FORMAT)" if rgb else "the channels have the order of the file")
     else:
         pixels = f"mean {settings['MODEL.PIXEL_MEAN']} and standard deviation {settings['MODEL.PIXEL_STD']}"
         assumed.append(f"the input is BGR with {pixels}")

@@ -76,7 +76,8 @@ def our_config(model: ModelConfig, settings: Mapping[str, Any] | None) -> tuple[
     use = DEFAULTS | dict(given)
     assumed = {name: value for name, value in DEFAULTS.items() if name not in given}
     with kinds_checked("Matterport"):
-        check_supported({**use, "BACKBONE_STRIDES": list(use["BACKBONE_STRIDES"])}, SUPPORTED)
+        supported = SUPPORTED | {"IMAGE_CHANNEL_COUNT": len(use["MEAN_PIXEL"])}
+        check_supported({**use, "BACKBONE_STRIDES": list(use["BACKBONE_STRIDES"])}, supported)
         return _config(model, use), _assumptions(use, assumed)
 
 
