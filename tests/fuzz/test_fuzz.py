@@ -53,6 +53,8 @@ from mutations import mutated, mutated_bytes, mutated_json
 from small_annotations import FILES, write_annotations
 from small_data import write_small
 from small_network import lively_network, network_config
+from small_pictures import CODED, write_coded
+from small_scene import save_images
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # numpy and Pillow warn about odd values
 SECONDS, MEMORY = 10, 1 << 30
@@ -173,6 +175,29 @@ def images(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
     def change(rng: random.Random) -> Callable[[], object]:
         path.write_bytes(mutated_bytes(rng.choice(pictures()), rng))
         return lambda: read_image(path)
+
+    return change
+
+
+def coded_pictures(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
+    """Data sets whose pictures hold class and object of every pixel, and Cellpose's pickle: values or bytes change."""
+    files = {key: write_coded(folder / key, key) for key in CODED}
+    files["label-images"] = folder / "cells" / "one_seg.npy"
+    save_images(folder / "cells", ("one",))
+    np.save(files["label-images"], {"masks": np.eye(40, 56, dtype=np.uint16), "flows": [[], None]}, allow_pickle=True)  # type: ignore[arg-type]
+    contents = {key: file.read_bytes() for key, file in files.items()}
+
+    def change(rng: random.Random) -> Callable[[], object]:
+        key = rng.choice(list(files))
+        file = files[key]
+        file.write_bytes(mutated_bytes(contents[key], rng))
+        if file.suffix == ".png" and rng.random() < 0.7:
+            values = np.array(Image.open(io.BytesIO(contents[key])))
+            values[rng.randrange(40) :, rng.randrange(56) :] = rng.choice((0, 1, 255, values.max(), 10_000 % 256))
+            values = values.astype(rng.choice((values.dtype, np.uint8)))
+            Image.fromarray(values[: rng.choice((40, 40, 39))]).save(file)
+        home = folder / ("cells" if key == "label-images" else key)
+        return lambda: read_dataset(home, hints=Hints(format=key))  # type: ignore[arg-type]
 
     return change
 
@@ -390,6 +415,7 @@ SUBJECTS = {
     "annotation files": Subject(annotation_files, 2000),
     "results": Subject(results, 1000),
     "images": Subject(images, 1200),
+    "pictures of objects": Subject(coded_pictures, 600),
     "model file": Subject(model_file, 300),
     "torch zip": Subject(
         network_file(

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -53,17 +54,25 @@ def _npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
         raise ValueError(f"{entry.filename} is compressed by a method that numpy does not use")
     with archive.open(entry) as packed:
         file = io.BytesIO(packed.read(entry.file_size))  # the limit matters: an entry may unpack to more than it claims
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"{entry.filename} has the unsupported version {version}")
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(file)
+    shape, fortran, dtype = _npy_header(file, entry.filename)
     array = array_of(file.read(), ElementType(dtype.str), shape, fortran)
     if array.dtype.kind not in "SU":
         return array
     if array.size > MAX_STRINGS:
         raise ValueError(f"{entry.filename} holds {array.size} strings, more than {MAX_STRINGS}")
     return array.tolist()
+
+
+def _npy_header(file: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran's order and dtype of a `.npy`; raises ValueError if its header is damaged."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} has the unsupported version {version}")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        return read_header(file)
+    except TokenError as error:  # numpy takes a header that Python cannot parse for one of Python 2
+        raise ValueError(f"{name} has a damaged header: {error}") from None
 
 
 def read_pickled_npy(path: Path, instead: str) -> Any:
@@ -78,9 +87,7 @@ def read_pickled_npy(path: Path, instead: str) -> Any:
     try:
         content = path.read_bytes()
         file = io.BytesIO(content)
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        dtype = read_header(file)[2]
+        _, _, dtype = _npy_header(file, path.name)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a whole .npy file ({first_line(error)}); get the file again") from None
     if dtype.kind != "O":

@@ -12,6 +12,8 @@ from maskrcnn.errors import DataError
 
 JSONS = {
     "a Hasty export": {"export_format_version": "1.0", "label_classes": [], "images": []},
+    "an Encord export": [{"label_hash": "1", "data_hash": "2", "data_units": {"2": {"labels": {"objects": []}}}}],
+    "a Segments.ai release": {"name": "v1", "dataset": {"task_type": "segmentation-bitmap", "samples": []}},
     "FiftyOne": {"samples": []},
 }
 
@@ -29,7 +31,13 @@ def test_a_json_is_known_by_its_keys(tmp_path: Path, name: str) -> None:
 
 FILES = {
     "train.tfrecord": (b"", "TFRecord"),
+    "coco_train.record-00003-of-00010": (b"", "TFRecord"),
+    "train-00000-of-00002.parquet": (b"PAR1", "a table of Hugging Face's datasets"),
+    "data-00000-of-00001.arrow": (b"", "a table of Hugging Face's datasets"),
+    "metadata.jsonl": (b'{"file_name": "a.png", "objects": {"bbox": []}}\n{}', "a Hugging Face image folder"),
+    "heart.nii.gz": (b"", "NIfTI, a volume"),
     "a.dcm": (b"", "DICOM, a volume"),
+    "1.2.840.113619": (bytes(128) + b"DICM", "DICOM, a volume"),
     "boxes.xml": (b"<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC boxes"),
     "polygons.xml": (
         b"<annotation><object><polygon><pt></pt></polygon></object></annotation>",

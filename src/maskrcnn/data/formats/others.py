@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,9 @@ _DEPTH = 8  # folders below
 _FILES = 1000
 _BYTES = 1 << 16  # of an XML, that are looked at
 _DATUMARO = "convert it to COCO with datumaro: `datum convert -i PATH -if {} -f coco_instances -o OUT`"
+_HUGGING_FACE = "write it as COCO JSON with the `datasets` library of Hugging Face"
+_SEGMENTS_AI = "export it with `segments.utils.export_dataset(dataset, export_format='coco-instance')`"
+_SLICES = "save its slices as images and label images"
 _EXPORT = "export it as COCO JSON from {}"
 
 
@@ -30,6 +34,8 @@ _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     for keys, other in (
         ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
+        ("dataset task_type samples", Other("a Segments.ai release", _SEGMENTS_AI)),
+        ("file_name objects", Other("a Hugging Face image folder", _HUGGING_FACE)),
         ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
     )
 )
@@ -38,12 +44,11 @@ _BY_ELEMENT = (
     (b"<pt>", Other("XML of the old LabelMe", _DATUMARO.format("label_me"))),
 )
 _BY_NAME = (
-    (".tfrecord", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
-    (".parquet", Other("Parquet", "write it as COCO JSON with the `datasets` library of Hugging Face")),
-    (".nii", Other("NIfTI, a volume", "save its slices as images and label images")),
-    (".nii.gz", Other("NIfTI, a volume", "save its slices as images and label images")),
-    (".dcm", Other("DICOM, a volume", "save its slices as images and label images")),
+    (r"\.(tf)?records?(-\d+-of-\d+)?$", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
+    (r"\.(parquet|arrow)$", Other("a table of Hugging Face's datasets", _HUGGING_FACE)),
+    (r"\.nii(\.gz)?$", Other("NIfTI, a volume", _SLICES)),
 )
+_DICOM = Other("DICOM, a volume", _SLICES)
 
 
 def recognise_other(path: Path) -> Other | None:
@@ -66,13 +71,16 @@ def _files(path: Path, depth: int) -> Iterator[Path]:
 
 def _of_file(file: Path) -> Other | None:
     for ending, other in _BY_NAME:
-        if file.name.endswith(ending):
+        if re.search(ending, file.name.lower()):
             return other
     suffix = file.suffix.lower()
+    unnamed = suffix in ("", ".ima") or suffix[1:].isdecimal()  # files of a DICOM server are named by numbers and dots
+    if suffix == ".dcm" or (unnamed and _beginning(file)[128:132] == b"DICM"):
+        return _DICOM
     if suffix == ".xml":
         beginning = _beginning(file)
         return next((other for element, other in _BY_ELEMENT if element in beginning), None)
-    if suffix not in (".json", ".ndjson"):
+    if suffix not in (".json", ".jsonl", ".ndjson"):
         return None
     outline = json_outline(file)
     if outline is None:

@@ -75,24 +75,28 @@ class Command:
 
 def test_code_in_it_is_never_run_and_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    save_images(tmp_path, ("one", "two", "three", "four", "five", "six"))
+    save_images(tmp_path, ("one", "two", "three", "four", "five", "six", "seven"))
     save(tmp_path / "one_seg.npy")
     save(tmp_path / "two_seg.npy", flows=Command())
     save(tmp_path / "three_seg.npy", masks=np.zeros((3, *SIZE), np.uint16))
     save(tmp_path / "four_seg.npy", masks=labels("one")[1:])
     np.save(tmp_path / "five_seg.npy", labels("one"))
     (tmp_path / "six_seg.npy").write_bytes((tmp_path / "one_seg.npy").read_bytes()[:400])
+    save(tmp_path / "seven_seg.npy")
+    header = (tmp_path / "seven_seg.npy").read_bytes()
+    (tmp_path / "seven_seg.npy").write_bytes(header.replace(b"'shape': ()", b"'shape': (("))
     dataset = read_dataset(tmp_path)
     assert [record.image_id for record in dataset.records] == ["one"]
     assert not (tmp_path / "canary").exists()
-    five, four, six, three, two = sorted(dataset.problems)
+    five, four, seven, six, three, two = sorted(dataset.problems)
     assert "five_seg.npy: expected a dictionary, found an array of uint16" in five
     assert "expected masks of 56 x 40 pixels, the size of the image, found 56 x 39" in four
+    assert "seven_seg.npy: not a whole .npy file" in seven
     assert "six_seg.npy: the pickle in it cannot be read" in six
     assert "expected masks of one image, found the shape (3, 40, 56)" in three
     assert "two_seg.npy: refused, because it asks for " in two
     assert two.endswith("no code in it was run; save the masks in Cellpose as PNG or TIFF")
-    with pytest.raises(DataError, match=r"image (two|three|four|five|six): "):
+    with pytest.raises(DataError, match=r"image (two|three|four|five|six|seven): "):
         read_dataset(tmp_path, strict=True)
 
 
