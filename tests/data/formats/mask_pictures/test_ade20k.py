@@ -99,6 +99,16 @@ def test_what_is_broken_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> N
     assert "image two: the names of its classes are not known: " in two
 
 
+def test_another_json_beside_a_label_image_is_not_ade20k(tmp_path: Path) -> None:
+    save_images(tmp_path, ("one",), ".png")
+    values = sum(number * thing.mask for number, thing in enumerate(scene()["one"], start=1))
+    save_picture(tmp_path / "one_seg.png", np.asarray(values, dtype=np.uint8))
+    (tmp_path / "one.json").write_text('{"size": 3}')
+    dataset = read_dataset(tmp_path, strict=True)
+    assert dataset.format == "label images"
+    assert masks(dataset, "one") == expected("one", "object")
+
+
 def test_real_files(shared: Path) -> None:
     folder = shared / "data" / "formats" / "ade20k"
     dataset = read_dataset(folder / "2021", strict=True)

@@ -34,7 +34,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import Picture, read_masks
 from maskrcnn.errors import DataError
-from maskrcnn.files.json_file import read_json
+from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import is_int, under
 
@@ -54,10 +54,15 @@ def recognise(path: Path) -> bool:
 def is_segments(file: Path) -> bool:
     """Whether a picture `<name>_seg.png` holds classes and objects of ADE20K, and not a value for each object."""
     stem = file.stem.removesuffix(_SEGMENTS)
-    beside = (f"{stem}_atr.txt", f"{stem}_parts_1.png", f"{stem}.json")
-    return (
-        file.suffix.lower() == ".png" and file.stem != stem and any((file.parent / other).exists() for other in beside)
-    )
+    if file.suffix.lower() != ".png" or file.stem == stem:
+        return False
+    beside = (file.with_name(f"{stem}_atr.txt"), file.with_name(f"{stem}_parts_1.png"))
+    return any(other.exists() for other in beside) or _is_annotation(file.with_name(f"{stem}.json"))
+
+
+def _is_annotation(file: Path) -> bool:
+    outline = json_outline(file)
+    return outline is not None and "annotation" in outline.keys[0] and "object" in outline.keys[1]
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:

@@ -80,7 +80,8 @@ class _Labels(NamedTuple):
 
 def recognise(path: Path) -> bool:
     """Whether a folder has pairs of images and label images. Beside `instances`, `labels` has classes."""
-    return path.is_dir() and not (path / "instances").is_dir() and bool(_pairs(path, None)[0])
+    classes = (path / "instances").is_dir() and (path / "labels").is_dir()
+    return path.is_dir() and not classes and bool(_pairs(path, None)[0])
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
