@@ -74,6 +74,18 @@ def test_a_part_of_a_set_is_written(command, tmp_path):
     assert dataset.records.counts.min() > 0
 
 
+def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "old.txt").touch()
+    missing = tmp_path / "no.json"
+    for words in (("convert", missing, tmp_path / "o", "--to", "coco"), ("split", missing, tmp_path / "o")):
+        ran = command("data", *words)
+        assert (ran.code, ran.out) == (2, "")
+        assert "o: expected no folder or an empty one, found old.txt in it" in ran.err
+    for words in (("subset", missing, tmp_path / "o"), ("merge", missing, "--out", tmp_path / "o")):
+        assert "o: expected no folder or an empty one, found old.txt in it" in command("data", *words).err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

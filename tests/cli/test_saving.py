@@ -88,6 +88,10 @@ def test_what_cannot_be_saved_is_one_line_before_the_work(predicting, tmp_path, 
         ran = predicting(*flags)
         assert (ran.code, ran.out) == (2, "")
         assert said in ran.err
+    paths = (tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "images" / "o")
+    ran = command("predict", *paths, "--no-draw", "--save", "coco")
+    assert (ran.code, ran.out) == (2, "")
+    assert "expected a folder outside of" in ran.err
     (tmp_path / "o" / "coco").mkdir(parents=True)
     (tmp_path / "o" / "coco" / "old.json").write_text("{}")
     ran = predicting("--save", "coco")

@@ -77,10 +77,10 @@ class Predict:
         if self.table is None and self.pixel_size != 1:
             raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
         within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
-        if self.draw and within:
+        if (self.draw or self.saving.save) and within:
             raise ConfigError(
                 f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
-                "of this one as images; choose another folder, or --no-draw"
+                "of this one as images; choose another folder, or --no-draw without --save"
             )
         if any(Path(image).suffix.lower() in VIDEO_SUFFIXES for image in self.images):
             return self._run_on_video()

@@ -32,6 +32,9 @@ class Rewrite:
     """Refuse broken images and annotations."""
 
     def run(self) -> int:
+        from maskrcnn.data.convert import check_new_folder
+
+        check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
         write_dataset(dataset, self.out, Target(self.to, self.link))
         return 0

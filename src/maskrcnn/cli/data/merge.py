@@ -28,6 +28,7 @@ class Merge:
     hints: HintFlags = NO_HINTS
 
     def run(self) -> int:
+        from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.editing.merge import merge
 
         pairs = [name.partition("=") for name in self.renamed]
@@ -35,6 +36,7 @@ class Merge:
             raise ConfigError(f"--map: expected pairs old=new, found {wrong[0]}")
         if not self.data:
             raise ConfigError("expected data sets to merge, found none")
+        check_new_folder(self.out)
         datasets = [open_dataset(path, self.hints) for path in self.data]
         write_dataset(merge(datasets, self.out, {old: new for old, _, new in pairs}), self.out, self.target)
         return 0

@@ -45,8 +45,10 @@ class Split:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console
+        from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.editing.split import split
 
+        check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
         wanted = {part: share for part, share in (("val", self.val), ("test", self.test)) if share}
         shares = {"train": 1 - self.val - self.test, **wanted}

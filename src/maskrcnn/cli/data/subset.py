@@ -37,8 +37,10 @@ class Subset:
     """Folder of the images; default: the images are searched for beside the annotations."""
 
     def run(self) -> int:
+        from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.editing.subset import subset
 
+        check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
         chosen = subset(
             dataset,
