@@ -61,6 +61,13 @@ def test_a_ring_has_an_outer_outline_and_a_hole() -> None:
     assert sorted((hole, abs(area(points))) for points, hole in outlines(ring)) == [(False, 20), (True, 4)]
 
 
+def test_a_ring_inside_a_ring_keeps_its_own_hole() -> None:
+    y, x = np.mgrid[:11, :11]
+    rings = np.maximum(abs(x - 5), abs(y - 5)) % 2 == 1  # of sides 11, 7 and 3
+    parts = outlines_of_parts(rings)
+    assert sorted(tuple(abs(area(points)) for points in part) for part in parts) == [(9, 1), (49, 25), (121, 81)]
+
+
 def test_nothing_has_no_outline() -> None:
     assert outlines(np.zeros((0, 0), dtype=np.uint8)) == outlines(np.zeros((3, 3), dtype=bool)) == []
 
