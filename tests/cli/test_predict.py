@@ -181,9 +181,22 @@ def test_large_images_are_cut_into_tiles(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
     random_predictor().save(tmp_path / "m.safetensors")
     flags = ("--model", tmp_path / "m.safetensors", "--precision", "fp32", "--tiles", 40, "--overlap", 16)
-    ran = command("predict", tmp_path / "images", *flags, "--table", tmp_path / "t.csv", "--out", tmp_path / "o")
+    ran = command(
+        "predict",
+        tmp_path / "images",
+        *flags,
+        "--geojson",
+        "--table",
+        tmp_path / "t.csv",
+        "--out",
+        tmp_path / "o",
+        "--min-score",
+        0.1,
+    )
     assert ran.code == 0, ran.err
     found = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    outlined = [json.loads((tmp_path / "o" / f"{name}.geojson").read_text())["features"] for name in (0, 1)]
+    assert 0 < sum(map(len, outlined)) <= sum(entry["score"] >= 0.1 for entry in found)
     assert {tuple(entry["segmentation"]["size"]) for entry in found} == {(64, 80)}
     assert max(entry["bbox"][0] for entry in found) > 40
     assert len(list((tmp_path / "o").glob("*.png"))) == 2

@@ -19,6 +19,8 @@ from maskrcnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
+    from maskrcnn.predict.files import Keep
+    from maskrcnn.structures.instances import Instances
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Predict:
     pixel_size: float = 1.0
     """Side of a pixel for --table, in the unit that the table shall have."""
     saving: Annotated[Saving, Flags] = field(default_factory=Saving)
+    geojson: Flag = False
+    """Also write the objects of each image as GeoJSON: in degrees if it has a coordinate system, else in pixels."""
     min_score: float = 0.5
     """Draw, measure and save only objects with at least this score."""
     batch_size: int = 1
@@ -91,7 +95,7 @@ class Predict:
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import Table, predict_files
+        from maskrcnn.predict import GeoJsonFolder, Table, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
 
@@ -99,6 +103,7 @@ class Predict:
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         kept = self.saving.collector(model.config)
+        keep = each_of(kept, GeoJsonFolder(self.out) if self.geojson else None)
         summary = predict_files(
             with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
             files,
@@ -106,7 +111,7 @@ class Predict:
             image_ids=image_ids,
             draw=self.draw,
             table=table,
-            keep=kept,
+            keep=keep,
             min_score=self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
@@ -124,6 +129,8 @@ class Predict:
                 lines.append(f"pictures: {summary.pictures}")
             if summary.table:
                 lines.append(f"measurements: {summary.table}")
+            if self.geojson:
+                lines.append(f"GeoJSON: {self.out}")
             if saved:
                 lines.append(f"data set: {saved}")
             if summary.skipped:
@@ -163,6 +170,7 @@ class Predict:
             "--tiles": self.tiles,
             "--overlap": self.overlap,
             "--save": self.saving.save,
+            "--geojson": self.geojson or None,
         }
         idle = [flag for flag, value in given.items() if value is not None]
         if idle:
@@ -189,6 +197,17 @@ class Predict:
                 lines.append(f"video: {summary.video}")
             console(stderr=False).print("\n".join(lines))
         return fail(summary.fault) if summary.fault else 0
+
+
+def each_of(*takers: Keep | None) -> Keep:
+    """What gives the objects of an image to each of the takers that are there."""
+
+    def keep(image_id: int | str, file: Path, found: Instances) -> None:
+        for taker in takers:
+            if taker is not None:
+                taker(image_id, file, found)
+
+    return keep
 
 
 def _in_data_set(files: list[Path], data: Path, hints: Hints) -> tuple[list[Path], list[int | str]]:

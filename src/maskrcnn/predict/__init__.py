@@ -4,6 +4,7 @@ from maskrcnn.predict.augmented import Augmented, ImageView
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.clips import ClipSummary, predict_clip
 from maskrcnn.predict.files import FilesSummary, predict_files
+from maskrcnn.predict.geojson import GeoJsonFolder
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
 from maskrcnn.predict.measure import Table
 from maskrcnn.predict.pipeline import Detector, predict_images, stream
@@ -16,6 +17,7 @@ __all__ = [
     "ClipSummary",
     "Detector",
     "FilesSummary",
+    "GeoJsonFolder",
     "ImageView",
     "Predictor",
     "Table",

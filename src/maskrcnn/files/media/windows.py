@@ -21,6 +21,7 @@ from maskrcnn.files.images import read_image, say_pages
 from maskrcnn.files.pixels.pillow_errors import QUIET
 from maskrcnn.files.pixels.rgb import scaled
 
+_INSTALL = "pip install 'maskrcnn[tiles]'"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian, with offsets of 32 and of 64 bits
 _ORIENTATION = 274
 _CACHE = 64  # megabytes of decoded blocks that GDAL may keep
@@ -85,7 +86,7 @@ def open_pixels(
             return read_image(path, remark, channels)
         except ImageSizeError:
             raise MissingPackageError(
-                f"{path}: a TIFF of this size needs rasterio, which is missing: pip install 'maskrcnn[tiles]'"
+                f"{path}: a TIFF of this size needs rasterio, which is missing: {_INSTALL}"
             ) from None
     return found or read_image(path, remark, channels)
 
@@ -174,6 +175,36 @@ def _turned(path: Path) -> bool:
             return bool(image.tag_v2.get(_ORIENTATION, 1) != 1)
     except Exception:  # a kind that Pillow does not know, which says nothing of its orientation
         return False
+
+
+def earth_of(path: os.PathLike[str] | str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What maps (n, 2) points x, y in pixels of an image to its longitudes and latitudes in degrees (WGS 84).
+
+    Returns:
+        None if the image is no TIFF with a coordinate system.
+
+    Raises:
+        MissingPackageError: the image is a TIFF, and rasterio is not installed.
+    """
+    if not _is_tiff(path):
+        return None
+    try:
+        with _opened(Path(path)) as dataset:
+            system, transform = dataset.crs, dataset.transform
+    except ModuleNotFoundError:
+        raise MissingPackageError(
+            f"{path}: the coordinate system of a TIFF needs rasterio, which is missing: {_INSTALL}"
+        ) from None
+    if system is None:
+        return None
+
+    def to_earth(points: np.ndarray) -> np.ndarray:
+        from rasterio.warp import transform as between
+
+        x, y = np.array(transform[:6]).reshape(2, 3) @ [*points.T, np.ones(len(points))]
+        return np.stack(between(system, "EPSG:4326", x, y), axis=1)
+
+    return to_earth
 
 
 @contextmanager
