@@ -14,7 +14,7 @@ from torch.utils import data as torch_data
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.structures.records import PackedBytes, Record, Records, as_numpy, pack_ids
+from maskrcnn.structures.records import ByteBuffer, PackedBytes, Record, Records, as_numpy, pack_ids
 from small_data import small_coco
 
 RECORDS = [Record(7, Path("a/é.jpg"), 20, 30, 0, 2), Record("street", Path("/b.png"), 5, 6, 2, 0)]
@@ -98,3 +98,12 @@ def test_workers_share_the_annotations(tmp_path: Path, start: str) -> None:
         )
         sizes.append(max(loader))
     assert sizes[1] - sizes[0] < 6e6, sizes
+
+
+def test_strings_in_any_order_begin_where_floats_can_be_read() -> None:
+    buffer = ByteBuffer()
+    spans = np.array([buffer.add(string) for string in (b"abc", b"", b"12345678", b"d")])
+    assert spans[:, 0].tolist() == [0, 8, 8, 16]
+    packed = buffer.packed(spans[[3, 0, 2]])
+    assert [packed[i].tobytes() for i in range(len(packed))] == [b"d", b"abc", b"12345678"]
+    assert [one.tobytes() for one in packed.chosen(np.array([2, 0]))] == [b"12345678", b"d"]

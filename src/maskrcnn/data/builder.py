@@ -41,17 +41,17 @@ from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.masks import MOST_PIXELS
-from maskrcnn.structures.records import ByteBuffer, Records, pack_ids
+from maskrcnn.structures.records import ByteBuffer, Records, pack_fields, pack_ids
 from maskrcnn.structures.values import as_id, is_number, short, whole_number
 
 
 class _Image(NamedTuple):
-    """An image in the order in which it was added; the other values are those of its `Record`."""
+    """The number of an image in the order of adding, and values of its `Record` in the form that `Records` stores."""
 
     number: int
     size: Size
     path: str
-    fields: Mapping[str, Any]
+    fields: bytes
     fault: str
 
 
@@ -159,7 +159,7 @@ class DatasetBuilder:
         elif key in self._images:
             raise DataError(f"{self.path}: two images have id {short(number)}: annotations cannot be told apart")
         else:
-            self._images[key] = _Image(len(self._images), (rows, columns), str(path), fields, fault)
+            self._images[key] = _Image(len(self._images), (rows, columns), str(path), pack_fields(fields), fault)
 
     def known(self) -> Known:
         """What `unremarkable` must know of the images and categories that were added."""
@@ -173,9 +173,7 @@ class DatasetBuilder:
 
     def add_plain(self, plain: PlainAnnotations) -> None:
         """Adds annotations that `unremarkable` found, with masks in `buffer`. No other annotation has their ids."""
-        ids = plain.ids.tolist()
-        self._ids += ids
-        self._seen.update(ids)
+        self._ids += plain.ids.tolist()
         self._added = max(self._added, int(plain.numbers.max(initial=0)))
         self._positions.frombytes(plain.numbers.tobytes())
         self._rows.frombytes(np.stack([plain.images, plain.labels], axis=1).tobytes())
@@ -247,9 +245,13 @@ class DatasetBuilder:
 
     def _unique_ids(self) -> list[int | str]:
         """The id of each annotation that is kept. One without its own gets its position, or the next free number."""
-        free = (number for number in count(self._added + 1) if number not in self._seen)
+        given = [own for own in self._ids if own is not None]
+        if len(given) == len(self._ids):
+            return given
+        taken = set(given)
+        free = (number for number in count(self._added + 1) if number not in taken)
         return [
-            own if own is not None else position if position not in self._seen else next(free)
+            own if own is not None else position if position not in taken else next(free)
             for own, position in zip(self._ids, self._positions, strict=True)
         ]
 

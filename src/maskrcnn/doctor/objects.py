@@ -77,7 +77,7 @@ def measured(dataset: Dataset, images: np.ndarray, rows: np.ndarray) -> Objects:
     pixels, extent = np.full(len(rows), np.nan), np.full((len(rows), 4), np.nan)
     limits_wh = dataset.records.sizes_hw[images, ::-1].astype(np.float64)
     polygons = np.flatnonzero(columns["kinds"] == POLYGONS)
-    rings = read_rings([dataset.segmentations[row].tobytes() for row in rows[polygons].tolist()], polygons)
+    rings = read_rings([one.tobytes() for one in dataset.segmentations.chosen(rows[polygons])], polygons)
     if len(polygons):
         first = np.searchsorted(rings.owners, polygons)
         pixels[polygons] = np.add.reduceat(np.abs(signed_areas(rings)), first)
@@ -85,7 +85,7 @@ def measured(dataset: Dataset, images: np.ndarray, rows: np.ndarray) -> Objects:
         extent[polygons, :2] = np.minimum.reduceat(each[:, :2], first, axis=0)
         extent[polygons, 2:] = np.maximum.reduceat(each[:, 2:], first, axis=0)
     runs = np.flatnonzero(columns["kinds"] == RUN_LENGTHS)
-    strings = [dataset.segmentations[row].tobytes() for row in rows[runs].tolist()]
+    strings = [one.tobytes() for one in dataset.segmentations.chosen(rows[runs])]
     pixels[runs], extent[runs] = measured_runs(strings, limits_wh[runs, 1].astype(np.int64))
     given = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     return Objects(dataset, images, rows, limits_wh, given=given, pixels=pixels, extent=extent, rings=rings, **columns)

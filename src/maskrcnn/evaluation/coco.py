@@ -212,7 +212,7 @@ def _compare(
 ) -> Report:
     """The report for all images of the data set. Results for other images are ignored. `kinds` are those that the
     results hold."""
-    annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
+    annotations = coco_annotations(dataset)
     # The COCO API goes through images in the order of their ids, which decides between detections of equal score.
     order = dataset.records.order_by_id()
     ranks = {image_id: rank for rank, image_id in enumerate(order)}

@@ -84,12 +84,16 @@ def _evaluator(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kin
         {
             "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
             "categories": [{"id": i, "name": str(i)} for i in range(len(scene.names))],  # their names may be any text
-            "annotations": list(truth),
+            "annotations": truth if kind == "segm" else [_without_mask(entry) for entry in truth],
         }
     )
     # Only what is compared: if a mask or keypoints came with a box, hotcoco would use the area of the box.
     keys = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else kind)
     return COCOeval(dataset, dataset.load_res([{key: entry[key] for key in keys} for entry in found]), kind)
+
+
+def _without_mask(entry: Entry) -> Entry:
+    return {key: value for key, value in entry.items() if key != "segmentation"}
 
 
 def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:

@@ -41,8 +41,9 @@ def read_text(path: Path) -> Text:
     return text
 
 
-def groups(pieces: Sequence[Raw], text: Text, at_once: int) -> Iterator[Sequence[Raw]]:
-    """Groups of `at_once` pieces of a text in order. The text up to the end of a group is gone after its turn."""
+def groups(pieces: list[Raw], text: Text, at_once: int) -> Iterator[Sequence[Raw]]:
+    """Groups of `at_once` pieces of a text in order. The text up to the end of a group is gone after its turn, and all
+    pieces in the end."""
     start = np.frombuffer(text, dtype=np.uint8).ctypes.data if text else 0
     for first in range(0, len(pieces), at_once):
         group = pieces[first : first + at_once]
@@ -50,3 +51,4 @@ def groups(pieces: Sequence[Raw], text: Text, at_once: int) -> Iterator[Sequence
         if isinstance(text, mmap.mmap) and hasattr(text, "madvise"):
             end = np.frombuffer(group[-1], dtype=np.uint8).ctypes.data - start
             text.madvise(mmap.MADV_DONTNEED, 0, end - end % mmap.PAGESIZE)
+    pieces.clear()

@@ -58,7 +58,7 @@ class Records(Sequence[Record]):
         self._fill(
             [record.image_id for record in given],
             [str(record.path) for record in given],
-            [record.fields for record in given],
+            [pack_fields(record.fields) for record in given],
             [record.fault for record in given],
             np.array([(record.height, record.width, record.first, record.count) for record in given]),
         )
@@ -68,11 +68,12 @@ class Records(Sequence[Record]):
         cls,
         ids: Sequence[int | str],
         paths: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
+        fields: Sequence[bytes],
         faults: Sequence[str],
         numbers: np.ndarray,
     ) -> Self:
-        """The records with these attributes; `numbers` are (N, 4) heights, widths, firsts and counts."""
+        """The records with these attributes. `fields` come from `pack_fields`; `numbers` (N, 4) are heights, widths,
+        firsts and counts."""
         records = cls.__new__(cls)
         records._fill(ids, paths, fields, faults, numbers)
         return records
@@ -81,13 +82,13 @@ class Records(Sequence[Record]):
         self,
         ids: Sequence[int | str],
         paths: Sequence[str],
-        fields: Sequence[Mapping[str, Any]],
+        fields: Sequence[bytes],
         faults: Sequence[str],
         numbers: np.ndarray,
     ) -> None:
         self._ids = pack_ids(ids)
         self._paths = PackedBytes([path.encode("utf-8", "surrogatepass") for path in paths])
-        self._fields = PackedBytes([json.dumps(of_one).encode() if of_one else b"" for of_one in fields])
+        self._fields = PackedBytes(fields)
         self.faults = {number: fault for number, fault in enumerate(faults) if fault}
         self._numbers = torch.from_numpy(np.asarray(numbers, dtype=np.int64).reshape(-1, 4))
 
@@ -113,11 +114,17 @@ class Records(Sequence[Record]):
 
     def numbers(self) -> dict[int | str, int]:
         """The position of each image by its id."""
-        return {image_id: number for number, image_id in enumerate(as_numpy(self._ids).tolist())}
+        return {image_id: number for number, image_id in enumerate(self.ids)}
 
     def order_by_id(self) -> dict[int | str, int]:
         """The position of each image by its id, in the order of the ids: integers before strings."""
         return dict(sorted(self.numbers().items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    @property
+    def ids(self) -> list[int | str]:
+        """The ids in the annotation file."""
+        found: list[int | str] = as_numpy(self._ids).tolist()
+        return found
 
     @property
     def paths(self) -> list[str]:
@@ -139,6 +146,11 @@ class Records(Sequence[Record]):
     def sizes_hw(self) -> np.ndarray:
         """(N, 2) int64 heights and widths."""
         return self._numbers[:, :2].numpy()
+
+
+def pack_fields(fields: Mapping[str, Any]) -> bytes:
+    """`Record.fields` as the records store them."""
+    return json.dumps(fields).encode() if fields else b""
 
 
 class PackedBytes:
@@ -164,8 +176,12 @@ class PackedBytes:
 
     def between(self, first: int, end: int) -> list[np.ndarray]:
         """Views of the strings `first` to `end - 1`."""
+        return self.chosen(np.arange(first, end))
+
+    def chosen(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """Views of the strings with these numbers (N,)."""
         content = self._bytes.numpy()
-        return [content[start:stop] for start, stop in self._spans[first:end].tolist()]
+        return [content[start:stop] for start, stop in self._spans.numpy()[numbers].tolist()]
 
 
 class ByteBuffer:

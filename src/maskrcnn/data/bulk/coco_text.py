@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, MsgspecError, Raw, Struct
 
-from maskrcnn.data.bulk.plain import Block, Known, PlainAnnotations, unremarkable
+from maskrcnn.data.bulk.plain import PAIR, Block, Known, PlainAnnotations, unremarkable
 from maskrcnn.files.json_file import parse_json
 from maskrcnn.files.json_pieces import Text, groups, read_text
 from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, pack_polygons, unpack_polygons
@@ -28,6 +28,7 @@ from maskrcnn.structures.values import as_id
 _AT_ONCE = 4096  # annotations that are judged together
 
 _Int = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]  # that fits in an array
+_Polygon = Annotated[list[float], Meta(min_length=6)]
 
 
 class _RunLengths(Struct, gc=False):
@@ -40,13 +41,9 @@ class _Annotation(Struct, gc=False):
     category_id: _Int
     id: _Int
     bbox: tuple[float, float, float, float]
-    segmentation: list[list[float]] | _RunLengths | None = None
+    segmentation: Annotated[list[_Polygon], Meta(min_length=1)] | _RunLengths | None = None
     iscrowd: _Int = 0
     area: float = nan
-
-
-_DECODE = msgspec.json.Decoder(_Annotation).decode
-_KINDS = {type(None): NO_MASK, _RunLengths: RUN_LENGTHS, list: POLYGONS}
 
 
 class _Category(Struct, gc=False):
@@ -114,54 +111,45 @@ def read_annotations(file: CocoText, known: Known, buffer: ByteBuffer) -> tuple[
         missing[plain[-1].numbers - first] = False
         others |= {first + i: bytes(pieces[i]) for i in np.flatnonzero(missing).tolist()}
     found = PlainAnnotations.joined(plain)
+    plain.clear()
     entries = {number: parse_json(text, file.path, "a COCO JSON") for number, text in others.items()}
     repeated = _repeated(found.ids, entries.values())
     for i in np.flatnonzero(repeated).tolist():
         entries[int(found.numbers[i])] = _entry(found, i, buffer)
-    return found.taken(~repeated), dict(sorted(entries.items()))
-
-
-def _usual(piece: Raw) -> _Annotation | None:
-    """The annotation in a text; None if it has another form than the usual one."""
-    try:
-        entry = _DECODE(piece)
-    except MsgspecError:
-        return None
-    mask = entry.segmentation
-    if isinstance(mask, list):
-        for part in mask:
-            if len(part) < 6 or len(part) % 2:
-                return None
-        if not mask:
-            entry.segmentation = None
-    elif mask and not mask.counts.isascii():
-        return None
-    return entry
+    return found.taken(~repeated) if repeated.any() else found, dict(sorted(entries.items()))
 
 
 def _block(pieces: Sequence[Raw], first: int) -> Block:
     """The annotations of usual form among the texts `pieces`, whose numbers begin with `first`."""
     entries: list[_Annotation] = []
     numbers, kinds = array("q"), bytearray()
-    parts, lengths, packed, ends = array("q"), array("q"), bytearray(), array("q")
+    packed, ends = bytearray(), array("q", [0])
     strings: list[bytes] = []
     sizes: list[tuple[int, int]] = []
+    decode = msgspec.json.Decoder(_Annotation).decode
     for number, piece in enumerate(pieces, start=first):
-        entry = _usual(piece)
-        if entry is None:
+        try:
+            entry = decode(piece)
+        except MsgspecError:
             continue
         mask, entry.segmentation = entry.segmentation, None  # so that its numbers live only until they are packed
-        numbers.append(number)
-        kinds.append(_KINDS[type(mask)])
-        entries.append(entry)
         if isinstance(mask, list):
-            parts.append(len(mask))
-            lengths.extend(map(len, mask))
             packed += pack_polygons(mask)
+            if len(packed) % PAIR:  # a number of coordinates is odd
+                del packed[ends[-1] :]
+                continue
             ends.append(len(packed))
-        elif mask:
+            kinds.append(POLYGONS)
+        elif mask is None:
+            kinds.append(NO_MASK)
+        elif mask.counts.isascii():
+            kinds.append(RUN_LENGTHS)
             strings.append(mask.counts.encode("ascii"))
             sizes.append(mask.size)
+        else:
+            continue
+        numbers.append(number)
+        entries.append(entry)
     return Block(
         np.array(numbers, dtype=np.int64),
         np.array([entry.id for entry in entries], dtype=np.int64),
@@ -171,8 +159,6 @@ def _block(pieces: Sequence[Raw], first: int) -> Block:
         np.fromiter(chain.from_iterable([entry.bbox for entry in entries]), np.float64).reshape(-1, 4),
         np.array([entry.area for entry in entries], dtype=np.float64),
         np.array(kinds, dtype=np.uint8),
-        np.array(parts, dtype=np.int64),
-        np.array(lengths, dtype=np.int64),
         packed,
         np.array(ends, dtype=np.int64),
         strings,

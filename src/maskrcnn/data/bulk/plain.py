@@ -3,7 +3,7 @@
 The rules are those of `builder.py`. `unremarkable` finds the annotations that no rule changes and no message names. All
 others go one by one through `DatasetBuilder.add_annotation`, which alone repairs, rejects and explains.
 
-Legend: N annotations, P polygons, R masks as run lengths.
+Legend: N annotations, R masks as run lengths.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from maskrcnn.ops.rle import count_pixels
 from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, packed_head
 from maskrcnn.structures.records import ByteBuffer
 
+PAIR = 16  # bytes of x and y as float64
 _ROUNDING = 1e-14  # of a sum of products, for each term and relative to the largest: far above the true limit
 
 
@@ -93,10 +94,8 @@ class Block:
     """N annotations of a file before they are judged: the fields of `PlainAnnotations`, and masks in parts.
 
     Attributes:
-        parts: (number of masks of this kind,) int64 number of polygons of each.
-        lengths: (P,) int64 numbers in each polygon, even and at least 6.
-        packed: outputs of `pack_polygons`, one after another.
-        ends: (number of masks of this kind,) int64 bytes, where the output of each ends.
+        packed: outputs of `pack_polygons`, one after another, each of a multiple of `PAIR` bytes.
+        ends: (1 + number of masks of this kind,) int64 bytes, where each ends, after a 0.
         strings: the R compressed strings.
         sizes_hw: (R, 2) int64 heights and widths of their masks.
     """
@@ -109,8 +108,6 @@ class Block:
     boxes: np.ndarray
     areas: np.ndarray
     kinds: np.ndarray
-    parts: np.ndarray
-    lengths: np.ndarray
     packed: bytearray
     ends: np.ndarray
     strings: Sequence[bytes]
@@ -155,22 +152,27 @@ def unremarkable(block: Block, known: Known, buffer: ByteBuffer) -> PlainAnnotat
 
 def _have_area(block: Block) -> np.ndarray:
     """(number of annotations with polygons,) bool: whether some polygon of each surely encloses an area."""
-    if not len(block.parts):
+    if len(block.ends) == 1:
         return np.zeros(0, dtype=np.bool_)
-    # Points are numbered by pairs of values, so that headers count, too. Every header has an even number of values.
-    x, y = np.append(np.frombuffer(block.packed, dtype=np.float64), np.zeros(4)).reshape(-1, 2).T
-    points = block.lengths // 2
-    first_part = np.cumsum(block.parts) - block.parts
+    values = np.append(np.frombuffer(block.packed, dtype=np.float64), np.zeros(4))
+    starts = block.ends[:-1] // 8
+    parts = values[starts].astype(np.int64)
+    first_part = np.cumsum(parts) - parts
+    places = np.repeat(starts + 1 - first_part, parts) + np.arange(parts.sum())
+    points = values[places].astype(np.int64)  # in each polygon
+    # The heads, too, have an even number of values, so that all x and all y can be taken at once.
+    x, y = values.reshape(-1, 2).T
     stops = np.cumsum(points)
-    begins = np.append(0, block.ends[:-1]) // 16 + packed_head(block.parts) // 2 - (stops - points)[first_part]
-    stops += np.repeat(begins, block.parts)
+    stops += np.repeat((starts + packed_head(parts)) // 2 - (stops - points)[first_part], parts)
     firsts = stops - points
+    whole = stops[first_part + parts - 1] == block.ends[1:] // PAIR  # else two polygons have odd numbers of coordinates
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is doubtful, too
-        there, back = x[:-1] * y[1:], x[1:] * y[:-1]
-        there[stops - 1], back[stops - 1] = x[stops - 1] * y[firsts], x[firsts] * y[stops - 1]  # the closing edges
-        doubled = np.add.reduceat(there - back, np.stack([firsts, stops], axis=1).ravel())[::2]
-        sure = np.abs(doubled) > _ROUNDING * points**2 * np.abs(x).max() * np.abs(y).max()
-    found: np.ndarray = np.logical_or.reduceat(sure, first_part)
+        edges = x[:-1] * y[1:]
+        edges -= x[1:] * y[:-1]
+        edges[stops - 1] = x[stops - 1] * y[firsts] - x[firsts] * y[stops - 1]  # these close the polygons
+        doubled = np.add.reduceat(edges, np.stack([firsts, stops], axis=1).ravel())[::2]
+        sure = np.abs(doubled) > _ROUNDING * points**2 * max(values.max(), -values.min()) ** 2
+    found: np.ndarray = np.logical_or.reduceat(sure, first_part) & whole
     return found
 
 
@@ -178,7 +180,7 @@ def _packed(block: Block, drawn: np.ndarray, runs: np.ndarray, buffer: ByteBuffe
     """Adds all masks to the buffer; (N, 2) where each begins and ends."""
     spans = np.zeros((len(block.kinds), 2), dtype=np.int64)
     start, _ = buffer.add(block.packed)
-    spans[drawn] = start + np.stack([np.append(0, block.ends[:-1])[: len(block.ends)], block.ends], axis=1)
+    spans[drawn] = start + np.stack([block.ends[:-1], block.ends[1:]], axis=1)
     if block.strings:
         spans[runs] = [buffer.add(string) for string in block.strings]
     return spans

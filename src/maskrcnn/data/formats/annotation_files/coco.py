@@ -89,6 +89,7 @@ def _from_text(file: CocoText, path: Path, images: Path | None, strict: bool) ->
     builder = DatasetBuilder(path, strict=strict, keypoint_shift=PIXEL_CENTRE)
     _add_categories(builder, file.categories, lambda: used_categories(file.annotations))
     _add_images(builder, file.images, images)
+    file.images.clear()  # a tenth of the memory
     plain, others = read_annotations(file, builder.known(), builder.buffer)
     _add_annotations(builder, others, plain)
     return builder.build()
@@ -141,7 +142,7 @@ def write_json(dataset: Dataset, path: Path) -> None:
         optional = {"keypoints": category.keypoints, "skeleton": limbs, "sigmas": category.sigmas}
         given = {key: value for key, value in optional.items() if value}
         categories.append({"id": category.id, "name": category.name, **given})
-    annotations = [entry for index in range(len(dataset)) for entry in coco_annotations(dataset, index)]
+    annotations = coco_annotations(dataset)
     content = {"images": images, "annotations": annotations, "categories": categories}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
