@@ -205,3 +205,16 @@ def test_the_command_writes_the_report_and_figures(command, tmp_path):
     assert figures["small"] + figures["medium"] + figures["large"] == 13
     again = command("data", "check", path, "--report", path)
     assert (again.code, "found one that is read" in again.err) == (2, True)
+
+
+def test_check_writes_a_repaired_copy(command, tmp_path):
+    path = faulty(tmp_path / "set")
+    ran = command("data", "check", path, "--fix", tmp_path / "fixed")
+    assert ran.code == 1
+    assert "fixed: 1 boxes become those of their masks\n" in ran.out
+    assert f"5 images in {tmp_path / 'fixed'}\n" in ran.out
+    again = command("data", "check", tmp_path / "fixed", "--json")
+    assert (again.code, json.loads(again.out)["problems"]) == (0, [])
+    refused = command("data", "check", path, "--fix", tmp_path / "set")
+    assert (refused.code, refused.out) == (2, "")
+    assert "expected no folder or an empty one" in refused.err

@@ -5,7 +5,6 @@ Legend: N pictures.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskrcnn.data.editing.split import ROBOFLOW
 from maskrcnn.doctor.findings import Finding
 from maskrcnn.doctor.pictures import THUMBNAIL, Signature
 from maskrcnn.structures.dataset import Dataset
@@ -22,7 +22,6 @@ _WAVES_APART = 10  # of 64 bits that may differ; unrelated photographs differ in
 _GREYS_APART = 3.0  # mean difference of the thumbnails, of 255
 _FLAT = 4.0  # standard deviation of a thumbnail below which pictures cannot be told apart
 _ROWS = 256  # pictures that are compared with all others at once
-_ROBOFLOW = re.compile(r"^(.+)\.rf\.[0-9a-zA-Z]{8,}$")  # a version of one picture: name_jpg.rf.HASH.jpg
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,8 @@ def shared_photographs(dataset: Dataset, pictures: Pictures, names: Sequence[str
     """Versions of one photograph, by Roboflow's names, in more than one split."""
     groups: dict[str, dict[int, int]] = defaultdict(dict)
     for number, path in enumerate(pictures.paths):
-        if match := _ROBOFLOW.match(path.stem):
-            groups[match[1]].setdefault(int(pictures.sides[number]), number)
+        if ROBOFLOW.search(path.stem):
+            groups[ROBOFLOW.sub("", path.stem)].setdefault(int(pictures.sides[number]), number)
     for name, by_side in groups.items():
         for a, b in combinations(by_side.values(), 2):
             if a < len(dataset):

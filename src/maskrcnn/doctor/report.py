@@ -10,6 +10,7 @@ import numpy as np
 
 from maskrcnn.doctor.diagnosis import Diagnosis
 from maskrcnn.doctor.findings import KINDS, Finding, Severity
+from maskrcnn.doctor.mistakes import Mistake
 from maskrcnn.doctor.statistics import plots, statistics
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import read_image
@@ -19,6 +20,7 @@ from maskrcnn.visualise.page import Section, gallery, heading, listing, page, pa
 
 _PICTURES = 4  # of a kind
 _LISTED = 200  # findings of a kind; --json has all
+_MISTAKES = 60  # with a picture
 _SHORT_SIDE = 240  # pixels of a cut-out on the page: smaller ones are enlarged
 _AROUND = 48  # pixels around the objects of a finding, at least
 _TITLES: dict[Severity, str] = {
@@ -134,6 +136,33 @@ def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     resized = np.asarray(Image.fromarray(right).resize((width, height)))
     gap = np.full((height, max(2, height // 60), 3), 255, dtype=np.uint8)
     return np.concatenate([left, gap, resized], axis=1)
+
+
+def mistakes_section(dataset: Dataset, mistakes: Sequence[Mistake]) -> Section:
+    """The likeliest labelling mistakes, with pictures of the labels on the left and of the model on the right.
+
+    Args:
+        dataset: the data set in which they were found.
+    """
+    shown = []
+    for mistake in mistakes[:_MISTAKES]:
+        image = dataset.read(mistake.image)
+        numbers = [] if mistake.label is None else [mistake.label]
+        labels = dataset.instances(mistake.image)
+        boxes = [dataset.annotations(mistake.image).boxes[numbers]]
+        boxes += [] if mistake.detection is None else [mistake.detection.boxes]
+        x1, y1, x2, y2 = window_around(np.concatenate(boxes).astype(np.float64), image.shape[:2])
+        part = np.ascontiguousarray(image[y1:y2, x1:x2])
+        enlarge = math.ceil(_SHORT_SIDE / min(part.shape[:2]))
+        left, right = (
+            draw(part, one.shifted((-x1, -y1), part.shape[:2]), min_score=0, enlarge=enlarge, colour_by="class")
+            for one in (labels, mistake.detection or labels.select([]))
+        )
+        caption = f"{mistake.likely:.2f}, {mistake.kind}: {mistake.sentence(dataset)}"
+        shown.append(picture(side_by_side(left, right), caption))
+    words = "What the model finds with confidence and the labels deny, the likeliest first: labels left, model right."
+    rest = [f"{m.likely:.2f}, {m.kind}: {m.sentence(dataset)}" for m in mistakes[_MISTAKES:_LISTED]]
+    return Section("Likeliest labelling mistakes", [paragraph(words), gallery(shown), listing(rest) if rest else ""])
 
 
 def _statistics(diagnosis: Diagnosis) -> Section:

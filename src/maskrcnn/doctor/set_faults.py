@@ -63,11 +63,16 @@ def repeated_files(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("repeated-file", what, "hurts", several[0], other=path)
 
 
+def spelling(name: str) -> str:
+    """What names that differ only in upper case, spaces and signs have in common."""
+    return "".join(re.findall(r"[^\W_]+", name.casefold())) or name
+
+
 def class_faults(dataset: Dataset, measures: Measures) -> Iterator[Finding]:
     """Classes of one name, of names that say nothing, without objects, and with nothing but crowd regions."""
     spelled = defaultdict(list)
     for category in dataset.categories:
-        spelled["".join(re.findall(r"[^\W_]+", category.name.casefold()))].append(category)
+        spelled[spelling(category.name)].append(category)
     for several in spelled.values():
         if len(several) > 1:
             what = ", ".join(f"{category.name!r} is the name of id {category.id!r}" for category in several)

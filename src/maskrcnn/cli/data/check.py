@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,9 +15,11 @@ from maskrcnn.cli.reading import HintFlags
 from maskrcnn.data.hints import NO_HINTS
 
 if TYPE_CHECKING:
-    from maskrcnn.doctor import Diagnosis
+    from maskrcnn.doctor import Diagnosis, Mistake
+    from maskrcnn.structures.dataset import Dataset
 
 _SHOWN = 3  # findings of a kind that are printed; --json has all
+_MISTAKES = 20  # mistakes that are printed
 _WORDS = {"hurts": "hurts training", "doubt": "problem", "advice": "advice"}
 
 
@@ -39,8 +42,12 @@ class Check:
     """Folder of the images of --val."""
     preset: str | None = None
     """Also say what this preset would miss: objects that are too small, too many, or reached by no anchor."""
+    model: str | None = None
+    """Also list the likeliest labelling mistakes: what this model finds with confidence and the labels deny."""
     report: Path | None = None
     """Write a report with pictures and plots to this HTML file."""
+    fix: Path | None = None
+    """Write a repaired copy of the data set to this new folder, and say what was done."""
     strict: Flag = False
     """Exit with 1 for any problem, also for one that training works around."""
     json: Flag = False
@@ -50,26 +57,37 @@ class Check:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, track
         from maskrcnn.config.presets import preset
+        from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.formats import read_dataset
-        from maskrcnn.doctor import examine, report
+        from maskrcnn.doctor import examine, mistakes_section, report
         from maskrcnn.files.atomic import atomic_write, check_file
 
+        if self.fix is not None:
+            check_new_folder(self.fix)
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
             check_file(self.report, self.data)
         dataset = read_dataset(self.data, self.images, hints=self.hints)
         val = None if self.val is None else read_dataset(self.val, self.val_images)
         diagnosis = examine(dataset, val, config, track=track)
+        labelled, mistakes = dataset, None
+        if self.model is not None and not diagnosis.useless:
+            labelled, mistakes = _mistakes(dataset, self.model)
         if self.report is not None:
+            more = [] if mistakes is None else [mistakes_section(labelled, mistakes)]
             with atomic_write(self.report) as temporary:
-                temporary.write_text(report(diagnosis), encoding="utf-8")
+                temporary.write_text(report(diagnosis, more), encoding="utf-8")
         if self.json:
-            print_json(_content(diagnosis))
+            listed = {} if mistakes is None else {"mistakes": [mistake.to_dict(labelled) for mistake in mistakes]}
+            print_json({**_content(diagnosis), **listed})
         say = console(stderr=self.json).print
-        for line in _lines(diagnosis):
+        for line in [*_lines(diagnosis), *_mistake_lines(labelled, mistakes)]:
             say(line)
         if diagnosis.useless:
             return fail(diagnosis.useless)
+        if self.fix is not None:
+            for line in _fix(diagnosis, self.fix):
+                say(line)
         problems = len(diagnosis.problems)
         if diagnosis.hurts:
             say(f"problems: {problems}; those that hurt training come first")
@@ -78,6 +96,43 @@ class Check:
         else:
             say("no problems found")
         return int(diagnosis.hurts or (self.strict and problems > 0))
+
+
+def _mistakes(dataset: Dataset, source: str) -> tuple[Dataset, list[Mistake]]:
+    """The data set with the categories of a model, and the likely mistakes in it."""
+    from maskrcnn.cli.output import track
+    from maskrcnn.doctor import likely_mistakes
+    from maskrcnn.predict import load
+    from maskrcnn.training.evaluate import match_categories
+
+    model = load(source)
+    labelled = match_categories(model.config.categories, dataset)
+    return labelled, likely_mistakes(labelled, model, track)
+
+
+def _fix(diagnosis: Diagnosis, out: Path) -> list[str]:
+    """Writes the repaired copy in the format of the data set if it can be written, else as COCO JSON; what was done."""
+    from maskrcnn.data.convert import WRITERS, convert
+    from maskrcnn.doctor import repaired
+
+    dataset, done = repaired(diagnosis)
+    own = [key for key, writer in WRITERS.items() if writer.name == dataset.format]
+    lost = convert(dataset, out, own[0] if own else "coco")
+    return [
+        *(f"fixed: {what}" for what in done),
+        *(f"lost: {what}" for what in lost),
+        f"{len(dataset)} images in {out}",
+    ]
+
+
+def _mistake_lines(dataset: Dataset, mistakes: Sequence[Mistake] | None) -> list[str]:
+    """The likeliest mistakes as lines of the report; none if no model was given."""
+    if mistakes is None:
+        return []
+    lines = [f"  likely labelling mistakes ({len(mistakes)}), the likeliest first; --json and --report show more"]
+    return lines + [
+        f"    {mistake.likely:.2f}, {mistake.kind}: {mistake.sentence(dataset)}" for mistake in mistakes[:_MISTAKES]
+    ]
 
 
 def _content(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import Record, Records, as_numpy
 
 FOLDER = "folder"  # groups by the folder of the image file
-_ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")  # `<name>.rf.<hash>.jpg` are versions of one photograph
+ROBOFLOW = re.compile(r"\.rf\.[0-9a-zA-Z]+$")  # `<name>.rf.<hash>.jpg` are versions of one photograph
 
 
 def split(
@@ -67,7 +67,7 @@ def split(
 def _source(record: Record) -> Hashable:
     """What versions of one photograph have in common."""
     stem = record.path.stem
-    return (_ROBOFLOW.sub("", stem),) if _ROBOFLOW.search(stem) else record.image_id
+    return (ROBOFLOW.sub("", stem),) if ROBOFLOW.search(stem) else record.image_id
 
 
 def _value(record: Record, field: str) -> Hashable:

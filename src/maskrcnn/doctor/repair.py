@@ -1,0 +1,133 @@
+"""Repairs what can be repaired without a person: `repaired` gives the data set and says what was done.
+
+A person must look at everything else: crossing outlines, doubtful classes, objects inside others, specks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from maskrcnn.doctor.diagnosis import Diagnosis
+from maskrcnn.doctor.findings import Finding
+from maskrcnn.doctor.set_faults import spelling
+from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.structures.annotations import NO_MASK, RUN_LENGTHS, Annotations
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.records import PackedBytes, as_numpy
+
+_IMAGES_LEFT_OUT = {
+    "missing-image": "images without a file are left out",
+    "unreadable-image": "images that cannot be read are left out",
+    "other-size": "images of another size than their record are left out",
+    "turned-image": "images turned against their record are left out",
+    "duplicate-image": "second copies of images are left out",
+    "similar-image": "images that look like another are left out",
+    "shared-image": "images of another split are left out",
+    "shared-photograph": "versions of photographs of another split are left out",
+}
+_ANNOTATIONS_LEFT_OUT = {
+    "empty-mask": "masks without a pixel are left out",
+    "duplicate-object": "second annotations of objects are left out",
+}
+_MEASURED = {
+    "box-beside-mask": "boxes become those of their masks",
+    "area-beside-mask": "areas become those of their masks",
+    "outside-image": "masks and boxes are clipped to their image",
+    "filled-hole": "polygons inside another one are cut out as holes",
+}
+
+
+def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
+    """The repaired data set, and a sentence with its number for each kind of repair.
+
+    What the reader left out or repaired is not in the data set, so it is said too.
+    """
+    dataset = diagnosis.dataset
+    by_kind: dict[str, list[Finding]] = defaultdict(list)
+    for found in diagnosis.findings:
+        by_kind[found.kind].append(found)
+    done = {
+        "images or annotations were left out by the reader": len(by_kind["left-out"]),
+        "kinds of faults were repaired by the reader": len(by_kind["repaired"]),
+    }
+    images = np.zeros(len(dataset), dtype=bool)
+    for kind, what in _IMAGES_LEFT_OUT.items():
+        images[[found.image for found in by_kind[kind] if found.image is not None]] = True
+        done[what] = len({found.image for found in by_kind[kind]})
+    kept = np.ones(len(dataset.columns["labels"]), dtype=bool)
+    for kind, what in _ANNOTATIONS_LEFT_OUT.items():
+        rows = [found.rows[-1] for found in by_kind[kind]]
+        kept[rows] = False
+        done[what] = len(set(rows))
+    measured = [found for kind in _MEASURED for found in by_kind[kind] if kept[list(found.rows)].all()]
+    for kind, what in _MEASURED.items():
+        done[what] = sum(found.kind == kind for found in measured)
+    dataset = _measured_again(dataset, measured)
+    crowds = [row for found in by_kind["false-crowd"] for row in found.rows]
+    done["crowd flags of single objects are removed"] = len(crowds)
+    crowd = as_numpy(dataset.columns["crowd"]).copy()
+    crowd[crowds] = False
+    dataset = replace(dataset, columns={**dataset.columns, "crowd": torch.from_numpy(crowd)}).with_annotations(kept)
+    done["classes that differ only in spelling are merged"] = len(by_kind["same-name"])
+    dataset = _merged(dataset.subset(np.flatnonzero(~images).tolist()))
+    return dataset, [f"{number} {what}" for what, number in done.items() if number]
+
+
+def _measured_again(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:
+    """The data set in which boxes and areas of the annotations of findings are those of their masks in their images. A
+    mask with a hole, or beyond the border, becomes run lengths."""
+    columns = {name: as_numpy(dataset.columns[name]).copy() for name in ("annotated_boxes", "areas", "kinds")}
+    drawn: dict[int, bytes] = {}
+    for found in findings:
+        for row, own, number in _rows(dataset, found):
+            if own.kinds[number] == NO_MASK:
+                x1, y1, x2, y2 = own.boxes[number].tolist()
+            else:
+                mask = _with_holes(own, number) if found.kind == "filled-hole" else own.rle(number)
+                x1, y1, x2, y2 = mask.box.tolist()
+                columns["areas"][row] = mask.area
+                if found.kind in ("filled-hole", "outside-image"):
+                    drawn[row] = mask.counts
+                    columns["kinds"][row] = RUN_LENGTHS
+            if x2 > x1:
+                columns["annotated_boxes"][row] = (x1, y1, x2 - x1, y2 - y1)
+    strings = dataset.segmentations
+    if drawn:
+        strings = PackedBytes([drawn.get(row, strings[row].tobytes()) for row in range(len(columns["kinds"]))])
+    changed = {name: torch.from_numpy(column) for name, column in columns.items()}
+    return replace(dataset, columns={**dataset.columns, **changed}, segmentations=strings)
+
+
+def _rows(dataset: Dataset, found: Finding) -> Iterator[tuple[int, Annotations, int]]:
+    """The annotations of a finding: row in the columns, annotations of the image, number among them."""
+    if found.image is not None:
+        first, annotations = dataset.records[found.image].first, dataset.annotations(found.image)
+        yield from ((row, annotations, row - first) for row in found.rows)
+
+
+def _with_holes(annotations: Annotations, number: int) -> RLE:
+    """The mask of polygons in which a pixel that an even number of them covers is a hole."""
+    size = annotations.image_hw
+    times = sum(
+        RLE(size, polygons_to_rle([part], size)).dense().astype(np.uint8) for part in annotations.polygons(number)
+    )
+    return RLE.from_dense(np.asarray(times) % 2 == 1)
+
+
+def _merged(dataset: Dataset) -> Dataset:
+    """The data set in which classes that differ only in spelling are one, the first."""
+    first: dict[str, int] = {}
+    for category in dataset.categories:
+        first.setdefault(spelling(category.name), len(first))
+    if len(first) == len(dataset.categories):
+        return dataset
+    names: Mapping[str, int] = first
+    kept = {names[spelling(category.name)]: category for category in reversed(dataset.categories)}
+    places = [names[spelling(category.name)] for category in dataset.categories]
+    return dataset.with_categories(tuple(kept[place] for place in range(len(first))), places)

@@ -1,0 +1,73 @@
+"""The repaired copy of a data set with many faults has none, and what was sound is as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.doctor import examine, repaired
+from planted import another_image, entry, jpeg, polygon, sound, written
+
+
+def ill(folder: Path) -> Path:
+    content, pictures = sound()
+    own = content["annotations"]
+    own[0]["bbox"] = [100, 70, 20, 20]
+    own[1]["area"] = 9999
+    own[2]["iscrowd"] = 1
+    x, y = np.reshape(own[3]["segmentation"][0], (-1, 2)).mean(axis=0)
+    own[3]["segmentation"].append(polygon(x, y, 5))
+    own[5] = entry(6, 3, 2, polygon(124, 50))
+    own.append({**own[6], "id": 900})
+    own.append(
+        {"id": 901, "image_id": 1, "category_id": 2, "bbox": [3, 3, 9, 9], "segmentation": [[300, 3, 309, 3, 309, 9]]}
+    )
+    own.append({"id": 902, "image_id": 77, "category_id": 2, "bbox": [3, 3, 9, 9]})
+    content["categories"].append({"id": 3, "name": "Leaf "})
+    own[8]["category_id"] = 3
+    path = written(folder, content, pictures)
+    another_image(jpeg(40), "copy.jpg")(content, folder / "images")
+    (folder / "images" / "6.png").write_bytes(b"no image")
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_the_repaired_data_set_is_sound(tmp_path: Path) -> None:
+    before = read_dataset(ill(tmp_path))
+    after, done = repaired(examine(before))
+    assert sorted(done) == [
+        "1 areas become those of their masks",
+        "1 boxes become those of their masks",
+        "1 classes that differ only in spelling are merged",
+        "1 crowd flags of single objects are removed",
+        "1 images or annotations were left out by the reader",
+        "1 images that cannot be read are left out",
+        "1 images that look like another are left out",
+        "1 masks and boxes are clipped to their image",
+        "1 masks without a pixel are left out",
+        "1 polygons inside another one are cut out as holes",
+        "1 second annotations of objects are left out",
+    ]
+    again = examine(after)
+    assert {found.kind for found in again.findings} <= {"left-out"}  # what the reader said is still said
+    assert [category.name for category in after.categories] == ["leaf", "stone"]
+    assert again.objects_by_class == [5, 5]
+    with_hole = after.annotations(1).rle(1)
+    assert 0 < with_hole.area < before.annotations(1).rle(1).area
+    for number in (3, 4):  # untouched images
+        old, new = before.annotations(number), after.annotations(number)
+        assert [mask.counts for mask in new.masks() if mask] == [m.counts for m in old.masks()[: len(new)] if m]
+        assert torch.equal(torch.from_numpy(new.annotated_boxes), torch.from_numpy(old.annotated_boxes[: len(new)]))
+
+
+def test_a_sound_data_set_stays_as_it_is(tmp_path: Path) -> None:
+    content, pictures = sound()
+    before = read_dataset(written(tmp_path, content, pictures))
+    after, done = repaired(examine(before))
+    assert (done, after.format, len(after)) == ([], before.format, len(before))
+    for name in before.columns:
+        assert np.array_equal(before.columns[name], after.columns[name], equal_nan=name == "areas")
