@@ -14,7 +14,7 @@ import torch
 
 from maskrcnn.config import Config
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 from maskrcnn.models.losses import mean_losses

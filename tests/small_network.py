@@ -13,7 +13,7 @@ from torch import nn
 from maskrcnn.config import Config, Conventions, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import OURS
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN

@@ -15,7 +15,8 @@ from maskrcnn.config import AugmentConfig, Channel, Config, ImageConfig
 from maskrcnn.config.presets import preset
 from maskrcnn.data.channels import measured_channels, said
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.data.loading.transforms import jitter_colour, training_sample
+from maskrcnn.data.loading.colour import jitter_colour
+from maskrcnn.data.loading.transforms import training_sample
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, TorchBackend, preprocess

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from maskrcnn.config import AugmentConfig, Category, ImageConfig
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import collate, training_batches
-from maskrcnn.data.loading.transforms import training_sample, visible_keypoints
+from maskrcnn.data.loading.transforms import training_sample
+from maskrcnn.data.loading.visible import visible_keypoints
 from maskrcnn.errors import DataError
 from maskrcnn.structures.frame import frame_of_size, transform_points
 from maskrcnn.structures.tensors import to_device

@@ -17,7 +17,7 @@ from maskrcnn.benchmark.pair import copy_weights
 from maskrcnn.config import Config
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import collate
-from maskrcnn.data.loading.transforms import Sample
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.files.images import read_image
 from maskrcnn.models import norm
 from maskrcnn.models.mask_rcnn import MaskRCNN

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from maskrcnn.config import Config, ImageConfig
 from maskrcnn.config.conventions import OURS, PixelRules
-from maskrcnn.structures.frame import Frame, frame_of_size, letterboxed, network_frame, resized_frame, transform_boxes
+from maskrcnn.structures.frame import (
+    Frame,
+    frame_of_size,
+    letterboxed,
+    network_frame,
+    resized_frame,
+    transform_boxes,
+    transform_points,
+)
 from random_frames import frames
 
 
@@ -38,10 +46,32 @@ def test_the_window_is_where_the_image_lies(frame: Frame) -> None:
     assert (there <= np.tile(frame.original_hw[::-1], 2) + 1e-9).all()
 
 
-def test_other_rotations_are_refused() -> None:
-    turned = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
-    with pytest.raises(ValueError, match="quarter turns"):
-        Frame(turned, (4, 4), (4, 4), (4, 4))
+@pytest.mark.parametrize("linear", [[[1.0, 0.5], [0.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]])
+def test_a_shear_and_a_matrix_without_inverse_are_refused(linear: list[list[float]]) -> None:
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    with pytest.raises(ValueError, match="scales, flips, turns and shifts"):
+        Frame(matrix, (4, 4), (4, 4), (4, 4))
+
+
+@given(frames(), st.floats(-180, 180))
+def test_a_rotation_keeps_the_centre_and_lengths(frame: Frame, degrees: float) -> None:
+    turned = frame.rotated(degrees)
+    centre = np.array(frame.input_hw[::-1]) / 2
+    there = transform_points(frame.inverse[:2, :2] @ centre + frame.inverse[:2, 2], turned.matrix)
+    np.testing.assert_allclose(there, centre, atol=1e-6)
+    np.testing.assert_allclose(turned.scale_xy, frame.scale_xy, rtol=1e-9)
+    np.testing.assert_allclose(turned.rotated(-degrees).matrix, frame.matrix, atol=1e-6)
+    assert turned.input_hw == frame.input_hw
+    x, y = turned.motion[:2, :2].T
+    np.testing.assert_allclose([x @ x, y @ y, x @ y], [1, 1, 0], atol=1e-9)
+
+
+def test_a_rotation_by_a_right_angle_is_a_quarter_turn_of_a_square() -> None:
+    frame = frame_of_size((20, 20), (40, 40))
+    np.testing.assert_allclose(frame.rotated(90).matrix, frame.turned().matrix, atol=1e-12)
+    assert frame.turned().is_upright
+    assert not frame.rotated(30).is_upright
 
 
 def test_turns_and_flips_compose() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from maskrcnn.config import Config, ImageConfig, MaskHeadConfig, Norm, TrainConfig
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.errors import TrainingError
 from maskrcnn.models import rois
 from maskrcnn.models.mask_rcnn import MaskRCNN

@@ -25,7 +25,8 @@ from maskrcnn.benchmark.view import View, draw_view
 from maskrcnn.config import Config, ImageConfig
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample, framed_sample
+from maskrcnn.data.loading.sample import Sample
+from maskrcnn.data.loading.transforms import framed_sample
 from maskrcnn.errors import ConfigError
 from maskrcnn.structures.dataset import Dataset
 

@@ -28,7 +28,8 @@ from maskrcnn.benchmark.settings import Timing, TrainSettings
 from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample, training_sample
+from maskrcnn.data.loading.sample import Sample
+from maskrcnn.data.loading.transforms import training_sample
 from maskrcnn.data.shapes import write_shapes
 from maskrcnn.models.build import build_model
 from maskrcnn.models.mask_rcnn import MaskRCNN

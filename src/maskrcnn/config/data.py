@@ -108,13 +108,18 @@ class AugmentConfig:
 
     scale_jitter: tuple[Positive, Positive] = (1.0, 1.0)  # range of a random scale factor
     crop: tuple[Pixels, Pixels] | None = None  # height and width of a random crop
+    crop_object: Share = 0.5  # probability that a random crop must show a randomly chosen object
     flip_horizontal: Share = 0.5  # probability of a mirror image
     flip_vertical: Share = 0.0  # probability of an upside-down image
     quarter_turns: bool = False  # rotate by 0, 90, 180 or 270 degrees
+    rotation: Annotated[float, Range(0, 180)] = 0.0  # rotate by up to so many degrees in both directions
+    copy_paste: Share = 0.0  # probability that objects of another image are pasted over those of the image
     brightness: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
     contrast: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
     saturation: Share = 0.0  # strength of random changes, 0..1, as in torchvision's ColorJitter
     hue: Annotated[float, Range(0, 0.5)] = 0.0  # strength of random changes, 0..0.5, as in torchvision's ColorJitter
+    blur: Annotated[float, Range(0, 100)] = 0.0  # largest standard deviation of a random blur, network-input pixels
+    noise: Share = 0.0  # largest standard deviation of random noise, 1 is the range of the values
 
     def __post_init__(self) -> None:
         require_ranges(self, "augment")

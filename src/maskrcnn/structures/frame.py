@@ -25,13 +25,14 @@ class Frame:
     keypoints in both directions.
 
     Attributes:
-        matrix: (3, 3) float64, maps original to network-input (x, y, 1): a scale, then shifts, flips and quarter turns.
+        matrix: (3, 3) float64, maps original to network-input (x, y, 1): a scale, then shifts, flips and turns. Only
+            training turns by other angles than quarter turns.
         original_hw: height and width of the original image.
         resized_hw: height and width of the whole resized image, before cropping.
         input_hw: height and width of the network input, including letterbox padding but not the padding of the batch.
 
     Raises:
-        ValueError: the matrix does anything else, such as a rotation by another angle.
+        ValueError: the matrix does anything else, such as a shear.
     """
 
     matrix: np.ndarray
@@ -40,11 +41,16 @@ class Frame:
     input_hw: tuple[int, int]
 
     def __post_init__(self) -> None:
+        x, y = self.matrix[:2, :2].T  # where the axes of the original go
+        lengths = np.hypot(*x) * np.hypot(*y)
+        if not (lengths > 0 and abs(x @ y) <= 1e-9 * lengths):
+            raise ValueError(f"expected a matrix of scales, flips, turns and shifts, found {self.matrix.tolist()}")
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the axes of the image stay along those of the network input, or change places."""
         linear = self.matrix[:2, :2]
-        if not ((linear != 0).sum(axis=0) == 1).all() or not ((linear != 0).sum(axis=1) == 1).all():
-            raise ValueError(
-                f"expected a matrix of scales, flips, quarter turns and shifts, found {self.matrix.tolist()}"
-            )
+        return (not linear[0, 1] and not linear[1, 0]) or (not linear[0, 0] and not linear[1, 1])
 
     @property
     def inverse(self) -> np.ndarray:
@@ -54,18 +60,19 @@ class Frame:
     @property
     def scale_xy(self) -> np.ndarray:
         """(2,) float64, network-input pixels per original pixel along the x and y axes of the original image."""
-        return np.abs(self.matrix[:2, :2]).sum(axis=0)
+        return np.hypot(*self.matrix[:2, :2])
 
     @property
     def motion(self) -> np.ndarray:
         """(3, 3) float64, maps pixels of the whole resized image to the network input: `matrix` without its scale."""
         motion = self.matrix.copy()
-        motion[:2, :2] = np.sign(motion[:2, :2])
+        motion[:2, :2] /= self.scale_xy
         return motion
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """x1 y1 x2 y2 in network-input pixels: the part that the image covers, rounded inwards to whole pixels."""
+        """x1 y1 x2 y2 in network-input pixels: the part that the image covers, rounded inwards to whole pixels. If the
+        image is rotated by an angle, it is the box around that part."""
         height, width = self.resized_hw
         x1, y1, x2, y2 = transform_boxes(np.array([[0.0, 0.0, width, height]]), self.motion)[0]
         left, top = max(0, math.ceil(x1 - _ROUNDING)), max(0, math.ceil(y1 - _ROUNDING))
@@ -94,6 +101,14 @@ class Frame:
         height, width = self.input_hw
         turn = np.array([[0.0, -1.0, height], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
         return replace(self, matrix=turn @ self.matrix, input_hw=(width, height))
+
+    def rotated(self, degrees: float) -> Frame:
+        """The frame after a clockwise rotation about the centre of the network input, which keeps its size."""
+        angle = math.radians(degrees)
+        sine, cosine = math.sin(angle), math.cos(angle)
+        turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+        x, y = self.input_hw[1] / 2, self.input_hw[0] / 2
+        return replace(self, matrix=translation(x, y) @ turn @ translation(-x, -y) @ self.matrix)
 
     def centred_in(self, size_hw: tuple[int, int]) -> Frame:
         """The frame after padding to a larger size on all sides. If the padding is odd, bottom and right get more."""
@@ -164,6 +179,6 @@ def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Maps (N, 4) boxes x1 y1 x2 y2 by a (3, 3) matrix of scales, flips, quarter turns and shifts."""
-    corners = transform_points(boxes.reshape(-1, 2, 2), matrix)
+    """Maps (N, 4) boxes x1 y1 x2 y2 by a (3, 3) affine matrix; the box around the four corners of each."""
+    corners = transform_points(boxes[:, [[0, 1], [2, 1], [0, 3], [2, 3]]], matrix)
     return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

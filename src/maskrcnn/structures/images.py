@@ -76,7 +76,7 @@ def stretched(image: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
 
 def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:
     """Makes the network input that `frame` describes: resizes the image with the kernel of `rules`, then crops, flips,
-    turns and pads it with zeros. The antialiasing kernel resizes only the visible part.
+    turns and pads it with zeros. The antialiasing kernel resizes only the visible part, unless the image is rotated.
 
     Args:
         image: (H, W, C), a result of `stretched`.
@@ -92,6 +92,8 @@ def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Ten
     x1, y1, x2, y2 = frame.window
     if x1 >= x2 or y1 >= y2:
         raise ValueError(f"expected a frame that shows a part of the image, found the matrix {frame.matrix.tolist()}")
+    if not frame.is_upright:
+        return rotated_image(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), frame, rules)
     visible = transform_boxes(np.array([[x1, y1, x2, y2]], dtype=np.float64), np.linalg.inv(frame.motion))[0]
     pixels = _resized(torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1), visible, frame, rules)
     linear = frame.motion[:2, :2]
@@ -103,6 +105,30 @@ def resize_to_network(image: np.ndarray, frame: Frame, rules: PixelRules) -> Ten
     height, width = frame.input_hw
     padding = x1, width - x2, y1, height - y2
     return F.pad(pixels, padding) if any(padding) else pixels
+
+
+def rotated_image(pixels: Tensor, frame: Frame, rules: PixelRules) -> Tensor:
+    """Makes a network input of an image (C, H, W) that the frame rotates by an angle, with zeros outside of the image.
+
+    An image that shrinks is first resized by the kernel of `rules`, so that none of its pixels is left out. Then the
+    network input is sampled bilinearly at the centres of its pixels.
+
+    Returns:
+        (C, *frame.input_hw), as `resize_to_network`.
+    """
+    matrix = frame.matrix
+    if (frame.scale_xy < 1).any():
+        scale = float(frame.scale_xy[0]) if rules.exact_scale else None
+        pixels, matrix = resize_image(pixels, frame.resized_hw, rules.kernel, scale), frame.motion
+    height, width = frame.input_hw
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    inverse = torch.from_numpy(np.linalg.inv(matrix)[:2]).to(torch.float32)
+    centres = torch.stack([x, y, torch.ones_like(x)], dim=-1) @ inverse.T
+    grid = centres / torch.tensor([pixels.shape[2] / 2, pixels.shape[1] / 2]) - 1  # from -1 to 1 over the image
+    found = F.grid_sample(pixels[None].to(torch.float32), grid[None], mode="bilinear", align_corners=False)[0]
+    if rules.kernel == "bilinear" or pixels.is_floating_point():
+        return found
+    return found.round_().clamp_(0, 255).to(pixels.dtype)
 
 
 def _resized(pixels: Tensor, visible: np.ndarray, frame: Frame, rules: PixelRules) -> Tensor:

@@ -25,9 +25,9 @@ class MaskBank:
         sizes_hw: (B, G, 2) int64, height and width of each crop; 0 in empty slots and for objects without a mask,
             which the mask loss ignores.
         origins_xy: (B, G, 2) int64, the original pixel at each crop's top left corner.
-        to_original: (B, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y): the inverse of each
-            image's frame.
-        image_hw: (B, 2) int64, height and width of each original image.
+        to_original: (B, G, 2, 3) float32, maps continuous network-input (x, y, 1) to original (x, y): the inverse of
+            the frame of each object. Objects that were pasted come from another image with a frame of its own.
+        image_hw: (B, G, 2) int64, height and width of the original image of each object.
     """
 
     pixels: Tensor
@@ -48,8 +48,8 @@ class MaskBank:
             self.offsets[image, slot],
             self.sizes_hw[image, slot],
             self.origins_xy[image, slot],
-            self.to_original[image],
-            self.image_hw[image],
+            self.to_original[image, slot],
+            self.image_hw[image, slot],
         )
 
 

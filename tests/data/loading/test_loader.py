@@ -188,6 +188,11 @@ def test_multi_scale_draws_sizes_between_the_bounds(data: Path) -> None:
 
 def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) -> None:
     dataset = read_dataset(data)
+    everything = replace(EVERYTHING, rotation=20.0, copy_paste=0.5, blur=1.0, noise=0.05, contrast=0.2, hue=0.1)
+
+    def config(**train: int) -> Config:
+        return replace(small_config(batch_size=3, **train), augment=everything)
+
     alone = list(islice(training_batches(dataset, config(workers=0)), 6))
     for workers in (1, 2):
         assert all(map(equal, alone, islice(training_batches(dataset, config(workers=workers)), 6)))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskrcnn.config.conventions import MATTERPORT
 from maskrcnn.data.loading.loader import Batch, collate
-from maskrcnn.data.loading.transforms import Sample
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.models.branches.box import box_losses
 from maskrcnn.models.branches.mask import MaskBranch, mask_crops, mask_goal

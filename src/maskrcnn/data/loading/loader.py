@@ -15,8 +15,9 @@ from torch import Tensor
 
 from maskrcnn.config import AugmentConfig, Config, ImageConfig
 from maskrcnn.data.loading.processes import ordered_results
+from maskrcnn.data.loading.sample import Sample
 from maskrcnn.data.loading.samplers import GroupedBatchSampler, Key, repeat_factors
-from maskrcnn.data.loading.transforms import Sample, training_sample
+from maskrcnn.data.loading.transforms import training_sample
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.frame import pad_size
@@ -63,7 +64,9 @@ class TrainingData:
         for candidate in self._candidates(index, rng):
             try:
                 sample = training_sample(self.dataset, candidate, self.config, rng)
-                return replace(sample, skipped=tuple(skipped))
+                if self.strict and sample.skipped:
+                    raise ImageError(sample.skipped[0])
+                return replace(sample, skipped=(*skipped, *sample.skipped))
             except ImageError as error:
                 if self.strict:
                     raise
@@ -174,8 +177,13 @@ def collate(
     labels = np.full(shape, -1, dtype=np.int64)
     valid, crowd = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
     sizes, origins = np.zeros((*shape, 2), dtype=np.int64), np.zeros((*shape, 2), dtype=np.int64)
+    to_original = np.zeros((*shape, 2, 3), dtype=np.float32)
+    image_hw = np.ones((*shape, 2), dtype=np.int64)
     bitmaps: list[np.ndarray] = []
     for i, sample in enumerate(samples):
+        to_original[i], image_hw[i] = sample.frame.inverse[:2], sample.frame.original_hw
+        for j, frame in enumerate(sample.pasted_frames, start=len(sample.boxes) - len(sample.pasted_frames)):
+            to_original[i, j], image_hw[i, j] = frame.inverse[:2], frame.original_hw
         n = len(sample.boxes)
         boxes[i, :n], labels[i, :n], crowd[i, :n] = sample.boxes, sample.labels, sample.crowd
         valid[i, :n] = ~sample.crowd
@@ -193,8 +201,8 @@ def collate(
         offsets=torch.from_numpy(offsets),
         sizes_hw=torch.from_numpy(sizes),
         origins_xy=torch.from_numpy(origins),
-        to_original=torch.from_numpy(np.stack([frame.inverse[:2] for frame in frames]).astype(np.float32)),
-        image_hw=torch.tensor([frame.original_hw for frame in frames]),
+        to_original=torch.from_numpy(to_original),
+        image_hw=torch.from_numpy(image_hw),
     )
     targets = Targets(
         torch.from_numpy(boxes),
