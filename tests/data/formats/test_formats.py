@@ -113,16 +113,26 @@ def test_a_model_is_evaluated_on_a_data_set_or_its_path(tmp_path: Path) -> None:
 
 # The data sets in folders of real files, and how many of them there are.
 REAL = {
+    "ade20k": ("ade20k", 2),
+    "cellpose_seg_npy": ("label-images", 1),
+    "cityscapes": ("cityscapes", 1),
+    "coco": ("coco", 7),
+    "coco_panoptic": ("coco-panoptic", 1),
     "cvat": ("cvat", 3),
     "darwin": ("darwin", 1),
     "datumaro": ("datumaro", 1),
     "geojson": ("geojson", 1),
     "imagej_roi": ("imagej", 1),
+    "kitti": ("kitti", 1),
     "label_studio": ("label-studio", 2),
     "labelbox": ("labelbox", 1),
     "labelme": ("labelme", 2),
+    "lvis": ("coco", 1),
+    "mapillary_vistas": ("mapillary-vistas", 1),
+    "masks_colour": ("label-images", 1),
     "masks_dsb2018": ("object-masks", 1),
     "masks_label_image": ("label-images", 2),
+    "masks_one_file_an_object": ("object-masks", 1),
     "napari_shapes": ("napari", 1),
     "open_images": ("open-images", 1),
     "rle_csv": ("rle-csv", 4),
@@ -140,6 +150,11 @@ def test_a_real_folder_is_recognised_as_what_it_is_and_as_no_other(shared: Path,
     key, count = REAL[name]
     sources = sorted((shared / "data" / "formats" / name).rglob("SOURCE.txt"))
     assert [find_format(source.parent).format.key for source in sources] == [key] * count
+
+
+def test_every_real_folder_is_tested(shared: Path) -> None:
+    folders = {folder.name for folder in (shared / "data" / "formats").iterdir() if folder.is_dir()}
+    assert folders == {*REAL, "dicom_seg", "tfrecord"}  # tests/data/formats/test_others.py has these two
 
 
 def test_a_folder_of_images_must_be_one(tmp_path: Path) -> None:

@@ -98,6 +98,21 @@ def test_polygons_cover_those_before_them(tmp_path: Path) -> None:
     assert masks(read_dataset(tmp_path), "one") == named("one")
 
 
+def test_folders_may_be_links_and_paths_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "disk", "val", "bonn")
+    for name in ("gtFine", "leftImg8bit"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / name).symlink_to(tmp_path / "disk" / name)
+    (tmp_path / "disk" / "gtFine" / "val" / "round").symlink_to(tmp_path / "disk" / "gtFine")
+    monkeypatch.chdir(tmp_path / "set")
+    for path in (Path(), Path("gtFine")):
+        dataset = read_dataset(path, strict=True)
+        assert masks(dataset, "one") == named("one")
+        assert not dataset.records[0].fault
+    monkeypatch.chdir(tmp_path / "disk" / "gtFine")
+    assert not read_dataset(Path("val"), strict=True).records[0].fault
+
+
 def test_a_broken_picture_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     write(tmp_path, "val", "bonn", ("one", "two"))
     folder = tmp_path / "gtFine" / "val" / "bonn"

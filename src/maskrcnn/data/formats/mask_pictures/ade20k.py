@@ -77,15 +77,14 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     Raises:
         DataError: there are no pictures of ADE20K, or one is broken and `strict` is set.
     """
-    files = list(images_below(path))
-    labels = {file.with_name(file.stem.removesuffix(_SEGMENTS)): file for file in files if is_segments(file)}
-    parts = {file for file in files if "_parts_" in file.stem}
-    folders = {stem for stem in labels if stem.is_dir()}  # of the pictures of single objects
-    pictures = {
-        file.with_suffix(""): file
-        for file in files
-        if file not in labels.values() and file not in parts and file.parent not in folders
+    # A folder of the name of an image has the pictures of its single objects.
+    files = list(images_below(path, lambda name, beside: f"{name}{_SEGMENTS}.png" in beside))
+    labels = {
+        file.with_name(file.stem.removesuffix(_SEGMENTS)): file for file in files if file.stem.endswith(_SEGMENTS)
     }
+    parts = [file for file in files if "_parts_" in file.stem]
+    rest = set(files).difference(parts, labels.values())
+    pictures = {file.with_suffix(""): file for file in files if file in rest}
     elsewhere = {file.stem: file for file in images_below(images)} if images else {}
     found = []
     for stem in dict.fromkeys((*labels, *pictures)):

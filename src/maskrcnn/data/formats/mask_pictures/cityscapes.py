@@ -124,7 +124,11 @@ def _find(path: Path, images: Path | None) -> list[LabelledImage]:
 
 def _root(path: Path) -> Path:
     """The folder that holds the images, for that of the labels or one in it."""
-    return next((above for above in path.parents if (above / _IMAGES).is_dir()), path) if _is_inside(path) else path
+    return (
+        next((above for above in path.absolute().parents if (above / _IMAGES).is_dir()), path)
+        if _is_inside(path)
+        else path
+    )
 
 
 def _is_inside(path: Path) -> bool:

@@ -36,6 +36,7 @@ from maskrcnn.structures.masks import RLE
 _ENTRIES, _FILES = 50, 5000  # of a folder and of all, that are looked at to recognise a format
 
 Category = int | str
+Skips = Callable[[str, frozenset[str]], bool]  # whether not to visit a folder, by its name and the files beside it
 
 
 @dataclass(frozen=True)
@@ -185,15 +186,20 @@ def part_of(file: Path, root: Path) -> str:
     return next((said.pop() for said in named if len(said) == 1), "")
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """The files of a folder and of all folders below, sorted."""
-    for place, folders, files in os.walk(folder):
-        folders.sort()
+def files_below(folder: Path, skips: Skips = lambda name, files: False) -> Iterator[Path]:
+    """The files of a folder and of all folders below, sorted, also of folders that are links. None is visited twice."""
+    visited = {os.path.realpath(folder)}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        names = frozenset(files)
+        real = {name: os.path.realpath(os.path.join(place, name)) for name in sorted(folders) if not skips(name, names)}
+        folders[:] = [name for name, own in real.items() if own not in visited]
+        visited |= set(real.values())
         yield from (Path(place, file) for file in sorted(files))
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    return (file for file in files_below(folder) if file.suffix.lower() in IMAGE_SUFFIXES)
+def images_below(folder: Path, skips: Skips = lambda name, files: False) -> Iterator[Path]:
+    """The image files among `files_below`."""
+    return (file for file in files_below(folder, skips) if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def any_below(folder: Path, fits: Callable[[Path], bool], depth: int) -> bool:
