@@ -72,11 +72,13 @@ def test_saved_masks_do_not_overlap_on_request(predicting, tmp_path):
 
 
 def test_a_saved_table_has_the_names_of_the_data_set(predicting, tmp_path):
-    (tmp_path / "sample.csv").write_text("ImageId,EncodedPixels\n1,\n0,\n2,\n")
+    (tmp_path / "sample.csv").write_text("ImageId,EncodedPixels\n1,\n0,\nlost,\n2,\n")
     ran = predicting("--data", tmp_path / "sample.csv", "--save", "rle-csv", "--min-score", 1)
     assert ran.code == 0, ran.err
     rows = (tmp_path / "o" / "rle-csv" / "annotations.csv").read_text().splitlines()
     assert rows == ["ImageId,EncodedPixels,ClassId", "0,,", "1,,", "2,,"]
+    assert "left out" in ran.err
+    assert "image lost: its size is not known" in ran.err
 
 
 def test_what_cannot_be_saved_is_one_line_before_the_work(predicting, tmp_path, command):

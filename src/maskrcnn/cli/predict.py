@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -220,6 +221,8 @@ def _in_data_set(files: list[Path], data: Path, hints: Hints) -> tuple[list[Path
     from maskrcnn.structures.image_names import ImageNames
 
     dataset = read_dataset(data, hints=hints)
+    for problem in dataset.problems:
+        print(f"left out: {problem}", file=sys.stderr)
     records = dataset.records
     if not files:
         say_found(dataset)

@@ -81,6 +81,13 @@ def test_images_of_a_folder_stay_together() -> None:
     }
 
 
+def test_a_few_large_groups_are_shared_out_among_the_parts() -> None:
+    names = [f"film{0 if i < 9 else 1 if i < 17 else 2}/{i}.png" for i in range(24)]
+    found = parts(split(dataset_of(["a"] * 24, names), {"train": 0.8, "val": 0.1, "test": 0.1}, group_by="folder"))
+    assert found[0] == "train"
+    assert sorted({*found[9:17], *found[17:]}) == ["test", "val"]
+
+
 def test_what_cannot_be_divided_is_refused() -> None:
     dataset = dataset_of(["a"] * 4)
     for shares, found in (

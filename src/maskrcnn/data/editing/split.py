@@ -140,4 +140,18 @@ def _stratified(counts: np.ndarray, shares: np.ndarray, random: np.random.Genera
             own = counts[group]
             parts[group] = np.argmin((weights * own * (own - 2 * lacking)).sum(axis=1))
             lacking[parts[group]] -= own
+    return _none_empty(parts, counts[:, -1], len(shares))
+
+
+def _none_empty(parts: np.ndarray, images: np.ndarray, count: int) -> np.ndarray:
+    """The parts of groups, after each part without any has taken the smallest group of a part with several.
+
+    Args:
+        images: (G,) of each group.
+        count: of the parts.
+    """
+    for part in np.setdiff1d(np.arange(count), parts):
+        several = np.flatnonzero(np.bincount(parts, minlength=count)[parts] > 1)
+        if len(several):
+            parts[several[np.argmin(images[several])]] = part
     return parts

@@ -32,9 +32,8 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, even_odd, joined, points_of
-from maskrcnn.data.writing import Holds, Lost, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError
-from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.ops.outlines import outlines_of_parts
 from maskrcnn.structures.annotations import Annotations, Crop
@@ -124,9 +123,9 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                 }
                 for number, crop in zip(numbers, annotations.crops(numbers), strict=True)
             ]
-            with atomic_write(folder / part / f"{record.path.stem}.geojson") as temporary:
-                content = {"type": "FeatureCollection", "features": features}
-                temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            content = {"type": "FeatureCollection", "features": features}
+            file = new_file(folder / part / f"{record.path.stem}.geojson")
+            file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return lost
 
 

@@ -37,9 +37,8 @@ from maskrcnn.data.regions import (
     points_of,
     rectangle,
 )
-from maskrcnn.data.writing import Holds, Lost, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError
-from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -137,8 +136,8 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                 "imageHeight": record.height,
                 "imageWidth": record.width,
             }
-            with atomic_write(record.path.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+            file = new_file(record.path.with_suffix(".json"))
+            file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return lost
 
 

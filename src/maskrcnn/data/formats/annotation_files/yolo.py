@@ -21,7 +21,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.pictures import in_threads, open_picture
 from maskrcnn.data.regions import flat
-from maskrcnn.data.writing import Holds, Lost
+from maskrcnn.data.writing import Holds, Lost, new_file
 from maskrcnn.data.yolo_rows import Labels, read_labels, rows_of
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.files.atomic import atomic_write
@@ -103,8 +103,8 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     for dataset in parts.values():
         for index, record in enumerate(dataset.records):
             rows = rows_of(dataset.annotations(index), holds, lost)
-            with atomic_write(_label_file(record.path)) as temporary:
-                temporary.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            file = new_file(_label_file(record.path))
+            file.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
     names = [category.name for dataset in list(parts.values())[:1] for category in dataset.categories]
     places = {part: f"{part}/images".lstrip("/") for part in parts}
     # Ultralytics wants both.

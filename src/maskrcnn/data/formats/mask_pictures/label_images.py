@@ -36,7 +36,7 @@ from maskrcnn.data.pictures import (
     read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
-from maskrcnn.data.writing import Holds, Lost, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_rows
@@ -146,8 +146,7 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                     numbers.sort(key=annotations.scores.__getitem__)
                 picture = _picture(annotations, numbers, lost)
                 suffix = ".png" if len(numbers) <= _MOST_IDS else ".tif"
-                with atomic_write(folder / part / "masks" / f"{record.path.stem}{suffix}") as temporary:
-                    Image.fromarray(picture).save(temporary)
+                Image.fromarray(picture).save(new_file(folder / part / "masks" / f"{record.path.stem}{suffix}"))
                 names = [dataset.categories[annotations.labels[number]].name for number in numbers]
                 rows.writerows([record.path.stem, value, name] for value, name in enumerate(names, start=1))
     return lost

@@ -34,9 +34,8 @@ from maskrcnn.data.pictures import (
     read_masks,
 )
 from maskrcnn.data.regions import connected_parts, counted, foreground
-from maskrcnn.data.writing import Holds, Lost, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError, ImageError
-from maskrcnn.files.atomic import atomic_write
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
@@ -121,8 +120,8 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
             digits = len(str(len(annotations)))  # so that sorted names are in the order of the objects of a class
             for number, mask in zip(numbers, map(annotations.rle, numbers), strict=True):
                 file = f"{record.path.stem}_{names[annotations.labels[number]]}_{number:0{digits}}.png"
-                with atomic_write(folder / part / "annotations" / file) as temporary:
-                    Image.fromarray(mask.dense().astype(np.uint8) * 255).save(temporary, "PNG")
+                picture = Image.fromarray(mask.dense().astype(np.uint8) * 255)
+                picture.save(new_file(folder / part / "annotations" / file), "PNG")
     return lost
 
 
