@@ -13,7 +13,7 @@ from maskrcnn.doctor.findings import KINDS, Finding, Severity
 from maskrcnn.doctor.mistakes import Mistake
 from maskrcnn.doctor.statistics import plots, statistics
 from maskrcnn.errors import ImageError
-from maskrcnn.files.images import read_image
+from maskrcnn.files.images import read_picture
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.visualise import draw
 from maskrcnn.visualise.page import Section, gallery, heading, listing, page, paragraph, picture, table
@@ -91,7 +91,7 @@ def look_at(diagnosis: Diagnosis, found: Finding) -> np.ndarray | None:
         return None
     try:
         image = dataset.read(found.image)
-        beside = None if found.other is None else read_image(found.other)
+        beside = None if found.other is None else read_picture(found.other)
     except ImageError:
         return None
     if beside is not None:

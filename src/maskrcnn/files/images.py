@@ -131,13 +131,12 @@ def _values(
     Pillow reads what it can, and only the kinds in `formats`. For a model of channels, it is not asked about files that
     may have more of them than it reads.
     """
-    banded = holds_bands(source)
-    if not (channels and banded):
+    if not channels or not holds_bands(source):
         try:
             with _opened(source, name, most_pixels, formats) as image:
                 return _decoded(image, source), _pages(image)
         except ImageKindError:
-            if not banded:
+            if not holds_bands(source):
                 raise
     with opened_bands(source, name, MOST_PIXELS if most_pixels is None else most_pixels, len(channels)) as bands:
         return bands.read(len(channels)), bands.pages

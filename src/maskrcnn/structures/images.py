@@ -67,10 +67,14 @@ def stretched(image: np.ndarray, channels: Sequence[Channel]) -> np.ndarray:
     result = np.empty(image.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are clipped below
         for place, channel in enumerate(channels):
-            values, span = image[..., place].astype(np.result_type(image.dtype, np.float32)), (-LARGEST, LARGEST)
+            values = image[..., place].astype(np.result_type(image.dtype, np.float32))
             if channel.stretch != "none" and channel.low is not None and channel.high is not None:
-                values, span = (values - channel.low) * (255 / (channel.high - channel.low)), (0, 255)
-            result[..., place] = np.nan_to_num(np.clip(values, *span))
+                values -= channel.low
+                values *= 255 / (channel.high - channel.low)
+                np.fmax(values, 0, out=values)  # also of what is not a number
+                np.fmin(values, 255, out=result[..., place], casting="same_kind")
+            else:
+                result[..., place] = np.nan_to_num(np.clip(values, -LARGEST, LARGEST))
     return result
 
 
