@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from maskrcnn.config import config_to_dict
+from maskrcnn.config import Channel, config_to_dict
 from maskrcnn.weights.frameworks.torchvision import Torchvision
 from maskrcnn.weights.frameworks.torchvision.settings import with_rules
+from maskrcnn.weights.model_file import save_model
 from maskrcnn.weights.open import open_weights
 from small_data import random_predictor, write_small
 from small_network import lively_network, network_config
@@ -41,6 +43,17 @@ def test_inspect_says_what_it_is_and_what_was_assumed(command, file):
     assert found["framework"] == "torchvision"
     assert found["config"]["conventions"]["pixels"]["rounding"] == "floor"
     assert found["problem"] is None
+
+
+def test_channels_are_not_written_for_frameworks_without_a_stretch(command, tmp_path):
+    config = network_config(num_classes=2)
+    channels = tuple(Channel(name, "none", mean=0, std=1) for name in ("nir", "red"))
+    config = replace(config, image=replace(config.image, channels=channels))
+    save_model(tmp_path / "m.safetensors", lively_network(config), config, {})
+    ran = command("weights", "convert", tmp_path / "m.safetensors", tmp_path / "m.pth", "--to", "detectron2")
+    assert ran.code == 2
+    assert "expected a model of RGB for --to detectron2, found one of the channels nir, red" in ran.err
+    assert command("weights", "convert", tmp_path / "m.safetensors", tmp_path / "n.safetensors").code == 0
 
 
 def test_inspect_lists_missing_and_unexpected_tensors(command, partial):

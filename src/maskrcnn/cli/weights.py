@@ -112,6 +112,11 @@ class Convert:
         rules: dict[str, tuple[Any, Any]] = {}
         if self.to == OURS:
             save_model(self.out, network, config, provenance)
+        elif config.image.channels:
+            raise WeightsError(
+                f"{self.file}: expected a model of RGB for --to {self.to}, found one of the channels "
+                f"{', '.join(config.image.channel_names)}, whose stretch {self.to} does not have"
+            )
         else:
             state = exporters[self.to].export_state(config, network.state_dict())
             rules = unstored_settings(exporters[self.to], state, config)

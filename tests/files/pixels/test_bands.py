@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,25 @@ def test_nothing_is_decoded_beyond_the_limit(tmp_path: Path, monkeypatch: pytest
     for channels in ((), NAMES):
         with pytest.raises(ImageError, match=r"a\.tif: the image cannot be decoded"):
             read_image(path, channels=channels)
+
+
+@pytest.mark.parametrize("layout", [SIDE_BY_SIDE, {**SIDE_BY_SIDE, "compression": "zlib"}, {"imagej": True}])
+def test_changed_files_end_in_an_image_or_one_error(
+    tmp_path: Path, layout: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MOST_PIXELS", 10_000)
+    path, rng = tmp_path / "a.tif", np.random.default_rng(0)
+    tifffile.imwrite(path, PLANES if "imagej" in layout else VALUES, **layout)
+    whole = path.read_bytes()
+    for _ in range(40):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), 4):
+            content[place] = rng.choice([0, 1, 127, 255])
+        path.write_bytes(content)
+        for read in (lambda: read_image(path, channels=NAMES), lambda: read_picture(path), lambda: image_size(path)):
+            with suppress(ImageError):
+                read()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_missing_packages_are_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

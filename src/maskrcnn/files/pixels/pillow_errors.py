@@ -1,7 +1,8 @@
-"""What Pillow raises and warns of, as errors of this package."""
+"""What Pillow and others raise, warn of and log, as errors of this package."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from contextlib import contextmanager
 from PIL import Image, UnidentifiedImageError
 
 from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError
+
+# They log the damages of a file, which Python prints if nobody handles them. What matters is in the error of the file.
+for _package in ("PIL", "tifffile"):
+    logging.getLogger(_package).addHandler(logging.NullHandler())
 
 
 @contextmanager
