@@ -65,6 +65,14 @@ def test_a_part_is_a_list_of_names(tmp_path: Path) -> None:
         read_dataset(tmp_path, hints=Hints(split="test"))
 
 
+def test_folders_are_parts_also_of_a_format_that_names_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "train")
+    write(tmp_path / "val")
+    dataset = read_dataset(tmp_path, hints=Hints(split="val"))
+    assert len(dataset) == 2
+    assert all(tmp_path / "val" in record.path.parents for record in dataset.records)
+
+
 def test_other_names_in_the_xml_are_the_classes(tmp_path: Path) -> None:
     write(tmp_path)
     for file in (tmp_path / "Annotations").iterdir():

@@ -124,15 +124,9 @@ def _find(path: Path, images: Path | None) -> list[LabelledImage]:
 
 def _root(path: Path) -> Path:
     """The folder that holds the images, for that of the labels or one in it."""
-    return (
-        next((above for above in path.absolute().parents if (above / _IMAGES).is_dir()), path)
-        if _is_inside(path)
-        else path
-    )
-
-
-def _is_inside(path: Path) -> bool:
-    return any(folder.lower().startswith("gt") for folder in path.absolute().parts[-_DEPTH:])
+    above = path.absolute()
+    inside = any(folder.lower().startswith("gt") for folder in above.parts[-_DEPTH:])
+    return next((folder for folder in above.parents if inside and (folder / _IMAGES).is_dir()), path)
 
 
 def _read_labels(file: Path, picture: Picture) -> Segments:
