@@ -166,3 +166,26 @@ def test_cells_are_added_to_those_under_them(size: tuple[int, int], channels_las
     assert torch.equal(fine, expected)
     weights = torch.randn(expected.shape)
     torch.testing.assert_close(*(torch.autograd.grad((m * weights).sum(), coarse)[0] for m in (fine, expected)))
+
+
+@pytest.mark.parametrize("norm", ["frozen_batch_norm", "batch_norm"])
+def test_blocks_that_are_computed_twice_give_the_same_gradients_and_keep_less(norm: Norm) -> None:
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        backbone = ResNet(ResNetConfig(depth=18, width=8, norm=norm, frozen_stages=2), recompute=recompute).train()
+        kept: list[int] = []
+        count = torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=kept: (kept.append(t.numel()), t)[1], lambda t: t
+        )
+        with count:
+            maps = backbone(torch.rand(2, 3, 64, 64))
+        torch.stack([m.square().mean() for m in maps]).sum().backward()
+        gradients = {name: p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+        found.append((gradients, {name: b.clone() for name, b in backbone.named_buffers()}, sum(kept)))
+    (plain, buffers, all_kept), (again, same_buffers, less) = found
+    assert plain.keys() == again.keys()
+    assert not any(name.startswith(("stem", "res2")) for name in plain)
+    for ours, theirs in ((plain, again), (buffers, same_buffers)):
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert less < all_kept / 2

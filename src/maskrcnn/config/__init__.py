@@ -68,6 +68,10 @@ class Config:
             not self.categories or len(self.categories) == self.model.num_classes,
             f"config.categories has {len(self.categories)} entries, model.num_classes is {self.model.num_classes}",
         )
+        require(
+            not self.train.activation_checkpointing or isinstance(self.model.backbone, ResNetConfig),
+            "train.activation_checkpointing is for the blocks of a ResNet: leave it False with a backbone of timm",
+        )
         weights = self.train.class_weights
         require(
             not (weights and self.categories) or len(weights) == len(self.categories),

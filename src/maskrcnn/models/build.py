@@ -35,7 +35,8 @@ def build_model(config: Config) -> MaskRCNN:
     model, image, conventions = config.model, config.image, config.conventions
 
     mean, std = image.statistics
-    backbone = build_backbone(model, conventions, len(mean))
+    recompute = config.train.activation_checkpointing
+    backbone = build_backbone(model, conventions, len(mean), recompute=recompute)
     if model.neck == "fpn":
         neck: nn.Module = FPN(backbone.channels, model.fpn_channels, model.fpn_norm)
         channels, strides = model.fpn_channels, list(FPN.strides)
@@ -66,7 +67,9 @@ def tensors_of(config: Config) -> dict[str, Tensor]:
         raise ConfigError(f"the settings describe a network that is too large to be built ({reason})") from None
 
 
-def build_backbone(model: ModelConfig, conventions: Conventions, in_channels: int = 3) -> ResNet | TimmBackbone:
+def build_backbone(
+    model: ModelConfig, conventions: Conventions, in_channels: int = 3, *, recompute: bool = False
+) -> ResNet | TimmBackbone:
     """The backbone for images of `in_channels` channels.
 
     With C4 it ends at res4, because `build_roi_heads` puts res5 into the heads.
@@ -79,6 +82,7 @@ def build_backbone(model: ModelConfig, conventions: Conventions, in_channels: in
         last_stage=4 if model.neck == "c4" else 5,
         dilated=model.neck == "dc5",
         pool_padding=conventions.features.pool_padding,
+        recompute=recompute,
     )
 
 

@@ -53,14 +53,15 @@ class FrozenBatchNorm(nn.Module):
 @contextmanager
 def fixed_statistics(network: nn.Module) -> Iterator[None]:
     """The context in which batch norm of a network in training mode leaves its running statistics as they are."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    statistics = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers(recurse=False)]
+    for norm, name, buffer in statistics:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in statistics:
+            setattr(norm, name, buffer)
 
 
 class Conv(nn.Conv2d):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from maskrcnn.config import ResNetConfig
 from maskrcnn.models.deform_conv import DeformConvNorm
-from maskrcnn.models.norm import ConvNorm
+from maskrcnn.models.norm import ConvNorm, fixed_statistics
 
 BLOCKS = {
     10: (1, 1, 1, 1),
@@ -124,6 +128,7 @@ class ResNet(nn.Module):
         last_stage: 5, or 4 with C4, where res5 belongs to the heads.
         dilated: whether res5 keeps the resolution of res4 (DC5).
         pool_padding: padding of the stem's max pooling: `around` the map, or `after` it, at bottom and right only.
+        recompute: whether training computes blocks again in the backward pass, instead of keeping what is inside.
     """
 
     def __init__(
@@ -134,8 +139,10 @@ class ResNet(nn.Module):
         last_stage: int = 5,
         dilated: bool = False,
         pool_padding: Literal["around", "after"] = "around",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.frozen_stages = config.frozen_stages
         self.pool_padding = pool_padding
         self.stem = ConvNorm(in_channels, stem_channels(config), 7, stride=2, norm=config.norm, eps=config.norm_eps)
@@ -165,6 +172,22 @@ class ResNet(nn.Module):
             x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         features = []
         for stage in self.stages()[1:]:
-            x = stage(x)
+            x = _recomputed(stage, x) if self.recompute and torch.is_grad_enabled() else stage(x)
             features.append(x)
         return features
+
+
+def _recomputed(blocks: nn.Module, x: Tensor) -> Tensor:
+    """The output of the blocks. Only the inputs of trained blocks are kept for the backward pass."""
+    for block in blocks.children():
+        if not any(parameter.requires_grad for parameter in block.parameters()):
+            x = block(x)
+            continue
+        # Statistics of norms were updated in the forward pass already.
+        contexts = partial(_first_and_second, block)
+        x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+    return x
+
+
+def _first_and_second(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), fixed_statistics(block)

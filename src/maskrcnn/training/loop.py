@@ -173,6 +173,7 @@ def _begin(config: Config, data: Mapping[str, Dataset], initial: InitialWeights 
         TrainingState.begin(network, config.train),
         device,
         out,
+        training=data["train"],
         validation=data.get("val"),
         data={name: fingerprint(part) for name, part in data.items()},
         progress=Progress(origin=origin),

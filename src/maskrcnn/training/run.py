@@ -25,6 +25,7 @@ from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import MetricsFile, TrainingBar
 from maskrcnn.training.state import TrainingState
+from maskrcnn.training.statistics import estimate_statistics
 from maskrcnn.training.step import DivergedError, LossWindow, train_step
 from maskrcnn.training.validation import is_better, metrics_of, validation_losses
 from maskrcnn.weights.model_file import save_model
@@ -54,6 +55,7 @@ class Run:
     state: TrainingState
     device: torch.device
     out: Path
+    training: Dataset
     validation: Dataset | None
     data: Mapping[str, Any]
     progress: Progress
@@ -134,6 +136,8 @@ class Run:
                     self._evaluate(bar, metrics)
                     began += time.monotonic() - stopped
                 if save_due:
+                    if self.validation is None and self.step == config.steps:
+                        self._ready_result()
                     self.save()
         self._save_the_rest(losses)
 
@@ -186,6 +190,13 @@ class Run:
             bar.say(f"note: {remarks[0]}; remarks about other images are not repeated")
             self.remarked = True
 
+    def _ready_result(self) -> MaskRCNN:
+        """The network to evaluate or write, in evaluation mode, with new statistics if the settings ask for it."""
+        network = self.result.eval()
+        if self.config.train.batch_norm_images:
+            estimate_statistics(network, self.training, self.config)
+        return network
+
     def _evaluation_due(self) -> bool:
         settings = self.config.train
         due = _due(self.step, settings.evaluate_every, settings.steps)
@@ -194,7 +205,7 @@ class Run:
     def _evaluate(self, bar: TrainingBar, metrics: MetricsFile) -> None:
         """Evaluates the current weights. If the run is interrupted meanwhile, that is left to the resumed run."""
         assert self.validation is not None
-        network = self.result.eval()
+        network = self._ready_result()
         predictor = Predictor(TorchBackend(network, self.config.train.precision), self.config)
 
         def until_interrupted(items: Iterable[Item], total: int) -> Iterator[Item]:
