@@ -171,3 +171,16 @@ def test_results_of_a_part_of_the_images_are_noted(command, tmp_path):
     for judged, said in ((1, True), (2, False)):
         report = json.loads(command("evaluate", *written(tmp_path, content, found[:judged]), "--json").out)
         assert ("3 of 4 images with objects have no result; " in " ".join(report["notes"])) == said
+
+
+def test_a_page_of_results(command, tmp_path):
+    content, found = squares([1, 2])
+    given = written(tmp_path, content, found)
+    out = tmp_path / "page.html"
+    ran = command("evaluate", *given, "--report", out, "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["analysis"]["thresholds"]["square"]["f1"] == 1
+    assert "<h2>Worst misses</h2>" in out.read_text()
+    refused = command("evaluate", *given, "--report", given[3])
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert json.loads(given[3].read_text()) == found

@@ -10,7 +10,6 @@ import pytest
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.doctor import examine, report, statistics
-from maskrcnn.doctor.report import window_around
 from planted import faulty, sound, written
 
 
@@ -38,11 +37,6 @@ def test_figures_of_a_data_set_without_objects_are_undefined(tmp_path: Path) -> 
     assert figures["images_without_objects"] == 6
     assert np.isnan(figures["side"]["mean"])
     assert diagnosis.useless.partition(": ")[2] in report(diagnosis)
-
-
-def test_the_window_of_a_picture_lies_in_the_image() -> None:
-    assert window_around(np.array([[10.0, 20, 30, 40]]), (100, 200)) == (0, 0, 78, 88)
-    assert window_around(np.array([[10.0, 20, 10, 40]]), (100, 200)) == (0, 0, 200, 100)
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(data: Pat
         "step-4.ckpt",
         "metrics.jsonl",
         "curves.png",
+        "report.html",
     }
+    assert "Step 6 of 6" in (tmp_path / "a" / "report.html").read_text()
     other = train(replace(config, train=replace(config.train, seed=1)), data, out=tmp_path / "c")
     assert not same_weights(tmp_path / "a" / "model.safetensors", other.model)
 

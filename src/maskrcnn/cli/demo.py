@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
     from maskrcnn.structures.dataset import Dataset
 
-RUN_FILES = ("model.safetensors", "last.ckpt", "metrics.jsonl", "curves.png")
+RUN_FILES = ("model.safetensors", "last.ckpt", "metrics.jsonl", "curves.png", "report.html")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
 from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
@@ -13,8 +14,12 @@ from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
+if TYPE_CHECKING:
+    from maskrcnn.evaluation.coco import Report
+    from maskrcnn.structures.dataset import Dataset
+
 # Flags for which --results has no use.
-_OF_MODEL = (
+_OF_MODEL = {
     "images",
     "config",
     "allow_partial",
@@ -27,7 +32,7 @@ _OF_MODEL = (
     "precision",
     "compile",
     "threads",
-)
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Evaluate:
     data: Path
     """Ground truth: annotations of any format, or the folder that holds them."""
     images: Path | None = None
-    """With --model: folder of the images; default: they are searched for beside the annotations."""
+    """With --model or --report: folder of the images; default: they are searched for beside the annotations."""
     hints: HintFlags = NO_HINTS
     model: str | None = None
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
@@ -71,15 +76,19 @@ class Evaluate:
     """With --model: threads of the network on the CPU; default: one for each core."""
     strict: Flag = False
     """Refuse broken images and annotations instead of skipping them."""
+    report: Path | None = None
+    """Write a page with curves, kinds of errors, the best score thresholds and pictures to this HTML file."""
     json: Flag = False
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
+        from maskrcnn.files.atomic import check_file
 
+        if self.report is not None:
+            check_file(self.report, self.data, self.model, self.results)
         if self.model is not None and self.results is None:
-            from maskrcnn.files.atomic import check_file
             from maskrcnn.predict import load
             from maskrcnn.training.evaluate import evaluate
 
@@ -95,15 +104,17 @@ class Evaluate:
                 threads=self.threads,
             )
             say_assumptions(model.provenance, self.model)
+            dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
             report = evaluate(
                 with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
-                open_dataset(self.data, self.hints, self.images, strict=self.strict),
+                dataset,
                 max_detections=self.max_detections,
                 results_out=self.results_out,
                 limit=self.limit,
                 strict=self.strict,
                 group_by=self.group_by,
                 matching=self.min_score if self.matching else None,
+                analysis=self.report is not None,
                 batch_size=self.batch_size,
                 track=lambda items, total: track(items, "evaluate", total),
             )
@@ -112,11 +123,12 @@ class Evaluate:
             from maskrcnn.evaluation.coco import evaluate_results
             from maskrcnn.training.evaluate import first_images
 
-            idle = [name for name in _OF_MODEL if getattr(self, name) != getattr(type(self), name)]
+            of_model = _OF_MODEL if self.report is None else _OF_MODEL - {"images"}  # the page shows images
+            idle = [name for name in sorted(of_model) if getattr(self, name) != getattr(type(self), name)]
             if idle:
                 flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
                 raise ConfigError(f"expected --model with {flags}, found --results, whose figures need no network")
-            dataset = read_dataset(self.data, strict=self.strict, hints=self.hints)
+            dataset = read_dataset(self.data, self.images, strict=self.strict, hints=self.hints)
             report = evaluate_results(
                 dataset,
                 self.results,
@@ -124,10 +136,13 @@ class Evaluate:
                 image_ids=list(first_images(dataset, self.limit).records.numbers()),
                 group_by=self.group_by,
                 matching=self.min_score if self.matching else None,
+                analysis=self.report is not None,
             )
         else:
             found = "both" if self.model else "neither"
             raise ConfigError(f"evaluate needs either --model or --results, found {found}")
+        if self.report is not None:
+            self._write_page(dataset, report)
         if self.json:
             print_json(report.to_dict())
         else:
@@ -137,6 +152,15 @@ class Evaluate:
         if report.undefined is None and self.results is not None and not report.detections:
             return fail(f"{self.results}: expected results to judge, found none for the images of {self.data}")
         return 0 if report.undefined is None else fail(report.undefined)
+
+    def _write_page(self, dataset: Dataset, report: Report) -> None:
+        from maskrcnn.files.atomic import atomic_write
+        from maskrcnn.training.reports.evaluation import evaluation_page
+
+        assert self.report is not None
+        title = f"Evaluation of {self.model or self.results}"
+        with atomic_write(self.report) as temporary:
+            temporary.write_text(evaluation_page(title, dataset, report), encoding="utf-8")
 
 
 def parse(argv: Sequence[str]) -> Evaluate:

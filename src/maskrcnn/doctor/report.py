@@ -16,13 +16,13 @@ from maskrcnn.errors import ImageError
 from maskrcnn.files.images import read_picture
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.visualise import draw
+from maskrcnn.visualise.cut_out import window_around
 from maskrcnn.visualise.page import Section, gallery, heading, listing, page, paragraph, picture, table
 
 _PICTURES = 4  # of a kind
 _LISTED = 200  # findings of a kind; --json has all
 _MISTAKES = 60  # with a picture
 _SHORT_SIDE = 240  # pixels of a cut-out on the page: smaller ones are enlarged
-_AROUND = 48  # pixels around the objects of a finding, at least
 _TITLES: dict[Severity, str] = {
     "hurts": "What would hurt training",
     "doubt": "Problems that training works around",
@@ -112,19 +112,6 @@ def cut_out(dataset: Dataset, index: int, image: np.ndarray, numbers: Sequence[i
     part = np.ascontiguousarray(image[y1:y2, x1:x2])
     shown = dataset.instances(index, numbers).shifted((-x1, -y1), part.shape[:2])
     return draw(part, shown, enlarge=math.ceil(_SHORT_SIDE / min(part.shape[:2])), colour_by="instance")
-
-
-def window_around(boxes: np.ndarray, image_hw: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """x1 y1 x2 y2 of a part of an image: the union of boxes (n, 4) and as much around it as half of its size. The whole
-    image if a box is empty."""
-    height, width = image_hw[:2]
-    if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
-        return 0, 0, width, height
-    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-    around = np.maximum((high - low) / 2, _AROUND)
-    x1, y1 = np.floor(np.maximum(low - around, 0)).astype(int).tolist()
-    x2, y2 = np.ceil(np.minimum(high + around, (width, height))).astype(int).tolist()
-    return x1, y1, x2, y2
 
 
 def side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from maskrcnn.config import Category
 from maskrcnn.errors import DataError
+from maskrcnn.evaluation.analysis import Analysis, analyse
 from maskrcnn.evaluation.figures import STANDARD_LIMIT, Figures, Scene, area_figures, keypoint_figures
 from maskrcnn.evaluation.matching import Matching, match
 from maskrcnn.evaluation.notes import notes_on_entries, notes_on_figures
@@ -43,6 +44,8 @@ class Report:
             20 detections per image; None if keypoints were not compared.
         oks_sigmas: class name -> the OKS standard deviations of its keypoints (`evaluation/oks.py`).
         matching: TP / (TP + FP + FN) of the masks, if it was asked for (`evaluation/matching.py`).
+        analysis: what is right and wrong in the masks, or in the boxes if there are no masks, if it was asked for and
+            either was compared (`evaluation/analysis.py`).
     """
 
     masks: Figures | None
@@ -58,6 +61,7 @@ class Report:
     keypoints: Figures | None = None
     oks_sigmas: dict[str, tuple[float, ...]] = field(default_factory=dict)
     matching: Matching | None = None
+    analysis: Analysis | None = field(default=None, compare=False)
 
     @property
     def figures(self) -> dict[str, Figures]:
@@ -97,6 +101,7 @@ class Report:
             "detections": self.detections,
             "max_detections": self.max_detections,
             "matching": None if self.matching is None else self.matching.to_dict(),
+            "analysis": None if self.analysis is None else self.analysis.to_dict(),
             "oks_sigmas": {name: list(sigmas) for name, sigmas in self.oks_sigmas.items()},
             "undefined": self.undefined,
             "notes": list(self.notes),
@@ -122,6 +127,7 @@ def evaluate_results(
     image_ids: Collection[Any] | None = None,
     group_by: str | None = None,
     matching: float | None = None,
+    analysis: bool = False,
 ) -> Report:
     """Compares COCO results with the annotations of a data set of any format.
 
@@ -144,6 +150,7 @@ def evaluate_results(
         image_ids: evaluate only these images of the data set; default: all.
         group_by: a field of the images, such as `modality`: also report the figures for each of its values.
         matching: also report TP / (TP + FP + FN) of the masks, for detections with at least this score.
+        analysis: also report errors, calibration, the best thresholds and the worst mistakes.
 
     Raises:
         DataError: `max_detections` is out of range, the results cannot be read or used (names the file and the entry),
@@ -159,7 +166,7 @@ def evaluate_results(
     if image_ids is not None:
         dataset = dataset.subset(_positions(dataset, image_ids))
     kinds = _kinds_in(found, dataset)
-    report = _compare(dataset, found, kinds, max_detections, matching)
+    report = _compare(dataset, found, kinds, max_detections, matching, analysis)
     if matching is not None and report.matching is None:
         raise DataError(
             f"{dataset.path}: matching compares masks: expected masks in the annotations and in the results"
@@ -208,7 +215,12 @@ def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
 
 
 def _compare(
-    dataset: Dataset, results: Sequence[Entry], kinds: Collection[str], max_detections: int, matching: float | None
+    dataset: Dataset,
+    results: Sequence[Entry],
+    kinds: Collection[str],
+    max_detections: int,
+    matching: float | None,
+    analysis: bool = False,
 ) -> Report:
     """The report for all images of the data set. Results for other images are ignored. `kinds` are those that the
     results hold."""
@@ -233,6 +245,7 @@ def _compare(
     sigmas = {label: oks_sigmas(c) for label, c in enumerate(dataset.categories) if c.keypoints}
     if "keypoints" in kinds:
         compared["keypoints"] = keypoint_figures(scene, truth, found, sigmas)
+    analysed: Literal["masks", "boxes"] = "masks" if "masks" in compared else "boxes"
     figures = {kind: of_all for kind, (of_all, _) in compared.items()}
     by_class = {kind: of_each for kind, (_, of_each) in compared.items()}
     return Report(
@@ -253,6 +266,9 @@ def _compare(
             *notes_on_entries(truth, found, scene),
             *notes_on_figures(figures, truth, kinds, sigmas),
         ),
+        analysis=analyse(dataset, scene, masked if analysed == "masks" else truth, found, analysed)
+        if analysis and analysed in compared
+        else None,
         matching=match(scene, masked, found, matching) if matching is not None and "masks" in compared else None,
         oks_sigmas={scene.names[k]: values for k, values in sigmas.items() if "keypoints" in compared},
     )

@@ -37,9 +37,9 @@ def area_figures(
 ) -> tuple[Figures, list[float | None]]:
     """The figures of masks or boxes over all classes, and the AP of each class."""
     limits = sorted({min(limit, scene.limit) for limit in (1, 10, STANDARD_LIMIT, scene.limit)})
-    evaluator = _evaluator(scene, truth, found, kind)
+    evaluator = evaluator_of(scene, truth, found, kind)
     evaluator.params.max_dets = limits
-    precision, recall = _sums(evaluator)
+    precision, recall = sums_of(evaluator)
     areas = {"s": 1, "m": 2, "l": 3}
     figures = {
         "AP": _mean(precision[:, :, :, 0, -1]),
@@ -62,11 +62,11 @@ def keypoint_figures(
     precisions, recalls = [], []
     for label, class_sigmas in sigmas.items():  # one by one, because the number of keypoints may differ
         own, results = ([entry for entry in side if entry["category_id"] == label] for side in (truth, found))
-        evaluator = _evaluator(scene, own, results, "keypoints")
+        evaluator = evaluator_of(scene, own, results, "keypoints")
         evaluator.params.max_dets = [min(_KEYPOINT_LIMIT, scene.limit)]
         evaluator.params.kpt_oks_sigmas = list(class_sigmas)
         evaluator.params.cat_ids = [label]
-        precision, recall = _sums(evaluator)
+        precision, recall = sums_of(evaluator)
         precisions.append(precision[:, :, :, :, 0])
         recalls.append(recall[:, :, :, 0])
     precision, recall = np.concatenate(precisions, axis=2), np.concatenate(recalls, axis=1)  # (T, R, K, A), (T, K, A)
@@ -79,7 +79,8 @@ def keypoint_figures(
     return figures, [by_label.get(label) for label in range(len(scene.names))]
 
 
-def _evaluator(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
+def evaluator_of(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: _Kind) -> COCOeval:
+    """An evaluator of hotcoco before its matching. The id of a detection is its place in `found`, counted from 1."""
     dataset = COCO(
         {
             "images": [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(scene.sizes)],
@@ -96,7 +97,7 @@ def _without_mask(entry: Entry) -> Entry:
     return {key: value for key, value in entry.items() if key != "segmentation"}
 
 
-def _sums(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
+def sums_of(evaluator: COCOeval) -> tuple[np.ndarray, np.ndarray]:
     """Runs the evaluation; precision (T, R, K, A, M) and recall (T, K, A, M).
 
     Raises:

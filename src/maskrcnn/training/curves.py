@@ -34,27 +34,28 @@ def curves(metrics: Path, out: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = read_metrics(metrics)
-    if not _series(rows, "loss")[0]:
+    if not series(rows, "loss")[0]:
         raise DataError(f"{metrics}: expected lines with step and loss, found none among {len(rows)}")
-    evaluations = any(_series(rows, kind, "AP")[0] for kind in _KINDS)
+    evaluations = any(series(rows, kind, "AP")[0] for kind in _KINDS)
     style = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
     with matplotlib.style.context(["default", style]):
         figure = Figure(figsize=(11.0 if evaluations else 6.5, 5.0), layout="constrained")
         FigureCanvasAgg(figure)  # draws without a window, whatever the user's settings
         grid = figure.add_gridspec(2, 2 if evaluations else 1, height_ratios=(3, 1))
         losses = figure.add_subplot(grid[0, 0])
-        _plot_losses(losses, rows)
+        plot_losses(losses, rows)
+        losses.tick_params(labelbottom=False)
         rate = figure.add_subplot(grid[1, 0], sharex=losses)
-        rate.plot(*_series(rows, "lr"), color="#6b7280")
+        rate.plot(*series(rows, "lr"), color="#6b7280")
         rate.set(xlabel="step", ylabel="learning rate")
         rate.set_ylim(bottom=0)
         if evaluations:
-            _plot_scores(figure.add_subplot(grid[:, 1]), rows)
+            plot_scores(figure.add_subplot(grid[:, 1]), rows)
         with atomic_write(out) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
 
 
-def _series(rows: list[dict[str, Any]], *names: str) -> tuple[list[float], list[float]]:
+def series(rows: list[dict[str, Any]], *names: str) -> tuple[list[float], list[float]]:
     """The steps and the values of the rows that have a number under these names, one inside the other."""
     found = []
     for row in rows:
@@ -66,12 +67,12 @@ def _series(rows: list[dict[str, Any]], *names: str) -> tuple[list[float], list[
     return [step for step, _ in found], [value for _, value in found]
 
 
-def _plot_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def plot_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Draws every loss twice: the measured values in a faint colour, and their moving average."""
     names = ["loss", *dict.fromkeys(name for row in rows for name in row if name.startswith("loss_"))]
-    colours = ["#18181b", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
+    colours = ["#000000", *(f"#{r:02x}{g:02x}{b:02x}" for r, g, b in PALETTE)]
     for name, colour in zip(names, colours, strict=False):
-        x, values = _series(rows, name)
+        x, values = series(rows, name)
         if not x:
             continue
         smooth = _smoothed(np.array(values, dtype=np.float64), span=len(values) // 25)
@@ -82,13 +83,13 @@ def _plot_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set(title="Training losses")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, ncols=2)
-    axes.tick_params(labelbottom=False)
 
 
-def _plot_scores(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def plot_scores(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Draws the AP and the AP50 of masks, boxes and keypoints."""
     for kind, colour in _KINDS.items():
         for name, dashes in (("AP", "-"), ("AP50", ":")):
-            x, y = _series(rows, kind, name)
+            x, y = series(rows, kind, name)
             if not x:
                 continue
             label = f"{kind.removesuffix('s').replace('boxe', 'box')} {name}  {y[-1]:.3f}"

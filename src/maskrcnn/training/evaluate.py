@@ -33,6 +33,7 @@ def evaluate(
     strict: bool = False,
     group_by: str | None = None,
     matching: float | None = None,
+    analysis: bool = False,
     batch_size: int = 1,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> Report:
@@ -48,7 +49,7 @@ def evaluate(
         limit: number of images to evaluate, from the first on.
         strict: refuse a data set with broken annotations or images instead of skipping them.
         group_by: a field of the data set's images, for example `modality`; adds the figures of each of its values.
-        matching: as for `evaluate_results`.
+        matching, analysis: as for `evaluate_results`.
         batch_size: images that pass through the network together.
         track: wraps the images with their count, for a progress bar.
 
@@ -97,6 +98,7 @@ def evaluate(
         image_ids=image_ids,
         group_by=group_by,
         matching=matching,
+        analysis=analysis,
     )
 
 

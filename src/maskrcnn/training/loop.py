@@ -75,7 +75,8 @@ def train(
     strict: bool = False,
     limit: int | None = None,
 ) -> Summary:
-    """Trains a model and leaves in `out`: model.safetensors, last.ckpt, metrics.jsonl and curves.png.
+    """Trains a model and leaves in `out`: model.safetensors, last.ckpt, metrics.jsonl, curves.png and, with validation
+    data, report.html.
 
     Args:
         config: classes and category names are taken from the data set.

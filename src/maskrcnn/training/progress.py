@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.checkpoint import writing
 
 METRICS = "metrics.jsonl"
+SECONDS = "seconds"  # in a line of the metrics: the seconds of each activity since the line before
 
 _Item = TypeVar("_Item")
 
@@ -82,6 +84,26 @@ class TrainingBar:
 
     def say(self, text: str) -> None:
         self.console.print(printable(text, "\n"), soft_wrap=True)
+
+
+class Clock:
+    """Where the time goes: seconds of each activity since they were last taken."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, activity: str) -> Iterator[None]:
+        """Counts the time of the block."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._spent[activity] = self._spent.get(activity, 0.0) + time.monotonic() - began
+
+    def take(self) -> dict[str, float]:
+        taken, self._spent = self._spent, {}
+        return taken
 
 
 def measuring(items: Iterable[_Item], total: int) -> Iterable[_Item]:

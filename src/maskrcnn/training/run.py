@@ -23,7 +23,9 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import evaluate
 from maskrcnn.training.optimiser import learning_rate
-from maskrcnn.training.progress import MetricsFile, TrainingBar
+from maskrcnn.training.progress import SECONDS, Clock, MetricsFile, TrainingBar
+from maskrcnn.training.reports.evaluation import thresholds
+from maskrcnn.training.reports.run import write_page
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
 from maskrcnn.training.step import DivergedError, LossWindow, train_step
@@ -48,6 +50,7 @@ class Run:
         report: the figures of the last evaluation.
         skipped: the reported messages about broken annotations and images.
         remarked: whether a remark about an image was reported.
+        clock: seconds of loading, steps and evaluation since the last line of the metrics.
     """
 
     config: Config
@@ -64,6 +67,7 @@ class Run:
     report: Report | None = None
     skipped: dict[str, None] = field(default_factory=dict)
     remarked: bool = False
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def step(self) -> int:
@@ -112,23 +116,26 @@ class Run:
             if self._evaluation_due():  # the run was interrupted before it was done
                 self._evaluate(bar, metrics)
             while self.step < config.steps and not self.interrupted and not self.stopped_early:
-                parts = list(islice(batches, config.accumulate))
+                with self.clock.of("loading"):
+                    parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
-                found = train_step(sums_of, self.state, parts, config, self.step)
+                with self.clock.of("steps"):
+                    found = train_step(sums_of, self.state, parts, config, self.step)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)
                 losses.add(self.step, [name for part in parts for name in part.image_ids], found)
                 log_due, save_due = (_due(self.step, n, config.steps) for n in (LOG_EVERY, config.checkpoint_every))
                 evaluation_due = self._evaluation_due()
                 if self.device.type == "cpu" or log_due or evaluation_due or save_due:  # reading waits for a GPU
-                    losses.read()
+                    with self.clock.of("steps"):
+                        losses.read()
                 if log_due:
                     rate = losses.steps / (time.monotonic() - began)
                     row = losses.means() | {
                         "lr": learning_rate(self.step - 1, config),
                         "images_per_second": rate * config.images_per_step,
                     }
-                    metrics.write({"step": self.step, **row})
+                    metrics.write({"step": self.step, **row, SECONDS: self.clock.take()})
                     bar.losses(self.step, row, (config.steps - self.step) / rate)
                     began = time.monotonic()
                 if evaluation_due:
@@ -216,17 +223,20 @@ class Run:
 
         try:
             size = self.config.train.batch_size
-            report = evaluate(predictor, self.validation, batch_size=size, track=until_interrupted)
-            losses = {}
-            if self.config.train.validation_losses:
-                losses = validation_losses(network, self.validation, self.config, until_interrupted)
+            with self.clock.of("evaluation"):
+                report = evaluate(predictor, self.validation, batch_size=size, analysis=True, track=until_interrupted)
+                losses = {}
+                if self.config.train.validation_losses:
+                    losses = validation_losses(network, self.validation, self.config, until_interrupted)
         except _InterruptedError:
             return
         finally:
             self.network.train()
         self.report = report
         self._judge(report, losses, bar)
-        metrics.write({"step": self.step, **report.to_dict(), **({"validation_losses": losses} if losses else {})})
+        of_losses = {"validation_losses": losses} if losses else {}
+        metrics.write({"step": self.step, **report.to_dict(), **of_losses, SECONDS: self.clock.take()})
+        write_page(self.out, self.config, self.validation, report)
         bar.say(f"step {self.step}: {report.line()}" + (f"   loss {losses['loss']:.3f}" if losses else ""))
 
     def _judge(self, report: Report, losses: dict[str, float], bar: TrainingBar) -> None:
@@ -251,7 +261,7 @@ class Run:
     def _save_model(self, report: Report | None) -> None:
         provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
         if report is not None:
-            provenance["validation"] = report.to_dict()
+            provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}
         with writing(self.out / MODEL):
             save_model(self.out / MODEL, self.result, self.config, provenance)
 

@@ -41,7 +41,7 @@ a { color: inherit; } nav { margin: 14px 0; } nav a { display: inline-block; mar
 .wide { overflow-x: auto; margin: 8px 0 14px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 14px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; color: var(--soft); } td { overflow-wrap: normal; }
+th { font-weight: 600; color: var(--soft); } th, td { overflow-wrap: normal; }
 td.number, th.number { text-align: right; }
 .gallery { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr));
   align-items: start; margin: 10px 0; }

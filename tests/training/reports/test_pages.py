@@ -1,0 +1,114 @@
+"""The pages on an evaluation and on a run, read as text and in a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maskrcnn.config.presets import preset
+from maskrcnn.data.formats import read_dataset
+from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.structures.coco import coco_annotations
+from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.reports.evaluation import evaluation_page
+from maskrcnn.training.reports.run import PAGE, seconds_of, write_page
+from maskrcnn.training.reports.settings import nearest_preset
+from small_data import small_config, write_small
+
+
+def judged(folder: Path) -> tuple[Dataset, Report]:
+    """A small data set, and results with a moved object, a missing one and a false positive."""
+    dataset = read_dataset(write_small(folder, "val", 3))
+    masks = [mask for index in range(len(dataset)) for mask in dataset.instances(index).masks or ()]
+    results = [
+        {
+            **{key: entry[key] for key in ("image_id", "category_id")},
+            "segmentation": mask.shifted((9 * (number % 2), 0), mask.size).to_coco(),
+            "score": 0.9 - 0.1 * number,
+        }
+        for number, (entry, mask) in enumerate(zip(coco_annotations(dataset), masks, strict=True))
+    ]
+    return dataset, evaluate_results(dataset, results[1:], analysis=True)
+
+
+def run_of(folder: Path) -> Path:
+    dataset, report = judged(folder)
+    rows = [
+        {"step": 20, "loss": 2.0, "loss_mask": 0.7, "lr": 0.01, "seconds": {"loading": 1.0, "steps": 8.0}},
+        {"step": 40, "loss": 1.5, "loss_mask": 0.5, "lr": 0.01, "seconds": {"loading": 1.5, "steps": 7.5}},
+        {"step": 40, **report.to_dict(), "seconds": {"evaluation": 2.0}},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_page(folder, small_config(), dataset, report)
+    return folder / PAGE
+
+
+def test_a_page_of_a_run_shows_curves_settings_mistakes_and_time(tmp_path: Path) -> None:
+    content = run_of(tmp_path).read_text()
+    for title in ("Curves", "Precision and recall", "Errors", "Worst false positives", "Worst misses", "Time"):
+        assert f"<h2>{title}</h2>" in content
+    assert content.count("<svg ") == 3 + 2 + 2
+    assert "The nearest preset is mask_rcnn_tiny" in content
+    assert "train.steps" in content
+    assert '<td>training steps</td><td class="number">15.5</td><td>78%</td>' in content
+    assert content.count("data:image/jpeg;base64,") >= 5
+    assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
+
+
+def test_images_that_cannot_be_read_are_left_out_of_a_page(tmp_path: Path) -> None:
+    dataset, report = judged(tmp_path)
+    shutil.rmtree(tmp_path / "val")
+    content = evaluation_page("Results <1>", dataset, report)
+    assert "<h1>Results &lt;1&gt;</h1>" in content
+    assert "data:image/jpeg" not in content
+
+
+def test_many_classes_are_listed_by_how_often_they_are_confused(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "val", 2)
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": 100 + i, "name": f"_kind ${i}"} for i in range(20)]
+    path.write_text(json.dumps(content))
+    dataset = read_dataset(path)
+    first = content["annotations"][0]
+    results = [{**{key: first[key] for key in ("image_id", "bbox")}, "category_id": 107, "score": 0.9}]
+    page = evaluation_page("Page", dataset, evaluate_results(dataset, results, analysis=True))
+    assert "<td>_kind $7</td>" in page
+    assert "commonest pairs" in page
+
+
+def test_settings_are_compared_with_the_nearest_preset() -> None:
+    assert nearest_preset(preset("mask_rcnn_R_50_C4")) == ("mask_rcnn_R_50_C4", {})
+    name, differing = nearest_preset(small_config(steps=7))
+    assert name == "mask_rcnn_tiny"
+    assert differing["train.steps"][1] == 7
+
+
+def test_seconds_are_summed_over_lines_of_any_kind() -> None:
+    rows = [{"seconds": {"steps": 1.5}}, {}, {"seconds": 3}, {"seconds": {"steps": 1, "loading": "x"}}]
+    assert seconds_of(rows) == {"steps": 2.5}
+
+
+@pytest.mark.slow
+def test_a_browser_shows_a_page_without_complaint(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    out = run_of(tmp_path)
+    complaints: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width, scheme in ((1280, "light"), (390, "dark")):
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(out.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+            page.close()
+        browser.close()
+    assert complaints == []
