@@ -218,3 +218,19 @@ def test_check_writes_a_repaired_copy(command, tmp_path):
     refused = command("data", "check", path, "--fix", tmp_path / "set")
     assert (refused.code, refused.out) == (2, "")
     assert "expected no folder or an empty one" in refused.err
+
+
+def test_show_draws_what_is_asked_for(command, tmp_path):
+    path, out = faulty(tmp_path / "set"), tmp_path / "look"
+    filters = {
+        ("--fault", "duplicate-object"): ["000000_1.png"],
+        ("--names", "[23].png"): ["000001_2.png", "000002_3.png"],
+        ("--classes", "leaf", "--limit", "1"): ["000000_1.png"],
+        ("--sheet", "--names", "[23].png", "--augment", "--preset", "mask_rcnn_tiny"): ["sheet.png"],
+    }
+    for number, (flags, names) in enumerate(filters.items()):
+        ran = command("data", "show", path, "--out", out / str(number), *flags)
+        assert (ran.code, sorted(file.name for file in (out / str(number)).iterdir())) == (0, names), ran.err
+    ran = command("data", "show", path, "--out", out / "none", "--size", "large")
+    assert ran.code == 2
+    assert "none of its 6 images is chosen" in ran.err

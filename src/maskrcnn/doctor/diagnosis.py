@@ -134,8 +134,10 @@ def examine(
         np.concatenate([part.boxes for part in seen]),
     )
     findings = [found for part in seen for found in part.findings]
-    findings += readers_remarks(dataset)
-    findings += repeated_files(dataset)
+    signatures = [signature for part in (*seen, *others) for signature in part.signatures]
+    pictures, names = _pictures(dataset, val, signatures)
+    findings += readers_remarks(dataset, pictures.paths[: len(dataset)])
+    findings += repeated_files(dataset, pictures.paths[: len(dataset)])
     findings += class_faults(dataset, measures)
     findings += specks(dataset, measures)
     detect = config.model.detect if config else DetectConfig()
@@ -143,8 +145,6 @@ def examine(
     if config is not None:
         findings += missed_objects(dataset, measures, config)
         findings += crowds_to_learn(dataset, config)
-    signatures = [signature for part in (*seen, *others) for signature in part.signatures]
-    pictures, names = _pictures(dataset, val, signatures)
     findings += copied_images(dataset, pictures, names)
     findings += shared_photographs(dataset, pictures, names)
     unread = sum(not signature.digest for signature in signatures[: len(dataset)])
@@ -170,8 +170,8 @@ def _results(look_at: _Look, parts: Sequence[range], workers: int) -> Generator[
 
 def _pictures(dataset: Dataset, val: Dataset | None, signatures: list[Signature]) -> tuple[Pictures, list[str]]:
     """The pictures of a data set and of its validation set, and the names of the splits that they belong to."""
-    paths = [record.path for record in dataset.records]
-    splits = [str(record.fields.get("split", "")) for record in dataset.records]
+    named = [(record.path, str(record.fields.get("split", ""))) for record in dataset.records]
+    paths, splits = [path for path, _ in named], [split for _, split in named]
     if val is not None:
         paths += [record.path for record in val.records]
         splits += ["the other data set"] * len(val)

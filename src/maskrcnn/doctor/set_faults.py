@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -51,11 +52,11 @@ def readers_remarks(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("repaired", text.removeprefix(f"{dataset.path}: "), "doubt")
 
 
-def repeated_files(dataset: Dataset) -> Iterator[Finding]:
-    """Image files that are listed more than once."""
+def repeated_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[Finding]:
+    """Image files that are listed more than once; `paths` are those of the images."""
     numbers = defaultdict(list)
-    for number, record in enumerate(dataset.records):
-        numbers[record.path].append(number)
+    for number, path in enumerate(paths):
+        numbers[path].append(number)
     for path, several in numbers.items():
         if len(several) > 1:
             ids = ", ".join(repr(dataset.records[number].image_id) for number in several[:4])

@@ -5,6 +5,6 @@ objects on 12 megapixels) and, without OpenCV, 8 s for 300 boxes.
 """
 
 from maskrcnn.visualise.objects import draw
-from maskrcnn.visualise.sheet import contact_sheet
+from maskrcnn.visualise.sheet import contact_sheet, picture_sheet
 
-__all__ = ["contact_sheet", "draw"]
+__all__ = ["contact_sheet", "draw", "picture_sheet"]

@@ -17,6 +17,7 @@ from maskrcnn.visualise.objects import Style, draw_objects
 from maskrcnn.visualise.palette import INK, PAPER, font
 
 _SHORT_SIDE, _LONG_SIDE = 320, 800  # pixels of an image on the sheet: minimum short side, maximum long side
+_TILE = 480  # pixels of the longer side of a single picture on a sheet, at most
 _GAP, _BETWEEN, _CAPTION = 14, 4, 26  # pixels around a pair, between its pictures, and above them
 _SIMILAR_IOU = 0.3  # minimum IoU of the boxes for a detection to take the colour of a ground-truth object
 
@@ -43,14 +44,45 @@ def contact_sheet(
     columns = min(columns, len(rows))
     by_class = len({int(label) for _, *both in rows for one in both for label in one.labels}) > 1
     pairs = [_pair(image, truth, found, by_class, min_score) for image, truth, found in rows]
-    lines = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
-    heights = [max(pair.height for pair in line) + _GAP for line in lines]
-    width = max(pair.width for pair in pairs) + 2 * _GAP
+    return _grid(pairs, columns)
+
+
+def picture_sheet(pictures: Sequence[tuple[np.ndarray, str]], *, columns: int = 4) -> np.ndarray:
+    """Puts pictures with captions on one sheet. Large pictures are shrunk.
+
+    Args:
+        pictures: (H, W, 3) uint8 RGB each, with a caption that is cut if it is too long.
+        columns: pictures side by side.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        DataError: there are no pictures.
+    """
+    if not pictures:
+        raise DataError("picture sheet: expected one or more pictures, found none")
+    tiles = []
+    for image, caption in pictures:
+        shown = Image.fromarray(image)
+        shown.thumbnail((_TILE, _TILE))
+        tile = Image.new("RGB", (max(shown.width, _TILE // 2), shown.height + _CAPTION), PAPER)
+        ImageDraw.Draw(tile).text((0, _CAPTION // 2), caption[: tile.width // 8], fill=INK, font=font(13), anchor="lm")
+        tile.paste(shown, (0, _CAPTION))
+        tiles.append(tile)
+    return _grid(tiles, min(columns, len(tiles)))
+
+
+def _grid(tiles: Sequence[Image.Image], columns: int) -> np.ndarray:
+    """Puts tiles on one sheet, row by row."""
+    lines = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    heights = [max(tile.height for tile in line) + _GAP for line in lines]
+    width = max(tile.width for tile in tiles) + 2 * _GAP
     sheet = Image.new("RGB", (columns * width, sum(heights) + _GAP // 2), PAPER)
     y = _GAP // 2
     for line, height in zip(lines, heights, strict=True):
-        for column, pair in enumerate(line):
-            sheet.paste(pair, (_GAP + column * width, y))
+        for column, tile in enumerate(line):
+            sheet.paste(tile, (_GAP + column * width, y))
         y += height
     return np.array(sheet)
 
