@@ -136,8 +136,8 @@ def examine(
     findings = [found for part in seen for found in part.findings]
     signatures = [signature for part in (*seen, *others) for signature in part.signatures]
     pictures, names = _pictures(dataset, val, signatures)
-    findings += readers_remarks(dataset, pictures.paths[: len(dataset)])
-    findings += repeated_files(dataset, pictures.paths[: len(dataset)])
+    findings += readers_remarks(dataset)
+    findings += repeated_files(dataset)
     findings += class_faults(dataset, measures)
     findings += specks(dataset, measures)
     detect = config.model.detect if config else DetectConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,16 @@ def readers_remarks(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("repaired", text.removeprefix(f"{dataset.path}: "), "doubt")
 
 
-def repeated_files(dataset: Dataset, paths: Sequence[Path]) -> Iterator[Finding]:
-    """Image files that are listed more than once; `paths` are those of the images."""
+def repeated_files(dataset: Dataset) -> Iterator[Finding]:
+    """Image files that are listed more than once."""
     numbers = defaultdict(list)
-    for number, path in enumerate(paths):
+    for number, path in enumerate(dataset.records.paths):
         numbers[path].append(number)
     for path, several in numbers.items():
         if len(several) > 1:
             ids = ", ".join(repr(dataset.records[number].image_id) for number in several[:4])
-            what = f"{path.name} is the file of {len(several)} images, with the ids {ids}"
-            yield Finding("repeated-file", what, "hurts", several[0], other=path)
+            what = f"{Path(path).name} is the file of {len(several)} images, with the ids {ids}"
+            yield Finding("repeated-file", what, "hurts", several[0], other=Path(path))
 
 
 def spelling(name: str) -> str:
