@@ -36,6 +36,16 @@ def test_one_channel_gets_the_sum_and_several_the_scaled_mean() -> None:
     torch.testing.assert_close(adapted_stem(five, of_channels(5), RGB).sum(1), WEIGHT.sum(1))
 
 
+def test_the_first_convolution_is_trained_where_the_stem_is_frozen() -> None:
+    base = small_config()
+    config = replace(base, model=replace(base.model, backbone=ResNetConfig(depth=10, width=8, frozen_stages=2)))
+    for image, trained in ((RGB, False), (of_channels(4), True)):
+        network = build_model(replace(config, image=image))
+        assert network.backbone.stem.conv.weight.requires_grad == trained  # type: ignore[union-attr]
+        frozen = [name for name, value in network.backbone.named_parameters() if not value.requires_grad]
+        assert any(name.startswith("res2") for name in frozen)
+
+
 def test_weights_without_a_standard_deviation_are_scaled_for_measured_channels() -> None:
     plain = ImageConfig(std=(1.0, 1.0, 1.0))
     scaled = WEIGHT * torch.tensor(RGB.std)[:, None, None]

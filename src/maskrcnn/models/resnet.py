@@ -121,7 +121,8 @@ class ResNet(nn.Module):
     """The stem and the stages res2..res5.
 
     The first `config.frozen_stages` of them, where the stem counts as the first, are not trained, and their norms keep
-    their statistics.
+    their statistics. The first convolution of images that are not RGB is always trained: adapted weights begin with the
+    same values for all channels.
 
     Args:
         in_channels: channels of the images.
@@ -152,6 +153,8 @@ class ResNet(nn.Module):
             self.add_module(f"res{stage}", res_stage(stage, config, dilated=dilated and stage == 5))
         for part in self.stages()[: self.frozen_stages]:
             part.requires_grad_(False)
+        if in_channels != 3:
+            self.stem.conv.requires_grad_(True)
 
     def stages(self) -> list[nn.Module]:
         """Stem, res2, res3, ..."""

@@ -12,7 +12,7 @@ def adapted_stem(weight: Tensor, trained: ImageConfig, image: ImageConfig) -> Te
     """The weight for the channels of `image`.
 
     Every new channel gets the mean over the old ones, as in the cross-modality initialisation of Temporal Segment
-    Networks (Wang et al. 2016, section 3.3), times their number divided by the new one, as in timm's
+    Networks (Wang et al. 2016, section 3.2), times their number divided by the new one, as in timm's
     `adapt_input_conv`. So one channel gets the sum, and the response to an image of equal channels stays the same.
     Measured channels have a standard deviation of 1 where natural images have that of ImageNet. The weight is scaled
     for this if it was trained on RGB of another one.
