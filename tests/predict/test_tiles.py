@@ -97,6 +97,8 @@ LEFT, RIGHT = (Tile((0, 0, 60, 50), (0, 0, 50, 50), (50, 100)), Tile((40, 0, 100
         ((20, 10, 60, 20), (40, 30, 80, 40), [(20, 10, 60, 20), (40, 30, 80, 40)]),  # two objects: both at home
         ((52, 10, 60, 20), (90, 30, 95, 40), [(90, 30, 95, 40)]),  # a part that only a foreign tile has seen
         ((41, 10, 58, 20), (40, 10, 58, 20), [(41, 10, 58, 20)]),  # whole in one, cut at home in neither
+        ((35, 10, 60, 20), (45, 10, 75, 20), [(45, 10, 75, 20)]),  # a whole one at home covers 60 % of a cut one
+        ((38, 10, 60, 20), (42, 10, 57, 20), [(42, 10, 57, 20)]),  # so does a whole one that is not at home
         ((35, 10, 60, 20), (40, 13, 70, 23), [(35, 10, 70, 23)]),  # the masks agree in the strip: IoU .54
         ((35, 10, 60, 20), (40, 14, 70, 24), [(35, 10, 60, 20), (40, 14, 70, 24)]),  # too little agreement: IoU .43
     ],

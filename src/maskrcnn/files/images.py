@@ -232,7 +232,7 @@ def _opened(
         if image.width * image.height > limit:
             raise ImageSizeError(
                 f"{name}: {image.width} x {image.height} pixels are more than the limit of {limit}; "
-                "cut the image into tiles"
+                "save it as TIFF and use `predict --tiles`, or cut it"
             )
         yield image
 
