@@ -111,7 +111,7 @@ class _Search:
     def __init__(self, annotations: Path, images: Path | None, without: Path | None) -> None:
         self.annotations, self.images, self.without = annotations, images, without
         self.home = images or annotations.parent
-        self.places = [[images]] if images else _places(annotations)
+        self.places = [[images]] if images else usual_places(annotations)
         self._folders: dict[str, _Folder] = {}
         self._groups: dict[str, list[list[_Folder]]] = {}
         tried = ", ".join(os.path.relpath(place, self.home) for group in self.places for place in group)
@@ -186,7 +186,7 @@ class _Search:
         return self.images is not None or not (others or f"{name}.json" in files)
 
 
-def _places(annotations: Path) -> list[list[Path]]:
+def usual_places(annotations: Path) -> list[list[Path]]:
     """The third and fourth group of `find_images`."""
     home, above = annotations.parent, annotations.parent.parent
     own = dict.fromkeys((annotations.stem, annotations.stem.rpartition("_")[2]))

@@ -92,6 +92,24 @@ class Records(Sequence[Record]):
         self.faults = {number: fault for number, fault in enumerate(faults) if fault}
         self._numbers = torch.from_numpy(np.asarray(numbers, dtype=np.int64).reshape(-1, 4))
 
+    def tensors(self) -> dict[str, Tensor | np.ndarray]:
+        """All but the faults, for `of_tensors`; `ids` is no tensor if some id is no 64-bit integer."""
+        return {
+            "ids": self._ids,
+            "numbers": self._numbers,
+            **self._paths.tensors("paths"),
+            **self._fields.tensors("fields"),
+        }
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """The records without faults that gave these `tensors`."""
+        records = cls.__new__(cls)
+        records._ids, records._numbers, records.faults = tensors["ids"], tensors["numbers"], {}
+        records._paths = PackedBytes.of_tensors(tensors, "paths")
+        records._fields = PackedBytes.of_tensors(tensors, "fields")
+        return records
+
     def __len__(self) -> int:
         return len(self._numbers)
 
@@ -167,6 +185,15 @@ class PackedBytes:
         packed = cls.__new__(cls)
         packed._bytes, packed._spans = content, spans
         return packed
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The buffer, and where each string begins and ends in it, under two names for `of_tensors`."""
+        return {f"{name} bytes": self._bytes, f"{name} spans": self._spans}
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor], name: str) -> Self:
+        """The strings that gave these `tensors`."""
+        return cls.of(tensors[f"{name} bytes"], tensors[f"{name} spans"])
 
     def __len__(self) -> int:
         return len(self._spans)

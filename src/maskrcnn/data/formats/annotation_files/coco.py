@@ -18,6 +18,7 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.bulk.coco_text import CocoText, open_text, read_annotations, used_categories
 from maskrcnn.data.bulk.plain import PlainAnnotations
+from maskrcnn.data.cache import cached
 from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, is_panoptic, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import FoundFile, find_files
@@ -79,6 +80,10 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
     """
     path = _find_json(path)
+    return cached(path, (images, strict), lambda: _read(path, images, strict))
+
+
+def _read(path: Path, images: Path | None, strict: bool) -> Dataset:
     if file := open_text(path):
         return _from_text(file, path, images, strict)
     return from_content(read_json(path, "a COCO JSON"), path, images, strict=strict)
