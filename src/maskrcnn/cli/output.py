@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,7 @@ def console(*, stderr: bool) -> Console:
     """A rich console that prints brackets and colons as they are, and control codes as escapes.
 
     Paths and names may contain any of them. The console never breaks a path or a table row in two when the output is a
-    file or a pipe.
+    file or a pipe. Of several processes that `torchrun` has started, only the first one prints.
     """
     from rich.console import Console
 
@@ -26,10 +27,15 @@ def console(*, stderr: bool) -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(printable(item, "\n") if isinstance(item, str) else item for item in objects), **options)
 
-    found = PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+    found = PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False, quiet=not first_process())
     if not found.is_terminal:
         found.width, found.soft_wrap = 200, True
     return found
+
+
+def first_process() -> bool:
+    """Whether this process is the first of those that `torchrun` has started, or the only one."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
@@ -53,7 +59,8 @@ def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object on one line of stdout. Undefined figures (NaN) become null."""
-    print(json.dumps(_without_nan(value), default=str, allow_nan=False))
+    if first_process():
+        print(json.dumps(_without_nan(value), default=str, allow_nan=False))
 
 
 def _without_nan(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +91,7 @@ class Train:
             if summary.skipped:
                 say(f"{len(summary.skipped)} broken entries were left out; maskrcnn data check names them")
         if not summary.finished:
-            print(f"interrupted; to continue: {resume_command(self.argv)}", file=sys.stderr)
+            console(stderr=True).print(f"interrupted; to continue: {resume_command(self.argv)}")
             return 130
         return 0
 

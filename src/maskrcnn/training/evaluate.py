@@ -68,9 +68,36 @@ def evaluate(
     dataset = match_categories(predictor.config.categories, dataset)
     if max_detections is not None:
         predictor = predictor.with_detections(max_detections)
+    results, image_ids = results_of(predictor, dataset, strict=strict, batch_size=batch_size, track=track)
+    if results_out is not None:
+        with atomic_write(results_out) as temporary:
+            temporary.write_text(json.dumps(results))
+    return evaluate_results(
+        dataset,
+        results,
+        max_detections=predictor.config.model.detect.max_detections,
+        image_ids=image_ids,
+        group_by=group_by,
+        matching=matching,
+        analysis=analysis,
+    )
+
+
+def results_of(
+    predictor: Predictor | Augmented | Tiled,
+    dataset: Dataset,
+    *,
+    strict: bool = False,
+    batch_size: int = 1,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
+) -> tuple[list[dict[str, Any]], list[int | str]]:
+    """The COCO results of all images of a data set, and the ids of the images that could be read.
+
+    Args, Raises: as for `evaluate`.
+    """
     channels = predictor.config.image.channel_names
     results: list[dict[str, Any]] = []
-    image_ids = []
+    image_ids: list[int | str] = []
 
     def entries_of(index: int, image: object, found: Instances) -> list[dict[str, Any]]:
         return to_coco_results(found, dataset.records[index].image_id)
@@ -88,18 +115,7 @@ def evaluate(
                 continue
             image_ids.append(dataset.records[index].image_id)
             results.extend(entries)
-    if results_out is not None:
-        with atomic_write(results_out) as temporary:
-            temporary.write_text(json.dumps(results))
-    return evaluate_results(
-        dataset,
-        results,
-        max_detections=predictor.config.model.detect.max_detections,
-        image_ids=image_ids,
-        group_by=group_by,
-        matching=matching,
-        analysis=analysis,
-    )
+    return results, image_ids
 
 
 def first_images(dataset: Dataset, limit: int | None) -> Dataset:

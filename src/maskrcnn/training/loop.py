@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,7 @@ from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
 from maskrcnn.training.validation import require_validation
+from maskrcnn.training.world import World, joined_world
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights, with_conventions
 
 
@@ -97,12 +98,10 @@ def train(
         raise ConfigError(f"expected a Config, such as maskrcnn.presets.preset('mask_rcnn_R_50_FPN'), found {config!r}")
     out = Path(out)
     check_folder(out)
-    with lasting_output(), locked(out):
-        remove_temporaries(out)
-        if not resume:
-            _require_no_run(out)
+    with lasting_output(), joined_world() as world, ExitStack() as held:
+        _require_norms(config, world)
+        saved = world.from_leader(lambda: _enter(out, held, resume=bool(resume)))
         given = config
-        saved = load_checkpoint(out) if resume else None
         initial: InitialWeights | None = None
         if saved is not None and weights is not None:  # the settings of the run include those of the weights
             config = with_conventions(config, saved.config)
@@ -115,21 +114,25 @@ def train(
         config = _with_channels(config, dataset, saved)
         require_validation(config, validation)
         data_sets = {"train": dataset} | ({} if validation is None else {"val": validation})
-        run = _begin(config, data_sets, initial, out)
+        run = _begin(config, data_sets, initial, out, world)
         changed = [] if saved is None else run.restore(saved, changes=resume == "with changes")
         del saved, initial  # they may hold files in memory
         run.skipped = dict.fromkeys(dataset.problems)
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.
-        loading = closing(training_batches(dataset, config, start_step=run.step, strict=strict))
-        with interrupts() as run.interrupted, loading as batches, TrainingBar(config.train.steps, run.step) as bar:
+        loading = closing(
+            training_batches(dataset, config, start_step=run.step, strict=strict, rank=world.rank, processes=world.size)
+        )
+        showing = TrainingBar(config.train.steps, run.step, quiet=not world.leads)
+        with interrupts() as run.interrupted, loading as batches, showing as bar:
             _say_beginning(run, dataset, from_weights, assumed, bar)
             for sentence in changed:
                 bar.say(f"changed: {sentence}")
             if resume:
                 run.repair(bar)
             run.train(on_device(batches, run.device), bar)
-        with suppress(DataError):  # the run was interrupted before its first line of metrics
-            curves(out / METRICS, out / "curves.png")
+        if world.leads:
+            with suppress(DataError):  # the run was interrupted before its first line of metrics
+                curves(out / METRICS, out / "curves.png")
         return Summary(
             out=out,
             model=out / MODEL,
@@ -150,6 +153,28 @@ def _with_channels(config: Config, dataset: Dataset, saved: SavedRun | None) -> 
     return replace(config, image=measured_channels(config.image, dataset, measuring))
 
 
+def _enter(out: Path, held: ExitStack, *, resume: bool) -> SavedRun | None:
+    """Locks the folder of a run until `held` is closed, tidies it, and reads the checkpoint of a run to resume."""
+    held.enter_context(locked(out))
+    remove_temporaries(out)
+    if resume:
+        return load_checkpoint(out)
+    _require_no_run(out)
+    return None
+
+
+def _require_norms(config: Config, world: World) -> None:
+    """Raises ConfigError if a norm needs GPUs."""
+    backbone, model = config.model.backbone, config.model
+    norms = {getattr(backbone, "norm", ""), model.fpn_norm, model.box_head.norm}
+    norms |= {model.mask_head.norm} if model.mask_head is not None else set()
+    if world.size > 1 and world.device.type == "cpu" and "sync_batch_norm" in norms:
+        raise ConfigError(
+            "sync_batch_norm: PyTorch exchanges its statistics between GPUs only, found processes on CPUs; use "
+            "group_norm or batch_norm"
+        )
+
+
 def _require_no_run(out: Path) -> None:
     if (out / NAME).exists():
         raise TrainingError(f"{out} already holds a run ({NAME}); continue it with --resume or choose another --out")
@@ -157,26 +182,25 @@ def _require_no_run(out: Path) -> None:
         raise TrainingError(f"{out} already holds a model ({MODEL}), which the run would replace; choose another --out")
 
 
-def _begin(config: Config, data: Mapping[str, Dataset], initial: InitialWeights | None, out: Path) -> Run:
+def _begin(config: Config, data: Mapping[str, Dataset], initial: InitialWeights | None, out: Path, world: World) -> Run:
     """A new run.
 
     Args:
         data: the data sets: `train`, and `val` if there is one.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.train.seed)
     network = build_model(config)
     origin = "random weights" if initial is None else initial.fill(network, config)
-    network.to(device)
+    network.to(world.device)
     return Run(
         config,
         network,
         TrainingState.begin(network, config.train),
-        device,
+        world,
         out,
         training=data["train"],
         validation=data.get("val"),
-        data={name: fingerprint(part) for name, part in data.items()},
+        data={name: fingerprint(part) for name, part in data.items()} | {"world": {"processes": world.size}},
         progress=Progress(origin=origin),
     )
 
@@ -188,9 +212,10 @@ def _say_beginning(
     left out of the data."""
     dtype = resolve_precision(run.config.train.precision, run.device)
     name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
+    processes = f" in {run.world.size} processes" if run.world.size > 1 else ""
     bar.say(
         f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
-        f"{name}, writing to {run.out}"
+        f"{name}{processes}, writing to {run.out}"
     )
     for channel in run.config.image.channels:
         bar.say(said(channel))

@@ -33,10 +33,11 @@ _Item = TypeVar("_Item")
 
 class TrainingBar:
     """A progress bar on standard error with every loss, images per second and the time left. Without a terminal, it
-    prints lines."""
+    prints lines. A quiet one shows nothing."""
 
-    def __init__(self, total: int, start: int) -> None:
-        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)  # names may hold brackets
+    def __init__(self, total: int, start: int, *, quiet: bool = False) -> None:
+        # Names may hold brackets.
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.total = total
         self._bar = Progress(
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),

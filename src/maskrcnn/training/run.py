@@ -15,13 +15,13 @@ import torch
 from maskrcnn.config import Config
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import MaskRCNNError, TrainingError
-from maskrcnn.evaluation.coco import Report
+from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
-from maskrcnn.training.evaluate import evaluate
+from maskrcnn.training.evaluate import results_of
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, MetricsFile, TrainingBar
 from maskrcnn.training.reports.evaluation import thresholds
@@ -30,6 +30,7 @@ from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
 from maskrcnn.training.step import DivergedError, LossWindow, train_step
 from maskrcnn.training.validation import is_better, metrics_of, validation_losses
+from maskrcnn.training.world import World, others_answer
 from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -44,6 +45,7 @@ class Run:
 
     Attributes:
         data: fingerprints of the data sets.
+        world: the processes that train together. The first one alone writes files.
         progress: how far the run has come.
         saved: the progress in the checkpoint of the folder; None without one.
         interrupted: the signals that asked for a stop; the loop ends when there is one.
@@ -56,7 +58,7 @@ class Run:
     config: Config
     network: MaskRCNN
     state: TrainingState
-    device: torch.device
+    world: World
     out: Path
     training: Dataset
     validation: Dataset | None
@@ -68,6 +70,10 @@ class Run:
     skipped: dict[str, None] = field(default_factory=dict)
     remarked: bool = False
     clock: Clock = field(default_factory=Clock)
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
 
     @property
     def step(self) -> int:
@@ -98,7 +104,8 @@ class Run:
 
     def repair(self, bar: TrainingBar) -> None:
         """Writes the model file of the checkpoint anew. A killed run may have written only one of the two."""
-        if self.progress.best is not None and not (self.out / MODEL).exists():
+        best = self.progress.best
+        if self.world.from_leader(lambda: best is not None and not (self.out / MODEL).exists()):
             bar.say(f"{self.out / MODEL} is missing: the model with the best AP up to now is lost")
             self.progress = replace(self.progress, best=None, evaluated=0, stale=0)
         if self.progress.best is None:
@@ -109,18 +116,18 @@ class Run:
         config = self.config.train
         sums_of = self.network.loss_sums
         sums_of = compiled(sums_of, self.device) if config.compile else sums_of
-        metrics = MetricsFile(self.out, self.step)
+        metrics = MetricsFile(self.out, self.step) if self.world.leads else None
         losses, began = LossWindow(), time.monotonic()
         self.network.train()
         with self._saved_on_error(losses):
             if self._evaluation_due():  # the run was interrupted before it was done
                 self._evaluate(bar, metrics)
-            while self.step < config.steps and not self.interrupted and not self.stopped_early:
+            while self.step < config.steps and not self._stop_asked() and not self.stopped_early:
                 with self.clock.of("loading"):
                     parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
-                with self.clock.of("steps"):
-                    found = train_step(sums_of, self.state, parts, config, self.step)
+                with self.clock.of("steps"), others_answer():
+                    found = train_step(sums_of, self.state, parts, config, self.step, self.world)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)
                 losses.add(self.step, [name for part in parts for name in part.image_ids], found)
@@ -133,9 +140,10 @@ class Run:
                     rate = losses.steps / (time.monotonic() - began)
                     row = losses.means() | {
                         "lr": learning_rate(self.step - 1, config),
-                        "images_per_second": rate * config.images_per_step,
+                        "images_per_second": rate * config.images_per_step * self.world.size,
                     }
-                    metrics.write({"step": self.step, **row, SECONDS: self.clock.take()})
+                    if metrics is not None:
+                        metrics.write({"step": self.step, **row, SECONDS: self.clock.take()})
                     bar.losses(self.step, row, (config.steps - self.step) / rate)
                     began = time.monotonic()
                 if evaluation_due:
@@ -147,6 +155,14 @@ class Run:
                         self._ready_result()
                     self.save()
         self._save_the_rest(losses)
+
+    def _stop_asked(self) -> bool:
+        """Whether a signal has asked one of the processes to stop. All of them must know before they stop together."""
+        if self.world.size == 1:
+            return bool(self.interrupted)
+        if self.device.type != "cpu" and self.step % LOG_EVERY:  # asking waits for a GPU
+            return False
+        return bool(self.world.sum(torch.tensor(len(self.interrupted), device=self.device)))
 
     @contextmanager
     def _saved_on_error(self, losses: LossWindow) -> Iterator[None]:
@@ -173,7 +189,7 @@ class Run:
 
     def _go_back(self, step: int) -> str:
         """Returns to the last checkpoint that can be trusted, and says in words how to go on."""
-        good = go_back(self.out, self.saved, step)
+        good = self.world.from_leader(lambda: go_back(self.out, self.saved, step))
         if good is None:
             return f"no checkpoint is from long enough before step {step}: start anew with another --out"
         if good.progress != self.saved:
@@ -209,9 +225,13 @@ class Run:
         due = _due(self.step, settings.evaluate_every, settings.steps)
         return self.validation is not None and due and self.progress.evaluated < self.step
 
-    def _evaluate(self, bar: TrainingBar, metrics: MetricsFile) -> None:
-        """Evaluates the current weights. If the run is interrupted meanwhile, that is left to the resumed run."""
+    def _evaluate(self, bar: TrainingBar, metrics: MetricsFile | None) -> None:
+        """Evaluates the current weights, each process on a part of the images.
+
+        If the run is interrupted meanwhile, that is left to the resumed run.
+        """
         assert self.validation is not None
+        world, validation = self.world, self.validation
         network = self._ready_result()
         predictor = Predictor(TorchBackend(network, self.config.train.precision), self.config)
 
@@ -221,23 +241,44 @@ class Run:
                     raise _InterruptedError
                 yield item
 
+        # A CPU gains nothing from batches, and alone the objects of an image are the same in any part of the images.
+        size = 1 if self.device.type == "cpu" else self.config.train.batch_size
+        part = validation.subset(range(world.rank, len(validation), world.size))
         try:
-            size = self.config.train.batch_size
             with self.clock.of("evaluation"):
-                report = evaluate(predictor, self.validation, batch_size=size, analysis=True, track=until_interrupted)
+                own = results_of(predictor, part, batch_size=size, track=until_interrupted)
                 losses = {}
-                if self.config.train.validation_losses:
-                    losses = validation_losses(network, self.validation, self.config, until_interrupted)
+                if self.config.train.validation_losses and world.leads:
+                    losses = validation_losses(network, validation, self.config, until_interrupted)
         except _InterruptedError:
-            return
+            own = None
         finally:
             self.network.train()
+        with self.clock.of("evaluation"):
+            parts = world.gather(own)
+            found = [one for one in parts if one is not None]
+            if len(found) < len(parts):
+                return
+            judged = world.from_leader(lambda: self._judged(found, losses))
+        report, losses = judged
         self.report = report
         self._judge(report, losses, bar)
         of_losses = {"validation_losses": losses} if losses else {}
-        metrics.write({"step": self.step, **report.to_dict(), **of_losses, SECONDS: self.clock.take()})
-        write_page(self.out, self.config, self.validation, report)
+        if metrics is not None:
+            metrics.write({"step": self.step, **report.to_dict(), **of_losses, SECONDS: self.clock.take()})
+            write_page(self.out, self.config, validation, report)
         bar.say(f"step {self.step}: {report.line()}" + (f"   loss {losses['loss']:.3f}" if losses else ""))
+
+    def _judged(
+        self, parts: Sequence[tuple[list[dict[str, Any]], list[int | str]]], losses: dict[str, float]
+    ) -> tuple[Report, dict[str, float]]:
+        """The figures of the results of all processes, and the validation losses of the first one."""
+        assert self.validation is not None
+        results = [entry for entries, _ in parts for entry in entries]
+        numbers = [number for _, own in parts for number in own]
+        most = self.config.model.detect.max_detections
+        report = evaluate_results(self.validation, results, max_detections=most, image_ids=numbers, analysis=True)
+        return report, losses
 
     def _judge(self, report: Report, losses: dict[str, float], bar: TrainingBar) -> None:
         """Writes the model file if the evaluation is the best one so far, and counts the evaluations since then."""
@@ -253,12 +294,15 @@ class Run:
 
     def save(self) -> None:
         """Writes the checkpoint, and without a best validation AP the model file."""
-        save_checkpoint(self.out, self.state, self.config, self.progress, self.data, self.saved)
+        if self.world.leads:
+            save_checkpoint(self.out, self.state, self.config, self.progress, self.data, self.saved)
         if self.progress.best is None:
             self._save_model(None)
         self.saved = self.progress
 
     def _save_model(self, report: Report | None) -> None:
+        if not self.world.leads:
+            return
         provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
         if report is not None:
             provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
@@ -20,30 +22,39 @@ from maskrcnn.models.norm import fixed_statistics
 from maskrcnn.ops.device import in_precision
 from maskrcnn.structures.tensors import map_tensors, to_device
 from maskrcnn.training.state import TrainingState
+from maskrcnn.training.world import World
 
 LossSums = dict[str, LossSum]
 
 
 def train_step(
-    sums_of: Callable[..., LossSums], state: TrainingState, batches: Sequence[Batch], config: TrainConfig, step: int
+    sums_of: Callable[..., LossSums],
+    state: TrainingState,
+    batches: Sequence[Batch],
+    config: TrainConfig,
+    step: int,
+    world: World | None = None,
 ) -> dict[str, Tensor]:
     """Forward and backward passes of some batches, and one update by the gradients of all of them.
 
-    The result is that of one large batch: every loss is divided by what is counted in all batches. For this, several
-    batches first pass through the network without gradients. If a loss is not finite, the weights stay as they are.
+    The result is that of one large batch: every loss is divided by what is counted in all batches of all processes. For
+    this, several batches first pass through the network without gradients. If a loss is not finite, the weights stay as
+    they are.
 
     Args:
-        sums_of: `loss_sums` of the network in training mode, or what `compiled` made of it.
+        sums_of: `loss_sums` of the network in training mode, or what `compiled` and `World.shared` made of it.
         batches: images and targets on the device of the network.
         step: counted from 0. With the seed it decides the random numbers, so that a resumed run gets the same ones.
+        world: the processes that train together; None for this one alone.
 
     Returns:
         Every loss by name, and their sum as `loss`: scalars on the device.
     """
     device = batches[0].images.pixels.device
+    world = world or World(device)
     torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1, np.uint64)[0] >> 1))
     sizes = [len(batch.images) for batch in batches]
-    seeds = torch.randint(1 << 62, (sum(sizes),), device=device).split(sizes)
+    seeds = torch.randint(1 << 62, (world.size, sum(sizes)), device=device)[world.rank].split(sizes)
 
     def sums(number: int) -> LossSums:
         torch.compiler.cudagraph_mark_step_begin()
@@ -53,25 +64,33 @@ def train_step(
     divisors = None
     if len(batches) > 1:
         with torch.no_grad(), fixed_statistics(state.network):
-            divisors = joint_divisors([sums(number) for number in range(len(batches))])
+            divisors = joint_divisors([sums(number) for number in range(len(batches))], world)
     state.optimiser.zero_grad(set_to_none=True)
     values: list[Tensor] = []
     for number in range(len(batches)):
-        found = sums(number)
-        losses = mean_losses(found, joint_divisors([found]) if divisors is None else divisors)
-        # This copies the losses, because the next batch overwrites what a replayed graph returns.
-        part = torch.stack(list(losses.values()))
-        state.scaler.scale(part.sum()).backward()
+        last = number == len(batches) - 1
+        # Processes exchange their gradients once, after the last batch.
+        with nullcontext() if last or not isinstance(sums_of, DistributedDataParallel) else sums_of.no_sync():
+            found = sums(number)
+            losses = mean_losses(found, joint_divisors([found], world) if divisors is None else divisors)
+            # This copies the losses, because the next batch overwrites what a replayed graph returns.
+            part = torch.stack(list(losses.values()))
+            # The processes average their gradients, and the losses of all have to be added.
+            state.scaler.scale(part.sum() * world.size).backward()
         values.append(part.detach())
-    value = torch.stack(values).sum(0)
+    value = world.sum(torch.stack(values).sum(0))
     total = value.sum()
     state.update(total, config, step)
     return {**dict(zip(losses, value.unbind(), strict=True)), "loss": total}
 
 
-def joint_divisors(parts: Sequence[LossSums]) -> dict[str, Tensor]:
-    """The divisors of the losses in all batches of a step, by the name of the loss."""
-    return {name: torch.stack([part[name].divisor for part in parts]).sum(0) for name in parts[0]}
+def joint_divisors(parts: Sequence[LossSums], world: World | None = None) -> dict[str, Tensor]:
+    """The divisors of the losses in all batches of a step and in all processes, by the name of the loss."""
+    own = {name: torch.stack([part[name].divisor for part in parts]).sum(0) for name in parts[0]}
+    if world is None or world.size == 1:
+        return own
+    total = world.sum(torch.cat(list(own.values()))).split([len(value) for value in own.values()])
+    return dict(zip(own, total, strict=True))
 
 
 class DivergedError(TrainingError):

@@ -85,16 +85,24 @@ class TrainingData:
 
 
 def training_batches(
-    dataset: Dataset, config: Config, *, start_step: int = 0, strict: bool = False
+    dataset: Dataset,
+    config: Config,
+    *,
+    start_step: int = 0,
+    strict: bool = False,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Generator[Batch]:
     """Endless batches of `config.train.batch_size` augmented images. `close` ends the worker processes.
 
-    The images of a step, `config.train.accumulate` batches, do not depend on how they are divided into batches. They
-    depend neither on the number of worker processes nor on the step at which a run was resumed.
+    The images of a step, `config.train.accumulate` batches in each process, do not depend on how they are divided into
+    batches and processes. They depend neither on the number of worker processes nor on the step at which a run was
+    resumed.
 
     Args:
         start_step: steps to skip, without loading their images.
         strict: raise if an image cannot be read, instead of replacing it and naming it in `Batch.skipped`.
+        rank, processes: the part of each step that is made here, if several processes train together.
 
     Raises:
         ImageError: an image cannot be read and `strict` is set.
@@ -107,8 +115,9 @@ def training_batches(
         landscape[:] = True  # every batch has the same size
     settings, size = config.train, config.train.batch_size
     repeats = repeat_factors(dataset, settings.repeat_threshold) if settings.repeat_threshold else None
-    steps = GroupedBatchSampler(landscape, settings.images_per_step, settings.seed, start_step, repeats)
-    batches = (images[i : i + size] for images in steps for i in range(0, len(images), size))
+    own = settings.images_per_step
+    steps = GroupedBatchSampler(landscape, own * processes, settings.seed, start_step, repeats)
+    batches = (images[i : i + size] for images in steps for i in range(rank * own, (rank + 1) * own, size))
     yield from _loaded(dataset, config, batches, strict)
 
 
