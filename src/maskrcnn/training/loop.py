@@ -192,6 +192,7 @@ def _begin(config: Config, data: Mapping[str, Dataset], initial: InitialWeights 
     network = build_model(config)
     origin = "random weights" if initial is None else initial.fill(network, config)
     network.to(world.device)
+    world.share_weights(network)
     return Run(
         config,
         network,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
@@ -42,7 +40,7 @@ def train_step(
     they are.
 
     Args:
-        sums_of: `loss_sums` of the network in training mode, or what `compiled` and `World.shared` made of it.
+        sums_of: `loss_sums` of the network in training mode, or what `compiled` made of it.
         batches: images and targets on the device of the network.
         step: counted from 0. With the seed it decides the random numbers, so that a resumed run gets the same ones.
         world: the processes that train together; None for this one alone.
@@ -68,16 +66,13 @@ def train_step(
     state.optimiser.zero_grad(set_to_none=True)
     values: list[Tensor] = []
     for number in range(len(batches)):
-        last = number == len(batches) - 1
-        # Processes exchange their gradients once, after the last batch.
-        with nullcontext() if last or not isinstance(sums_of, DistributedDataParallel) else sums_of.no_sync():
-            found = sums(number)
-            losses = mean_losses(found, joint_divisors([found], world) if divisors is None else divisors)
-            # This copies the losses, because the next batch overwrites what a replayed graph returns.
-            part = torch.stack(list(losses.values()))
-            # The processes average their gradients, and the losses of all have to be added.
-            state.scaler.scale(part.sum() * world.size).backward()
+        found = sums(number)
+        losses = mean_losses(found, joint_divisors([found], world) if divisors is None else divisors)
+        # This copies the losses, because the next batch overwrites what a replayed graph returns.
+        part = torch.stack(list(losses.values()))
+        state.scaler.scale(part.sum()).backward()
         values.append(part.detach())
+    world.sum_gradients(state.network.parameters())
     value = world.sum(torch.stack(values).sum(0))
     total = value.sum()
     state.update(total, config, step)

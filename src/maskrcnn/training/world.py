@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from maskrcnn.errors import ConfigError, MaskRCNNError, TrainingError
 
@@ -63,15 +62,25 @@ class World:
             dist.all_gather_object(values, value)
         return values
 
-    def shared(self, network: nn.Module, function: Callable[..., Value]) -> Callable[..., Value]:
-        """A function of a network whose gradients become the means over all processes.
+    def share_weights(self, network: nn.Module) -> None:
+        """Copies the weights and buffers of the first process to the others."""
+        if self.size > 1:
+            with others_answer():
+                for value in network.state_dict().values():
+                    dist.broadcast(value, 0)
 
-        The weights of the first process are copied to the others. Norms keep the statistics of their own process.
-        """
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces the gradients by their sums over all processes, in one message. A missing one counts as zeros."""
         if self.size == 1:
-            return function
-        with others_answer():
-            return DistributedDataParallel(_Function(network, function), broadcast_buffers=False)
+            return
+        given = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in given:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in given if parameter.grad is not None]
+        total = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def from_leader(self, make: Callable[[], Value]) -> Value:
         """What `make` returns in the first process, which alone calls it. An error of ours is raised in all."""
@@ -88,17 +97,6 @@ class World:
         if told[1] is not None:
             raise told[1]
         return told[0]
-
-
-class _Function(nn.Module):
-    """A function of a network as a module, which `DistributedDataParallel` needs."""
-
-    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network, self.function = network, function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
 
 
 @contextmanager
