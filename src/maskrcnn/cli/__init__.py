@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "train and evaluate on generated images: minutes on 2 cores, no download",
     "train": "train a model on annotated images",
     "evaluate": "COCO AP and AR of a model, or of a results JSON",
+    "compare": "put training runs side by side: figures, time, and the settings that differ",
     "predict": "find objects in images; write predictions.json and pictures",
     "export": "write a model as ONNX or OpenVINO, checked against PyTorch",
     "data": "check, draw, convert, split, merge or cut down a data set",

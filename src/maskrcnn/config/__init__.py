@@ -48,6 +48,7 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "differing_settings",
+    "flat_settings",
     "with_settings",
 ]
 
@@ -138,19 +139,23 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     return with_settings(Config(), data)
 
 
+def flat_settings(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested settings by their whole names, such as `image.scale`.
+
+    Args:
+        path: the name in front of theirs.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{path}.{key}" if path else key
+        flat |= flat_settings(value, name) if isinstance(value, dict) else {name: value}
+    return flat
+
+
 def differing_settings(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """The settings that differ, by name (`image.scale`), each with its value in `one` and in `other`."""
 
-    def flat(value: Any, path: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {path: value}
-        return {
-            name: leaf
-            for key, item in value.items()
-            for name, leaf in flat(item, f"{path}.{key}" if path else key).items()
-        }
-
-    first, second = flat(config_to_dict(one), ""), flat(config_to_dict(other), "")
+    first, second = flat_settings(config_to_dict(one)), flat_settings(config_to_dict(other))
     return {
         name: (first.get(name), second.get(name))
         for name in sorted(first.keys() | second.keys())
