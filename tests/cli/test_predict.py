@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from maskrcnn.cli import predict
@@ -124,6 +126,26 @@ def test_objects_are_measured(command, tmp_path):
         ran = command(*flags, *words)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert message in ran.err
+
+
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_the_thresholds_in_the_model_file_decide_unless_a_score_is_given(command, tmp_path, spoilt):
+    write_small(tmp_path, "images", 2)
+    images = [tmp_path / "images" / f"{i}.png" for i in range(2)]
+    model = random_predictor()
+    found = [
+        (score, label) for one in model.predict(images) for score, label in zip(one.scores, one.labels, strict=True)
+    ]
+    middle = float(np.median([score for score, label in found if label == 0]))
+    stored = ["0.1", -1] if spoilt else [middle, None]
+    assert replace(model, provenance={"thresholds": stored}).thresholds == ((0.5, 0.5) if spoilt else (middle, 0.5))
+    replace(model, provenance={"thresholds": stored}).save(tmp_path / "m.safetensors")
+    flags = ("--model", tmp_path / "m.safetensors", "--no-draw", "--table", tmp_path / "a.csv", "--precision", "fp32")
+    least = (0.5, 0.5) if spoilt else (middle, 0.5)
+    for given, expected in (((), least), (("--min-score", 0.02), (0.02, 0.02))):
+        assert command("predict", *images, *flags, "--out", tmp_path / "o", *given).code == 0
+        count = (tmp_path / "a.csv").read_text().count("\n") - 1
+        assert count == sum(score >= np.float32(expected[label]) for score, label in found)
 
 
 def test_a_model_without_masks_measures_nothing(command, tmp_path):

@@ -110,6 +110,9 @@ def test_selecting(seed: int, data: st.DataObject) -> None:
     best = found.with_score(0.5)
     assert (best.scores >= 0.5).all()
     assert len(best) == (found.scores >= 0.5).sum()
+    least = np.linspace(0.1, 0.9, 1 + found.labels.max(initial=0), dtype=np.float32)
+    of_classes = found.with_score(least.tolist())
+    assert same(of_classes, found.select([i for i in range(len(found)) if found.scores[i] >= least[found.labels[i]]]))
 
 
 @given(seeds, seeds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -16,8 +15,10 @@ from maskrcnn.cli.flags import Flag, parse_flags
 class Compare:
     """Put runs of `maskrcnn train` side by side: figures, steps, seconds, and the settings that differ."""
 
-    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(two or more)")] = ()
-    """Folders of runs."""
+    first: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    others: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of other runs, one or more."""
     report: Path | None = None
     """Also write a page with curves to this HTML file."""
     json: Flag = False
@@ -28,7 +29,7 @@ class Compare:
         from maskrcnn.files.atomic import atomic_write, check_file
         from maskrcnn.training.reports.compare import comparison, comparison_page, differing, read_runs
 
-        runs = read_runs(self.runs)
+        runs = read_runs([self.first, *self.others])
         if self.report is not None:
             check_file(self.report, *(file for run in runs for file in run.folder.iterdir()))
             with atomic_write(self.report) as temporary:

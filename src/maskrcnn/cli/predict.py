@@ -51,8 +51,9 @@ class Predict:
     saving: Annotated[Saving, Flags] = field(default_factory=Saving)
     geojson: Flag = False
     """Also write the objects of each image as GeoJSON: in degrees if it has a coordinate system, else in pixels."""
-    min_score: float = 0.5
-    """Draw, measure and save only objects with at least this score."""
+    min_score: float | None = None
+    """Draw, measure and save only objects with at least this score; default: the best threshold of each class that an
+    evaluation has stored in the model file, or 0.5."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
     every: int = 1
@@ -113,7 +114,7 @@ class Predict:
             draw=self.draw,
             table=table,
             keep=keep,
-            min_score=self.min_score,
+            min_score=model.thresholds if self.min_score is None else self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
             channels=model.config.image.channel_names,
@@ -186,7 +187,7 @@ class Predict:
             self.out,
             every=self.every,
             draw=self.draw,
-            min_score=self.min_score,
+            min_score=0.5 if self.min_score is None else self.min_score,
             batch_size=self.batch_size,
             track=lambda frames, total: track(frames, "predict", total),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
@@ -57,7 +58,7 @@ def predict_files(
     draw: bool = True,
     table: Table | None = None,
     keep: Keep | None = None,
-    min_score: float = 0.5,
+    min_score: float | Sequence[float] = 0.5,
     batch_size: int = 1,
     strict: bool = False,
     channels: Sequence[str] = (),
@@ -75,6 +76,7 @@ def predict_files(
         image_ids: the id of each file in a data set; by default they count from 1.
         keep: takes the objects of each image, in the order of the files.
         min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
+            One number for all classes, or one for each.
         batch_size: images that pass through the network together.
         channels: the names of the model's channels; empty for a model of RGB.
         track: wraps the results with the number of files, or the tiles of a single file, for a progress bar.
@@ -84,7 +86,7 @@ def predict_files(
             to measure.
         ImageError: with `strict`, the first file that cannot be read.
     """
-    if not 0 <= min_score <= 1:
+    if not all(0 <= least <= 1 for least in np.atleast_1d(min_score)):
         raise ConfigError(f"min score: expected a score from 0 to 1, found {min_score}")
     check_folder(out)
     if table is not None:
@@ -101,10 +103,10 @@ def predict_files(
 
     def write(item: tuple[int, Path], image: Pixels, found: Instances) -> _Written:
         number, file = item
-        if draw:
-            _draw(image, found, out / picture_name(number, file), min_score)
-        entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
         good = found.with_score(min_score)
+        if draw:
+            _draw(image, good, out / picture_name(number, file))
+        entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
         return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
 
     def read(item: tuple[int, Path]) -> Pixels:
@@ -140,7 +142,7 @@ def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _draw(image: Pixels, found: Instances, path: Path, min_score: float) -> None:
+def _draw(image: Pixels, found: Instances, path: Path) -> None:
     from maskrcnn.visualise import draw
 
     height, width = image.shape[:2]
@@ -149,4 +151,4 @@ def _draw(image: Pixels, found: Instances, path: Path, min_score: float) -> None
     enlarge = max(1, LEGIBLE_SIDE // max(height, width))
     pixels = image[0:height, 0:width]
     with atomic_write(path) as temporary:
-        Image.fromarray(draw(pixels, found, min_score=min_score, enlarge=enlarge)).save(temporary, format="PNG")
+        Image.fromarray(draw(pixels, found, min_score=0, enlarge=enlarge)).save(temporary, format="PNG")

@@ -23,6 +23,7 @@ from maskrcnn.predict.pipeline import ImageLike, predict_images
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.values import is_number
 from maskrcnn.weights.model_file import read_header, save_model
 from maskrcnn.weights.open import open_weights
 
@@ -51,6 +52,15 @@ class Predictor:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(category.name for category in self.config.categories)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The score of each class from which on an object is worth showing: the best one that an evaluation during
+        training has found, or 0.5."""
+        found = self.provenance.get("thresholds")
+        count = self.config.model.num_classes
+        known = found if isinstance(found, list) and len(found) == count else [None] * count
+        return tuple(float(least) if is_number(least) and 0 <= least <= 1 else 0.5 for least in known)
 
     @property
     def device(self) -> torch.device:

@@ -70,9 +70,10 @@ class Instances:
         (x1, y1), (x2, y2) = np.floor(self.boxes[number, :2]).astype(int), np.ceil(self.boxes[number, 2:]).astype(int)
         return np.ones((y2 - y1, x2 - x1), dtype=np.uint8), (int(x1), int(y1))
 
-    def with_score(self, least: float) -> Instances:
-        """The objects whose score is at least `least`."""
-        return self.select(self.scores >= least)
+    def with_score(self, least: float | Sequence[float]) -> Instances:
+        """The objects whose score is at least `least`: one number for all classes, or one for each."""
+        of_classes = np.asarray(least, dtype=np.float32)
+        return self.select(self.scores >= (of_classes[self.labels] if of_classes.ndim else of_classes))
 
     def without_overlaps(self) -> Instances:
         """The objects without the pixels of better ones, each with the tight box of what is left of it. Objects that
