@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 
 import maskrcnn
-from maskrcnn.config import KeypointHeadConfig
+from maskrcnn.config import Config, KeypointHeadConfig
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import ConfigError, DataError, ImageError, TrainingError, WeightsError
+from maskrcnn.evaluation.coco import Report
 from maskrcnn.files import lock
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
@@ -65,11 +66,33 @@ def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+class Noted:
+    """A reporter that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def begin(self, config: Config, step: int) -> None:
+        self.calls.append(f"begin {step}")
+
+    def losses(self, step: int, row: Mapping[str, Any]) -> None:
+        assert {"loss", "lr", "seconds"} <= row.keys()
+        self.calls.append(f"losses {step}")
+
+    def evaluation(self, step: int, report: Report, more: Mapping[str, Any]) -> None:
+        assert report.analysis is not None
+        self.calls.append(f"evaluation {step}")
+
+    def end(self) -> None:
+        self.calls.append("end")
+
+
 def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(data: Path, tmp_path: Path) -> None:
     config = small_config()
+    noted = Noted()
     for name in ("a", "b"):
         torch.manual_seed(hash(name) % 1000)  # whatever happened before must not matter
-        summary = train(config, data, val=data, out=tmp_path / name)
+        summary = train(config, data, val=data, out=tmp_path / name, reporters=[noted] if name == "a" else [])
         assert summary.finished
         assert summary.steps == 6
         assert summary.report is not None
@@ -78,6 +101,7 @@ def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(data: Pat
         0
     ].keys()
     assert same_weights(tmp_path / "a" / "model.safetensors", tmp_path / "b" / "model.safetensors")
+    assert noted.calls == ["begin 0", "losses 6", "evaluation 6", "end"]
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "model.safetensors",
         NAME,

@@ -78,7 +78,7 @@ class Start:
 
 
 # Flags of commands that only --help-all shows.
-LONG_HELP_ONLY = ("resume_with_changes",)
+LONG_HELP_ONLY = ("resume_with_changes", "reporters")
 # What --help shows of these, and nothing of how to read data; --help-all shows every flag.
 SHORT_HELP: dict[type, tuple[str, ...]] = {
     Start: ("weights",),

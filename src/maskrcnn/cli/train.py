@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -47,6 +47,8 @@ class Train:
     """Train only on the first images, up to this many."""
     strict: Flag = False
     """Refuse broken images and annotations."""
+    reporters: tuple[Literal["tensorboard"], ...] = ()
+    """Programs to report to, beside metrics.jsonl."""
     json: Flag = False
     """Print the summary as one JSON object on stdout."""
     argv: tyro.conf.Suppress[tuple[str, ...]] = ()  # as typed, for the command that resumes
@@ -58,7 +60,9 @@ class Train:
             raise ConfigError("expected --val with --val-images, found none")
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.training.loop import train
+        from maskrcnn.training.reports.reporters import REPORTERS
 
+        reporters = [REPORTERS[name](self.out) for name in dict.fromkeys(self.reporters)]  # before data are read
         of_data, of_val = self._hints()
         summary = train(
             self.settings.config,
@@ -69,6 +73,7 @@ class Train:
             resume="with changes" if self.resume_with_changes else self.resume,
             strict=self.strict,
             limit=self.limit,
+            reporters=reporters,
         )
         figures = summary.report.to_dict() if summary.report else {}
         if self.json:

@@ -31,7 +31,8 @@ from maskrcnn.training.curves import curves
 from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.fingerprint import fingerprint
 from maskrcnn.training.interrupts import interrupts
-from maskrcnn.training.progress import METRICS, TrainingBar, measuring
+from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar, measuring
+from maskrcnn.training.reports.reporters import Reporter
 from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
@@ -75,6 +76,7 @@ def train(
     resume: bool | Literal["with changes"] = False,
     strict: bool = False,
     limit: int | None = None,
+    reporters: Sequence[Reporter] = (),
 ) -> Summary:
     """Trains a model and leaves in `out`: model.safetensors, last.ckpt, metrics.jsonl, curves.png and, with validation
     data, report.html.
@@ -89,6 +91,7 @@ def train(
             settings or data are refused, unless it is "with changes".
         strict: refuse broken annotations and images instead of skipping them.
         limit: number of training images, from the first on.
+        reporters: are told about losses and evaluations beside metrics.jsonl (`training/reports/reporters.py`).
 
     Raises:
         ConfigError, DataError, WeightsError, TrainingError: one line says what cannot be used and what to do.
@@ -118,6 +121,7 @@ def train(
         changed = [] if saved is None else run.restore(saved, changes=resume == "with changes")
         del saved, initial  # they may hold files in memory
         run.skipped = dict.fromkeys(dataset.problems)
+        run.reporters = [MetricsFile(out), *reporters] if world.leads else []
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.
         loading = closing(
             training_batches(dataset, config, start_step=run.step, strict=strict, rank=world.rank, processes=world.size)

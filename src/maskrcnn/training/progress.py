@@ -21,7 +21,9 @@ from rich.progress import (
     track,
 )
 
+from maskrcnn.config import Config
 from maskrcnn.errors import DataError, printable
+from maskrcnn.evaluation.coco import Report
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.training.checkpoint import writing
 
@@ -135,15 +137,27 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile:
-    """`metrics.jsonl`, with one JSON object on each line. A resumed run removes the lines after its first step."""
+    """`metrics.jsonl`, with one JSON object on each line: a `Reporter` that every run has."""
 
-    def __init__(self, out: Path, start: int) -> None:
+    def __init__(self, out: Path) -> None:
         self.path = out / METRICS
-        rows = read_metrics(self.path) if start and self.path.exists() else []
-        with writing(self.path), atomic_write(self.path) as temporary:
-            temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= start))
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def begin(self, config: Config, step: int) -> None:
+        """Removes the lines of an earlier run, or those after the first step of a resumed one."""
+        rows = read_metrics(self.path) if step and self.path.exists() else []
+        with writing(self.path), atomic_write(self.path) as temporary:
+            temporary.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
+
+    def losses(self, step: int, row: Mapping[str, Any]) -> None:
+        self._write({"step": step, **row})
+
+    def evaluation(self, step: int, report: Report, more: Mapping[str, Any]) -> None:
+        self._write({"step": step, **report.to_dict(), **more})
+
+    def end(self) -> None:
+        """Does nothing: the file is closed after each line, so that a killed run leaves all of them."""
+
+    def _write(self, row: Mapping[str, Any]) -> None:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)  # someone may have deleted the folder
             with self.path.open("a") as file:

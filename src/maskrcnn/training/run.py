@@ -23,8 +23,9 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
 from maskrcnn.training.optimiser import learning_rate
-from maskrcnn.training.progress import SECONDS, Clock, MetricsFile, TrainingBar
+from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
 from maskrcnn.training.reports.evaluation import thresholds
+from maskrcnn.training.reports.reporters import Reporter, reporting
 from maskrcnn.training.reports.run import write_page
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
@@ -53,6 +54,7 @@ class Run:
         skipped: the reported messages about broken annotations and images.
         remarked: whether a remark about an image was reported.
         clock: seconds of loading, steps and evaluation since the last line of the metrics.
+        reporters: are told about losses and evaluations.
     """
 
     config: Config
@@ -70,6 +72,7 @@ class Run:
     skipped: dict[str, None] = field(default_factory=dict)
     remarked: bool = False
     clock: Clock = field(default_factory=Clock)
+    reporters: Sequence[Reporter] = ()
 
     @property
     def device(self) -> torch.device:
@@ -116,12 +119,11 @@ class Run:
         config = self.config.train
         sums_of = self.network.loss_sums
         sums_of = compiled(sums_of, self.device) if config.compile else sums_of
-        metrics = MetricsFile(self.out, self.step) if self.world.leads else None
         losses, began = LossWindow(), time.monotonic()
         self.network.train()
-        with self._saved_on_error(losses):
+        with reporting(self.reporters, self.config, self.step), self._saved_on_error(losses):
             if self._evaluation_due():  # the run was interrupted before it was done
-                self._evaluate(bar, metrics)
+                self._evaluate(bar)
             while self.step < config.steps and not self._stop_asked() and not self.stopped_early:
                 with self.clock.of("loading"):
                     parts = list(islice(batches, config.accumulate))
@@ -142,13 +144,14 @@ class Run:
                         "lr": learning_rate(self.step - 1, config),
                         "images_per_second": rate * config.images_per_step * self.world.size,
                     }
-                    if metrics is not None:
-                        metrics.write({"step": self.step, **row, SECONDS: self.clock.take()})
+                    spent = self.clock.take()
+                    for reporter in self.reporters:
+                        reporter.losses(self.step, {**row, SECONDS: spent})
                     bar.losses(self.step, row, (config.steps - self.step) / rate)
                     began = time.monotonic()
                 if evaluation_due:
                     stopped = time.monotonic()
-                    self._evaluate(bar, metrics)
+                    self._evaluate(bar)
                     began += time.monotonic() - stopped
                 if save_due:
                     if self.validation is None and self.step == config.steps:
@@ -225,7 +228,7 @@ class Run:
         due = _due(self.step, settings.evaluate_every, settings.steps)
         return self.validation is not None and due and self.progress.evaluated < self.step
 
-    def _evaluate(self, bar: TrainingBar, metrics: MetricsFile | None) -> None:
+    def _evaluate(self, bar: TrainingBar) -> None:
         """Evaluates the current weights, each process on a part of the images.
 
         If the run is interrupted meanwhile, that is left to the resumed run.
@@ -263,9 +266,10 @@ class Run:
         report, losses = judged
         self.report = report
         self._judge(report, losses, bar)
-        of_losses = {"validation_losses": losses} if losses else {}
-        if metrics is not None:
-            metrics.write({"step": self.step, **report.to_dict(), **of_losses, SECONDS: self.clock.take()})
+        more = {**({"validation_losses": losses} if losses else {}), SECONDS: self.clock.take()}
+        for reporter in self.reporters:
+            reporter.evaluation(self.step, report, more)
+        if world.leads:
             write_page(self.out, self.config, validation, report)
         bar.say(f"step {self.step}: {report.line()}" + (f"   loss {losses['loss']:.3f}" if losses else ""))
 
