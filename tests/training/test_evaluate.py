@@ -15,6 +15,7 @@ from torch import nn
 from maskrcnn.config import Category, DetectConfig
 from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.predict import Predictor, TorchBackend
@@ -47,8 +48,8 @@ def test_the_annotations_are_read_once(predictor: Predictor, tmp_path: Path, mon
     content["annotations"][0]["category_id"] = 99
     data.write_text(json.dumps(content))
     read: list[Path] = []
-    bytes_of = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), bytes_of(path))[1])
+    opened = coco.open_text
+    monkeypatch.setattr(coco, "open_text", lambda path: (read.append(path), opened(path))[1])
     report = evaluate(predictor, data)
     assert read == [data]
     assert report == evaluate(predictor, read_dataset(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def test_training_resizes_as_the_framework_that_made_the_model(
     """Without augmentation, a step of training sees the bits that the trained model sees in prediction."""
     batches: list[Batch] = []
 
-    def noted(network: Any, optimiser: Any, batch: Batch, *args: Any) -> Any:
-        batches.append(batch)
-        return train_step(network, optimiser, batch, *args)
+    def noted(sums_of: Any, state: Any, parts: Sequence[Batch], *args: Any) -> Any:
+        batches.extend(parts)
+        return train_step(sums_of, state, parts, *args)
 
     monkeypatch.setattr(run, "train_step", noted)
     own = Config()

@@ -24,6 +24,7 @@ from PIL import Image
 
 import maskrcnn
 from maskrcnn.config import Config, KeypointHeadConfig
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import ConfigError, DataError, ImageError, TrainingError, WeightsError
 from maskrcnn.evaluation.coco import Report
@@ -289,8 +290,8 @@ def test_the_last_model_is_kept_where_no_ap_is_defined(data: Path, tmp_path: Pat
 def test_each_annotation_file_is_parsed_once_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validation = write_small(tmp_path, "val", 2, seed=1)
     read: list[Path] = []
-    bytes_of = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path), bytes_of(path))[1])
+    opened = coco.open_text
+    monkeypatch.setattr(coco, "open_text", lambda path: (read.append(path), opened(path))[1])
     summary = train(small_config(steps=4, evaluate_every=2), data, val=validation, out=tmp_path / "run")
     monkeypatch.undo()
     assert [row["step"] for row in rows(summary.out) if "images" in row] == [2, 4], "two evaluations"
