@@ -66,5 +66,5 @@ def test_a_device_that_the_machine_lacks_is_one_line(name: str) -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected one of auto, fp32, bf16, found 'fp16'"):
-        resolve_precision("fp16", CPU)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected one of auto, fp32, bf16, fp16, found 'fp8'"):
+        resolve_precision("fp8", CPU)  # type: ignore[arg-type]

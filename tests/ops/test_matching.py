@@ -249,6 +249,11 @@ def test_a_row_depends_on_its_seed_and_stream_alone() -> None:
     assert not torch.equal(whole, uniform(torch.empty(4, 1000), SEEDS, 1))
 
 
+def test_every_stream_is_another_one() -> None:
+    rows = [uniform(torch.empty(1, 50), SEEDS[:1], stream) for stream in range(6)]
+    assert len({tuple(row.flatten().tolist()) for row in rows}) == 6
+
+
 def test_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
     numbers = uniform(torch.empty(64, 4096), torch.arange(-32, 32), 2)
     assert numbers.min() >= 0

@@ -383,7 +383,9 @@ def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
 
 
 def test_with_an_average_of_the_weights_the_run_evaluates_and_writes_it(data: Path, tmp_path: Path) -> None:
-    config = small_config(ema=True, ema_decay=0.9, accumulate=2, batch_size=1)
+    # The rate does not depend on the number of steps.
+    constant = {"schedule": "step", "drops": (0.99,)}
+    config = small_config(ema=True, ema_decay=0.9, accumulate=2, batch_size=1, **constant)
     stopped = train(replace(config, train=replace(config.train, steps=4)), data, out=tmp_path / "run")
     stored = load_checkpoint(tmp_path / "run").state
     assert stored["average_updates"] == 4

@@ -81,9 +81,12 @@ def fake_evaluation(
     """Evaluations of two images that give these scores, one after the other."""
     left = list(scores)
 
-    def evaluate(*args: Any, track: Callable[..., Iterator[int]], **settings: Any) -> Report:
+    def predict(*args: Any, track: Callable[..., Iterator[int]], **settings: Any) -> tuple[list[Any], list[int]]:
         for _ in track(range(2), 2):
             meanwhile()
+        return [], [1, 2]
+
+    def judge(*args: Any, **settings: Any) -> Report:
         return Report(
             None,
             {"AP": left.pop(0), "AP50": None, "AP75": None},
@@ -94,7 +97,9 @@ def fake_evaluation(
             max_detections=100,
         )
 
-    monkeypatch.setattr("maskrcnn.training.run.evaluate", evaluate)
+    monkeypatch.setattr("maskrcnn.training.run.results_of", predict)
+    monkeypatch.setattr("maskrcnn.training.run.evaluate_results", judge)
+    monkeypatch.setattr("maskrcnn.training.run.write_page", lambda *args: None)
 
 
 def test_a_lost_best_model_is_replaced_by_the_last_one(
@@ -270,8 +275,10 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
     config = replace(good, train=replace(good.train, steps=9, keep_checkpoints=4))
     losses = {"loss_mask": torch.tensor(float("nan")), "loss": torch.tensor(float("nan"))}
 
-    def diverging(sums_of: Any, state: Any, batches: Any, config: Any, step: int) -> dict[str, torch.Tensor]:
-        return losses if step == 6 else train_step(sums_of, state, batches, config, step)
+    def diverging(
+        sums_of: Any, state: Any, batches: Any, config: Any, step: int, *more: Any
+    ) -> dict[str, torch.Tensor]:
+        return losses if step == 6 else train_step(sums_of, state, batches, config, step, *more)
 
     monkeypatch.setattr("maskrcnn.training.run.train_step", diverging)
     message = r"step 7: loss_mask is nan on images \d; lower --train.learning-rate.* that of step 3; to go on"

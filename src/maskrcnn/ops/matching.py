@@ -134,8 +134,13 @@ def uniform(like: Tensor, seeds: Tensor | None, stream: int) -> Tensor:
     if seeds is None:
         return torch.rand(like.shape, device=like.device)
     number = torch.arange(1, like.shape[1] + 1, device=like.device)
-    bits = _mixed(seeds + stream * _STREAM)[:, None] + number * _STEP
+    bits = _mixed(seeds + _wrapped(stream * _STREAM))[:, None] + number * _STEP
     return ((_mixed(bits) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def _wrapped(number: int) -> int:
+    """The number in the range of int64, as arithmetic on tensors wraps it."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _mixed(bits: Tensor) -> Tensor:
