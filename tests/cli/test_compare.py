@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from maskrcnn.models.build import build_model
+from maskrcnn.training.reports.compare import comparison_page, read_runs
 from maskrcnn.training.run import MODEL
 from maskrcnn.weights.model_file import save_model
 from small_data import small_config
@@ -43,6 +44,15 @@ def test_runs_stand_side_by_side_with_the_settings_that_differ(command, tmp_path
         ["best", "AP", "0.500", "0.300"],
         ["train.learning_rate", "0.01", "0.02"],
     ]
+
+
+def test_the_curve_shows_the_figure_of_the_table_if_the_first_run_has_none(tmp_path):
+    plain = run_in(tmp_path / "plain", [])
+    (plain / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    judged = [run_in(tmp_path / name, aps) for name, aps in (("a", [0.2, 0.3]), ("b", [0.6, 0.1]))]
+    pages = [comparison_page(read_runs([plain, run])) for run in judged]
+    curves = [page.split("<svg")[1] for page in pages]
+    assert curves[0] != curves[1]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(command, tmp_path):

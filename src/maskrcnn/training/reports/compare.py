@@ -124,7 +124,8 @@ def _word(name: str, value: Any) -> str:
 def comparison_page(runs: Sequence[PastRun]) -> str:
     """The page: the AP and the loss of all runs over their steps, and the table."""
     plots = []
-    for names, caption in (((runs[0].kind or "boxes", "AP"), "AP on the validation data"), (("loss",), "Loss")):
+    kind = next((run.kind for run in runs if run.kind), "boxes")
+    for names, caption in (((kind, "AP"), "AP on the validation data"), (("loss",), "Loss")):
         figure, axes = new_figure(height=3.6)
         for number, run in enumerate(runs):
             steps, values = series(run.rows, *names)
