@@ -184,3 +184,9 @@ def test_a_page_of_results(command, tmp_path):
     refused = command("evaluate", *given, "--report", given[3])
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert json.loads(given[3].read_text()) == found
+
+
+def test_a_score_without_the_measure_that_needs_it_is_one_line(command, tmp_path):
+    content, found = squares([1, 2])
+    ran = command("evaluate", *written(tmp_path, content, found), "--min-score", 0.3)
+    assert (ran.code, ran.out, ran.err) == (2, "", "error: --min-score belongs to --matching, which is missing\n")

@@ -228,6 +228,15 @@ def test_large_images_are_cut_into_tiles(command, tmp_path):
     assert [e["bbox"] for e in json.loads(judged.read_text())] == [e["bbox"] for e in found]
 
 
+def test_a_flag_for_reading_without_a_data_set_is_one_line(command, tmp_path):
+    write_small(tmp_path, "images", 1)
+    words = ("predict", tmp_path / "images", "--model", tmp_path / "m", "--out", tmp_path / "o")
+    for flag in (("--split", "val"), ("--class-attribute", "type")):
+        ran = command(*words, *flag)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == f"error: {flag[0]} says how to read --data, which is missing\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -86,6 +86,8 @@ class Evaluate:
         from maskrcnn.cli.output import console, print_json, say_assumptions, track
         from maskrcnn.files.atomic import check_file
 
+        if not self.matching and self.min_score != type(self).min_score:
+            raise ConfigError("--min-score belongs to --matching, which is missing")
         if self.report is not None:
             check_file(self.report, self.data, self.model, self.results)
         if self.model is not None and self.results is None:

@@ -80,6 +80,9 @@ class Predict:
 
         if not self.images and self.data is None:
             raise ConfigError("predict needs IMAGES or --data, found neither")
+        if self.data is None and self.hints != NO_HINTS:
+            idle = [name for name, value in asdict(self.hints).items() if value != getattr(NO_HINTS, name)]
+            raise ConfigError(f"--{idle[0].replace('_', '-')} says how to read --data, which is missing")
         if self.table is None and self.pixel_size != 1:
             raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
         within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
