@@ -21,7 +21,7 @@ def test_a_set_is_divided_and_its_parts_are_read(command, tmp_path):
     for part, count in (("train", 5), ("val", 3), ("test", 2)):
         dataset = read_dataset(tmp_path / "parts", hints=Hints(split=part))
         assert len(dataset) == count
-        assert f"{part}: COCO JSON: {count} images, {len(dataset.columns['labels'])} objects, 2 classes" in ran.out
+        assert f"{part}: {count} images, {len(dataset.columns['labels'])} objects, 2 classes" in ran.out
         names += [record.path.name for record in dataset.records]
     assert sorted(names) == sorted(f"{i}.png" for i in range(10))
 

@@ -58,11 +58,15 @@ class Dataset:
 
     def summary(self) -> str:
         """One line: format, images, objects and classes."""
+        return f"{self.format}: {self.contents()}"
+
+    def contents(self) -> str:
+        """One line: images, objects and classes."""
         crowd = as_numpy(self.columns["crowd"])[self.records.rows]
         crowds = f" and {crowd.sum()} crowd regions" if crowd.any() else ""
         names = [category.name for category in self.categories]
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return f"{self.format}: {len(self)} images, {(~crowd).sum()} objects{crowds}, {len(names)} classes ({listed})"
+        return f"{len(self)} images, {(~crowd).sum()} objects{crowds}, {len(names)} classes ({listed})"
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The data set with only the images `indices`."""

@@ -58,7 +58,7 @@ class Split:
         parts = [record.fields["split"] for record in divided.records]
         for part in shares:
             own = divided.subset([number for number, name in enumerate(parts) if name == part])
-            console(stderr=False).print(f"{part}: {own.summary()}")
+            console(stderr=False).print(f"{part}: {own.contents()}")
         return 0
 
 
