@@ -47,7 +47,9 @@ def subset(
     if number is not None and number < len(chosen):
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, number, replace=False))
     if not len(chosen):
-        raise DataError(f"{dataset.path}: none of its {len(dataset)} images is chosen; choose more")
+        raise DataError(
+            f"{dataset.path}: none of its {len(dataset)} images has the names and objects that were asked for"
+        )
     return dataset.subset(chosen.tolist())
 
 
