@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from planted import SIDE, faulty
+from small_data import write_small
 from small_people import write_people
 
 
@@ -234,3 +235,16 @@ def test_show_draws_what_is_asked_for(command, tmp_path):
     ran = command("data", "show", path, "--out", out / "none", "--size", "large")
     assert ran.code == 2
     assert "none of its 6 images is chosen" in ran.err
+
+
+def test_check_compares_the_parts_of_one_data_set(command, tmp_path):
+    data = write_small(tmp_path, "images", 4)
+    assert command("data", "split", data, tmp_path / "parts", "--val", 0.5).code == 0
+    parts = command("data", "check", tmp_path / "parts", "--val", tmp_path / "parts", "--json")
+    assert (parts.code, json.loads(parts.out)["images"]) == (0, 2)  # train beside val
+    fixed = command("data", "check", data, "--val", data, "--fix", tmp_path / "fixed")
+    assert (fixed.code, (tmp_path / "fixed").exists()) == (2, False)
+    assert "the repairs leave out all of its images" in fixed.err
+    whole = command("data", "check", data, "--val", data, "--json")
+    assert whole.code == 1
+    assert [found["kind"] for found in json.loads(whole.out)["findings"]] == ["shared-image"] * 4

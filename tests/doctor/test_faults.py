@@ -218,6 +218,14 @@ def test_images_of_both_splits_are_found(tmp_path: Path, name: str) -> None:
     assert "val" in str(found.other)
 
 
+def test_a_file_that_both_splits_list_is_found(tmp_path: Path) -> None:
+    train = read_dataset(planted(tmp_path, lambda content, images: None))
+    val = train.subset([1, 2])
+    found = examine(train, val).findings
+    assert [(one.kind, one.severity, one.image) for one in found] == [("shared-image", "hurts", i) for i in (1, 2)]
+    assert found[0].other == val.records[0].path
+
+
 def test_every_kind_is_planted_somewhere() -> None:
     elsewhere = {"separate-parts", "too-many-to-learn", "unreached-object", "tiny-object"}
     assert {kind for kind, _ in (*PLANTS.values(), *VAL.values())} | elsewhere == set(KINDS)

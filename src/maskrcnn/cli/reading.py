@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,17 @@ def open_dataset(path: Path, hints: Hints, images: Path | None = None, *, strict
     dataset = read_dataset(path, images, strict=strict, hints=hints)
     say_found(dataset)
     return dataset
+
+
+def hints_of_both(data: Path, val: Path | None, hints: Hints) -> tuple[Hints, Hints]:
+    """How to read --data and --val. If both are one data set that names its parts, each gets its own part."""
+    from maskrcnn.data.formats import find_format
+
+    if val is None or val.resolve() != data.resolve():
+        return hints, replace(hints, split=None)
+    if not find_format(data, hints).has_parts:
+        return hints, hints
+    return replace(hints, split=hints.split or "train"), replace(hints, split="val")
 
 
 def say_found(dataset: Dataset) -> None:

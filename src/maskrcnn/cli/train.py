@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from maskrcnn.cli.flags import Flag, Flags
-from maskrcnn.cli.reading import HintFlags, open_dataset
+from maskrcnn.cli.reading import HintFlags, hints_of_both, open_dataset
 from maskrcnn.cli.settings import Settings, Start, parse_with_settings
-from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
@@ -63,7 +63,7 @@ class Train:
         from maskrcnn.training.reports.reporters import REPORTERS
 
         reporters = [REPORTERS[name](self.out) for name in dict.fromkeys(self.reporters)]  # before data are read
-        of_data, of_val = self._hints()
+        of_data, of_val = hints_of_both(self.data, self.val, self.hints)
         summary = train(
             self.settings.config,
             open_dataset(self.data, of_data, self.images, strict=self.strict),
@@ -99,16 +99,6 @@ class Train:
             console(stderr=True).print(f"interrupted; to continue: {resume_command(self.argv)}")
             return 130
         return 0
-
-    def _hints(self) -> tuple[Hints, Hints]:
-        """How to read --data and --val. If both are one data set that names its parts, each gets its own part."""
-        from maskrcnn.data.formats import find_format
-
-        if self.val is None or self.val.resolve() != self.data.resolve():
-            return self.hints, replace(self.hints, split=None)
-        if not find_format(self.data, self.hints).has_parts:
-            return self.hints, self.hints
-        return replace(self.hints, split=self.hints.split or "train"), replace(self.hints, split="val")
 
 
 def resume_command(argv: Sequence[str]) -> str:

@@ -85,8 +85,8 @@ def copied_images(dataset: Dataset, pictures: Pictures, names: Sequence[str]) ->
         names: of the splits.
     """
     for first, later, exact in equal_pictures(pictures):
-        if pictures.paths[first] == pictures.paths[later]:
-            continue  # one file in two entries, which `repeated_files` names
+        if later < len(dataset) and pictures.paths[first] == pictures.paths[later]:
+            continue  # one file in two entries of this data set, which `repeated_files` names
         mine, other = (later, first) if later < len(dataset) else (first, later)
         path, sides = pictures.paths[other], pictures.sides[[mine, other]].tolist()
         how = "the same file as" if exact else "the same picture as"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from maskrcnn.cli.flags import Flag
-from maskrcnn.cli.reading import HintFlags
+from maskrcnn.cli.reading import HintFlags, hints_of_both
 from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.errors import DataError
 
 if TYPE_CHECKING:
     from maskrcnn.doctor import Diagnosis, Mistake
@@ -67,8 +68,9 @@ class Check:
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
             check_file(self.report, self.data)
-        dataset = read_dataset(self.data, self.images, hints=self.hints)
-        val = None if self.val is None else read_dataset(self.val, self.val_images)
+        of_data, of_val = hints_of_both(self.data, self.val, self.hints)
+        dataset = read_dataset(self.data, self.images, hints=of_data)
+        val = None if self.val is None else read_dataset(self.val, self.val_images, hints=of_val)
         diagnosis = examine(dataset, val, config, track=track)
         labelled, mistakes = dataset, None
         if self.model is not None and not diagnosis.useless:
@@ -116,6 +118,8 @@ def _fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     from maskrcnn.doctor import repaired
 
     dataset, done = repaired(diagnosis)
+    if not len(dataset):
+        raise DataError(f"{dataset.path}: the repairs leave out all of its images; nothing was written")
     own = [key for key, writer in WRITERS.items() if writer.name == dataset.format]
     lost = convert(dataset, out, own[0] if own else "coco")
     return [
