@@ -76,6 +76,12 @@ def test_scores_by_hand() -> None:
     ]
 
 
+def test_an_object_is_found_once() -> None:
+    matching = judged([entry(1, (0, 0, 10, 10))], [entry(1, (0, 0, 10, 10), score=s) for s in (0.9, 0.8, 0.7)]).matching
+    assert matching is not None
+    assert (matching.found, matching.missed, matching.extra) == ((1,) * 5, (0,) * 5, (2,) * 5)
+
+
 def test_detections_of_a_crowd_region_and_beyond_the_limit_do_not_count() -> None:
     objects = [entry(1, (0, 0, 20, 20), iscrowd=1), entry(1, (20, 20, 24, 24))]
     inside = [entry(1, (1, 1, 9, 9), score=0.9), entry(1, (5, 5, 15, 15), score=0.8)]

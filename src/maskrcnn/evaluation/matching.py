@@ -105,8 +105,9 @@ def _counts(objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequ
     free = np.tile(np.append(~crowd, True), (len(IOUS), 1))
     thresholds, rows = np.array(IOUS), np.arange(len(IOUS))
     for of_detection in ious:
-        best = np.where(free, of_detection, -1.0).argmax(axis=1)
-        hit = of_detection[best] >= thresholds
+        open_ious = np.where(free, of_detection, -1.0)
+        best = open_ious.argmax(axis=1)
+        hit = open_ious[rows, best] >= thresholds
         free[rows[hit], best[hit]] = False
         ignored = of_detection[:-1][crowd].max(initial=-2.0) >= thresholds
         result += np.stack([hit, -1 * hit, ~hit & ~ignored], axis=1).astype(np.int64)
