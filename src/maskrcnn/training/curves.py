@@ -96,7 +96,8 @@ def plot_scores(axes: Axes, rows: list[dict[str, Any]]) -> None:
             axes.plot(x, y, dashes, color=colour, marker="o", markersize=3.5, linewidth=1.6, label=label)
     axes.set(title="Validation", xlabel="step", ylim=(0, 1))
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:  # no figure may be defined
+        axes.legend(frameon=False, fontsize=9)
 
 
 def _smoothed(values: np.ndarray, span: int) -> np.ndarray:
