@@ -118,6 +118,7 @@ def test_an_image_without_a_file_is_left_out(tmp_path: Path) -> None:
 
 
 BAD_RUNS = {"dense_rle": [0, 5], "mask_annotation_ids_mapping": {"1": 1}}
+LISTED = {"dense_rle": [1, SIZE[0] * SIZE[1]], "mask_annotation_ids_mapping": {"1": [1, 2]}}
 BROKEN: dict[str, tuple[list[Any], str]] = {
     "no class": ([{**polygon("a", SQUARE), "name": 3}], "annotations[0]: expected the name of a class, found 3"),
     "no path": ([polygon("a")], "annotations[0]: expected points as pairs of finite numbers, found []"),
@@ -128,6 +129,10 @@ BROKEN: dict[str, tuple[list[Any], str]] = {
     "short runs": (
         [annotation("a", "mask", {}), annotation("r", "raster_layer", BAD_RUNS)],
         f"annotations[0]: expected dense_rle of {SIZE[0] * SIZE[1]} pixels, found 5",
+    ),
+    "two values": (
+        [annotation("a", "mask", {}), annotation("r", "raster_layer", LISTED)],
+        "annotations[0]: expected mask_annotation_ids_mapping to give whole numbers, found [1, 2]",
     ),
 }
 

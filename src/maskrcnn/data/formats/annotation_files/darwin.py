@@ -37,7 +37,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
-from maskrcnn.structures.values import short, under
+from maskrcnn.structures.values import short, under, whole_number
 
 name = "Darwin JSON"
 key = "darwin"
@@ -193,5 +193,8 @@ def _layer_mask(runs: Any, value: Any, size: Size) -> RLE:
     values, counts = numbers[0::2], numbers[1::2]
     if counts.min() < 0 or counts.max() > pixels or counts.sum() != pixels:
         raise DataError(f"expected dense_rle of {pixels} pixels, found {int(counts.sum())}")
-    own = (values == value) & (counts > 0)
+    number = whole_number(value)
+    if number is None:
+        raise DataError(f"expected mask_annotation_ids_mapping to give whole numbers, found {short(value)}")
+    own = (values == number) & (counts > 0)
     return spans_to_rle((np.cumsum(counts) - counts)[own], counts[own], size, "right")
