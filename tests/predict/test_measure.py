@@ -14,7 +14,7 @@ from skimage.measure import regionprops_table
 
 from maskrcnn.errors import ConfigError
 from maskrcnn.files.images import read_image
-from maskrcnn.predict import Predictor, Table, predict_files
+from maskrcnn.predict import Outputs, Predictor, Table, predict_files
 from maskrcnn.predict.measure import COLUMNS, MEASURES, measure
 from maskrcnn.structures.masks import RLE
 from small_data import random_predictor, write_small
@@ -55,7 +55,7 @@ def test_a_table_has_a_row_for_each_object_that_is_shown(predictor: Predictor, t
     found = predictor.predict(files)
     least = float(np.median(np.concatenate([instances.scores for instances in found])))
     table = Table(tmp_path / "new" / "objects.csv", 0.5)
-    summary = predict_files(predictor, files, tmp_path / "o", draw=False, min_score=least, table=table)
+    summary = predict_files(predictor, files, tmp_path / "o", Outputs(draw=False, table=table, min_score=least))
     assert summary.table == table.path
     rows = list(csv.DictReader(table.path.read_text().splitlines()))
     assert tuple(rows[0]) == COLUMNS

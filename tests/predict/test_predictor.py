@@ -23,7 +23,7 @@ import maskrcnn
 from maskrcnn.config import Category, Config, ImageConfig
 from maskrcnn.config.conventions import MATTERPORT, OURS, PixelRules
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import Predictor, TorchBackend, postprocess, predict_files, preprocess, to_coco_results
+from maskrcnn.predict import Outputs, Predictor, TorchBackend, postprocess, predict_files, preprocess, to_coco_results
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import frame_of_size
 from small_data import random_predictor, write_small
@@ -330,7 +330,9 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     (tmp_path / "images" / "1.png").rename(tmp_path / "images" / f"{'1' * 250}.png")
     files = sorted((tmp_path / "images").iterdir())
     (tmp_path / "bad.png").write_bytes(b"no image")
-    summary = predict_files(predictor, [files[0], tmp_path / "bad.png", files[1]], tmp_path / "out", min_score=0.0)
+    summary = predict_files(
+        predictor, [files[0], tmp_path / "bad.png", files[1]], tmp_path / "out", Outputs(min_score=0.0)
+    )
     assert (summary.images, len(summary.skipped)) == (2, 1)
     assert "skipped: " in capsys.readouterr().err
     results = json.loads(summary.results.read_text())
@@ -344,7 +346,9 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     with Image.open(tmp_path / "out" / "000001_0.png") as drawn:
         assert drawn.size[0] >= 80
     with pytest.raises(ImageError, match=r"bad\.png"):
-        predict_files(predictor, [files[0], tmp_path / "bad.png"], tmp_path / "strict", draw=False, strict=True)
+        predict_files(
+            predictor, [files[0], tmp_path / "bad.png"], tmp_path / "strict", Outputs(draw=False), strict=True
+        )
     assert json.loads((tmp_path / "strict" / "predictions.json").read_text()), "what was found before is kept"
 
 

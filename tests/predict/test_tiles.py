@@ -15,7 +15,7 @@ from PIL import Image
 
 from coloured_objects import ColourReader, coloured
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import Augmented, ImageView, Tiled, Tiling, predict_files, predict_images
+from maskrcnn.predict import Augmented, ImageView, Outputs, Tiled, Tiling, predict_files, predict_images
 from maskrcnn.predict.seams import Tile, merge, piece_of
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
@@ -158,7 +158,7 @@ def test_memory_holds_a_few_tiles(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "large.tif", np.zeros((side, side, 3), np.uint8), tile=(256, 256), photometric="rgb")
     tracemalloc.start()
     tiled = Tiled(FirstOnly(), Tiling(512))  # type: ignore[arg-type]
-    summary = predict_files(tiled, [tmp_path / "large.tif"], tmp_path / "out", draw=False)
+    summary = predict_files(tiled, [tmp_path / "large.tif"], tmp_path / "out", Outputs(draw=False))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert summary.images == 1

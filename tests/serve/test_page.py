@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from browser import chromium
 from maskrcnn.data.formats.annotation_files.coco import read as read_coco
 from maskrcnn.predict import Predictor
 from maskrcnn.serve.page_routes import FILES
@@ -44,11 +44,8 @@ def running(model: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CAMERA)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=CAMERA)
         yield browser
         browser.close()
 

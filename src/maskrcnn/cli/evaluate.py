@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, changed_fields, parse_flags
+from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, open_dataset
-from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError
 
@@ -18,21 +18,8 @@ if TYPE_CHECKING:
     from maskrcnn.evaluation.coco import Report
     from maskrcnn.structures.dataset import Dataset
 
-# Flags for which --results has no use.
-_OF_MODEL = {
-    "images",
-    "config",
-    "allow_partial",
-    "part",
-    "results_out",
-    "batch_size",
-    "tta",
-    "tiles",
-    "overlap",
-    "precision",
-    "compile",
-    "threads",
-}
+# Flags for which --results has no use, besides those of `Opening` and `Computing`.
+_OF_MODEL = {"--images", "--results-out", "--batch-size", "--tta", "--tiles", "--overlap"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +33,7 @@ class Evaluate:
     hints: HintFlags = NO_HINTS
     model: str | None = None
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
-    config: ConfigFile = None
-    allow_partial: AllowPartial = False
-    part: Part = None
+    opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     results: Path | None = None
     """COCO results JSON of any detector."""
     max_detections: int | None = None
@@ -68,12 +53,7 @@ class Evaluate:
     tta: Tta = False
     tiles: TileSize = None
     overlap: Overlap = None
-    precision: Precision = "auto"
-    """With --model: precision of the network. auto: bf16 where it is faster, else fp32."""
-    compile: Flag = False
-    """With --model: compile the network. This takes minutes and saves time on a GPU."""
-    threads: int | None = None
-    """With --model: threads of the network on the CPU; default: one for each core."""
+    computing: Annotated[Computing, Flags] = field(default_factory=Computing)
     strict: Flag = False
     """Refuse broken images and annotations instead of skipping them."""
     report: Path | None = None
@@ -83,66 +63,17 @@ class Evaluate:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, say_assumptions, track
+        from maskrcnn.cli.output import console, print_json
         from maskrcnn.files.atomic import check_file
 
         if not self.matching and self.min_score != type(self).min_score:
             raise ConfigError("--min-score belongs to --matching, which is missing")
-        if self.report is not None:
-            check_file(self.report, self.data, self.model, self.results)
-        if self.model is not None and self.results is None:
-            from maskrcnn.predict import load
-            from maskrcnn.training.evaluate import evaluate
-
-            if self.results_out is not None:  # before the model is opened, which takes a while
-                check_file(self.results_out, self.model, self.data)
-            model = load(
-                self.model,
-                config_file=self.config,
-                allow_partial=self.allow_partial,
-                part=self.part,
-                precision=self.precision,
-                compile=self.compile,
-                threads=self.threads,
-            )
-            say_assumptions(model.provenance, self.model)
-            dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
-            report = evaluate(
-                with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
-                dataset,
-                max_detections=self.max_detections,
-                results_out=self.results_out,
-                limit=self.limit,
-                strict=self.strict,
-                group_by=self.group_by,
-                matching=self.min_score if self.matching else None,
-                analysis=self.report is not None,
-                batch_size=self.batch_size,
-                track=lambda items, total: track(items, "evaluate", total),
-            )
-        elif self.results is not None and self.model is None:
-            from maskrcnn.data.formats import read_dataset
-            from maskrcnn.evaluation.coco import evaluate_results
-            from maskrcnn.training.evaluate import first_images
-
-            of_model = _OF_MODEL if self.report is None else _OF_MODEL - {"images"}  # the page shows images
-            idle = [name for name in sorted(of_model) if getattr(self, name) != getattr(type(self), name)]
-            if idle:
-                flags = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
-                raise ConfigError(f"expected --model with {flags}, found --results, whose figures need no network")
-            dataset = read_dataset(self.data, self.images, strict=self.strict, hints=self.hints)
-            report = evaluate_results(
-                dataset,
-                self.results,
-                max_detections=100 if self.max_detections is None else self.max_detections,
-                image_ids=list(first_images(dataset, self.limit).records.numbers()),
-                group_by=self.group_by,
-                matching=self.min_score if self.matching else None,
-                analysis=self.report is not None,
-            )
-        else:
+        if (self.model is None) == (self.results is None):
             found = "both" if self.model else "neither"
             raise ConfigError(f"evaluate needs either --model or --results, found {found}")
+        if self.report is not None:
+            check_file(self.report, self.data, self.model, self.results)
+        dataset, report = self._of_results() if self.model is None else self._of_model(self.model)
         if self.report is not None:
             self._write_page(dataset, report)
         if self.json:
@@ -154,6 +85,55 @@ class Evaluate:
         if report.undefined is None and self.results is not None and not report.detections:
             return fail(f"{self.results}: expected results to judge, found none for the images of {self.data}")
         return 0 if report.undefined is None else fail(report.undefined)
+
+    def _of_model(self, source: str) -> tuple[Dataset, Report]:
+        from maskrcnn.cli.output import track
+        from maskrcnn.files.atomic import check_file
+        from maskrcnn.training.evaluate import evaluate
+
+        if self.results_out is not None:  # before the model is opened, which takes a while
+            check_file(self.results_out, source, self.data)
+        model = self.opening.load(source, self.computing)
+        dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
+        report = evaluate(
+            with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
+            dataset,
+            max_detections=self.max_detections,
+            results_out=self.results_out,
+            limit=self.limit,
+            strict=self.strict,
+            group_by=self.group_by,
+            matching=self.min_score if self.matching else None,
+            analysis=self.report is not None,
+            batch_size=self.batch_size,
+            track=lambda items, total: track(items, "evaluate", total),
+        )
+        return dataset, report
+
+    def _of_results(self) -> tuple[Dataset, Report]:
+        from maskrcnn.data.formats import read_dataset
+        from maskrcnn.evaluation.coco import evaluate_results
+        from maskrcnn.training.evaluate import first_images
+
+        assert self.results is not None
+        of_model = _OF_MODEL if self.report is None else _OF_MODEL - {"--images"}  # the page shows images
+        idle = [flag for flag in changed_fields(self) if flag in of_model]
+        idle += changed_fields(self.opening) + changed_fields(self.computing)
+        if idle:
+            raise ConfigError(
+                f"expected --model with {', '.join(sorted(idle))}, found --results, whose figures need no network"
+            )
+        dataset = read_dataset(self.data, self.images, strict=self.strict, hints=self.hints)
+        report = evaluate_results(
+            dataset,
+            self.results,
+            max_detections=100 if self.max_detections is None else self.max_detections,
+            image_ids=list(first_images(dataset, self.limit).records.numbers()),
+            group_by=self.group_by,
+            matching=self.min_score if self.matching else None,
+            analysis=self.report is not None,
+        )
+        return dataset, report
 
     def _write_page(self, dataset: Dataset, report: Report) -> None:
         from maskrcnn.files.atomic import atomic_write

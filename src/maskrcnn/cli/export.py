@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, parse_flags
+from maskrcnn.cli.opening import Opening
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,15 @@ class Export:
     """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
     masks: Literal["runs", "probs"] = "runs"
     """runs: also the run lengths of masks in the original image; probs: only the small masks inside the boxes."""
-    config: ConfigFile = None
-    allow_partial: AllowPartial = False
-    part: Part = None
+    opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     json: Flag = False
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json, say_assumptions
+        from maskrcnn.cli.output import console, print_json
         from maskrcnn.export.save import export_model
-        from maskrcnn.weights.open import open_weights
 
-        network, config, provenance = open_weights(
-            self.model, self.config, allow_partial=self.allow_partial, part=self.part
-        )
-        say_assumptions(provenance, self.model)
+        network, config, provenance = self.opening.network(self.model)
         found = export_model(network, config, provenance, self.out, self.format, runs=self.masks == "runs")
         if self.json:
             print_json({"out": self.out, "format": self.format, **found._asdict()})

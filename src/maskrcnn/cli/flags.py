@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import wraps
 from io import StringIO
 from itertools import groupby
@@ -46,6 +46,14 @@ Part = Annotated[
     str | None,
     tyro.conf.arg(help="Which weights to take if the file holds several, such as `teacher` or `model_ema`."),
 ]
+
+
+def changed_fields(flags: Any) -> list[str]:
+    """The names of those fields of a dataclass of flags that are not at their defaults, as flags such as `--part`."""
+    given = (field.name for field in fields(flags) if getattr(flags, field.name) != field.default)
+    return [f"--{name.replace('_', '-')}" for name in given]
+
+
 Hidden = Callable[[type, StructFieldSpec], bool]
 
 

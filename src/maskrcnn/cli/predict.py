@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, changed_fields, parse_flags
+from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
-from maskrcnn.config import Precision
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from maskrcnn.predict import Predictor
     from maskrcnn.predict.files import Keep
     from maskrcnn.structures.instances import Instances
 
@@ -39,9 +38,7 @@ class Predict:
     data: Path | None = None
     """Data set whose image ids the results get. Without IMAGES, all images of it are predicted."""
     hints: HintFlags = NO_HINTS
-    config: ConfigFile = None
-    allow_partial: AllowPartial = False
-    part: Part = None
+    opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     draw: Annotated[Flag, tyro.conf.arg(help_behavior_hint="")] = True
     """Write only predictions.json."""
     table: Path | None = None
@@ -61,12 +58,7 @@ class Predict:
     tta: Tta = False
     tiles: TileSize = None
     overlap: Overlap = None
-    precision: Precision = "auto"
-    """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
-    compile: Flag = False
-    """Compile the network. This takes minutes and saves time on a GPU after some hundred images."""
-    threads: int | None = None
-    """Threads of the network on the CPU; default: one for each core."""
+    computing: Annotated[Computing, Flags] = field(default_factory=Computing)
     strict: Flag = False
     """Refuse broken images instead of skipping them."""
     json: Flag = False
@@ -78,19 +70,7 @@ class Predict:
         from maskrcnn.files.images import image_files
         from maskrcnn.files.media.video import VIDEO_SUFFIXES
 
-        if not self.images and self.data is None:
-            raise ConfigError("predict needs IMAGES or --data, found neither")
-        if self.data is None and self.hints != NO_HINTS:
-            idle = [name for name, value in asdict(self.hints).items() if value != getattr(NO_HINTS, name)]
-            raise ConfigError(f"--{idle[0].replace('_', '-')} says how to read --data, which is missing")
-        if self.table is None and self.pixel_size != 1:
-            raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
-        within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
-        if (self.draw or self.saving.save) and within:
-            raise ConfigError(
-                f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
-                "of this one as images; choose another folder, or --no-draw without --save"
-            )
+        self._require_sense()
         if any(Path(image).suffix.lower() in VIDEO_SUFFIXES for image in self.images):
             return self._run_on_video()
         if self.every != 1:
@@ -100,11 +80,11 @@ class Predict:
         image_ids: Sequence[int | str] | None = None
         if self.data is not None:
             files, image_ids = _in_data_set(files, self.data, self.hints)
-        from maskrcnn.predict import GeoJsonFolder, Table, predict_files
+        from maskrcnn.predict import GeoJsonFolder, Outputs, Table, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
 
-        model = self._model()
+        model = self.opening.load(self.model, self.computing)
         if table is not None and model.config.model.mask_head is None:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         kept = self.saving.collector(model.config)
@@ -113,11 +93,8 @@ class Predict:
             with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
             files,
             self.out,
+            Outputs(self.draw, table, keep, model.thresholds if self.min_score is None else self.min_score),
             image_ids=image_ids,
-            draw=self.draw,
-            table=table,
-            keep=keep,
-            min_score=model.thresholds if self.min_score is None else self.min_score,
             strict=self.strict,
             batch_size=self.batch_size,
             channels=model.config.image.channel_names,
@@ -145,21 +122,20 @@ class Predict:
             return fail(f"none of the {len(files)} images could be read; the reasons are above")
         return 0
 
-    def _model(self) -> Predictor:
-        from maskrcnn.cli.output import say_assumptions
-        from maskrcnn.predict import load
-
-        model = load(
-            self.model,
-            config_file=self.config,
-            allow_partial=self.allow_partial,
-            part=self.part,
-            precision=self.precision,
-            compile=self.compile,
-            threads=self.threads,
-        )
-        say_assumptions(model.provenance, self.model)
-        return model
+    def _require_sense(self) -> None:
+        """Raises ConfigError for flags that have no effect together, and for an output among the input."""
+        if not self.images and self.data is None:
+            raise ConfigError("predict needs IMAGES or --data, found neither")
+        if self.data is None and self.hints != NO_HINTS:
+            raise ConfigError(f"{changed_fields(self.hints)[0]} says how to read --data, which is missing")
+        if self.table is None and self.pixel_size != 1:
+            raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
+        within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
+        if (self.draw or self.saving.save) and within:
+            raise ConfigError(
+                f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
+                "of this one as images; choose another folder, or --no-draw without --save"
+            )
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail
@@ -181,7 +157,7 @@ class Predict:
         if idle:
             raise ConfigError(f"{idle[0]} is for images, and {self.images[0]} is a video")
         open_clip(self.images[0])  # before torch and the model: a wrong path is noticed at once
-        model = self._model()
+        model = self.opening.load(self.model, self.computing)
         if model.config.image.channel_names:
             raise ConfigError(f"{self.images[0]}: a video has RGB frames: expected a model of RGB, found {self.model}")
         summary = predict_clip(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
-from maskrcnn.config import Precision
+from maskrcnn.cli.flags import Flags, parse_flags
+from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.serve.settings import Labelling, Limits
 
@@ -26,9 +26,7 @@ class Serve:
 
     model: tuple[str, ...]
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`; several as name=file."""
-    config: ConfigFile = None
-    allow_partial: AllowPartial = False
-    part: Part = None
+    opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     limits: Annotated[Limits, Flags] = field(default_factory=Limits)
     labelling: Annotated[Labelling, Flags] = field(default_factory=Labelling)
     host: str = "127.0.0.1"
@@ -37,10 +35,7 @@ class Serve:
     """Port to listen at; 0 for a free one."""
     token_file: Path | None = None
     """File with the token that requests must carry (Authorization: Bearer). Default: the variable MASKRCNN_TOKEN."""
-    precision: Precision = "auto"
-    """Precision of the network. auto: bf16 where it is faster, else fp32, which gives the exact results."""
-    compile: Flag = False
-    """Compile the network, which saves time on a GPU."""
+    computing: Annotated[Computing, Flags] = field(default_factory=Computing)
 
     def run(self) -> int:
         named = models_by_name(self.model)
@@ -50,23 +45,9 @@ class Serve:
             from maskrcnn.serve.server import listen, run_app
         except ModuleNotFoundError as error:
             raise MissingPackageError(f"serve needs {error.name}: pip install 'maskrcnn[serve]'") from None
-        from maskrcnn.cli.output import say_assumptions
-        from maskrcnn.predict import load
 
         with listen(self.host, self.port) as listener:
-            models = {
-                name: load(
-                    file,
-                    config_file=self.config,
-                    allow_partial=self.allow_partial,
-                    part=self.part,
-                    precision=self.precision,
-                    compile=self.compile,
-                )
-                for name, file in named.items()
-            }
-            for name, file in named.items():
-                say_assumptions(models[name].provenance, file)
+            models = {name: self.opening.load(file, self.computing) for name, file in named.items()}
             run_app(build_app(models, self.limits, token, self.labelling), listener, self.limits)
         return 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import StructFieldSpec
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, parse_flags
+from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, changed_fields, parse_flags
 from maskrcnn.config import AugmentConfig, Config, ImageConfig, TrainConfig, config_to_dict, with_settings
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
@@ -71,7 +71,7 @@ class Start:
             from maskrcnn.weights.initialise import WeightsFile
 
             return WeightsFile(self.weights, self.weights_config, self.allow_partial, self.part)
-        idle = [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value]
+        idle = changed_fields(self)
         if idle:
             raise ConfigError(f"expected --weights with {', '.join(idle)}, found none")
         return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Part, parse_flags
+from maskrcnn.cli.flags import ConfigFile, Flag, Flags, Part, parse_flags
+from maskrcnn.cli.opening import Opening
 from maskrcnn.errors import MaskRCNNError, WeightsError
 
 if TYPE_CHECKING:
@@ -85,17 +86,15 @@ class Convert:
     """File to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
     """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
-    config: ConfigFile = None
-    allow_partial: AllowPartial = False
-    part: Part = None
+    opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     json: Flag = False
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json, say_assumptions
+        from maskrcnn.cli.output import console, print_json
         from maskrcnn.files.atomic import check_file
         from maskrcnn.weights.model_file import save_model
-        from maskrcnn.weights.open import EXPORTERS, open_weights
+        from maskrcnn.weights.open import EXPORTERS
 
         exporters = {exporter.name: exporter for exporter in EXPORTERS}
         if self.to not in (OURS, *exporters):
@@ -104,11 +103,8 @@ class Convert:
             raise WeightsError(
                 f"{self.out}: expected .safetensors, the ending of a model file; change it or choose --to"
             )
-        check_file(self.out, self.file, self.config)
-        network, config, provenance = open_weights(
-            self.file, self.config, allow_partial=self.allow_partial, part=self.part
-        )
-        say_assumptions(provenance, self.file)
+        check_file(self.out, self.file, self.opening.config)
+        network, config, provenance = self.opening.network(self.file)
         rules: dict[str, tuple[Any, Any]] = {}
         if self.to == OURS:
             save_model(self.out, network, config, provenance)

@@ -3,7 +3,7 @@
 from maskrcnn.predict.augmented import Augmented, ImageView
 from maskrcnn.predict.backend import Backend, TorchBackend
 from maskrcnn.predict.clips import ClipSummary, predict_clip
-from maskrcnn.predict.files import FilesSummary, predict_files
+from maskrcnn.predict.files import FilesSummary, Outputs, predict_files
 from maskrcnn.predict.geojson import GeoJsonFolder
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
 from maskrcnn.predict.measure import Table
@@ -19,6 +19,7 @@ __all__ = [
     "FilesSummary",
     "GeoJsonFolder",
     "ImageView",
+    "Outputs",
     "Predictor",
     "Table",
     "Tiled",

@@ -49,24 +49,47 @@ class FilesSummary:
     table: Path | None = None
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What is made of the objects of each image, besides predictions.json.
+
+    Attributes:
+        draw: whether a picture is drawn for each image.
+        table: a CSV of measured objects to write.
+        keep: takes the objects of each image, in the order of the files.
+        min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
+            One number for all classes, or one for each.
+
+    Raises:
+        ConfigError: `min_score` is no score.
+    """
+
+    draw: bool = True
+    table: Table | None = None
+    keep: Keep | None = None
+    min_score: float | Sequence[float] = 0.5
+
+    def __post_init__(self) -> None:
+        if not all(0 <= least <= 1 for least in np.atleast_1d(self.min_score)):
+            raise ConfigError(f"min score: expected a score from 0 to 1, found {self.min_score}")
+
+
+USUAL = Outputs()
+
+
 def predict_files(
     detector: Detector[Any, Any] | Tiled,
     files: Sequence[Path],
     out: Path,
+    outputs: Outputs = USUAL,
     *,
     image_ids: Sequence[int | str] | None = None,
-    draw: bool = True,
-    table: Table | None = None,
-    keep: Keep | None = None,
-    min_score: float | Sequence[float] = 0.5,
     batch_size: int = 1,
     strict: bool = False,
     channels: Sequence[str] = (),
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> FilesSummary:
-    """Predicts files and writes `out/predictions.json` and, with `draw`, one picture for each file.
-
-    `table` is a CSV of measured objects to write, too.
+    """Predicts files and writes `out/predictions.json`, pictures, and what else `outputs` asks for.
 
     The JSON holds COCO results, each with its `file_name`. A file that cannot be read is reported on standard error and
     skipped, or refused with `strict`. Pages that are not read are reported, too. An interrupted run also writes the
@@ -74,20 +97,15 @@ def predict_files(
 
     Args:
         image_ids: the id of each file in a data set; by default they count from 1.
-        keep: takes the objects of each image, in the order of the files.
-        min_score: objects with a lower score are neither drawn nor measured nor kept; predictions.json holds them all.
-            One number for all classes, or one for each.
         batch_size: images that pass through the network together.
         channels: the names of the model's channels; empty for a model of RGB.
         track: wraps the results with the number of files, or the tiles of a single file, for a progress bar.
 
     Raises:
-        ConfigError: `batch_size` is below 1, `min_score` is no score, a file cannot be written, or there are no masks
-            to measure.
+        ConfigError: `batch_size` is below 1, a file cannot be written, or there are no masks to measure.
         ImageError: with `strict`, the first file that cannot be read.
     """
-    if not all(0 <= least <= 1 for least in np.atleast_1d(min_score)):
-        raise ConfigError(f"min score: expected a score from 0 to 1, found {min_score}")
+    table, keep = outputs.table, outputs.keep
     check_folder(out)
     if table is not None:
         check_file(table.path)
@@ -103,8 +121,8 @@ def predict_files(
 
     def write(item: tuple[int, Path], image: Pixels, found: Instances) -> _Written:
         number, file = item
-        good = found.with_score(min_score)
-        if draw:
+        good = found.with_score(outputs.min_score)
+        if outputs.draw:
             _draw(image, good, out / picture_name(number, file))
         entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
         return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
@@ -134,7 +152,12 @@ def predict_files(
         if table is not None:
             write_table(rows, table)
     return FilesSummary(
-        count, len(results), tuple(skipped), target, out if draw else None, None if table is None else table.path
+        count,
+        len(results),
+        tuple(skipped),
+        target,
+        out if outputs.draw else None,
+        None if table is None else table.path,
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
+from browser import require_sound_page
 from maskrcnn.config.presets import preset
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.evaluation.coco import Report, evaluate_results
@@ -93,22 +93,4 @@ def test_seconds_are_summed_over_lines_of_any_kind() -> None:
 
 @pytest.mark.slow
 def test_a_browser_shows_a_page_without_complaint(tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    out = run_of(tmp_path)
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for width, scheme in ((1280, "light"), (390, "dark")):
-            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(out.as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") == width
-            assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-            page.close()
-        browser.close()
-    assert complaints == []
+    require_sound_page(run_of(tmp_path))
