@@ -137,3 +137,15 @@ def test_commands_keep_freed_memory(monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["predict", "--help"])
     assert calls == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("args", "help_of"),
+    [
+        (("data", "split", "a.json"), "data split"),
+        (("data", "chekc", "a.json"), "data"),
+        (("export", "--no"), "export"),
+    ],
+)
+def test_a_wrong_flag_names_the_help_of_its_subcommand(command, args, help_of):
+    assert command(*args).err.rstrip().endswith(f"; see maskrcnn {help_of} --help")

@@ -330,9 +330,8 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     (tmp_path / "images" / "1.png").rename(tmp_path / "images" / f"{'1' * 250}.png")
     files = sorted((tmp_path / "images").iterdir())
     (tmp_path / "bad.png").write_bytes(b"no image")
-    summary = predict_files(
-        predictor, [files[0], tmp_path / "bad.png", files[1]], tmp_path / "out", Outputs(min_score=0.0)
-    )
+    three = [files[0], tmp_path / "bad.png", files[1]]
+    summary = predict_files(predictor, three, tmp_path / "out", Outputs(min_score=0.0))
     assert (summary.images, len(summary.skipped)) == (2, 1)
     assert "skipped: " in capsys.readouterr().err
     results = json.loads(summary.results.read_text())
@@ -346,9 +345,7 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     with Image.open(tmp_path / "out" / "000001_0.png") as drawn:
         assert drawn.size[0] >= 80
     with pytest.raises(ImageError, match=r"bad\.png"):
-        predict_files(
-            predictor, [files[0], tmp_path / "bad.png"], tmp_path / "strict", Outputs(draw=False), strict=True
-        )
+        predict_files(predictor, three[:2], tmp_path / "strict", Outputs(draw=False), strict=True)
     assert json.loads((tmp_path / "strict" / "predictions.json").read_text()), "what was found before is kept"
 
 

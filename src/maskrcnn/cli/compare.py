@@ -25,15 +25,14 @@ class Compare:
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json
-        from maskrcnn.files.atomic import atomic_write, check_file
+        from maskrcnn.cli.output import console, print_json, save_page
+        from maskrcnn.files.atomic import check_file
         from maskrcnn.training.reports.compare import comparison, comparison_page, differing, read_runs
 
         runs = read_runs([self.first, *self.others])
         if self.report is not None:
             check_file(self.report, *(file for run in runs for file in run.folder.iterdir()))
-            with atomic_write(self.report) as temporary:
-                temporary.write_text(comparison_page(runs), encoding="utf-8")
+            save_page(self.report, comparison_page(runs))
         if self.json:
             settings = differing(runs)
             print_json(

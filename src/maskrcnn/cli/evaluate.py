@@ -63,7 +63,7 @@ class Evaluate:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json
+        from maskrcnn.cli.output import console, print_json, save_page
         from maskrcnn.files.atomic import check_file
 
         if not self.matching and self.min_score != type(self).min_score:
@@ -75,7 +75,9 @@ class Evaluate:
             check_file(self.report, self.data, self.model, self.results)
         dataset, report = self._of_results() if self.model is None else self._of_model(self.model)
         if self.report is not None:
-            self._write_page(dataset, report)
+            from maskrcnn.training.reports.evaluation import evaluation_page
+
+            save_page(self.report, evaluation_page(f"Evaluation of {self.model or self.results}", dataset, report))
         if self.json:
             print_json(report.to_dict())
         else:
@@ -134,15 +136,6 @@ class Evaluate:
             analysis=self.report is not None,
         )
         return dataset, report
-
-    def _write_page(self, dataset: Dataset, report: Report) -> None:
-        from maskrcnn.files.atomic import atomic_write
-        from maskrcnn.training.reports.evaluation import evaluation_page
-
-        assert self.report is not None
-        title = f"Evaluation of {self.model or self.results}"
-        with atomic_write(self.report) as temporary:
-            temporary.write_text(evaluation_page(title, dataset, report), encoding="utf-8")
 
 
 def parse(argv: Sequence[str]) -> Evaluate:

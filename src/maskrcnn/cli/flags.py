@@ -12,7 +12,7 @@ from functools import wraps
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 from tyro.constructors import (
@@ -89,10 +89,16 @@ def parse_flags(
             return tyro.cli(command, args=argv, **options)
     except SystemExit:
         if argv:
-            raise ConfigError(f"{_message(printed.getvalue())}; see {prog} --help") from None
+            raise ConfigError(f"{_message(printed.getvalue())}; see {_chosen(command, prog, argv)} --help") from None
     with redirect_stdout(sys.stderr), suppress(SystemExit):
         tyro.cli(command, args=["--help"], **options)
     raise SystemExit(2)
+
+
+def _chosen(command: Any, prog: str, argv: Sequence[str]) -> str:
+    """The command with the subcommand that `argv` names, if it is one of them."""
+    marked = (marker for kind in get_args(command) for marker in getattr(kind, "__metadata__", ()))
+    return f"{prog} {argv[0]}" if argv[0] in {getattr(marker, "name", None) for marker in marked} else prog
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskrcnn.errors import printable
@@ -31,6 +32,15 @@ def console(*, stderr: bool) -> Console:
     if not found.is_terminal:
         found.width, found.soft_wrap = 200, True
     return found
+
+
+def save_page(path: Path, content: str) -> None:
+    """Writes an HTML page, and says where it is."""
+    from maskrcnn.files.atomic import atomic_write
+
+    with atomic_write(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    console(stderr=True).print(f"page: {path}")
 
 
 def first_process() -> bool:

@@ -151,14 +151,8 @@ def predict_files(
             temporary.write_text(json.dumps(results))
         if table is not None:
             write_table(rows, table)
-    return FilesSummary(
-        count,
-        len(results),
-        tuple(skipped),
-        target,
-        out if outputs.draw else None,
-        None if table is None else table.path,
-    )
+    pictures, measurements = out if outputs.draw else None, None if table is None else table.path
+    return FilesSummary(count, len(results), tuple(skipped), target, pictures, measurements)
 
 
 def _note(text: str) -> None:

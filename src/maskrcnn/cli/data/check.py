@@ -56,12 +56,12 @@ class Check:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, print_json, save_page, track
         from maskrcnn.config.presets import preset
         from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.doctor import examine, mistakes_section, report
-        from maskrcnn.files.atomic import atomic_write, check_file
+        from maskrcnn.files.atomic import check_file
 
         if self.fix is not None:
             check_new_folder(self.fix)
@@ -77,8 +77,7 @@ class Check:
             labelled, mistakes = _mistakes(dataset, self.model)
         if self.report is not None:
             more = [] if mistakes is None else [mistakes_section(labelled, mistakes)]
-            with atomic_write(self.report) as temporary:
-                temporary.write_text(report(diagnosis, more), encoding="utf-8")
+            save_page(self.report, report(diagnosis, more))
         if self.json:
             listed = {} if mistakes is None else {"mistakes": [mistake.to_dict(labelled) for mistake in mistakes]}
             print_json({**_content(diagnosis), **listed})
