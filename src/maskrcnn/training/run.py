@@ -31,7 +31,7 @@ from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
 from maskrcnn.training.step import DivergedError, LossWindow, train_step
 from maskrcnn.training.validation import is_better, metrics_of, validation_losses
-from maskrcnn.training.world import World, others_answer
+from maskrcnn.training.world import World
 from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
@@ -128,7 +128,7 @@ class Run:
                 with self.clock.of("loading"):
                     parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
-                with self.clock.of("steps"), others_answer():
+                with self.clock.of("steps"), self.world.answering():
                     found = train_step(sums_of, self.state, parts, config, self.step, self.world)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,12 +44,16 @@ class World:
         """Whether this process writes the files and speaks."""
         return self.rank == 0
 
+    def answering(self) -> AbstractContextManager[None]:
+        """The context in which the error of a lost process becomes one line, if there are other processes."""
+        return _others_answer() if self.size > 1 else nullcontext()
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes, without gradient."""
         if self.size == 1:
             return values
         total = values.detach().clone()
-        with others_answer():
+        with _others_answer():
             dist.all_reduce(total)
         return total
 
@@ -58,14 +62,14 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with others_answer():
+        with _others_answer():
             dist.all_gather_object(values, value)
         return values
 
     def share_weights(self, network: nn.Module) -> None:
         """Copies the weights and buffers of the first process to the others."""
         if self.size > 1:
-            with others_answer():
+            with _others_answer():
                 for value in network.state_dict().values():
                     dist.broadcast(value, 0)
 
@@ -92,7 +96,7 @@ class World:
                 told[0] = make()
             except MaskRCNNError as error:
                 told[1] = error
-        with others_answer():
+        with _others_answer():
             dist.broadcast_object_list(told)
         if told[1] is not None:
             raise told[1]
@@ -127,7 +131,7 @@ def joined_world() -> Iterator[World]:
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
-    with others_answer():
+    with _others_answer():
         dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=size)
     try:
         yield World(device, rank, size)
@@ -144,7 +148,7 @@ def _number(name: str, default: int) -> int:
 
 
 @contextmanager
-def others_answer() -> Iterator[None]:
+def _others_answer() -> Iterator[None]:
     """Turns the error of a lost process into one line."""
     try:
         yield
