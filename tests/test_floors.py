@@ -29,6 +29,7 @@ FLOORS = {
     "doctor": 6,
     "benchmark": 7,
     "serve": 7,
+    "cvat": 7,
     "cli": 8,
     "__init__": 9,  # the public names
     "__main__": 10,

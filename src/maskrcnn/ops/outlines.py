@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+FEW_CORNERS = 1.0  # tolerance of `simplified` in pixels for outlines that a person corrects by moving corners
+
 
 def outlines(bitmap: np.ndarray) -> list[tuple[np.ndarray, bool]]:
     """The closed outlines of the foreground. Pixels that touch only at a corner have separate outlines.

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.data.run_coding import encoded_pixels
-from maskrcnn.ops.outlines import outlines
 from maskrcnn.predict import to_coco_results
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.structures.instances import Instances
@@ -51,7 +50,7 @@ def coco(image: np.ndarray, found: Instances, model: str) -> Answer:
 
 
 def polygons(image: np.ndarray, found: Instances, model: str) -> Answer:
-    return _json(found, model, lambda mask: [part.reshape(-1).tolist() for part in outer_polygons(mask)])
+    return _json(found, model, lambda mask: [part.reshape(-1).tolist() for part in mask.outer_polygons()])
 
 
 def label_image(image: np.ndarray, found: Instances, model: str) -> Answer:
@@ -89,12 +88,6 @@ ANSWERS: dict[Format, Callable[[np.ndarray, Instances, str], Answer]] = {
     "overlay": overlay,
     "csv": run_length_csv,
 }
-
-
-def outer_polygons(mask: RLE) -> list[np.ndarray]:
-    """The outer outlines of a mask, (n, 2) x y each, in pixels of the image. Holes are left out."""
-    bitmap, origin = mask.crop()
-    return [points + origin for points, hole in outlines(bitmap) if not hole]
 
 
 def _json(found: Instances, model: str, segmentation: Callable[[RLE], Any]) -> Answer:

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskrcnn import __version__
 from maskrcnn.predict import Predictor
-from maskrcnn.serve import cvat, inference_protocol, label_studio, page_routes
+from maskrcnn.serve import page_routes
 from maskrcnn.serve.answers import Answer, Format, answer
 from maskrcnn.serve.bodies import image_and_fields
 from maskrcnn.serve.guard import Guard
 from maskrcnn.serve.problems import RefusalError, answer_errors, in_words
+from maskrcnn.serve.protocols import cvat, inference_protocol, label_studio
 from maskrcnn.serve.reference_page import reference_page
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling, Limits

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from maskrcnn.errors import DataError
+from maskrcnn.ops.outlines import outlines, simplified
 from maskrcnn.ops.rle import (
     area,
     column_spans,
@@ -130,6 +131,16 @@ class RLE:
     def crop(self) -> tuple[np.ndarray, tuple[int, int]]:
         """The (h, w) uint8 bitmap of the tight box, and the pixel (x, y) of its top left corner."""
         return rle_to_crop(self.counts, self.size)
+
+    def outer_polygons(self, tolerance: float = 0.0) -> list[np.ndarray]:
+        """The outer outline of each part, (n, 2) x y in pixel edges of the image. Holes are left out.
+
+        Args:
+            tolerance: pixels by which an outline may leave the mask, so that it has fewer corners.
+        """
+        bitmap, origin = self.crop()
+        parts = [points + origin for points, is_hole in outlines(bitmap) if not is_hole]
+        return [simplified(part, tolerance) for part in parts] if tolerance else parts
 
     def dense(self) -> np.ndarray:
         """(H, W) bool."""

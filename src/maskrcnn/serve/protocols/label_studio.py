@@ -19,17 +19,15 @@ from pydantic import BaseModel, ValidationError
 from maskrcnn.data.brush import brush_codes
 from maskrcnn.errors import DataError
 from maskrcnn.files.xml_file import parse_xml
-from maskrcnn.ops.outlines import simplified
-from maskrcnn.serve.answers import outer_polygons
-from maskrcnn.serve.image_sources import ImageSources
+from maskrcnn.ops.outlines import FEW_CORNERS
 from maskrcnn.serve.problems import RefusalError, in_words
+from maskrcnn.serve.protocols.image_sources import ImageSources
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling
 from maskrcnn.structures.instances import Instances
 
 LOG = logging.getLogger("maskrcnn.serve")
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
-TOLERANCE = 1.0  # pixels by which a polygon may leave its mask, so that a person has few corners to move
 
 
 class Task(BaseModel):
@@ -207,5 +205,5 @@ def _values(kind: str, found: Instances, i: int) -> list[dict[str, Any]]:
     mask = found.masks[i]
     if kind == "BrushLabels":
         return [{"format": "rle", "rle": brush_codes(mask)}] if mask.area else []
-    parts = [simplified(part, TOLERANCE) for part in outer_polygons(mask)]
+    parts = mask.outer_polygons(FEW_CORNERS)
     return [{"points": (part * percent).tolist(), "closed": True} for part in parts if len(part) > 2]

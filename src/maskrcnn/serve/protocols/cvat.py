@@ -10,15 +10,12 @@ import numpy as np
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field, ValidationError
 
-from maskrcnn.ops.outlines import simplified
-from maskrcnn.serve.answers import outer_polygons
+from maskrcnn.ops.outlines import FEW_CORNERS
 from maskrcnn.serve.problems import RefusalError, in_words
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE
-
-TOLERANCE = 1.0  # pixels by which the polygon beside a mask may leave it
 
 
 class FunctionRequest(BaseModel):
@@ -70,8 +67,7 @@ def _mask(mask: RLE) -> dict[str, Any]:
     `points`: the largest part as a polygon, for projects that take polygons."""
     bitmap, (x, y) = mask.crop()
     height, width = bitmap.shape
-    parts = [simplified(part, TOLERANCE) for part in outer_polygons(mask)]
-    largest = max(parts, key=lambda part: float(np.prod(np.ptp(part, axis=0))))
+    largest = max(mask.outer_polygons(FEW_CORNERS), key=lambda part: float(np.prod(np.ptp(part, axis=0))))
     return {
         "points": largest.reshape(-1).tolist(),
         "mask": [*bitmap.reshape(-1).tolist(), x, y, x + width - 1, y + height - 1],

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from maskrcnn.predict import Predictor
 
 Encode = Callable[..., bytes]
-PAGE = (Path(__file__).parents[2] / "docs" / "cvat.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "cvat.md").read_text()
 
 
 def block(language: str) -> str:

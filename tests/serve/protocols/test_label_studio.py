@@ -17,10 +17,10 @@ from starlette.testclient import TestClient
 
 from maskrcnn.data.formats.annotation_files.label_studio import read
 from maskrcnn.predict import Predictor
-from maskrcnn.serve import label_studio
 from maskrcnn.serve.app import build_app
-from maskrcnn.serve.image_sources import ImageSources
 from maskrcnn.serve.problems import RefusalError
+from maskrcnn.serve.protocols import label_studio
+from maskrcnn.serve.protocols.image_sources import ImageSources
 from maskrcnn.serve.settings import Labelling, Limits
 from maskrcnn.structures.masks import RLE
 

@@ -1,18 +1,20 @@
-"""The Open Inference Protocol, version 2 (KServe, Triton, Seldon): tensors by name as JSON."""
+"""The Open Inference Protocol, version 2 (KServe, Triton, Seldon): tensors by name, as JSON or as bytes behind it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+import json
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from maskrcnn import __version__
 from maskrcnn.serve.problems import RefusalError, in_words
+from maskrcnn.serve.protocols.binary_tensors import LENGTH_HEADER, divided, only_element, packed
 from maskrcnn.serve.service import Service
 from maskrcnn.structures.instances import Instances
 
@@ -27,19 +29,36 @@ OUTPUTS: list[dict[str, Any]] = [
 ]
 
 
+class InputParameters(BaseModel):
+    binary_data_size: Annotated[int, Field(ge=0)] | None = None  # bytes behind the JSON
+
+
 class InputTensor(BaseModel):
     name: Literal["image"]
     datatype: Literal["BYTES"]
     shape: Annotated[list[int], Field(min_length=1, max_length=2)]
-    data: Annotated[list[str], Field(min_length=1, max_length=1)]  # base64 of one encoded image
+    parameters: InputParameters = InputParameters()
+    data: Annotated[list[str], Field(min_length=1, max_length=1)] | None = None  # base64 of one encoded image
+
+    @model_validator(mode="after")
+    def _has_values(self) -> Self:
+        if (self.data is None) == (self.parameters.binary_data_size is None):
+            raise ValueError("expected either data or binary_data_size")
+        return self
+
+
+class OutputParameters(BaseModel):
+    binary_data: bool | None = None
 
 
 class OutputTensor(BaseModel):
     name: str
+    parameters: OutputParameters = OutputParameters()
 
 
 class Parameters(BaseModel):
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.0
+    binary_data_output: bool = False
 
 
 class InferenceRequest(BaseModel):
@@ -48,11 +67,19 @@ class InferenceRequest(BaseModel):
     inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
     outputs: list[OutputTensor] | None = None
 
+    def is_wanted(self, output: str) -> bool:
+        return not self.outputs or output in {tensor.name for tensor in self.outputs}
+
+    def is_binary(self, output: str) -> bool:
+        """Whether the values of an output lie behind the JSON of the answer."""
+        given = {tensor.name: tensor.parameters.binary_data for tensor in self.outputs or ()}.get(output)
+        return self.parameters.binary_data_output if given is None else given
+
 
 def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v2", summary="The server")
     async def server() -> dict[str, Any]:
-        return {"name": "maskrcnn", "version": __version__, "extensions": []}
+        return {"name": "maskrcnn", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     @app.get("/v2/health/live", summary="Whether the process answers")
     async def live() -> dict[str, bool]:
@@ -73,18 +100,15 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
 
     @app.post("/v2/models/{name}/infer", summary="Find the objects of an image", openapi_extra=_BODY)
-    async def infer(name: str, request: Request) -> dict[str, Any]:
+    async def infer(name: str, request: Request) -> Response:
         name = service.name(name)
-        asked = _parsed(await service.intake.read(request))
+        content, values = divided(await service.intake.read(request), request.headers.get(LENGTH_HEADER))
+        asked = _parsed(content)
 
         def then(image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
             return tensors_of(found.with_score(asked.parameters.min_score))
 
-        outputs = await service.ask(request, name, _image(asked), then)
-        if asked.outputs:
-            wanted = {tensor.name for tensor in asked.outputs}
-            outputs = [tensor for tensor in outputs if tensor["name"] in wanted]
-        return {"model_name": name, **({} if asked.id is None else {"id": asked.id}), "outputs": outputs}
+        return _answer(name, asked, await service.ask(request, name, _image(asked.inputs[0], values), then))
 
 
 _BODY = {
@@ -99,11 +123,33 @@ def _parsed(body: bytes) -> InferenceRequest:
         raise RefusalError(400, in_words(error.errors())) from None
 
 
-def _image(asked: InferenceRequest) -> bytes:
+def _image(tensor: InputTensor, values: bytes) -> bytes:
+    """The encoded image in the input, or in the values behind the JSON."""
+    if tensor.data is None:
+        return only_element(values, tensor.parameters.binary_data_size or 0)
     try:
-        return base64.b64decode(asked.inputs[0].data[0], validate=True)
+        return base64.b64decode(tensor.data[0], validate=True)
     except (binascii.Error, ValueError):
         raise RefusalError(400, "inputs.0.data.0: expected an encoded image in base64") from None
+
+
+def _answer(name: str, asked: InferenceRequest, tensors: list[dict[str, Any]]) -> Response:
+    """The wanted tensors as JSON, and behind it the values of those that were asked for as bytes."""
+    outputs, values = [], b""
+    for tensor in tensors:
+        if not asked.is_wanted(tensor["name"]):
+            continue
+        if asked.is_binary(tensor["name"]):
+            data = packed(tensor)
+            values += data
+            tensor = {key: value for key, value in tensor.items() if key != "data"}
+            tensor["parameters"] = {"binary_data_size": len(data)}
+        outputs.append(tensor)
+    content = {"model_name": name, **({} if asked.id is None else {"id": asked.id}), "outputs": outputs}
+    text = json.dumps(content).encode()
+    if not values:
+        return Response(text, media_type="application/json")
+    return Response(text + values, headers={LENGTH_HEADER: str(len(text))}, media_type="application/octet-stream")
 
 
 def tensors_of(found: Instances) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The protocols of other tools: labelling tools, and clients of inference servers."""
