@@ -9,8 +9,10 @@ import pytest
 import torch
 from onnxscript.tensor import Tensor as OnnxTensor
 
+from maskrcnn.export.keypoints import onnx_decode_keypoints
 from maskrcnn.export.operators import onnx_nms, onnx_roi_align
 from maskrcnn.export.runs import onnx_mask_runs
+from maskrcnn.ops.keypoints import decode_keypoints
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.rle import decode_runs
@@ -96,3 +98,14 @@ def test_runs_are_those_of_numpy(rule: Any) -> None:
 def test_no_detection_has_no_runs() -> None:
     nothing = np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool)
     assert onnx_mask_runs(*map(onnx, nothing), onnx([[20, 30]]), 0.5, False).value.shape == (0, 4)
+
+
+@pytest.mark.parametrize("count", [7, 0])
+def test_keypoints_of_boxes_of_all_sizes(count: int) -> None:
+    rng = np.random.default_rng(4)
+    maps, boxes = rng.standard_normal((count, 3, 20, 20)).astype(np.float32), random_boxes(rng, (count,), 150)
+    boxes[:2, 2:] = boxes[:2, :2] + np.array([[0, 0.3], [90, 1]], np.float32)[:count]  # sides below a pixel
+    expected = decode_keypoints(torch.from_numpy(maps), torch.from_numpy(boxes))
+    found = onnx_decode_keypoints(onnx(maps), onnx(boxes))
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine.value, other.numpy(), atol=1e-4)

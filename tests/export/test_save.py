@@ -49,15 +49,20 @@ def assert_same_objects(found: Instances, expected: Instances) -> None:
 
     Of two overlapping boxes with equal scores either may be kept, which random weights and plain images have.
     """
-    assert found.masks is not None
-    assert expected.masks is not None
     sides = (FoundObjects(each.boxes, each.scores, each.labels) for each in (found, expected))
     pairs = pairs_of(*sides, 0.0)
     assert len(found) == len(expected)
     assert len(pairs) >= 0.95 * len(expected)
-    masks = [(found.masks[a].dense(), expected.masks[b].dense()) for a, b in pairs]
-    both, either = (sum(int(op(a, b).sum()) for a, b in masks) for op in (np.logical_and, np.logical_or))
-    assert both >= 0.999 * either
+    if found.masks is not None and expected.masks is not None:
+        masks = [(found.masks[a].dense(), expected.masks[b].dense()) for a, b in pairs]
+        both, either = (sum(int(op(a, b).sum()) for a, b in masks) for op in (np.logical_and, np.logical_or))
+        assert both >= 0.999 * either
+    assert (found.masks is None) == (expected.masks is None)
+    if found.keypoints is not None and expected.keypoints is not None and pairs:
+        gaps = np.array([np.abs(found.keypoints[a] - expected.keypoints[b]) for a, b in pairs])
+        assert gaps[..., 2].max() <= 2e-4 * (1 + np.abs(expected.keypoints[..., 2]).max())
+        assert np.percentile(gaps[..., :2], 95) <= 0.01, "of two equal peaks either may be the highest"
+    assert (found.keypoints is None) == (expected.keypoints is None)
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +207,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "C4": VARIANTS["C4"],
+    "C4 with keypoints": VARIANTS["C4 with layers, masks and keypoints"],
     "DC5, group norm, softmax": {
         **VARIANTS["DC5"],
         "backbone": replace(BASE.resnet, width=32, norm="group_norm"),
@@ -210,7 +215,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "cascade with MMDetection's rules": {**VARIANTS["cascade as in MMDetection"], "conventions": MMDETECTION},
     "class-agnostic MLP with torchvision's rules": {**VARIANTS["agnostic MLP masks"], "conventions": TORCHVISION},
-    "Detectron's rules": {"conventions": DETECTRON},
+    "keypoints with Detectron's rules": {**VARIANTS["keypoints"], "conventions": DETECTRON},
     "batch norm, no masks": {"backbone": replace(BASE.resnet, norm="batch_norm"), "mask_head": None},
     "nothing found": {**VARIANTS["C5"], "detect": DetectConfig(score_threshold=0.999)},
 }
@@ -238,10 +243,9 @@ def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> Non
     model.set_rt_info("{}", [METADATA_KEY])
     openvino.save_model(model, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
     check(open_engine(tmp_path / "openvino", "openvino", precision="fp32").run, network, config)
-    if config.model.mask_head is not None:
-        loaded = maskrcnn.load(tmp_path / "model.onnx")
-        for found, expected in zip(loaded.predict(PICTURES, 3), predictor.predict(PICTURES, 3), strict=True):
-            assert_same_objects(found, expected)
+    loaded = maskrcnn.load(tmp_path / "model.onnx")
+    for found, expected in zip(loaded.predict(PICTURES, 3), predictor.predict(PICTURES, 3), strict=True):
+        assert_same_objects(found, expected)
 
 
 def test_the_engine_of_a_model_of_channels_is_compared_on_its_channels() -> None:

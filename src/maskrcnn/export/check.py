@@ -25,6 +25,7 @@ SCORE = 2e-4
 PROBABILITY = 5e-3  # of the cells of a mask
 TIE_IOU = 0.3  # of two boxes of one object
 RUNS_IOU = 0.999  # of all runs and all pasted masks together
+MOVED = 0.05  # of all keypoints: where two pixels have nearly the same logit, either may be the highest
 BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
 
 
@@ -35,6 +36,7 @@ class Exactness(NamedTuple):
         objects: number of detections that were compared.
         box_px, score, probability: the largest differences of edges, scores and cells of masks.
         runs_iou: IoU of the runs of the graph and of `ops.paste`; 1 without runs.
+        moved: the share of keypoints that lie elsewhere, with a score that is as high.
     """
 
     objects: int
@@ -42,6 +44,7 @@ class Exactness(NamedTuple):
     score: float
     probability: float
     runs_iou: float
+    moved: float
 
 
 class DifferentError(MaskRCNNError, RuntimeError):
@@ -55,9 +58,8 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) ->
         DifferentError: they differ by more than the constants of this module.
     """
     found = [_compare(run, network, config, *batch) for batch in _batches(config)]
-    objects, *gaps, ious = zip(*found, strict=True)
-    box_px, score, probability = (max(worst) for worst in gaps)
-    return Exactness(sum(objects), box_px, score, probability, min(ious))
+    objects, box_px, score, probability, ious, moved = zip(*found, strict=True)
+    return Exactness(sum(objects), max(box_px), max(score), max(probability), min(ious), max(moved))
 
 
 def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
@@ -90,29 +92,43 @@ def _compare(
     found = run(inputs)
     roi_trim = config.conventions.boxes.roi_trim  # the graph maps boxes as predict.images.boxes_to_original does
     boxes = trim(2 * trim(expected.boxes, roi_trim), -roi_trim)
-    worst = [0.0, 0.0, 0.0]
-    objects = 0
+    worst, objects, moved = [0.0, 0.0, 0.0], 0, list[float]()
     for number in range(len(sizes)):
         ours = FoundObjects(found["boxes"][number], found["scores"][number], found["labels"][number])
         theirs = FoundObjects(*(part[number].numpy() for part in (boxes, expected.scores, expected.labels)))
-        pairs = pairs_of(ours, theirs, settings.score_threshold)
+        pairs = np.array(pairs_of(ours, theirs, settings.score_threshold), np.int64).reshape(-1, 2)
+        mine, other = pairs.T
         objects += len(pairs)
-        for mine, other in pairs:
-            gaps = [
-                np.abs(ours.boxes[mine] - theirs.boxes[other]).max(),
-                np.abs(ours.scores[mine] - theirs.scores[other]),
-                0.0
-                if expected.mask_probs is None
-                else np.abs(found["masks"][number, mine] - expected.mask_probs[number, other].numpy()).max(),
-            ]
-            worst = [max(pair) for pair in zip(worst, map(float, gaps), strict=True)]
+        gaps = [ours.boxes[mine] - theirs.boxes[other], ours.scores[mine] - theirs.scores[other]]
+        if expected.mask_probs is not None:
+            gaps.append(found["masks"][number, mine] - expected.mask_probs[number].numpy()[other])
+        for place, gap in enumerate(gaps):
+            worst[place] = max(worst[place], float(np.abs(gap).max(initial=0)))
+        if expected.keypoints is not None:
+            points = expected.keypoints[number].numpy()[other]
+            moved += _moved(found["keypoints"][number, mine], points * np.array([2, 2, 1], np.float32))
     if worst[2] > PROBABILITY:
         raise DifferentError(f"the masks of an exported network differ by {worst[2]:.4f} from PyTorch's; report this")
+    share = float(np.mean(moved or [0.0]))
+    if share > MOVED:
+        raise DifferentError(f"{share:.1%} of the keypoints of an exported network lie elsewhere; report this")
     iou = _runs_iou(found, config, original) if "runs" in found else 1.0
     if iou < RUNS_IOU:
         raise DifferentError(f"the runs of an exported network have an IoU of {iou:.4f} with its masks; report this")
-    box_px, score, probability = worst
-    return Exactness(objects, box_px, score, probability, iou)
+    return Exactness(objects, worst[0], worst[1], worst[2], iou, share)
+
+
+def _moved(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
+    """Whether each of the keypoints (P, K, 3), x, y and score, lies elsewhere.
+
+    Raises:
+        DifferentError: the scores differ.
+    """
+    gap = np.abs(ours[..., 2] - theirs[..., 2]) - SCORE * (1 + np.abs(theirs[..., 2]))  # a score may be a logit
+    if gap.max(initial=0) > 0:
+        raise DifferentError(f"a keypoint of an exported network has another score, by {gap.max():.4f}; report this")
+    moved: list[float] = (np.abs(ours - theirs)[..., :2].max(axis=-1) > BOX_PX).ravel().astype(float).tolist()
+    return moved
 
 
 class FoundObjects(NamedTuple):

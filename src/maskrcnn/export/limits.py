@@ -27,7 +27,6 @@ def require_exportable(config: Config) -> None:
         "backbone.deformable_stages": isinstance(backbone, ResNetConfig)
         and bool(backbone.deformable_stages)
         and "ONNX Runtime has no deformable convolution",
-        "keypoint_head": model.keypoint_head is not None and "the upsampling of keypoint maps depends on each box",
         f"conventions.pixels.letterbox {rules.pixels.letterbox}": rules.pixels.letterbox != "none"
         and "the graph has no input for where the image lies in its padding",
         "conventions.detections.whole_pixels": rules.detections.whole_pixels and "the graph does not round boxes",

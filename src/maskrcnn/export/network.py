@@ -1,6 +1,7 @@
 """The network as an exported graph computes it: tensors in, tensors out, in pixels of the original image.
 
-Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask, K runs.
+Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask, N keypoints,
+K runs.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ class ExportedNetwork(nn.Module):
         outputs = [boxes, found.scores, found.labels * found.valid]
         if found.mask_probs is not None:
             outputs.append(found.mask_probs)
+        if found.keypoints is not None:
+            xy = found.keypoints[..., :2] * scale_xy[:, None, None]
+            outputs.append(torch.cat([xy, found.keypoints[..., 2:]], dim=-1))
         if self.runs:
             spans, expanded = trim(boxes, rules.boxes.roi_trim), rules.masks.paste == "expanded_box"
             threshold = settings.mask_threshold
@@ -66,8 +70,10 @@ def outputs_of(config: Config, *, runs: bool) -> list[str]:
     """The names of what an exported network returns.
 
     `boxes` (B, D, 4) float32 x1 y1 x2 y2 in original pixels, `scores` (B, D) float32, `labels` (B, D) int64, `masks`
-    (B, D, M, M) float32 probabilities inside the boxes, and `runs` (K, 4) int64: image, detection, first and stop pixel
-    of a run, counted down the columns of the original image.
+    (B, D, M, M) float32 probabilities inside the boxes, `keypoints` (B, D, N, 3) float32 x, y in original pixels and
+    score, and `runs` (K, 4) int64: image, detection, first and stop pixel of a run, counted down the columns of the
+    original image.
     """
-    masks = ["masks"] if config.model.mask_head is not None else []
-    return ["boxes", "scores", "labels", *masks, *(["runs"] if runs else [])]
+    model = config.model
+    parts = {"masks": model.mask_head is not None, "keypoints": model.keypoint_head is not None, "runs": runs}
+    return ["boxes", "scores", "labels", *(name for name, there in parts.items() if there)]

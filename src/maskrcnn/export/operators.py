@@ -17,8 +17,10 @@ from onnxscript import opset18
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from maskrcnn.export.keypoints import decode_keypoints, onnx_decode_keypoints
 from maskrcnn.export.runs import mask_runs, onnx_mask_runs
 from maskrcnn.models.anchors import Anchors
+from maskrcnn.models.branches.keypoint import KeypointBranch
 from maskrcnn.models.fpn import FPN
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
@@ -48,6 +50,8 @@ def use_operators(network: MaskRCNN) -> None:
             fold_norm(module)
     network.rpn.anchors = UncachedAnchors(network.rpn.anchors)  # type: ignore[assignment]
     network.roi_heads.pooler.align = roi_align
+    if isinstance(network.roi_heads.keypoint, KeypointBranch):
+        network.roi_heads.keypoint.decode = decode_keypoints
     if isinstance(network.neck, FPN):
         network.neck.merge = add_resized
 
@@ -73,6 +77,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     return {
         torch.ops.maskrcnn.nms.default: onnx_nms,
         torch.ops.maskrcnn.roi_align.default: onnx_roi_align,
+        decode_keypoints: onnx_decode_keypoints,
         mask_runs: onnx_mask_runs,
     }
 

@@ -206,4 +206,6 @@ class ExportedBackend:
             if name != "runs"
         }
         valid = kept["scores"] > settings.score_threshold
-        return Detections(kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"))
+        return Detections(
+            kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"), kept.get("keypoints")
+        )

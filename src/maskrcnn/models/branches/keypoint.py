@@ -64,6 +64,7 @@ class KeypointBranch(nn.Module):
         self.side = side
         self.config = config
         self.rules = rules
+        self.decode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = decode_keypoints
 
     def losses(self, read: RoIReader, stages: Sequence[RoIs], targets: Targets) -> dict[str, LossSum]:
         """`loss_keypoint`: softmax cross-entropy over the cells of the map, the mean over labelled points in RoIs."""
@@ -88,7 +89,7 @@ class KeypointBranch(nn.Module):
         slots = filled_slots(found)
         boxes = slots.take(found.boxes)
         logits = self.head(read(boxes, slots.image_index, self.config.resolution))
-        points, logit, probability = decode_keypoints(logits, read.span(boxes))
+        points, logit, probability = self.decode(logits, read.span(boxes))
         score = probability if self.rules.score == "probability" else logit
         return replace(found, keypoints=slots.put_back(torch.cat([points, score[..., None]], dim=-1)))
 
