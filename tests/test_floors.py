@@ -14,6 +14,7 @@ PACKAGE = Path(maskrcnn.__file__).parent
 FLOORS = {
     "errors": 0,
     "allocator": 0,
+    "threads": 0,
     "config": 1,
     "files": 1,
     "ops": 1,
@@ -41,7 +42,7 @@ NOT_ALLOWED = {
     ("models", "files"),
 }
 # Imported whenever the command starts; torch, pydantic, PIL and the like wait inside functions.
-LIGHT = {"errors", "allocator", "config", "cli", "__init__", "__main__"}
+LIGHT = {"errors", "allocator", "threads", "config", "cli", "__init__", "__main__"}
 LIGHT_FILES = {"benchmark.settings", "data.hints", "serve.settings"}  # of folders that are heavy otherwise: flags
 LIGHT_PACKAGES = {"tyro"}  # 0.1 s, and only in the file of a command that was called
 

@@ -149,6 +149,31 @@ def test_an_interrupted_run_resumes_to_the_same_weights(data: Path, tmp_path: Pa
     assert [row["step"] for row in rows(tmp_path / "broken")] == [6]
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Puts the number of torch's threads back after the test."""
+    given = torch.get_num_threads()
+    yield
+    torch.set_num_threads(given)
+
+
+def test_a_resumed_run_has_the_threads_with_which_it_began(
+    data: Path, tmp_path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other threads divide sums differently, which changes the rounding of the weights."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    torch.set_num_threads(2)
+    whole = train(small_config(), data, out=tmp_path / "whole")
+    train(small_config(steps=3), data, out=tmp_path / "broken")
+    torch.set_num_threads(1)
+    alone = train(small_config(), data, out=tmp_path / "alone")
+    assert not same_weights(whole.model, alone.model)
+    assert load_checkpoint(tmp_path / "broken").progress.threads == 2
+    resumed = train(small_config(), data, out=tmp_path / "broken", resume=True)
+    assert torch.get_num_threads() == 1
+    assert same_weights(whole.model, resumed.model)
+
+
 def test_steps_are_saved_when_a_batch_cannot_be_loaded(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

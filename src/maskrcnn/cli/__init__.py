@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -16,6 +15,7 @@ from importlib import import_module
 from maskrcnn import __version__
 from maskrcnn.allocator import keep_freed_memory
 from maskrcnn.errors import MaskRCNNError, printable
+from maskrcnn.threads import choose_threads
 
 COMMANDS = {
     "demo": "train and evaluate on generated images: minutes on 2 cores, no download",
@@ -90,21 +90,10 @@ def run_command(args: Sequence[str]) -> int:
         return 0
     if name not in COMMANDS:
         return fail(unknown_command(name))
-    use_all_cores_of_small_machines()
+    choose_threads()
     keep_freed_memory()
     exit_code: int = import_module(f"maskrcnn.cli.{name}").parse(rest).run()
     return exit_code
-
-
-def use_all_cores_of_small_machines() -> None:
-    """Sets OMP_NUM_THREADS, which torch reads when it is imported, so that torch uses all cores of a small machine.
-
-    By default torch runs one thread for each physical core, and virtual machines often show two cores as one. A
-    training step on such a machine took 2.5 s with one thread and 1.5 s with two.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores <= 4:
-        os.environ.setdefault("OMP_NUM_THREADS", str(cores))
 
 
 def exit_code_of(run: Callable[[], int]) -> int:

@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
@@ -25,6 +25,7 @@ from maskrcnn.files.torch_zip import read_torch
 from maskrcnn.training.state import TrainingState
 
 NAME = "last.ckpt"
+MAX_THREADS = 4096  # of a checkpoint, which may be damaged
 DOUBT = 20  # steps before a loss that is not finite, in which a checkpoint is not trusted
 _EARLIER = re.compile(r"step-(\d+)\.ckpt")
 
@@ -39,6 +40,7 @@ class Progress:
         evaluated: step of the last evaluation, 0 before the first one.
         origin: the weights from which the run began, in words.
         stale: evaluations since the best one.
+        threads: threads of torch on the CPU. The rounding of a sum depends on how it is divided among them.
     """
 
     step: int = 0
@@ -46,6 +48,7 @@ class Progress:
     evaluated: int = 0
     origin: str = "random weights"
     stale: int = 0
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
 def save_checkpoint(
@@ -192,7 +195,7 @@ def go_back(out: Path, saved: Progress | None, diverged: int) -> SavedRun | None
 
 
 def _progress(state: Any, steps: int) -> Progress:
-    step, best, evaluated, origin, stale = (state[field.name] for field in fields(Progress))
+    step, best, evaluated, origin, stale, threads = (state[one.name] for one in fields(Progress))
     for name, value in (("step", step), ("evaluated", evaluated), ("stale", stale)):
         if type(value) is not int or not 0 <= value <= steps:
             raise ValueError(f"expected {name} as a number from 0 to {steps}, found {short_repr(value)}")
@@ -200,7 +203,9 @@ def _progress(state: Any, steps: int) -> Progress:
         raise ValueError(f"expected best as a finite number, found {short_repr(best)}")
     if type(origin) is not str:
         raise ValueError(f"expected origin as text, found {short_repr(origin)}")
-    return Progress(step, best, evaluated, origin, stale)
+    if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f"expected threads as a number from 1 to {MAX_THREADS}, found {short_repr(threads)}")
+    return Progress(step, best, evaluated, origin, stale, threads)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -11,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from maskrcnn import threads
 from maskrcnn.config import Config, differing_settings
 from maskrcnn.data.channels import measured_channels, said
 from maskrcnn.data.doubts import crowded_images, limited_images
@@ -119,6 +121,8 @@ def train(
         data_sets = {"train": dataset} | ({} if validation is None else {"val": validation})
         run = _begin(config, data_sets, initial, out, world)
         changed = [] if saved is None else run.restore(saved, changes=resume == "with changes")
+        held.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(min(run.progress.threads, os.cpu_count() or 1))  # so that it ends with the same weights
         del saved, initial  # they may hold files in memory
         run.skipped = dict.fromkeys(dataset.problems)
         run.reporters = [MetricsFile(out), *reporters] if world.leads else []
@@ -222,6 +226,8 @@ def _say_beginning(
         f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
         f"{name}{processes}, writing to {run.out}"
     )
+    if threads.sentence:
+        bar.say(threads.sentence)
     for channel in run.config.image.channels:
         bar.say(said(channel))
     augment = run.config.augment
