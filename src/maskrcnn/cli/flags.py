@@ -51,7 +51,16 @@ Part = Annotated[
 def changed_fields(flags: Any) -> list[str]:
     """The names of those fields of a dataclass of flags that are not at their defaults, as flags such as `--part`."""
     given = (field.name for field in fields(flags) if getattr(flags, field.name) != field.default)
-    return [f"--{name.replace('_', '-')}" for name in given]
+    return [_flag(name) for name in given]
+
+
+def flags_of(kind: type) -> list[str]:
+    """The flags of a dataclass."""
+    return [_flag(field.name) for field in fields(kind)]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 Hidden = Callable[[type, StructFieldSpec], bool]

@@ -37,9 +37,16 @@ class Opening:
     def load(self, source: str, computing: Computing) -> Predictor:
         """As `maskrcnn.load`."""
         from maskrcnn.cli.output import say_assumptions
+
+        model = self.load_silently(source, computing)
+        say_assumptions(model.provenance, source)
+        return model
+
+    def load_silently(self, source: str, computing: Computing) -> Predictor:
+        """As `maskrcnn.load`, in a process that is not the first one to open this file."""
         from maskrcnn.predict import load
 
-        model = load(
+        return load(
             source,
             config_file=self.config,
             allow_partial=self.allow_partial,
@@ -48,8 +55,6 @@ class Opening:
             compile=computing.compile,
             threads=computing.threads,
         )
-        say_assumptions(model.provenance, source)
-        return model
 
     def network(self, source: str) -> tuple[MaskRCNN, Config, dict[str, Any]]:
         """As `open_weights`."""

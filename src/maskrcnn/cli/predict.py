@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
-from maskrcnn.cli.flags import Flag, Flags, changed_fields, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, changed_fields, flags_of, parse_flags
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
+from maskrcnn.cli.sharding import Sharding, write_parquet
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from maskrcnn.predict.files import Keep
     from maskrcnn.structures.instances import Instances
+
+
+NOT_IN_PARQUET = {"--data", "--table", "--geojson", *flags_of(Saving)}
+NOT_FOR_VIDEO = {*NOT_IN_PARQUET, "--tiles", "--overlap", *flags_of(Sharding)}
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Predict:
     pixel_size: float = 1.0
     """Side of a pixel for --table, in the unit that the table shall have."""
     saving: Annotated[Saving, Flags] = field(default_factory=Saving)
+    sharding: Annotated[Sharding, Flags] = field(default_factory=Sharding)
     geojson: Flag = False
     """Also write the objects of each image as GeoJSON: in degrees if it has a coordinate system, else in pixels."""
     min_score: float | None = None
@@ -75,6 +81,11 @@ class Predict:
             return self._run_on_video()
         if self.every != 1:
             raise ConfigError("--every belongs to a video, and there is none")
+        if self.sharding.wanted:
+            self._refuse(
+                NOT_IN_PARQUET, f"has no effect on Parquet files, for which {changed_fields(self.sharding)[0]} asks"
+            )
+            return write_parquet(self)
         saved = self.saving.start(self.out)
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
@@ -130,12 +141,24 @@ class Predict:
             raise ConfigError(f"{changed_fields(self.hints)[0]} says how to read --data, which is missing")
         if self.table is None and self.pixel_size != 1:
             raise ConfigError("--pixel-size scales the lengths of --table, which is missing")
+        if self.sharding.wanted:
+            return
+        stored = next((image for image in self.images if "://" in image), None)
+        if stored:
+            raise ConfigError(f"{stored}: expected a path; object stores are read with --parquet")
         within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
         if (self.draw or self.saving.save) and within:
             raise ConfigError(
                 f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
                 "of this one as images; choose another folder, or --no-draw without --save"
             )
+
+    def _refuse(self, flags: Collection[str], why: str) -> None:
+        """Raises ConfigError if one of the flags is given."""
+        given = [*changed_fields(self), *changed_fields(self.saving), *changed_fields(self.sharding)]
+        idle = [flag for flag in given if flag in flags]
+        if idle:
+            raise ConfigError(f"{idle[0]} {why}")
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail
@@ -145,17 +168,7 @@ class Predict:
 
         if len(self.images) > 1:
             raise ConfigError(f"expected images or one video, found {len(self.images)} paths with a video among them")
-        given = {
-            "--data": self.data,
-            "--table": self.table,
-            "--tiles": self.tiles,
-            "--overlap": self.overlap,
-            "--save": self.saving.save,
-            "--geojson": self.geojson or None,
-        }
-        idle = [flag for flag, value in given.items() if value is not None]
-        if idle:
-            raise ConfigError(f"{idle[0]} is for images, and {self.images[0]} is a video")
+        self._refuse(NOT_FOR_VIDEO, f"is for images, and {self.images[0]} is a video")
         open_clip(self.images[0])  # before torch and the model: a wrong path is noticed at once
         model = self.opening.load(self.model, self.computing)
         if model.config.image.channel_names:

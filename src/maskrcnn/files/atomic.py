@@ -12,7 +12,6 @@ from tempfile import TemporaryFile
 from maskrcnn.errors import ConfigError
 
 _RANDOM_BYTES = 4  # in the name of a temporary file
-_TEMPORARY = f".*.{'[0-9a-f]' * 2 * _RANDOM_BYTES}.tmp*"
 
 
 @contextmanager
@@ -56,9 +55,13 @@ def _permissions_of_new_files(free: Path) -> int:
     return permissions
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes the temporary files that killed processes have left in a folder, in which no other process may write."""
-    for path in folder.glob(_TEMPORARY):
+def remove_temporaries(folder: Path, stem: str = "*") -> None:
+    """Removes the temporary files that killed processes have left in a folder. No other process may write them.
+
+    Args:
+        stem: that of the files to be written; default: all files of the folder.
+    """
+    for path in folder.glob(f".{stem}.{'[0-9a-f]' * 2 * _RANDOM_BYTES}.tmp*"):
         path.unlink(missing_ok=True)
 
 

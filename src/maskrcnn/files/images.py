@@ -100,14 +100,18 @@ def count_channels(path: os.PathLike[str] | str) -> int:
 
 
 def decode_image(
-    data: bytes, name: str, formats: tuple[str, ...], most_pixels: int, channels: Sequence[str] = ()
+    data: bytes,
+    name: str,
+    formats: tuple[str, ...] | None = None,
+    most_pixels: int | None = None,
+    channels: Sequence[str] = (),
 ) -> np.ndarray:
     """`read_image` for the bytes of a file.
 
     Args:
         name: for messages.
-        formats: the kinds of images to accept, by Pillow's names, with TIFF among them.
-        most_pixels: larger images are refused before decoding.
+        formats: the kinds of images to accept, by Pillow's names, with TIFF among them; default: all.
+        most_pixels: larger images are refused before decoding; default: `MOST_PIXELS`.
         channels: as for `read_image`.
 
     Raises:

@@ -21,8 +21,10 @@ PATIENCE = 5.0  # seconds; the loader processes of a killed run hold its lock un
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     """Holds the lock of a folder, which is created if it is missing. The lock file names the process and its host.
+
+    Processes that share a folder hold locks of different names.
 
     The system frees the lock of a process that ends in any way, so a file that a killed process has left does no harm.
     A file system without locks does not refuse a second process.
@@ -33,7 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / name
     file = _acquire(path)
     try:
         file.truncate(0)

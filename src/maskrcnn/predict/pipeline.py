@@ -22,7 +22,7 @@ from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_channels, as_rgb, read_image
-from maskrcnn.ops.device import living_threads
+from maskrcnn.ops.device import living_threads, usable_cores
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int, short
 
@@ -255,5 +255,4 @@ def _finish(
 
 def _threads(device: torch.device) -> int:
     """The number of threads: two beside a network on the CPU, which itself keeps the cores busy."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 2 if device.type == "cpu" else max(2, min(16, cores - 1))
+    return 2 if device.type == "cpu" else max(2, min(16, usable_cores() - 1))

@@ -108,7 +108,7 @@ def _start(function: Callable[[Any], Any], started: Sequence[_Worker]) -> _Worke
     inherited = [*(worker.pipe for worker in started), ours] if context.get_start_method() == "fork" else []
     process = context.Process(target=_serve, args=(function, theirs, inherited), daemon=True)
     try:
-        with _without_main():
+        with without_main():
             process.start()
     except OSError as error:
         raise _lost(f"no process could be started ({error})") from None
@@ -117,7 +117,7 @@ def _start(function: Callable[[Any], Any], started: Sequence[_Worker]) -> _Worke
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def without_main() -> Iterator[None]:
     """Hides the user's script. A process that is not forked would run it anew, and a script that trains would train
     there, too, unless it asks for `__name__ == "__main__"`. Our processes need nothing of it."""
     main = sys.modules["__main__"]
@@ -164,7 +164,7 @@ def _receive(workers: Sequence[_Worker], received: Queue[Any], then: Callable[[A
     except Exception as error:  # of any kind, because a thread that ends without an answer would be waited for
         worker.process.join(TICK)
         code = worker.process.exitcode
-        reason = f"its batch could not be read ({error})" if code is None else f"it ended with {_exit(code)}"
+        reason = f"its batch could not be read ({error})" if code is None else f"it ended with {exit_in_words(code)}"
         received.put(_Failure(None, reason=reason))
 
 
@@ -197,7 +197,7 @@ def _lost(reason: str) -> TrainingError:
     )
 
 
-def _exit(code: int) -> str:
+def exit_in_words(code: int) -> str:
     """The exit code of a process in words."""
     if code >= 0:
         return f"exit code {code}"
