@@ -30,11 +30,8 @@ FLOORS = {
     "doctor": 6,
     "benchmark": 7,
     "serve": 7,
-<<<<<<< HEAD
     "cvat": 7,
-=======
     "scale": 7,
->>>>>>> 4c0debd (Write what is found in many images as Parquet parts that a second run continues)
     "cli": 8,
     "__init__": 9,  # the public names
     "__main__": 10,

@@ -6,19 +6,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.scale.manifest import MANIFEST, Manifest, Task, identity
+from maskrcnn.scale.manifest import MANIFEST, Manifest, Share, identity
 
 PATHS = tuple(f"{letter}.png" for letter in "abcdefg")
 RUN = Manifest(PATHS, 2, {"--model": "m", "--tta": "False"})
 
 
 def test_tasks_share_the_parts():
-    every = RUN.shards(Task())
+    every = RUN.shards(Share())
     assert [shard.file_name for shard in every] == [f"part-0000{number}.parquet" for number in range(4)]
     assert [path for shard in every for path in shard.paths] == list(PATHS)
-    tasks = [RUN.shards(Task(index, 3)) for index in range(3)]
+    tasks = [RUN.shards(Share(index, 3)) for index in range(3)]
     assert [[shard.number for shard in task] for task in tasks] == [[0, 3], [1], [2]]
-    assert RUN.shards(Task(5, 8)) == []
+    assert RUN.shards(Share(5, 8)) == []
 
 
 def test_a_folder_belongs_to_one_run(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from maskrcnn.cli.flags import Flag
+from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,3 +41,25 @@ def with_views_and_tiles(
     if tiles is None:
         return viewed
     return Tiled(viewed, Tiling(tiles, overlap), lambda text: print(f"note: {text}", file=sys.stderr))
+
+
+@dataclass(frozen=True)
+class Detecting:
+    """The flags that describe a detector, for processes that open it again."""
+
+    model: str
+    opening: Opening
+    computing: Computing
+    tta: bool
+    tiles: int | None
+    overlap: int | None
+
+    def open(self) -> Predictor | Augmented | Tiled:
+        """The detector, and what the import of its file assumes on stderr."""
+        model = self.opening.load(self.model, self.computing)
+        return with_views_and_tiles(model, self.tta, self.tiles, self.overlap)
+
+    def open_again(self, threads: int | None) -> Predictor | Augmented | Tiled:
+        """The detector with a number of threads, without a word."""
+        model = self.opening.load_silently(self.model, replace(self.computing, threads=threads))
+        return with_views_and_tiles(model, self.tta, self.tiles, self.overlap)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
+from maskrcnn.cli.detectors import Detecting, Overlap, TileSize, Tta, with_views_and_tiles
 from maskrcnn.cli.flags import Flag, Flags, changed_fields, flags_of, parse_flags
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
-from maskrcnn.cli.sharding import Sharding, write_parquet
+from maskrcnn.cli.sharding import Sharding
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
@@ -82,10 +82,7 @@ class Predict:
         if self.every != 1:
             raise ConfigError("--every belongs to a video, and there is none")
         if self.sharding.wanted:
-            self._refuse(
-                NOT_IN_PARQUET, f"has no effect on Parquet files, for which {changed_fields(self.sharding)[0]} asks"
-            )
-            return write_parquet(self)
+            return self._run_on_many()
         saved = self.saving.start(self.out)
         files = image_files(list(self.images))  # before torch and the model: a wrong path is noticed at once
         image_ids: Sequence[int | str] | None = None
@@ -159,6 +156,38 @@ class Predict:
         idle = [flag for flag in given if flag in flags]
         if idle:
             raise ConfigError(f"{idle[0]} {why}")
+
+    def _run_on_many(self) -> int:
+        from maskrcnn.cli import fail
+        from maskrcnn.cli.output import console, counted, print_json
+
+        asking = changed_fields(self.sharding)[0]
+        self._refuse(NOT_IN_PARQUET, f"has no effect on Parquet files, for which {asking} asks")
+        try:
+            summary = self.sharding.write(
+                self.images,
+                Detecting(self.model, self.opening, self.computing, self.tta, self.tiles, self.overlap),
+                self.out,
+                min_score=self.min_score,
+                batch_size=self.batch_size,
+                strict=self.strict,
+            )
+        except KeyboardInterrupt:
+            print("interrupted: the files that are finished stay, and the same command continues", file=sys.stderr)
+            return 130
+        if self.json:
+            print_json(asdict(summary))
+        else:
+            lines = [f"{counted(summary.objects, 'object')} in {counted(summary.images, 'image')}: {self.out}"]
+            lines.append(f"Parquet files: {summary.written} written, {summary.kept} kept")
+            if summary.errors:
+                lines.append(f"not read: {counted(summary.errors, 'image')}; the column error says why")
+            if not summary.images:
+                lines = [f"nothing to do: fewer Parquet files than tasks, and none for --shard {self.sharding.shard}"]
+            console(stderr=False).print("\n".join(lines))
+        if summary.images and summary.images == summary.errors:
+            return fail(f"no image could be read, of {summary.images}; the column error of the files says why")
+        return 0
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail

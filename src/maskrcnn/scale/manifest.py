@@ -49,11 +49,11 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Which parts a process writes: those whose number is `index` modulo `count`.
+class Share:
+    """The parts that one of several tasks writes: those whose number is `index` modulo `count`.
 
     Raises:
-        ConfigError: there is no such task.
+        ConfigError: there is no such share.
     """
 
     index: int = 0
@@ -61,17 +61,20 @@ class Task:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ConfigError(
-                f"--shard: expected I/N with I from 0 to N - 1, such as 0/8 to 7/8, found {self.index}/{self.count}"
-            )
+            raise ConfigError(f"--shard: expected I/N with I from 0 to N - 1, found {self.index}/{self.count}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Attributes:
-    paths: all images, sorted.
-    shard_size: the number of images in a part; the last part may have fewer.
-    settings: what else the results depend on, by flag.
+    """What a run is.
+
+    Attributes:
+        paths: all images, sorted.
+        shard_size: the number of images in a part; the last part may have fewer.
+        settings: what else the results depend on, by flag.
+
+    Raises:
+        ConfigError: a part would have no image.
     """
 
     paths: tuple[str, ...]
@@ -89,11 +92,11 @@ class Manifest:
         digest.update("\0".join(self.paths).encode())
         return digest.hexdigest()
 
-    def shards(self, task: Task) -> list[Shard]:
-        """The parts of a task, with their images."""
+    def shards(self, share: Share) -> list[Shard]:
+        """The parts of a share, with their images."""
         starts = range(0, len(self.paths), self.shard_size)
         every = [Shard(number, self.paths[start : start + self.shard_size]) for number, start in enumerate(starts)]
-        return every[task.index :: task.count]
+        return every[share.index :: share.count]
 
     def settle(self, folder: Path) -> None:
         """Writes the manifest to a folder, or checks that the folder belongs to this run.

@@ -15,14 +15,14 @@ from typing import Any
 from maskrcnn.errors import ConfigError, MaskRCNNError
 from maskrcnn.ops.device import usable_cores
 from maskrcnn.scale.manifest import Shard
-from maskrcnn.scale.parts import Writer
+from maskrcnn.scale.parts import PartWriter
 
 LOCAL = "local"  # stands for a cluster that is started on this machine, and ends with the command
 PATIENCE = 10.0  # seconds in which the head of a cluster must answer
 OBJECT_STORE = 100 << 20  # bytes of a local cluster; it holds only the names of files
 
 
-def on_ray(writer: Writer, shards: Sequence[Shard], address: str, workers: int | None) -> Iterator[None]:
+def on_ray(writer: PartWriter, shards: Sequence[Shard], address: str, workers: int | None) -> Iterator[None]:
     """Writes parts with up to `workers` actors of a cluster, and yields after each image.
 
     One core stays free, because Ray Data waits forever if its actors hold all of them (ray#44687).
@@ -33,7 +33,7 @@ def on_ray(writer: Writer, shards: Sequence[Shard], address: str, workers: int |
 
     Raises:
         ConfigError: no cluster answers, or it is lost.
-        Exception: what `Writer.write` raises in an actor.
+        Exception: what `PartWriter.write` raises in an actor.
     """
     if writer.threads is None and address == LOCAL:
         writer = replace(writer, threads=max(1, (usable_cores() - 1) // (workers or 1)))
@@ -61,9 +61,9 @@ def on_ray(writer: Writer, shards: Sequence[Shard], address: str, workers: int |
 class Actor:
     """Writes parts in a process of the cluster, whose machine sees the same files."""
 
-    writer: Writer | None = None
+    writer: PartWriter | None = None
 
-    def __call__(self, batch: dict[str, Any], writer: Writer, folder: str) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, Any], writer: PartWriter, folder: str) -> dict[str, list[Any]]:
         self.writer = self.writer or writer  # the first one, which keeps its model
         shards: list[Shard] = list(batch["shard"])
         try:
@@ -78,6 +78,7 @@ class Actor:
 def _cluster(address: str, cores: int) -> Iterator[Any]:
     """The module `ray`, connected to a cluster or, without an address, to a new one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of how Ray Data itself starts actors
     if address != LOCAL:
         _require_head(address)
     import ray

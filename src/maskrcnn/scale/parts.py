@@ -49,7 +49,7 @@ class Content(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Writer:
+class PartWriter:
     """Writes parts, in this process or, pickled, in any other.
 
     Attributes:

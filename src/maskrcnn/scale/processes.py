@@ -22,7 +22,7 @@ from maskrcnn.data.loading.processes import STOP_SIGNALS, exit_in_words, without
 from maskrcnn.errors import MaskRCNNError, TrainingError
 from maskrcnn.ops.device import usable_cores
 from maskrcnn.scale.manifest import Shard
-from maskrcnn.scale.parts import Writer
+from maskrcnn.scale.parts import PartWriter
 
 ATTEMPTS = 3  # a part whose process is lost so often ends the run
 
@@ -59,12 +59,12 @@ class _Worker:
         self.pipe.close()
 
 
-def in_processes(writer: Writer, shards: Sequence[Shard], workers: int) -> Iterator[None]:
+def in_processes(writer: PartWriter, shards: Sequence[Shard], workers: int) -> Iterator[None]:
     """Writes parts in several processes, and yields after each image. Each process has its share of the cores.
 
     Raises:
         TrainingError: a part was tried several times, and its process was lost each time.
-        Exception: what `Writer.write` raises in a process.
+        Exception: what `PartWriter.write` raises in a process.
     """
     if writer.threads is None:
         writer = replace(writer, threads=max(1, usable_cores() // workers))
@@ -120,7 +120,7 @@ def _say_lost(worker: _Worker, times: int) -> None:
     print(f"note: {what}; another one begins it again", file=sys.stderr)
 
 
-def _start(writer: Writer, number: int, shard: Shard) -> _Worker:
+def _start(writer: PartWriter, number: int, shard: Shard) -> _Worker:
     """A process that writes a part. It is spawned, because the threads of torch do not live on in a forked process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -133,7 +133,7 @@ def _start(writer: Writer, number: int, shard: Shard) -> _Worker:
     return worker
 
 
-def _work(writer: Writer, number: int, pipe: Connection) -> None:
+def _work(writer: PartWriter, number: int, pipe: Connection) -> None:
     """The life of a process: it writes the parts that it receives until the other end of its pipe is closed."""
     for kind in STOP_SIGNALS:  # a terminal sends Ctrl-C to all processes, and the first one ends the others
         signal.signal(kind, signal.SIG_IGN)
@@ -144,7 +144,7 @@ def _work(writer: Writer, number: int, pipe: Connection) -> None:
             pipe.send(_written(writer, pipe.recv(), pipe))
 
 
-def _written(writer: Writer, shard: Shard, pipe: Connection) -> _Told | Exception:
+def _written(writer: PartWriter, shard: Shard, pipe: Connection) -> _Told | Exception:
     try:
         for _ in writer.write(shard):
             pipe.send(_Told.IMAGE)

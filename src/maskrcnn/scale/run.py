@@ -1,4 +1,4 @@
-"""A run: the parts of one task that are missing are written, and those that are there are kept."""
+"""A run: the parts of one share that are missing are written, and those that are there are kept."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from maskrcnn.files.atomic import check_folder
 from maskrcnn.files.lock import locked
-from maskrcnn.scale.manifest import Manifest, Shard, Task
-from maskrcnn.scale.parts import Content, Writer, content_of
+from maskrcnn.scale.manifest import Manifest, Shard, Share
+from maskrcnn.scale.parts import Content, PartWriter, content_of
 
 # Writes parts with copies of a writer, and yields after each image.
-Engine = Callable[[Writer, Sequence[Shard]], Iterator[None]]
+Engine = Callable[[PartWriter, Sequence[Shard]], Iterator[None]]
 
 
 @dataclass(frozen=True)
 class PartsSummary:
-    """What the parts of a task hold, and how many of them were written by this run or were there already."""
+    """What the parts of a share hold, and how many of them were written by this run or were there already."""
 
     images: int
     objects: int
@@ -30,19 +30,19 @@ class PartsSummary:
     folder: Path
 
 
-def in_this_process(writer: Writer, shards: Sequence[Shard]) -> Iterator[None]:
+def in_this_process(writer: PartWriter, shards: Sequence[Shard]) -> Iterator[None]:
     """The simplest engine: one part after the other."""
     return chain.from_iterable(map(writer.write, shards))
 
 
 def write_parts(
     manifest: Manifest,
-    writer: Writer,
-    task: Task,
+    writer: PartWriter,
+    share: Share,
     engine: Engine = in_this_process,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items,
 ) -> PartsSummary:
-    """Writes the parts of a task that are missing, truncated, or not of this run. A run that was killed at any moment
+    """Writes the parts of a share that are missing, truncated, or not of this run. A run that was killed at any moment
     is continued in this way.
 
     Args:
@@ -57,16 +57,16 @@ def write_parts(
     folder = writer.folder
     check_folder(folder)
     # The name begins with "_", because readers of a folder of Parquet files leave out such names.
-    with locked(folder, f"_shard-{task.index}-of-{task.count}.lock"):
+    with locked(folder, f"_shard-{share.index}-of-{share.count}.lock"):
         manifest.settle(folder)
         kept: dict[int, Content] = {}
-        for shard in manifest.shards(task):
+        for shard in manifest.shards(share):
             content = content_of(folder / shard.file_name, shard, manifest.fingerprint)
             if isinstance(content, Content):
                 kept[shard.number] = content
             elif content is not None:
                 print(f"note: {content}", file=sys.stderr)
-        missing = [shard for shard in manifest.shards(task) if shard.number not in kept]
+        missing = [shard for shard in manifest.shards(share) if shard.number not in kept]
         for _ in track(engine(writer, missing), sum(len(shard.paths) for shard in missing)):
             pass
         written = [content_of(folder / shard.file_name, shard, manifest.fingerprint) for shard in missing]
