@@ -55,6 +55,7 @@ def test_what_cannot_be_served_is_one_line(command, tmp_path, taken):
         ((*good, "--port", 70000), "--port: expected 0 to 65535, found 70000"),
         ((*good, "--host", "no.such.host.invalid"), "cannot listen at no.such.host.invalid"),
         ((*good, "--token-file", tmp_path / "none"), "none: expected a file with a token"),
+        ((*good, "--processes", 0), "--processes: expected 1 or more, found 0"),
         ((*good, "--queue", 0), "--queue: expected 1 or more, found 0"),
         ((*good, "--timeout", "nan"), "--timeout: expected more than 0, found nan"),
         ((*good, "--max-megabytes", "inf"), "--max-megabytes: expected more than 0, found inf"),
@@ -64,6 +65,14 @@ def test_what_cannot_be_served_is_one_line(command, tmp_path, taken):
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
         assert ran.err.startswith("error: ")
         assert words in ran.err
+
+
+@pytest.mark.slow
+def test_what_no_process_can_open_is_one_line(fresh, tmp_path):
+    (tmp_path / "broken.pth").write_bytes(b"no model")
+    ran = fresh("serve", "--model", tmp_path / "broken.pth", "--port", 0, "--processes", 2)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1), ran.err
+    assert "broken.pth" in ran.err
 
 
 def test_without_the_extra_the_install_command_is_named(command, monkeypatch):

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from maskrcnn.predict import Predictor
 from maskrcnn.serve.app import build_app
+from maskrcnn.serve.engine import InThread
 from maskrcnn.serve.settings import Limits
 from small_data import random_predictor, small_coco
 
@@ -24,7 +25,9 @@ def model() -> Predictor:
 @pytest.fixture(scope="package")
 def client(model: Predictor) -> Iterator[TestClient]:
     limits = Limits(max_megabytes=0.3, max_megapixels=0.2)
-    with TestClient(build_app({"shapes": model, "other": model}, limits), raise_server_exceptions=False) as client:
+    with TestClient(
+        build_app({"shapes": InThread(model), "other": InThread(model)}, limits), raise_server_exceptions=False
+    ) as client:
         yield client
 
 

@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.predict import Predictor, to_coco_results
 from maskrcnn.serve.app import build_app
+from maskrcnn.serve.engine import InThread
 from maskrcnn.serve.settings import Limits
 from maskrcnn.structures.masks import RLE
 from maskrcnn.visualise import draw
@@ -204,7 +205,7 @@ def test_health_metrics_and_the_reference_page(client: TestClient, picture: np.n
 
 
 def test_without_the_token_nothing_but_health_answers(model: Predictor, picture: np.ndarray, encoded: Encode) -> None:
-    app = build_app({"m": model}, Limits(), token="s3cret")
+    app = build_app({"m": InThread(model)}, Limits(), token="s3cret")
     with TestClient(app) as client:
         for path in ("/health", "/health/live", "/v2/health/live"):
             assert client.get(path).status_code == 200

@@ -15,6 +15,7 @@ from maskrcnn.config import Channel
 from maskrcnn.models.build import build_model
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.serve.app import build_app
+from maskrcnn.serve.engine import InThread
 from maskrcnn.serve.settings import Limits
 from small_data import random_predictor
 
@@ -30,7 +31,7 @@ def test_tiffs_are_answered_and_other_channels_are_named(encoded: Callable[..., 
     values = np.random.default_rng(0).integers(0, 1000, (48, 64, 5)).astype(np.uint16)
     body = io.BytesIO()
     tifffile.imwrite(body, values, photometric="minisblack", planarconfig="contig")
-    with TestClient(build_app({"bands": model}, Limits())) as client:
+    with TestClient(build_app({"bands": InThread(model)}, Limits())) as client:
         found = client.post("/v1/predict", content=body.getvalue())
         assert found.status_code == 200, found.text
         assert len(found.json()["objects"]) == len(model.predict(values)[0])

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from maskrcnn.config import DetectConfig
+from maskrcnn.errors import MaskRCNNError
 from maskrcnn.predict import Backend, Predictor
-from maskrcnn.serve.engine import Engine
+from maskrcnn.serve.engine import Engine, InThread
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.serve.settings import Limits
 from maskrcnn.structures.detections import Detections
@@ -57,7 +58,7 @@ class Gate:
 @contextmanager
 def engine_of(model: Predictor, **limits: Any) -> Iterator[tuple[Engine, Gate]]:
     gate = Gate(model.backend)
-    engine = Engine(replace(model, backend=gate), Limits(**limits), lambda objects, seconds: None)
+    engine = Engine(InThread(replace(model, backend=gate)), Limits(**limits), lambda objects, seconds: None)
     engine.start()
     try:
         yield engine, gate
@@ -173,3 +174,46 @@ def test_closing_answers_what_waits(model: Predictor) -> None:
             assert all(isinstance(found, int) for found in await asyncio.gather(*tasks))
 
     asyncio.run(run())
+
+
+@dataclass(frozen=True)
+class Crew(InThread):
+    """Loses each job some times before it computes it, as a process that ends does, and then goes on or fails."""
+
+    losses: int = 1
+    failure: MaskRCNNError | None = None
+
+    def work(self, engine: Engine) -> None:
+        for _ in range(self.losses):
+            engine.put_back(engine.take(1, wait=True))
+        if self.failure is not None:
+            raise self.failure
+        super().work(engine)
+
+
+def asked(model: Predictor, **crew: Any) -> tuple[Any, Engine]:
+    engine = Engine(Crew(model, **crew), Limits(), lambda objects, seconds: None)
+
+    async def run() -> Any:
+        engine.start()
+        (result,) = await asyncio.gather(ask(engine), return_exceptions=True)
+        await asyncio.to_thread(engine.close)
+        return result
+
+    return asyncio.run(run()), engine
+
+
+def test_the_job_of_a_process_that_ends_is_computed_by_another_one_once(model: Predictor) -> None:
+    found, engine = asked(model)
+    assert found == len(model.predict(LANDSCAPE)[0])
+    assert engine.failure is None
+    given_up, _ = asked(model, losses=2)
+    assert isinstance(given_up, RefusalError)
+    assert given_up.status == 500
+
+
+def test_jobs_are_refused_when_nobody_can_compute_them(model: Predictor) -> None:
+    reason = MaskRCNNError("no memory")
+    refused, engine = asked(model, failure=reason)
+    assert (type(refused), refused.status) == (RefusalError, 503)
+    assert (engine.failure, engine.ready) == (reason, False)

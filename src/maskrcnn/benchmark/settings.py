@@ -139,3 +139,32 @@ class LoaderSettings:
     def __post_init__(self) -> None:
         _require_positive(self, "batch_size", "count", "workers", "annotations")
         _require(self.size >= MIN_SAMPLE_SIDE, f"--size must be {MIN_SAMPLE_SIDE} or more, found {self.size}")
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """The load on the server, and how it computes."""
+
+    clients: int = 64
+    """Clients that ask at the same time, each again and again."""
+    seconds: float = 60.0
+    """Seconds of load. Direct prediction is measured for a fifth of it before, and again after it."""
+    queue: int = 32
+    """As in `maskrcnn serve`."""
+    processes: int = 1
+    """As in `maskrcnn serve`."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of the network."""
+    threads: int | None = None
+    """Threads of the network on the CPU."""
+    count: int = 8
+    """Number of generated images."""
+    size: tuple[int, int] = (480, 640)
+    """Height and width of the generated images."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "clients", "queue", "processes", "count")
+        _require(1 <= self.seconds < 1 << 31, f"--seconds must be 1 or more and below 2^31, found {self.seconds}")
+        _require(
+            min(self.size) >= MIN_SIDE, f"--size needs {MIN_SIDE} or more a side, found {self.size[0]} {self.size[1]}"
+        )

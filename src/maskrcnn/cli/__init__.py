@@ -28,7 +28,7 @@ COMMANDS = {
     "weights": "inspect, convert and list models and checkpoints of other frameworks",
     "serve": "answer requests for the objects of images over HTTP",
     "ablate": "repeat the paper's ablations on your data, as one table",
-    "bench": "compare speed and memory with torchvision",
+    "bench": "compare speed and memory with torchvision, and the server with direct prediction",
     "presets": "list the named configurations and their cost",
 }
 

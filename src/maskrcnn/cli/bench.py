@@ -1,17 +1,29 @@
-"""`maskrcnn bench predict|train|kernels|loader`: speed and memory compared with torchvision, at equal results."""
+"""`maskrcnn bench predict|train|kernels|loader`: speed and memory compared with torchvision, at equal results.
+
+`maskrcnn bench serve` compares the server with direct prediction.
+"""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.constructors import StructFieldSpec
 
-from maskrcnn.benchmark.settings import KernelSettings, LoaderSettings, PredictSettings, Timing, TrainSettings
+from maskrcnn.benchmark.settings import (
+    KernelSettings,
+    LoaderSettings,
+    PredictSettings,
+    ServeSettings,
+    Timing,
+    TrainSettings,
+)
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 
 if TYPE_CHECKING:
@@ -119,10 +131,40 @@ class BenchLoader:
         return _finish("loader", self, report, rows, outcome)
 
 
+@dataclass(frozen=True)
+class BenchServe:
+    """Ask a server of a model by many clients at once, and compare every answer with the direct prediction."""
+
+    model: str
+    """Model to serve, as in `maskrcnn serve`."""
+    images: tuple[str, ...] = ()
+    """Image files, globs, and folders, whose subfolders are searched too; default: generated images."""
+    settings: Annotated[ServeSettings, Flags] = field(default_factory=ServeSettings)
+    json: Flag = False
+    """Print one JSON object on stdout."""
+    argv: Argv = ()
+
+    def run(self) -> int:
+        from maskrcnn.files.images import image_files
+
+        files = image_files(self.images)
+        from maskrcnn.benchmark.load import bench_serve, percentiles
+
+        with TemporaryDirectory(prefix="maskrcnn-bench-") as folder:
+            report = bench_serve(self.model, files, self.settings, Path(folder))
+        memory = ", ".join(f"{size / 1e6:.0f}" for size in report.memory or ()) or "-"
+        rows = [_row("answers", report.tally.seconds, memory=memory)] if report.tally.seconds else []
+        rows += [_row("refusals", report.tally.refused)] if report.tally.refused else []
+        p99 = percentiles(report.tally.seconds).get("p99", math.nan)
+        alone = " and ".join(f"{rate:.3g}" for rate in report.alone)
+        outcome = f"{report.served:.3g} images a second, direct prediction {alone}, ratio {report.ratio:.2f}"
+        return _finish("serve", self, report, rows, f"{outcome}, p99 {p99:.3g} s")
+
+
 # Flags of `Timing` that do nothing in a benchmark.
 IDLE = {"kernels": ("precision", "compile"), "loader": ("device", "precision", "compile")}
 
-Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader
+Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader | BenchServe
 
 
 def _worker_mb(found: Mapping[int, int] | None) -> str:
@@ -201,6 +243,7 @@ Command = (
     | Annotated[BenchTrain, tyro.conf.subcommand("train", prefix_name=False)]
     | Annotated[BenchKernels, tyro.conf.subcommand("kernels", prefix_name=False)]
     | Annotated[BenchLoader, tyro.conf.subcommand("loader", prefix_name=False)]
+    | Annotated[BenchServe, tyro.conf.subcommand("serve", prefix_name=False)]
 )
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from maskrcnn.cli.flags import Flags, parse_flags
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.serve.settings import Labelling, Limits
+
+if TYPE_CHECKING:
+    from maskrcnn.serve.engine import Crew
 
 TOKEN_VARIABLE = "MASKRCNN_TOKEN"
 
@@ -29,6 +33,8 @@ class Serve:
     opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     limits: Annotated[Limits, Flags] = field(default_factory=Limits)
     labelling: Annotated[Labelling, Flags] = field(default_factory=Labelling)
+    processes: int = 1
+    """Processes that compute each model, behind one address and one queue. The cores are divided among them."""
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for requests from other machines."""
     port: int = 8000
@@ -38,6 +44,8 @@ class Serve:
     computing: Annotated[Computing, Flags] = field(default_factory=Computing)
 
     def run(self) -> int:
+        if self.processes < 1:
+            raise ConfigError(f"--processes: expected 1 or more, found {self.processes}")
         named = models_by_name(self.model)
         token = read_token(self.token_file)
         try:
@@ -47,9 +55,20 @@ class Serve:
             raise MissingPackageError(f"serve needs {error.name}: pip install 'maskrcnn[serve]'") from None
 
         with listen(self.host, self.port) as listener:
-            models = {name: self.opening.load(file, self.computing) for name, file in named.items()}
-            run_app(build_app(models, self.limits, token, self.labelling), listener, self.limits)
+            crews = {name: self.crew(file) for name, file in named.items()}
+            run_app(build_app(crews, self.limits, token, self.labelling), listener, self.limits)
         return 0
+
+    def crew(self, file: str) -> Crew:
+        """The model in a file, and who computes it."""
+        from maskrcnn.serve.engine import InThread
+        from maskrcnn.serve.processes import Processes
+
+        if self.processes == 1:
+            return InThread(self.opening.load(file, self.computing))
+        threads = self.computing.threads or max(1, (os.cpu_count() or 1) // self.processes)
+        open_model = partial(self.opening.load, file, replace(self.computing, threads=threads))
+        return Processes(open_model, self.processes, self.limits.batch_size)
 
 
 def models_by_name(given: Sequence[str]) -> dict[str, str]:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskrcnn import __version__
-from maskrcnn.predict import Predictor
 from maskrcnn.serve import page_routes
-from maskrcnn.serve.answers import Answer, Format, answer
+from maskrcnn.serve.answers import Format, answer
 from maskrcnn.serve.bodies import image_and_fields
+from maskrcnn.serve.engine import Crew
 from maskrcnn.serve.guard import Guard
 from maskrcnn.serve.problems import RefusalError, answer_errors, in_words
 from maskrcnn.serve.protocols import cvat, inference_protocol, label_studio
 from maskrcnn.serve.reference_page import reference_page
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling, Limits
-from maskrcnn.structures.instances import Instances
 
 IMAGE_OR_FORM = {
     "requestBody": {
@@ -51,7 +50,7 @@ class Options(BaseModel):
 
 
 def build_app(
-    models: Mapping[str, Predictor], limits: Limits, token: str | None = None, labelling: Labelling = NO_TOOLS
+    models: Mapping[str, Crew], limits: Limits, token: str | None = None, labelling: Labelling = NO_TOOLS
 ) -> FastAPI:
     """The application for one or more models by name. Without a token, it answers everybody."""
     service = Service(models, limits)
@@ -87,16 +86,13 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         except ValidationError as error:
             raise RefusalError(400, in_words(error.errors())) from None
         name = service.name(options.model)
-
-        def then(pixels: np.ndarray, found: Instances) -> Answer:
-            return answer(options.format, pixels, found, options.min_score, name)
-
+        then = partial(answer, options.format, min_score=options.min_score, model=name)
         made = await service.ask(request, name, image, then)
         return Response(made.body, media_type=made.media_type)
 
     @app.get("/v1/model", summary="The models, their categories and the origin of their weights")
     async def model() -> dict[str, Any]:
-        return {"models": [_described(name, engine.model) for name, engine in service.engines.items()]}
+        return {"models": [_described(name, engine.crew) for name, engine in service.engines.items()]}
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
@@ -120,7 +116,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         return reference_page(app.openapi())
 
 
-def _described(name: str, model: Predictor) -> dict[str, Any]:
+def _described(name: str, model: Crew) -> dict[str, Any]:
     detect = model.config.model.detect
     return {
         "name": name,

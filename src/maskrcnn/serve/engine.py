@@ -1,81 +1,129 @@
-"""The queue in front of a model, and the thread in which the pipeline of `predict` works it off."""
+"""The queue in front of a model."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
-from maskrcnn.errors import ImageError
+from maskrcnn.config import Config
+from maskrcnn.errors import MaskRCNNError
 from maskrcnn.predict import Predictor
-from maskrcnn.predict.pipeline import stream_taken
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.serve.settings import Limits
+from maskrcnn.serve.worker import Worker
 from maskrcnn.structures.instances import Instances
 
-LOG = logging.getLogger("maskrcnn.serve")
-WARM_UP_HW = (480, 640)
 SMOOTHING = 0.1  # weight of the newest time in the mean
+MOST_TRIES = 2  # of an image whose process has ended
 
 
 @dataclass(eq=False)
 class Job:
-    """One image that somebody waits for.
+    """One image that somebody waits for; `read` and `then` as in `worker.Work`.
 
     Attributes:
-        read: gives the image, (H, W, 3) uint8 RGB or (H, W, C) of a model of channels. Called in a thread.
-        then: makes the answer from the image and what was found. Called in a thread.
         answer: gets the answer or the error. It is done early when nobody waits any more.
         arrived: `time.monotonic` of its arrival.
+        tries: how many processes have ended while they had it.
     """
 
     read: Callable[[], np.ndarray]
     then: Callable[[np.ndarray, Instances], Any]
     answer: asyncio.Future[Any]
     arrived: float
+    tries: int = field(default=0, init=False)
+
+
+class Crew(Protocol):
+    """A model, and who computes it: `InThread`, or `processes.Processes`."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+
+    @property
+    def size(self) -> int:
+        """The number of threads in which `work` is called."""
+
+    def work(self, engine: Engine) -> None:
+        """Works the queue of an engine off; returns when it has ended.
+
+        Raises:
+            MaskRCNNError: this cannot go on.
+        """
+
+
+@dataclass(frozen=True)
+class InThread:
+    """The model in a thread of this process."""
+
+    model: Predictor
+    size: int = 1
+
+    @property
+    def config(self) -> Config:
+        return self.model.config
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return self.model.provenance
+
+    def work(self, engine: Engine) -> None:
+        Worker(self.model, engine, engine.limits.batch_size).run()
 
 
 class Engine:
     """Answers requests for one model, at most `limits.queue` at a time.
 
-    Everything but the queue belongs to the thread of the event loop. Images are read, resized, detected and encoded by
-    `predict.pipeline` in its own threads.
+    `ask` belongs to the thread of the event loop, everything else to those in which the crew works.
     """
 
-    def __init__(self, model: Predictor, limits: Limits, observe: Callable[[int, float], None]) -> None:
+    def __init__(self, crew: Crew, limits: Limits, observe: Callable[[int, float], None]) -> None:
         """
         Args:
             observe: is told the number of objects and the seconds of each computed image, in a thread.
         """
-        self.model, self.limits, self.observe = model, limits, observe
-        self.ready = False  # the first image, which is slower than later ones, has passed the network
+        self.crew, self.limits, self.observe = crew, limits, observe
+        self.working = 0  # workers that are ready
         self.unanswered = 0
         self.mean_seconds = 1.0  # of an image, between two answers
+        self.failure: MaskRCNNError | None = None  # why the crew cannot go on
         self._jobs: deque[Job] = deque()
-        self._taken: set[Job] = set()
         self._changed = threading.Condition()
         self._closing = False
         self._last_answer = 0.0
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._threads = [threading.Thread(target=self._work, name="engine", daemon=True) for _ in range(crew.size)]
+
+    @property
+    def ready(self) -> bool:
+        return self.working > 0 and self.failure is None
+
+    @property
+    def ended(self) -> bool:
+        return self._closing and not self._jobs
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Ends the thread after the jobs that wait."""
+        """Ends the threads after the jobs that wait."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     async def ask(self, read: Callable[[], np.ndarray], then: Callable[[np.ndarray, Instances], Any]) -> Any:
         """What `then` makes of the image that `read` gives.
@@ -101,64 +149,59 @@ class Engine:
             with self._changed, suppress(ValueError):
                 self._jobs.remove(job)
 
-    def _run(self) -> None:
-        self.model.predict(np.zeros((*WARM_UP_HW, len(self.model.config.image.statistics[0])), np.uint8))
-        self.ready = True
-        while not self._closing or self._jobs:
-            try:
-                for _ in stream_taken(
-                    self.model, self._take, self._read, self._then, batch_size=self.limits.batch_size
-                ):
-                    pass
-            except Exception as error:  # the network failed, for example for lack of memory; the next image may pass
-                LOG.exception("the pipeline failed")
-                for job in list(self._taken):
-                    self._give(job, error=error)
+    def started(self) -> None:
+        with self._changed:
+            self.working += 1
 
-    def _take(self, most: int, wait: bool) -> Sequence[Job]:
+    def stopped(self) -> None:
+        with self._changed:
+            self.working -= 1
+
+    def take(self, most: int, wait: bool, seconds: float | None = None) -> Sequence[Job]:
+        """As `worker.Queue`. With `seconds` it waits no longer than that, and may then give none."""
         with self._changed:
             if wait:
-                self._changed.wait_for(lambda: self._jobs or self._closing)
+                self._changed.wait_for(lambda: self._jobs or self._closing, seconds)
                 if self.limits.batch_size > 1:
                     self._changed.wait_for(
                         lambda: len(self._jobs) >= self.limits.batch_size or self._closing, self.limits.max_wait
                     )
-            jobs = [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
-        self._taken.update(jobs)
-        return jobs
+            return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
 
-    def _read(self, job: Job) -> np.ndarray:
-        if job.answer.done():
-            self._taken.discard(job)
-            raise ImageError("nobody waits for this image any more")
-        try:
-            return job.read()
-        except Exception as error:
-            self._give(job, error=error)
-            raise ImageError(str(error)) from error
+    def is_wanted(self, job: Job) -> bool:
+        return not job.answer.done()
 
-    def _then(self, job: Job, image: np.ndarray, found: Instances) -> None:
-        try:
-            self._give(job, job.then(image, found))
-        except Exception as error:
-            self._give(job, error=error)
+    def put_back(self, jobs: Iterable[Job]) -> None:
+        """Lets others compute the jobs of a process that has ended. One that was with several such is given up."""
+        for job in reversed(list(jobs)):
+            job.tries += 1
+            if job.tries == MOST_TRIES:
+                self.fail(job, RefusalError(500, f"the processes that computed the image have ended ({MOST_TRIES})"))
+            elif self.is_wanted(job):
+                with self._changed:
+                    self._jobs.appendleft(job)
+                    self._changed.notify_all()
+
+    def give(self, job: Job, answer: Any, objects: int) -> None:
+        self._tell(job, lambda: job.answer.set_result(answer))
         now = time.monotonic()
         seconds = now - max(job.arrived, self._last_answer)
         self._last_answer = now
         self.mean_seconds += SMOOTHING * (seconds - self.mean_seconds)
-        self.observe(len(found), seconds)
+        self.observe(objects, seconds)
 
-    def _give(self, job: Job, answer: Any = None, error: Exception | None = None) -> None:
-        """Hands over an answer or an error from any thread."""
+    def fail(self, job: Job, error: Exception) -> None:
+        self._tell(job, lambda: job.answer.set_exception(error))
 
-        def give() -> None:
-            if job.answer.done():
-                return
-            if error is None:
-                job.answer.set_result(answer)
-            else:
-                job.answer.set_exception(error)
-
-        self._taken.discard(job)
+    def _tell(self, job: Job, tell: Callable[[], None]) -> None:
+        """Calls `tell` in the thread of the event loop if somebody still waits."""
         with suppress(RuntimeError):  # the event loop is closed: the server was told twice to end
-            job.answer.get_loop().call_soon_threadsafe(give)
+            job.answer.get_loop().call_soon_threadsafe(lambda: None if job.answer.done() else tell())
+
+    def _work(self) -> None:
+        try:
+            self.crew.work(self)
+        except MaskRCNNError as error:
+            self.failure = error
+            while self.working == 0 and (jobs := self.take(1, wait=False)):
+                self.fail(jobs[0], RefusalError(503, "the server is ending"))

@@ -38,6 +38,9 @@ class Metrics:
         self._unanswered = Gauge(
             "maskrcnn_unanswered", "Requests that wait or are computed.", ("model",), registry=self._registry
         )
+        self._workers = Gauge(
+            "maskrcnn_workers", "Processes or threads that compute.", ("model",), registry=self._registry
+        )
 
     def request(self, route: str, status: int, seconds: float) -> None:
         self._requests.labels(route, str(status)).inc()
@@ -47,8 +50,9 @@ class Metrics:
         self._image_seconds.labels(model).observe(seconds)
         self._objects.labels(model).inc(objects)
 
-    def watch_queue(self, model: str, length: Callable[[], float]) -> None:
-        self._unanswered.labels(model).set_function(length)
+    def watch(self, model: str, unanswered: Callable[[], float], workers: Callable[[], float]) -> None:
+        self._unanswered.labels(model).set_function(unanswered)
+        self._workers.labels(model).set_function(workers)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

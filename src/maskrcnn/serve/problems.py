@@ -21,6 +21,9 @@ class RefusalError(MaskRCNNError):
         super().__init__(detail)
         self.status, self.headers = status, dict(headers or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.args[0], self.headers)
+
 
 def problem(path: str, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The body of an error: RFC 9457, or the `error` of the Open Inference Protocol below `/v2`."""

@@ -44,7 +44,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run_app(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
-    """Serves until SIGTERM or Ctrl-C. A second signal ends at once."""
+    """Serves until SIGTERM or Ctrl-C. A second signal ends at once.
+
+    Raises:
+        MaskRCNNError: the processes of a model have ended and cannot be replaced.
+    """
     log_as_json()
     config = uvicorn.Config(
         app,
@@ -63,6 +67,8 @@ def run_app(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
     shown = f"[{host}]" if ":" in host else host
     LOG.info("listening", extra={"fields": {"url": f"http://{shown}:{port}"}})
     _DrainingServer(config, app, limits.drain_delay).run(sockets=[listener])
+    if app.state.service.failure is not None:
+        raise app.state.service.failure
 
 
 class _DrainingServer(uvicorn.Server):
@@ -93,7 +99,8 @@ class _DrainingServer(uvicorn.Server):
         return TimedProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or time.monotonic() >= self.closes_at
+        ends = self.service.failure is not None or time.monotonic() >= self.closes_at
+        return await super().on_tick(counter) or ends
 
 
 def _waiting_at(listener: socket.socket) -> Iterator[socket.socket]:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from fastapi import Request
 
-from maskrcnn.predict import Predictor
+from maskrcnn.errors import MaskRCNNError
 from maskrcnn.serve.bodies import Intake
-from maskrcnn.serve.engine import Engine
+from maskrcnn.serve.engine import Crew, Engine
 from maskrcnn.serve.images import image_of
 from maskrcnn.serve.metrics import Metrics
 from maskrcnn.serve.problems import RefusalError
@@ -26,17 +26,22 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the log: nobody reads this an
 class Service:
     """The models behind the address. The first one answers requests that name none."""
 
-    def __init__(self, models: Mapping[str, Predictor], limits: Limits) -> None:
+    def __init__(self, models: Mapping[str, Crew], limits: Limits) -> None:
         self.limits, self.metrics, self.intake = limits, Metrics(), Intake(limits)
         self.draining = False  # the server was told to end: it still answers, and is not ready
         self.engines: dict[str, Engine] = {}
-        for name, model in models.items():
-            engine = self.engines[name] = Engine(model, limits, partial(self.metrics.image, name))
-            self.metrics.watch_queue(name, partial(getattr, engine, "unanswered"))
+        for name, crew in models.items():
+            engine = self.engines[name] = Engine(crew, limits, partial(self.metrics.image, name))
+            self.metrics.watch(name, partial(getattr, engine, "unanswered"), partial(getattr, engine, "working"))
 
     @property
     def ready(self) -> bool:
         return not self.draining and all(engine.ready for engine in self.engines.values())
+
+    @property
+    def failure(self) -> MaskRCNNError | None:
+        """Why the server cannot go on."""
+        return next((engine.failure for engine in self.engines.values() if engine.failure), None)
 
     def name(self, wanted: str | None) -> str:
         """The name of a model.
@@ -51,13 +56,14 @@ class Service:
         return wanted
 
     async def ask(self, request: Request, name: str, body: bytes, then: Callable[[np.ndarray, Instances], T]) -> T:
-        """What `then`, called in a thread, makes of the encoded image in `body`.
+        """What `then` makes of the encoded image in `body`. It may be called in another process: a function at the top
+        level of a module, or a `partial` of one.
 
         Raises:
             RefusalError: as `Engine.ask` and `image_of` do.
         """
         engine = self.engines[name]
-        read = partial(image_of, body, self.limits.max_pixels, engine.model.config.image.channel_names)
+        read = partial(image_of, body, self.limits.max_pixels, engine.crew.config.image.channel_names)
         answer: T = await while_connected(request, engine.ask(read, then))
         return answer
 

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 from maskrcnn.data.formats.annotation_files.label_studio import read
 from maskrcnn.predict import Predictor
 from maskrcnn.serve.app import build_app
+from maskrcnn.serve.engine import InThread
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.serve.protocols import label_studio
 from maskrcnn.serve.protocols.image_sources import ImageSources
@@ -67,7 +68,7 @@ def studio(picture: np.ndarray, encoded: Encode) -> Iterator[str]:
 @pytest.fixture
 def backend(model: Predictor, studio: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setenv(label_studio.TOKEN_VARIABLE, "studio")
-    app = build_app({"shapes": model}, Limits(), labelling=Labelling(studio, proposal_score=0.0))
+    app = build_app({"shapes": InThread(model)}, Limits(), labelling=Labelling(studio, proposal_score=0.0))
     with TestClient(app) as client:
         yield client
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
 
     @app.get("/cvat/labels", summary="CVAT: the labels for the spec of a function")
     async def labels() -> list[dict[str, Any]]:
-        config = service.engines[name].model.config
+        config = service.engines[name].crew.config
         kind = "mask" if config.model.mask_head is not None else "rectangle"
         return [{"id": i, "name": category.name, "type": kind} for i, category in enumerate(config.categories)]
 
@@ -42,7 +43,7 @@ def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
         except (binascii.Error, ValueError):
             raise RefusalError(400, "image: expected an encoded image in base64") from None
         least = labelling.proposal_score if asked.threshold is None else asked.threshold
-        return await service.ask(request, name, image, lambda pixels, found: shapes(found.with_score(least)))
+        return await service.ask(request, name, image, partial(shapes, least=least))
 
 
 _BODY = {
@@ -50,8 +51,13 @@ _BODY = {
 }
 
 
-def shapes(found: Instances) -> list[dict[str, Any]]:
-    """The objects as CVAT's shapes: masks, or rectangles of a model without masks. Empty masks are left out."""
+def shapes(image: np.ndarray, found: Instances, least: float) -> list[dict[str, Any]]:
+    """The objects as CVAT's shapes: masks, or rectangles of a model without masks. Empty masks are left out.
+
+    Args:
+        least: objects with a lower score are left out.
+    """
+    found = found.with_score(least)
     entries = []
     for i, label in enumerate(found.class_names):
         entry = {"confidence": str(float(found.scores[i])), "label": label}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -104,10 +105,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         name = service.name(name)
         content, values = divided(await service.intake.read(request), request.headers.get(LENGTH_HEADER))
         asked = _parsed(content)
-
-        def then(image: np.ndarray, found: Instances) -> list[dict[str, Any]]:
-            return tensors_of(found.with_score(asked.parameters.min_score))
-
+        then = partial(tensors_of, min_score=asked.parameters.min_score)
         return _answer(name, asked, await service.ask(request, name, _image(asked.inputs[0], values), then))
 
 
@@ -152,8 +150,9 @@ def _answer(name: str, asked: InferenceRequest, tensors: list[dict[str, Any]]) -
     return Response(text + values, headers={LENGTH_HEADER: str(len(text))}, media_type="application/octet-stream")
 
 
-def tensors_of(found: Instances) -> list[dict[str, Any]]:
+def tensors_of(image: np.ndarray, found: Instances, min_score: float) -> list[dict[str, Any]]:
     """The outputs for the N objects of an image. A model without masks has no tensor `masks`."""
+    found = found.with_score(min_score)
     values: dict[str, list[Any]] = {
         "size": list(found.image_hw),
         "boxes": found.boxes.reshape(-1).tolist(),
