@@ -161,7 +161,7 @@ class BenchServe:
         return _finish("serve", self, report, rows, f"{outcome}, p99 {p99:.3g} s")
 
 
-# Flags of `Timing` that do nothing in a benchmark.
+# Flags of `Timing` that do nothing in a benchmark. They are hidden from all, so that no other one is named in its errors.
 IDLE = {"kernels": ("precision", "compile"), "loader": ("device", "precision", "compile")}
 
 Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader | BenchServe
@@ -252,7 +252,7 @@ def parse(argv: Sequence[str]) -> Bench:
     idle = IDLE.get(argv[0], ()) if argv else ()
 
     def hidden(kind: type, setting: StructFieldSpec) -> bool:
-        return kind is Timing and setting.name in idle
+        return kind in (Timing, ServeSettings) and setting.name in idle
 
     bench: Bench = replace(parse_flags(Command, "maskrcnn bench", argv, hidden=hidden), argv=tuple(argv))
     return bench
