@@ -161,7 +161,7 @@ class BenchServe:
         return _finish("serve", self, report, rows, f"{outcome}, p99 {p99:.3g} s")
 
 
-# Flags of `Timing` that do nothing in a benchmark. They are hidden from all, so that no other one is named in its errors.
+# Flags of `Timing` that do nothing in a benchmark. They are hidden everywhere, so that its errors name no other one.
 IDLE = {"kernels": ("precision", "compile"), "loader": ("device", "precision", "compile")}
 
 Bench = BenchPredict | BenchTrain | BenchKernels | BenchLoader | BenchServe
