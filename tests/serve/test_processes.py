@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 from maskrcnn.predict import Predictor
 from maskrcnn.serve.app import build_app
 from maskrcnn.serve.engine import Engine, InThread
-from maskrcnn.serve.processes import Card, Place, Tasks
+from maskrcnn.serve.processes import Arrivals, Card, Child
 from maskrcnn.serve.settings import Labelling, Limits
 from maskrcnn.serve.worker import Worker
 from served_process import Running, served
@@ -39,16 +39,16 @@ class AtTheOtherEnd(InThread):
 
     def work(self, engine: Engine) -> None:
         ours, theirs = Pipe()
-        tasks = Tasks(theirs, Card(self.config, self.provenance))
-        worker = Worker(self.model, tasks, engine.limits.batch_size)
-        threads = [threading.Thread(target=run) for run in (tasks.receive, worker.run)]
+        arrivals = Arrivals(theirs, Card(self.config, self.provenance))
+        worker = Worker(self.model, arrivals, engine.limits.batch_size)
+        threads = [threading.Thread(target=run) for run in (arrivals.receive, worker.run)]
         for thread in threads:
             thread.start()
         process: Any = SimpleNamespace(is_alive=lambda: True)
-        place = Place(process, ours)
-        assert place.first_word().config == self.config
+        child = Child(process, ours)
+        assert child.first_word().config == self.config
         engine.started()
-        assert place.work(engine)
+        assert child.work(engine)
         ours.close()
         for thread in threads:
             thread.join()

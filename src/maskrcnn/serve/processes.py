@@ -37,7 +37,7 @@ END_SECONDS = 5.0  # for a process to end when its connection is closed
 OpenModel = Callable[[], Predictor]
 
 
-class Task(NamedTuple):
+class NumberedWork(NamedTuple):
     """A job on its way to a process; `read` and `then` as in `worker.Work`."""
 
     number: int
@@ -60,7 +60,7 @@ class Card(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class Child:
     """A process, and the connection to it."""
 
     process: SpawnProcess
@@ -89,7 +89,7 @@ class Place:
                 for job in engine.take(most - len(sent), not sent, LOOK_SECONDS):
                     number = next(numbers)
                     sent[number] = job
-                    self.connection.send(Task(number, job.read, job.then))
+                    self.connection.send(NumberedWork(number, job.read, job.then))
                 if sent:
                     reply: Reply = self.connection.recv()
                     job = sent.pop(reply.number)
@@ -130,7 +130,7 @@ class Processes:
         """
         self.size = size
         self._arguments = (open_model, batch_size)
-        self._places: set[Place] = set()
+        self._children: set[Child] = set()
         atexit.register(self._kill)  # also where the server ends without its threads
         first = self._start()
         self.config, self.provenance = first.first_word()
@@ -139,32 +139,32 @@ class Processes:
     def work(self, engine: Engine) -> None:
         while True:
             try:
-                place = self._ready.pop()
+                child = self._ready.pop()
             except IndexError:
-                place = self._start()
-                place.first_word()
+                child = self._start()
+                child.first_word()
             engine.started()
-            all_done = place.work(engine)
+            all_done = child.work(engine)
             engine.stopped()
-            how = place.end()
-            self._places.discard(place)
+            how = child.end()
+            self._children.discard(child)
             if all_done:
                 return
             LOG.error("a process is replaced", extra={"fields": {"reason": how}})
 
-    def _start(self) -> Place:
+    def _start(self) -> Child:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
         process.start()
         theirs.close()  # so that our end is told when the process ends
-        place = Place(process, ours)
-        self._places.add(place)
-        return place
+        child = Child(process, ours)
+        self._children.add(child)
+        return child
 
     def _kill(self) -> None:
-        for place in self._places:
-            place.process.kill()
+        for child in self._children:
+            child.process.kill()
 
 
 def _serve(connection: Connection, open_model: OpenModel, batch_size: int) -> None:
@@ -178,18 +178,18 @@ def _serve(connection: Connection, open_model: OpenModel, batch_size: int) -> No
     except MaskRCNNError as error:
         connection.send(error)
         return
-    tasks = Tasks(connection, Card(model.config, model.provenance))
-    threading.Thread(target=tasks.receive, daemon=True).start()
-    Worker(model, tasks, batch_size).run()
+    arrivals = Arrivals(connection, Card(model.config, model.provenance))
+    threading.Thread(target=arrivals.receive, daemon=True).start()
+    Worker(model, arrivals, batch_size).run()
 
 
-class Tasks:
+class Arrivals:
     """The queue of a process: what arrives at its connection."""
 
     def __init__(self, connection: Connection, card: Card) -> None:
         self.connection, self.card = connection, card
         self.ended = False
-        self._arrived: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[NumberedWork | None] = queue.SimpleQueue()
         self._sending = threading.Lock()
 
     def receive(self) -> None:
@@ -203,30 +203,30 @@ class Tasks:
     def started(self) -> None:
         self._send(self.card)
 
-    def take(self, most: int, wait: bool) -> Sequence[Task]:
-        tasks: list[Task] = []
-        while len(tasks) < most and not self.ended:
+    def take(self, most: int, wait: bool) -> Sequence[NumberedWork]:
+        some: list[NumberedWork] = []
+        while len(some) < most and not self.ended:
             try:
-                task = self._arrived.get(block=wait and not tasks)
+                work = self._arrived.get(block=wait and not some)
             except queue.Empty:
                 break
-            if task is None:
+            if work is None:
                 self.ended = True
             else:
-                tasks.append(task)
-        return tasks
+                some.append(work)
+        return some
 
-    def is_wanted(self, task: Task) -> bool:
+    def is_wanted(self, work: NumberedWork) -> bool:
         return not self.ended
 
-    def give(self, task: Task, answer: Any, objects: int) -> None:
-        self._send(Reply(task.number, answer, objects))
+    def give(self, work: NumberedWork, answer: Any, objects: int) -> None:
+        self._send(Reply(work.number, answer, objects))
 
-    def fail(self, task: Task, error: Exception) -> None:
+    def fail(self, work: NumberedWork, error: Exception) -> None:
         if not isinstance(error, MaskRCNNError):  # it may be of any kind, and the traceback would be lost
             LOG.error("an image failed", exc_info=error)
             error = RuntimeError(f"{type(error).__name__}: {error}")
-        self._send(Reply(task.number, None, 0, error))
+        self._send(Reply(work.number, None, 0, error))
 
     def _send(self, message: Card | Reply) -> None:
         with self._sending:
