@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import hotcoco.mask
@@ -15,12 +16,14 @@ from maskrcnn.structures.values import is_number, short
 
 Size = tuple[int, int]  # height and width of an image
 Box = tuple[float, float, float, float]  # x, y, width, height
+Draw = Callable[[Size], Mapping[str, Any]]
+"""Gives fields of a `RawAnnotation` for an image of a height and width. Raises DataError if the shape is broken."""
 
 
 class RawAnnotation(NamedTuple):
     """One annotation of a file, in original pixels. Nothing is checked yet: values may be of any type.
 
-    At most one of `polygons`, `rle` and `bitmap` is given. Without any of them, the object has only a box.
+    At most one of `polygons`, `rle`, `bitmap` and `draw` is given. Without any of them, the object has only a box.
 
     Attributes:
         image_id, category_id: the ids given to `add_image` and `add_category`.
@@ -30,6 +33,8 @@ class RawAnnotation(NamedTuple):
         rle: `{"size": [h, w], "counts": ...}`, as for `RLE.from_coco`.
         pixels: foreground pixels of `rle` if `known_areas` found it valid, else -1.
         bitmap: (H, W) bool or integers; nonzero pixels are foreground.
+        draw: gives the fields of the mask or the box, where that takes time.
+        where: its place in the files, for messages; empty for its id and its image.
         crowd: whether it is a crowd region, which is neither an object nor background; read by `crowd_of`.
         area: square pixels; evaluation sorts objects into small, medium and large by it.
         keypoints: x, y, visibility of all keypoints in one list; None or empty if none is labelled.
@@ -44,10 +49,47 @@ class RawAnnotation(NamedTuple):
     rle: Any = None
     pixels: int = -1
     bitmap: np.ndarray | None = None
+    draw: Draw | None = None
+    where: str = ""
     crowd: Any = False
     area: Any = None
     keypoints: Any = None
     score: float | None = None
+
+
+class Drawn(NamedTuple):
+    """Mask and box of an annotation as a data set holds them.
+
+    Attributes:
+        crowd: as in `Annotations`.
+        kind, content: an entry of `Annotations.kinds`, and the bytes for `Annotations.segmentations`.
+        pixels: foreground pixels; -1 if they were not counted.
+        bad_part: what is wrong with a mask that is kept; empty if nothing is.
+        bad_box: why the annotated box is left out; empty if it is used or if there is none.
+        fault: why the annotation cannot be used; empty if it can.
+    """
+
+    crowd: bool = False
+    kind: int = NO_MASK
+    content: bytes = b""
+    box: Box = (0.0, 0.0, 0.0, 0.0)
+    pixels: int = -1
+    bad_part: str = ""
+    bad_box: str = ""
+    fault: str = ""
+
+
+def drawn(given: tuple[RawAnnotation, Size]) -> Drawn:
+    """Mask and box of an annotation of an image of a height and width."""
+    raw, size = given
+    try:
+        raw = raw._replace(**raw.draw(size)) if raw.draw else raw
+        crowd = crowd_of(raw)
+        kind, content, bad_part = mask_of(raw, size)
+        box, bad_box = box_of(raw, kind, content, size)
+    except DataError as error:
+        return Drawn(fault=str(error))
+    return Drawn(crowd, kind, content, box, raw.pixels, bad_part, bad_box)
 
 
 def mask_of(raw: RawAnnotation, size: Size) -> tuple[int, bytes, str]:

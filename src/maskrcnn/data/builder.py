@@ -34,15 +34,18 @@ import numpy as np
 import torch
 
 from maskrcnn.config import Category
-from maskrcnn.data.annotation import RawAnnotation, Size, box_of, crowd_of, mask_of
+from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, drawn
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
-from maskrcnn.data.doubts import repeated_names
+from maskrcnn.data.doubts import of_another_type, repeated_names
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.masks import MOST_PIXELS
 from maskrcnn.structures.records import ByteBuffer, Records, pack_fields, pack_ids
 from maskrcnn.structures.values import as_id, is_number, short, whole_number
+
+_MOST_WAITING = 20_000  # annotations that are drawn together
 
 
 class _Image(NamedTuple):
@@ -69,11 +72,13 @@ class DatasetBuilder:
         self.path = path
         self.strict = strict
         self.keypoint_shift = keypoint_shift
-        self._problems: list[str] = []
+        self._turns = count()  # of problems and annotations, for the order in which they came
+        self._problems: list[tuple[int, str]] = []
         self._choices: list[str] = []
         self._repairs: dict[str, tuple[int, str]] = {}  # what was done: how often, and the first annotation
         self._categories: dict[int | str, tuple[int, Category]] = {}
         self._images: dict[int | str, _Image] = {}
+        self._waiting: list[tuple[RawAnnotation, int, int]] = []  # not yet drawn, with position in the file and turn
         self._added = 0  # number of the last annotation of the file, with those left out
         self._seen: set[int | str] = set()
         # One entry for each annotation that is kept.
@@ -87,11 +92,23 @@ class DatasetBuilder:
         self._keypoints: dict[int, np.ndarray] = {}
         self._scores = array("d")  # empty for what people have annotated
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was left out and why, in the order of the files."""
+        return tuple(text for _, text in sorted(self._problems, key=lambda entry: entry[0]))
+
     def problem(self, message: str) -> None:
         """Records what is left out and why; raises DataError if `strict`."""
+        self._problem(message, next(self._turns))
+
+    def _problem(self, message: str, turn: int) -> None:
         if self.strict:
             raise DataError(f"{self.path}: {message}")
-        self._problems.append(f"{self.path}: {message}")
+        self._problems.append((turn, f"{self.path}: {message}"))
+
+    def repeat(self, problems: Sequence[str]) -> None:
+        """Records the `problems` of another builder for the same path."""
+        self._problems += [(next(self._turns), text) for text in problems]
 
     def choice(self, message: str) -> None:
         """Records what a person should know of the reading, although nothing is broken."""
@@ -183,7 +200,7 @@ class DatasetBuilder:
         self._spans.frombytes(plain.spans.tobytes())
 
     def add_annotation(self, raw: RawAnnotation, number: int | None = None) -> None:
-        """Adds an annotation. A broken one is recorded as a problem.
+        """Adds an annotation. A broken one is recorded as a problem when its turn comes to be drawn.
 
         Args:
             number: its position among all annotations of the file, from 1; default: after the last one.
@@ -193,36 +210,52 @@ class DatasetBuilder:
         """
         number = self._added + 1 if number is None else number
         self._added = max(self._added, number)
-        own = as_id(raw.id)
-        where = f"annotation {short(number if own is None else own)} of image {short(raw.image_id)}"
-        try:
-            self._append(raw, own, number, where)
-        except DataError as error:
-            message = str(error)
-        else:
-            return
-        self.problem(f"{where}: {message}")
+        self._waiting.append((raw, number, next(self._turns)))
+        if self.strict or len(self._waiting) == _MOST_WAITING:
+            self._draw()
 
-    def _append(self, raw: RawAnnotation, own: int | str | None, number: int, where: str) -> None:
-        image_id, category_id = as_id(raw.image_id), as_id(raw.category_id)
-        if image_id is None or image_id not in self._images:
-            raise DataError(f"no image has this id{_of_another_type(image_id, self._images)}")
+    def _draw(self) -> None:
+        """Draws the annotations that wait, by several processes if there are many, and stores them."""
+        waiting, self._waiting = self._waiting, []
+        images = [self._image_of(raw) for raw, _, _ in waiting]
+        jobs = [(raw, image.size) for (raw, _, _), image in zip(waiting, images, strict=True) if image]
+        found = iter(of_each(drawn, jobs, "objects"))
+        for (raw, number, turn), image in zip(waiting, images, strict=True):
+            own = as_id(raw.id)
+            where = raw.where or f"annotation {short(number if own is None else own)} of image {short(raw.image_id)}"
+            try:
+                if image is None:
+                    other = of_another_type(as_id(raw.image_id), self._images)
+                    raise DataError(f"no image has this id{other}")
+                self._append(raw, own, number, where, image, next(found))
+            except DataError as error:
+                fault = str(error)
+            else:
+                continue
+            self._problem(f"{where}: {fault}", turn)
+
+    def _image_of(self, raw: RawAnnotation) -> _Image | None:
+        key = as_id(raw.image_id)
+        return None if key is None else self._images.get(key)
+
+    def _append(
+        self, raw: RawAnnotation, own: int | str | None, number: int, where: str, image: _Image, mask: Drawn
+    ) -> None:
+        category_id = as_id(raw.category_id)
         if category_id is None or category_id not in self._categories:
-            other = _of_another_type(category_id, self._categories)
+            other = of_another_type(category_id, self._categories)
             raise DataError(f"no category has id {short(raw.category_id)}{other}")
-        image, size, _, _, _ = self._images[image_id]
         label, category = self._categories[category_id]
-        crowd = crowd_of(raw)
-        kind, content, bad_part = mask_of(raw, size)
-        box, bad_box = box_of(raw, kind, content, size)
+        if mask.fault:
+            raise DataError(mask.fault)
         points = None
         if category.keypoints:
             points = read_labelled(raw.keypoints, len(category.keypoints))
             points[points[:, 2] > 0, :2] += self.keypoint_shift
-        if bad_part:
-            self._repair("the object is kept without the bad part of its mask", where, bad_part)
-        if bad_box:
-            self._repair("the box of the mask replaces the bbox", where, bad_box)
+        if mask.bad_part:
+            self._repair("the object is kept without the bad part of its mask", where, mask.bad_part)
+        if mask.bad_box:
+            self._repair("the box of the mask replaces the bbox", where, mask.bad_box)
         if own is not None and own in self._seen:
             self._repair(
                 "an id that is not unique is ignored", where, "expected a unique id, found a second annotation with it"
@@ -234,14 +267,14 @@ class DatasetBuilder:
             self._keypoints[len(self._ids)] = points
         self._ids.append(own)
         self._positions.append(number)
-        self._rows.extend((image, label))
-        counted = raw.pixels if raw.pixels >= 0 else math.nan
-        self._floats.extend((*box, raw.area if is_number(raw.area) else counted))
+        self._rows.extend((image.number, label))
+        counted = mask.pixels if mask.pixels >= 0 else math.nan
+        self._floats.extend((*mask.box, raw.area if is_number(raw.area) else counted))
         if raw.score is not None:
             self._scores.append(raw.score)
-        self._crowd.append(crowd)
-        self._kinds.append(kind)
-        self._spans.extend(self.buffer.add(content))
+        self._crowd.append(mask.crowd)
+        self._kinds.append(mask.kind)
+        self._spans.extend(self.buffer.add(mask.content))
 
     def _unique_ids(self) -> list[int | str]:
         """The id of each annotation that is kept. One without its own gets its position, or the next free number."""
@@ -261,12 +294,12 @@ class DatasetBuilder:
         Raises:
             DataError: there is no category or no usable image.
         """
+        self._draw()
+        problems = self.problems
         if not self._categories:
             raise DataError(f"{self.path}: expected at least one category with id and name, found none")
         if not self._images:
-            why = (
-                f"none of its images can be used; first: {self._problems[0]}" if self._problems else "it has no images"
-            )
+            why = f"none of its images can be used; first: {problems[0]}" if problems else "it has no images"
             raise DataError(f"{self.path}: the data set is empty: {why}")
         # Annotations of one image become adjacent, in the order of the file.
         images, categories_added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
@@ -308,18 +341,9 @@ class DatasetBuilder:
         notes = [f"{done} (annotations: {times}), first: {first}" for done, (times, first) in self._repairs.items()]
         notes += repeated_names(categories, paths)
         noted = tuple(f"{self.path}: {note}" for note in notes)
-        problems, choices = tuple(self._problems), tuple(self._choices)
-        return Dataset(self.path, records, categories, problems, columns, segmentations, noted, choices)
+        return Dataset(self.path, records, categories, problems, columns, segmentations, noted, tuple(self._choices))
 
 
 def _storable(name: str) -> str:
     """The name with `?` in place of halves of characters (lone surrogates), which no file can hold."""
     return name.encode("utf-8", "replace").decode()
-
-
-def _of_another_type(given: int | str | None, known: Mapping[int | str, Any]) -> str:
-    """Names the known id that differs from a given one only in being text or a number."""
-    other: int | str | None = str(given) if isinstance(given, int) else None
-    if isinstance(given, str) and given.strip().isdecimal() and len(given) < 20:
-        other = int(given)
-    return f", but one has {other!r}: write all ids as numbers or all as text" if other in known else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -72,3 +72,11 @@ def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
         f"{max_objects} of an image (--train.max-objects), whose boxes have at most {MOST_MASK_PIXELS >> 20} million "
         "pixels; the others are left out at random, each time anew; --augment.crop shows fewer at once"
     ]
+
+
+def of_another_type(given: int | str | None, known: Container[int | str]) -> str:
+    """Names the known id that differs from a given one only in being text or a number."""
+    other: int | str | None = str(given) if isinstance(given, int) else None
+    if isinstance(given, str) and given.strip().isdecimal() and len(given) < 20:
+        other = int(given)
+    return f", but one has {other!r}: write all ids as numbers or all as text" if other in known else ""

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from maskrcnn.data.annotation import RawAnnotation, Size
+from maskrcnn.data.annotation import Box, Draw, RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.image_places import splits_in
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import NO_CLASS, Picture, add_picture, find_pictures, image_files_in
 from maskrcnn.data.regions import counted, even_odd, joined
 from maskrcnn.errors import DataError
@@ -27,7 +29,7 @@ from maskrcnn.structures.values import is_int, short, under
 
 _OME = ".ome"  # before the suffix of a microscope's TIFF, which programs drop with it
 
-Draw = Callable[[Size], Mapping[str, Any]]
+Parsed = TypeVar("Parsed")
 
 
 class Region(NamedTuple):
@@ -36,8 +38,7 @@ class Region(NamedTuple):
     Attributes:
         label: the id of its class.
         kind: what the tool calls it, such as "polygon".
-        draw: gives the fields of its `RawAnnotation` for an image of a height and width, and raises DataError if the
-            shape is broken. None for a shape without an area.
+        draw: None for a shape without an area.
         where: its place in the file, for messages.
     """
 
@@ -72,12 +73,16 @@ class Labelled(NamedTuple):
 
 def box_draw(x: float, y: float, width: float, height: float) -> Draw:
     """Draws an object that has only a box."""
-    return lambda size: {"box": (x, y, width, height)}
+    return partial(_box, (x, y, width, height))
+
+
+def _box(box: Box, size: Size) -> dict[str, Any]:
+    return {"box": box}
 
 
 def parts_draw(parts: Sequence[np.ndarray | RLE]) -> Draw:
     """Draws the union of (n, 2) polygons and masks."""
-    return lambda size: joined(parts, size)
+    return partial(joined, parts)
 
 
 def rings_draw(rings: Sequence[np.ndarray]) -> Draw:
@@ -89,7 +94,11 @@ def rings_draw(rings: Sequence[np.ndarray]) -> Draw:
     if not rings or min(map(len, rings)) < 3:
         found = min(map(len, rings), default=0)
         raise DataError(f"expected a polygon of at least 3 points, found {found}")
-    return parts_draw(rings) if len(rings) == 1 else lambda size: counted(even_odd(rings, size))
+    return parts_draw(rings) if len(rings) == 1 else partial(_rings, rings)
+
+
+def _rings(rings: Sequence[np.ndarray], size: Size) -> dict[str, Any]:
+    return counted(even_odd(rings, size))
 
 
 def extent(points: Iterable[np.ndarray]) -> Size | None:
@@ -114,13 +123,53 @@ def place_of(builder: DatasetBuilder, file: Path) -> str:
     return file.relative_to(builder.path).as_posix() if builder.path in file.parents else file.name
 
 
-def json_contents(builder: DatasetBuilder, files: Iterable[Path], expected: str) -> Iterator[tuple[Path, Any]]:
-    """The content of each JSON. A broken one is recorded as a problem."""
-    for file in files:
-        try:
-            yield file, read_json(file, expected)
-        except DataError as error:
-            builder.problem(str(error).removeprefix(f"{builder.path}: "))
+def of_jsons(
+    builder: DatasetBuilder,
+    files: Sequence[Path],
+    expected: str,
+    parse: Callable[[DatasetBuilder, Path, str, Any], Iterable[Parsed]],
+) -> list[Parsed]:
+    """What `parse` makes of a file and its content, for all JSONs in turn. It also gets the place of the file for
+    messages, and a builder for problems. A JSON that is broken or raises DataError is recorded as a problem."""
+    return of_files(builder, files, partial(_parsed, parse, expected))
+
+
+def _parsed(
+    parse: Callable[[DatasetBuilder, Path, str, Any], Iterable[Parsed]],
+    expected: str,
+    builder: DatasetBuilder,
+    file: Path,
+) -> list[Parsed]:
+    try:
+        content = read_json(file, expected)
+    except DataError as error:
+        builder.problem(str(error).removeprefix(f"{builder.path}: "))
+        return []
+    where = place_of(builder, file)
+    try:
+        return list(parse(builder, file, where, content))
+    except DataError as error:
+        fault = str(error)
+    builder.problem(f"{where}: {fault}")
+    return []
+
+
+def of_files(
+    builder: DatasetBuilder, files: Sequence[Path], read: Callable[[DatasetBuilder, Path], Iterable[Parsed]]
+) -> list[Parsed]:
+    """What `read` makes of each file, in order, by several processes if there are many. Its builder takes problems."""
+    found: list[Parsed] = []
+    for parsed, problems in of_each(partial(_read_alone, builder.path, builder.strict, read), files, "label files"):
+        builder.repeat(problems)
+        found += parsed
+    return found
+
+
+def _read_alone(
+    path: Path, strict: bool, read: Callable[[DatasetBuilder, Path], Iterable[Parsed]], file: Path
+) -> tuple[list[Parsed], tuple[str, ...]]:
+    own = DatasetBuilder(path, strict=strict)
+    return list(read(own, file)), own.problems
 
 
 def entries(content: Mapping[str, Any], key: str) -> list[Any]:
@@ -207,7 +256,7 @@ def add_labelled(builder: DatasetBuilder, items: Sequence[Labelled], images: Pat
             lost.append(f"{number}, {size[1]} x {size[0]}")
         size = add_picture(builder, number, picture, size, {"split": item.split} if item.split else None)
         if size is not None:
-            _add_regions(builder, number, item, size, left_out)
+            _add_regions(builder, number, item, left_out)
     for reason, count in left_out.items():
         builder.choice(f"{count} shapes are left out, because {reason}")
     if lost:
@@ -230,21 +279,15 @@ def _pictures(items: Sequence[Labelled], images: Path | None) -> list[Picture]:
     return [next((picture for picture in tried if not picture.fault), tried[0]) for tried in named]
 
 
-def _add_regions(
-    builder: DatasetBuilder, number: int | str, item: Labelled, size: Size, left_out: Counter[str]
-) -> None:
+def _add_regions(builder: DatasetBuilder, number: int | str, item: Labelled, left_out: Counter[str]) -> None:
     for own, shape in enumerate(item.regions):
         if shape.draw is None:
             left_out[f"{shape.kind} has no area"] += 1
         elif shape.label in NO_CLASS:
             left_out[f"{shape.label} is no class"] += 1
         else:
-            try:
-                fields = shape.draw(size)
-            except DataError as error:
-                builder.problem(f"{shape.where}: {error}")
-                continue
-            builder.add_annotation(RawAnnotation(number, shape.label, f"{number}:{own}", **fields))
+            own_id = f"{number}:{own}"
+            builder.add_annotation(RawAnnotation(number, shape.label, own_id, draw=shape.draw, where=shape.where))
 
 
 def image_names(

@@ -13,6 +13,7 @@ import numpy as np
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.image_places import Place, find_images
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size, read_values
 
@@ -52,7 +53,7 @@ def find_pictures(names: Iterable[str], annotations: Path, images: Path | None) 
     for (name, _), place in zip(tries, find_images([tried for _, tried in tries], annotations, images), strict=True):
         if not place.fault:
             places[name] = place
-    return dict(zip(named, in_threads(open_picture, list(places.values())), strict=True))
+    return dict(zip(named, of_each(open_picture, list(places.values()), "images"), strict=True))
 
 
 def _stem(name: str) -> str:
@@ -115,7 +116,7 @@ def add_unlabelled(builder: DatasetBuilder, files: Iterable[Path], missing: str 
             )
         return
     times = Counter(path.name for path in rest)
-    for picture in in_threads(open_picture, [Place(path) for path in rest]):
+    for picture in of_each(open_picture, [Place(path) for path in rest], "images"):
         own = picture.path.name
         if times[own] > 1 and picture.path.is_relative_to(builder.path):
             own = picture.path.relative_to(builder.path).as_posix()

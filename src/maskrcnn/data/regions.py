@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import hotcoco.mask
 import numpy as np
 from PIL import Image
 
+from maskrcnn.data.annotation import Draw, Size
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.images import MOST_PIXELS, read_values
 from maskrcnn.ops.polygons import bridged, polygons_to_rle
@@ -30,7 +32,6 @@ from maskrcnn.ops.rle import (
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_number, short
 
-Size = tuple[int, int]
 Order = Literal["down", "right"]
 
 _SMALL = 1 << 20  # pixels of a mask that are never too many
@@ -221,6 +222,15 @@ def flat(points: np.ndarray) -> list[float]:
     """A polygon of a `RawAnnotation`: x, y, x, y, ... of (n, 2) points."""
     found: list[float] = points.ravel().tolist()
     return found
+
+
+def as_drawn(mask: RLE) -> Draw:
+    """The `draw` of a `RawAnnotation` with this mask."""
+    return partial(_counted, mask)
+
+
+def _counted(mask: RLE, size: Size) -> dict[str, Any]:
+    return counted(mask)
 
 
 def counted(mask: RLE) -> dict[str, Any]:

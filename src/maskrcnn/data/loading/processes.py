@@ -44,6 +44,26 @@ STOP_SIGNALS = tuple(
 
 
 @dataclass(frozen=True)
+class Duty:
+    """What processes do, for messages.
+
+    Attributes:
+        does: as in "a process that loads images".
+        advice: what helps if one of them is lost.
+    """
+
+    does: str
+    advice: str
+
+
+LOADING = Duty(
+    "loads images",
+    "free memory, give a container more shared memory (docker run --shm-size 8g), or load in the training process with "
+    "--train.workers 0",
+)
+
+
+@dataclass(frozen=True)
 class _Worker:
     process: BaseProcess
     pipe: Connection
@@ -58,17 +78,26 @@ class _Failure:
     reason: str = ""  # why a result cannot be passed on
 
 
+def processors() -> int:
+    """The number of processes that can work at a time: 1 in a process that must not start others."""
+    if multiprocessing.current_process().daemon:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ordered_results(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     workers: int,
     then: Callable[[Result], Result] = lambda result: result,
+    duty: Duty = LOADING,
 ) -> Generator[Result]:
     """The result of each item in order, computed by `workers` processes ahead of its use. `close` ends the processes.
 
     Args:
         function: called in the processes, with one thread of torch; where processes are not forked, it is pickled.
         then: called on each result in a thread of this process.
+        duty: names the processes in messages.
 
     Raises:
         MaskRCNNError: the function raised it.
@@ -82,7 +111,7 @@ def ordered_results(
     receiver = Thread(target=_receive, args=(started, received, then), daemon=True)
     try:
         for _ in range(workers):
-            started.append(_start(function, started))
+            started.append(_start(function, started, duty))
         receiver.start()
         late = 0  # results that were asked for and not yet given
         for worker, item in zip(cycle(started), items):
@@ -90,10 +119,10 @@ def ordered_results(
                 worker.pipe.send(item)
             late += 1
             if late == AHEAD * workers:
-                yield _next(started, received)
+                yield _next(started, received, duty)
                 late -= 1
         for _ in range(late):
-            yield _next(started, received)
+            yield _next(started, received, duty)
     finally:
         end()
         if receiver.is_alive():
@@ -101,7 +130,7 @@ def ordered_results(
         atexit.unregister(end)
 
 
-def _start(function: Callable[[Any], Any], started: Sequence[_Worker]) -> _Worker:
+def _start(function: Callable[[Any], Any], started: Sequence[_Worker], duty: Duty) -> _Worker:
     context = multiprocessing.get_context()
     ours, theirs = context.Pipe()
     # A forked process inherits our ends of all pipes. It closes them, so that it sees the end of this process.
@@ -111,7 +140,7 @@ def _start(function: Callable[[Any], Any], started: Sequence[_Worker]) -> _Worke
         with without_main():
             process.start()
     except OSError as error:
-        raise _lost(f"no process could be started ({error})") from None
+        raise _lost(duty, f"no process could be started ({error})") from None
     theirs.close()
     return _Worker(process, ours)
 
@@ -164,11 +193,11 @@ def _receive(workers: Sequence[_Worker], received: Queue[Any], then: Callable[[A
     except Exception as error:  # of any kind, because a thread that ends without an answer would be waited for
         worker.process.join(TICK)
         code = worker.process.exitcode
-        reason = f"its batch could not be read ({error})" if code is None else f"it ended with {exit_in_words(code)}"
+        reason = f"its result could not be read ({error})" if code is None else f"it ended with {exit_in_words(code)}"
         received.put(_Failure(None, reason=reason))
 
 
-def _next(workers: Sequence[_Worker], received: Queue[Any]) -> Any:
+def _next(workers: Sequence[_Worker], received: Queue[Any], duty: Duty) -> Any:
     """The next result; raises as `ordered_results`."""
     waited = stopped = 0.0
     while True:
@@ -178,23 +207,20 @@ def _next(workers: Sequence[_Worker], received: Queue[Any]) -> Any:
         waited += TICK
         stopped = stopped + TICK if any(_is_stopped(worker.process) for worker in workers) else 0.0
         if stopped >= STOPPED:
-            raise _lost("it was stopped (SIGSTOP)")
+            raise _lost(duty, "it was stopped (SIGSTOP)")
         if waited >= PATIENCE:
-            raise _lost(f"it gave no batch for {PATIENCE:.0f} s")
+            raise _lost(duty, f"it gave no result for {PATIENCE:.0f} s")
     if not isinstance(answer, _Failure):
         return answer
     if answer.error is not None:
         raise answer.error
     if answer.defect:
-        raise RuntimeError(f"in a process that loads images: {answer.defect}")
-    raise _lost(answer.reason)
+        raise RuntimeError(f"in a process that {duty.does}: {answer.defect}")
+    raise _lost(duty, answer.reason)
 
 
-def _lost(reason: str) -> TrainingError:
-    return TrainingError(
-        f"a process that loads images is lost: {reason}; free memory, give a container more shared memory "
-        "(docker run --shm-size 8g), or load in the training process with --train.workers 0"
-    )
+def _lost(duty: Duty, reason: str) -> TrainingError:
+    return TrainingError(f"a process that {duty.does} is lost: {reason}; {duty.advice}")
 
 
 def exit_in_words(code: int) -> str:

@@ -23,10 +23,9 @@ from maskrcnn.data.labelled import (
     add_labelled,
     box_draw,
     entries,
-    json_contents,
     labels_of,
+    of_jsons,
     parts_draw,
-    place_of,
     regions_of,
     rings_draw,
     size_of,
@@ -77,13 +76,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: there is no Darwin JSON, or one is broken and `strict` is set.
     """
     builder = DatasetBuilder(path, strict=strict)
-    items: list[Labelled] = []
-    for file, content in json_contents(builder, _files(path), "a Darwin JSON"):
-        where = place_of(builder, file)
-        try:
-            items += _images(builder, file, where, content)
-        except DataError as error:
-            builder.problem(f"{where}: {error}")
+    items = of_jsons(builder, _files(path), "a Darwin JSON", _images)
     if not items:
         raise DataError(f"{path}: expected Darwin JSONs with an item and annotations, found none that can be used")
     add_named_categories(builder, labels_of(items))

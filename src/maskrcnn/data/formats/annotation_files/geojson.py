@@ -25,9 +25,8 @@ from maskrcnn.data.labelled import (
     entries,
     extent,
     image_names,
-    json_contents,
     labels_of,
-    place_of,
+    of_jsons,
     regions_of,
 )
 from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
@@ -88,21 +87,18 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if not files:
         raise DataError(f"{path}: expected GeoJSON files with features, found none")
     named = image_names(builder, files, images)
-    items = []
-    for file, content in json_contents(builder, files, "a GeoJSON"):
-        where = place_of(builder, file)
-        points: list[np.ndarray] = []
-        try:
-            shapes = regions_of(builder, f"{where}: features", _features(content), partial(_region, points))
-        except DataError as error:
-            builder.problem(f"{where}: {error}")
-            continue
-        items.append(Labelled(named[file], where, file, (named[file],), None, shapes, least=extent(points)))
+    items = of_jsons(builder, files, "a GeoJSON", partial(_images, named))
     add_named_categories(builder, labels_of(items))
     rest = add_labelled(builder, items, images)
     if path.is_dir():
         add_unlabelled(builder, rest, hints.missing)
     return builder.build()
+
+
+def _images(named: Mapping[Path, str], builder: DatasetBuilder, file: Path, where: str, content: Any) -> list[Labelled]:
+    points: list[np.ndarray] = []
+    shapes = regions_of(builder, f"{where}: features", _features(content), partial(_region, points))
+    return [Labelled(named[file], where, file, (named[file],), None, shapes, least=extent(points))]
 
 
 def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:

@@ -19,7 +19,17 @@ import numpy as np
 
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.labelled import Labelled, Region, add_labelled, extent, image_names, labels_of, place_of, rings_draw
+from maskrcnn.data.labelled import (
+    Labelled,
+    Region,
+    add_labelled,
+    extent,
+    image_names,
+    labels_of,
+    of_files,
+    place_of,
+    rings_draw,
+)
 from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, rectangle
 from maskrcnn.errors import DataError
@@ -115,8 +125,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     named = image_names(builder, files, images, _AFFIX)
     found: dict[str, list[tuple[str, Roi]]] = {image: [] for image in named.values()}
     first = {image: file for file, image in reversed(named.items())}
-    for file, image in named.items():
-        found[image] += _rois(builder, file)
+    for file, own in of_files(builder, list(named), _rois):
+        found[named[file]] += own
     class_of = _classes([roi.name for own in found.values() for _, roi in own])
     items = [
         Labelled(
@@ -138,20 +148,22 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     return builder.build()
 
 
-def _rois(builder: DatasetBuilder, file: Path) -> Iterator[tuple[str, Roi]]:
-    """The regions of a file or an archive, each with its place for messages. Broken ones are recorded as problems."""
+def _rois(builder: DatasetBuilder, file: Path) -> Iterator[tuple[Path, list[tuple[str, Roi]]]]:
+    """A file or an archive, and its regions, each with its place for messages. Broken ones are recorded as problems."""
     where = place_of(builder, file)
     try:
         contents = list(_archive(file)) if file.suffix.lower() == ".zip" else [(file.name, file.read_bytes())]
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, zlib.error) as error:
         builder.problem(f"{where}: expected regions of ImageJ, found a file that cannot be read ({error})")
         return
+    found = []
     for own, content in contents:
         at = where if own == file.name else f"{where}: {own}"
         try:
-            yield at, parse_roi(content, Path(own).stem)
+            found.append((at, parse_roi(content, Path(own).stem)))
         except DataError as error:
             builder.problem(f"{at}: {error}")
+    yield file, found
 
 
 def _archive(file: Path) -> Iterator[tuple[str, bytes]]:

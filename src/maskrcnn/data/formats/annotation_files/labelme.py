@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
+from maskrcnn.data.labelled import of_jsons
 from maskrcnn.data.pictures import (
     NO_CLASS,
     Picture,
@@ -39,7 +41,7 @@ from maskrcnn.data.regions import (
 )
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError
-from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_int, short
@@ -95,7 +97,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     """
     builder = DatasetBuilder(path, strict=strict)
     jsons = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    files = [file for json in jsons if (file := _read_file(builder, json))]
+    files = of_jsons(builder, jsons, "a labelme file", _read_file)
     if not files:
         raise DataError(
             f"{path}: expected labelme files with shapes and imagePath, found none among {len(jsons)} JSONs"
@@ -164,23 +166,17 @@ def _shapes(dataset: Dataset, index: int, lost: Lost) -> list[dict[str, Any]]:
     return shapes
 
 
-def _read_file(builder: DatasetBuilder, path: Path) -> _File | None:
-    """The content of a labelme file. A broken one is recorded as a problem, and any other JSON is passed over."""
-    try:
-        content = read_json(path, "a labelme file")
-    except DataError as error:
-        builder.problem(str(error).removeprefix(f"{builder.path}: "))
-        return None
+def _read_file(builder: DatasetBuilder, path: Path, where: str, content: Any) -> list[_File]:
+    """The content of a labelme file; any other JSON is passed over."""
     if not isinstance(content, Mapping) or "shapes" not in content:
-        return None
+        return []
     if not isinstance(content["shapes"], list):
-        builder.problem(f"{path.name}: expected shapes as a list, found {short(content['shapes'])}")
-        return None
+        raise DataError(f"expected shapes as a list, found {short(content['shapes'])}")
     height, width = content.get("imageHeight"), content.get("imageWidth")
     size = (height, width) if is_int(height) and is_int(width) and height > 0 and width > 0 else None
     image = content.get("imagePath")
     name = image if isinstance(image, str) and image else path.stem
-    return _File(path, name, size, isinstance(content.get("imageData"), str), content["shapes"])
+    return [_File(path, name, size, isinstance(content.get("imageData"), str), content["shapes"])]
 
 
 def _find_pictures(files: Sequence[_File], images: Path | None) -> dict[Path, Picture]:
@@ -232,7 +228,7 @@ def _add_objects(builder: DatasetBuilder, file: _File, size: Size, left_out: Cou
             objects.setdefault((_label(shape), own), []).append(part)
     for number, ((label, _), parts) in enumerate(objects.items()):
         own_id = f"{file.path.stem}:{number}"
-        builder.add_annotation(RawAnnotation(file.path.stem, label, own_id, **joined(parts, size)))
+        builder.add_annotation(RawAnnotation(file.path.stem, label, own_id, draw=partial(joined, parts)))
 
 
 def _part(shape: Mapping[str, Any], kind: str, size: Size) -> np.ndarray | RLE:

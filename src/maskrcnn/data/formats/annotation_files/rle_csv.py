@@ -28,7 +28,7 @@ from maskrcnn.data.pictures import (
     find_pictures,
     image_files_in,
 )
-from maskrcnn.data.regions import Order, connected_parts, counted, spans_to_rle
+from maskrcnn.data.regions import Order, as_drawn, connected_parts, spans_to_rle
 from maskrcnn.data.run_coding import RunCoding, commonest_step, encoded_pixels, find_coding, is_relative
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
@@ -313,4 +313,4 @@ def _add_masks(
         builder.problem(f"line {row.line}: {error}")
         return
     for part in connected_parts(mask) if parts else [mask]:
-        builder.add_annotation(RawAnnotation(row.image, category, **counted(part)))
+        builder.add_annotation(RawAnnotation(row.image, category, draw=as_drawn(part)))

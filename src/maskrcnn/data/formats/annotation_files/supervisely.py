@@ -26,9 +26,8 @@ from maskrcnn.data.labelled import (
     box_draw,
     chosen,
     entries,
-    json_contents,
     labels_of,
-    place_of,
+    of_jsons,
     regions_of,
     rings_draw,
     size_of,
@@ -85,13 +84,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     """
     builder = DatasetBuilder(path, strict=strict)
     geometries = _geometries(builder, path)
-    items = []
-    for file, content in json_contents(builder, _files(path), "a Supervisely annotation"):
-        where = place_of(builder, file)
-        try:
-            items.append(_image(builder, file, where, content, geometries))
-        except DataError as error:
-            builder.problem(f"{where}: {error}")
+    items = of_jsons(builder, _files(path), "a Supervisely annotation", partial(_images, geometries))
     if not items:
         raise DataError(f"{path}: expected annotations of Supervisely in folders `ann`, found none")
     listed = {title for title, geometry in geometries.items() if geometry not in _NO_AREA} - NO_CLASS
@@ -118,13 +111,15 @@ def _geometries(builder: DatasetBuilder, path: Path) -> dict[str, str]:
     return {}
 
 
-def _image(builder: DatasetBuilder, file: Path, where: str, content: Any, geometries: Mapping[str, str]) -> Labelled:
+def _images(
+    geometries: Mapping[str, str], builder: DatasetBuilder, file: Path, where: str, content: Any
+) -> list[Labelled]:
     if not isinstance(content, Mapping):
         raise DataError(f"expected an object with objects and size, found {short(content)}")
     size = size_of(content.get("size"))
     shapes = regions_of(builder, f"{where}: objects", entries(content, "objects"), partial(_region, geometries))
     split = split_of(file.parent.parent.name)
-    return Labelled(file.stem, where, file, (file.stem,), size, shapes, split=split)
+    return [Labelled(file.stem, where, file, (file.stem,), size, shapes, split=split)]
 
 
 def _region(geometries: Mapping[str, str], entry: Mapping[str, Any]) -> Region:

@@ -6,8 +6,9 @@ The tag of a region is its class. A rectangle is only a box. An asset that nobod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
@@ -17,9 +18,8 @@ from maskrcnn.data.labelled import (
     add_labelled,
     box_draw,
     entries,
-    json_contents,
     labels_of,
-    place_of,
+    of_jsons,
     regions_of,
     rings_draw,
     size_of,
@@ -38,6 +38,14 @@ takes = frozenset({"missing"})
 _FILES_TO_RECOGNISE = 8
 _NOT_VISITED = 0  # state of an asset
 _ASSET = frozenset({"asset", "regions"})
+
+
+class _Content(NamedTuple):
+    """What a file holds: images, the names of classes, and the number of assets that nobody has visited."""
+
+    images: list[Labelled]
+    tags: list[str]
+    unlabelled: int
 
 
 def recognise(path: Path) -> bool:
@@ -76,24 +84,28 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     jsons = _jsons(path)
     files = [file for file in jsons if _is_export(file)] or jsons
-    tags: set[str] = set()
-    items: list[Labelled] = []
-    unlabelled = 0
-    for file, content in json_contents(builder, files, "a VoTT JSON"):
-        tags.update(_tags(content))
-        for where, entry in _assets(place_of(builder, file), content):
-            if under(entry, "asset", "state") == _NOT_VISITED and hints.missing != "empty":
-                unlabelled += 1
-                continue
-            try:
-                items.append(_image(builder, where, file, entry))
-            except DataError as error:
-                builder.problem(f"{where}: {error}")
-    if unlabelled:
+    found = of_jsons(builder, files, "a VoTT JSON", partial(_contents, hints.missing))
+    items = [item for content in found for item in content.images]
+    tags = {tag for content in found for tag in content.tags}
+    if unlabelled := sum(content.unlabelled for content in found):
         builder.choice(f"{unlabelled} assets that nobody has visited are left out; --missing empty keeps them")
     add_named_categories(builder, (tags - NO_CLASS) | labels_of(items))
     add_labelled(builder, items, images)
     return builder.build()
+
+
+def _contents(missing: str | None, builder: DatasetBuilder, file: Path, where: str, content: Any) -> Iterator[_Content]:
+    """What a file holds. A broken asset is recorded as a problem."""
+    items, unlabelled = [], 0
+    for at, entry in _assets(where, content):
+        if under(entry, "asset", "state") == _NOT_VISITED and missing != "empty":
+            unlabelled += 1
+            continue
+        try:
+            items.append(_image(builder, at, file, entry))
+        except DataError as error:
+            builder.problem(f"{at}: {error}")
+    yield _Content(items, _tags(content), unlabelled)
 
 
 def _tags(content: Any) -> list[str]:

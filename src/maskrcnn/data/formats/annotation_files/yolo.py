@@ -19,7 +19,8 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
-from maskrcnn.data.pictures import in_threads, open_picture
+from maskrcnn.data.loading.of_each import of_each
+from maskrcnn.data.pictures import open_picture
 from maskrcnn.data.regions import flat
 from maskrcnn.data.writing import Holds, Lost, new_file
 from maskrcnn.data.yolo_rows import Labels, read_labels, rows_of
@@ -86,7 +87,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         named = {split: content[split] for split in ("path", *_SPLITS) if content.get(split)}
         where = f" in the folders that it names ({short(named)}), which belong beside it" if named else ""
         raise DataError(f"{builder.path}: expected images {parts}, found none{where}")
-    files = in_threads(read_labels, [image.labels for image in found])
+    files = of_each(read_labels, [image.labels for image in found], "label files")
     if not any(labels.objects for labels in files) and any(labels.boxes for labels in files):
         raise DataError(f"{builder.path}: expected rows of a class and a polygon, found only boxes (5 numbers a row)")
     _add_classes(builder, content, home, files)
@@ -253,7 +254,8 @@ def _add_images(
         builder.choice(f"{doubles} rows are left out, because they repeat a row of the same image")
     if boxes:
         builder.problem(f"{boxes} rows are left out, because they are boxes (5 numbers) and not polygons")
-    for (image, labels), picture in zip(kept, in_threads(open_picture, [Place(i.path) for i, _ in kept]), strict=True):
+    pictures = of_each(open_picture, [Place(image.path) for image, _ in kept], "images")
+    for (image, labels), picture in zip(kept, pictures, strict=True):
         relative = Path(os.path.relpath(image.path.with_suffix(""), home)).as_posix()
         number = image.path.stem if stems[image.path.stem] == 1 else relative
         for fault in labels.faults:

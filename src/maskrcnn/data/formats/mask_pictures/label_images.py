@@ -24,6 +24,7 @@ from maskrcnn.data.formats.mask_pictures.ade20k import is_segments
 from maskrcnn.data.formats.mask_pictures.cellpose import SUFFIX, read_seg
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
     ONLY_CLASS,
     Picture,
@@ -31,11 +32,10 @@ from maskrcnn.data.pictures import (
     add_picture,
     add_unlabelled,
     image_files_in,
-    in_threads,
     open_picture,
     read_masks,
 )
-from maskrcnn.data.regions import connected_parts, counted, label_image_to_rles
+from maskrcnn.data.regions import as_drawn, connected_parts, label_image_to_rles
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
@@ -106,8 +106,10 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         builder.add_category(1, ONLY_CLASS)
     else:
         add_named_categories(builder, classes.values())
-    pictures = in_threads(open_picture, [Place(pair.image) for pair in pairs])
-    found = in_threads(lambda job: _read_labels(job[0].labels, job[1]), list(zip(pairs, pictures, strict=True)))
+    pictures = of_each(open_picture, [Place(pair.image) for pair in pairs], "images")
+    found = of_each(
+        _read_labels, [(pair.labels, picture) for pair, picture in zip(pairs, pictures, strict=True)], "label files"
+    )
     if classes is None and not hints.parts and hints.format != key:
         _refuse_classes(path, [own for own, pair in zip(found, pairs, strict=True) if pair.labels.suffix != ".npy"])
     for pair, labels, picture in zip(pairs, found, pictures, strict=True):
@@ -121,7 +123,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             category = 1 if classes is None else classes.get((number, own))
             for part, piece in enumerate(connected_parts(mask) if hints.parts else [mask]):
                 own_id = f"{number}:{own}" if not hints.parts else f"{number}:{own}.{part}"
-                builder.add_annotation(RawAnnotation(number, category, own_id, **counted(piece)))
+                builder.add_annotation(RawAnnotation(number, category, own_id, draw=as_drawn(piece)))
     add_unlabelled(builder, rest, hints.missing)
     return builder.build()
 
@@ -232,7 +234,8 @@ def _tracked(path: Path) -> tuple[list[_Pair], list[Path]] | None:
     return (pairs, rest) if pairs else None
 
 
-def _read_labels(path: Path, picture: Picture) -> _Labels:
+def _read_labels(job: tuple[Path, Picture]) -> _Labels:
+    path, picture = job
     if path.suffix.lower() in _JPEG:
         return _Labels([], [], f"{path.name}: a JPEG changes the values of a label image; save it as PNG or TIFF")
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats.mask_pictures.ade20k import is_segments
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
     ONLY_CLASS,
     Picture,
@@ -29,11 +29,10 @@ from maskrcnn.data.pictures import (
     add_picture,
     add_unlabelled,
     image_files_in,
-    in_threads,
     open_picture,
     read_masks,
 )
-from maskrcnn.data.regions import connected_parts, counted, foreground
+from maskrcnn.data.regions import as_drawn, connected_parts, foreground
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.dataset import Dataset
@@ -87,18 +86,22 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         )
     builder = DatasetBuilder(path, strict=strict)
     add_named_categories(builder, (label for masked in found for _, label in masked.masks))
-    pictures = in_threads(open_picture, [Place(masked.image) for masked in found])
-    for masked, picture in zip(found, pictures, strict=True):
-        if add_picture(builder, masked.id, picture, None) is None:
-            continue
-        masks = in_threads(partial(_read_mask, picture=picture), [file for file, _ in masked.masks])
-        for (file, label), mask in zip(masked.masks, masks, strict=True):
+    pictures = of_each(open_picture, [Place(masked.image) for masked in found], "images")
+    usable = [
+        (masked, picture)
+        for masked, picture in zip(found, pictures, strict=True)
+        if add_picture(builder, masked.id, picture, None) is not None
+    ]
+    jobs = [(file, picture) for masked, picture in usable for file, _ in masked.masks]
+    masks = iter(of_each(_read_mask, jobs, "masks"))
+    for masked, _ in usable:
+        for (file, label), mask in zip(masked.masks, masks, strict=False):
             if isinstance(mask, ImageError):
                 builder.problem(f"image {masked.id}: {mask}")
                 continue
             for number, part in enumerate(connected_parts(mask) if hints.parts else [mask]):
                 own = f"{masked.id}:{file.stem}" + (f".{number}" if hints.parts else "")
-                builder.add_annotation(RawAnnotation(masked.id, label, own, **counted(part)))
+                builder.add_annotation(RawAnnotation(masked.id, label, own, draw=as_drawn(part)))
     add_unlabelled(builder, rest, hints.missing)
     return builder.build()
 
@@ -169,7 +172,8 @@ def _named_masks(path: Path, images: Path | None = None) -> tuple[list[_Masked],
     return found, [file for stem, file in pictures.items() if found and stem not in by_image]
 
 
-def _read_mask(path: Path, picture: Picture) -> RLE | ImageError:
+def _read_mask(job: tuple[Path, Picture]) -> RLE | ImageError:
+    path, picture = job
     try:
         values = read_masks(path, picture)
     except ImageError as error:

@@ -18,16 +18,16 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import Hints
 from maskrcnn.data.image_places import Place, splits_in
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
     Picture,
     add_picture,
     add_unlabelled,
     image_files_in,
-    in_threads,
     open_picture,
     read_masks,
 )
-from maskrcnn.data.regions import counted, label_image_to_rles
+from maskrcnn.data.regions import as_drawn, label_image_to_rles
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.structures.dataset import Dataset
@@ -114,8 +114,8 @@ def read_source(path: Path, source: Source, *, strict: bool, hints: Hints) -> Da
     if not labelled:
         raise DataError(f"{path}: expected pictures of objects, found none for its {len(images)} images")
     builder = DatasetBuilder(path, strict=strict)
-    pictures = in_threads(open_picture, [one.image for one in labelled])
-    found = in_threads(partial(_read_one, source), list(zip(labelled, pictures, strict=True)))
+    pictures = of_each(open_picture, [one.image for one in labelled], "images")
+    found = of_each(partial(_read_one, source.read), list(zip(labelled, pictures, strict=True)), "label files")
     source.add_classes(builder, _names(segment for segments in found for segment in segments.found))
     unlabelled = [one.image.path for one in images if one.labels is None]
     for one, picture, segments in zip(labelled, pictures, found, strict=True):
@@ -125,7 +125,7 @@ def read_source(path: Path, source: Source, *, strict: bool, hints: Hints) -> Da
             unlabelled.append(picture.path)
         elif segments.size is not None and add_picture(builder, one.id, picture, segments.size) is not None:
             for own, category, mask, crowd, _ in segments.found:
-                raw = RawAnnotation(one.id, category, f"{one.id}:{own}", crowd=crowd, **counted(mask))
+                raw = RawAnnotation(one.id, category, f"{one.id}:{own}", crowd=crowd, draw=as_drawn(mask))
                 builder.add_annotation(raw)
     add_unlabelled(builder, unlabelled, hints.missing)
     return builder.build()
@@ -224,10 +224,10 @@ def missing(path: Path) -> Place:
     return Place(path, "no such file; name the folder with --images")
 
 
-def _read_one(source: Source, job: tuple[LabelledImage, Picture]) -> Segments:
+def _read_one(read: Callable[[Path, Picture], Segments], job: tuple[LabelledImage, Picture]) -> Segments:
     one, picture = job
     try:
-        return source.read(Path(one.labels or ""), picture)
+        return read(Path(one.labels or ""), picture)
     except (ImageError, DataError) as error:
         return Segments(None, [], [str(error)])
 

@@ -37,6 +37,8 @@ _LABELS, _IMAGES = "instances", "images"
 _VERSION = re.compile(r"v(\d+)\.(\d+)")
 _ABOVE = 2  # folders above, in which the JSON of the labels may lie
 
+_MOST_CONFIGS = 50  # JSONs of a folder, which else holds the labels of images
+
 
 def recognise(path: Path) -> bool:
     """Whether a folder holds pictures of instances, with the JSON of the labels there or up to two folders above."""
@@ -91,7 +93,7 @@ def _part(folder: Path) -> Path:
 def _configs(path: Path) -> list[Path]:
     """The JSON files of labels in the nearest folder that has one."""
     for folder in (path, *path.absolute().parents[:_ABOVE]):
-        found = [file for file in sorted(folder.glob("*.json")) if _is_config(file)]
+        found = [file for file in sorted(folder.glob("*.json"))[:_MOST_CONFIGS] if _is_config(file)]
         if found:
             return found
     return []

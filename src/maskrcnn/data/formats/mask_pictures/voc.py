@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,16 +17,16 @@ import numpy as np
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
     NO_CLASS,
     Picture,
     add_named_categories,
     add_picture,
     find_pictures,
-    in_threads,
     read_masks,
 )
-from maskrcnn.data.regions import counted, label_image_to_rles
+from maskrcnn.data.regions import as_drawn, label_image_to_rles
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.xml_file import read_xml
 from maskrcnn.structures.dataset import Dataset
@@ -86,7 +87,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     usual = path / "JPEGImages"
     pictures = find_pictures(masks, path / _OBJECTS[0], images or (usual if usual.is_dir() else None))
-    found = in_threads(lambda stem: _read_image(path, masks[stem], pictures[stem]), list(masks))
+    jobs = [(file, pictures[stem]) for stem, file in masks.items()]
+    found = of_each(partial(_read_image, path), jobs, "label files")
     by_number = _add_classes(builder, path, found)
     difficult = 0
     for stem, image in zip(masks, found, strict=True):
@@ -100,7 +102,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             category = image.classes[value] if by_number else image.names[value - 1] if named else None
             crowd = named and image.difficult[value - 1]
             difficult += crowd
-            builder.add_annotation(RawAnnotation(stem, category, f"{stem}:{value}", crowd=crowd, **counted(mask)))
+            builder.add_annotation(RawAnnotation(stem, category, f"{stem}:{value}", crowd=crowd, draw=as_drawn(mask)))
     if difficult:
         builder.choice(f"{difficult} objects that are marked as difficult become crowd regions")
     return builder.build()
@@ -120,7 +122,8 @@ def _listed(path: Path, split: str) -> list[str]:
     return lists[split].read_text("utf-8-sig", errors="replace").split()
 
 
-def _read_image(path: Path, masks: Path, picture: Picture) -> _Image:
+def _read_image(path: Path, job: tuple[Path, Picture]) -> _Image:
+    masks, picture = job
     try:
         values = read_masks(masks, picture)
         if values.ndim != 2:
@@ -145,9 +148,10 @@ def _classes_of(path: Path, stem: str, objects: np.ndarray, picture: Picture) ->
     if classes.shape != objects.shape:
         raise DataError(f"{file}: expected a picture of {objects.shape}, as the one of objects, found {classes.shape}")
     inside = objects > 0
-    pairs, counts = np.unique(np.stack([objects[inside], classes[inside]]), axis=1, return_counts=True)
+    codes = objects[inside].astype(np.int64) << 32 | classes[inside]
+    pairs, counts = np.unique(codes, return_counts=True)
     order = np.argsort(counts, kind="stable")  # the commonest class of an object comes last, and stays
-    return dict(zip(pairs[0][order].tolist(), pairs[1][order].tolist(), strict=True))
+    return dict(zip((pairs[order] >> 32).tolist(), (pairs[order] & 0xFFFFFFFF).tolist(), strict=True))
 
 
 def _read_objects(file: Path) -> tuple[list[str], list[bool]]:
