@@ -49,10 +49,14 @@ def followed(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
             now = time.monotonic()
             if now - changed > _TICK:
                 changed = now
-                bar.update(task, completed=done, rate=f"{done / (now - began):.3g}/s")
+                bar.update(task, completed=done, rate=_rate(done / (now - began)))
                 if now - began > SHOWN_AFTER and not bar.live.is_started:
                     bar.start()
     finally:
         if bar.live.is_started:
             bar.update(task, completed=done)
             bar.stop()
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2g}/s"

@@ -102,7 +102,7 @@ class Records(Sequence[Record]):
         }
 
     @classmethod
-    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+    def of_tensors(cls, tensors: Mapping[str, Any]) -> Self:
         """The records without faults that gave these `tensors`."""
         records = cls.__new__(cls)
         records._ids, records._numbers, records.faults = tensors["ids"], tensors["numbers"], {}

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from maskrcnn.data.cache import cached_folder
 from maskrcnn.data.formats.annotation_files import (
     coco,
     cvat,
@@ -114,6 +115,11 @@ def read_dataset(
     path = Path(path)
     if images is not None and not os.path.isdir(images):
         raise DataError(f"{images}: expected the folder of the images, found no folder there; correct --images")
+    images = Path(images) if images else None
+    return cached_folder(path, (images, strict, hints), lambda: _read(path, images, strict, hints))
+
+
+def _read(path: Path, images: Path | None, strict: bool, hints: Hints) -> Dataset:
     format, places = found = find_format(path, hints)
     takes = format.takes | ({"split"} if found.has_parts else set())
     given = {field.name for field in fields(hints) if getattr(hints, field.name) != field.default}
@@ -125,9 +131,7 @@ def read_dataset(
             raise DataError(f"{path}: expected --split to be one of {', '.join(places)}, found {hints.split}")
         places = {hints.split: places[hints.split]}
     parts = {
-        split: format.read(
-            place, Path(images) if images else None, strict=strict, hints=replace(hints, split=None) if split else hints
-        )
+        split: format.read(place, images, strict=strict, hints=replace(hints, split=None) if split else hints)
         for split, place in places.items()
     }
     return replace(next(iter(parts.values())) if len(parts) == 1 else join(parts, path), format=format.name)

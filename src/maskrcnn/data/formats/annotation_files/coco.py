@@ -18,7 +18,7 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.bulk.coco_text import CocoText, open_text, read_annotations, used_categories
 from maskrcnn.data.bulk.plain import PlainAnnotations
-from maskrcnn.data.cache import cached
+from maskrcnn.data.cache import cached_json
 from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, is_panoptic, plain_coco
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import FoundFile, find_files
@@ -80,7 +80,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
     """
     path = _find_json(path)
-    return cached(path, (images, strict), lambda: _read(path, images, strict))
+    return cached_json(path, (images, strict), lambda: _read(path, images, strict))
 
 
 def _read(path: Path, images: Path | None, strict: bool) -> Dataset:
