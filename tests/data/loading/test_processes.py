@@ -85,7 +85,7 @@ def test_a_process_that_is_not_forked_does_not_run_the_script_of_the_user(monkey
     main.__file__ = "script.py"
     monkeypatch.setitem(sys.modules, "__main__", main)
     assert {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()
-    with processes._without_main():
+    with processes.without_main():
         assert not {"init_main_from_name", "init_main_from_path"} & spawn.get_preparation_data("a").keys()
     assert sys.modules["__main__"] is main
 
