@@ -14,7 +14,7 @@ from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 from maskrcnn.weights.initialise import WeightsFile
 
-BASE = ["--data", "d.json", "--out", "runs/x"]
+BASE = ["d.json", "--out", "runs/x"]
 # One preset of each kind of parts.
 KINDS = (
     "mask_rcnn_R_50_FPN",
@@ -48,7 +48,8 @@ def test_the_help_fits_on_one_screen(command, narrow, name, preset_name):
 def test_the_help_shows_what_people_set_with_the_defaults_of_the_preset(command, narrow):
     text = command("train", "--preset", "mask_rcnn_tiny", "--help").out
     words = (
-        "--data --val --out --preset --weights --resume --json --config --print-config --help-all --image.short-side "
+        "DATA --val --out --recipe --budget --preset --weights --resume --json --config --print-config --help-all "
+        "--image.short-side "
         "--train.steps --train.batch-size --train.learning-rate --train.evaluate-every --train.checkpoint-every "
         "--train.precision --train.workers --train.seed --augment.crop --augment.flip-horizontal"
     )
@@ -149,7 +150,7 @@ def test_a_file_with_a_fault_is_one_line_and_2(command, tmp_path, text, message)
     assert "preset" in message or str(path) in ran.err
 
 
-@pytest.mark.parametrize(("name", "required"), [("train", ("data", "out")), ("ablate", ("data", "val", "out"))])
+@pytest.mark.parametrize(("name", "required"), [("train", ()), ("ablate", ("val", "out"))])
 def test_without_arguments_the_short_help_and_with_some_what_is_missing(command, narrow, name, required):
     ran = command(name)
     assert (ran.code, ran.out) == (2, "")
@@ -157,7 +158,7 @@ def test_without_arguments_the_short_help_and_with_some_what_is_missing(command,
     assert ran.err.startswith(f"usage: maskrcnn {name} ")
     missing = command(name, "--json")
     assert (missing.code, missing.out) == (2, "")
-    names = " ".join(f"--{flag} PATH" for flag in required)
+    names = " ".join(["DATA", *(f"--{flag} PATH" for flag in required)])
     assert missing.err == f"error: Missing from maskrcnn {name}: {names}; see maskrcnn {name} --help\n"
 
 
@@ -184,12 +185,6 @@ def test_a_flag_with_a_fault_is_one_line_and_2(command, narrow, name, flags, mes
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
     assert ran.err.startswith("error: ")
     assert message in ran.err
-
-
-def test_the_data_may_stand_first():
-    parsed = train.parse(["d.json", "--out", "runs/x"])
-    assert (parsed.data, parsed.argv) == (train.parse(BASE).data, ("d.json", "--out", "runs/x"))
-    assert train.resume_command(parsed.argv) == "maskrcnn train d.json --out runs/x --resume"
 
 
 def test_every_setting_has_a_help_text(command, narrow):

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from maskrcnn.cli import train
 from maskrcnn.config import Config
 from maskrcnn.config.presets import PRESETS, preset
+from maskrcnn.errors import ConfigError
 
-BASE = ["--data", "d.json", "--out", "runs/x"]
+BASE = ["d.json", "--out", "runs/x"]
 
 
 def test_flags_default_to_the_preset():
@@ -107,8 +109,61 @@ def test_a_folder_of_validation_images_needs_their_annotations(command):
     assert (ran.code, ran.out, ran.err) == (2, "", "error: expected --val with --val-images, found none\n")
 
 
-def test_the_command_that_resumes_is_the_same_with_resume():
-    argv = ["--data", "my data.json", "--out", "runs/x"]
-    assert train.resume_command(argv) == "maskrcnn train --data 'my data.json' --out runs/x --resume"
+def test_the_command_that_resumes_is_the_same_with_resume_and_the_folder():
+    argv = ["my data.json", "--out", "runs/x"]
+    out = Path("runs/x")
+    assert train.resume_command(argv, out) == "maskrcnn train 'my data.json' --out runs/x --resume"
     assert train.parse(argv).argv == tuple(argv)
-    assert train.resume_command([*argv, "--resume"]) == train.resume_command(argv)
+    assert train.resume_command([*argv, "--resume"], out) == train.resume_command(argv, out)
+    assert train.resume_command(["d.json"], Path("runs/d-2")) == "maskrcnn train d.json --out runs/d-2 --resume"
+
+
+@pytest.mark.parametrize("given", [["d.json"], ["--data", "d.json"], ["--data=d.json"]])
+def test_the_data_are_an_argument_and_may_be_named_as_in_other_commands(given):
+    parsed = train.parse(["--augment.crop", "64", "64", *given]) if len(given) > 1 else train.parse(given)
+    assert (parsed.data, parsed.argv[0]) == (Path("d.json"), "d.json")
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("", "auto"),
+        ("--train.steps 5", "auto"),
+        ("--preset mask_rcnn_tiny", "none"),
+        ("--config a.yaml", "none"),
+        ("--preset mask_rcnn_R_18_FPN --recipe auto", "auto"),
+        ("--config a.yaml --recipe 3x", "3x"),
+        ("--recipe none", "none"),
+    ],
+)
+def test_a_recipe_chooses_unless_a_preset_or_a_file_names_the_settings(flags, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("train: {seed: 3}\n")
+    assert train.parse(["d.json", *flags.split()]).recipe_name == name
+
+
+def test_a_run_without_a_folder_gets_one_after_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Path("cells/train.json")
+    with pytest.raises(ConfigError, match=r"there is no run of cells/train\.json in runs"):
+        train.default_folder(data, resume=True)
+    assert train.default_folder(data, resume=False) == Path("runs/train")
+    Path("runs/train").mkdir(parents=True)
+    assert train.default_folder(data, resume=False) == Path("runs/train-2")
+    Path("runs/train-2").mkdir()
+    assert train.default_folder(data, resume=True) == Path("runs/train-2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="expected --out with several processes"):
+        train.default_folder(data, resume=False)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400)])
+def test_a_budget_is_a_time(text, seconds):
+    assert train.seconds_in(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "", "soon", "10", "-5m", "30 minutes", "1.2.3m", "5m1h"])
+def test_a_budget_that_is_no_time_is_refused(command, text):
+    ran = command("train", "d.json", f"--budget={text}")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: --budget: expected a time above 0 such as 90s, 30m or 2h, found {text!r}\n"

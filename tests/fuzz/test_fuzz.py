@@ -484,7 +484,7 @@ SUBJECTS = {
             ".yaml",
             lambda path, _: (
                 lambda: command(
-                    *("train", "--config", path, "--data", "none.json", "--out", path.parent / "run", "--print-config")
+                    *("train", "none.json", "--config", path, "--out", path.parent / "run", "--print-config")
                 )
             ),
         ),

@@ -223,7 +223,7 @@ def test_a_signal_saves_and_the_resumed_run_equals_the_whole(data: Path, tmp_pat
 
 def test_ctrl_c_on_the_command_line_prints_the_command_that_resumes(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "maskrcnn", "train", "--data", str(data), "--preset", "mask_rcnn_tiny"]
+    command = [sys.executable, "-m", "maskrcnn", "train", str(data), "--preset", "mask_rcnn_tiny"]
     command += ["--out", str(out), "--train.steps", "500", "--train.batch-size", "1", "--train.workers", "1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr is not None

@@ -23,7 +23,7 @@ class Ablate:
     Trained rows are not trained again, so the same command continues.
     """
 
-    data: Path
+    data: tyro.conf.Positional[Path]
     """Annotations of any format to train on, or their folder."""
     val: Path
     """Annotations to evaluate on."""

@@ -85,7 +85,7 @@ class Demo:
             f"  {shlex.join(map(str, predict))}\n"
             f"  {shlex.join(map(str, evaluation))}\n"
             "  maskrcnn data check your.json\n"
-            "  maskrcnn train --data your.json --preset mask_rcnn_R_18_FPN --weights resnet18 --out runs/first"
+            "  maskrcnn train your.json"
         )
         return 0
 

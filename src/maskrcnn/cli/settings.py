@@ -12,7 +12,15 @@ import tyro
 from tyro.constructors import StructFieldSpec
 
 from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, changed_fields, parse_flags
-from maskrcnn.config import AugmentConfig, Config, ImageConfig, TrainConfig, config_to_dict, with_settings
+from maskrcnn.config import (
+    AugmentConfig,
+    Config,
+    ImageConfig,
+    TrainConfig,
+    config_to_dict,
+    flat_settings,
+    with_settings,
+)
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
 
@@ -56,7 +64,7 @@ class Start:
     """Flags that choose the weights from which training starts."""
 
     weights: str | None = None
-    """Model or checkpoint to start from: a file, a URL, a name in `maskrcnn weights list`, or resnet50."""
+    """Model or checkpoint to start from: a file, a URL, a name in `maskrcnn weights list`, resnet50, or none."""
     weights_config: ConfigFile = None
     allow_partial: AllowPartial = False
     part: Part = None
@@ -78,12 +86,12 @@ class Start:
 
 
 # Flags of commands that only --help-all shows.
-LONG_HELP_ONLY = ("resume_with_changes", "reporters")
+LONG_HELP_ONLY = ("resume_with_changes", "reporters", "hold_out", "val_images", "limit", "strict")
 # What --help shows of these, and nothing of how to read data; --help-all shows every flag.
 SHORT_HELP: dict[type, tuple[str, ...]] = {
     Start: ("weights",),
     ImageConfig: ("short_side", "long_side"),
-    AugmentConfig: ("scale_jitter", "crop", "flip_horizontal", "flip_vertical", "quarter_turns"),
+    AugmentConfig: ("scale_jitter", "crop", "flip_horizontal"),
     TrainConfig: (
         *("steps", "batch_size", "optimizer", "learning_rate", "precision"),
         *("evaluate_every", "checkpoint_every", "workers", "seed"),
@@ -94,15 +102,15 @@ SHORT_HELP: dict[type, tuple[str, ...]] = {
 def parse_with_settings(
     command: Any, prog: str, argv: Sequence[str], default_preset: str, required: Sequence[str]
 ) -> Any:
-    """Parses a command with the fields `settings: Settings`, `argv` and those in `required`.
+    """Parses a command with the fields `settings: Settings`, `argv` and those in `required`, of which `data` comes first.
 
-    The first argument may be the data, without `--data`.
+    The data may also be given as `--data DATA`, as `evaluate` and `predict` name them.
 
     Raises:
         ConfigError: wrong flags or values, an unknown preset, or a file of settings that cannot be used.
         SystemExit: as for `parse_flags`.
     """
-    args = ["--data", *argv] if argv and not argv[0].startswith("-") else list(argv)
+    args = _data_first(argv)
     name, config = base_settings(args, default_preset)
     everything = "--help-all" in args
     short = not everything and (not args or not {"-h", "--help"}.isdisjoint(args))
@@ -113,8 +121,17 @@ def parse_with_settings(
         [*args, "--help"] if everything else args,
         hidden=lambda kind, setting: _hidden(kind, setting, short),
         markers=[tyro.conf.DisallowNone] if short else [],
-        default=command(**dict.fromkeys(required, blank), settings=Settings(name, config=config), argv=tuple(argv)),
+        default=command(**dict.fromkeys(required, blank), settings=Settings(name, config=config), argv=tuple(args)),
     )
+
+
+def _data_first(argv: Sequence[str]) -> list[str]:
+    """The arguments with DATA in front in place of `--data DATA`."""
+    data = flag_value(argv, "--data")
+    if data is None:
+        return list(argv)
+    place = next(number for number, arg in enumerate(argv) if arg.partition("=")[0] == "--data")
+    return [data, *argv[:place], *argv[place + (2 if argv[place] == "--data" else 1) :]]
 
 
 def base_settings(argv: Sequence[str], default_preset: str) -> tuple[str, Config]:
@@ -131,6 +148,22 @@ def base_settings(argv: Sequence[str], default_preset: str) -> tuple[str, Config
         return name, with_settings(base, {key: value for key, value in given.items() if key != "preset"})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def given_settings(argv: Sequence[str], config: Config, base: Config) -> dict[str, Any]:
+    """The settings that the file of `--config` and flags give, by whole name, with their values in `config`.
+
+    Args:
+        config: the settings with the file and all flags applied.
+        base: the settings without them.
+    """
+    path = flag_value(argv, "--config")
+    values, before = (flat_settings(config_to_dict(one)) for one in (config, base))
+    flags = [arg[2:].partition("=")[0].replace("-", "_") for arg in argv if arg.startswith("--") and "." in arg]
+    names = [*flat_settings({} if path is None else settings_file(path)), *flags]
+    names += [flag.replace(".no_", ".") for flag in flags]
+    names += [name for name in values if name not in before]  # of parts that the file adds with their defaults
+    return {name: values[name] for name in names if name in values}
 
 
 def settings_file(path: str) -> dict[str, Any]:

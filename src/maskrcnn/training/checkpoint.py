@@ -110,6 +110,12 @@ class SavedRun:
     progress: Progress
     state: dict[str, Any]
 
+    @property
+    def share_held_out(self) -> float:
+        """Share of the training images that the run holds out to judge by."""
+        with _of_this_run(self.path):
+            return float(self.state["data"]["held_out"]["share"])
+
     def restore(
         self, state: TrainingState, config: Config, data: Mapping[str, Any], *, changes: bool = False
     ) -> tuple[Progress, list[str]]:

@@ -56,6 +56,14 @@ class InitialWeights(Protocol):
     def assumed(self) -> Sequence[str]:
         """What the import of another framework's checkpoint assumed, one sentence each."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether they are those of a whole detector."""
+
+    @property
+    def backbone(self) -> ResNetConfig | TimmConfig | None:
+        """The backbone that they fit; None: one of timm, which the config names."""
+
     def with_conventions(self, config: Config) -> Config:
         """The config, with the rules of the weights' training in place of those settings that are at their defaults."""
 
@@ -118,6 +126,11 @@ class DetectorWeights:
     """A whole detector. Its class layers are copied only if its categories are those of the new network."""
 
     saved: SavedModel
+    whole: bool = True
+
+    @property
+    def backbone(self) -> ResNetConfig | TimmConfig | None:
+        return self.saved.config.model.backbone
 
     @property
     def assumed(self) -> Sequence[str]:
@@ -159,13 +172,17 @@ class BackboneWeights:
     source: str
     file: BackboneFile
     assumed: Sequence[str] = ()
+    whole: bool = False
+
+    @property
+    def backbone(self) -> ResNetConfig | TimmConfig | None:
+        return backbone_of({f"backbone.{name}": value for name, value in self.file.state.items()})
 
     def with_conventions(self, config: Config) -> Config:
         return with_rules_of(config, self.file)
 
     def fill(self, network: MaskRCNN, config: Config) -> str:
-        found = backbone_of({f"backbone.{name}": value for name, value in self.file.state.items()})
-        _require_backbone(self.source, found, config)
+        _require_backbone(self.source, self.backbone, config)
         check_rules(config, self.file)
         stem = self.file.state[BACKBONE_STEM]
         trained = ImageConfig(std=self.file.rules.get(STD, ImageConfig.std))
@@ -185,6 +202,8 @@ class TimmWeights:
     source: str
     tensors: dict[str, Tensor] | None
     assumed: Sequence[str] = ()
+    whole: bool = False
+    backbone: None = None
 
     def with_conventions(self, config: Config) -> Config:
         return config
@@ -193,9 +212,9 @@ class TimmWeights:
         return fill_timm(cast(TimmBackbone, network.backbone), self.tensors, self.source)
 
 
-def _require_backbone(source: Path | str, found: ResNetConfig | TimmConfig, config: Config) -> None:
+def _require_backbone(source: Path | str, found: ResNetConfig | TimmConfig | None, config: Config) -> None:
     expected = config.model.backbone
-    if found.name != expected.name:
+    if found is not None and found.name != expected.name:
         raise WeightsError(
             f"{source}: expected weights for the backbone of the settings, {expected.name}, found weights of "
             f"{found.name}; choose a preset with that backbone or other weights"
