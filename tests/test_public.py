@@ -21,11 +21,13 @@ def python(code: str) -> str:
 
 
 def test_public_names():
-    assert set(maskrcnn.__all__) == {"Config", "MaskRCNNError", "__version__", "evaluate", "load", "presets", "train"}
+    assert set(maskrcnn.__all__) == {
+        *("Config", "MaskRCNNError", "Recipe", "__version__", "evaluate", "load", "presets", "train")
+    }
     assert set(maskrcnn.__all__) <= set(dir(maskrcnn))
 
 
-@pytest.mark.parametrize("name", ["Config", "MaskRCNNError", "evaluate", "load", "train"])
+@pytest.mark.parametrize("name", ["Config", "MaskRCNNError", "Recipe", "evaluate", "load", "train"])
 def test_public_names_resolve(name):
     assert getattr(maskrcnn, name).__name__ == name
 

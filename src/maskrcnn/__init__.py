@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from maskrcnn.predict import load
     from maskrcnn.training.evaluate import evaluate
     from maskrcnn.training.loop import train
+    from maskrcnn.training.recipes.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["Config", "MaskRCNNError", "__version__", "evaluate", "load", "presets", "train"]
+__all__ = ["Config", "MaskRCNNError", "Recipe", "__version__", "evaluate", "load", "presets", "train"]
 
 _HOMES = {
     "Config": "maskrcnn.config",
     "MaskRCNNError": "maskrcnn.errors",
+    "Recipe": "maskrcnn.training.recipes.recipe",
     "evaluate": "maskrcnn.training.evaluate",
     "load": "maskrcnn.predict",
     "train": "maskrcnn.training.loop",

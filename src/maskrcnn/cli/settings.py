@@ -102,7 +102,7 @@ SHORT_HELP: dict[type, tuple[str, ...]] = {
 def parse_with_settings(
     command: Any, prog: str, argv: Sequence[str], default_preset: str, required: Sequence[str]
 ) -> Any:
-    """Parses a command with the fields `settings: Settings`, `argv` and those in `required`, of which `data` comes first.
+    """Parses a command with the fields `settings: Settings`, `argv`, `data` in front, and others in `required`.
 
     The data may also be given as `--data DATA`, as `evaluate` and `predict` name them.
 
