@@ -47,7 +47,7 @@ def test_a_recipe_is_written_and_a_resumed_run_keeps_it(
     assert (again.steps, again.finished) == (3, True)
     assert load_checkpoint(out).config.train.warmup_steps == saved.config.train.warmup_steps
     with pytest.raises(TrainingError, match=r"data\.held_out\.share was 0\.15 and is 0\.0"):
-        train(recipe(hold_out=0.0), data, out=out, resume=True)
+        train(recipe(hold_out=0.0, given={"train.steps": 3}), data, out=out, resume=True)
 
 
 def test_a_recipe_begins_from_weights_and_says_how_to_begin_without(data: Path, tmp_path: Path, monkeypatch) -> None:

@@ -158,7 +158,8 @@ def _differing_data(stored: Mapping[str, Any], data: Mapping[str, Any]) -> dict[
     """What differs between the fingerprints of data sets that are in both, by name."""
     return {
         f"data.{part}.{name}": (old, data[part][name])
-        for part in stored.keys() & data.keys()
+        for part in stored
+        if part in data
         for name, old in stored[part].items()
         if data[part][name] != old
     }

@@ -192,9 +192,9 @@ def _begin(found: Settled, out: Path, world: World) -> Run:
         training=found.training,
         validation=found.validation,
         data={
-            **{name: fingerprint(part) for name, part in data.items()},
-            "world": {"processes": world.size},
             "held_out": {"share": found.share_held_out},
+            "world": {"processes": world.size},
+            **{name: fingerprint(part) for name, part in data.items()},
         },
         progress=Progress(origin=origin),
     )
