@@ -18,7 +18,7 @@ from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.hold_out import hold_out
 from maskrcnn.training.progress import measuring
 from maskrcnn.training.recipes.automatic import Start
-from maskrcnn.training.recipes.machine import Machine, this_machine
+from maskrcnn.training.recipes.hardware import Hardware, this_machine
 from maskrcnn.training.recipes.recipe import Plan, Recipe, plan
 from maskrcnn.training.world import World
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, with_conventions
@@ -90,7 +90,7 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
     return Settled(config, dataset, validation, initial, made, from_weights, share)
 
 
-def _given_settings(recipe: Recipe, machine: Machine, sources: Sources, initial: InitialWeights | None) -> Config:
+def _given_settings(recipe: Recipe, machine: Hardware, sources: Sources, initial: InitialWeights | None) -> Config:
     """The settings that a recipe starts from with those that a person has given; for a resumed run those of the run."""
     if sources.saved is not None and recipe.name != "none":
         return with_settings(sources.saved.config, recipe.given)

@@ -10,13 +10,13 @@ from drawn_data import drawn
 from maskrcnn.config import Config
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.recipes.automatic import Start
-from maskrcnn.training.recipes.machine import Machine
+from maskrcnn.training.recipes.hardware import Hardware
 from maskrcnn.training.recipes.recipe import Recipe, plan
 
-LAPTOP, GPU = Machine("cpu", 2), Machine("cuda", 16, 24.0)
+LAPTOP, GPU = Hardware("cpu", 2), Hardware("cuda", 16, 24.0)
 
 
-def chosen(dataset: Dataset, machine: Machine = LAPTOP, start: Start = "backbone", **given: Any) -> Config:
+def chosen(dataset: Dataset, machine: Hardware = LAPTOP, start: Start = "backbone", **given: Any) -> Config:
     recipe = Recipe(given={name.replace("__", "."): value for name, value in given.items()})
     return plan(recipe, recipe.start(machine), dataset, machine, "resnet18", start).config
 
@@ -108,8 +108,8 @@ def test_rare_classes_come_more_often() -> None:
 
 
 @pytest.mark.parametrize("dataset", [drawn(1, 1, 30), drawn(2, 1, 3, (4, 4)), drawn(3, 2, 500, (3000, 600))])
-@pytest.mark.parametrize("machine", [LAPTOP, GPU, Machine("cuda", 4, 8.0, processes=4)])
-def test_odd_data_sets_get_settings(dataset: Dataset, machine: Machine) -> None:
+@pytest.mark.parametrize("machine", [LAPTOP, GPU, Hardware("cuda", 4, 8.0, processes=4)])
+def test_odd_data_sets_get_settings(dataset: Dataset, machine: Hardware) -> None:
     config = chosen(dataset, machine)
     assert config.train.batch_size <= max(1, len(dataset))
     assert config.image.short_side <= config.image.long_side

@@ -10,13 +10,13 @@ from drawn_data import drawn
 from maskrcnn.config import Config
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError
-from maskrcnn.training.recipes.machine import Machine
+from maskrcnn.training.recipes.hardware import Hardware
 from maskrcnn.training.recipes.recipe import Recipe, plan
 
-EIGHT = Machine("cuda", 8, 80.0, processes=8)
+EIGHT = Hardware("cuda", 8, 80.0, processes=8)
 
 
-def planned(name: Any, machine: Machine, images: int = 100, **given: Any) -> Config:
+def planned(name: Any, machine: Hardware, images: int = 100, **given: Any) -> Config:
     recipe = Recipe(name, given={f"train.{key}": value for key, value in given.items()})
     return plan(recipe, recipe.start(machine), drawn(images, 2, 30), machine, "resnet50", "backbone").config
 
@@ -32,14 +32,14 @@ def test_the_schedule_1x_is_that_of_the_preset() -> None:
 
 
 def test_fewer_images_in_a_step_mean_more_steps_and_a_lower_rate() -> None:
-    train = planned("3x", Machine("cpu", 2)).train
+    train = planned("3x", Hardware("cpu", 2)).train
     assert (train.batch_size, train.steps, train.learning_rate) == (2, 270_000 * 8, 0.0025)
     assert train.drops == pytest.approx((210 / 270, 250 / 270))
-    assert planned("3x", Machine("cpu", 2), accumulate=8).train.learning_rate == 0.02
+    assert planned("3x", Hardware("cpu", 2), accumulate=8).train.learning_rate == 0.02
 
 
 def test_large_scale_jitter_counts_epochs() -> None:
-    config = planned("lsj-200", Machine("cuda", 8, 80.0, processes=2), images=640)
+    config = planned("lsj-200", Hardware("cuda", 8, 80.0, processes=2), images=640)
     train = config.train
     assert train.batch_size * 2 == 32
     assert train.steps == 200 * 640 / 32

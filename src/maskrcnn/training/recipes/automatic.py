@@ -13,8 +13,8 @@ import numpy as np
 
 from maskrcnn.config import ResNetConfig
 from maskrcnn.training.recipes.choices import Choices
-from maskrcnn.training.recipes.machine import Machine
-from maskrcnn.training.recipes.measures import Measures
+from maskrcnn.training.recipes.hardware import Hardware
+from maskrcnn.training.recipes.measures import DataFigures
 from maskrcnn.training.recipes.rates import learning_rate_for
 
 Start = Literal["random", "backbone", "detector"]  # what training begins from
@@ -25,7 +25,7 @@ _TINY = 16  # pixels: smaller objects are lost
 _FEW, _MANY = 50, 2000  # images
 
 
-def choose(choices: Choices, data: Measures, machine: Machine, start: Start, budget: float | None) -> None:
+def choose(choices: Choices, data: DataFigures, machine: Hardware, start: Start, budget: float | None) -> None:
     """Chooses all settings.
 
     Args:
@@ -46,7 +46,7 @@ def choose(choices: Choices, data: Measures, machine: Machine, start: Start, bud
     _length(choices, data, machine, start, budget)
 
 
-def _parts(choices: Choices, data: Measures, machine: Machine, start: Start) -> None:
+def _parts(choices: Choices, data: DataFigures, machine: Hardware, start: Start) -> None:
     """Heads, norms and frozen stages."""
     if not data.masks:
         choices.set({"model.mask_head": None}, "no object has a mask")
@@ -67,7 +67,7 @@ def _parts(choices: Choices, data: Measures, machine: Machine, start: Start) -> 
         choices.set({"model.backbone.frozen_stages": 2}, "the usual: stem and res2 stay as they were")
 
 
-def _image_size(choices: Choices, data: Measures, machine: Machine) -> np.ndarray:
+def _image_size(choices: Choices, data: DataFigures, machine: Hardware) -> np.ndarray:
     """The size of the network input. Returns (N,) float64, network-input pixels per pixel of each image."""
     usual, longest, smallest = (800, 4096, _SMALL) if machine.has_gpu else (512, 2048, _SMALL_ON_CPU)
     short, long = float(np.median(data.short_sides)), float(np.median(data.sizes_hw.max(axis=1)))
@@ -98,7 +98,7 @@ def _image_size(choices: Choices, data: Measures, machine: Machine) -> np.ndarra
     return _scales(choices, data)
 
 
-def _scales(choices: Choices, data: Measures) -> np.ndarray:
+def _scales(choices: Choices, data: DataFigures) -> np.ndarray:
     """(N,) float64, network-input pixels per pixel of each image."""
     image, long = choices.config.image, data.sizes_hw.max(axis=1)
     if image.fixed_size is not None:
@@ -107,7 +107,7 @@ def _scales(choices: Choices, data: Measures) -> np.ndarray:
     return np.minimum(scales, image.long_side / long)
 
 
-def _crop(choices: Choices, data: Measures, machine: Machine, scale: np.ndarray) -> float:
+def _crop(choices: Choices, data: DataFigures, machine: Hardware, scale: np.ndarray) -> float:
     """Whether training sees crops. Returns the side of a square with as many pixels as a network input of training."""
     smallest, largest = (512, 1024) if machine.has_gpu else (320, 512)
     inputs = np.sqrt(data.sizes_hw.prod(axis=1)) * scale
@@ -125,7 +125,7 @@ def _crop(choices: Choices, data: Measures, machine: Machine, scale: np.ndarray)
     return whole if crop is None else min(whole, math.sqrt(crop[0] * crop[1]))
 
 
-def _augmentation(choices: Choices, data: Measures) -> None:
+def _augmentation(choices: Choices, data: DataFigures) -> None:
     if data.any_way_up:
         turns = {"augment.flip_vertical": 0.5, "augment.quarter_turns": True}
         choices.set(turns, "objects are as often wide as tall, up as down")
@@ -137,7 +137,7 @@ def _augmentation(choices: Choices, data: Measures) -> None:
         choices.set({"train.repeat_threshold": 0.01}, "a class is on fewer than 1 % of the images")
 
 
-def _anchors(choices: Choices, data: Measures, scale: np.ndarray) -> None:
+def _anchors(choices: Choices, data: DataFigures, scale: np.ndarray) -> None:
     """Sizes that double from level to level. The smallest of the sets that cover the most objects within a factor of
     1.4 leaves the smallest objects without anchors, so among nearly equal sets the larger sizes win."""
     if choices.config.model.neck != "fpn":
@@ -150,7 +150,7 @@ def _anchors(choices: Choices, data: Measures, scale: np.ndarray) -> None:
     choices.set({"model.anchors.sizes": sizes}, f"within a factor of 1.4 of {covered[best]:.0%} of the objects")
 
 
-def _limits(choices: Choices, data: Measures, machine: Machine, scale: np.ndarray, side: float) -> None:
+def _limits(choices: Choices, data: DataFigures, machine: Hardware, scale: np.ndarray, side: float) -> None:
     """Limits of detections, proposals and sampled RoIs."""
     most = int(data.counts.max())
     detections = min(3000, max(100, 10 * math.ceil(1.5 * most / 10)))
@@ -171,7 +171,7 @@ def _limits(choices: Choices, data: Measures, machine: Machine, scale: np.ndarra
         choices.set({"model.box_head.samples": 128, "model.mask_head.samples": 24}, "a CPU: fewer RoIs, more steps")
 
 
-def _batch(choices: Choices, data: Measures, machine: Machine, scale: np.ndarray, side: float) -> None:
+def _batch(choices: Choices, data: DataFigures, machine: Hardware, scale: np.ndarray, side: float) -> None:
     largest = 1.0 if choices.config.augment.crop else max(1.0, choices.config.augment.scale_jitter[1])
     most = max(1, min(16, data.images) // machine.processes)
     batch = machine.batch((side * largest) ** 2, most)
@@ -180,7 +180,7 @@ def _batch(choices: Choices, data: Measures, machine: Machine, scale: np.ndarray
     choices.set({"train.workers": max(1, min(8, workers))}, f"{machine.cores} cores")
 
 
-def _optimiser(choices: Choices, data: Measures, machine: Machine) -> None:
+def _optimiser(choices: Choices, data: DataFigures, machine: Hardware) -> None:
     choices.set({"train.optimizer": "adamw", "train.schedule": "cosine"}, "short runs: 0.63 AP on nuclei in 50 minutes")
     choices.set({"train.clip_norm": 5.0}, "keeps single images from spoiling the weights")
     adamw = choices.config.train.optimizer == "adamw"
@@ -191,7 +191,7 @@ def _optimiser(choices: Choices, data: Measures, machine: Machine) -> None:
     choices.set({"train.ema": True}, "the mean of the last weights is at least as good")
 
 
-def _length(choices: Choices, data: Measures, machine: Machine, start: Start, budget: float | None) -> None:
+def _length(choices: Choices, data: DataFigures, machine: Hardware, start: Start, budget: float | None) -> None:
     """Steps, warm-up, evaluations and checkpoints."""
     if budget is not None:
         every = 3 if machine.has_gpu else 30  # seconds

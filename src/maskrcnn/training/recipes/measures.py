@@ -18,7 +18,7 @@ _ENOUGH = 200  # objects from which on the distributions are compared
 
 
 @dataclass(frozen=True)
-class Measures:
+class DataFigures:
     """Figures of a data set.
 
     Attributes:
@@ -84,7 +84,7 @@ class Measures:
         }
 
 
-def measure(dataset: Dataset) -> Measures:
+def measure(dataset: Dataset) -> DataFigures:
     """The figures of a data set with at least one object."""
     records, rows = dataset.records, dataset.records.rows
     column = {name: as_numpy(values)[rows] for name, values in dataset.columns.items()}
@@ -99,7 +99,7 @@ def measure(dataset: Dataset) -> Measures:
     numbers, place = np.unique(image, return_inverse=True)
     shown = np.unique(np.stack([image, labels]), axis=1)[1]
     sides = np.sqrt(areas)
-    return Measures(
+    return DataFigures(
         images=len(dataset),
         objects=len(image),
         classes=len(dataset.categories),

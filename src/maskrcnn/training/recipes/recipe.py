@@ -16,8 +16,8 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import writing
 from maskrcnn.training.recipes.automatic import Start, choose
 from maskrcnn.training.recipes.choices import GIVEN, Choice, Choices, rows_of
-from maskrcnn.training.recipes.machine import Machine
-from maskrcnn.training.recipes.measures import Measures, measure
+from maskrcnn.training.recipes.hardware import Hardware
+from maskrcnn.training.recipes.measures import DataFigures, measure
 from maskrcnn.training.recipes.schedules import (
     DETECTRON,
     LARGE_SCALE_JITTER,
@@ -77,7 +77,7 @@ class Recipe:
     def share_held_out(self) -> float:
         return (0.0 if self.name == "none" else 0.15) if self.hold_out is None else self.hold_out
 
-    def start(self, machine: Machine) -> Config:
+    def start(self, machine: Hardware) -> Config:
         """The settings before a choice: `base`, or those of a network that fits the machine."""
         if self.base is not None:
             return self.base
@@ -85,7 +85,7 @@ class Recipe:
         return preset("mask_rcnn_R_18_FPN" if small else "mask_rcnn_R_50_FPN")
 
     def read_weights(
-        self, weights: Path | str | WeightsFile | None, machine: Machine
+        self, weights: Path | str | WeightsFile | None, machine: Hardware
     ) -> tuple[InitialWeights | None, str]:
         """The weights that training begins from, None for random ones, and their name.
 
@@ -110,7 +110,7 @@ class Recipe:
             return None, NO_WEIGHTS
         return read_initial_weights(weights, config), str(source)
 
-    def usual_weights(self, machine: Machine) -> str:
+    def usual_weights(self, machine: Hardware) -> str:
         """The weights if none are given: trained on COCO for fine-tuning on a GPU, else on ImageNet."""
         if self.name in ("none", *LARGE_SCALE_JITTER):
             return NO_WEIGHTS
@@ -135,8 +135,8 @@ class Plan:
     recipe: Recipe
     config: Config
     choices: tuple[Choice, ...]
-    data: Measures
-    machine: Machine
+    data: DataFigures
+    machine: Hardware
     weights: str
 
     def lines(self) -> list[str]:
@@ -162,7 +162,7 @@ class Plan:
             temporary.write_text(json.dumps(content, indent=1))
 
 
-def plan(recipe: Recipe, config: Config, dataset: Dataset, machine: Machine, weights: str, start: Start) -> Plan:
+def plan(recipe: Recipe, config: Config, dataset: Dataset, machine: Hardware, weights: str, start: Start) -> Plan:
     """Chooses the settings of a new run.
 
     Args:

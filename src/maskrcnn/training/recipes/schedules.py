@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from maskrcnn.training.recipes.choices import Choices
-from maskrcnn.training.recipes.machine import Machine
+from maskrcnn.training.recipes.hardware import Hardware
 from maskrcnn.training.recipes.rates import learning_rate_for
 
 # Steps of 16 images, and those after which the rate falls (Detectron2's model zoo).
@@ -13,7 +13,7 @@ LARGE_SCALE_JITTER = {"lsj-100": 100, "lsj-200": 200, "lsj-400": 400}
 _EPOCHS_STEPS, _EPOCHS_DROPS = 184_375, (163_889, 177_546)
 
 
-def choose_detectron(choices: Choices, name: str, images: int, machine: Machine) -> None:
+def choose_detectron(choices: Choices, name: str, images: int, machine: Hardware) -> None:
     """The schedule 1x or 3x: 12 or 37 epochs of COCO, whatever the data set.
 
     Args:
@@ -36,7 +36,7 @@ def choose_detectron(choices: Choices, name: str, images: int, machine: Machine)
     choices.set({"train.evaluate_every": max(1, round(5000 * 16 / size))}, f"5000 {rescaled}")
 
 
-def choose_large_scale_jitter(choices: Choices, name: str, images: int, machine: Machine) -> None:
+def choose_large_scale_jitter(choices: Choices, name: str, images: int, machine: Hardware) -> None:
     """Large-scale jitter from random weights; arguments and errors are those of `choose_detectron`."""
     epochs = LARGE_SCALE_JITTER[name]
     norm = "batch_norm" if machine.processes == 1 else "sync_batch_norm" if machine.has_gpu else "group_norm"
@@ -55,7 +55,7 @@ def choose_large_scale_jitter(choices: Choices, name: str, images: int, machine:
     choices.set({"train.evaluate_every": max(1, choices.config.train.steps // 20)}, "20 evaluations")
 
 
-def _sgd(choices: Choices, machine: Machine, published: tuple[float, int], images: int, pixels: float) -> None:
+def _sgd(choices: Choices, machine: Hardware, published: tuple[float, int], images: int, pixels: float) -> None:
     """SGD with the published rate for the published images of a step, changed in proportion to the batch that fits."""
     batch = machine.batch(pixels, max(1, min(published[1], images) // machine.processes))
     choices.set({"train.batch_size": batch}, f"{published[1]} in all processes, or as many as fit {machine.name}")

@@ -17,7 +17,7 @@ _USABLE = 0.6  # of the memory of a GPU, as crowded images need more than the me
 
 
 @dataclass(frozen=True)
-class Machine:
+class Hardware:
     """
     Attributes:
         device: `cpu` or `cuda`.
@@ -56,8 +56,8 @@ class Machine:
         return found
 
 
-def this_machine(world: World) -> Machine:
+def this_machine(world: World) -> Hardware:
     """The machine on which this process runs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = torch.cuda.get_device_properties(world.device).total_memory / _GB if world.device.type == "cuda" else 0.0
-    return Machine(world.device.type, cores, memory, world.size)
+    return Hardware(world.device.type, cores, memory, world.size)
