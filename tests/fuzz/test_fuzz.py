@@ -32,6 +32,7 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import load_file, save_file
 
 import keras_weights
+from encoded_pictures import encoded_pictures
 from maskrcnn.cli import main
 from maskrcnn.config import Config, config_to_dict
 from maskrcnn.data.formats import read_dataset
@@ -144,36 +145,11 @@ def results(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
     return change
 
 
-@cache
-def pictures() -> list[bytes]:
-    """Small images of many formats and modes."""
-    rng = np.random.default_rng(0)
-    colour = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
-    deep = Image.fromarray(rng.integers(0, 4000, (20, 30), dtype=np.uint16))
-    kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        *((colour, kind, {}) for kind in ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000", "TGA")),
-        *((colour.convert("CMYK"), kind, {}) for kind in ("JPEG", "TIFF")),
-        (colour.convert("P"), "PNG", {"transparency": 3}),
-        (colour.convert("1"), "TIFF", {"compression": "group4"}),
-        (colour.convert("RGBA"), "TIFF", {"compression": "tiff_lzw"}),
-        (deep, "PNG", {}),
-        (deep, "TIFF", {}),
-        (colour, "TIFF", {"save_all": True, "append_images": [colour]}),
-        (colour, "JPEG", {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"}),
-    ]
-    files = []
-    for image, kind, options in kinds:
-        file = io.BytesIO()
-        image.save(file, kind, **options)
-        files.append(file.getvalue())
-    return files
-
-
 def images(folder: Path) -> Callable[[random.Random], Callable[[], object]]:
     path = folder / "image"
 
     def change(rng: random.Random) -> Callable[[], object]:
-        path.write_bytes(mutated_bytes(rng.choice(pictures()), rng))
+        path.write_bytes(mutated_bytes(rng.choice(encoded_pictures()), rng))
         return lambda: read_image(path)
 
     return change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -235,3 +236,27 @@ def test_without_the_token_nothing_but_health_answers(model: Predictor, picture:
 def test_other_sites_get_no_permission(client: TestClient) -> None:
     answer = client.get("/v1/model", headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_a_client_that_has_gone_is_noted_and_no_failure(model: Predictor, picture: np.ndarray, encoded: Encode) -> None:
+    """The application is called as a server does it, because clients of tests do not go away."""
+    app, sent, body = build_app({"m": InThread(model)}, Limits()), list[Any](), encoded(picture)
+    arriving = iter([{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}])
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/predict",
+        "query_string": b"",
+        "headers": [],
+        "client": None,
+    }
+
+    async def receive() -> Any:
+        return next(arriving)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app({**scope, "http_version": "1.1", "scheme": "http", "server": ("a", 80)}, receive, send))
+    assert sent[0]["status"] == 499
+    assert json.loads(sent[1]["body"])["title"] == "Client Closed Request"

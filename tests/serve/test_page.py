@@ -154,7 +154,9 @@ def test_objects_are_chosen_and_images_moved(page: Any, model: Predictor, encode
     page.mouse.click(*at)
     pressed = page.locator("#objects button[aria-pressed=true]")
     assert pressed.count() == 1
-    assert f"{int(found.masks[best].area)} px" in pressed.inner_text()
+    assert f"{int(found.masks[best].area):,} px" in pressed.inner_text()
+    colours = page.eval_on_selector_all("#objects .swatch", "(swatches) => swatches.map((one) => one.style.background)")
+    assert len(set(colours)) == len(found)
 
     page.mouse.wheel(0, -400)
     larger = page.locator("#picture").bounding_box()
@@ -194,5 +196,31 @@ def test_images_are_dropped_pasted_and_taken_also_on_a_phone(page: Any, picture:
     page.click("#shoot")
     wait_for(page, "3/3 camera-3.png", "0 objects")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    set_range(page, "#score", 0)
+    page.locator("#objects button").last.click()
+    assert page.evaluate("scrollY") > 0
+    assert page.locator("#stage").bounding_box()["y"] == 0  # the picture stays in sight beside the list
     page.set_input_files("#files", [file_of("broken.gif", b"GIF89a").copy() | {"mimeType": "text/plain"}])
     page.wait_for_function("() => document.querySelector('#status').textContent === 'This is no image'")
+
+
+@pytest.mark.slow
+def test_one_of_several_models_is_chosen(page: Any, picture: np.ndarray, encoded: Encode) -> None:
+    asked: list[str] = []
+
+    def with_the_only_model(route: Any) -> None:
+        asked.append(route.request.url.partition("?")[2])
+        route.continue_(url=f"{route.request.url.partition('?')[0]}?model=shapes")
+
+    assert page.locator("#models").is_hidden()
+    page.route("**/v1/model", lambda route: route.fulfill(json={"models": [{"name": "shapes"}, {"name": "a & b"}]}))
+    page.route("**/v1/predict*", with_the_only_model)
+    page.reload()
+    page.select_option("#model", "shapes")
+    page.set_input_files("#files", [file_of("a.png", encoded(picture)), file_of("b.png", encoded(picture))])
+    wait_for(page, "2/2 b.png", "0 objects")
+    page.select_option("#model", "a & b")
+    page.wait_for_function(
+        "() => performance.getEntriesByType('resource').filter((one) => one.name.includes('a%20%26')).length > 1"
+    )
+    assert asked == ["model=shapes"] * 2 + ["model=a%20%26%20b"] * 2

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import numpy as np
 import pytest
 
+from maskrcnn.benchmark.load import resident_bytes
 from maskrcnn.predict import Predictor, to_coco_results
+from mutations import mutated_bytes
 from served_process import served
 from small_data import small_coco
 
@@ -101,6 +105,18 @@ def test_slow_and_endless_senders_are_cut_off(
         for _ in range(20):  # clients that go away
             with socket.create_connection(running.address, 10) as connection:
                 connection.sendall(head + b"Content-Length: 50\r\n\r\nabc")
+        body = encoded(picture)
+        whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        before = resident_bytes(running.process.pid)
+        for seed in range(200):  # changed requests, of which the half is followed by the end of what the client sends
+            with socket.create_connection(running.address, 10) as connection, suppress(OSError):
+                connection.sendall(mutated_bytes(whole, random.Random(seed)))
+                if seed % 2:
+                    connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(0.02)
+                answer = connection.recv(100)
+                assert not answer or int(answer.split()[1]) < 500
+        assert resident_bytes(running.process.pid) - before < 100e6
         with httpx2.Client(base_url=running.url, headers={"Authorization": "Bearer t0ken"}) as client:
             assert client.post("/v1/predict", content=encoded(picture)).status_code == 200
             assert "maskrcnn_requests_total" in client.get("/metrics").text

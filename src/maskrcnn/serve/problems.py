@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +12,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from maskrcnn.errors import MaskRCNNError
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the log: nobody reads this answer
+CLOSED_TITLE = "Client Closed Request"
 
 
 class RefusalError(MaskRCNNError):
@@ -29,7 +32,8 @@ def problem(path: str, status: int, detail: str, headers: Mapping[str, str] | No
     """The body of an error: RFC 9457, or the `error` of the Open Inference Protocol below `/v2`."""
     if path == "/v2" or path.startswith("/v2/"):
         return JSONResponse({"error": detail}, status, headers)
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    title = responses.get(status, CLOSED_TITLE)
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return JSONResponse(body, status, headers, media_type="application/problem+json")
 
 

@@ -15,12 +15,11 @@ from maskrcnn.serve.bodies import Intake
 from maskrcnn.serve.engine import Crew, Engine
 from maskrcnn.serve.images import image_of
 from maskrcnn.serve.metrics import Metrics
-from maskrcnn.serve.problems import RefusalError
+from maskrcnn.serve.problems import CLIENT_CLOSED_REQUEST, RefusalError
 from maskrcnn.serve.settings import Limits
 from maskrcnn.structures.instances import Instances
 
 T = TypeVar("T")
-CLIENT_CLOSED_REQUEST = 499  # nginx's number, for the log: nobody reads this answer
 
 
 class Service:

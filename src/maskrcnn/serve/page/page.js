@@ -4,7 +4,7 @@ import { cocoOf, csvOf, labelmeOf, save } from "./downloads.js";
 
 const $ = (id) => document.getElementById(id);
 const stage = $("stage"), view = $("view"), picture = $("picture"), marked = $("marked"), camera = $("camera");
-const images = []; // { name, bitmap, width, height, objects, problem }
+const images = []; // { file, name, bitmap, width, height, objects, problem, waiting }
 const hidden = new Set(); // categories that are not shown
 let current = -1, chosen = null, hovered = null, owners = new Int32Array(0);
 let place = { x: 0, y: 0, zoom: 1 };
@@ -16,27 +16,42 @@ const image = () => images[current];
 async function add(files) {
   const pictures = [...files].filter((file) => file.type.startsWith("image/"));
   for (const file of pictures) {
-    images.push({ name: file.name, bitmap: null, width: 0, height: 0, objects: [], problem: "", waiting: true });
-    const added = images.at(-1);
-    show(images.length - 1);
-    try {
-      const answer = await ask(file);
-      added.bitmap = await createImageBitmap(file);
-      [added.width, added.height] = [answer.width, answer.height];
-      added.objects = answer.objects.map((object, number) => prepared(object, number, answer.height));
-    } catch (error) {
-      added.problem = error.message || String(error);
-    }
-    added.waiting = false;
-    if (added === image()) show(current);
+    images.push({ file, name: file.name, bitmap: null, width: 0, height: 0, objects: [] });
+    current = images.length - 1;
+    await find(images[current]);
   }
   if (!pictures.length && files.length) say("This is no image", true);
+}
+
+async function find(one) {
+  Object.assign(one, { waiting: true, problem: "" });
+  if (one === image()) show(current);
+  try {
+    const answer = await ask(one.file);
+    one.bitmap ||= await createImageBitmap(one.file);
+    [one.width, one.height] = [answer.width, answer.height];
+    one.objects = answer.objects.map((object, number) => prepared(object, number, answer.height));
+  } catch (error) {
+    one.problem = error.message || String(error);
+  }
+  one.waiting = false;
+  if (one === image()) show(current);
+}
+
+async function listModels() { // where there are several; another choice asks for all images again
+  const { models } = await (await fetch("v1/model")).json();
+  $("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
+  $("models").hidden = models.length < 2;
+  $("model").onchange = async () => {
+    for (const one of images) await find(one);
+  };
 }
 
 // A full server says when to try again.
 async function ask(file) {
   for (;;) {
-    const answer = await fetch("v1/predict", { method: "POST", body: file });
+    const model = $("model").value && `?model=${encodeURIComponent($("model").value)}`;
+    const answer = await fetch(`v1/predict${model}`, { method: "POST", body: file });
     if (answer.status === 503) {
       await new Promise((done) => setTimeout(done, 1000 * Number(answer.headers.get("Retry-After") || 1)));
       continue;
@@ -111,7 +126,11 @@ function listObjects(shown) {
   $("summary").textContent = image().bitmap ? `${shown.length} objects, ${Math.round(total).toLocaleString("en")} px` : "";
   $("objects").replaceChildren(...shown.map((object) => {
     const line = document.createElement("li"), button = document.createElement("button");
-    for (const text of [object.category, object.score.toFixed(2), `${Math.round(object.area)} px`]) {
+    const swatch = document.createElement("span");
+    swatch.className = "swatch";
+    swatch.style.background = `rgb(${object.colour})`;
+    button.append(swatch);
+    for (const text of [object.category, object.score.toFixed(2), `${Math.round(object.area).toLocaleString("en")} px`]) {
       button.append(Object.assign(document.createElement("span"), { textContent: text }));
     }
     button.onclick = () => choose(object === chosen ? null : object);
@@ -128,7 +147,10 @@ function choose(object) {
   const shown = shownOf(image());
   [...$("objects").children].forEach((line, number) => {
     line.firstChild.setAttribute("aria-pressed", shown[number] === object);
-    if (shown[number] === object) line.scrollIntoView({ block: "nearest" });
+    if (shown[number] === object) { // in the list alone: the page stays where it is
+      const list = $("objects"), top = line.offsetTop - list.offsetTop;
+      list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + line.offsetHeight - list.clientHeight));
+    }
   });
   mark();
 }
@@ -149,9 +171,13 @@ function paint(shown) { // better objects cover others
     for (let c = 0; c < 3; c++) pixels.data[4 * at + c] += opacity * (colour[c] - pixels.data[4 * at + c]);
   }
   context.putImageData(pixels, 0, 0);
-  for (const object of shown.filter((one) => !one.segmentation)) {
-    context.strokeStyle = `rgb(${object.colour})`;
-    context.strokeRect(...object.bbox);
+  for (const object of shown) {
+    context.strokeStyle = context.fillStyle = `rgb(${object.colour})`;
+    if (!object.segmentation) context.strokeRect(...object.bbox);
+    const points = object.keypoints || [], side = Math.max(2, Math.round(Math.max(width, height) / 150));
+    for (let at = 0; at < points.length; at += 3) {
+      if (points[at + 2]) context.fillRect(points[at] - side / 2, points[at + 1] - side / 2, side, side);
+    }
   }
 }
 
@@ -297,4 +323,5 @@ $("labelme").onclick = () => {
 };
 $("png").onclick = () => picture.toBlob((blob) => save(`${stem(image().name)}-objects.png`, blob, "image/png"));
 
+listModels();
 refresh();
