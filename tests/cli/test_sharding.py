@@ -154,6 +154,7 @@ def test_images_of_an_object_store(command, many):
         (("--table", "t.csv"), "--table has no effect on Parquet files, for which --shard-size asks"),
         (("--save", "coco"), "--save has no effect on Parquet files"),
         (("--ray", "images"), "expected an address such as 10.0.0.1:6379 or none, found images"),
+        (("--ray", "127.0.0.1:1"), "--ray 127.0.0.1:1: no head of a cluster answers there"),
         (("--out", "images/0.png"), "expected a folder to write to, found a file"),
         (("--out", "s3://bucket/parts"), "expected a folder on a disk"),
         (("--model", "images/0.png"), "images/0.png"),

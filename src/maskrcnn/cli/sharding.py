@@ -113,7 +113,7 @@ class Sharding:
 
     def engine(self) -> Engine:
         """Who writes the files. Raises ConfigError for a number of workers or an address that cannot be."""
-        from maskrcnn.scale.on_ray import on_ray
+        from maskrcnn.scale.on_ray import check_cluster, on_ray
         from maskrcnn.scale.processes import in_processes
         from maskrcnn.scale.run import in_this_process
 
@@ -123,6 +123,7 @@ class Sharding:
             return in_this_process if self.workers == 1 else partial(in_processes, workers=self.workers)
         if not re.fullmatch(rf"auto|{LOCAL}|(ray://)?[^/]+:\d+", self.ray):
             raise ConfigError(f"--ray: expected an address such as 10.0.0.1:6379 or none, found {self.ray}")
+        check_cluster(self.ray)
         return partial(on_ray, address=self.ray, workers=self.workers if "--workers" in changed_fields(self) else None)
 
 

@@ -10,9 +10,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
-from maskrcnn.errors import ConfigError, MaskRCNNError
+from maskrcnn.errors import ConfigError, MaskRCNNError, MissingPackageError
 from maskrcnn.ops.device import usable_cores
 from maskrcnn.scale.manifest import Shard
 from maskrcnn.scale.parts import PartWriter
@@ -79,8 +80,6 @@ def _cluster(address: str, cores: int) -> Iterator[Any]:
     """The module `ray`, connected to a cluster or, without an address, to a new one on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of how Ray Data itself starts actors
-    if address != LOCAL:
-        _require_head(address)
     import ray
     import ray.data
     from ray.exceptions import RayError
@@ -99,14 +98,21 @@ def _cluster(address: str, cores: int) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _require_head(address: str) -> None:
-    """Raises ConfigError if nothing answers at an address, for which Ray itself would wait much longer."""
+def check_cluster(address: str) -> None:
+    """Asks before the work whether a cluster answers at an address, for which Ray itself would wait much longer.
+
+    Raises:
+        ConfigError: nothing answers there.
+        MissingPackageError: Ray is missing.
+    """
+    if find_spec("ray") is None:
+        raise MissingPackageError("--ray needs ray: pip install 'maskrcnn[scale]'")
     found = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d{1,5})", address)
     if found is None:
         return
     try:
         socket.create_connection((found[1], int(found[2])), PATIENCE).close()
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ConfigError(
             f"--ray {address}: no head of a cluster answers there ({error}); start one: ray start --head"
         ) from None
