@@ -186,7 +186,7 @@ def test_steps_are_saved_when_a_batch_cannot_be_loaded(
     config = small_config(checkpoint_every=1000)
     whole = train(config, data, out=tmp_path / "whole")
     monkeypatch.setattr(loop, "training_batches", broken)
-    with pytest.raises(ImageError, match=r"7\.png: no such file; 2 steps are saved: continue with --resume"):
+    with pytest.raises(ImageError, match=r"7\.png: no such file; the run is saved up to step 2: continue"):
         train(config, data, out=tmp_path / "run")
     monkeypatch.undo()
     assert same_weights(train(config, data, out=tmp_path / "run", resume=True).model, whole.model)

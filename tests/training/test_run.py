@@ -24,6 +24,7 @@ from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.training import checkpoint, loop
 from maskrcnn.training.checkpoint import earlier_checkpoints, load_checkpoint
 from maskrcnn.training.loop import Summary, train
@@ -136,7 +137,7 @@ def test_the_steps_are_saved_when_the_evaluation_fails(
         raise DataError("val.json: deleted")
 
     fake_evaluation(monkeypatch, 0.5, meanwhile=fail)
-    with pytest.raises(DataError, match=r"val\.json: deleted; 2 steps are saved: continue with --resume"):
+    with pytest.raises(DataError, match=r"val\.json: deleted; the run is saved up to step 2: continue with --resume"):
         train(CONFIG, data, val=data, out=tmp_path / "run")
     assert load_checkpoint(tmp_path / "run").progress.step == 2
 
@@ -384,3 +385,79 @@ def test_the_provenance_names_the_weights_that_a_resumed_run_began_with(data: Pa
     more = replace(CONFIG, train=replace(CONFIG.train, steps=3))
     resumed = train(more, data, out=tmp_path / "tuned", weights=run / MODEL, resume=True)
     assert maskrcnn.load(resumed.model).provenance["initial_weights"] == origin
+
+
+@pytest.fixture
+def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Pretends that the memory is enough for some images at once, because no test can exhaust the real one safely."""
+
+    def limit(most: int) -> list[int]:
+        passed: list[int] = []
+        original = MaskRCNN.loss_sums
+
+        def loss_sums(self: MaskRCNN, images: Any, targets: Any) -> Any:
+            passed.append(len(images))
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return original(self, images, targets)
+
+        monkeypatch.setattr(MaskRCNN, "loss_sums", loss_sums)
+        return passed
+
+    return limit
+
+
+def test_memory_for_half_a_batch_is_enough_and_gives_the_same_losses(
+    data: Path, tmp_path: Path, memory_for: Callable[[int], list[int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(steps=2, batch_size=4, checkpoint_every=1000, auto_batch=True, learning_rate=1e-5)
+    backbone = replace(config.model.resnet, norm="frozen_batch_norm")  # trained batch norm is another in each part
+    config = replace(config, model=replace(config.model, backbone=backbone))
+    whole = train(config, data, out=tmp_path / "whole")
+    passed = memory_for(1)
+    halved = train(config, data, out=tmp_path / "halved")
+    assert passed == [4, 2, *[1] * 8, *[1] * 8]  # four images pass twice: for the divisors, and for the gradients
+    said = capfd.readouterr().err
+    assert "step 1: out of memory with 4 images at once; from now on at most 2 pass" in said
+    assert said.count("out of memory") == 2
+    for first, second in zip(metrics(whole.out), metrics(halved.out), strict=True):
+        for name, value in first.items():
+            if name.startswith("loss"):
+                assert second[name] == pytest.approx(value, rel=1e-5), name
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_too_little_memory_names_the_settings_and_keeps_the_steps(
+    data: Path, tmp_path: Path, memory_for: Callable[[int], list[int]]
+) -> None:
+    config = small_config(steps=3, batch_size=4, checkpoint_every=1000)
+    one = train(replace(config, train=replace(config.train, steps=1)), data, out=tmp_path / "run")
+    memory_for(2)
+    expected = (
+        r"^out of memory with 4 images of \d+x96 pixels at once; set --train.batch-size 2 --train.accumulate 2, .*, or "
+        r"add --train.auto-batch, .*; the run is saved up to step 1: continue with --resume$"
+    )
+    with pytest.raises(TrainingError, match=expected):
+        train(config, data, out=one.out, resume=True)
+    resumed = train(replace(config, train=replace(config.train, auto_batch=True)), data, out=one.out, resume=True)
+    assert resumed.steps == 3
+
+
+def test_an_image_that_the_memory_never_holds_ends_the_run(
+    data: Path, tmp_path: Path, memory_for: Callable[[int], list[int]]
+) -> None:
+    memory_for(0)
+    with pytest.raises(TrainingError, match=r"out of memory with one image of \d+x96 pixels; lower --image.short-side"):
+        train(small_config(steps=1, auto_batch=True), data, out=tmp_path / "run")
+
+
+def test_other_runtime_errors_stay(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(MaskRCNN, "loss_sums", broken)
+    with pytest.raises(RuntimeError, match="a defect"):
+        train(small_config(steps=1, auto_batch=True), data, out=tmp_path / "run")

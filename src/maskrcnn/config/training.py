@@ -29,6 +29,9 @@ class TrainConfig:
     steps: Count = 90_000  # updates of the weights
     batch_size: Count = 16  # images in one forward pass
     accumulate: Count = 1  # batches in a step, whose gradients are added; the losses are those of one large batch
+    # If the memory is not enough for a batch, halve the images that pass the network together, and go on with the same
+    # losses. This also holds for the rest of the run.
+    auto_batch: bool = False
     optimizer: Literal["sgd", "adamw"] = "sgd"  # stochastic gradient descent, or AdamW
     learning_rate: Positive = 0.02  # highest rate, reached after warm-up
     backbone_rate: Positive = 1.0  # factor on the learning rate of the backbone

@@ -121,8 +121,8 @@ class SavedRun:
     ) -> tuple[Progress, list[str]]:
         """Fills a state that was begun for `config`. Everything is checked before anything is filled.
 
-        Only `train.workers` may differ from the settings of the run, and `train.steps` may be higher. Validation data
-        may be added.
+        Only `train.workers` and `train.auto_batch` may differ from the settings of the run, and `train.steps` may be
+        higher. Validation data may be added.
 
         Args:
             data: the fingerprints of the data sets.
@@ -135,7 +135,8 @@ class SavedRun:
             TrainingError: the checkpoint belongs to a run with other settings or data, or it is damaged.
         """
         differing = differing_settings(self.config, config)
-        differing.pop("train.workers", None)
+        for name in ("train.workers", "train.auto_batch"):
+            differing.pop(name, None)
         if config.train.steps >= self.config.train.steps:
             differing.pop("train.steps", None)
         with _of_this_run(self.path):

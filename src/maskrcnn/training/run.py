@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.data.loading.loader import Batch
@@ -22,6 +23,7 @@ from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
+from maskrcnn.training.memory import is_out_of_memory, out_of_memory
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
 from maskrcnn.training.reports.evaluation import thresholds
@@ -29,7 +31,7 @@ from maskrcnn.training.reports.reporters import Reporter, reporting
 from maskrcnn.training.reports.run import write_page
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
-from maskrcnn.training.step import DivergedError, LossWindow, train_step
+from maskrcnn.training.step import DivergedError, LossSums, LossWindow, train_step
 from maskrcnn.training.validation import is_better, metrics_of, validation_losses
 from maskrcnn.training.world import World
 from maskrcnn.weights.model_file import save_model
@@ -53,6 +55,7 @@ class Run:
         report: the figures of the last evaluation.
         skipped: the reported messages about broken annotations and images.
         remarked: whether a remark about an image was reported.
+        parts: into how many parts each batch is divided, because the memory was not enough for fewer.
         clock: seconds of loading, steps and evaluation since the last line of the metrics.
         reporters: are told about losses and evaluations.
     """
@@ -71,6 +74,7 @@ class Run:
     report: Report | None = None
     skipped: dict[str, None] = field(default_factory=dict)
     remarked: bool = False
+    parts: int = 1
     clock: Clock = field(default_factory=Clock)
     reporters: Sequence[Reporter] = ()
 
@@ -129,7 +133,7 @@ class Run:
                     parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
                 with self.clock.of("steps"), self.world.answering():
-                    found = train_step(sums_of, self.state, parts, config, self.step, self.world)
+                    found = self._step(sums_of, parts, bar)
                 self.progress = replace(self.progress, step=self.step + 1)
                 bar.step(self.step)
                 losses.add(self.step, [name for part in parts for name in part.image_ids], found)
@@ -159,6 +163,30 @@ class Run:
                     self.save()
         self._save_the_rest(losses)
 
+    def _step(self, sums_of: Callable[..., LossSums], batches: Sequence[Batch], bar: TrainingBar) -> dict[str, Tensor]:
+        """One training step, whose losses are returned. If memory is not enough, it is repeated in smaller parts.
+
+        Raises:
+            TrainingError: memory is not enough, and the settings do not allow smaller parts, or there are none.
+        """
+        config = self.config.train
+        while True:
+            try:
+                parts = [part for batch in batches for part in batch.parts(self.parts)]
+                return train_step(sums_of, self.state, parts, config, self.step, self.world)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Only here, after the block, nothing holds the tensors of the failed step any more.
+            at_once = max(len(part.images) for part in parts)
+            if at_once == 1 or not config.auto_batch or self.world.size > 1:
+                raise TrainingError(out_of_memory(parts, config, self.world.size))
+            self.parts *= 2
+            bar.say(
+                f"step {self.step + 1}: out of memory with {at_once} images at once; from now on at most "
+                f"{-(-at_once // 2)} pass the network together, with the same losses"
+            )
+
     def _stop_asked(self) -> bool:
         """Whether a signal has asked one of the processes to stop. All of them must know before they stop together."""
         if self.world.size == 1:
@@ -178,7 +206,7 @@ class Run:
             if not self.step:
                 raise
             self._save_the_rest(losses)
-            raise type(error)(f"{error}; {self.step} steps are saved: continue with --resume") from error
+            raise type(error)(f"{error}; the run is saved up to step {self.step}: continue with --resume") from error
         except Exception:
             with suppress(TrainingError):  # the first error says more
                 self._save_the_rest(losses)

@@ -224,6 +224,26 @@ def test_batches_of_static_shapes_hold_the_same(data: Path) -> None:
     assert len(shapes) <= 2
 
 
+@pytest.mark.parametrize(("count", "sizes"), [(1, [3]), (2, [2, 1]), (3, [1, 1, 1]), (8, [1, 1, 1])])
+def test_the_parts_of_a_batch_hold_its_images_and_masks(data: Path, count: int, sizes: list[int]) -> None:
+    batch = next(iter(training_batches(read_dataset(data), config())))
+    parts = batch.parts(count)
+    assert [len(part.images) for part in parts] == sizes
+    assert [len(part.images.frames) for part in parts] == sizes
+    assert sum((part.image_ids for part in parts), ()) == batch.image_ids
+    assert torch.equal(torch.cat([part.images.pixels for part in parts]), batch.images.pixels)
+    assert torch.equal(torch.cat([part.targets.valid for part in parts]), batch.targets.valid)
+    image, slot = batch.targets.valid.nonzero().unbind(1)
+    masks = batch.targets.masks
+    assert masks is not None
+    last, own = parts[-1], image == len(batch.images) - 1
+    assert last.targets.masks is not None
+    first_of_last = len(batch.images) - sizes[-1]
+    found = last.targets.masks.select(image[own] - first_of_last, slot[own])
+    expected = masks.select(image[own], slot[own])
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_loading_leaves_the_global_generators_alone(data: Path) -> None:
     torch.manual_seed(3)
     np.random.seed(3)

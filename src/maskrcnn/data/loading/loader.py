@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -43,6 +44,21 @@ class Batch:
     image_ids: tuple[int | str, ...]
     skipped: tuple[str, ...]
     remarks: tuple[str, ...]
+
+    def parts(self, count: int) -> list[Batch]:
+        """The batch divided into at most `count` batches of about the same number of images.
+
+        They share the pixels of the masks, and are padded as the whole batch.
+        """
+        size = -(-len(self.images) // count)
+        return [self._part(slice(first, first + size)) for first in range(0, len(self.images), size)]
+
+    def _part(self, part: slice) -> Batch:
+        images, targets = map_tensors(self.images, itemgetter(part)), map_tensors(self.targets, itemgetter(part))
+        images = replace(images, frames=self.images.frames[part])
+        if targets.masks is not None and self.targets.masks is not None:
+            targets = replace(targets, masks=replace(targets.masks, pixels=self.targets.masks.pixels))
+        return replace(self, images=images, targets=targets, image_ids=self.image_ids[part])
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory, so that copies to a device are asynchronous."""

@@ -1,0 +1,37 @@
+"""What to do when the memory is not enough for a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from maskrcnn.config import TrainConfig
+from maskrcnn.data.loading.loader import Batch
+
+# PyTorch's allocator on CPUs raises a plain RuntimeError with these words (c10/core/impl/alloc_cpu.cpp).
+_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the error says that a device, or the machine, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or _ON_CPU in str(error)
+
+
+def out_of_memory(parts: Sequence[Batch], config: TrainConfig, processes: int) -> str:
+    """What was too large, and the settings that need less memory.
+
+    Args:
+        parts: the batches that passed the network one after the other.
+    """
+    images = max(len(part.images) for part in parts)
+    height, width = max((tuple(part.images.pixels.shape[2:]) for part in parts), key=lambda size: size[0] * size[1])
+    found = f"out of memory with {images} images of {height}x{width} pixels at once"
+    if images == 1:
+        return (
+            f"out of memory with one image of {height}x{width} pixels; lower --image.short-side and --image.long-side, "
+            "set --augment.crop, or add --train.activation-checkpointing"
+        )
+    half, twice = -(-config.batch_size // 2), 2 * config.accumulate
+    advice = f"set --train.batch-size {half} --train.accumulate {twice}, which gives the same losses"
+    return f"{found}; {advice}" + ("" if processes > 1 else ", or add --train.auto-batch, which does so by itself")
