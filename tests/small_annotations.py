@@ -89,6 +89,9 @@ DATUMARO = {
         }
     ],
 }
+LABEL = {"class_name": "a", "bbox": [1, 2, 4, 4]}
+LABELS = [LABEL, {**LABEL, "mask": [1, 2, 3]}, {**LABEL, "polygon": SQUARE}]
+HASTY = [{"image_name": "one.png", "dataset_name": "d", "width": 56, "height": 40, "labels": LABELS}]
 FILES: dict[str, tuple[str, Any]] = {
     "cvat": ("all.xml", CVAT),
     "supervisely": ("ann/one.png.json", {"size": {"height": 40, "width": 56}, "objects": SUPERVISELY}),
@@ -108,6 +111,7 @@ FILES: dict[str, tuple[str, Any]] = {
     ),
     "datumaro": ("train.json", DATUMARO),
     "hubmap": ("all.jsonl", {"id": "one", "annotations": [{"type": "a", "coordinates": [SQUARE, SQUARE[:3]]}]}),
+    "hasty": ("all.json", {"export_format_version": "1.1", "label_classes": [], "images": HASTY}),
     "open-images": (
         "train-annotations-object-segmentation.csv",
         "MaskPath,ImageID,LabelName,BoxID\nm.png,one,/m/0,1\nm.png,one,/m/1,2\n",

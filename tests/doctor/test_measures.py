@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskrcnn.doctor.copies import Pictures, equal_pictures
 from maskrcnn.doctor.object_faults import boxes_beside_masks, empty_masks
 from maskrcnn.doctor.outlines import Rings, crossings, overlapping, signed_areas
+from maskrcnn.doctor.pictures import THUMBNAIL, UNREAD, Signature
 from maskrcnn.structures.masks import RLE
 from planted import PLAIN_SIZE as SIZE
 from planted import objects_of
@@ -97,3 +100,10 @@ def test_only_crossings_count(points: list[tuple[int, int]], times: int) -> None
     both = Rings(np.array([*other, *points, *other], dtype=np.float64), np.array([3, len(points), 3]), np.arange(3))
     assert crossings(both).tolist() == [0, times, 0]
     assert signed_areas(both)[[0, 2]].tolist() == [40.5, 40.5]
+
+
+def test_pictures_of_one_colour_are_the_same_only_if_their_files_are() -> None:
+    flat = bytes(THUMBNAIL**2)
+    signatures = [Signature(digest, 0, flat) for digest in (b"a", b"b", b"a", b"")] + [UNREAD]
+    pictures = Pictures([Path(str(i)) for i in range(5)], np.zeros(5, dtype=np.int64), signatures)
+    assert list(equal_pictures(pictures)) == [(0, 2, True)]

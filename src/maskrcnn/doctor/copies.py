@@ -42,8 +42,7 @@ class Pictures:
 def equal_pictures(pictures: Pictures) -> Iterator[tuple[int, int, bool]]:
     """Pairs (first, later) of equal pictures, and whether their files are equal. A later one is in one pair only for
     each split."""
-    # Empty pictures are equal without being the same.
-    read = np.array([len(set(signature.thumbnail)) > 1 for signature in pictures.signatures], dtype=bool)
+    read = np.array([bool(signature.digest) for signature in pictures.signatures], dtype=bool)
     seen: dict[tuple[bytes, int], int] = {}
     done: set[tuple[int, int]] = set()
     for number in np.flatnonzero(read).tolist():
@@ -69,7 +68,8 @@ def _similar(signatures: Sequence[Signature], read: np.ndarray) -> Iterator[tupl
     spread = greys.std(axis=1)
     for start in range(0, len(places), _ROWS):
         block = slice(start, start + _ROWS)
-        later, first = np.nonzero(np.bitwise_count(waves[block, None] ^ waves) <= _WAVES_APART)
+        earlier = waves[: start + _ROWS]
+        later, first = np.nonzero(np.bitwise_count(waves[block, None] ^ earlier) <= _WAVES_APART)
         later += start
         kept = (first < later) & (np.minimum(spread[first], spread[later]) > _FLAT)
         first, later = first[kept], later[kept]

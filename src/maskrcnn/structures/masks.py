@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import hotcoco.mask
 import numpy as np
 
 from maskrcnn.errors import DataError
 from maskrcnn.ops.outlines import outlines, simplified
 from maskrcnn.ops.rle import (
-    area,
     column_spans,
     count_pixels,
     crop_to_rle,
@@ -89,7 +89,7 @@ class RLE:
     @property
     def area(self) -> int:
         """The number of foreground pixels."""
-        return area(decode_runs(self.counts))
+        return int(hotcoco.mask.area({"size": list(self.size), "counts": self.counts}))
 
     @property
     def box(self) -> np.ndarray:

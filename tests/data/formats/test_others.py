@@ -11,7 +11,6 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError
 
 JSONS = {
-    "a Hasty export": {"export_format_version": "1.0", "label_classes": [], "images": []},
     "an Encord export": [{"label_hash": "1", "data_hash": "2", "data_units": {"2": {"labels": {"objects": []}}}}],
     "a Segments.ai release": {"name": "v1", "dataset": {"task_type": "segmentation-bitmap", "samples": []}},
     "FiftyOne": {"samples": []},

@@ -15,6 +15,7 @@ from maskrcnn.data.formats.annotation_files import (
     darwin,
     datumaro,
     geojson,
+    hasty,
     hubmap,
     imagej,
     label_studio,
@@ -75,7 +76,7 @@ class Format(Protocol):
 FORMATS: tuple[Format, ...] = (
     *(coco, rle_csv, label_images, object_masks, labelme, yolo, voc, cvat, label_studio, via),
     *(cityscapes, kitti, mots, vistas, ade20k, ade20k_challenge, panoptic, hubmap),
-    *(supervisely, darwin, geojson, imagej, napari, labelbox, vott, datumaro, open_images),
+    *(supervisely, darwin, geojson, imagej, napari, labelbox, vott, datumaro, open_images, hasty),
 )
 
 
@@ -143,9 +144,10 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
     Raises:
         DataError: the path does not exist, or not exactly one format recognises it.
     """
-    keys = ", ".join(format.key for format in FORMATS)
     if not path.exists():
-        raise DataError(f"{path}: no such file or folder, expected a data set ({keys})")
+        raise DataError(
+            f"{path}: no such file or folder, expected a data set: annotations or the folder that holds them"
+        )
     candidates = [format for format in FORMATS if hints.format in (None, format.key)]
     fitting = [(path, format) for format in candidates if format.recognise(path)]
     if not fitting and path.is_dir():
@@ -154,7 +156,7 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
     if not fitting and hints.format is not None:
         fitting = [(path, candidates[0])]  # a person said so: its reader knows best what is missing
     if not fitting:
-        raise DataError(_not_found(path, keys))
+        raise DataError(_not_found(path))
     formats = [format for format in candidates if any(fits is format for _, fits in fitting)]
     if len(formats) > 1:
         found = " and ".join(f"{format.name} in {place}" for place, format in fitting[:4])
@@ -193,8 +195,9 @@ def _split_of(path: Path) -> str:
     return said.pop() if len(said) == 1 else ""
 
 
-def _not_found(path: Path, keys: str) -> str:
+def _not_found(path: Path) -> str:
     """Says what is at a path that fits no format."""
+    keys = ", ".join(format.key for format in FORMATS)
     if other := recognise_other(path):
         return f"{path}: expected a data set in a format that is read ({keys}), found {other.name}: {other.way}"
     return (

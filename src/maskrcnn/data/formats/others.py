@@ -18,7 +18,6 @@ _DATUMARO = "convert it to COCO with datumaro: `datum convert -i PATH -if {} -f 
 _HUGGING_FACE = "write it as COCO JSON with the `datasets` library of Hugging Face"
 _SEGMENTS_AI = "export it with `segments.utils.export_dataset(dataset, export_format='coco-instance')`"
 _SLICES = "save its slices as images and label images"
-_EXPORT = "export it as COCO JSON from {}"
 
 
 class Other(NamedTuple):
@@ -32,7 +31,6 @@ class Other(NamedTuple):
 _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     (frozenset(keys.split()), other)
     for keys, other in (
-        ("label_classes export_format_version", Other("a Hasty export", _EXPORT.format("Hasty"))),
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
         ("dataset task_type samples", Other("a Segments.ai release", _SEGMENTS_AI)),
         ("file_name objects", Other("a Hugging Face image folder", _HUGGING_FACE)),
