@@ -356,7 +356,7 @@ def test_training_on_every_format_gives_the_same_losses(shared: Path, tmp_path: 
     for to in ("coco", "rle-csv", "label-images", "object-masks", "labelme", "yolo"):
         dataset, _ = again(first, tmp_path / to, to)
         order = np.argsort([record.path.stem for record in dataset.records]).tolist()
-        config = small_config(steps=6)
+        config = small_config(steps=20)
         train(config, dataset.subset(order), out=tmp_path / f"run {to}")
         losses.append((tmp_path / f"run {to}" / "metrics.jsonl").read_text().splitlines()[-1])
     found = [{key: value for key, value in json.loads(line).items() if "loss" in key} for line in losses]
