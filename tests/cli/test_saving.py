@@ -13,6 +13,7 @@ import pytest
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.hints import Hints, WritableName
+from maskrcnn.predict import TorchBackend
 from maskrcnn.structures.masks import RLE
 from small_data import random_predictor, write_small
 
@@ -99,3 +100,37 @@ def test_what_cannot_be_saved_is_one_line_before_the_work(predicting, tmp_path, 
     ran = predicting("--save", "coco")
     assert ran.code == 2
     assert "coco: expected no folder or an empty one, found old.json in it" in ran.err
+
+
+@pytest.mark.parametrize(("batches", "saved"), [(1, 0), (6, 3)])
+def test_an_interrupted_run_saves_the_images_that_are_finished(predicting, tmp_path, monkeypatch, batches, saved):
+    shutil.copytree(tmp_path / "images", tmp_path / "images" / "more")
+    seen, detect = [], TorchBackend.detect
+
+    def interrupted(self, images, settings):
+        seen.append(images)
+        if len(seen) == batches:
+            raise KeyboardInterrupt
+        return detect(self, images, settings)
+
+    monkeypatch.setattr(TorchBackend, "detect", interrupted)
+    ran = predicting("--save", "coco", "--min-score", 0)
+    assert (ran.code, ran.out) == (130, "")
+    assert f"interrupted: {tmp_path}/o/predictions.json holds the images that were finished" in ran.err
+    if not saved:
+        assert "no data set" in ran.err
+        return
+    assert f"data set: {tmp_path}/o/coco, 18 objects in 3 images" in ran.err
+    assert len(read_dataset(tmp_path / "o" / "coco")) == saved
+    assert len(json.loads((tmp_path / "o" / "predictions.json").read_text())) == 18
+
+
+def test_the_number_of_saved_objects_is_said(predicting, tmp_path):
+    ran = predicting("--save", "coco", "--min-score", 1)
+    assert ran.code == 0, ran.err
+    assert f"data set: {tmp_path}/o/coco, 0 objects in 3 images" in ran.out
+    for image in (1, 2):
+        (tmp_path / "images" / f"{image}.png").write_bytes(b"no image")
+    ran = predicting()
+    assert "6 objects in 1 image: " in ran.out
+    assert "2 images skipped, see above" in ran.out

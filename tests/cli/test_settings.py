@@ -45,6 +45,27 @@ def test_the_help_fits_on_one_screen(command, narrow, name, preset_name):
     assert max(map(len, lines)) <= WIDTH
 
 
+@pytest.mark.parametrize(
+    ("name", "short", "rare"),
+    [
+        (
+            "predict",
+            ("[IMAGES]", "--out", "--no-draw", "--save", "--parquet", "--precision"),
+            ("--columns", "--shard-size"),
+        ),
+        ("evaluate", ("--results", "--report", "--matching"), ("--columns", "--allow-partial")),
+    ],
+)
+def test_the_short_help_of_a_command_without_settings(command, narrow, name, short, rare):
+    text, whole = command(name, "--help").out, command(name, "--help-all")
+    assert len(text.splitlines()) <= SCREEN
+    assert whole.code == 0
+    assert [flag for flag in (*short, "--model", "--json", "--help-all") if flag not in text] == []
+    assert [flag for flag in rare if flag in text] == []
+    assert [flag for flag in (*short, *rare) if flag not in whole.out] == []
+    assert command(name, "--help-all").out.splitlines()[2] == text.splitlines()[2]  # the description
+
+
 def test_the_help_shows_what_people_set_with_the_defaults_of_the_preset(command, narrow):
     text = command("train", "--preset", "mask_rcnn_tiny", "--help").out
     words = (

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from maskrcnn.cli.detectors import Overlap, TileSize, Tta, with_views_and_tiles
-from maskrcnn.cli.flags import Flag, Flags, changed_fields, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, HelpAll, changed_fields, parse_flags, short_help
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, open_dataset
-from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Evaluate:
     """Write a page with curves, kinds of errors, the best score thresholds and pictures to this HTML file."""
     json: Flag = False
     """Print one JSON object on stdout."""
+    help_all: HelpAll = False
 
     def run(self) -> int:
         from maskrcnn.cli import fail
@@ -138,6 +139,18 @@ class Evaluate:
         return dataset, report
 
 
+# What --help shows of these; --help-all shows every flag.
+SHORT_HELP: dict[type, tuple[str, ...]] = {
+    Evaluate: (
+        *("data", "images", "model", "results", "max_detections", "results_out", "limit", "group_by", "matching"),
+        *("min_score", "batch_size", "tta", "tiles", "strict", "report", "json", "help_all"),
+    ),
+    Hints: (),
+    Opening: (),
+    Computing: ("precision", "threads"),
+}
+
+
 def parse(argv: Sequence[str]) -> Evaluate:
-    command: Evaluate = parse_flags(Evaluate, "maskrcnn evaluate", argv)
+    command: Evaluate = parse_flags(Evaluate, "maskrcnn evaluate", argv, hidden=short_help(SHORT_HELP, argv))
     return command

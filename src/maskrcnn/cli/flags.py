@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from functools import wraps
 from io import StringIO
 from itertools import groupby
@@ -46,6 +46,7 @@ Part = Annotated[
     str | None,
     tyro.conf.arg(help="Which weights to take if the file holds several, such as `teacher` or `model_ema`."),
 ]
+HelpAll = Annotated[Flag, tyro.conf.arg(help="Show every flag and exit.")]
 
 
 def changed_fields(flags: Any) -> list[str]:
@@ -66,6 +67,21 @@ def _flag(name: str) -> str:
 Hidden = Callable[[type, StructFieldSpec], bool]
 
 
+def asks_short_help(argv: Sequence[str]) -> bool:
+    """Whether the help shows only the flags that most people set: after --help, or without arguments."""
+    return "--help-all" not in argv and (not argv or not {"-h", "--help"}.isdisjoint(argv))
+
+
+def short_help(shown: Mapping[type, Sequence[str]], argv: Sequence[str]) -> Hidden:
+    """Hides all fields of some dataclasses from the short help, but for those that are named."""
+    short = asks_short_help(argv)
+
+    def hidden(kind: type, field: StructFieldSpec) -> bool:
+        return short and kind in shown and not is_dataclass(field.default) and field.name not in shown[kind]
+
+    return hidden
+
+
 def parse_flags(
     command: Any,
     prog: str,
@@ -84,8 +100,10 @@ def parse_flags(
 
     Raises:
         ConfigError: wrong flags or values.
-        SystemExit: 0 after --help; 2 if there is nothing in `argv` and something is needed, after the help.
+        SystemExit: 0 after --help or --help-all; 2 if there is nothing in `argv` and something is needed, after the
+            help.
     """
+    argv = [*argv, "--help"] if "--help-all" in argv else argv
     options["prog"] = prog
     # `mask_head: MaskHeadConfig | None` gives flags, not a subcommand.
     options["config"] = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName, *markers)
@@ -160,7 +178,7 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
         if not isinstance(found, StructConstructorSpec):
             return None
         kept = [field for field in found.fields if not hidden(info.type, field)]
-        build = found.instantiate if len(kept) == len(found.fields) else _copy_of(info.default)
+        build = found.instantiate if len(kept) == len(found.fields) else _copy_of(info.type, info.default)
         if not info.type.__module__.startswith("maskrcnn.config"):  # there a user may type None
             kept = [_without_none(field) for field in kept]
         return StructConstructorSpec(build, tuple(kept))
@@ -168,10 +186,10 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
     return registry
 
 
-def _copy_of(default: Any) -> Callable[..., Any]:
+def _copy_of(kind: type, default: Any) -> Callable[..., Any]:
     """A constructor that copies `default` with some fields changed, with the docstring of its class for the help."""
 
-    @wraps(type(default))
+    @wraps(kind)
     def build(**given: Any) -> Any:
         return replace(default, **given)
 

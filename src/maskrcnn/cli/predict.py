@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from maskrcnn.cli.detectors import Detecting, Overlap, TileSize, Tta, with_views_and_tiles
-from maskrcnn.cli.flags import Flag, Flags, changed_fields, flags_of, parse_flags
+from maskrcnn.cli.flags import Flag, Flags, HelpAll, changed_fields, flags_of, parse_flags, short_help
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
@@ -20,7 +20,8 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from maskrcnn.predict.files import Keep
+    from maskrcnn.cli.saving import Collector
+    from maskrcnn.predict.files import FilesSummary, Keep
     from maskrcnn.structures.instances import Instances
 
 
@@ -55,8 +56,7 @@ class Predict:
     geojson: Flag = False
     """Also write the objects of each image as GeoJSON: in degrees if it has a coordinate system, else in pixels."""
     min_score: float | None = None
-    """Draw, measure and save only objects with at least this score; default: the best threshold of each class that an
-    evaluation has stored in the model file, or 0.5."""
+    """Lowest score of objects to draw, measure and save; default: that in the model file for each class, or 0.5."""
     batch_size: int = 1
     """Images that pass through the network together, which helps on a GPU."""
     every: int = 1
@@ -69,10 +69,11 @@ class Predict:
     """Refuse broken images instead of skipping them."""
     json: Flag = False
     """Print the summary as one JSON object on stdout."""
+    help_all: HelpAll = False
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import track
         from maskrcnn.files.images import image_files
         from maskrcnn.files.media.video import VIDEO_SUFFIXES
 
@@ -97,38 +98,56 @@ class Predict:
             raise ConfigError(f"--table measures masks: expected a model with masks, found {self.model}")
         kept = self.saving.collector(model.config)
         keep = each_of(kept, GeoJsonFolder(self.out) if self.geojson else None)
-        summary = predict_files(
-            with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
-            files,
-            self.out,
-            Outputs(self.draw, table, keep, model.thresholds if self.min_score is None else self.min_score),
-            image_ids=image_ids,
-            strict=self.strict,
-            batch_size=self.batch_size,
-            channels=model.config.image.channel_names,
-            track=lambda items, total: track(items, "predict", total),
-        )
-        if saved and kept and summary.images:
-            for loss in self.saving.write(kept, saved):
-                console(stderr=True).print(f"lost: {loss}")
-        if self.json:
-            print_json({**asdict(summary), "saved": saved})
-        else:
-            lines = [f"{summary.objects} objects in {summary.images} images: {summary.results}"]
-            if summary.pictures:
-                lines.append(f"pictures: {summary.pictures}")
-            if summary.table:
-                lines.append(f"measurements: {summary.table}")
-            if self.geojson:
-                lines.append(f"GeoJSON: {self.out}")
-            if saved:
-                lines.append(f"data set: {saved}")
-            if summary.skipped:
-                lines.append(f"{len(summary.skipped)} images skipped, see above")
-            console(stderr=False).print("\n".join(lines))
+        try:
+            summary = predict_files(
+                with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
+                files,
+                self.out,
+                Outputs(self.draw, table, keep, model.thresholds if self.min_score is None else self.min_score),
+                image_ids=image_ids,
+                strict=self.strict,
+                batch_size=self.batch_size,
+                channels=model.config.image.channel_names,
+                track=lambda items, total: track(items, "predict", total),
+            )
+        except KeyboardInterrupt:
+            lines = [f"interrupted: {self.out / 'predictions.json'} holds the images that were finished"]
+            print("\n".join([*lines, *self._save(kept, saved)]), file=sys.stderr)
+            return 130
+        self._say(summary, self._save(kept, saved), saved if kept and kept.images else None)
         if summary.images == 0:
-            return fail(f"none of the {len(files)} images could be read; the reasons are above")
+            return fail(f"no image could be read, of {len(files)}; the reasons are above")
         return 0
+
+    def _save(self, kept: Collector | None, saved: Path | None) -> list[str]:
+        """Writes the data set, prints what it cannot hold, and returns a line about it."""
+        from maskrcnn.cli.output import console, counted
+
+        if kept is None or saved is None:
+            return []
+        if not kept.images:
+            return [f"no data set {saved}: no image was finished"]
+        for loss in self.saving.write(kept, saved):
+            console(stderr=True).print(f"lost: {loss}")
+        return [f"data set: {saved}, {counted(kept.objects, 'object')} in {counted(kept.images, 'image')}"]
+
+    def _say(self, summary: FilesSummary, of_data_set: list[str], saved: Path | None) -> None:
+        """Prints what was found and written."""
+        from maskrcnn.cli.output import console, counted, print_json
+
+        if self.json:
+            return print_json({**asdict(summary), "saved": saved})
+        lines = [f"{counted(summary.objects, 'object')} in {counted(summary.images, 'image')}: {summary.results}"]
+        if summary.pictures:
+            lines.append(f"pictures: {summary.pictures}")
+        if summary.table:
+            lines.append(f"measurements: {summary.table}")
+        if self.geojson:
+            lines.append(f"GeoJSON: {self.out}")
+        lines += of_data_set
+        if summary.skipped:
+            lines.append(f"{counted(len(summary.skipped), 'image')} skipped, see above")
+        console(stderr=False).print("\n".join(lines))
 
     def _require_sense(self) -> None:
         """Raises ConfigError for flags that have no effect together, and for an output among the input."""
@@ -191,7 +210,7 @@ class Predict:
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, counted, print_json, track
         from maskrcnn.files.media.video import open_clip
         from maskrcnn.predict import Augmented, predict_clip
 
@@ -215,7 +234,8 @@ class Predict:
         if self.json:
             print_json(asdict(summary))
         else:
-            lines = [f"{summary.tracks} tracks in {summary.frames} frames: {summary.results}, {summary.table}"]
+            found = f"{counted(summary.tracks, 'track')} in {counted(summary.frames, 'frame')}"
+            lines = [f"{found}: {summary.results}, {summary.table}"]
             if summary.video:
                 lines.append(f"video: {summary.video}")
             console(stderr=False).print("\n".join(lines))
@@ -262,6 +282,20 @@ def _in_data_set(files: list[Path], data: Path, hints: Hints) -> tuple[list[Path
     return files, list(of_ids)
 
 
+# What --help shows of these; --help-all shows every flag.
+SHORT_HELP: dict[type, tuple[str, ...]] = {
+    Predict: (
+        *("images", "model", "out", "data", "draw", "table", "min_score"),
+        *("batch_size", "tta", "tiles", "strict", "json", "help_all"),
+    ),
+    Hints: (),
+    Opening: (),
+    Saving: ("save",),
+    Sharding: ("parquet", "workers"),
+    Computing: ("precision", "threads"),
+}
+
+
 def parse(argv: Sequence[str]) -> Predict:
-    command: Predict = parse_flags(Predict, "maskrcnn predict", argv)
+    command: Predict = parse_flags(Predict, "maskrcnn predict", argv, hidden=short_help(SHORT_HELP, argv))
     return command

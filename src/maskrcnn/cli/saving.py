@@ -75,13 +75,17 @@ class Collector:
     """Takes the objects of each image.
 
     Attributes:
+        images, objects: the numbers of those that it has taken.
         covered: the number of objects that were left out, because better ones cover them entirely.
     """
 
     def __init__(self, found: PredictedDataset, no_overlaps: bool) -> None:
-        self.found, self.no_overlaps, self.covered = found, no_overlaps, 0
+        self.found, self.no_overlaps = found, no_overlaps
+        self.images = self.objects = self.covered = 0
 
     def __call__(self, image_id: int | str, path: Path, instances: Instances) -> None:
         kept = instances.without_overlaps() if self.no_overlaps else instances
+        self.images += 1
+        self.objects += len(kept)
         self.covered += len(instances) - len(kept)
         self.found.add(image_id, path, kept)

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.constructors import StructFieldSpec
 
-from maskrcnn.cli.flags import AllowPartial, ConfigFile, Flag, Flags, Part, changed_fields, parse_flags
+from maskrcnn.cli.flags import (
+    AllowPartial,
+    ConfigFile,
+    Flag,
+    Flags,
+    HelpAll,
+    Part,
+    asks_short_help,
+    changed_fields,
+    parse_flags,
+)
 from maskrcnn.config import (
     AugmentConfig,
     Config,
@@ -41,8 +51,7 @@ class Settings:
     """YAML file that changes the preset; flags change both."""
     print_config: Flag = False
     """Print the settings as YAML for --config and exit."""
-    help_all: Flag = False
-    """Show every flag, such as --format, and exit."""
+    help_all: HelpAll = False
     config: Annotated[Config, Flags] = field(default_factory=Config)
 
     def print(self) -> int:
@@ -112,13 +121,12 @@ def parse_with_settings(
     """
     args = _data_first(argv)
     name, config = base_settings(args, default_preset)
-    everything = "--help-all" in args
-    short = not everything and (not args or not {"-h", "--help"}.isdisjoint(args))
+    short = asks_short_help(args)
     blank: Any = Path() if "--print-config" in args else tyro.MISSING
     return parse_flags(
         command,
         prog,
-        [*args, "--help"] if everything else args,
+        args,
         hidden=lambda kind, setting: _hidden(kind, setting, short),
         markers=[tyro.conf.DisallowNone] if short else [],
         default=command(**dict.fromkeys(required, blank), settings=Settings(name, config=config), argv=tuple(args)),

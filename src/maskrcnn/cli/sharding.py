@@ -38,8 +38,7 @@ class Sharding:
     """How the images are divided into Parquet files, and who writes them."""
 
     parquet: Flag = False
-    """For many images: write one Parquet file for every --shard-size images. The same command continues a run that was
-    stopped. The next flags ask for it, too."""
+    """For many images: write Parquet files, which the same command continues. So do --workers, --shard and --ray."""
     shard_size: int = 200
     """Images in each Parquet file."""
     shard: str | None = None
@@ -47,8 +46,7 @@ class Sharding:
     workers: int = 1
     """Processes that write files, each with its share of the cores."""
     ray: Address | None = None
-    """Let Ray write the files: on the cluster with this address of its head, or on this machine. --workers is the most
-    actors."""
+    """Let Ray write them, on the cluster with this address or on this machine. --workers is the most actors."""
 
     @property
     def wanted(self) -> bool:
