@@ -7,10 +7,13 @@ import os
 import pickle
 import re
 import socket
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from threading import Event, Thread
 from typing import Any
 
 from maskrcnn.errors import ConfigError, MaskRCNNError, MissingPackageError
@@ -20,6 +23,8 @@ from maskrcnn.scale.parts import PartWriter
 
 LOCAL = "local"  # stands for a cluster that is started on this machine, and ends with the command
 PATIENCE = 10.0  # seconds in which the head of a cluster must answer
+INTERVAL = 5.0  # seconds between two looks at the head during the work
+LOST = 30.0  # seconds without an answer after which the head is lost; after 60, Ray ends the process
 OBJECT_STORE = 100 << 20  # bytes of a local cluster; it holds only the names of files
 
 
@@ -36,14 +41,16 @@ def on_ray(writer: PartWriter, shards: Sequence[Shard], address: str, workers: i
         ConfigError: no cluster answers, or it is lost.
         Exception: what `PartWriter.write` raises in an actor.
     """
-    if writer.threads is None and address == LOCAL:
-        writer = replace(writer, threads=max(1, (usable_cores() - 1) // (workers or 1)))
-    cores = writer.threads or 1
+    if not shards:
+        return
+    share = (usable_cores() - 1) // (workers or 1) if address == LOCAL else 1
+    cores = writer.threads or max(1, share)
+    writer = replace(writer, threads=cores)
     with _cluster(address, (workers or 1) * cores + 1) as ray:
         total = ray.cluster_resources()
         gpus = total.get("GPU", 0)
         most = workers or max(1, int(gpus or (total.get("CPU", 1) - 1) // cores))
-        jobs = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=max(1, len(shards)))
+        jobs = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
         done = jobs.map_batches(
             Actor,
             fn_args=(writer, os.getcwd()),
@@ -89,13 +96,38 @@ def _cluster(address: str, cores: int) -> Iterator[Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(new if address == LOCAL else {}))
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"--ray {address}: the cluster cannot be joined ({' '.join(str(error).split())}); "
+            "use its version of Ray, and give its token in RAY_AUTH_TOKEN"
+        ) from None
+    ended = Event()
+    Thread(target=_watch, args=(ray.get_runtime_context().gcs_address, address, ended), daemon=True).start()
+    try:
         yield ray
-    except (RayError, ConnectionError, RuntimeError) as error:
+    except RayError as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"--ray {address}: the cluster is lost ({reason}); repeat the command: parts stay") from None
+        raise ConfigError(f"--ray {address}: the work is lost ({reason}); repeat the command: parts stay") from None
     finally:
+        ended.set()
         with suppress(Exception):
             ray.shutdown()
+
+
+def _watch(head: str, address: str, ended: Event) -> None:
+    """Ends this process with a line when the head of the cluster no longer answers. Ray waits for a head that is begun
+    anew, and then ends the process without a word."""
+    last = time.monotonic()
+    while not ended.wait(INTERVAL):
+        with suppress(ConfigError):
+            check_cluster(head)
+            last = time.monotonic()
+        if time.monotonic() - last > LOST:
+            print(
+                f"error: --ray {address}: the head of the cluster is lost; repeat the command: parts stay",
+                file=sys.stderr,
+            )
+            os._exit(2)
 
 
 def check_cluster(address: str) -> None:
