@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import csv
 import io
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -260,3 +262,21 @@ def test_a_client_that_has_gone_is_noted_and_no_failure(model: Predictor, pictur
     asyncio.run(app({**scope, "http_version": "1.1", "scheme": "http", "server": ("a", 80)}, receive, send))
     assert sent[0]["status"] == 499
     assert json.loads(sent[1]["body"])["title"] == "Client Closed Request"
+
+
+def test_pictures_and_proposals_show_the_objects_that_the_model_shows(
+    model: Predictor, picture: np.ndarray, encoded: Encode
+) -> None:
+    found = model.predict(picture)[0]
+    least = [float(found.scores[found.labels == label].mean()) for label in (0, 1)]
+    tuned = replace(model, provenance={"thresholds": least})
+    expected = found.with_score(tuned.thresholds)
+    assert 0 < len(expected) < len(found)
+    with TestClient(build_app({"m": InThread(tuned)}, Limits())) as client:
+        overlay = client.post("/v1/predict?format=overlay", content=encoded(picture))
+        assert np.array_equal(picture_in(overlay), draw(picture, expected, min_score=0))
+        assert len(objects(client.post("/v1/predict", content=encoded(picture)))) == len(found)
+        shapes = client.post("/cvat", json={"image": base64.b64encode(encoded(picture)).decode()}).json()
+        assert [shape["confidence"] for shape in shapes] == [
+            str(float(score)) for score, mask in zip(expected.scores, expected.masks, strict=True) if mask.area
+        ]

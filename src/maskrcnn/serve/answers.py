@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from maskrcnn.structures.masks import RLE
 from maskrcnn.visualise import draw
 
 Format = Literal["coco", "polygons", "png", "overlay", "csv"]
-PICTURE_SCORE = 0.5  # pictures show the objects from this score on by default, as those of `maskrcnn predict`
+PICTURES = frozenset({"png", "overlay"})
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,14 @@ class Answer:
     media_type: str
 
 
-def answer(form: Format, image: np.ndarray, found: Instances, min_score: float | None, model: str) -> Answer:
+def answer(form: Format, image: np.ndarray, found: Instances, least: float | Sequence[float], model: str) -> Answer:
     """`found` in one of the forms.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        min_score: objects with a lower score are left out; by default all are in data, and `PICTURE_SCORE` holds in
-            pictures.
+        least: objects with a lower score are left out: one number for all classes, or one for each.
         model: the name of the model.
     """
-    picture = form in ("png", "overlay")
-    least = min_score if min_score is not None else PICTURE_SCORE if picture else 0.0
     return ANSWERS[form](image, found.with_score(least), model)
 
 

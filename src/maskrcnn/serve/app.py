@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from maskrcnn import __version__
 from maskrcnn.serve import page_routes
-from maskrcnn.serve.answers import Format, answer
+from maskrcnn.serve.answers import PICTURES, Format, answer
 from maskrcnn.serve.bodies import image_and_fields
 from maskrcnn.serve.engine import Crew
 from maskrcnn.serve.guard import Guard
@@ -86,7 +86,9 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         except ValidationError as error:
             raise RefusalError(400, in_words(error.errors())) from None
         name = service.name(options.model)
-        then = partial(answer, options.format, min_score=options.min_score, model=name)
+        usual = service.engines[name].crew.thresholds if options.format in PICTURES else 0.0
+        least = usual if options.min_score is None else options.min_score
+        then = partial(answer, options.format, least=least, model=name)
         made = await service.ask(request, name, image, then)
         return Response(made.body, media_type=made.media_type)
 

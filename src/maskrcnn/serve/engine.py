@@ -53,6 +53,10 @@ class Crew(Protocol):
     def provenance(self) -> dict[str, Any]: ...
 
     @property
+    def thresholds(self) -> Sequence[float]:
+        """As `Predictor.thresholds`."""
+
+    @property
     def size(self) -> int:
         """The number of threads in which `work` is called."""
 
@@ -78,6 +82,10 @@ class InThread:
     @property
     def provenance(self) -> dict[str, Any]:
         return self.model.provenance
+
+    @property
+    def thresholds(self) -> Sequence[float]:
+        return self.model.thresholds
 
     def work(self, engine: Engine) -> None:
         Worker(self.model, engine, engine.limits.batch_size).run()

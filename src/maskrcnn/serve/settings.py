@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -59,8 +60,9 @@ class Labelling:
     variable LABEL_STUDIO_API_KEY."""
     image_hosts: tuple[str, ...] = ()
     """Other hosts from which images of tasks may be fetched, as name or name:port."""
-    proposal_score: float = 0.5
-    """Labelling tools get objects with at least this score, where they name none."""
+    proposal_score: float | None = None
+    """Labelling tools get objects with at least this score, where they name none; default: the thresholds of the
+    model, as in `maskrcnn predict`."""
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.label_studio or "http://host")
@@ -68,5 +70,9 @@ class Labelling:
             raise ConfigError(
                 f"--label-studio: expected an address such as http://host:8080, found {self.label_studio}"
             )
-        if not 0 <= self.proposal_score <= 1:
+        if self.proposal_score is not None and not 0 <= self.proposal_score <= 1:
             raise ConfigError(f"--proposal-score: expected 0 to 1, found {self.proposal_score}")
+
+    def least(self, thresholds: Sequence[float]) -> float | Sequence[float]:
+        """The score from which on objects of a model with these thresholds are proposed."""
+        return thresholds if self.proposal_score is None else self.proposal_score

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -90,9 +92,21 @@ def tasks(*addresses: str, kind: str = "BrushLabels") -> dict[str, Any]:
 def test_a_project_is_connected(backend: TestClient) -> None:
     assert backend.get("/health").json() == {"status": "UP", "model_class": "maskrcnn"}
     sent = {"project": "1.1695000000", "schema": CONFIG, "hostname": "http://studio", "access_token": "t"}
-    assert backend.post("/setup", json=sent).json() == {"model_version": "shapes"}
+    connected = backend.post("/setup", json=sent).json()
+    assert re.fullmatch(r"shapes-[0-9a-f]{8}", connected["model_version"])
+    assert backend.get("/versions", params={"project": "1.1695000000"}).json() == {
+        "versions": [connected["model_version"]]
+    }
     event = {"action": "PROJECT_UPDATED", "project": {"id": 1}}
     assert backend.post("/webhook", json=event).status_code == 201
+
+
+def test_another_training_is_another_version(model: Predictor) -> None:
+    versions = [
+        label_studio.version_of("m", InThread(replace(model, provenance=provenance)))
+        for provenance in ({"step": 10}, {"step": 20}, {"step": 10})
+    ]
+    assert versions[0] == versions[2] != versions[1]
 
 
 @pytest.mark.parametrize("kind", ["BrushLabels", "PolygonLabels", "RectangleLabels"])
@@ -112,7 +126,7 @@ def test_proposals_are_the_prediction(
         assert names == [[labels[found.names[i]]] for i in shown]
     assert {(e["from_name"], e["to_name"], e["type"]) for e in result["result"]} == {("tag", "picture", kind.lower())}
     assert {(e["original_width"], e["original_height"], e["image_rotation"]) for e in result["result"]} == {(80, 64, 0)}
-    assert result["model_version"] == "shapes"
+    assert result["model_version"] == backend.get("/versions").json()["versions"][0]
     assert result["score"] == pytest.approx(np.mean([entry["score"] for entry in result["result"]]))
 
     Image.fromarray(picture).save(tmp_path / "a.png")

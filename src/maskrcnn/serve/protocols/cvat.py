@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -42,7 +43,8 @@ def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
             raise RefusalError(400, in_words(error.errors())) from None
         except (binascii.Error, ValueError):
             raise RefusalError(400, "image: expected an encoded image in base64") from None
-        least = labelling.proposal_score if asked.threshold is None else asked.threshold
+        usual = labelling.least(service.engines[name].crew.thresholds)
+        least = usual if asked.threshold is None else asked.threshold
         return await service.ask(request, name, image, partial(shapes, least=least))
 
 
@@ -51,7 +53,7 @@ _BODY = {
 }
 
 
-def shapes(image: np.ndarray, found: Instances, least: float) -> list[dict[str, Any]]:
+def shapes(image: np.ndarray, found: Instances, least: float | Sequence[float]) -> list[dict[str, Any]]:
     """The objects as CVAT's shapes: masks, or rectangles of a model without masks. Empty masks are left out.
 
     Args:

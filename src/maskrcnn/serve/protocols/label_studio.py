@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +21,13 @@ from maskrcnn.data.brush import brush_codes
 from maskrcnn.errors import DataError
 from maskrcnn.files.xml_file import parse_xml
 from maskrcnn.ops.outlines import FEW_CORNERS
+from maskrcnn.serve.engine import Crew
 from maskrcnn.serve.problems import RefusalError, in_words
 from maskrcnn.serve.protocols.image_sources import ImageSources
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling
 from maskrcnn.structures.instances import Instances
+from maskrcnn.weights.model_file import header_of
 
 LOG = logging.getLogger("maskrcnn.serve")
 TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
@@ -66,6 +69,8 @@ class Control:
 
 def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
     name = service.name(None)
+    crew = service.engines[name].crew
+    version = version_of(name, crew)
     sources = ImageSources(
         labelling.label_studio, os.environ.get(TOKEN_VARIABLE), labelling.image_hosts, service.limits
     )
@@ -73,7 +78,11 @@ def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
     @app.post("/setup", summary="Label Studio: connects a project")
     async def setup(request: Request) -> dict[str, str]:
         await service.intake.read(request)
-        return {"model_version": name}
+        return {"model_version": version}
+
+    @app.get("/versions", summary="Label Studio: the versions of the model")
+    async def versions() -> dict[str, list[str]]:
+        return {"versions": [version]}
 
     @app.post("/webhook", status_code=201, summary="Label Studio: takes note of an event, and does nothing")
     async def webhook(request: Request) -> dict[str, str]:
@@ -87,8 +96,15 @@ def add_routes(app: FastAPI, service: Service, labelling: Labelling) -> None:
         except ValidationError as error:
             raise RefusalError(400, in_words(error.errors())) from None
         control = control_of(asked.label_config)
-        propose = partial(regions, control=control, least=labelling.proposal_score)
-        return {"results": await _results(request, service, sources, asked.tasks, control, propose)}
+        propose = partial(regions, control=control, least=labelling.least(crew.thresholds))
+        results = await _results(request, service, sources, asked.tasks, control, propose)
+        return {"results": [{**result, "model_version": version} for result in results]}
+
+
+def version_of(name: str, crew: Crew) -> str:
+    """The version that Label Studio notes for proposals. It asks for new ones only if the version is a new one, so
+    another training of one name must have another version."""
+    return f"{name}-{hashlib.sha256(header_of(crew.config, crew.provenance).encode()).hexdigest()[:8]}"
 
 
 _BODY = {
@@ -119,7 +135,7 @@ async def _results(
             LOG.warning("task failed", extra={"fields": {"task": task.id, "reason": str(error)}})
         scores = [entry["score"] for entry in found]
         score = sum(scores) / len(scores) if scores else 0.0
-        results.append({"result": found, "score": score, "model_version": name})
+        results.append({"result": found, "score": score})
     if tasks and len(failures) == len(tasks):
         raise failures[0]
     return results
@@ -158,7 +174,9 @@ def _image(root: Element, name: str) -> Element | None:
     return next((image for image in root.iter("Image") if image.get("name") == name), None)
 
 
-def regions(image: np.ndarray, found: Instances, control: Control, least: float) -> list[dict[str, Any]]:
+def regions(
+    image: np.ndarray, found: Instances, control: Control, least: float | Sequence[float]
+) -> list[dict[str, Any]]:
     """The objects as regions of Label Studio. Objects of categories that the project has no label for are left out.
 
     Raises:
