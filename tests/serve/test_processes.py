@@ -46,6 +46,7 @@ class AtTheOtherEnd(InThread):
             thread.start()
         process: Any = SimpleNamespace(is_alive=lambda: True)
         child = Child(process, ours)
+        assert child.speaks(lambda: True)
         assert child.first_word().config == self.config
         engine.started()
         assert child.work(engine)
@@ -88,6 +89,15 @@ def test_a_failure_in_a_process_is_the_failure_of_one_request(
         failed = client.post("/v1/predict?format=overlay&min_score=0", content=encoded(picture))
         assert (failed.status_code, failed.json()["title"]) == (500, "Internal Server Error")
         assert client.post("/v1/predict", content=encoded(picture)).status_code == 200
+
+
+def test_an_end_does_not_wait_for_a_process_that_starts() -> None:
+    killed: list[bool] = []
+    process: Any = SimpleNamespace(kill=lambda: killed.append(True))
+    ours, theirs = Pipe()
+    with ours, theirs:
+        assert not Child(process, ours).speaks(lambda: False)
+    assert killed == [True]
 
 
 def processes_of(running: Running) -> list[int]:

@@ -67,6 +67,14 @@ class Child:
     process: SpawnProcess
     connection: Connection
 
+    def speaks(self, is_wanted: Callable[[], bool]) -> bool:
+        """Waits until the process says its first word. Ends it, and returns False, when it is not wanted any more."""
+        while not self.connection.poll(LOOK_SECONDS):
+            if not is_wanted():
+                self.process.kill()
+                return False
+        return True
+
     def first_word(self) -> Card:
         """Waits until the process is ready.
 
@@ -143,6 +151,8 @@ class Processes:
                 child = self._ready.pop()
             except IndexError:
                 child = self._start()
+                if not child.speaks(lambda: not engine.ended):
+                    return
                 child.first_word()
             engine.started()
             all_done = child.work(engine)
