@@ -217,3 +217,22 @@ def test_jobs_are_refused_when_nobody_can_compute_them(model: Predictor) -> None
     refused, engine = asked(model, failure=reason)
     assert (type(refused), refused.status) == (RefusalError, 503)
     assert (engine.failure, engine.ready) == (reason, False)
+
+
+def test_a_job_that_was_with_a_process_when_it_ended_is_given_alone(model: Predictor) -> None:
+    async def run() -> None:
+        engine = Engine(InThread(model), Limits(), lambda objects, seconds: None)
+        asked = [asyncio.create_task(ask(engine)) for _ in range(4)]
+        await asyncio.sleep(0)
+        jobs = engine.take(2, wait=True)
+        assert len(jobs) == 2
+        engine.put_back(jobs)
+        assert engine.take(3, wait=False) == []
+        assert engine.take(3, wait=True) == jobs[:1]
+        assert engine.take(3, wait=True) == jobs[1:]
+        assert len(engine.take(3, wait=False)) == 2
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    asyncio.run(run())

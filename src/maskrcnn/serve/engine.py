@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import Any, Protocol
 
 import numpy as np
@@ -166,7 +167,11 @@ class Engine:
             self.working -= 1
 
     def take(self, most: int, wait: bool, seconds: float | None = None) -> Sequence[Job]:
-        """As `worker.Queue`. With `seconds` it waits no longer than that, and may then give none."""
+        """As `worker.Queue`. With `seconds` it waits no longer than that, and may then give none.
+
+        A job that was with a process when it ended is given alone, to those who have nothing else and may therefore
+        wait: it may be the reason, and must not cost others their answers.
+        """
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._jobs or self._closing, seconds)
@@ -174,7 +179,10 @@ class Engine:
                     self._changed.wait_for(
                         lambda: len(self._jobs) >= self.limits.batch_size or self._closing, self.limits.max_wait
                     )
-            return [self._jobs.popleft() for _ in range(min(most, len(self._jobs)))]
+            if self._jobs and self._jobs[0].tries:
+                return [self._jobs.popleft()] if wait else []
+            sound = takewhile(lambda job: job.tries == 0, self._jobs)
+            return [self._jobs.popleft() for _ in list(islice(sound, most))]
 
     def is_wanted(self, job: Job) -> bool:
         return not job.answer.done()
@@ -211,5 +219,5 @@ class Engine:
             self.crew.work(self)
         except MaskRCNNError as error:
             self.failure = error
-            while self.working == 0 and (jobs := self.take(1, wait=False)):
+            while self.working == 0 and (jobs := self.take(1, wait=True, seconds=0)):
                 self.fail(jobs[0], RefusalError(503, "the server is ending"))

@@ -91,11 +91,13 @@ class Child:
         return word
 
     def work(self, engine: Engine) -> bool:
-        """Has the process compute the jobs of an engine. Returns whether the queue has ended, and else the process."""
+        """Has the process compute the jobs of an engine. Returns True when the queue has ended, False when the process
+        has."""
         numbers, sent, most = count(), dict[int, Job](), BATCHES_AT_ONCE * engine.limits.batch_size
         try:
             while sent or not engine.ended:
-                for job in engine.take(most - len(sent), not sent, LOOK_SECONDS):
+                alone = any(job.tries for job in sent.values())
+                for job in () if alone else engine.take(most - len(sent), not sent, LOOK_SECONDS):
                     number = next(numbers)
                     sent[number] = job
                     self.connection.send(NumberedWork(number, job.read, job.then))
