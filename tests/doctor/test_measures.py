@@ -102,8 +102,9 @@ def test_only_crossings_count(points: list[tuple[int, int]], times: int) -> None
     assert signed_areas(both)[[0, 2]].tolist() == [40.5, 40.5]
 
 
-def test_pictures_of_one_colour_are_the_same_only_if_their_files_are() -> None:
-    flat = bytes(THUMBNAIL**2)
-    signatures = [Signature(digest, 0, flat) for digest in (b"a", b"b", b"a", b"")] + [UNREAD]
+def test_pictures_of_one_colour_are_never_the_same() -> None:
+    flat, half = bytes(THUMBNAIL**2), bytes(range(THUMBNAIL)) * THUMBNAIL
+    signatures = [Signature(b"a", 0, flat), Signature(b"b", 1, half), Signature(b"a", 0, flat), UNREAD]
+    signatures.append(Signature(b"b", 1, half))
     pictures = Pictures([Path(str(i)) for i in range(5)], np.zeros(5, dtype=np.int64), signatures)
-    assert list(equal_pictures(pictures)) == [(0, 2, True)]
+    assert list(equal_pictures(pictures)) == [(1, 4, True)]

@@ -42,7 +42,8 @@ class Pictures:
 def equal_pictures(pictures: Pictures) -> Iterator[tuple[int, int, bool]]:
     """Pairs (first, later) of equal pictures, and whether their files are equal. A later one is in one pair only for
     each split."""
-    read = np.array([bool(signature.digest) for signature in pictures.signatures], dtype=bool)
+    # Empty pictures are equal without being the same.
+    read = np.array([len(set(signature.thumbnail)) > 1 for signature in pictures.signatures], dtype=bool)
     seen: dict[tuple[bytes, int], int] = {}
     done: set[tuple[int, int]] = set()
     for number in np.flatnonzero(read).tolist():
