@@ -15,12 +15,14 @@ from PIL import Image
 
 from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.hints import Hints
 from maskrcnn.data.loading import of_each as module
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import DataError, TrainingError
 from maskrcnn.files import progress
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
+from small_formats import write_format
 
 MAIN = os.getpid()
 
@@ -157,3 +159,12 @@ def test_every_format_of_many_files_reads_the_same(
     assert list(dict.fromkeys(named)) == [file.name for file in files[-2:]]
     with pytest.raises(DataError, match=files[-2].name):
         read_dataset(folder, strict=True)
+
+
+@pytest.mark.parametrize("key", ["darwin", "geojson", "imagej", "vott", "cityscapes", "hasty"])
+def test_what_processes_read_can_be_passed_on(key: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    _, folder = write_format(tmp_path, key)
+    hints = Hints(format=key)  # type: ignore[arg-type]
+    alone = everything(read_dataset(folder, hints=hints))
+    request.getfixturevalue("several")
+    assert everything(read_dataset(folder, hints=hints)) == alone
