@@ -8,7 +8,7 @@ import pytest
 
 from maskrcnn.errors import TrainingError
 from maskrcnn.scale.manifest import Shard
-from maskrcnn.scale.processes import ATTEMPTS, _say_lost, _Worker
+from maskrcnn.scale.processes import ATTEMPTS, _say_lost, _Worker, in_processes
 
 
 def test_a_part_whose_process_is_always_lost_ends_the_run(capsys):
@@ -19,3 +19,7 @@ def test_a_part_whose_process_is_always_lost_ends_the_run(capsys):
         assert "part-00003.parquet: the process that writes it ended with SIGKILL" in capsys.readouterr().err
     with pytest.raises(TrainingError, match="3 times; choose fewer --workers or a smaller --batch-size"):
         _say_lost(worker, ATTEMPTS)
+
+
+def test_no_process_is_started_for_nothing():
+    assert list(in_processes(SimpleNamespace(threads=None), [], 4)) == []

@@ -66,7 +66,8 @@ def in_processes(writer: PartWriter, shards: Sequence[Shard], workers: int) -> I
         TrainingError: a part was tried several times, and its process was lost each time.
         Exception: what `PartWriter.write` raises in a process.
     """
-    if writer.threads is None:
+    workers = min(workers, len(shards))  # more would have nothing to do
+    if workers and writer.threads is None:
         writer = replace(writer, threads=max(1, usable_cores() // workers))
     waiting, lost, shown, numbers = deque(shards), Counter[int](), Counter[int](), count()
     running: dict[Any, _Worker] = {}  # by their pipes
