@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from maskrcnn.cli.calibrating import Calibrating
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 from maskrcnn.cli.opening import Opening
 
@@ -28,6 +29,7 @@ class Export:
     """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
     masks: Literal["runs", "probs"] = "runs"
     """runs: also the run lengths of masks in the original image; probs: only the small masks inside the boxes."""
+    calibrating: Annotated[Calibrating, Flags] = field(default_factory=Calibrating)
     opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     json: Flag = False
     """Print one JSON object on stdout."""
@@ -35,11 +37,23 @@ class Export:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.export.save import export_model
+        from maskrcnn.predict import Predictor, TorchBackend
 
+        self.calibrating.require_sense()
         network, config, provenance = self.opening.network(self.model)
-        found = export_model(network, config, provenance, self.out, self.format, runs=self.masks == "runs")
+        int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
+        found = export_model(
+            network,
+            config,
+            provenance,
+            self.out,
+            self.format,
+            runs=self.masks == "runs",
+            calibration=None if int8 is None else int8.calibration,
+        )
         if self.json:
-            print_json({"out": self.out, "format": self.format, **found._asdict()})
+            said = {"out": self.out, "format": self.format, **found._asdict()}
+            print_json(said if int8 is None else {**said, "int8": int8.to_dict()})
             return 0
         compared = (
             f"{found.objects} objects in generated images agree with PyTorch's within {found.box_px:.4f} px and a "
@@ -51,6 +65,8 @@ class Export:
                 f"maskrcnn evaluate --model {self.out} --data DATA"
             )
         console(stderr=False).print(f"{self.out}: {compared}")
+        if int8 is not None:
+            console(stderr=False).print(int8.text(self.out))
         return 0
 
 

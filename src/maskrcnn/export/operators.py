@@ -184,7 +184,7 @@ def onnx_nms(boxes: Any, valid: Any, iou_threshold: float, labels: Any = None) -
         own = op.Equal(op.Unsqueeze(labels, [1]), op.Unsqueeze(classes, [0, 2]))
         scores = op.Where(own, scores, op.Constant(value_float=0.0))  # (L, K, N)
     kept = op.NonMaxSuppression(
-        boxes,
+        op.Reshape(boxes, op.Constant(value_ints=[0, 0, 4])),  # OpenVINO loses the 4 behind layers in int8
         scores,
         op.Unsqueeze(count, [0]),
         op.Constant(value_floats=[iou_threshold]),

@@ -13,6 +13,7 @@ import torch
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.export.check import Exactness, check
+from maskrcnn.export.int8 import Calibration, import_nncf, write_int8
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -31,6 +32,7 @@ def export_model(
     form: ExportFormat = "onnx",
     *,
     runs: bool = True,
+    calibration: Calibration | None = None,
 ) -> Exactness:
     """Writes a network with its config, and compares it with PyTorch before the file gets its name.
 
@@ -38,31 +40,43 @@ def export_model(
         network: on the CPU, in evaluation mode.
         out: a file for `onnx`, a folder for `openvino`.
         runs: whether the graph also computes the run lengths of masks. A model without masks has none.
+        calibration: writes int8 instead of fp32, after the comparison in fp32.
 
     Raises:
         ConfigError: a part of the network cannot be exported, or `out` cannot be written.
         MissingPackageError: a package of the extra `export` is not installed.
-        DifferentError: the engine does not compute what PyTorch computes.
+        DifferentError: the engine does not compute what PyTorch computes, or int8 is not good enough.
         OSError: the disk is full. An existing file stays unchanged.
     """
     require_exportable(config)
     runs = runs and config.model.mask_head is not None
     header = header_of(config, provenance)
+    if calibration is not None:
+        import_nncf()  # before the work
     if form == "onnx":
         check_file(out)
         with atomic_write(out) as temporary:
             _write_onnx(network, config, header, temporary, runs=runs)
-            return check(open_engine(temporary, form, precision="fp32").run, network, config)
+            agreement = check(open_engine(temporary, form, precision="fp32").run, network, config)
+            if calibration is not None:
+                write_int8(temporary, config, calibration, lambda: temporary)
+        return agreement
     openvino = import_openvino("--format openvino")
     _check_openvino_folder(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         onnx_file, written = Path(folder, "model.onnx"), Path(folder, "openvino")
+
+        def convert() -> Path:
+            model = openvino.Core().read_model(onnx_file)
+            model.set_rt_info(header, [METADATA_KEY])
+            openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
+            return written
+
         _write_onnx(network, config, header, onnx_file, runs=runs)
-        model = openvino.Core().read_model(onnx_file)
-        model.set_rt_info(header, [METADATA_KEY])
-        openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
-        agreement = check(open_engine(written, form, precision="fp32").run, network, config)
+        agreement = check(open_engine(convert(), form, precision="fp32").run, network, config)
+        if calibration is not None:
+            write_int8(onnx_file, config, calibration, convert)
         if out.exists():
             out.rename(Path(folder, "replaced"))  # so that the earlier export is there until the new one is whole
         written.rename(out)

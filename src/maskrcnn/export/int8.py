@@ -1,0 +1,173 @@
+"""An exported network in int8: one ONNX file whose layers multiply whole numbers of 8 bits, for both engines.
+
+NNCF puts a pair of QuantizeLinear and DequantizeLinear before each layer, chooses the ranges by what the layers see in
+images, and corrects the biases. Everything behind the layers, such as the arithmetic of boxes, stays in float.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.config import Config
+from maskrcnn.errors import ConfigError, MissingPackageError
+from maskrcnn.export.check import DifferentError
+from maskrcnn.files.images import read_image
+from maskrcnn.predict.exported import Arrays
+from maskrcnn.predict.images import preprocess
+
+INSTALL = "pip install 'maskrcnn[int8]'"
+LEAST, MOST = 8, 300  # images; 300 is NNCF's default, and 64 are usually as good
+LAYERS = {"Conv", "Gemm", "MatMul"}  # with constant weights
+STOPS = {
+    "RoiAlign",
+    "TopK",
+    "NonMaxSuppression",
+    "NonZero",
+    "Cast",
+    "Softmax",
+    "Shape",
+}  # behind these the next part begins
+BETWEEN = {"Relu", "MaxPool", "Resize", "Add"}  # int8 passes through these, if all they take comes from layers
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What makes an export int8.
+
+    Attributes:
+        files: image files. If there are more than 300, these are taken evenly from them, because neighbours are alike.
+        objection: gets the written network, and says why it is not good enough; None if it is.
+        track: wraps the images with their number, for a progress bar.
+
+    Raises:
+        ConfigError: fewer than 8 files.
+    """
+
+    files: Sequence[Path]
+    objection: Callable[[Path], str | None] = lambda written: None
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda items, total: items
+
+    def __post_init__(self) -> None:
+        if len(self.files) < LEAST:
+            raise ConfigError(
+                f"calibration for int8: expected {LEAST} or more images that can be read, found {len(self.files)}; "
+                "give 64 or more of the kind that the model will see"
+            )
+
+
+def write_int8(source: Path, config: Config, calibration: Calibration, finish: Callable[[], Path]) -> None:
+    """Turns a network into int8. If that is not good enough, it tries again with the last layers of the heads in float.
+
+    Args:
+        source: the ONNX file in float, which is replaced.
+        finish: makes the export from the new content of `source`, and returns its path.
+
+    Raises:
+        MissingPackageError: NNCF is not installed.
+        DifferentError: the network is not good enough in either way.
+    """
+    onnx, nncf = import_nncf()
+    model = onnx.load(source)
+    inside = int8_nodes(model.graph)
+    last = last_layers(model.graph, inside)
+    objection: str | None = None
+    for in_int8 in (inside, inside - last):
+        with _quiet():
+            quantised = nncf.quantize(
+                model,
+                nncf.Dataset(_Inputs(calibration, config)),
+                subset_size=MOST,
+                ignored_scope=nncf.IgnoredScope(
+                    names=[node.name for node in model.graph.node if node.name not in in_int8], validate=False
+                ),
+            )
+        onnx.save(quantised, source)
+        objection = calibration.objection(finish())
+        if objection is None:
+            return
+    raise DifferentError(f"int8 costs too much, even with the last layers of the heads in float: {objection}")
+
+
+def import_nncf() -> tuple[Any, Any]:
+    """The packages `onnx` and `nncf`. NNCF reports its use to its makers unless this variable is set at its import.
+
+    Raises:
+        MissingPackageError: one of them is not installed.
+    """
+    os.environ.setdefault("NNCF_CI", "1")
+    try:
+        with _quiet():
+            import nncf
+            import onnx
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"--precision int8 needs {error.name}, which is missing: {INSTALL}") from None
+    return onnx, nncf
+
+
+def int8_nodes(graph: Any) -> set[str]:
+    """The names of the layers, and of the operators between layers, of an ONNX graph."""
+    constant = {weight.name for weight in graph.initializer}
+    constant |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    made: set[str] = set()  # the tensors that come from these nodes
+    names: set[str] = set()
+    for node in graph.node:
+        taken = [name for name in node.input if name and name not in constant]
+        is_layer = node.op_type in LAYERS and len(taken) == 1
+        if is_layer or (node.op_type in BETWEEN and taken and made.issuperset(taken)):
+            names.add(node.name)
+            made.update(node.output)
+    return names
+
+
+def last_layers(graph: Any, inside: Collection[str]) -> set[str]:
+    """The layers among the nodes `inside` behind which no other layer of the same head follows."""
+    followed: set[str] = set()  # the tensors that a layer takes, perhaps through other operators
+    last = set()
+    for node in reversed(graph.node):
+        is_layer = node.name in inside and node.op_type in LAYERS
+        leads_on = not followed.isdisjoint(node.output)
+        if is_layer and not leads_on:
+            last.add(node.name)
+        if is_layer or (leads_on and node.op_type not in STOPS):
+            followed.update(node.input)
+    return last
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The inputs of the network for each image of a calibration, one by one, made anew in each pass."""
+
+    calibration: Calibration
+    config: Config
+
+    def __iter__(self) -> Iterator[Arrays]:
+        files = self.calibration.files
+        files = files[:: -(-len(files) // MOST)]
+        for file in self.calibration.track(files, len(files)):
+            batch = preprocess([read_image(file, channels=self.config.image.channel_names)], self.config)
+            sizes = batch.sizes_hw.numpy()
+            scale = np.ones(sizes.shape, np.float32)
+            yield {"pixels": batch.pixels.numpy(), "sizes_hw": sizes, "original_hw": sizes, "scale_xy": scale}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the progress bars, messages and warnings of NNCF away, which are about its own code."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,128 @@
+"""Which layers of a graph become int8, and a trained model in int8 in both engines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import maskrcnn
+from maskrcnn.cli import main
+from maskrcnn.errors import ConfigError, MissingPackageError
+from maskrcnn.export import int8, save
+from maskrcnn.export.check import DifferentError
+from maskrcnn.export.int8 import Calibration, import_nncf, int8_nodes, last_layers
+from maskrcnn.export.save import export_model
+from maskrcnn.predict.exported import ExportFormat
+from maskrcnn.training.loop import train
+from maskrcnn.weights.model_file import METADATA_KEY
+from small_data import small_config, write_small
+from small_network import lively_network, network_config
+
+
+def graph() -> onnx.GraphProto:
+    """Two layers and a sum, a head of two layers behind RoIAlign, and arithmetic that is none."""
+    nodes = [
+        helper.make_node("Sub", ["pixels", "mean"], ["normal"], "normalise"),
+        helper.make_node("Conv", ["normal", "w"], ["a"], "first"),
+        helper.make_node("Relu", ["a"], ["b"], "relu"),
+        helper.make_node("Conv", ["b", "w"], ["c"], "second"),
+        helper.make_node("Add", ["b", "c"], ["d"], "shortcut"),
+        helper.make_node("Conv", ["d", "w"], ["logits"], "objectness"),
+        helper.make_node("TopK", ["logits", "k"], ["scores", "index"], "best"),
+        helper.make_node("RoiAlign", ["d", "boxes", "index"], ["rois"], "pooled"),
+        helper.make_node("Reshape", ["rois", "shape"], ["flat"], "flat"),
+        helper.make_node("Gemm", ["flat", "w"], ["hidden"], "hidden"),
+        helper.make_node("Relu", ["hidden"], ["active"], "active"),
+        helper.make_node("Gemm", ["active", "w"], ["deltas"], "deltas"),
+        helper.make_node("Add", ["deltas", "boxes"], ["moved"], "moved"),
+        helper.make_node("MatMul", ["moved", "active"], ["product"], "product of two results"),
+    ]
+    constants = [helper.make_tensor(name, TensorProto.FLOAT, [1], [1.0]) for name in ("w", "mean", "k", "shape")]
+    return helper.make_graph(nodes, "g", [], [], constants)
+
+
+def test_layers_with_constant_weights_and_what_lies_between_them_become_int8() -> None:
+    inside = int8_nodes(graph())
+    assert inside == {"first", "relu", "second", "shortcut", "objectness", "hidden", "active", "deltas"}
+    assert last_layers(graph(), inside) == {"objectness", "deltas"}
+
+
+def test_too_few_images_and_no_nncf_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="expected 8 or more images that can be read, found 7"):
+        Calibration([Path(f"{n}.png") for n in range(7)])
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(MissingPackageError, match="needs nncf, which is missing: pip install"):
+        import_nncf()
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_that_costs_too_much_tries_float_heads_and_leaves_no_file(
+    form: ExportFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_float: list[set[str]] = []
+
+    def quantize(model: onnx.ModelProto, data: Any, ignored_scope: dict[str, Any], **other: Any) -> onnx.ModelProto:
+        in_float.append(set(ignored_scope["names"]))
+        return model
+
+    fake = SimpleNamespace(quantize=quantize, Dataset=list, IgnoredScope=dict)
+    monkeypatch.setattr(int8, "import_nncf", lambda: (onnx, fake))
+    monkeypatch.setattr(int8, "_Inputs", lambda calibration, config: [])
+    monkeypatch.setattr(save, "_write_onnx", lambda *args, **kwargs: onnx.save(helper.make_model(graph()), args[3]))
+    monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
+    monkeypatch.setattr(save, "check", lambda *args: None)
+    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
+    written = SimpleNamespace(Core=lambda: core, save_model=lambda model, path, **kwargs: None)
+    monkeypatch.setattr(save, "import_openvino", lambda needed_by: written)
+    judged: list[Path] = []
+
+    def objection(path: Path) -> str:
+        judged.append(path)
+        return "AP of masks falls"
+
+    config = network_config()
+    calibration = Calibration([Path("a.png")] * 8, objection)
+    with pytest.raises(DifferentError, match="even with the last layers of the heads in float: AP of masks falls"):
+        export_model(lively_network(config), config, {}, tmp_path / "m", form, calibration=calibration)
+    assert len(judged) == 2
+    assert in_float[1] - in_float[0] == {"objectness", "deltas"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_trained_model_keeps_its_ap_in_int8_in_both_engines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, val = write_small(tmp_path, "train", 16), write_small(tmp_path, "val", 16, seed=1)
+    (tmp_path / "train" / "broken.png").write_bytes(b"no image")
+    config = small_config(steps=60, batch_size=4, warmup_steps=10, checkpoint_every=60, learning_rate=3e-3)
+    model = train(config, data, val=val, out=tmp_path / "run").model
+    out = tmp_path / "int8.onnx"
+    words = ["--precision", "int8", "--calibrate", str(tmp_path / "train"), "--data", str(val)]
+    words += ["--max-drop", "0.15"]  # a network of eight channels loses more than others
+    capsys.readouterr()
+    assert main(["export", "--model", str(model), *words, str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)["int8"]
+    assert said["calibrated"] == 16
+    assert "skipped: " in printed.err
+    assert said["before"]["masks"]["AP"] > 0.2
+    assert out.stat().st_size < 0.6 * model.stat().st_size
+    stored = onnx.load(out)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in stored.graph.node}
+
+    openvino = pytest.importorskip("openvino")
+    graph_in_openvino = openvino.Core().read_model(out)
+    graph_in_openvino.set_rt_info(stored.metadata_props[0].value, [METADATA_KEY])
+    openvino.save_model(graph_in_openvino, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
+    for path in (out, tmp_path / "openvino"):
+        figures = maskrcnn.evaluate(maskrcnn.load(path, precision="fp32"), val).figures
+        for kind, before in said["before"].items():
+            assert figures[kind]["AP"] >= before["AP"] - 0.15, (path, kind)
