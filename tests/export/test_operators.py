@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnxscript.tensor import Tensor as OnnxTensor
 
+from maskrcnn.export.dense import onnx_dense_masks
 from maskrcnn.export.keypoints import onnx_decode_keypoints
 from maskrcnn.export.operators import onnx_nms, onnx_roi_align
 from maskrcnn.export.runs import onnx_mask_runs
@@ -17,6 +18,7 @@ from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
 from maskrcnn.ops.rle import decode_runs
 from maskrcnn.ops.roi_align import roi_align
+from maskrcnn.structures.masks import RLE
 
 
 def onnx(value: Any) -> OnnxTensor:
@@ -77,14 +79,19 @@ def joined(spans: np.ndarray) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("rule", ["pixel_centres", "expanded_box"])
-def test_runs_are_those_of_numpy(rule: Any) -> None:
+def masks_of_two_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities, boxes of which two have no area, which slots are filled, and the sizes of the images."""
     rng = np.random.default_rng(3)
     smooth = rng.random((2, 6, 5, 5)).repeat(3, 2).repeat(3, 3)[..., :14, :14].astype(np.float32)
     boxes = random_boxes(rng, (2, 6), 60)
     boxes[0, 1] = boxes[1, 2] = 0
     valid = np.array([[True, True, True, False, True, True], [True, False, True, True, True, False]])
-    sizes = np.array([[80, 70], [50, 100]])
+    return smooth, boxes, valid, np.array([[80, 70], [50, 100]])
+
+
+@pytest.mark.parametrize("rule", ["pixel_centres", "expanded_box"])
+def test_runs_are_those_of_numpy(rule: Any) -> None:
+    smooth, boxes, valid, sizes = masks_of_two_images()
     found = onnx_mask_runs(onnx(smooth), onnx(boxes), onnx(valid), onnx(sizes), 0.5, rule == "expanded_box").value
     for image, (height, width) in enumerate(sizes.tolist()):
         strings = paste_to_runs(smooth[image], boxes[image], (height, width), 0.5, rule)
@@ -95,9 +102,23 @@ def test_runs_are_those_of_numpy(rule: Any) -> None:
     assert (np.diff(found[:, 0] * 6 + found[:, 1]) >= 0).all()
 
 
-def test_no_detection_has_no_runs() -> None:
+@pytest.mark.parametrize("rule", ["pixel_centres", "expanded_box"])
+def test_dense_masks_are_those_of_numpy(rule: Any) -> None:
+    smooth, boxes, valid, sizes = masks_of_two_images()
+    found = onnx_dense_masks(onnx(smooth), onnx(boxes), onnx(valid), onnx(sizes), 0.5, rule == "expanded_box").value
+    expected = np.zeros((valid.sum(), 80, 100), np.uint8)
+    strings = [paste_to_runs(smooth[i], boxes[i], (h, w), 0.5, rule) for i, (h, w) in enumerate(sizes.tolist())]
+    for mask, (image, slot) in zip(expected, np.argwhere(valid), strict=True):
+        height, width = sizes[image]
+        mask[:height, :width] = RLE((height, width), strings[image][slot]).dense()
+    np.testing.assert_array_equal(found, expected)
+    assert found.sum() > 100
+
+
+def test_no_detection_has_no_masks() -> None:
     nothing = np.zeros((1, 3, 4, 4), np.float32), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool)
     assert onnx_mask_runs(*map(onnx, nothing), onnx([[20, 30]]), 0.5, False).value.shape == (0, 4)
+    assert onnx_dense_masks(*map(onnx, nothing), onnx([[20, 30]]), 0.5, False).value.shape == (0, 20, 30)
 
 
 @pytest.mark.parametrize("count", [7, 0])

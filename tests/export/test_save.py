@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 import maskrcnn
 from maskrcnn.cli import main
-from maskrcnn.config import Category, Channel, DetectConfig
-from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, TORCHVISION
+from maskrcnn.config import Category, Channel, DetectConfig, ImageConfig
+from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, OURS, TORCHVISION, PixelRules
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
 from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
 from maskrcnn.export.save import export_model
@@ -41,6 +42,7 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+CHANNELS = tuple(Channel(f"c{i}", "range", low=0, high=1000, mean=40, std=20) for i in range(5))
 PICTURES = [picture(64, 96), picture(70, 60), picture(1, 1), picture(300, 40), picture(120, 200)]
 
 
@@ -230,6 +232,49 @@ def test_an_export_that_compared_no_object_says_so(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
+def test_a_graph_that_resizes_takes_an_image_of_any_size(tmp_path: Path) -> None:
+    predictor = lively_predictor(neck="c5", anchors=ONE_LEVEL)
+    predictor.save(tmp_path / "m.safetensors")
+    words = ["--model", str(tmp_path / "m.safetensors"), "--with-resize", "--masks", "dense"]
+    assert main(["export", *words, str(tmp_path / "m.onnx")]) == 0
+    loaded = maskrcnn.load(tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    for picture, expected in zip(PICTURES, predictor.predict(PICTURES), strict=True):
+        assert_same_objects(loaded.predict(picture)[0], expected)
+        *_, dense = session.run(["scores", "dense"], {"image": picture})
+        assert dense.shape == (len(expected), *picture.shape[:2])
+        assert expected.masks is not None
+        pixels = expected.masks.dense().sum()
+        assert abs(int(dense.sum()) - pixels) <= 1e-3 * pixels
+    for found, alone in zip(loaded.predict(PICTURES, 3), loaded.predict(PICTURES), strict=True):
+        np.testing.assert_array_equal(found.boxes, alone.boxes)
+
+    openvino = pytest.importorskip("openvino")
+    model = openvino.Core().read_model(tmp_path / "m.onnx")
+    model.set_rt_info("{}", [METADATA_KEY])
+    openvino.save_model(model, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
+    run = open_engine(tmp_path / "openvino", "openvino", precision="fp32").run
+    assert check(run, predictor.network, predictor.config, resize=True).objects > 100
+    with pytest.raises(ConfigError, match="resizes images, which needs fp32"):
+        open_engine(tmp_path / "openvino", "openvino", precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"image": ImageConfig(channels=CHANNELS)}, "image.channels"),
+        ({"conventions": replace(OURS, pixels=PixelRules(kernel="truncated"))}, "pixels.kernel truncated"),
+        ({"conventions": replace(OURS, pixels=PixelRules(rounding="half_even"))}, "pixels.rounding half_even"),
+    ],
+)
+def test_what_a_graph_cannot_resize_is_refused(change: dict[str, Any], part: str, tmp_path: Path) -> None:
+    config = replace(network_config(), **change)
+    with pytest.raises(ConfigError, match=f"no operators for .*{part}.*: export without --with-resize"):
+        export_model(lively_network(config), config, {}, tmp_path / "m.onnx", resize=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> None:
     predictor = lively_predictor(**KINDS[kind])
@@ -250,8 +295,7 @@ def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> Non
 
 def test_the_engine_of_a_model_of_channels_is_compared_on_its_channels() -> None:
     base = lively_predictor(neck="c5", anchors=ONE_LEVEL).config
-    channels = tuple(Channel(f"c{i}", "range", low=0, high=1000, mean=40, std=20) for i in range(5))
-    config = replace(base, image=replace(base.image, channels=channels))
+    config = replace(base, image=replace(base.image, channels=CHANNELS))
     network = lively_network(config).eval()
     asked: list[tuple[Any, ...]] = []
 

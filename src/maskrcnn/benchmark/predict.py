@@ -117,7 +117,7 @@ def _in_this_process(
         predictor = Predictor(TorchBackend(pair.ours, sitting.timing.precision, sitting.timing.compile), config)
     else:
         exported = folder / settings.backend
-        export_model(pair.ours, config, {}, exported, settings.backend, runs=False)
+        export_model(pair.ours, config, {}, exported, settings.backend, masks="probs")
         exact, predictor = (our_exported(exported, settings, of) for of in ("fp32", sitting.timing.precision))
     agreement = check(exact, pair.theirs, images[:MAX_CHECKED])
     theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)

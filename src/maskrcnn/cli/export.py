@@ -27,8 +27,11 @@ class Export:
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     format: Literal["onnx", "openvino"] = "onnx"
     """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
-    masks: Literal["runs", "probs"] = "runs"
-    """runs: also the run lengths of masks in the original image; probs: only the small masks inside the boxes."""
+    masks: Literal["runs", "probs", "dense"] = "runs"
+    """What the graph makes of masks. probs: small ones inside the boxes; runs: also their run lengths in the original
+    image; dense: also an image of zeros and ones for each object."""
+    with_resize: Flag = False
+    """The graph takes one image (H, W, 3) uint8 of any size, and resizes it as PyTorch does."""
     calibrating: Annotated[Calibrating, Flags] = field(default_factory=Calibrating)
     opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     json: Flag = False
@@ -36,11 +39,13 @@ class Export:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json
+        from maskrcnn.export.limits import require_exportable
         from maskrcnn.export.save import export_model
         from maskrcnn.predict import Predictor, TorchBackend
 
         self.calibrating.require_sense()
         network, config, provenance = self.opening.network(self.model)
+        require_exportable(config, resize=self.with_resize, int8=self.calibrating.precision == "int8")
         int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
         found = export_model(
             network,
@@ -48,7 +53,8 @@ class Export:
             provenance,
             self.out,
             self.format,
-            runs=self.masks == "runs",
+            masks=self.masks,
+            resize=self.with_resize,
             calibration=None if int8 is None else int8.calibration,
         )
         if self.json:

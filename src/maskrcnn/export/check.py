@@ -10,21 +10,20 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from maskrcnn.config import Config
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.boxes import pairwise_iou, trim, whole_images
+from maskrcnn.ops.boxes import clip, pairwise_iou, trim, whole_images
 from maskrcnn.predict.exported import Arrays
-from maskrcnn.predict.images import paste
+from maskrcnn.predict.images import paste, preprocess
 from maskrcnn.structures.images import ImageBatch
 
 BOX_PX = 0.01  # pixels of the original image, each edge
 SCORE = 2e-4
 PROBABILITY = 5e-3  # of the cells of a mask
 TIE_IOU = 0.3  # of two boxes of one object
-RUNS_IOU = 0.999  # of all runs and all pasted masks together
+WHOLE_IOU = 0.999  # of all whole masks of the graph and all pasted masks together
 MOVED = 0.05  # of all keypoints: where two pixels have nearly the same logit, either may be the highest
 BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
 
@@ -35,7 +34,7 @@ class Exactness(NamedTuple):
     Attributes:
         objects: number of detections that were compared.
         box_px, score, probability: the largest differences of edges, scores and cells of masks.
-        runs_iou: IoU of the runs of the graph and of `ops.paste`; 1 without runs.
+        whole_iou: IoU of the whole masks of the graph and of `ops.paste`; 1 without them.
         moved: the share of keypoints that lie elsewhere, with a score that is as high.
     """
 
@@ -43,7 +42,7 @@ class Exactness(NamedTuple):
     box_px: float
     score: float
     probability: float
-    runs_iou: float
+    whole_iou: float
     moved: float
 
 
@@ -51,49 +50,83 @@ class DifferentError(MaskRCNNError, RuntimeError):
     """An engine does not compute what PyTorch computes."""
 
 
-def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config) -> Exactness:
+class Case(NamedTuple):
+    """What both are compared on.
+
+    Attributes:
+        batch: the input of PyTorch.
+        original_hw, scale_xy: (B, 2) each, as an exported network takes them.
+        given: the input of the engine.
+    """
+
+    batch: ImageBatch
+    original_hw: np.ndarray
+    scale_xy: np.ndarray
+    given: Arrays
+
+
+def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *, resize: bool = False) -> Exactness:
     """Runs both on batches of several sizes and compares what they find.
+
+    Args:
+        resize: whether the engine takes images, which it resizes.
 
     Raises:
         DifferentError: they differ by more than the constants of this module.
     """
-    found = [_compare(run, network, config, *batch) for batch in _batches(config)]
+    cases = _resized(config) if resize else _batches(config)
+    found = [_compare(run, network, config, case) for case in cases]
     objects, box_px, score, probability, ious, moved = zip(*found, strict=True)
     return Exactness(sum(objects), max(box_px), max(score), max(probability), min(ious), max(moved))
 
 
-def _batches(config: Config) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels (B, C, H, W) of rectangles on noise, and sizes (B, 2), the later ones in a batch smaller."""
+def _batches(config: Config) -> Iterator[Case]:
+    """Batches of several sizes, the later images in a batch smaller. The originals are twice as large."""
     rng = np.random.default_rng(0)
-    channels = len(config.image.statistics[0])
     for images, rows, columns in BATCHES:
         height, width = 32 * rows, 32 * columns
-        pixels = rng.integers(0, 60, (images, channels, height, width), dtype=np.uint8)
-        for image in pixels:
-            for _ in range(6):
-                y, x = rng.integers(0, height - 16), rng.integers(0, width - 16)
-                h, w = rng.integers(16, 100, 2)
-                image[:, y : y + h, x : x + w] = rng.integers(60, 256, (channels, 1, 1), dtype=np.uint8)
         sizes = np.array([[height - 11 * i, width - 7 * i] for i in range(images)])
+        pixels = np.stack([_picture(rng, height, width, config) for _ in range(images)])
         for image, (bottom, right) in zip(pixels, sizes, strict=True):
             image[:, bottom:] = image[:, :, right:] = 0
-        tensor = torch.from_numpy(pixels)
-        yield tensor.float() if config.float_pixels else tensor, torch.from_numpy(sizes)
+        tensor = torch.from_numpy(pixels.astype(np.float32) if config.float_pixels else pixels)
+        batch = ImageBatch(tensor, (hw := torch.from_numpy(sizes)), whole_images(hw), ())
+        original, scale = 2 * sizes, np.full(sizes.shape, 2, np.float32)
+        given = {"pixels": tensor.numpy(), "sizes_hw": sizes, "original_hw": original, "scale_xy": scale}
+        yield Case(batch, original, scale, given)
 
 
-def _compare(
-    run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, pixels: Tensor, sizes: Tensor
-) -> Exactness:
+def _resized(config: Config) -> Iterator[Case]:
+    """Images of several sizes, one of which shrinks."""
+    rng = np.random.default_rng(0)
+    for height, width in ((170, 230), (90, 60), (config.image.short_side * 2, config.image.short_side * 2 + 1)):
+        image = np.ascontiguousarray(_picture(rng, height, width, config).transpose(1, 2, 0))
+        batch = preprocess([image], config)
+        scale = (1 / batch.frames[0].scale_xy).astype(np.float32)
+        yield Case(batch, np.array([[height, width]]), scale[None], {"image": image})
+
+
+def _picture(rng: np.random.Generator, height: int, width: int, config: Config) -> np.ndarray:
+    """Rectangles on noise, (C, H, W) uint8."""
+    channels = len(config.image.statistics[0])
+    image = rng.integers(0, 60, (channels, height, width), dtype=np.uint8)
+    for _ in range(6):
+        y, x = rng.integers(0, height - 16), rng.integers(0, width - 16)
+        h, w = rng.integers(16, 100, 2)
+        image[:, y : y + h, x : x + w] = rng.integers(60, 256, (channels, 1, 1), dtype=np.uint8)
+    return image
+
+
+def _compare(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, case: Case) -> Exactness:
     settings = config.model.detect
-    expected = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), settings)
-    original = 2 * sizes.numpy()
-    scale = np.full(original.shape, 2, np.float32)
-    inputs = {"pixels": pixels.numpy(), "sizes_hw": sizes.numpy(), "original_hw": original, "scale_xy": scale}
-    found = run(inputs)
-    roi_trim = config.conventions.boxes.roi_trim  # the graph maps boxes as predict.images.boxes_to_original does
-    boxes = trim(2 * trim(expected.boxes, roi_trim), -roi_trim)
+    expected = network.detect(case.batch, settings)
+    found = run(case.given)
+    # The graph maps boxes as predict.images.boxes_to_original does.
+    roi_trim, scale = config.conventions.boxes.roi_trim, torch.from_numpy(case.scale_xy)[:, None]
+    boxes = trim(trim(expected.boxes, roi_trim) * scale.repeat(1, 1, 2), -roi_trim)
+    boxes = clip(boxes, whole_images(torch.from_numpy(case.original_hw)))
     worst, objects, moved = [0.0, 0.0, 0.0], 0, list[float]()
-    for number in range(len(sizes)):
+    for number in range(len(case.batch)):
         ours = FoundObjects(found["boxes"][number], found["scores"][number], found["labels"][number])
         theirs = FoundObjects(*(part[number].numpy() for part in (boxes, expected.scores, expected.labels)))
         pairs = np.array(pairs_of(ours, theirs, settings.score_threshold), np.int64).reshape(-1, 2)
@@ -106,15 +139,18 @@ def _compare(
             worst[place] = max(worst[place], float(np.abs(gap).max(initial=0)))
         if expected.keypoints is not None:
             points = expected.keypoints[number].numpy()[other]
-            moved += _moved(found["keypoints"][number, mine], points * np.array([2, 2, 1], np.float32))
+            scale_to_original = np.append(case.scale_xy[number], np.float32(1))
+            moved += _moved(found["keypoints"][number, mine], points * scale_to_original)
     if worst[2] > PROBABILITY:
         raise DifferentError(f"the masks of an exported network differ by {worst[2]:.4f} from PyTorch's; report this")
     share = float(np.mean(moved or [0.0]))
     if share > MOVED:
         raise DifferentError(f"{share:.1%} of the keypoints of an exported network lie elsewhere; report this")
-    iou = _runs_iou(found, config, original) if "runs" in found else 1.0
-    if iou < RUNS_IOU:
-        raise DifferentError(f"the runs of an exported network have an IoU of {iou:.4f} with its masks; report this")
+    iou = _whole_iou(found, config, case.original_hw) if {"runs", "dense"} & found.keys() else 1.0
+    if iou < WHOLE_IOU:
+        raise DifferentError(
+            f"the whole masks of an exported network have an IoU of {iou:.4f} with its masks; report this"
+        )
     return Exactness(objects, worst[0], worst[1], worst[2], iou, share)
 
 
@@ -186,18 +222,28 @@ def _ties(side: FoundObjects, other: FoundObjects) -> np.ndarray:
     return np.any(_alike(side, other) & (iou >= TIE_IOU), axis=1)
 
 
-def _runs_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
-    """IoU of the runs in the graph and of the masks that `predict.images.paste` makes, over all pixels."""
-    both = either = 0
+def _whole_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
+    """IoU of the whole masks of the graph and of the masks that `predict.images.paste` makes, over all pixels."""
+    both = either = done = 0
     for number, (height, width) in enumerate(original.tolist()):
         kept = found["scores"][number] > 0
         masks = paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
         for slot, mask in zip(np.flatnonzero(kept), masks, strict=True):
-            own = found["runs"][(found["runs"][:, 0] == number) & (found["runs"][:, 1] == slot), 2:]
-            edges = np.zeros(height * width + 1, np.int64)
-            np.add.at(edges, own[:, 0], 1)
-            np.add.at(edges, own[:, 1], -1)
-            pixels = np.cumsum(edges)[:-1] > 0
-            pasted = mask.dense().T.ravel() > 0
+            if "dense" in found:
+                pixels = found["dense"][done][:height, :width] > 0
+            else:
+                pixels = _drawn(found["runs"], number, int(slot), (height, width))
+            done += 1
+            pasted = mask.dense() > 0
             both, either = both + int((pixels & pasted).sum()), either + int((pixels | pasted).sum())
     return both / either if either else 1.0
+
+
+def _drawn(runs: np.ndarray, image: int, slot: int, hw: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) bool of one object."""
+    own = runs[(runs[:, 0] == image) & (runs[:, 1] == slot), 2:]
+    edges = np.zeros(hw[0] * hw[1] + 1, np.int64)
+    np.add.at(edges, own[:, 0], 1)
+    np.add.at(edges, own[:, 1], -1)
+    mask: np.ndarray = np.cumsum(edges)[:-1].reshape(hw[::-1]).T > 0
+    return mask

@@ -8,8 +8,12 @@ from maskrcnn.errors import ConfigError
 NO_OPERATOR = "ONNX has no operator for it"
 
 
-def require_exportable(config: Config) -> None:
+def require_exportable(config: Config, *, resize: bool = False, int8: bool = False) -> None:
     """Checks before the work that a network of this config can be exported.
+
+    Args:
+        resize: whether the graph also resizes images.
+        int8: whether it is calibrated on images.
 
     Raises:
         ConfigError: names the first part that cannot, with the reason.
@@ -37,3 +41,14 @@ def require_exportable(config: Config) -> None:
     for part, reason in problems.items():
         if reason:
             raise ConfigError(f"this model cannot be exported because of {part}: {reason}; use it in PyTorch")
+    if resize and int8:
+        raise ConfigError("int8 is calibrated on resized images: leave out --with-resize, or --precision int8")
+    unresized = {
+        f"conventions.pixels.kernel {rules.pixels.kernel}": rules.pixels.kernel == "truncated",
+        f"conventions.pixels.rounding {rules.pixels.rounding}": rules.pixels.rounding == "half_even",
+        f"conventions.pixels.min_scale {rules.pixels.min_scale}": rules.pixels.min_scale > 0,
+        "image.channels, whose values are stretched first": bool(config.image.channels),
+    }
+    for part, there in unresized.items():
+        if resize and there:
+            raise ConfigError(f"the graph has no operators for {part}: export without --with-resize")

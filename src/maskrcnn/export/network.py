@@ -1,37 +1,41 @@
 """The network as an exported graph computes it: tensors in, tensors out, in pixels of the original image.
 
-Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask, N keypoints,
-K runs.
+Legend: B images, H x W pixels of the padded batch, D detections per image, M side of a mask.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import Config
+from maskrcnn.export.dense import dense_masks
 from maskrcnn.export.operators import use_operators
 from maskrcnn.export.runs import mask_runs
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import trim, whole_images
 from maskrcnn.structures.images import ImageBatch
 
+MaskOutput = Literal["runs", "probs", "dense"]
+WHOLE_MASKS = {"runs": mask_runs, "dense": dense_masks}
+
 
 class ExportedNetwork(nn.Module):
     """A copy of a network with operators that have a translation.
 
     Args:
-        runs: whether the runs of the masks are computed too.
+        masks: what is computed of whole masks, beside the probabilities in boxes.
     """
 
-    def __init__(self, network: MaskRCNN, config: Config, *, runs: bool) -> None:
+    def __init__(self, network: MaskRCNN, config: Config, masks: MaskOutput) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval()
         use_operators(self.network)
         self.config = config
-        self.runs = runs
+        self.masks = masks
 
     def forward(self, pixels: Tensor, sizes_hw: Tensor, original_hw: Tensor, scale_xy: Tensor) -> tuple[Tensor, ...]:
         """Finds the objects of a batch.
@@ -59,21 +63,16 @@ class ExportedNetwork(nn.Module):
         if found.keypoints is not None:
             xy = found.keypoints[..., :2] * scale_xy[:, None, None]
             outputs.append(torch.cat([xy, found.keypoints[..., 2:]], dim=-1))
-        if self.runs:
+        if found.mask_probs is not None and self.masks != "probs":
             spans, expanded = trim(boxes, rules.boxes.roi_trim), rules.masks.paste == "expanded_box"
-            threshold = settings.mask_threshold
-            outputs.append(mask_runs(found.mask_probs, spans, found.valid, original_hw, threshold, expanded))
+            threshold, pasted = settings.mask_threshold, WHOLE_MASKS[self.masks]
+            outputs.append(pasted(found.mask_probs, spans, found.valid, original_hw, threshold, expanded))
         return tuple(outputs)
 
 
-def outputs_of(config: Config, *, runs: bool) -> list[str]:
-    """The names of what an exported network returns.
-
-    `boxes` (B, D, 4) float32 x1 y1 x2 y2 in original pixels, `scores` (B, D) float32, `labels` (B, D) int64, `masks`
-    (B, D, M, M) float32 probabilities inside the boxes, `keypoints` (B, D, N, 3) float32 x, y in original pixels and
-    score, and `runs` (K, 4) int64: image, detection, first and stop pixel of a run, counted down the columns of the
-    original image.
-    """
+def outputs_of(config: Config, masks: MaskOutput) -> list[str]:
+    """The names of what an exported network returns, as docs/export.md describes it."""
     model = config.model
-    parts = {"masks": model.mask_head is not None, "keypoints": model.keypoint_head is not None, "runs": runs}
+    whole = model.mask_head is not None and masks != "probs"
+    parts = {"masks": model.mask_head is not None, "keypoints": model.keypoint_head is not None, masks: whole}
     return ["boxes", "scores", "labels", *(name for name, there in parts.items() if there)]

@@ -17,6 +17,7 @@ from onnxscript import opset18
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from maskrcnn.export.dense import dense_masks, onnx_dense_masks
 from maskrcnn.export.keypoints import decode_keypoints, onnx_decode_keypoints
 from maskrcnn.export.runs import mask_runs, onnx_mask_runs
 from maskrcnn.models.anchors import Anchors
@@ -79,6 +80,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.maskrcnn.roi_align.default: onnx_roi_align,
         decode_keypoints: onnx_decode_keypoints,
         mask_runs: onnx_mask_runs,
+        dense_masks: onnx_dense_masks,
     }
 
 

@@ -35,10 +35,12 @@ class OpenedGraph(NamedTuple):
     Attributes:
         run: inputs by name to outputs by name.
         header: the metadata of the file, as `weights.model_file.header_of` writes them.
+        resizes: whether the graph takes one image (H, W, 3) uint8 as `image`.
     """
 
     run: Callable[[Arrays], Arrays]
     header: str
+    resizes: bool
 
 
 def exported_format(source: Path | str) -> ExportFormat | None:
@@ -93,7 +95,7 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
         raise _damaged(path, error) from None
-    names = [output.name for output in session.get_outputs()]
+    names, resizes = [output.name for output in session.get_outputs()], session.get_inputs()[0].name == "image"
     header = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if header is None:
         parts = [
@@ -101,7 +103,7 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
             for side in (session.get_inputs(), session.get_outputs())
         ]
         raise _foreign(path, *parts)
-    return OpenedGraph(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header)
+    return OpenedGraph(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header, resizes)
 
 
 def _open_openvino(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
@@ -117,7 +119,12 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
         parts = [[f"{part.any_name} {part.partial_shape}" for part in side] for side in (model.inputs, model.outputs)]
         raise _foreign(path, *parts)
     header = model.get_rt_info([METADATA_KEY]).astype(str)
-    bf16 = resolve_precision(precision, CPU) == torch.bfloat16
+    resizes = model.inputs[0].any_name == "image"
+    if resizes and precision == "bf16":
+        raise ConfigError(
+            f"{path}: it resizes images, which needs fp32; choose that precision, or export without resize"
+        )
+    bf16 = not resizes and resolve_precision(precision, CPU) == torch.bfloat16
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -128,7 +135,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
         request.infer(dict(inputs))
         return {name: request.get_tensor(name).data.copy() for name in names}
 
-    return OpenedGraph(run, header)
+    return OpenedGraph(run, header, resizes)
 
 
 def import_openvino(needed_by: str) -> Any:
@@ -169,12 +176,13 @@ class ExportedBackend:
     """An exported network: a `Backend`.
 
     Attributes:
-        run: as in `OpenedGraph`.
+        run, resizes: as in `OpenedGraph`.
         exported: the settings of detection in the graph. A call may ask for fewer detections or a higher score.
     """
 
     run: Callable[[Arrays], Arrays]
     exported: DetectConfig
+    resizes: bool = False
     device: torch.device = CPU
     static_shapes: bool = False
 
@@ -196,16 +204,31 @@ class ExportedBackend:
                 f"{settings.score_threshold} and {settings.max_detections}: only a higher score_threshold and a lower "
                 "max_detections need no new export"
             )
-        # The network input takes the place of the original image, so that boxes stay in its pixels.
-        sizes = images.sizes_hw.numpy()
-        scale = np.ones(sizes.shape, np.float32)
-        found = self.run({"pixels": images.pixels.numpy(), "sizes_hw": sizes, "original_hw": sizes, "scale_xy": scale})
+        found = self._run_images(images) if self.resizes else self._run_batch(images)
         kept = {
             name: torch.from_numpy(value[:, : settings.max_detections])
             for name, value in found.items()
-            if name != "runs"
+            if name not in ("runs", "dense")
         }
         valid = kept["scores"] > settings.score_threshold
-        return Detections(
-            kept["boxes"], kept["scores"] * valid, kept["labels"], valid, kept.get("masks"), kept.get("keypoints")
-        )
+        masks, keypoints = kept.get("masks"), kept.get("keypoints")
+        return Detections(kept["boxes"], kept["scores"] * valid, kept["labels"], valid, masks, keypoints)
+
+    def _run_batch(self, images: ImageBatch) -> Arrays:
+        # The network input takes the place of the original image, so that boxes stay in its pixels.
+        sizes = images.sizes_hw.numpy()
+        scale = np.ones(sizes.shape, np.float32)
+        return self.run({"pixels": images.pixels.numpy(), "sizes_hw": sizes, "original_hw": sizes, "scale_xy": scale})
+
+    def _run_images(self, images: ImageBatch) -> Arrays:
+        """The outputs for each image, one after the other, with as many slots as the fullest one has."""
+        whole = [image[:, :h, :w] for image, (h, w) in zip(images.pixels, images.sizes_hw.tolist(), strict=True)]
+        found = [self.run({"image": image.permute(1, 2, 0).contiguous().numpy()}) for image in whole]
+        slots = max(each["scores"].shape[1] for each in found)
+        names = found[0].keys() - {"runs", "dense"}
+        return {name: np.concatenate([_with_slots(each[name], slots) for each in found]) for name in names}
+
+
+def _with_slots(values: np.ndarray, slots: int) -> np.ndarray:
+    """(1, D, ...) with empty slots after the others."""
+    return np.pad(values, [(0, 0), (0, slots - values.shape[1])] + [(0, 0)] * (values.ndim - 2))

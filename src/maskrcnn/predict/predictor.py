@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Config
+from maskrcnn.config.conventions import PixelRules
 from maskrcnn.errors import ConfigError
 from maskrcnn.files.atomic import check_file
 from maskrcnn.models.mask_rcnn import MaskRCNN
@@ -26,6 +27,8 @@ from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_number
 from maskrcnn.weights.model_file import read_header, save_model
 from maskrcnn.weights.open import open_weights
+
+LARGEST_SIDE = 10**9  # pixels: more than any image has
 
 
 class Detected(NamedTuple):
@@ -179,6 +182,10 @@ def load_exported(
     path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto"
 ) -> Predictor:
     """Opens a network that `maskrcnn export` wrote; arguments and errors as in `predict.exported.open_engine`."""
-    run, header = open_engine(path, form, threads=threads, precision=precision)
+    run, header, resizes = open_engine(path, form, threads=threads, precision=precision)
     config, provenance = read_header(header, path)
-    return Predictor(ExportedBackend(run, config.model.detect), config, provenance)
+    backend = ExportedBackend(run, config.model.detect, resizes)
+    if resizes:  # the graph takes images as they are, and so its boxes are in their pixels
+        image = replace(config.image, scale=1.0, long_side=LARGEST_SIDE, fixed_size=None, divisor=1)
+        config = replace(config, image=image, conventions=replace(config.conventions, pixels=PixelRules()))
+    return Predictor(backend, config, provenance)
