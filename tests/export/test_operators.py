@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnxscript.tensor import Tensor as OnnxTensor
 
+from coco_runs import joined, runs_of
 from maskrcnn.export.dense import onnx_dense_masks
 from maskrcnn.export.keypoints import onnx_decode_keypoints
 from maskrcnn.export.operators import onnx_nms, onnx_roi_align
@@ -16,7 +17,6 @@ from maskrcnn.export.runs import onnx_mask_runs
 from maskrcnn.ops.keypoints import decode_keypoints
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
-from maskrcnn.ops.rle import decode_runs
 from maskrcnn.ops.roi_align import roi_align
 from maskrcnn.structures.masks import RLE
 
@@ -61,22 +61,6 @@ def test_rois_of_all_levels_keep_their_order(aligned: bool, ratio: int, count: i
     found = onnx_roi_align(*arrays, [4.0, 8.0, 16.0], 5, ratio, aligned).value
     assert found.shape == (count, 3, 5, 5)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
-
-
-def runs_of(counts: bytes) -> list[tuple[int, int]]:
-    """Half-open ranges of foreground pixels, joined across columns."""
-    edges = np.cumsum(decode_runs(counts))
-    return [(int(a), int(b)) for a, b in zip(edges[0::2], edges[1::2], strict=False) if a < b]
-
-
-def joined(spans: np.ndarray) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    for start, stop in spans.tolist():
-        if found and found[-1][1] == start:
-            found[-1] = found[-1][0], stop
-        else:
-            found.append((start, stop))
-    return found
 
 
 def masks_of_two_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -172,8 +172,7 @@ def test_without_the_packages_there_is_the_command_that_installs_them(
 ) -> None:
     config = network_config()
     monkeypatch.setitem(sys.modules, missing, None)
-    for name in ("network", "operators", "runs"):
-        monkeypatch.delitem(sys.modules, f"maskrcnn.export.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, "maskrcnn.export.trace", raising=False)
     with pytest.raises(MissingPackageError, match=f"{missing}.*missing: pip install"):
         export_model(lively_network(config), config, {}, tmp_path / "m", form)
     assert INSTALL in "pip install 'maskrcnn[export]'"

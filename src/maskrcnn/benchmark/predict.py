@@ -20,7 +20,7 @@ from maskrcnn.benchmark.agreement import Agreement, compare
 from maskrcnn.benchmark.measure import Comparison, Sitting, Track, no_track, open_device, quartiles
 from maskrcnn.benchmark.memory import Memory, SideName, compare_memory, memory_to_dict
 from maskrcnn.benchmark.pair import make_pair, stored_ours, stored_theirs, v1_config
-from maskrcnn.benchmark.settings import PredictSettings, Timing
+from maskrcnn.benchmark.settings import PredictSettings, Timing, require_engine
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
 from maskrcnn.export.save import export_model
@@ -84,9 +84,12 @@ def bench_predict(
     """Compares the prediction on `files`, or on generated images if there are none.
 
     Raises:
-        ConfigError: the device does not exist.
+        ConfigError: the device does not exist, or the backend does not compute there or in that way.
         ImageError: a file cannot be read.
     """
+    require_engine(settings, timing)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     sitting = Sitting(timing, open_device(timing.device), track)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)

@@ -64,9 +64,11 @@ class PredictSettings:
     """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
     backend: Literal["torch", "onnx", "openvino"] = "torch"
     """What computes our side: PyTorch, or the exported network in ONNX Runtime or OpenVINO."""
+    threads: int | None = None
+    """Threads of both sides on the CPU; default: as many as PyTorch chooses."""
 
     def __post_init__(self) -> None:
-        _require_positive(self, "count", "batch_size", "detections")
+        _require_positive(self, "count", "batch_size", "detections", *(["threads"] if self.threads is not None else []))
         _require(
             min(*self.size, self.short_side) >= MIN_SIDE,
             f"images need {MIN_SIDE} or more pixels a side, found --size {self.size[0]} {self.size[1]} "
@@ -77,6 +79,25 @@ class PredictSettings:
             f"--short-side must not exceed --long-side, found {self.short_side} and {self.long_side}",
         )
         _require(0 <= self.score_threshold < 1, f"--score-threshold must lie in 0..1, found {self.score_threshold}")
+
+
+def require_engine(settings: PredictSettings, timing: Timing) -> None:
+    """Refuses what the engine of an exported network does not do, before the network is exported.
+
+    Raises:
+        ConfigError: names the flag.
+    """
+    if settings.backend == "torch":
+        return
+    _require(not timing.compile, f"--compile belongs to --backend torch, found --backend {settings.backend}")
+    _require(
+        timing.device in (None, "cpu"),
+        f"--backend {settings.backend} runs on the CPU, found --device {timing.device}: choose --device cpu",
+    )
+    _require(
+        settings.backend != "onnx" or timing.precision == "fp32",
+        f"--backend onnx computes in fp32, found --precision {timing.precision}: choose --backend openvino for it",
+    )
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,9 @@ def onnx_mask_runs(probs: Any, boxes: Any, valid: Any, image_hw: Any, threshold:
     pixels = op.Range(0, width, 1)
     first, stop = op.Slice(grid.first, [0], [1], [1]), op.Slice(grid.stop, [0], [1], [1])
     inside = op.And(op.GreaterOrEqual(pixels, first), op.Less(pixels, stop))  # (R, W)
-    columns = op.NonZero(inside)
-    owner, x = op.Gather(columns, 0), op.Gather(columns, 1)  # (C,)
+    owner, x = _places(inside, width)  # (C,)
     profile = _profiles(padded, grid, owner, x, side)
-    start, end, column = _spans(profile, grid, owner, threshold)
+    start, end, column = _spans(profile, grid, owner, side, threshold)
     top = op.Mul(op.Gather(x, column), op.Gather(op.Gather(size_hw, 0, axis=1), op.Gather(owner, column)))
     runs = op.Concat(
         op.Gather(slots, op.Gather(owner, column)),
@@ -76,23 +75,23 @@ def _profiles(padded: Any, grid: Grid, owner: Any, x: Any, side: int) -> Any:
     at = op.Add(limited(at, double(-1.0), double(side)), double(1.0))  # in cells of the padded mask
     cell = op.Min(op.Cast(at, to=INT64), side)
     weight = op.Cast(op.Sub(at, op.Cast(cell, to=DOUBLE)), to=FLOAT)
-    before, after = (
-        op.GatherND(padded, op.Concat(op.Unsqueeze(owner, [1]), op.Unsqueeze(place, [1]), axis=1))
-        for place in (cell, op.Add(cell, 1))
-    )
-    return op.Add(op.Mul(op.Sub(after, before), op.Unsqueeze(weight, [1])), before)
+    # The differences of neighbouring cells, of which there are fewer than columns.
+    end = op.Constant(value_ints=[1 << 30])
+    steps = op.Pad(op.Sub(op.Slice(padded, [1], end, [1]), op.Slice(padded, [0], [-1], [1])), [0, 0, 0, 0, 1, 0])
+    row, flat = op.Add(op.Mul(owner, side + 2), cell), op.Constant(value_ints=[-1, side + 2])
+    before, step = (op.Gather(op.Reshape(part, flat), row) for part in (padded, steps))
+    return op.Add(op.Mul(step, op.Unsqueeze(weight, [1])), before)
 
 
-def _spans(profile: Any, grid: Grid, owner: Any, threshold: float) -> tuple[Any, Any, Any]:
+def _spans(profile: Any, grid: Grid, owner: Any, side: int, threshold: float) -> tuple[Any, Any, Any]:
     """First row, stop row and pixel column of each span, (K,) int64 each. Some spans are empty."""
     compare = op.GreaterOrEqual if grid.inclusive else op.Greater
     inside = compare(profile, op.Constant(value_float=threshold))
     end = op.Constant(value_ints=[1 << 30])
     # Both ends of a profile are background, so that crossings come in pairs, up and down.
-    crossings = op.Transpose(op.NonZero(op.Xor(op.Slice(inside, [1], end, [1]), op.Slice(inside, [0], [-1], [1]))))
-    column, knot = op.Gather(crossings, 0, axis=1), op.Gather(crossings, 1, axis=1)
-    above = op.Cast(op.GatherND(profile, crossings), to=DOUBLE)
-    below = op.Cast(op.GatherND(profile, op.Add(crossings, op.Constant(value_ints=[0, 1]))), to=DOUBLE)
+    column, knot = _places(op.Xor(op.Slice(inside, [1], end, [1]), op.Slice(inside, [0], [-1], [1])), side + 1)
+    flat, place = op.Reshape(profile, op.Constant(value_ints=[-1])), op.Add(op.Mul(column, side + 2), knot)
+    above, below = (op.Cast(op.Gather(flat, at), to=DOUBLE) for at in (place, op.Add(place, 1)))
     who = op.Gather(owner, column)
     limit = op.Cast(op.Constant(value_float=threshold), to=DOUBLE)
     share = op.Div(op.Sub(limit, above), op.Sub(below, above))
@@ -111,6 +110,13 @@ def _spans(profile: Any, grid: Grid, owner: Any, threshold: float) -> tuple[Any,
     # Rounding may swap two crossings that are very close, but spans must not overlap.
     same = op.Equal(column, _shifted(column))
     return op.Where(same, op.Max(up, _shifted(down)), up), down, column
+
+
+def _places(flags: Any, width: Any) -> tuple[Any, Any]:
+    """Row and column of what is true in (n, width) bool. One dimension is found faster than two."""
+    place = op.Squeeze(op.NonZero(op.Reshape(flags, op.Constant(value_ints=[-1]))), [0])
+    row = op.Div(place, width)
+    return row, op.Sub(place, op.Mul(row, width))
 
 
 def _shifted(values: Any) -> Any:
