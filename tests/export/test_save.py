@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 import maskrcnn
 from maskrcnn.cli import main
@@ -32,9 +35,10 @@ from small_network import lively_network, network_config
 from variants import BASE, MASK, ONE_LEVEL, VARIANTS
 
 
-def lively_predictor(**settings: Any) -> Predictor:
+def lively_predictor(divisor: int = 32, **settings: Any) -> Predictor:
     config = network_config(**{"num_classes": 2, **settings})
-    config = replace(config, categories=(Category(3, "blue"), Category(7, "red")))
+    image = replace(config.image, divisor=divisor)
+    config = replace(config, image=image, categories=(Category(3, "blue"), Category(7, "red")))
     return Predictor(TorchBackend(lively_network(config).eval()), config, {"steps": 5})
 
 
@@ -42,6 +46,7 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "export.md"
 CHANNELS = tuple(Channel(f"c{i}", "range", low=0, high=1000, mean=40, std=20) for i in range(5))
 PICTURES = [picture(64, 96), picture(70, 60), picture(1, 1), picture(300, 40), picture(120, 200)]
 
@@ -208,7 +213,7 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "C4 with keypoints": VARIANTS["C4 with layers, masks and keypoints"],
+    "C4 with keypoints": {**VARIANTS["C4 with layers, masks and keypoints"], "divisor": 1},
     "DC5, group norm, softmax": {
         **VARIANTS["DC5"],
         "backbone": replace(BASE.resnet, width=32, norm="group_norm"),
@@ -231,7 +236,9 @@ def test_an_export_that_compared_no_object_says_so(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.slow
-def test_a_graph_that_resizes_takes_an_image_of_any_size(tmp_path: Path) -> None:
+def test_a_graph_that_resizes_takes_an_image_of_any_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     predictor = lively_predictor(neck="c5", anchors=ONE_LEVEL)
     predictor.save(tmp_path / "m.safetensors")
     words = ["--model", str(tmp_path / "m.safetensors"), "--with-resize", "--masks", "dense"]
@@ -247,6 +254,15 @@ def test_a_graph_that_resizes_takes_an_image_of_any_size(tmp_path: Path) -> None
         assert abs(int(dense.sum()) - pixels) <= 1e-3 * pixels
     for found, alone in zip(loaded.predict(PICTURES, 3), loaded.predict(PICTURES), strict=True):
         np.testing.assert_array_equal(found.boxes, alone.boxes)
+
+    program, *_ = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "program.py").write_text(program.replace("> 0.5", "> 0.3"))  # random weights are never sure
+    Image.fromarray(PICTURES[4]).save(tmp_path / "picture.png")
+    monkeypatch.setattr(sys, "argv", ["program.py", str(tmp_path / "m.onnx"), str(tmp_path / "picture.png")])
+    capsys.readouterr()
+    runpy.run_path(str(tmp_path / "program.py"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == (predictor.predict(PICTURES[4])[0].scores > 0.3).sum() > 0
 
     openvino = pytest.importorskip("openvino")
     model = openvino.Core().read_model(tmp_path / "m.onnx")

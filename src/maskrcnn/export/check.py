@@ -50,7 +50,7 @@ class DifferentError(MaskRCNNError, RuntimeError):
     """An engine does not compute what PyTorch computes."""
 
 
-class Case(NamedTuple):
+class CheckedBatch(NamedTuple):
     """What both are compared on.
 
     Attributes:
@@ -80,7 +80,7 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *,
     return Exactness(sum(objects), max(box_px), max(score), max(probability), min(ious), max(moved))
 
 
-def _batches(config: Config) -> Iterator[Case]:
+def _batches(config: Config) -> Iterator[CheckedBatch]:
     """Batches of several sizes, the later images in a batch smaller. The originals are twice as large."""
     rng = np.random.default_rng(0)
     for images, rows, columns in BATCHES:
@@ -93,17 +93,17 @@ def _batches(config: Config) -> Iterator[Case]:
         batch = ImageBatch(tensor, (hw := torch.from_numpy(sizes)), whole_images(hw), ())
         original, scale = 2 * sizes, np.full(sizes.shape, 2, np.float32)
         given = {"pixels": tensor.numpy(), "sizes_hw": sizes, "original_hw": original, "scale_xy": scale}
-        yield Case(batch, original, scale, given)
+        yield CheckedBatch(batch, original, scale, given)
 
 
-def _resized(config: Config) -> Iterator[Case]:
+def _resized(config: Config) -> Iterator[CheckedBatch]:
     """Images of several sizes, one of which shrinks."""
     rng = np.random.default_rng(0)
     for height, width in ((170, 230), (90, 60), (config.image.short_side * 2, config.image.short_side * 2 + 1)):
         image = np.ascontiguousarray(_picture(rng, height, width, config).transpose(1, 2, 0))
         batch = preprocess([image], config)
         scale = (1 / batch.frames[0].scale_xy).astype(np.float32)
-        yield Case(batch, np.array([[height, width]]), scale[None], {"image": image})
+        yield CheckedBatch(batch, np.array([[height, width]]), scale[None], {"image": image})
 
 
 def _picture(rng: np.random.Generator, height: int, width: int, config: Config) -> np.ndarray:
@@ -117,7 +117,7 @@ def _picture(rng: np.random.Generator, height: int, width: int, config: Config) 
     return image
 
 
-def _compare(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, case: Case) -> Exactness:
+def _compare(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, case: CheckedBatch) -> Exactness:
     settings = config.model.detect
     expected = network.detect(case.batch, settings)
     found = run(case.given)

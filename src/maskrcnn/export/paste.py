@@ -15,7 +15,7 @@ INT64 = 7  # numbers of types in ONNX
 DOUBLE = 11
 
 
-class Grid(NamedTuple):
+class GraphGrid(NamedTuple):
     """`ops.paste.Grid` of R masks; the first column of each array is for x, the second for y."""
 
     origin: Any  # (R, 2) float64
@@ -39,7 +39,7 @@ class FoundMasks(NamedTuple):
     slots: Any
     probs: Any
     size_hw: Any
-    grid: Grid
+    grid: GraphGrid
 
 
 def found_masks(probs: Any, boxes: Any, valid: Any, image_hw: Any, expanded: bool) -> FoundMasks:
@@ -68,7 +68,7 @@ def limited(values: Any, low: Any, high: Any) -> Any:
     return op.Min(op.Max(values, low), high)
 
 
-def _pixel_centres(boxes: Any, side: int, size_xy: Any) -> Grid:
+def _pixel_centres(boxes: Any, side: int, size_xy: Any) -> GraphGrid:
     """The grid of `ops.paste.pixel_centres`."""
     edges = op.Cast(boxes, to=DOUBLE)
     low, high = op.Slice(edges, [0], [2], [1]), op.Slice(edges, [2], [4], [1])
@@ -80,10 +80,10 @@ def _pixel_centres(boxes: Any, side: int, size_xy: Any) -> Grid:
     first = op.Cast(limited(op.Floor(op.Sub(low, reach)), double(0.0), image), to=INT64)
     stop = op.Cast(limited(op.Ceil(op.Add(op.Add(low, length), reach)), double(0.0), image), to=INT64)
     stop = op.Where(good, op.Max(stop, first), first)
-    return Grid(low, op.Div(double(side), length), -0.5, first, stop, inclusive=True)
+    return GraphGrid(low, op.Div(double(side), length), -0.5, first, stop, inclusive=True)
 
 
-def _expanded_box(boxes: Any, side: int, size_xy: Any) -> Grid:
+def _expanded_box(boxes: Any, side: int, size_xy: Any) -> GraphGrid:
     """The grid of `ops.paste.expanded_box`."""
     low_edge, high_edge = op.Slice(boxes, [0], [2], [1]), op.Slice(boxes, [2], [4], [1])
     growth = op.Constant(value_float=(side + 2) / side)
@@ -95,4 +95,4 @@ def _expanded_box(boxes: Any, side: int, size_xy: Any) -> Grid:
     first = limited(low, 0, size_xy)
     stop = op.Max(limited(high, 0, size_xy), first)
     scale = op.Div(double(side + 2), op.Cast(length, to=DOUBLE))
-    return Grid(op.Cast(low, to=DOUBLE), scale, -1.5, first, stop, inclusive=False)
+    return GraphGrid(op.Cast(low, to=DOUBLE), scale, -1.5, first, stop, inclusive=False)

@@ -14,7 +14,7 @@ import torch
 from onnxscript import opset18
 from torch import Tensor
 
-from maskrcnn.export.paste import DOUBLE, INT64, Grid, double, found_masks, limited
+from maskrcnn.export.paste import DOUBLE, INT64, GraphGrid, double, found_masks, limited
 
 op: Any = opset18  # without types: it takes Python numbers too
 FLOAT = 1  # number of a type in ONNX
@@ -67,7 +67,7 @@ def onnx_mask_runs(probs: Any, boxes: Any, valid: Any, image_hw: Any, threshold:
     return op.Compress(runs, op.Less(start, end), axis=0)
 
 
-def _profiles(padded: Any, grid: Grid, owner: Any, x: Any, side: int) -> Any:
+def _profiles(padded: Any, grid: GraphGrid, owner: Any, x: Any, side: int) -> Any:
     """The values (C, M + 2) down each pixel column at the knots, which are the rows of the padded mask."""
     origin, scale = (op.Gather(op.Gather(part, 0, axis=1), owner) for part in (grid.origin, grid.scale))
     at = op.Sub(op.Add(op.Cast(x, to=DOUBLE), double(0.5)), origin)
@@ -83,7 +83,7 @@ def _profiles(padded: Any, grid: Grid, owner: Any, x: Any, side: int) -> Any:
     return op.Add(op.Mul(step, op.Unsqueeze(weight, [1])), before)
 
 
-def _spans(profile: Any, grid: Grid, owner: Any, side: int, threshold: float) -> tuple[Any, Any, Any]:
+def _spans(profile: Any, grid: GraphGrid, owner: Any, side: int, threshold: float) -> tuple[Any, Any, Any]:
     """First row, stop row and pixel column of each span, (K,) int64 each. Some spans are empty."""
     compare = op.GreaterOrEqual if grid.inclusive else op.Greater
     inside = compare(profile, op.Constant(value_float=threshold))

@@ -105,6 +105,8 @@ def _example(config: Config) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, 
     channels = len(config.image.statistics[0])
     sizes, originals = (torch.tensor([[height, width]] * images) for _ in range(2))  # the trace joins equal objects
     batch = torch.export.Dim.DYNAMIC
-    pixels = {0: batch, 2: divisor * torch.export.Dim("rows"), 3: divisor * torch.export.Dim("columns")}
+    # Below 33 pixels a map of stride 32 has one cell, which a trace takes for a constant.
+    sides = (divisor * torch.export.Dim(name, min=max(2, 32 // divisor + 1)) for name in ("rows", "columns"))
+    pixels = {0: batch} | dict(zip((2, 3), sides, strict=True))
     arguments = (torch.zeros((images, channels, height, width), dtype=dtype), sizes, originals, torch.ones(images, 2))
     return arguments, (pixels, {0: batch}, {0: batch}, {0: batch})
