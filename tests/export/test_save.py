@@ -23,6 +23,7 @@ from maskrcnn.config import Category, Channel, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, OURS, TORCHVISION, PixelRules
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
 from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
+from maskrcnn.export.limits import require_exportable
 from maskrcnn.export.save import export_model
 from maskrcnn.ops.boxes import whole_images
 from maskrcnn.predict import Predictor, TorchBackend
@@ -287,6 +288,8 @@ def test_what_a_graph_cannot_resize_is_refused(change: dict[str, Any], part: str
     with pytest.raises(ConfigError, match=f"no operators for .*{part}.*: export without --with-resize"):
         export_model(lively_network(config), config, {}, tmp_path / "m.onnx", resize=True)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="int8 is calibrated on resized images: leave out --with-resize"):
+        require_exportable(network_config(), resize=True, int8=True)
 
 
 @pytest.mark.slow
