@@ -59,7 +59,7 @@ class Train:
     """Train only on the first images, up to this many."""
     strict: Flag = False
     """Refuse broken images and annotations."""
-    reporters: tuple[Literal["tensorboard"], ...] = ()
+    reporters: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
     """Programs to report to, beside metrics.jsonl."""
     json: Flag = False
     """Print the summary as one JSON object on stdout."""
@@ -74,11 +74,11 @@ class Train:
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.training.loop import train
         from maskrcnn.training.recipes.recipe import Recipe
-        from maskrcnn.training.reports.reporters import REPORTERS
+        from maskrcnn.training.reports.trackers import TRACKERS
 
         resume = self.resume or self.resume_with_changes
         out = default_folder(self.data, resume=resume) if self.out is None else self.out
-        reporters = [REPORTERS[name](out) for name in dict.fromkeys(self.reporters)]  # before data are read
+        reporters = [TRACKERS[name](out) for name in dict.fromkeys(self.reporters)]  # before data are read
         base = preset(self.settings.preset)
         recipe = Recipe(
             self.recipe_name,

@@ -1,15 +1,18 @@
-"""Who is told about a run while it goes on: the metrics file always, and other programs if they are asked for."""
+"""Who is told about a run while it goes on: the metrics file always, and other programs if they are asked for.
+
+The other programs are in `trackers.py`.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from maskrcnn.config import Config, config_to_dict
+from maskrcnn.config import Config
 from maskrcnn.errors import MissingPackageError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.training.validation import metrics_of
@@ -45,42 +48,45 @@ def reporting(reporters: Sequence[Reporter], config: Config, step: int) -> Itera
             reporter.end()
 
 
-class TensorBoard:
-    """Event files for TensorBoard in the folder `tensorboard` of the run.
+class RunTracker(ABC):
+    """A reporter that gives all figures with their names and steps to another program.
+
+    Attributes:
+        package: the Python package that it needs, and the extra of this package that installs it.
 
     Raises:
-        MissingPackageError: the package tensorboard is not installed.
+        MissingPackageError: the package is not installed.
     """
 
+    package: ClassVar[str]
+    extra: ClassVar[str]
+
     def __init__(self, out: Path) -> None:
-        if find_spec("tensorboard") is None:
+        if find_spec(self.package) is None:
             raise MissingPackageError(
-                "--reporters tensorboard needs tensorboard, which is missing: pip install 'maskrcnn[logs]'"
+                f"--reporters {type(self).__name__.lower()} needs {self.package}, which is missing: "
+                f"pip install 'maskrcnn[{self.extra}]'"
             )
-        self.folder = out / "tensorboard"
+        self.out = out
 
+    @abstractmethod
     def begin(self, config: Config, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        """As `Reporter.begin`."""
 
-        # TensorBoard hides what an interrupted run has written after the step from which it is resumed.
-        self._writer = SummaryWriter(str(self.folder), purge_step=step + 1 if step else None)
-        settings = json.dumps(config_to_dict(config), indent=1).splitlines()
-        self._writer.add_text("settings", "\n".join(f"    {line}" for line in settings), step)
+    @abstractmethod
+    def write(self, figures: Mapping[str, float], step: int) -> None:
+        """Gives figures by name: `train/...` and `val/...`."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """As `Reporter.end`."""
 
     def losses(self, step: int, row: Mapping[str, Any]) -> None:
-        self._write("train", row, step)
+        self.write(_numbers("train", row), step)
 
     def evaluation(self, step: int, report: Report, more: Mapping[str, Any]) -> None:
-        self._write("val", metrics_of(report, more.get("validation_losses", {})), step)
-
-    def _write(self, group: str, row: Mapping[str, Any], step: int) -> None:
-        for name, value in row.items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(f"{group}/{name}", value, step)
-        self._writer.flush()
-
-    def end(self) -> None:
-        self._writer.close()
+        self.write(_numbers("val", metrics_of(report, more.get("validation_losses", {}))), step)
 
 
-REPORTERS: dict[str, Callable[[Path], Reporter]] = {"tensorboard": TensorBoard}
+def _numbers(group: str, row: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{group}/{name}": value for name, value in row.items() if isinstance(value, int | float)}
