@@ -218,7 +218,24 @@ def test_predict_takes_a_foreign_file(command, file, tmp_path):
 def test_a_list_of_nothing_is_an_error(command):
     ran = command("weights", "list", "torchvision", "yolo")
     assert (ran.code, ran.out) == (2, "")
-    assert "no published model has torchvision and yolo in its name" in ran.err
+    assert "no model has torchvision and yolo in its name" in ran.err
+
+
+def test_the_list_begins_with_the_models_that_ship(command):
+    assert command("weights", "list").out.startswith("nuclei  ships with the package: ")
+    assert command("weights", "list", "nucl").out.count("\n") == 1
+    found = json.loads(command("weights", "list", "nuclei", "--json").out)
+    assert found["nuclei"]["file"].endswith("nuclei.safetensors")
+
+
+def test_convert_to_half_the_size(command, file, tmp_path):
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    assert command("weights", "convert", file, whole).code == 0
+    assert command("weights", "convert", whole, half, "--half").code == 0
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    ran = command("weights", "convert", whole, tmp_path / "m.pth", "--to", "torchvision", "--half")
+    assert ran.code == 2
+    assert "--half belongs to model files" in ran.err
 
 
 @pytest.mark.parametrize("flags", [(), ("--to", "torchvision")])

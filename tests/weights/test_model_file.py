@@ -75,6 +75,25 @@ def test_round_trip_is_equal_bit_for_bit(network: MaskRCNN, path: Path) -> None:
     assert torch.equal(a.scores, b.scores)
 
 
+def test_half_a_file_holds_the_rounded_numbers(network: MaskRCNN, path: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.safetensors"
+    save_model(half, network, CONFIG, PROVENANCE, half=True)
+    assert half.stat().st_size < 0.6 * path.stat().st_size
+    opened = open_weights(half)[0]
+    for name, value in network.state_dict().items():
+        found = opened.state_dict()[name]
+        assert found.dtype == value.dtype
+        assert torch.equal(found, value.half().to(value.dtype)), name
+
+
+def test_numbers_that_float16_lacks_are_refused(tmp_path: Path) -> None:
+    large = lively_network(CONFIG)
+    next(large.parameters()).data[0] = 1e6
+    with pytest.raises(WeightsError, match="above 65,504"):
+        save_model(tmp_path / "half.safetensors", large, CONFIG, PROVENANCE, half=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_file_and_nothing_beside_it(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     again = path.with_name("again.safetensors")

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torchvision.models as models
 
+import maskrcnn
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.fetch import fetch
 from maskrcnn.weights import named
-from maskrcnn.weights.named import NamedWeights, is_named, local_file, named_weights
+from maskrcnn.weights.named import NamedWeights, initial_file, is_named, local_file, named_weights
+from maskrcnn.weights.shipped import SHIPPED
 
 MASK_3X = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
 
@@ -82,6 +84,22 @@ def test_files_come_first_and_paths_stay_paths(monkeypatch: pytest.MonkeyPatch, 
     assert local_file("torchvision/maskrcnn_resnet50_fpn") == Path("torchvision/maskrcnn_resnet50_fpn")
     assert local_file("no/such.pth") == Path("no/such.pth")  # whoever opens it says that it is missing
     assert not is_named("resnet50")
+
+
+def test_a_shipped_model_lies_in_the_package_whatever_folder_has_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("nuclei").mkdir()
+    for name in SHIPPED:
+        for found in (local_file(name), initial_file(name)):
+            assert found.parent == Path(maskrcnn.__file__).parent / "weights" / "shipped_models"
+            assert found.stat().st_size <= 12_000_000
+    Path("nuclei").rmdir()
+    Path("nuclei").touch()
+    assert local_file("nuclei") == Path("nuclei")  # a file of the user comes first
+    with pytest.raises(WeightsError, match="nearest: nuclei"):
+        local_file("nucleus")
 
 
 def test_a_wrong_name_is_told_the_nearest() -> None:

@@ -86,6 +86,8 @@ class Convert:
     """File to write: a model file (.safetensors), or with --to a .pth of tensors by name."""
     to: str = OURS
     """Framework to write for: maskrcnn, torchvision, detectron2, mmdetection."""
+    half: Flag = False
+    """Store a model file's numbers as float16: half the size. The network computes with them as before."""
     opening: Annotated[Opening, Flags] = field(default_factory=Opening)
     json: Flag = False
     """Print one JSON object on stdout."""
@@ -103,11 +105,13 @@ class Convert:
             raise WeightsError(
                 f"{self.out}: expected .safetensors, the ending of a model file; change it or choose --to"
             )
+        if self.half and self.to != OURS:
+            raise WeightsError(f"--half belongs to model files of this package: leave it out with --to {self.to}")
         check_file(self.out, self.file, self.opening.config)
         network, config, provenance = self.opening.network(self.file)
         rules: dict[str, tuple[Any, Any]] = {}
         if self.to == OURS:
-            save_model(self.out, network, config, provenance)
+            save_model(self.out, network, config, provenance, half=self.half)
         elif config.image.channels:
             raise WeightsError(
                 f"{self.file}: expected a model of RGB for --to {self.to}, found one of the channels "
@@ -128,7 +132,10 @@ class Convert:
 
 @dataclass(frozen=True)
 class List:
-    """List published models, whose names stand for their files: AP on COCO val2017, size, licence."""
+    """List the models that ship with the package, and published ones: AP on COCO val2017, size, licence.
+
+    Their names stand for their files.
+    """
 
     words: tyro.conf.Positional[tuple[str, ...]] = ()
     """Only names that contain all of these: torchvision, keypoint, R_101"""
@@ -138,18 +145,21 @@ class List:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.weights.named import named_weights
+        from maskrcnn.weights.shipped import SHIPPED, shipped_file
 
-        chosen = [
-            entry
-            for entry in named_weights().values()
-            if all(word.lower() in entry.name.lower() for word in self.words)
-        ]
-        if not chosen:
+        shipped = {name: what for name, what in SHIPPED.items() if self._asks_for(name)}
+        chosen = [entry for entry in named_weights().values() if self._asks_for(entry.name)]
+        if not chosen and not shipped:
             raise WeightsError(
-                f"no published model has {' and '.join(self.words)} in its name; `maskrcnn weights list` shows all"
+                f"no model has {' and '.join(self.words)} in its name; `maskrcnn weights list` shows all"
             )
         if self.json:
-            print_json({entry.name: asdict(entry) for entry in chosen})
+            own = {name: {"name": name, "finds": what, "file": shipped_file(name)} for name, what in shipped.items()}
+            print_json(own | {entry.name: asdict(entry) for entry in chosen})
+            return 0
+        for name, what in shipped.items():
+            console(stderr=False).print(f"{name}  ships with the package: {what}")
+        if not chosen:
             return 0
         width = max((len(entry.name) for entry in chosen), default=4)
         lines = [f"{'name':<{width}}   box  mask  keyp    MB  licence"]
@@ -162,6 +172,9 @@ class List:
             lines.append(f"{entry.name:<{width}}  {figures}  {size:>4}  {entry.licence}")
         console(stderr=False).print("\n".join(lines))
         return 0
+
+    def _asks_for(self, name: str) -> bool:
+        return all(word.lower() in name.lower() for word in self.words)
 
 
 def in_words(config: Config) -> str:

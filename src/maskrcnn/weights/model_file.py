@@ -63,16 +63,25 @@ class SavedModel:
         return network.eval()
 
 
-def save_model(path: Path | str, network: MaskRCNN, config: Config, provenance: Mapping[str, Any]) -> None:
+def save_model(
+    path: Path | str, network: MaskRCNN, config: Config, provenance: Mapping[str, Any], *, half: bool = False
+) -> None:
     """Writes the network's parameters and buffers, its config and their provenance.
 
     Args:
         provenance: the origin of the weights (version, data, steps, results), in JSON types.
+        half: store float16 numbers. The network that is built from them has float32 parameters, as always.
 
     Raises:
+        WeightsError: a number does not fit into float16.
         OSError: the disk is full or the folder is not writable. An existing file stays unchanged.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+        infinite = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+        if infinite:
+            raise WeightsError(f"{path}: {infinite[0]} holds numbers above 65,504, which float16 lacks: write float32")
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: header_of(config, provenance)})
 

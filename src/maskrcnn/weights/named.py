@@ -1,4 +1,4 @@
-"""Published models by name (`named.csv`), and the local file of a path, an address or a name.
+"""Published models by name (`named.csv`), and the local file of a path, an address or any name.
 
 The table holds the published AP on COCO val2017. Its sources are the `meta` of torchvision's weights, Detectron2's
 MODEL_ZOO.md and the metafiles of MMDetection's configs.
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from maskrcnn.errors import WeightsError
 from maskrcnn.files.containers import WEIGHTS_SUFFIXES
 from maskrcnn.files.fetch import fetch
+from maskrcnn.weights.shipped import SHIPPED, shipped_file
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,16 @@ def is_named(source: Path | str) -> bool:
 
 
 def local_file(source: Path | str) -> Path:
-    """The local file of a path, an address or a name of the table. It is downloaded if it is not there yet.
+    """The local file of a path, an address, a name of the table, or a model that the package ships.
+
+    An address or a name of the table is downloaded if its file is not there yet.
 
     Raises:
-        WeightsError: the name is neither in the table nor a file, or the download failed.
+        WeightsError: the name is not known and no file, or the download failed.
     """
     path = Path(source)
+    if str(source) in SHIPPED and not path.is_file():  # a folder of this name rather holds data
+        return shipped_file(str(source))
     if path.exists():
         return path
     if is_named(source):
@@ -93,7 +98,7 @@ def local_file(source: Path | str) -> Path:
     frameworks = {name.split("/")[0] for name in named_weights()}
     if path.suffix in WEIGHTS_SUFFIXES or (len(path.parts) > 1 and path.parts[0] not in frameworks):
         return path  # its reader reports that it is missing
-    names = {name.rpartition("/")[2]: name for name in named_weights()}  # users remember the last part
+    names = {name.rpartition("/")[2]: name for name in (*SHIPPED, *named_weights())}  # users remember the last part
     near = [names[last] for last in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
     hint = f"nearest: {', '.join(near)}; " if near else ""
     raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
@@ -110,7 +115,7 @@ def initial_file(source: Path | str) -> Path:
         WeightsError: the name is not known, or the download failed.
     """
     path = Path(source)
-    if path.exists() or path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1:
+    if path.exists() or path.suffix in WEIGHTS_SUFFIXES or len(path.parts) > 1 or str(source) in SHIPPED:
         return local_file(source)
     from torchvision.models import get_model_weights, get_weight
 
