@@ -26,6 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("data"), "train", 24)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_written_and_a_resumed_run_keeps_it(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ class Train:
     argv: tyro.conf.Suppress[tuple[str, ...]] = ()  # as typed, for the command that resumes
 
     def run(self) -> int:
+        began = time.monotonic()
         if self.settings.print_config:
             return self.settings.print()
         if self.val is None and self.val_images is not None:
@@ -87,9 +89,10 @@ class Train:
             else None
             if flag_value(self.argv, "--preset") is None
             else base,
-            {} if self.recipe_name == "none" else given_settings(self.argv, self.settings.config, base),
+            given_settings(self.argv, self.settings.config, base),
             budget,
             self.hold_out,
+            began,
         )
         of_data, of_val = hints_of_both(self.data, self.val, self.hints)
         summary = train(

@@ -40,6 +40,8 @@ class Progress:
         evaluated: step of the last evaluation, 0 before the first one.
         origin: the weights from which the run began, in words.
         stale: evaluations since the best one.
+        budget: seconds that are left to the run, to which its number of steps is still to be fitted; None if that is
+            done, or if there is no budget.
         threads: threads of torch on the CPU. The rounding of a sum depends on how it is divided among them.
     """
 
@@ -48,6 +50,7 @@ class Progress:
     evaluated: int = 0
     origin: str = "random weights"
     stale: int = 0
+    budget: float | None = None
     threads: int = field(default_factory=torch.get_num_threads)
 
 
@@ -115,6 +118,13 @@ class SavedRun:
         """Share of the training images that the run holds out to judge by."""
         with _of_this_run(self.path):
             return float(self.state["data"]["held_out"]["share"])
+
+    @property
+    def budget(self) -> float | None:
+        """Seconds of the budget with which the run began; None without one."""
+        with _of_this_run(self.path):
+            seconds = self.state["data"]["budget"]["seconds"]
+            return None if seconds is None else float(seconds)
 
     def restore(
         self, state: TrainingState, config: Config, data: Mapping[str, Any], *, changes: bool = False
@@ -203,17 +213,18 @@ def go_back(out: Path, saved: Progress | None, diverged: int) -> SavedRun | None
 
 
 def _progress(state: Any, steps: int) -> Progress:
-    step, best, evaluated, origin, stale, threads = (state[one.name] for one in fields(Progress))
+    step, best, evaluated, origin, stale, budget, threads = (state[one.name] for one in fields(Progress))
     for name, value in (("step", step), ("evaluated", evaluated), ("stale", stale)):
         if type(value) is not int or not 0 <= value <= steps:
             raise ValueError(f"expected {name} as a number from 0 to {steps}, found {short_repr(value)}")
-    if best is not None and (type(best) is not float or not math.isfinite(best)):
-        raise ValueError(f"expected best as a finite number, found {short_repr(best)}")
+    for name, value in (("best", best), ("budget", budget)):
+        if value is not None and (type(value) is not float or not math.isfinite(value)):
+            raise ValueError(f"expected {name} as a finite number, found {short_repr(value)}")
     if type(origin) is not str:
         raise ValueError(f"expected origin as text, found {short_repr(origin)}")
     if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
         raise ValueError(f"expected threads as a number from 1 to {MAX_THREADS}, found {short_repr(threads)}")
-    return Progress(step, best, evaluated, origin, stale, threads)
+    return Progress(step, best, evaluated, origin, stale, budget, threads)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from maskrcnn.files.streams import lasting_output
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.budget import FREE, Pace
 from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoint
 from maskrcnn.training.curves import curves
 from maskrcnn.training.fingerprint import fingerprint
@@ -114,6 +115,9 @@ def train(
         if found.plan is not None and world.leads:
             found.plan.write(out)
         del saved  # it may hold files in memory
+        if run.progress.budget is not None:
+            run.pace = Pace(run.progress.budget, began if recipe.began is None else recipe.began)
+            run.free = tuple(name for name in FREE if recipe.name == "auto" and name not in recipe.given)
         run.skipped = dict.fromkeys(found.training.problems)
         run.reporters = [MetricsFile(out), *reporters] if world.leads else []
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.
@@ -122,7 +126,7 @@ def train(
                 found.training, found.config, start_step=run.step, strict=strict, rank=world.rank, processes=world.size
             )
         )
-        showing = TrainingBar(found.config.train.steps, run.step, quiet=not world.leads)
+        showing = TrainingBar(None if run.pace else found.config.train.steps, run.step, quiet=not world.leads)
         with interrupts() as run.interrupted, loading as batches, showing as bar:
             _say_beginning(run, found, bar)
             for sentence in changed:
@@ -193,10 +197,11 @@ def _begin(found: Settled, out: Path, world: World) -> Run:
         validation=found.validation,
         data={
             "held_out": {"share": found.share_held_out},
+            "budget": {"seconds": found.budget},
             "world": {"processes": world.size},
             **{name: fingerprint(part) for name, part in data.items()},
         },
-        progress=Progress(origin=origin),
+        progress=Progress(origin=origin, budget=found.budget),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     TaskProgressColumn,
     TextColumn,
@@ -37,12 +38,16 @@ class TrainingBar:
     """A progress bar on standard error with every loss, images per second and the time left. Without a terminal, it
     prints lines. A quiet one shows nothing."""
 
-    def __init__(self, total: int, start: int, *, quiet: bool = False) -> None:
+    def __init__(self, total: int | None, start: int, *, quiet: bool = False) -> None:
+        """
+        Args:
+            total: steps; None if they are not known yet.
+        """
         # Names may hold brackets.
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=quiet)
         self.total = total
         self._bar = Progress(
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            MofNCompleteColumn(),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             TimeElapsedColumn(),
@@ -63,6 +68,11 @@ class TrainingBar:
     ) -> None:
         self._bar.stop()
 
+    def known(self, total: int) -> None:
+        """The number of steps has been found."""
+        self.total = total
+        self._bar.update(self._task, total=total)
+
     def step(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
 
@@ -73,7 +83,10 @@ class TrainingBar:
         self._bar.update(self._task, description=text)
         if not self.console.is_terminal:
             minutes, seconds = divmod(int(seconds_left), 60)
-            self.console.print(f"step {step}/{self.total} {text} left {minutes}:{seconds:02d}", soft_wrap=True)
+            self.console.print(
+                f"step {step}{'' if self.total is None else f'/{self.total}'} {text} left {minutes}:{seconds:02d}",
+                soft_wrap=True,
+            )
 
     def track(self, items: Iterable[_Item], total: int) -> Iterator[_Item]:
         """Yields the items, and shows their progress in a second bar below the first one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, with_settings
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import MaskRCNNError, TrainingError
 from maskrcnn.evaluation.coco import Report, evaluate_results
@@ -21,8 +22,10 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.budget import BudgetError, Pace
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
+from maskrcnn.training.fit import steps_that_fit
 from maskrcnn.training.memory import is_out_of_memory, out_of_memory
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
@@ -58,6 +61,8 @@ class Run:
         parts: into how many parts each batch is divided, because the memory was not enough for fewer.
         clock: seconds of loading, steps and evaluation since the last line of the metrics.
         reporters: are told about losses and evaluations.
+        pace: measures the first steps while the number of steps is still to be fitted to a budget.
+        free: settings that are chosen with it.
     """
 
     config: Config
@@ -77,6 +82,8 @@ class Run:
     parts: int = 1
     clock: Clock = field(default_factory=Clock)
     reporters: Sequence[Reporter] = ()
+    pace: Pace | None = None
+    free: Collection[str] = ()
 
     @property
     def device(self) -> torch.device:
@@ -120,15 +127,15 @@ class Run:
 
     def train(self, batches: Iterator[Batch], bar: TrainingBar) -> None:
         """Trains, evaluates and saves until the last step, or until the run is interrupted."""
-        config = self.config.train
         sums_of = self.network.loss_sums
-        sums_of = compiled(sums_of, self.device) if config.compile else sums_of
+        sums_of = compiled(sums_of, self.device) if self.config.train.compile else sums_of
         losses, began = LossWindow(), time.monotonic()
         self.network.train()
         with reporting(self.reporters, self.config, self.step), self._saved_on_error(losses):
             if self._evaluation_due():  # the run was interrupted before it was done
                 self._evaluate(bar)
-            while self.step < config.steps and not self._stop_asked() and not self.stopped_early:
+            while self.step < self.config.train.steps and not self._stop_asked() and not self.stopped_early:
+                config, step_began = self.config.train, time.monotonic()
                 with self.clock.of("loading"):
                     parts = list(islice(batches, config.accumulate))
                 self._say_found(parts, bar)
@@ -139,9 +146,12 @@ class Run:
                 losses.add(self.step, [name for part in parts for name in part.image_ids], found)
                 log_due, save_due = (_due(self.step, n, config.steps) for n in (LOG_EVERY, config.checkpoint_every))
                 evaluation_due = self._evaluation_due()
-                if self.device.type == "cpu" or log_due or evaluation_due or save_due:  # reading waits for a GPU
+                reading_due = log_due or evaluation_due or save_due or self.pace is not None
+                if self.device.type == "cpu" or reading_due:  # reading waits for a GPU
                     with self.clock.of("steps"):
                         losses.read()
+                if self.pace is not None:
+                    self.pace.spent.append(time.monotonic() - step_began)
                 if log_due:
                     rate = losses.steps / (time.monotonic() - began)
                     row = losses.means() | {
@@ -151,7 +161,7 @@ class Run:
                     spent = self.clock.take()
                     for reporter in self.reporters:
                         reporter.losses(self.step, {**row, SECONDS: spent})
-                    bar.losses(self.step, row, (config.steps - self.step) / rate)
+                    bar.losses(self.step, row, self.pace.left if self.pace else (config.steps - self.step) / rate)
                     began = time.monotonic()
                 if evaluation_due:
                     stopped = time.monotonic()
@@ -161,6 +171,7 @@ class Run:
                     if self.validation is None and self.step == config.steps:
                         self._ready_result()
                     self.save()
+                self._fit_steps(bar)
         self._save_the_rest(losses)
 
     def _step(self, sums_of: Callable[..., LossSums], batches: Sequence[Batch], bar: TrainingBar) -> dict[str, Tensor]:
@@ -187,6 +198,22 @@ class Run:
                 f"{-(-at_once // 2)} pass the network together, with the same losses"
             )
 
+    def _fit_steps(self, bar: TrainingBar) -> None:
+        """Fixes the number of steps that fit the budget once the time of a step is known, and saves the run."""
+        pace, world = self.pace, self.world
+        if pace is None or not world.from_leader(lambda: pace.is_known(self.step, self.config.train.warmup_steps)):
+            return
+        find = partial(steps_that_fit, pace, self.step, self.config, self.result, self.validation, self.free)
+        found, sentence = world.from_leader(lambda: find(world.size, self.out))
+        self.network.train()
+        self.config, self.pace = with_settings(self.config, found), None
+        self.progress = replace(self.progress, budget=None)
+        if self.state.average is not None:
+            self.state.average.decay = self.config.train.average_decay
+        bar.known(self.config.train.steps)
+        bar.say(sentence)
+        self.save()
+
     def _stop_asked(self) -> bool:
         """Whether a signal has asked one of the processes to stop. All of them must know before they stop together."""
         if self.world.size == 1:
@@ -203,7 +230,7 @@ class Run:
         except DivergedError as error:
             raise TrainingError(f"{error}; {self._go_back(error.step)}") from error
         except MaskRCNNError as error:
-            if not self.step:
+            if not self.step or isinstance(error, BudgetError):
                 raise
             self._save_the_rest(losses)
             raise type(error)(f"{error}; the run is saved up to step {self.step}: continue with --resume") from error
@@ -326,6 +353,8 @@ class Run:
 
     def save(self) -> None:
         """Writes the checkpoint, and without a best validation AP the model file."""
+        if self.pace is not None:
+            self.progress = replace(self.progress, budget=self.pace.left)
         if self.world.leads:
             save_checkpoint(self.out, self.state, self.config, self.progress, self.data, self.saved)
         if self.progress.best is None:

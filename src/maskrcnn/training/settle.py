@@ -13,6 +13,7 @@ from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.budget import NOT_YET
 from maskrcnn.training.checkpoint import SavedRun
 from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.hold_out import hold_out
@@ -50,6 +51,7 @@ class Settled:
         plan: what a recipe has chosen; None without a recipe, and for a resumed run.
         from_weights: names of the settings that the weights have brought.
         share_held_out: share of the images that should be held out; 0 if there are validation data.
+        budget: seconds of the budget with which the run began; None without one.
     """
 
     config: Config
@@ -59,6 +61,7 @@ class Settled:
     plan: Plan | None
     from_weights: Sequence[str]
     share_held_out: float
+    budget: float | None
 
 
 def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
@@ -75,11 +78,15 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
     whole, share = _training_data(sources), _share_held_out(recipe, sources)
     dataset, validation = hold_out(whole, share, config.train.seed)
     made = None
-    if recipe.name != "none" and saved is None:
+    budget = saved.budget if saved is not None and recipe.budget is None else recipe.budget
+    if (recipe.name != "none" or budget is not None) and saved is None:
         require_examples(dataset, masks=False)
         start: Start = "random" if initial is None else "detector" if initial.whole else "backbone"
         made = world.from_leader(lambda: plan(recipe, config, dataset, machine, name, start))
         config = made.config
+    if budget is not None:  # a resumed run knows its steps, or is still to find them
+        steps = NOT_YET if saved is None else saved.config.train.steps
+        config = replace(config, train=replace(config.train, steps=steps))
     config = _for_categories(config, dataset)
     if sources.val is not None:
         own = sources.val
@@ -87,7 +94,7 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
     if validation is not None:
         validation = _usable_validation(validation, config, strict=sources.strict)
     config = _with_channels(config, dataset, saved)
-    return Settled(config, dataset, validation, initial, made, from_weights, share)
+    return Settled(config, dataset, validation, initial, made, from_weights, share, budget)
 
 
 def _given_settings(recipe: Recipe, machine: Hardware, sources: Sources, initial: InitialWeights | None) -> Config:

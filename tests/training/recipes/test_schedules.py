@@ -52,7 +52,7 @@ def test_large_scale_jitter_counts_epochs() -> None:
 def test_a_recipe_with_impossible_values_is_refused() -> None:
     for wrong, message in (
         ({"name": "2x"}, "unknown recipe '2x'"),
-        ({"budget": 0.0}, "more than 0 seconds"),
+        ({"budget": 0.0}, "a number of seconds above 0"),
         ({"budget": 60.0, "given": {"train.steps": 5}}, "either the budget or train.steps"),
         ({"hold_out": 1.0}, "the share of images to hold out"),
         ({"base": "mask_rcnn_tiny"}, "expected a Config"),

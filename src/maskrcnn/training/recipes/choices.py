@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import Config, config_to_dict, flat_settings, with_settings
+from maskrcnn.files.atomic import atomic_write
+from maskrcnn.training.checkpoint import writing
 
+RECIPE = "recipe.json"
 GIVEN = "given"
 
 
@@ -66,6 +71,19 @@ class Choices:
     def is_given(self, name: str) -> bool:
         """Whether a person has set a setting, or a part around or inside of it."""
         return any(name == one or name.startswith(f"{one}.") or one.startswith(f"{name}.") for one in self._given)
+
+
+def note_choices(path: Path, found: Mapping[str, Any], reason: str) -> None:
+    """Adds settings to the choices in a `recipe.json`, in place of earlier ones of the same names.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"choices": []}
+    kept = [row for row in content["choices"] if row["setting"] not in found]
+    content["choices"] = kept + [vars(Choice(name, value, reason)) for name, value in found.items()]
+    with writing(path), atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
 
 
 def rows_of(choices: Sequence[Choice]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from maskrcnn.files.atomic import atomic_write
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import writing
 from maskrcnn.training.recipes.automatic import Start, choose
-from maskrcnn.training.recipes.choices import GIVEN, Choice, Choices, rows_of
+from maskrcnn.training.recipes.choices import GIVEN, RECIPE, Choice, Choices, rows_of
 from maskrcnn.training.recipes.hardware import Hardware
 from maskrcnn.training.recipes.measures import DataFigures, measure
 from maskrcnn.training.recipes.schedules import (
@@ -26,7 +27,6 @@ from maskrcnn.training.recipes.schedules import (
 )
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights
 
-RECIPE = "recipe.json"
 NO_WEIGHTS = "none"  # as a name of weights: random ones
 Name = Literal["auto", "1x", "3x", "lsj-100", "lsj-200", "lsj-400", "none"]
 _COCO = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
@@ -47,6 +47,7 @@ class Recipe:
         budget: seconds that the run may take; the number of steps is fitted to it. None: no limit.
         hold_out: share of the images that are held out to judge by if there are no validation data, 0 for none. None:
             0.15, or 0 with `none`.
+        began: when the budget began to be spent, on the clock of `time.monotonic`; None: with the call of `train`.
 
     Raises:
         ConfigError: a value is not one of these, or budget and `train.steps` are both given.
@@ -57,6 +58,7 @@ class Recipe:
     given: Mapping[str, Any] = field(default_factory=dict)
     budget: float | None = None
     hold_out: float | None = None
+    began: float | None = None
 
     def __post_init__(self) -> None:
         if self.base is not None and not isinstance(self.base, Config):
@@ -66,8 +68,8 @@ class Recipe:
             )
         if self.name not in get_args(Name):
             raise ConfigError(f"unknown recipe {self.name!r}; there are: {', '.join(get_args(Name))}")
-        if self.budget is not None and not self.budget > 0:
-            raise ConfigError(f"the budget must be more than 0 seconds, found {self.budget}")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            raise ConfigError(f"the budget must be a number of seconds above 0, found {self.budget}")
         if self.budget is not None and "train.steps" in self.given:
             raise ConfigError("a budget finds the number of steps: give either the budget or train.steps")
         if self.hold_out is not None and not 0 <= self.hold_out < 1:
