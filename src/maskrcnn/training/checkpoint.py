@@ -169,9 +169,9 @@ def _differing_data(stored: Mapping[str, Any], data: Mapping[str, Any]) -> dict[
     """What differs between the fingerprints of data sets that are in both, by name."""
     return {
         f"data.{part}.{name}": (old, data[part][name])
-        for part in stored
+        for part, values in stored.items()
         if part in data
-        for name, old in stored[part].items()
+        for name, old in values.items()
         if data[part][name] != old
     }
 
