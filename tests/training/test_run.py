@@ -99,7 +99,7 @@ def fake_evaluation(
         )
 
     monkeypatch.setattr("maskrcnn.training.run.results_of", predict)
-    monkeypatch.setattr("maskrcnn.training.run.evaluate_results", judge)
+    monkeypatch.setattr("maskrcnn.training.validation.evaluate_results", judge)
     monkeypatch.setattr("maskrcnn.training.run.write_page", lambda *args: None)
 
 

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskrcnn.config import Config, DetectConfig
+from maskrcnn.data.editing.copies import Pictures, Signature
 from maskrcnn.data.learnable import require_examples
 from maskrcnn.data.loading.processes import ordered_results
-from maskrcnn.doctor.copies import Pictures, copied_images, shared_photographs
+from maskrcnn.doctor.copies import copied_images, shared_photographs
 from maskrcnn.doctor.findings import Finding, in_order
 from maskrcnn.doctor.limits import crowds_to_learn, missed_objects
 from maskrcnn.doctor.object_faults import OBJECT_FAULTS
 from maskrcnn.doctor.objects import measured
-from maskrcnn.doctor.pictures import Signature, look
+from maskrcnn.doctor.pictures import look
 from maskrcnn.doctor.set_faults import (
     Measures,
     class_faults,

@@ -25,16 +25,16 @@ from maskrcnn.files.streams import lasting_output
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.budget import FREE, Pace
 from maskrcnn.training.checkpoint import NAME, Progress, SavedRun, load_checkpoint
 from maskrcnn.training.curves import curves
 from maskrcnn.training.fingerprint import fingerprint
 from maskrcnn.training.interrupts import interrupts
 from maskrcnn.training.progress import METRICS, MetricsFile, TrainingBar
+from maskrcnn.training.recipes.budget import FREE, Pace
 from maskrcnn.training.recipes.recipe import Recipe
+from maskrcnn.training.recipes.settle import Settled, Sources, settle
 from maskrcnn.training.reports.reporters import Reporter
 from maskrcnn.training.run import MODEL, Run
-from maskrcnn.training.settle import Settled, Sources, settle
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import on_device
 from maskrcnn.training.validation import require_validation
@@ -116,8 +116,8 @@ def train(
             found.plan.write(out)
         del saved  # it may hold files in memory
         if run.progress.budget is not None:
-            run.pace = Pace(run.progress.budget, began if recipe.began is None else recipe.began)
-            run.free = tuple(name for name in FREE if recipe.name == "auto" and name not in recipe.given)
+            free = [name for name in FREE if recipe.name == "auto" and name not in recipe.given]
+            run.pace = Pace(run.progress.budget, began if recipe.began is None else recipe.began, free)
         run.skipped = dict.fromkeys(found.training.problems)
         run.reporters = [MetricsFile(out), *reporters] if world.leads else []
         # Closing it ends the processes of the loader even if something keeps a reference to this frame.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,28 +13,28 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Config, with_settings
+from maskrcnn.config import Config
 from maskrcnn.data.loading.loader import Batch
 from maskrcnn.errors import MaskRCNNError, TrainingError
-from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.budget import BudgetError, Pace
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
-from maskrcnn.training.fit import steps_that_fit
 from maskrcnn.training.memory import is_out_of_memory, out_of_memory
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
+from maskrcnn.training.recipes.budget import BudgetError, Pace
+from maskrcnn.training.recipes.fit import fit_steps
 from maskrcnn.training.reports.evaluation import thresholds
 from maskrcnn.training.reports.reporters import Reporter, reporting
 from maskrcnn.training.reports.run import write_page
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.statistics import estimate_statistics
 from maskrcnn.training.step import DivergedError, LossSums, LossWindow, train_step
-from maskrcnn.training.validation import is_better, metrics_of, validation_losses
+from maskrcnn.training.validation import is_better, joint_report, metrics_of, validation_losses
 from maskrcnn.training.world import World
 from maskrcnn.weights.model_file import save_model
 
@@ -62,7 +61,6 @@ class Run:
         clock: seconds of loading, steps and evaluation since the last line of the metrics.
         reporters: are told about losses and evaluations.
         pace: measures the first steps while the number of steps is still to be fitted to a budget.
-        free: settings that are chosen with it.
     """
 
     config: Config
@@ -83,7 +81,6 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     reporters: Sequence[Reporter] = ()
     pace: Pace | None = None
-    free: Collection[str] = ()
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +168,8 @@ class Run:
                     if self.validation is None and self.step == config.steps:
                         self._ready_result()
                     self.save()
-                self._fit_steps(bar)
+                if self.pace is not None:
+                    fit_steps(self, bar)
         self._save_the_rest(losses)
 
     def _step(self, sums_of: Callable[..., LossSums], batches: Sequence[Batch], bar: TrainingBar) -> dict[str, Tensor]:
@@ -197,22 +195,6 @@ class Run:
                 f"step {self.step + 1}: out of memory with {at_once} images at once; from now on at most "
                 f"{-(-at_once // 2)} pass the network together, with the same losses"
             )
-
-    def _fit_steps(self, bar: TrainingBar) -> None:
-        """Fixes the number of steps that fit the budget once the time of a step is known, and saves the run."""
-        pace, world = self.pace, self.world
-        if pace is None or not world.from_leader(lambda: pace.is_known(self.step, self.config.train.warmup_steps)):
-            return
-        find = partial(steps_that_fit, pace, self.step, self.config, self.result, self.validation, self.free)
-        found, sentence = world.from_leader(lambda: find(world.size, self.out))
-        self.network.train()
-        self.config, self.pace = with_settings(self.config, found), None
-        self.progress = replace(self.progress, budget=None)
-        if self.state.average is not None:
-            self.state.average.decay = self.config.train.average_decay
-        bar.known(self.config.train.steps)
-        bar.say(sentence)
-        self.save()
 
     def _stop_asked(self) -> bool:
         """Whether a signal has asked one of the processes to stop. All of them must know before they stop together."""
@@ -317,8 +299,8 @@ class Run:
             found = [one for one in parts if one is not None]
             if len(found) < len(parts):
                 return
-            judged = world.from_leader(lambda: self._judged(found, losses))
-        report, losses = judged
+            most = self.config.model.detect.max_detections
+            report, losses = world.from_leader(lambda: (joint_report(validation, found, most), losses))
         self.report = report
         self._judge(report, losses, bar)
         more = {**({"validation_losses": losses} if losses else {}), SECONDS: self.clock.take()}
@@ -327,17 +309,6 @@ class Run:
         if world.leads:
             write_page(self.out, self.config, validation, report)
         bar.say(f"step {self.step}: {report.line()}" + (f"   loss {losses['loss']:.3f}" if losses else ""))
-
-    def _judged(
-        self, parts: Sequence[tuple[list[dict[str, Any]], list[int | str]]], losses: dict[str, float]
-    ) -> tuple[Report, dict[str, float]]:
-        """The figures of the results of all processes, and the validation losses of the first one."""
-        assert self.validation is not None
-        results = [entry for entries, _ in parts for entry in entries]
-        numbers = [number for _, own in parts for number in own]
-        most = self.config.model.detect.max_detections
-        report = evaluate_results(self.validation, results, max_detections=most, image_ids=numbers, analysis=True)
-        return report, losses
 
     def _judge(self, report: Report, losses: dict[str, float], bar: TrainingBar) -> None:
         """Writes the model file if the evaluation is the best one so far, and counts the evaluations since then."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from maskrcnn.config import Config
 from maskrcnn.data.loading.loader import validation_batches
 from maskrcnn.errors import ConfigError
-from maskrcnn.evaluation.coco import Report
+from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.models.losses import mean_losses
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import in_precision
@@ -72,6 +72,19 @@ def is_better(name: str, value: float | None, best: float | None) -> bool:
     if value is None or best is None:
         return best is None
     return value < best if name.startswith("loss") else value > best
+
+
+def joint_report(
+    validation: Dataset, parts: Sequence[tuple[list[dict[str, Any]], list[int | str]]], max_detections: int
+) -> Report:
+    """The figures of the results of all processes.
+
+    Args:
+        parts: of each process the COCO results, and the ids of the images that it could read.
+    """
+    results = [entry for entries, _ in parts for entry in entries]
+    numbers = [number for _, own in parts for number in own]
+    return evaluate_results(validation, results, max_detections=max_detections, image_ids=numbers, analysis=True)
 
 
 @torch.no_grad()

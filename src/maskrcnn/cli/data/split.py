@@ -63,17 +63,10 @@ class Split:
 
 
 def _copies(dataset: Dataset) -> list[tuple[int, int]]:
-    """Pairs of images, by number, whose pictures are equal or nearly so."""
-    import numpy as np
-
+    """Pairs of images, by number, whose pictures are equal or nearly so; says how many there are."""
     from maskrcnn.cli.output import console
-    from maskrcnn.data.pictures import in_threads
-    from maskrcnn.doctor.copies import Pictures, equal_pictures
-    from maskrcnn.doctor.pictures import look
+    from maskrcnn.data.editing.copies import copies
 
-    signatures = in_threads(lambda number: look(dataset, number)[1], range(len(dataset)))
-    paths = [record.path for record in dataset.records]
-    found = equal_pictures(Pictures(paths, np.zeros(len(dataset), dtype=np.int64), signatures))
-    pairs = [(first, later) for first, later, _ in found]
+    pairs = copies(dataset)
     console(stderr=True).print(f"{len(pairs)} pictures are equal to another, or nearly so")
     return pairs

@@ -30,11 +30,13 @@ class Pace:
 
     Attributes:
         budget: seconds left of it at `began`, on the clock of `time.monotonic`.
+        free: which of `FREE` may be chosen with the steps.
         spent: seconds of each step, with the loading of its images.
     """
 
     budget: float
     began: float
+    free: Collection[str] = ()
     spent: list[float] = field(default_factory=list)
 
     @property

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drawn_data import drawn
-from maskrcnn.training.hold_out import FEWEST, hold_out
+from maskrcnn.training.recipes.hold_out import FEWEST, hold_out
 
 
 def test_a_share_of_every_class_is_held_out_and_the_same_again() -> None:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 from maskrcnn.errors import ConfigError, DataError, TrainingError, WeightsError
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import train
 from maskrcnn.training.recipes.recipe import Recipe
+from maskrcnn.training.recipes.settle import Sources, settle
+from maskrcnn.training.world import World
 from small_data import small_config, write_small
 
 GIVEN = {"image.short_side": 64, "image.long_side": 96, "train.steps": 2, "train.batch_size": 1, "train.workers": 0}
@@ -59,6 +63,18 @@ def test_a_recipe_begins_from_weights_and_says_how_to_begin_without(data: Path, 
     with pytest.raises(WeightsError, match=r"begins from the weights resnet18: cannot .*--weights none"):
         train(None, data, out=tmp_path / "run")
     assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+def test_equal_pictures_are_held_out_together(tmp_path: Path) -> None:
+    data = write_small(tmp_path, "train", 24)
+    for number in range(12, 24):  # the picture of another image, in another compression
+        with Image.open(tmp_path / "train" / f"{number - 12}.png") as image:
+            image.save(tmp_path / "train" / f"{number}.png", compress_level=0)
+    sources = Sources(data, None, "none", None, strict=False, limit=None)
+    found = settle(recipe(), sources, World(torch.device("cpu")))
+    assert found.validation is not None
+    held = [int(Path(path).stem) for path in found.validation.records.paths]
+    assert sorted(number % 12 for number in held) == sorted(2 * sorted({number % 12 for number in held}))
 
 
 def test_few_images_are_all_trained_on(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,21 +8,24 @@ from pathlib import Path
 
 from maskrcnn.config import Config, differing_settings, with_settings
 from maskrcnn.data.channels import measured_channels
+from maskrcnn.data.editing.copies import copies
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.budget import NOT_YET
 from maskrcnn.training.checkpoint import SavedRun
 from maskrcnn.training.evaluate import match_categories
-from maskrcnn.training.hold_out import hold_out
 from maskrcnn.training.progress import measuring
 from maskrcnn.training.recipes.automatic import Start
+from maskrcnn.training.recipes.budget import NOT_YET
 from maskrcnn.training.recipes.hardware import Hardware, this_machine
+from maskrcnn.training.recipes.hold_out import FEWEST, hold_out
 from maskrcnn.training.recipes.recipe import Plan, Recipe, plan
 from maskrcnn.training.world import World
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, with_conventions
+
+MOST_COMPARED = 5000  # images that are read to find equal pictures; more would take minutes
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
     config = _with_rules_of_weights(given, sources, initial)
     from_weights = [setting for setting in differing_settings(given, config) if setting != "categories"]
     whole, share = _training_data(sources), _share_held_out(recipe, sources)
-    dataset, validation = hold_out(whole, share, config.train.seed)
+    pairs = world.from_leader(lambda: copies(whole) if share and FEWEST <= len(whole) <= MOST_COMPARED else [])
+    dataset, validation = hold_out(whole, share, config.train.seed, pairs)
     made = None
     budget = saved.budget if saved is not None and recipe.budget is None else recipe.budget
     if (recipe.name != "none" or budget is not None) and saved is None:

@@ -12,9 +12,9 @@ import torch
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.errors import TrainingError
-from maskrcnn.training.budget import FREE, BudgetError, Costs, Pace, fitted
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import train
+from maskrcnn.training.recipes.budget import FREE, BudgetError, Costs, Pace, fitted
 from maskrcnn.training.recipes.recipe import Recipe
 from maskrcnn.training.run import Run
 from maskrcnn.weights.open import open_weights
@@ -48,8 +48,8 @@ def test_a_time_for_less_than_a_few_steps_is_refused() -> None:
 
 def test_a_pace_is_known_after_warm_up_or_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
-    monkeypatch.setattr("maskrcnn.training.budget.time.monotonic", lambda: now)
-    pace = Pace(100, 45, [9.0, 3.0, 1.0, 1.0])
+    monkeypatch.setattr("maskrcnn.training.recipes.budget.time.monotonic", lambda: now)
+    pace = Pace(100, 45, (), [9.0, 3.0, 1.0, 1.0])
     assert pace.left == 95
     assert not pace.is_known(4, 4)  # too few steps to trust
     pace.spent.append(1.0)
