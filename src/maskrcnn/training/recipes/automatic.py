@@ -13,8 +13,8 @@ import numpy as np
 
 from maskrcnn.config import ResNetConfig
 from maskrcnn.training.recipes.choices import Choices
+from maskrcnn.training.recipes.data_figures import DataFigures
 from maskrcnn.training.recipes.hardware import Hardware
-from maskrcnn.training.recipes.measures import DataFigures
 from maskrcnn.training.recipes.rates import learning_rate_for
 
 Start = Literal["random", "backbone", "detector"]  # what training begins from

@@ -17,8 +17,8 @@ from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import writing
 from maskrcnn.training.recipes.automatic import Start, choose
 from maskrcnn.training.recipes.choices import GIVEN, RECIPE, Choice, Choices, rows_of
+from maskrcnn.training.recipes.data_figures import DataFigures, measure
 from maskrcnn.training.recipes.hardware import Hardware
-from maskrcnn.training.recipes.measures import DataFigures, measure
 from maskrcnn.training.recipes.schedules import (
     DETECTRON,
     LARGE_SCALE_JITTER,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drawn_data import drawn
-from maskrcnn.training.recipes.measures import measure
+from maskrcnn.training.recipes.data_figures import measure
 
 
 def test_figures_of_a_small_set() -> None:
