@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.doctor.copies import Pictures, equal_pictures
+from maskrcnn.data.editing.copies import THUMBNAIL, UNREAD, Pictures, Signature, equal_pictures
 from maskrcnn.doctor.object_faults import boxes_beside_masks, empty_masks
 from maskrcnn.doctor.outlines import Rings, crossings, overlapping, signed_areas
-from maskrcnn.doctor.pictures import THUMBNAIL, UNREAD, Signature
 from maskrcnn.structures.masks import RLE
 from planted import PLAIN_SIZE as SIZE
 from planted import objects_of
