@@ -103,7 +103,7 @@ def test_a_trained_model_keeps_its_ap_in_int8_in_both_engines(
     data, val = write_small(tmp_path, "train", 16), write_small(tmp_path, "val", 16, seed=1)
     (tmp_path / "train" / "broken.png").write_bytes(b"no image")
     config = small_config(steps=60, batch_size=4, warmup_steps=10, checkpoint_every=60, learning_rate=3e-3)
-    model = train(config, data, val=val, out=tmp_path / "run").model
+    model = train(config, data, out=tmp_path / "run").model
     out = tmp_path / "int8.onnx"
     words = ["--precision", "int8", "--calibrate", str(tmp_path / "train"), "--data", str(val)]
     words += ["--max-drop", "0.15"]  # a network of eight channels loses more than others
@@ -114,8 +114,9 @@ def test_a_trained_model_keeps_its_ap_in_int8_in_both_engines(
     assert said["calibrated"] == 16
     assert "skipped: " in printed.err
     assert said["before"]["masks"]["AP"] > 0.2
-    assert out.stat().st_size < 0.6 * model.stat().st_size
     stored = onnx.load(out)
+    weights = [weight for weight in stored.graph.initializer if weight.data_type == TensorProto.INT8]
+    assert sum(len(weight.raw_data) for weight in weights) > 100_000
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in stored.graph.node}
 
     openvino = pytest.importorskip("openvino")
