@@ -170,8 +170,8 @@ def test_the_flags_that_an_error_names_are_those_of_the_command(command, command
         ran = command(*commands[name], "--part", "teacher")
         assert ran.code == 2
         assert "to continue without them: --allow-partial" in ran.err
-    words = {"train": ("train", "--help-all"), "ablate": ("ablate", "--help-all")}
-    text = command(*words.get(name, (*commands[name][: 2 if name in ("inspect", "convert") else 1], "--help"))).out
+    every = "--help" if name in ("inspect", "convert", "export", "serve") else "--help-all"
+    text = command(*commands[name][: 2 if name in ("inspect", "convert") else 1], every).out
     assert "--part" in text
     assert ("--allow-partial" in text) == (name != "inspect")
 
