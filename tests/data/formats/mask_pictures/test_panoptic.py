@@ -100,6 +100,17 @@ def test_files_of_parts_are_parts(tmp_path: Path) -> None:
     assert {record.path.parent for record in dataset.records} == {tmp_path / "val"}
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "a\0b.png"])
+def test_a_picture_whose_name_no_file_can_have_is_a_fault_of_its_image(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, "all.json", "panoptic", "images")
+    broken = content()
+    broken["annotations"][0]["file_name"] = name
+    path.write_text(json.dumps(broken))
+    dataset = read_dataset(path)
+    assert len(dataset.problems) == 1
+    assert [record.image_id for record in dataset.records] == ["two"]
+
+
 def test_what_does_not_fit_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:
     path = write(tmp_path, "all.json", "panoptic", "images")
     broken = content()

@@ -6,6 +6,7 @@ out. Boxes and areas are those of the pixels.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,8 @@ def _folder(path: Path, names: list[str]) -> Path:
     around = sorted(place for floor in floors for place in floor.iterdir() if place.is_dir())
     named = [place for place in around if "panoptic" in place.name.lower()]
     tried = [home / path.stem, home.parent / path.stem, *named, home, *around]
-    return next((place for place in tried if any((place / name).is_file() for name in names)), tried[0])
+    # os.path.isfile also answers for names that no file can have.
+    return next((place for place in tried if any(os.path.isfile(place / name) for name in names)), tried[0])
 
 
 def _things(categories: list[Any]) -> dict[int | str | None, bool]:
