@@ -38,6 +38,8 @@ RUN_LENGTHS = README.parent / "docs" / "run-lengths.md"
 SHORTER = {
     "maskrcnn train train.json --out": "maskrcnn train train.json --preset mask_rcnn_tiny --recipe auto --weights none "
     "--image.short-side 64 --image.long-side 96 --train.steps 2 --train.workers 0 --out",
+    "--preset mask_rcnn_R_50_FPN --weights resnet50 --image.fixed-size": "--preset mask_rcnn_tiny --train.steps 2 "
+    "--train.workers 0 --image.fixed-size",
     'preset("mask_rcnn_R_50_FPN")': 'preset("mask_rcnn_tiny")',
     ', weights="resnet50")': ")",
     "maskrcnn.train(config": "maskrcnn.train(short(config)",

@@ -41,7 +41,9 @@ class FPN(nn.Module):
                 self.merge(merged, top_down)
             top_down = merged
             pyramid.insert(0, output(merged))
-        pyramid.append(pyramid[-1][:, :, ::2, ::2])  # as a maximum over one cell, which OpenVINO computes wrong in int8
+        # Every second cell, as a mean over one cell: OpenVINO computes a maximum wrong in int8, and the gradient of a
+        # slice would be put together from pieces.
+        pyramid.append(F.avg_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
 
 
