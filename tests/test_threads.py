@@ -40,14 +40,15 @@ def test_what_the_system_does_not_tell_counts_as_idle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("busy", "cores", "expected"),
+    ("busy", "cores", "physical", "expected"),
     [
-        *[(0.0, 2, 2), (0.4, 2, 2), (1.0, 2, 1), (2.0, 2, 1), (5.0, 2, 1), (0.0, 1, 1), (1.0, 1, 1), (1.2, 4, 3)],
-        *[(0.1, 16, None), (4.0, 16, 12), (16.0, 16, 1)],  # None: torch's own number, of physical cores
+        *[(0.0, 2, 1, 2), (0.4, 2, 2, 2), (1.0, 2, 2, 1), (2.0, 2, 2, 1), (5.0, 2, 2, 1), (0.0, 1, 1, 1)],
+        *[(1.0, 1, 1, 1), (1.2, 4, 2, 3), (4.0, 16, 16, 12), (16.0, 16, 16, 1)],
+        *[(0.1, 16, 8, None), (1.0, 16, 8, 8), (12.0, 16, 8, 4)],  # never more than torch's own number
     ],
 )
-def test_idle_cores_get_a_thread_each(busy: float, cores: int, expected: int | None) -> None:
-    assert threads_beside(busy, cores) == expected
+def test_idle_cores_get_a_thread_each(busy: float, cores: int, physical: int, expected: int | None) -> None:
+    assert threads_beside(busy, cores, physical) == expected
 
 
 @pytest.fixture
@@ -107,3 +108,6 @@ def test_a_command_chooses_before_torch_is_imported() -> None:
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="only Linux tells how busy its cores are")
 def test_linux_tells_how_busy_its_cores_are() -> None:
     assert len(threads._busy_and_all(threads._core_times())) >= (os.cpu_count() or 1)
+    cores = sorted(os.sched_getaffinity(0))
+    assert 1 <= threads._physical(cores) <= len(cores)
+    assert threads._physical([10**6]) == 1  # no such core: nothing is known of it

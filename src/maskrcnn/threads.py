@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 SAMPLE = 0.1  # seconds in which the work of other processes is measured
+FEW = 4  # cores, up to which torch gets all of them
 BUSY = 0.5  # a machine whose other processes use less than this many cores counts as idle
 
 sentence = ""  # what `choose_threads` has chosen because of other processes, for the beginning of long work
@@ -22,7 +23,7 @@ def choose_threads() -> None:
     as there are idle cores, and a waiting thread gives its core away instead of spinning.
 
     By default torch runs one thread for each physical core, and virtual machines often show two cores as one. On an
-    idle machine with up to four cores, torch therefore gets all of them: a training step took 2.5 s with one thread
+    idle machine with up to `FEW` cores, torch therefore gets all of them: a training step took 2.5 s with one thread
     and 1.5 s with two.
     """
     global sentence
@@ -30,7 +31,7 @@ def choose_threads() -> None:
         return
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     busy = _busy_cores(cores)
-    threads = threads_beside(busy, len(cores))
+    threads = threads_beside(busy, len(cores), _physical(cores))
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     if busy >= BUSY:
@@ -41,15 +42,27 @@ def choose_threads() -> None:
         )
 
 
-def threads_beside(busy: float, cores: int) -> int | None:
+def threads_beside(busy: float, cores: int, physical: int) -> int | None:
     """The number of threads for a machine on which other processes keep `busy` of the usable cores busy.
+
+    Args:
+        cores: as the system counts them, where two may share one physical core.
+        physical: cores in the processor.
 
     Returns:
         At least 1; None leaves the number to torch.
     """
     if busy >= BUSY:
-        return max(1, cores - math.ceil(busy - BUSY))
-    return cores if cores <= 4 else None
+        return max(1, min(cores if cores <= FEW else physical, cores - math.ceil(busy - BUSY)))
+    return cores if cores <= FEW else None
+
+
+def _physical(cores: list[int]) -> int:
+    """How many physical cores these are; all of them where the system does not tell."""
+    try:
+        return len({Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings").read_text() for core in cores})
+    except OSError:
+        return len(cores)
 
 
 def _busy_cores(cores: list[int]) -> float:
