@@ -51,6 +51,8 @@ class Batch:
         They share the pixels of the masks, and are padded as the whole batch.
         """
         size = -(-len(self.images) // count)
+        if size == len(self.images):
+            return [self]
         return [self._part(slice(first, first + size)) for first in range(0, len(self.images), size)]
 
     def _part(self, part: slice) -> Batch:
