@@ -24,18 +24,14 @@ INPUTS = [_TYPES.FLOAT["M", "M"], _TYPES.DOUBLE[5], _TYPES.INT64[6]]
 MASK = _TYPES.UINT8["H", "W"]
 
 
-@torch.library.custom_op(
+# Only an exported graph computes it; torch has `ops.paste`. So it has a schema and shapes, and no code.
+torch.library.define(
     "maskrcnn::dense_masks",
-    mutates_args=(),
-    schema="(Tensor probs, Tensor boxes, Tensor valid, Tensor image_hw, float threshold, bool expanded) -> Tensor",
+    "(Tensor probs, Tensor boxes, Tensor valid, Tensor image_hw, float threshold, bool expanded) -> Tensor",
 )
-def _dense_masks(
-    probs: Tensor, boxes: Tensor, valid: Tensor, image_hw: Tensor, threshold: float, expanded: bool
-) -> Tensor:
-    raise NotImplementedError("dense masks are computed in an exported graph; torch uses ops.paste")
 
 
-@_dense_masks.register_fake
+@torch.library.register_fake("maskrcnn::dense_masks")
 def _(probs: Tensor, boxes: Tensor, valid: Tensor, image_hw: Tensor, threshold: float, expanded: bool) -> Tensor:
     masks, height, width = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
     return probs.new_empty((masks, height, width), dtype=torch.uint8)

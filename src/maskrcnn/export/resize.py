@@ -25,14 +25,11 @@ PIL_BITS, TORCH_BITS = 22, 15  # of a weight: always in PIL; of the largest weig
 LOW = float(1 << 11)  # weights have up to 22 bits. float32 sums both halves of them exactly.
 
 
-@torch.library.custom_op(
-    "maskrcnn::network_input", mutates_args=(), schema="(Tensor image, bool floats) -> (Tensor, Tensor, Tensor, Tensor)"
-)
-def _network_input(image: Tensor, floats: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    raise NotImplementedError("an exported graph resizes; torch uses predict.images.prepare")
+# Only an exported graph computes it; torch has `predict.images.prepare`. So it has a schema and shapes, and no code.
+torch.library.define("maskrcnn::network_input", "(Tensor image, bool floats) -> (Tensor, Tensor, Tensor, Tensor)")
 
 
-@_network_input.register_fake
+@torch.library.register_fake("maskrcnn::network_input")
 def _(image: Tensor, floats: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     height, width = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
     sizes = image.new_empty((1, 2), dtype=torch.int64)

@@ -20,18 +20,14 @@ op: Any = opset18  # without types: it takes Python numbers too
 FLOAT = 1  # number of a type in ONNX
 
 
-@torch.library.custom_op(
+# Only an exported graph computes it; torch has `ops.paste`. So it has a schema and shapes, and no code.
+torch.library.define(
     "maskrcnn::mask_runs",
-    mutates_args=(),
-    schema="(Tensor probs, Tensor boxes, Tensor valid, Tensor image_hw, float threshold, bool expanded) -> Tensor",
+    "(Tensor probs, Tensor boxes, Tensor valid, Tensor image_hw, float threshold, bool expanded) -> Tensor",
 )
-def _mask_runs(
-    probs: Tensor, boxes: Tensor, valid: Tensor, image_hw: Tensor, threshold: float, expanded: bool
-) -> Tensor:
-    raise NotImplementedError("runs are computed in an exported graph; torch uses ops.paste")
 
 
-@_mask_runs.register_fake
+@torch.library.register_fake("maskrcnn::mask_runs")
 def _(probs: Tensor, boxes: Tensor, valid: Tensor, image_hw: Tensor, threshold: float, expanded: bool) -> Tensor:
     runs = torch.library.get_ctx().new_dynamic_size()
     return image_hw.new_empty((runs, 4))
