@@ -233,7 +233,7 @@ def _machine(found: Mapping[str, Any]) -> str:
 
 
 def _track(rounds: Iterable[int], words: str) -> Iterable[int]:
-    from maskrcnn.cli.output import track
+    from maskrcnn.files.progress import track
 
     return track(rounds, words)
 

@@ -48,10 +48,10 @@ class Calibrating:
         """Reads what the flags name, and measures the model in PyTorch; None in fp32."""
         if self.calibrate is None:
             return None
-        from maskrcnn.cli.output import track
         from maskrcnn.cli.reading import open_dataset
         from maskrcnn.data.hints import NO_HINTS
         from maskrcnn.export.int8 import Calibration
+        from maskrcnn.files.progress import track
 
         files = _readable(self.calibrate, model.config.image.channel_names)
         run = Int8Run(self, None if self.data is None else open_dataset(self.data, NO_HINTS))
@@ -65,8 +65,9 @@ class Calibrating:
 
 def _readable(source: str, channels: Sequence[str]) -> list[Path]:
     """The image files of a calibration. Those that cannot be read are reported on stderr and left out."""
-    from maskrcnn.cli.output import console, track
+    from maskrcnn.cli.output import console
     from maskrcnn.files.images import image_files, read_image
+    from maskrcnn.files.progress import track
 
     files = image_files([source])
     good = []
@@ -90,7 +91,7 @@ class Int8Run:
     after: Report | None = None
 
     def measure(self, model: Predictor) -> Report:
-        from maskrcnn.cli.output import track
+        from maskrcnn.files.progress import track
         from maskrcnn.training.evaluate import evaluate
 
         assert self.dataset is not None

@@ -40,11 +40,12 @@ class Demo:
     """Print the figures as one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, print_json
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.shapes import write_shapes
         from maskrcnn.evaluation.report import table
         from maskrcnn.files.atomic import check_folder
+        from maskrcnn.files.progress import track
         from maskrcnn.predict import load
         from maskrcnn.training.evaluate import evaluate
         from maskrcnn.training.loop import train

@@ -90,8 +90,8 @@ class Evaluate:
         return 0 if report.undefined is None else fail(report.undefined)
 
     def _of_model(self, source: str) -> tuple[Dataset, Report]:
-        from maskrcnn.cli.output import track
         from maskrcnn.files.atomic import check_file
+        from maskrcnn.files.progress import track
         from maskrcnn.training.evaluate import evaluate
 
         if self.results_out is not None:  # before the model is opened, which takes a while

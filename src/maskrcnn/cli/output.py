@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-T = TypeVar("T")
 
 
 def console(*, stderr: bool) -> Console:
@@ -51,13 +49,6 @@ def save_page(path: Path, content: str) -> None:
 def first_process() -> bool:
     """Whether this process is the first of those that `torchrun` has started, or the only one."""
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
-
-
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
-    """The items, with a progress bar on stderr."""
-    from rich.progress import track as rich_track
-
-    return rich_track(items, description=description, total=total, console=console(stderr=True))
 
 
 def say_assumptions(provenance: Mapping[str, Any], source: str) -> None:

@@ -73,9 +73,9 @@ class Predict:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import track
         from maskrcnn.files.images import image_files
         from maskrcnn.files.media.video import VIDEO_SUFFIXES
+        from maskrcnn.files.progress import track
 
         self._require_sense()
         if any(Path(image).suffix.lower() in VIDEO_SUFFIXES for image in self.images):
@@ -210,8 +210,9 @@ class Predict:
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, counted, print_json, track
+        from maskrcnn.cli.output import console, counted, print_json
         from maskrcnn.files.media.video import open_clip
+        from maskrcnn.files.progress import track
         from maskrcnn.predict import Augmented, predict_clip
 
         if len(self.images) > 1:

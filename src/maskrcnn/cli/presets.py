@@ -25,7 +25,8 @@ class Presets:
     """Print one JSON object on stdout."""
 
     def run(self) -> int:
-        from maskrcnn.cli.output import console, print_json, track
+        from maskrcnn.cli.output import console, print_json
+        from maskrcnn.files.progress import track
 
         chosen = {name: preset(name) for name in self.names or PRESETS}  # before torch: a wrong name is noticed at once
         from maskrcnn.models.cost import cost

@@ -80,7 +80,7 @@ class Sharding:
             MissingPackageError: the extra `scale` is not installed.
             Exception: as for `listed_images` and `write_parts`.
         """
-        from maskrcnn.cli.output import track
+        from maskrcnn.files.progress import track
 
         if ":/" in str(out):
             raise ConfigError(f"--out {out}: expected a folder on a disk, found an address; copy the files afterwards")

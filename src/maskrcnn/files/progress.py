@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -16,16 +16,18 @@ SHOWN_AFTER = 2.0  # seconds
 _TICK = 0.1  # seconds between two changes of the bar
 
 
-def followed(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """The items. If they take over two seconds, a bar on standard error shows their number, rate and the time left.
 
     Without a terminal, only the last state of the bar is printed. Of the processes of `torchrun`, only the first one
     shows it.
 
     Args:
-        what: names the items.
-        total: their number, if it is known.
+        what: names the items, or what is done with them.
+        total: their number, if it is known. None: their length, if they have one.
     """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     console = Console(stderr=True, highlight=False, quiet=os.environ.get("RANK", "0") != "0")
     if not console.is_terminal:
         console.width = 100

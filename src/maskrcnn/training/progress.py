@@ -19,7 +19,6 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    track,
 )
 
 from maskrcnn.config import Config
@@ -120,12 +119,6 @@ class Clock:
     def take(self) -> dict[str, float]:
         taken, self._spent = self._spent, {}
         return taken
-
-
-def measuring(items: Iterable[_Item], total: int) -> Iterable[_Item]:
-    """The images whose channels are measured, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    return track(items, "channels", total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

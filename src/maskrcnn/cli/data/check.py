@@ -56,12 +56,13 @@ class Check:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, print_json, save_page, track
+        from maskrcnn.cli.output import console, print_json, save_page
         from maskrcnn.config.presets import preset
         from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.doctor import examine, mistakes_section, report
         from maskrcnn.files.atomic import check_file
+        from maskrcnn.files.progress import track
 
         if self.fix is not None:
             check_new_folder(self.fix)
@@ -101,8 +102,8 @@ class Check:
 
 def _mistakes(dataset: Dataset, source: str) -> tuple[Dataset, list[Mistake]]:
     """The data set with the categories of a model, and the likely mistakes in it."""
-    from maskrcnn.cli.output import track
     from maskrcnn.doctor import likely_mistakes
+    from maskrcnn.files.progress import track
     from maskrcnn.predict import load
     from maskrcnn.training.evaluate import match_categories
 

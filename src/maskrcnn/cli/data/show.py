@@ -53,11 +53,12 @@ class Show:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, track
+        from maskrcnn.cli.output import console
         from maskrcnn.config.presets import preset
         from maskrcnn.errors import ConfigError, ImageError
         from maskrcnn.files.atomic import check_folder
         from maskrcnn.files.images import picture_name
+        from maskrcnn.files.progress import track
         from maskrcnn.visualise import picture_sheet
 
         if self.limit < 1:
@@ -92,10 +93,10 @@ class Show:
 
     def _chosen(self, dataset: Dataset) -> Dataset:
         """The images and objects that are asked for. An image without annotations is shown only for its own fault."""
-        from maskrcnn.cli.output import track
         from maskrcnn.data.editing.subset import subset
         from maskrcnn.doctor import examine
         from maskrcnn.doctor.showing import of_size, with_fault
+        from maskrcnn.files.progress import track
 
         if self.fault is not None:
             dataset = with_fault(examine(dataset, track=track), self.fault)

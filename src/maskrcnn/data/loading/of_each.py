@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from maskrcnn.data.loading.processes import Duty, ordered_results, processors
-from maskrcnn.files.progress import followed
+from maskrcnn.files.progress import track
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +34,7 @@ def of_each(work: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
         MaskRCNNError: `work` raised it for the first item for which it raised anything.
         TrainingError: a process was killed or stopped.
     """
-    return list(followed(_results(work, items, what), what, len(items)))
+    return list(track(_results(work, items, what), what, len(items)))
 
 
 def _results(work: Callable[[T], R], items: Sequence[T], what: str) -> Iterator[R]:

@@ -13,10 +13,10 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.truth import require_objects
+from maskrcnn.files.progress import track
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import SavedRun
 from maskrcnn.training.evaluate import match_categories
-from maskrcnn.training.progress import measuring
 from maskrcnn.training.recipes.automatic import Start
 from maskrcnn.training.recipes.budget import NOT_YET
 from maskrcnn.training.recipes.hardware import Hardware, this_machine
@@ -186,4 +186,5 @@ def _with_channels(config: Config, dataset: Dataset, saved: SavedRun | None) -> 
     names = config.image.channel_names
     if saved is not None and names in ((), saved.config.image.channel_names):
         return replace(config, image=replace(config.image, channels=saved.config.image.channels))
-    return replace(config, image=measured_channels(config.image, dataset, measuring))
+    measured = measured_channels(config.image, dataset, lambda images, total: track(images, "channels", total))
+    return replace(config, image=measured)
