@@ -28,13 +28,14 @@ def test_a_shipped_model_is_what_its_recipe_describes(name: str) -> None:
     assert model.provenance["step"] == recipe.train.steps
 
 
-def test_the_readmes_command_needs_nothing_but_the_package(tmp_path: Path) -> None:
-    Image.fromarray(discs()[0]).save(tmp_path / "cells.png")
-    out, table = tmp_path / "out", tmp_path / "cells.csv"
-    assert (
-        main(["predict", "--model", "nuclei", f"{tmp_path}/cells.png", "--table", str(table), "--out", str(out)]) == 0
-    )
-    assert len(table.read_text().splitlines()) == 1 + len(discs()[1])
+def test_the_readmes_command_needs_nothing_but_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    (line,) = [line for line in readme.read_text().splitlines() if line.startswith("maskrcnn predict --model nuclei ")]
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(discs()[0]).save("cells.png")
+    assert main(line.split()[1:]) == 0
+    assert len(Path("cells.csv").read_text().splitlines()) == 1 + len(discs()[1])
+    assert Path("predictions/predictions.json").exists()
 
 
 def discs() -> tuple[np.ndarray, list[tuple[int, int]]]:

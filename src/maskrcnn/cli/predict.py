@@ -39,7 +39,7 @@ class Predict:
     """Image files, globs, and folders, whose subfolders are searched too; or one video."""
     model: str
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
-    out: Path
+    out: Path = Path("predictions")
     """Folder for predictions.json and the pictures."""
     data: Path | None = None
     """Data set whose image ids the results get. Without IMAGES, all images of it are predicted."""
