@@ -114,3 +114,60 @@ def test_the_report_shows_mistakes(labelled: tuple[Dataset, Knowing]) -> None:
     content = report(examine(dataset), [section])
     assert content.count("data:image/jpeg;base64,") >= 4
     assert "other class: annotation 2 of image 1 (1.png): leaf, where the model finds a stone (0.90)" in content
+
+
+def likelihoods(dataset: Dataset, answers: dict[bytes, Instances]) -> dict[int | str, float]:
+    """How likely each mistake is, by the image's id and, if there is one, the annotation's."""
+    found = [mistake.to_dict(dataset) for mistake in likely_mistakes(dataset, Knowing(answers))]
+    return {f"{m['image_id']}/{m['annotation_id']}": m["likely"] for m in found}
+
+
+def test_a_moved_label_is_likelier_than_either_of_its_signs(tmp_path: Path) -> None:
+    """An object without a label, or a label without an object, is one sign. A moved label has both."""
+    content, pictures = sound()
+    path = written(tmp_path, content, pictures)
+    truth = read_dataset(path)
+    answers = knowing(truth, score=0.7).answers
+    part = content["annotations"][2]["segmentation"][0]  # annotation 3 of image 2
+    content["annotations"][2] |= {"segmentation": [[v + 16 * (n % 2 == 0) for n, v in enumerate(part)]], "bbox": None}
+    del content["annotations"][7]  # annotation 8 of image 4
+    path.write_text(json.dumps(content))
+    likely = likelihoods(read_dataset(path), answers)
+    assert likely["2/3"] > likely["4/None"] > 0.5
+    wide = [[v + 16 * (n % 2 == 0) + v * (n % 2) / 3 for n, v in enumerate(part)]]  # moved, and of another shape
+    content["annotations"][2] |= {"segmentation": wide}
+    path.write_text(json.dumps(content))
+    assert likelihoods(read_dataset(path), answers).get("2/3", 0) < likely["2/3"]
+
+
+def test_what_people_often_leave_out_is_a_less_likely_mistake(tmp_path: Path) -> None:
+    """Objects that the edge of the image cuts, and objects far smaller than the labels."""
+    content, pictures = sound()
+    dataset = read_dataset(written(tmp_path, content, pictures))
+    answers, seen = knowing(dataset).answers, dataset.instances(0)
+
+    def likely(x: float, side: float) -> float:
+        box = np.array([[x, 2, x + side, 2 + side]], dtype=np.float32)
+        one = replace(seen.select([0]), boxes=box, scores=np.full(1, 0.8, dtype=np.float32), masks=None)
+        found = likely_mistakes(dataset, Knowing(answers | {dataset.read(0).tobytes(): one}))
+        return max(mistake.likely for mistake in found if mistake.kind == "no label")
+
+    whole = likely(2, 20)
+    assert likely(0, 20) < whole
+    assert likely(2, 5) < whole
+
+
+def test_where_model_and_labels_often_disagree_no_mistake_is_sure(tmp_path: Path) -> None:
+    content, pictures = sound()
+    path = written(tmp_path, content, pictures)
+    answers = knowing(read_dataset(path), score=0.8).answers
+    of_first = [annotation for annotation in content["annotations"] if annotation["image_id"] == 1]
+    content["annotations"].remove(of_first[0])
+    path.write_text(json.dumps(content))
+    one = max(likelihoods(read_dataset(path), answers).values())
+    for annotation in of_first[1:]:
+        content["annotations"].remove(annotation)
+    path.write_text(json.dumps(content))
+    several = likelihoods(read_dataset(path), answers)
+    assert len(of_first) > 1
+    assert max(several.values()) < one

@@ -31,6 +31,11 @@ _TOUCHED = 0.1  # IoU from which a label may be meant for a place
 _PLACED = 0.7  # IoU from which a label lies in its place
 _LEAST = 0.3  # likelihood of a mistake that is named
 _OTHER_CLASS = 0.4  # how far a place of another class than the label still says that the label is badly placed
+_UNSEEN = 0.5  # how far a label that the model does not find says that it lies in the wrong place
+_SAME_SHAPE = (0.5, 0.85)  # IoU of two boxes with one centre from which they may have, and surely have, one shape
+_CUT = 0.8  # how surely an object is labelled that the edge of the image cuts, compared with a whole one
+_SMALL = 0.7  # of the typical side of labels: smaller objects are labelled less surely
+_USUAL = 20  # labels of an image with which a model begins to be trusted there
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def likely_mistakes(
     """
 
     def compare(index: int, image: object, found: Instances) -> list[Mistake]:
-        return list(_of_image(dataset, index, found))
+        return _doubted(list(_of_image(dataset, index, found)), int((~dataset.annotations(index).crowd).sum()))
 
     mistakes: list[Mistake] = []
     with closing(stream(model, range(len(dataset)), dataset.read, compare)) as compared:
@@ -112,6 +117,14 @@ def likely_mistakes(
     trust = (1 - missed / max(labels, 1)) ** 2 / 2
     scaled = [replace(m, likely=m.likely * trust) if m.kind == "not found" else m for m in mistakes]
     return sorted(scaled, key=lambda mistake: -mistake.likely)
+
+
+def _doubted(mistakes: list[Mistake], labels: int) -> list[Mistake]:
+    """The mistakes of an image with this number of labels, each less likely the more others there are: where a model
+    and the labels often disagree, the model may be wrong."""
+    doubts = sum(mistake.likely for mistake in mistakes)
+    agreed = labels + _USUAL
+    return [replace(m, likely=m.likely * agreed / (agreed + doubts - m.likely)) for m in mistakes]
 
 
 class _Claim(NamedTuple):
@@ -132,14 +145,17 @@ def _of_image(dataset: Dataset, index: int, found: Instances) -> Iterator[Mistak
     free = cover[:, annotations.crowd].max(axis=1, initial=0) <= _MATCHED
     objects = np.flatnonzero(~annotations.crowd)
     best, scores, iou, cover = best[free], scores[free], iou[free][:, objects], cover[free][:, objects]
+    places, labels = found.boxes[best], truth.boxes[objects]
     there = 1 - (1 - scores).prod(axis=1)  # (D,) whether there is an object of any class
-    placed = np.clip((iou - _TOUCHED) / (_PLACED - _TOUCHED), 0, 1)  # (D, G) whether a label lies at a place
+    placed = _placed(iou)  # (D, G) whether a label lies at a place
     seen = (there[:, None] * placed).max(axis=0, initial=0)  # (G,) whether there is an object where a label lies
-    inside = _box_cover(found.boxes[best], truth.boxes[objects]) * (seen > _LEAST)
+    inside = _box_cover(places, labels) * (seen > _LEAST)
+    moved = _moved(there, placed, seen, _same_shape(places, labels)) * ((iou >= _TOUCHED) & (iou < _PLACED))
+    usual = _labelled(places, labels, dataset.records[index].size)
     claims = [
         *_claims("other class", _renamed(scores, annotations.labels[objects], iou)),
-        *_claims("badly placed", _moved(scores, annotations.labels[objects], iou, there[:, None] * (1 - placed), seen)),
-        *_claims("no label", _alone(there, iou, cover, inside)),
+        *_claims("badly placed", moved * _of_class(scores, annotations.labels[objects])),
+        *_claims("no label", _alone(there, iou, cover, inside) * usual[:, None]),
     ]
     named: set[int] = set()
     explained: set[int] = set()
@@ -163,16 +179,62 @@ def _renamed(scores: np.ndarray, labels: np.ndarray, iou: np.ndarray) -> np.ndar
     return likely
 
 
-def _moved(scores: np.ndarray, labels: np.ndarray, iou: np.ndarray, beside: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _moved(there: np.ndarray, placed: np.ndarray, seen: np.ndarray, same_shape: np.ndarray) -> np.ndarray:
     """(D, G) how likely a label is meant for a place beside it: there is an object, and none where the label lies.
 
+    A label of the same shape has only been moved. Then an object without a label and a label without an object are two
+    signs of one mistake, which together say more than the object alone.
+
     Args:
-        beside: (D, G) likelihood of an object there that is not where the label lies.
+        there: (D,) likelihood of an object at the place.
+        placed: (D, G) from 0 to 1, how well a label lies at the place.
         seen: (G,) likelihood of an object where the label lies.
+        same_shape: (D, G) from 0 to 1.
     """
+    beside = there[:, None] * (1 - placed)
+    unlabelled = (there >= _LEAST) & (placed.max(axis=1, initial=0) < _placed(_MATCHED))
+    both = 1 - (1 - there[:, None]) * (1 - _UNSEEN * (1 - seen) * same_shape)
+    likely: np.ndarray = np.maximum(beside, both * same_shape * unlabelled[:, None]) * (1 - seen)
+    return likely
+
+
+def _placed(iou: Any) -> Any:
+    """From 0 to 1 how well a label with this IoU lies at a place."""
+    return np.clip((iou - _TOUCHED) / (_PLACED - _TOUCHED), 0, 1)
+
+
+def _of_class(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(D, G) how far the class of each place lets it be the object of each label."""
     alike = scores[:, labels] / scores.max(axis=1, initial=1e-9)[:, None]
-    likely = beside * (1 - seen) * (_OTHER_CLASS + (1 - _OTHER_CLASS) * alike)
-    return np.where((iou >= _TOUCHED) & (iou < _PLACED), likely, 0)
+    likely: np.ndarray = _OTHER_CLASS + (1 - _OTHER_CLASS) * alike
+    return likely
+
+
+def _same_shape(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(D, G) from 0 to 1, whether boxes (D, 4) and (G, 4) have one width and one height."""
+    a, b = (np.maximum(box[:, 2:] - box[:, :2], 1e-9).astype(np.float64) for box in (boxes, others))
+    iou = np.minimum(a[:, None], b).prod(axis=-1) / np.maximum(a[:, None], b).prod(axis=-1)
+    low, high = _SAME_SHAPE
+    same: np.ndarray = np.clip((iou - low) / (high - low), 0, 1)
+    return same
+
+
+def _labelled(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(D,) how surely an object with such a box would be labelled. People often leave out what the edge of the image
+    cuts, and what is much smaller than the objects that they label.
+
+    Args:
+        boxes: (D, 4) of the objects.
+        labels: (G, 4) boxes of the labels of the image.
+        size: height and width of the image.
+    """
+    cut = ((boxes[:, :2] <= 1) | (boxes[:, 2:] >= np.array(size[::-1]) - 1)).any(axis=1)
+    surely = np.where(cut, _CUT, 1.0)
+    if len(labels):
+        typical = float(np.median(np.sqrt((labels[:, 2:] - labels[:, :2]).prod(axis=1))))
+        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+        surely = surely * np.sqrt(np.clip(sides / max(_SMALL * typical, 1e-9), 0.3, 1))
+    return surely
 
 
 def _alone(there: np.ndarray, iou: np.ndarray, cover: np.ndarray, inside: np.ndarray) -> np.ndarray:
