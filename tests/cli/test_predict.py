@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from maskrcnn.cli import predict
-from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict import Predictor, Tiling, TorchBackend
+from maskrcnn.predict.predictor import SHORT_SIDE
 from small_data import random_predictor, small_coco, write_small
 from small_network import lively_network, network_config
 
@@ -201,7 +202,7 @@ def test_views_are_merged_on_request(command, tmp_path):
 
 def test_large_images_are_cut_into_tiles(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
-    random_predictor().save(tmp_path / "m.safetensors")
+    replace(random_predictor(), provenance={SHORT_SIDE: 64}).save(tmp_path / "m.safetensors")
     flags = ("--model", tmp_path / "m.safetensors", "--precision", "fp32", "--tiles", 40, "--overlap", 16)
     ran = command(
         "predict",
@@ -216,6 +217,7 @@ def test_large_images_are_cut_into_tiles(command, tmp_path):
         0.1,
     )
     assert ran.code == 0, ran.err
+    assert ran.err.count("note: the network sees objects in tiles of 40 pixels 1.6 times as large") == 1
     found = json.loads((tmp_path / "o" / "predictions.json").read_text())
     outlined = [json.loads((tmp_path / "o" / f"{name}.geojson").read_text())["features"] for name in (0, 1)]
     assert 0 < sum(map(len, outlined)) <= sum(entry["score"] >= 0.1 for entry in found)
@@ -226,6 +228,8 @@ def test_large_images_are_cut_into_tiles(command, tmp_path):
     ran = command("evaluate", "--data", data, *flags, "--json", "--results-out", judged)
     assert ran.code == 0, ran.err
     assert [e["bbox"] for e in json.loads(judged.read_text())] == [e["bbox"] for e in found]
+    tiles, limit = len(Tiling(40, 16).tiles((64, 80))), random_predictor().config.model.detect.max_detections
+    assert json.loads(ran.out)["max_detections"] == tiles * limit
 
 
 def test_a_flag_for_reading_without_a_data_set_is_one_line(command, tmp_path):

@@ -16,7 +16,9 @@ from PIL import Image
 from coloured_objects import ColourReader, coloured
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.predict import Augmented, ImageView, Outputs, Tiled, Tiling, predict_files, predict_images
+from maskrcnn.predict.predictor import SHORT_SIDE
 from maskrcnn.predict.seams import Tile, merge, piece_of
+from maskrcnn.predict.tiles import remark_on_size
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
 from small_data import random_predictor
@@ -137,6 +139,19 @@ def test_objects_larger_than_tiles_are_said() -> None:
     tiled.predict(coloured(ids))
     assert len(remarks) == 1
     assert "reach through a whole tile of 64 pixels, and are cut: choose larger tiles" in remarks[0]
+
+
+def test_tiles_in_which_objects_have_another_size_than_in_training_are_said() -> None:
+    model = replace(random_predictor(), provenance={SHORT_SIDE: 64})
+    assert remark_on_size(model, Tiling(64)) == remark_on_size(model, Tiling(90)) is None
+    said = remark_on_size(model, Tiling(256))
+    assert said is not None
+    assert "in tiles of 256 pixels 0.25 times as large as in training" in said
+    assert "choose tiles of about 64 pixels" in said
+    assert "times as large" in str(remark_on_size(model, Tiling(32)))
+    scaled = replace(model, config=replace(model.config, image=replace(model.config.image, scale=2.0)))
+    for other in (random_predictor(), scaled):  # its images are not known, and they are all enlarged by one factor
+        assert remark_on_size(other, Tiling(256)) is None
 
 
 @pytest.mark.parametrize(("size", "overlap"), [(8, None), (64, 64), (64, -1), (64, 0)])

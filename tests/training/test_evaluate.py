@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
+from PIL import Image
 from torch import nn
 
 from maskrcnn.config import Category, DetectConfig
@@ -18,7 +21,7 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError, ImageError, WeightsError
 from maskrcnn.evaluation.coco import evaluate_results
-from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict import Predictor, Tiled, Tiling, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
@@ -77,6 +80,27 @@ def test_limits(predictor: Predictor, tmp_path: Path) -> None:
     report = evaluate(predictor, data, limit=2, max_detections=4)
     assert (report.images, report.max_detections) == (2, 4)
     assert report.detections <= 8
+
+
+def test_a_large_image_is_judged_in_tiles_and_never_read_whole(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_small(tmp_path, "val", 1)
+    tiled = Tiled(predictor, Tiling(40, 16))
+    expected = evaluate(tiled, data)
+    assert expected.max_detections == 6 * predictor.config.model.detect.max_detections
+    picture = np.array(Image.open(tmp_path / "val" / "0.png"))
+    tifffile.imwrite(tmp_path / "val" / "0.tif", picture, tile=(16, 16), photometric="rgb")
+    content = json.loads(data.read_text())
+    content["images"][0]["file_name"] = "0.tif"
+    data.write_text(json.dumps(content))
+    monkeypatch.setattr("maskrcnn.files.images.MOST_PIXELS", 1000)
+    assert evaluate(tiled, data) == expected
+    assert evaluate(predictor, data).undefined is not None, "it has too many pixels to be read whole"
+    content["images"][0]["height"] += 1
+    data.write_text(json.dumps(content))
+    with pytest.raises(ImageError, match="the size of image"):
+        evaluate(tiled, data, strict=True)
 
 
 @pytest.mark.parametrize("limit", [0, -1])

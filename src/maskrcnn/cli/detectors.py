@@ -28,11 +28,21 @@ Overlap = Annotated[
 def with_views_and_tiles(
     model: Predictor, tta: bool, tiles: int | None, overlap: int | None
 ) -> Predictor | Augmented | Tiled:
-    """The detector that the flags describe.
+    """The detector that the flags describe. Tiles that do not suit the model get a remark on stderr.
 
     Raises:
         ConfigError: the overlap has no tiles, or one of the values cannot be used with this model.
     """
+    from maskrcnn.predict import Tiled
+    from maskrcnn.predict.tiles import remark_on_size
+
+    detector = _detector(model, tta, tiles, overlap)
+    if isinstance(detector, Tiled) and (remark := remark_on_size(model, detector.tiling)):
+        _note(remark)
+    return detector
+
+
+def _detector(model: Predictor, tta: bool, tiles: int | None, overlap: int | None) -> Predictor | Augmented | Tiled:
     from maskrcnn.predict import Augmented, Tiled, Tiling
 
     if tiles is None and overlap is not None:
@@ -40,7 +50,11 @@ def with_views_and_tiles(
     viewed = Augmented(model) if tta else model
     if tiles is None:
         return viewed
-    return Tiled(viewed, Tiling(tiles, overlap), lambda text: print(f"note: {text}", file=sys.stderr))
+    return Tiled(viewed, Tiling(tiles, overlap), _note)
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -62,4 +76,4 @@ class Detecting:
     def open_again(self, threads: int | None) -> Predictor | Augmented | Tiled:
         """The detector with a number of threads, without a word."""
         model = self.opening.load_silently(self.model, replace(self.computing, threads=threads))
-        return with_views_and_tiles(model, self.tta, self.tiles, self.overlap)
+        return _detector(model, self.tta, self.tiles, self.overlap)

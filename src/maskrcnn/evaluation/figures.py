@@ -14,6 +14,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from maskrcnn.errors import ConfigError
+from maskrcnn.evaluation.portions import best_of_each, by_image, is_crowded, portions
 from maskrcnn.evaluation.results import Entry
 
 Figures = dict[str, float | None]
@@ -37,9 +38,7 @@ def area_figures(
 ) -> tuple[Figures, list[float | None]]:
     """The figures of masks or boxes over all classes, and the AP of each class."""
     limits = sorted({min(limit, scene.limit) for limit in (1, 10, STANDARD_LIMIT, scene.limit)})
-    evaluator = evaluator_of(scene, truth, found, kind)
-    evaluator.params.max_dets = limits
-    precision, recall = sums_of(evaluator)
+    precision, recall = _sums_of_limits(scene, truth, found, kind, limits)
     areas = {"s": 1, "m": 2, "l": 3}
     figures = {
         "AP": _mean(precision[:, :, :, 0, -1]),
@@ -53,6 +52,41 @@ def area_figures(
         **{f"AR{name}": _mean(recall[:, :, area, -1]) for name, area in areas.items()},
     }
     return figures, [_mean(precision[:, :, k, 0, -1]) for k in range(len(scene.names))]
+
+
+def _sums_of_limits(
+    scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"], limits: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`sums_of` for several limits of detections per image. Images with very many objects are judged in portions."""
+    there, seen = by_image(truth), by_image(found)
+    if not any(is_crowded(there[image], seen[image]) for image in there):
+        evaluator = evaluator_of(scene, truth, found, kind)
+        evaluator.params.max_dets = limits
+        return sums_of(evaluator)
+    sums = []
+    for limit in limits:
+        best = best_of_each(found, limit)
+        evaluator = evaluator_of(*_in_portions(scene, truth, best, kind), kind)
+        evaluator.params.max_dets = [len(best) + 1]  # all: the limit is that of a whole image
+        sums.append(sums_of(evaluator))
+    precision, recall = (np.concatenate(of_limits, axis=-1) for of_limits in zip(*sums, strict=True))
+    return precision, recall
+
+
+def _in_portions(
+    scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
+) -> tuple[Scene, list[Entry], list[Entry]]:
+    """The same with an image for each portion."""
+    there, seen = by_image(truth), by_image(found)
+    sizes: list[list[int]] = []
+    objects: list[Entry] = []
+    detections: list[Entry] = []
+    for image, size in enumerate(scene.sizes):
+        for some, found_there in portions(there[image], seen[image], size, kind):
+            objects += [{**entry, "image_id": len(sizes)} for entry in some]
+            detections += [{**entry, "image_id": len(sizes)} for entry in found_there]
+            sizes.append(size)
+    return scene._replace(sizes=sizes), objects, detections
 
 
 def keypoint_figures(

@@ -6,8 +6,7 @@ It counts objects at one score, where AP looks at all scores. Schmidt et al. 201
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from hotcoco import mask as coco_mask
 
 from maskrcnn.evaluation.figures import Scene
+from maskrcnn.evaluation.portions import by_image, portions, runs_of
 from maskrcnn.evaluation.results import Entry
 
 IOUS = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -55,18 +55,20 @@ def match(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], min_scor
         min_score: detections with a lower score are ignored. Of the others, the best of each image count, as many as
             the scene allows.
     """
-    objects, detections = _by_image(truth), _by_image(entry for entry in found if entry["score"] >= min_score)
+    objects, detections = by_image(truth), by_image(entry for entry in found if entry["score"] >= min_score)
     counts = np.zeros((0, len(IOUS), 3), dtype=np.int64)
     for image in sorted(objects.keys() | detections.keys()):
         best = sorted(detections[image], key=lambda entry: -entry["score"])[: scene.limit]
         labels = {entry["category_id"] for entry in (*objects[image], *best)}
         of_labels: list[np.ndarray] = [
-            _counts(
+            _counts(there, found_there, scene.sizes[image])
+            for label in labels
+            for there, found_there in portions(
                 [entry for entry in objects[image] if entry["category_id"] == label],
                 [entry for entry in best if entry["category_id"] == label],
                 scene.sizes[image],
+                "segm",
             )
-            for label in labels
         ]
         counts = np.concatenate([counts, np.sum(of_labels, axis=0, keepdims=True)])
     total = counts.sum(axis=2)
@@ -76,13 +78,6 @@ def match(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], min_scor
     )
     tp, fn, fp = counts.sum(axis=0).T.tolist()
     return Matching(min_score, scores, tuple(tp), tuple(fn), tuple(fp))
-
-
-def _by_image(entries: Iterable[Entry]) -> defaultdict[int, list[Entry]]:
-    grouped: defaultdict[int, list[Entry]] = defaultdict(list)
-    for entry in entries:
-        grouped[entry["image_id"]].append(entry)
-    return grouped
 
 
 def _counts(objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequence[int]) -> np.ndarray:
@@ -98,7 +93,7 @@ def _counts(objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequ
         return result
     ious = np.zeros((len(detections), len(objects)))
     if objects:
-        found, there = ([_runs(entry["segmentation"], size_hw) for entry in side] for side in (detections, objects))
+        found, there = ([runs_of(entry, size_hw) for entry in side] for side in (detections, objects))
         ious[:] = coco_mask.iou(found, there, crowd)
     # The last column is no object. Rows are the thresholds.
     ious = np.pad(ious, ((0, 0), (0, 1)), constant_values=-1.0)
@@ -112,10 +107,3 @@ def _counts(objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequ
         ignored = of_detection[:-1][crowd].max(initial=-2.0) >= thresholds
         result += np.stack([hit, -1 * hit, ~hit & ~ignored], axis=1).astype(np.int64)
     return result
-
-
-def _runs(segmentation: Any, size_hw: Sequence[int]) -> dict[str, Any]:
-    """The run lengths of a mask in COCO's notation."""
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
-    return dict(segmentation)

@@ -29,6 +29,7 @@ from maskrcnn.weights.model_file import read_header, save_model
 from maskrcnn.weights.open import open_weights
 
 LARGEST_SIDE = 10**9  # pixels: more than any image has
+SHORT_SIDE = "short_side_of_training_images"  # in `Predictor.provenance`: their median in pixels
 
 
 class Detected(NamedTuple):

@@ -18,14 +18,17 @@ from maskrcnn.files.images import as_channels, as_rgb
 from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.predict.augmented import Augmented
 from maskrcnn.predict.pipeline import Detector, ImageLike, collect, stream
-from maskrcnn.predict.predictor import Predictor
+from maskrcnn.predict.predictor import SHORT_SIDE, Predictor
 from maskrcnn.predict.seams import Piece, Tile, merge, piece_of
+from maskrcnn.structures.frame import network_frame
 from maskrcnn.structures.instances import Instances
+from maskrcnn.structures.values import is_int
 
 T = TypeVar("T")
 R = TypeVar("R")
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 SMALLEST = 32  # pixels: the stride of the coarsest features
+SIMILAR = 1.5  # objects of up to so many times another size are still known to a network
 
 
 def untracked(items: Iterable[Any], total: int) -> Iterable[Any]:
@@ -105,6 +108,10 @@ class Tiled:
         """The same with another limit of detections a tile."""
         return replace(self, model=self.model.with_detections(most))
 
+    def most_detections(self, image_hw: tuple[int, int]) -> int:
+        """The most detections that an image can have: the limit of the model for each of its tiles."""
+        return self.config.model.detect.max_detections * len(self.tiling.tiles(image_hw))
+
     def predict(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 1) -> list[Instances]:
         """As `Predictor.predict`. `batch_size` is the number of tiles that pass through the network together."""
         channels = self.config.image.channel_names
@@ -126,6 +133,24 @@ class Tiled:
                 f"{self.tiling.size} pixels, and are cut: choose larger tiles"
             )
         return merge(pieces, self.config.model.detect.nms_iou)
+
+
+def remark_on_size(model: Predictor, tiling: Tiling) -> str | None:
+    """A sentence if the network sees objects in tiles much smaller or larger than in training. None if it does not, or
+    if the model file does not say which images it was trained on."""
+    side = model.provenance.get(SHORT_SIDE)
+    if not is_int(side) or side < 1:
+        return None
+    of_tiles, of_training = (
+        network_frame((length, length), model.config).matrix[0, 0] for length in (tiling.size, side)
+    )
+    ratio = float(of_tiles / of_training)
+    if 1 / SIMILAR <= ratio <= SIMILAR:
+        return None
+    return (
+        f"the network sees objects in tiles of {tiling.size} pixels {ratio:.2g} times as large as in training, where "
+        f"the short side of images was {side} pixels: choose tiles of about {side} pixels"
+    )
 
 
 def _found(item: ImageLike, image: Pixels, found: Instances) -> Instances:

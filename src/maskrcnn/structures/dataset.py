@@ -19,10 +19,11 @@ from torch import Tensor
 from maskrcnn.config import Category
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import read_image, read_picture
+from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import Masks
-from maskrcnn.structures.records import PackedBytes, Records, as_numpy
+from maskrcnn.structures.records import PackedBytes, Record, Records, as_numpy
 
 
 @dataclass(frozen=True)
@@ -142,15 +143,29 @@ class Dataset:
         Raises:
             ImageError: the file cannot be read, or its size differs from the record.
         """
+        record = self._readable(index)
+        image = read_picture(record.path, remark) if channels is None else read_image(record.path, remark, channels)
+        self._require_size(record, image.shape)
+        return image
+
+    def open(self, index: int, remark: Callable[[str], None], channels: Sequence[str]) -> Pixels:
+        """The pixels of image number `index` to be read part by part; otherwise as `read`."""
+        record = self._readable(index)
+        image = open_pixels(record.path, remark, channels)
+        self._require_size(record, image.shape)
+        return image
+
+    def _readable(self, index: int) -> Record:
         record = self.records[index]
         if record.fault:
             raise ImageError(f"{record.path}: expected an image, found {record.fault}")
-        image = read_picture(record.path, remark) if channels is None else read_image(record.path, remark, channels)
-        if image.shape[:2] != record.size:
-            swapped = image.shape[:2] == record.size[::-1]
+        return record
+
+    def _require_size(self, record: Record, shape: tuple[int, ...]) -> None:
+        if shape[:2] != record.size:
+            swapped = shape[:2] == record.size[::-1]
             cause = " (turned: the tool that wrote it has probably ignored the EXIF orientation)" if swapped else ""
             raise ImageError(
                 f"{record.path}: expected {record.width} x {record.height} pixels, the size of image {record.image_id} "
-                f"in {self.path.name}, found {image.shape[1]} x {image.shape[0]}{cause}; correct one of the two"
+                f"in {self.path.name}, found {shape[1]} x {shape[0]}{cause}; correct one of the two"
             )
-        return image

@@ -9,14 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from maskrcnn.config import Category
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import atomic_write, check_file
+from maskrcnn.files.media.windows import Pixels
 from maskrcnn.predict import Augmented, Predictor, Tiled, load, stream_images, to_coco_results
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
@@ -44,7 +43,8 @@ def evaluate(
     Args:
         model: a predictor, alone or inside of test-time augmentation or tiles, or a model file.
         data: a data set, its annotation file, or the folder that holds it.
-        max_detections: limit of detections an image, in prediction and in the figures; by default that of the model.
+        max_detections: limit of detections an image, in prediction and in the figures; by default that of the model,
+            which for an image in tiles holds for each tile.
         results_out: file to which the COCO results are also written.
         limit: number of images to evaluate, from the first on.
         strict: refuse a data set with broken annotations or images instead of skipping them.
@@ -75,12 +75,19 @@ def evaluate(
     return evaluate_results(
         dataset,
         results,
-        max_detections=predictor.config.model.detect.max_detections,
+        max_detections=max_detections or _most_detections(predictor, dataset),
         image_ids=image_ids,
         group_by=group_by,
         matching=matching,
         analysis=analysis,
     )
+
+
+def _most_detections(predictor: Predictor | Augmented | Tiled, dataset: Dataset) -> int:
+    """The most detections that an image of the data set can have."""
+    if isinstance(predictor, Tiled):
+        return max(predictor.most_detections((height, width)) for height, width in dataset.records.sizes_hw.tolist())
+    return predictor.config.model.detect.max_detections
 
 
 def results_of(
@@ -102,8 +109,9 @@ def results_of(
     def entries_of(index: int, image: object, found: Instances) -> list[dict[str, Any]]:
         return to_coco_results(found, dataset.records[index].image_id)
 
-    def read(index: int) -> np.ndarray:
-        return dataset.read(index, lambda text: print(f"note: {text}", file=sys.stderr), channels)
+    def read(index: int) -> Pixels:
+        opened = dataset.open if isinstance(predictor, Tiled) else dataset.read
+        return opened(index, lambda text: print(f"note: {text}", file=sys.stderr), channels)
 
     images = range(len(dataset))
     with closing(stream_images(predictor, images, read, entries_of, batch_size=batch_size, track=track)) as done:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
 from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict.predictor import SHORT_SIDE
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
@@ -335,7 +337,8 @@ class Run:
     def _save_model(self, report: Report | None) -> None:
         if not self.world.leads:
             return
-        provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
+        side = int(np.median(self.training.records.sizes_hw.min(axis=1)))
+        provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step, SHORT_SIDE: side}
         if report is not None:
             provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}
         with writing(self.out / MODEL):

@@ -123,16 +123,21 @@ async def _results(
     control: Control,
     propose: Callable[[np.ndarray, Instances], list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """One result a task. A task that fails gets none and is logged; if all fail, the first failure is the answer."""
-    name, results, failures = service.name(None), [], []
+    """One entry a task. If all tasks fail, the first failure is the answer.
+
+    The entry of a task that fails has `error` in place of `result`. Label Studio logs such an entry, stores nothing and
+    asks again. It would store an empty `result` as a proposal without objects.
+    """
+    name, results, failures = service.name(None), list[dict[str, Any]](), []
     for task in tasks:
-        found: list[dict[str, Any]] = []
         try:
             body = await asyncio.to_thread(sources.fetch, _address(task, control))
             found = await service.ask(request, name, body, propose)
         except RefusalError as error:
             failures.append(error)
+            results.append({"error": str(error)})
             LOG.warning("task failed", extra={"fields": {"task": task.id, "reason": str(error)}})
+            continue
         scores = [entry["score"] for entry in found]
         score = sum(scores) / len(scores) if scores else 0.0
         results.append({"result": found, "score": score})

@@ -1,0 +1,77 @@
+"""Images with very many objects: in portions, the figures are those of the whole image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from maskrcnn.data.formats.annotation_files import coco
+from maskrcnn.evaluation import portions
+from maskrcnn.evaluation.coco import Report, evaluate_results
+from maskrcnn.structures.masks import RLE
+
+SIZES = ((90, 120), (60, 50), (40, 40))
+
+
+def entries(image: int, count: int, random: np.random.Generator, *, scored: bool) -> list[dict[str, Any]]:
+    """Rectangles near the points of a grid, so that the objects and the detections of an image meet."""
+    height, width = SIZES[image]
+    made = []
+    for place in range(count):
+        x, y = (place * 13) % (width - 14), (place * 13 // (width - 14)) * 11 % (height - 14)
+        x1, y1, w, h = x + random.integers(0, 3), y + random.integers(0, 3), *random.integers(7, 12, 2)
+        dense = np.zeros(SIZES[image], dtype=bool)
+        dense[y1 : y1 + h, x1 : x1 + w] = True
+        mask = RLE.from_dense(dense)
+        own = {"score": float(random.integers(1, 1000)) / 1000} if scored else {"iscrowd": int(place % 9 == 8)}
+        label = int(random.integers(1, 3))
+        box = [float(x1), float(y1), float(w), float(h)]
+        made.append({"image_id": image, "category_id": label, "bbox": box, "segmentation": mask.to_coco(), **own})
+    return made
+
+
+def judged(seed: int) -> Report:
+    random = np.random.default_rng(seed)
+    objects = [e for image, count in enumerate((60, 12, 0)) for e in entries(image, count, random, scored=False)]
+    found = [e for image, count in enumerate((150, 20, 5)) for e in entries(image, count, random, scored=True)]
+    content = {
+        "images": [{"id": i, "height": h, "width": w, "file_name": f"{i}.png"} for i, (h, w) in enumerate(SIZES)],
+        "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "other"}],
+        "annotations": [{**one, "area": one["bbox"][2] * one["bbox"][3], "id": i} for i, one in enumerate(objects, 1)],
+    }
+    truth = coco.from_content(content, Path("truth"))
+    return evaluate_results(truth, found, matching=0.2, max_detections=120)
+
+
+def test_portions_give_the_figures_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        whole = judged(seed)
+        assert whole.masks is not None
+        assert 0 < whole.masks["AR1"] < whole.masks["AR10"] < whole.masks["AR100"] < whole.masks["AR120"] < 1  # type: ignore[operator]
+        with monkeypatch.context() as patch:
+            for name, value in (("MOST_PAIRS", 40), ("PORTION", 12), ("_CELL", 10)):
+                patch.setattr(portions, name, value)
+            divided = judged(seed)
+        assert divided.matching == whole.matching
+        for of_parts, of_all in ((divided.masks, whole.masks), (divided.boxes, whole.boxes)):
+            assert of_parts == pytest.approx(of_all, abs=1e-3)  # equal scores may change places
+        assert replace(divided, masks=None, boxes=None, per_class={}) == replace(
+            whole, masks=None, boxes=None, per_class={}
+        )
+
+
+def test_no_portion_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    objects = [{**e, "iscrowd": 0} for e in entries(0, 60, random, scored=False)]
+    found = entries(0, 150, random, scored=True)
+    assert portions.portions(objects, found, SIZES[0], "segm") == [(objects, found)]
+    for name, value in (("MOST_PAIRS", 40), ("PORTION", 12), ("_CELL", 10)):
+        monkeypatch.setattr(portions, name, value)
+    parts = portions.portions(objects, found, SIZES[0], "segm")
+    assert len(parts) > 5
+    for part, side in ((0, objects), (1, found)):
+        assert sorted(id(entry) for pair in parts for entry in pair[part]) == sorted(map(id, side))
