@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.cli import predict
-from maskrcnn.predict import Predictor, Tiling, TorchBackend
-from maskrcnn.predict.predictor import SHORT_SIDE
+from maskrcnn.predict import SHORT_SIDE, Predictor, Tiling, TorchBackend
 from small_data import random_predictor, small_coco, write_small
 from small_network import lively_network, network_config
 

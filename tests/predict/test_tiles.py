@@ -15,8 +15,7 @@ from PIL import Image
 
 from coloured_objects import ColourReader, coloured
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import Augmented, ImageView, Outputs, Tiled, Tiling, predict_files, predict_images
-from maskrcnn.predict.predictor import SHORT_SIDE
+from maskrcnn.predict import SHORT_SIDE, Augmented, ImageView, Outputs, Tiled, Tiling, predict_files, predict_images
 from maskrcnn.predict.seams import Tile, merge, piece_of
 from maskrcnn.predict.tiles import remark_on_size
 from maskrcnn.structures.instances import Instances

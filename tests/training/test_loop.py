@@ -31,7 +31,7 @@ from maskrcnn.evaluation.coco import Report
 from maskrcnn.files import lock
 from maskrcnn.models.build import build_model
 from maskrcnn.ops.device import resolve_precision
-from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict import SHORT_SIDE, Predictor, TorchBackend
 from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import train
@@ -309,7 +309,8 @@ def test_the_last_model_is_kept_where_no_ap_is_defined(data: Path, tmp_path: Pat
     summary = train(small_config(steps=3, evaluate_every=1), data, val=val, out=tmp_path / "run")
     assert summary.report is not None
     assert summary.report.score is None
-    assert maskrcnn.load(summary.model).provenance["step"] == 3
+    provenance = maskrcnn.load(summary.model).provenance
+    assert (provenance["step"], provenance[SHORT_SIDE]) == (3, 64)
 
 
 def test_each_annotation_file_is_parsed_once_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

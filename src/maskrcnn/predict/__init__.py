@@ -8,10 +8,11 @@ from maskrcnn.predict.geojson import GeoJsonFolder
 from maskrcnn.predict.images import postprocess, preprocess, to_coco_results
 from maskrcnn.predict.measure import Table
 from maskrcnn.predict.pipeline import Detector, predict_images, stream
-from maskrcnn.predict.predictor import Predictor, load
+from maskrcnn.predict.predictor import SHORT_SIDE, Predictor, load
 from maskrcnn.predict.tiles import Tiled, Tiling, stream_images
 
 __all__ = [
+    "SHORT_SIDE",
     "Augmented",
     "Backend",
     "ClipSummary",

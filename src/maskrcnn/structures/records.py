@@ -165,6 +165,11 @@ class Records(Sequence[Record]):
         """(N, 2) int64 heights and widths."""
         return self._numbers[:, :2].numpy()
 
+    @property
+    def median_short_side(self) -> int:
+        """The median of the short sides of the images, in pixels."""
+        return int(np.median(self.sizes_hw.min(axis=1)))
+
 
 def pack_fields(fields: Mapping[str, Any]) -> bytes:
     """`Record.fields` as the records store them."""

@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +19,7 @@ from maskrcnn.errors import MaskRCNNError, TrainingError
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.device import compiled
-from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.predict.predictor import SHORT_SIDE
+from maskrcnn.predict import SHORT_SIDE, Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
@@ -238,10 +236,9 @@ class Run:
             self.restore(good)
             if self.progress.best is None:
                 self._save_model(None)
-        rate = self.config.train.learning_rate / 3
         return (
             f"the last good checkpoint is that of step {good.progress.step}; to go on from it: --resume "
-            f"--resume-with-changes --train.learning-rate {rate:.2g}"
+            f"--resume-with-changes --train.learning-rate {self.config.train.learning_rate / 3:.2g}"
         )
 
     def _say_found(self, batches: Sequence[Batch], bar: TrainingBar) -> None:
@@ -337,8 +334,8 @@ class Run:
     def _save_model(self, report: Report | None) -> None:
         if not self.world.leads:
             return
-        side = int(np.median(self.training.records.sizes_hw.min(axis=1)))
-        provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step, SHORT_SIDE: side}
+        provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
+        provenance[SHORT_SIDE] = self.training.records.median_short_side
         if report is not None:
             provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}
         with writing(self.out / MODEL):
