@@ -100,6 +100,17 @@ def test_a_place_to_write_to_is_checked_before_the_work(tmp_path: Path) -> None:
         check_file(tmp_path)
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/parts", "memory://parts", "file:///parts"])
+def test_addresses_are_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for check in (lambda: check_folder(Path(address)), lambda: check_file(f"{address}/results.json")):
+        with pytest.raises(ConfigError, match="expected a folder on a disk, found an address; copy the files there"):
+            check()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a:").mkdir()
+    check_folder(tmp_path / "a:" / "b")
+
+
 @pytest.mark.parametrize("name", ["n" * 300, "nul\0", "/proc/new"])
 def test_a_place_where_the_system_refuses_files_is_named_before_the_work(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"no file can be written there .*; choose another folder"):

@@ -80,10 +80,10 @@ class Sharding:
             MissingPackageError: the extra `scale` is not installed.
             Exception: as for `listed_images` and `write_parts`.
         """
+        from maskrcnn.files.atomic import check_folder
         from maskrcnn.files.progress import track
 
-        if ":/" in str(out):
-            raise ConfigError(f"--out {out}: expected a folder on a disk, found an address; copy the files afterwards")
+        check_folder(out)
         if not 0 <= (min_score or 0) <= 1:
             raise ConfigError(f"min score: expected a score from 0 to 1, found {min_score}")
         try:

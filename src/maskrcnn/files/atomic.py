@@ -69,12 +69,15 @@ def check_folder(path: Path) -> None:
     """Checks before the work that files can be written to a folder, which may be missing. It leaves nothing behind.
 
     Raises:
-        ConfigError: the path or a part of it is a file, or the system refuses a file there.
+        ConfigError: the path is the address of an object store, it or a part of it is a file, or the system refuses a
+            file there.
     """
     missing, place = [], path
     while not os.path.lexists(place):
         missing.append(place)
         place = place.parent
+    if any(folder.name.endswith(":") for folder in missing):
+        raise ConfigError(f"{path}: expected a folder on a disk, found an address; copy the files there afterwards")
     if not place.is_dir():
         raise ConfigError(f"{path}: expected a folder to write to, found a file at {place}; choose another path")
     try:

@@ -7,14 +7,14 @@ first, and uncertain ones are paired with the tracks that are left. Legend: T tr
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from maskrcnn.errors import MissingPackageError
-from maskrcnn.structures.crops import Crop, centroid, shared_pixels
+from maskrcnn.structures.crops import Crop, centroid, crop_box, shared_pixels
 from maskrcnn.structures.instances import Instances
 
 _HIDDEN = 0.8  # share of an object's usual pixels below which it is partly hidden
@@ -101,65 +101,92 @@ class Tracker:
         """
         rules = self.rules
         self._tracks = [track for track in self._tracks if frame - track.seen <= rules.patience]
-        crops = [found.crop(number) for number in range(len(found))]
-        filled = np.array([crop[0].any() for crop in crops], dtype=bool)
-        certain = filled & (found.scores >= rules.certain)
-        uncertain = filled & ~certain & (found.scores >= rules.uncertain)
+        moved = _shapes([track.crop_at(frame) for track in self._tracks], [track.label for track in self._tracks])
+        there = _shapes([found.crop(number) for number in range(len(found))], found.labels)
+        certain = (there.areas > 0) & (found.scores >= rules.certain)
+        uncertain = (there.areas > 0) & ~certain & (found.scores >= rules.uncertain)
         numbers = np.zeros(len(found), dtype=np.int64)
+        free = np.ones(len(self._tracks), dtype=bool)
         for chosen, closeness, least in (
             (certain, _iou, rules.iou),
             (uncertain, _iou, rules.uncertain_iou),
             (certain, _part, 1 / rules.part),
             (certain, _nearness, 1 / rules.reach),
         ):
-            free = [track for track in self._tracks if track.seen < frame]
-            left = np.flatnonzero(chosen & (numbers == 0))
-            table = _table(free, [crops[i] for i in left], found.labels[left], frame, closeness)
-            for row, column in _assigned(table, least):
-                free[row].follow(crops[left[column]], frame)
-                numbers[left[column]] = free[row].number
+            rows, columns = np.flatnonzero(free), np.flatnonzero(chosen & (numbers == 0))
+            for row, column in _assigned(closeness(moved.chosen(rows), there.chosen(columns)), least):
+                track, i = self._tracks[rows[row]], columns[column]
+                track.follow(there.crops[i], frame)
+                numbers[i], free[rows[row]] = track.number, False
         for i in np.flatnonzero(certain & (numbers == 0)).tolist():
             self.begun += 1
-            area = int(crops[i][0].sum())
-            self._tracks.append(_Track(self.begun, int(found.labels[i]), crops[i], frame, frame, area))
+            area = int(there.areas[i])
+            self._tracks.append(_Track(self.begun, int(found.labels[i]), there.crops[i], frame, frame, area))
             numbers[i] = self.begun
         return numbers
 
 
-def _table(
-    tracks: list[_Track], crops: list[Crop], labels: np.ndarray, frame: int, closeness: Callable[[Crop, Crop], float]
-) -> np.ndarray:
-    """(T, N) float64 closeness of each moved track to each object; 0 for another class."""
-    table = np.zeros((len(tracks), len(crops)))
-    for row, track in enumerate(tracks):
-        moved = track.crop_at(frame)
-        for column in np.flatnonzero(labels == track.label).tolist():
-            table[row, column] = closeness(moved, crops[column])
+class _Shapes(NamedTuple):
+    """n masks.
+
+    Attributes:
+        labels: (n,) int64.
+        boxes: (n, 4) int64 x1 y1 x2 y2 of the crops.
+        areas: (n,) int64 pixels.
+        places: (n, 2) float64 centroids.
+    """
+
+    crops: list[Crop]
+    labels: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    places: np.ndarray
+
+    def chosen(self, index: np.ndarray) -> _Shapes:
+        """The masks with these numbers."""
+        return _Shapes([self.crops[i] for i in index], *(values[index] for values in self[1:]))
+
+
+def _shapes(crops: list[Crop], labels: Sequence[int] | np.ndarray) -> _Shapes:
+    boxes = np.array([crop_box(crop) for crop in crops], np.int64).reshape(-1, 4)
+    areas = np.array([np.count_nonzero(bitmap) for bitmap, _ in crops], np.int64)
+    places = np.array([centroid(crop) for crop in crops]).reshape(-1, 2)
+    return _Shapes(crops, np.asarray(labels, np.int64), boxes, areas, places)
+
+
+def _iou(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
+    """(T, N) float64 IoU; 0 for another class."""
+    low = np.maximum(tracks.boxes[:, None, :2], objects.boxes[:, :2])
+    high = np.minimum(tracks.boxes[:, None, 2:], objects.boxes[:, 2:])
+    table = np.zeros(low.shape[:2])
+    for i, j in np.argwhere((low < high).all(axis=-1) & _alike(tracks, objects)).tolist():
+        shared = shared_pixels(tracks.crops[i], objects.crops[j])
+        table[i, j] = shared / (tracks.areas[i] + objects.areas[j] - shared)
     return table
 
 
-def _iou(a: Crop, b: Crop) -> float:
-    shared = shared_pixels(a, b)
-    return shared / (int(a[0].sum()) + int(b[0].sum()) - shared) if shared else 0.0
+def _part(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
+    """(T, N) float64 diameters of the tracks divided by the distances of the centroids; 0 for a larger object."""
+    close = np.sqrt(tracks.areas)[:, None] / _distances(tracks, objects)
+    return np.where(_alike(tracks, objects) & (objects.areas < tracks.areas[:, None]), close, 0.0)
 
 
-def _part(a: Crop, b: Crop) -> float:
-    """The diameter of the first mask divided by the distance of the centroids; 0 if the second mask is larger."""
-    area = int(a[0].sum())
-    return math.sqrt(area) / _distance(a, b) if int(b[0].sum()) < area else 0.0
+def _nearness(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
+    """(T, N) float64 mean diameters divided by the distances of the centroids; 0 if one has more than twice as many
+    pixels."""
+    areas = np.stack(np.broadcast_arrays(tracks.areas[:, None], objects.areas))
+    close = np.sqrt(areas).mean(axis=0) / _distances(tracks, objects)
+    return np.where(_alike(tracks, objects) & (areas.max(axis=0) <= 2 * areas.min(axis=0)), close, 0.0)
 
 
-def _nearness(a: Crop, b: Crop) -> float:
-    """The mean diameter divided by the distance of the centroids; 0 if one mask has more than twice as many pixels."""
-    areas = sorted((int(a[0].sum()), int(b[0].sum())))
-    if areas[1] > 2 * areas[0]:
-        return 0.0
-    return (math.sqrt(areas[0]) + math.sqrt(areas[1])) / 2 / _distance(a, b)
+def _alike(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
+    """(T, N) bool, whether they are of one class."""
+    return np.asarray(tracks.labels[:, None] == objects.labels)
 
 
-def _distance(a: Crop, b: Crop) -> float:
-    """The distance of the centroids in pixels, not quite 0."""
-    return max(math.dist(centroid(a), centroid(b)), 1e-6)
+def _distances(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
+    """(T, N) float64 distances of the centroids in pixels, not quite 0."""
+    return np.maximum(np.linalg.norm(tracks.places[:, None] - objects.places, axis=-1), 1e-6)
 
 
 def _assigned(table: np.ndarray, least: float) -> list[tuple[int, int]]:
