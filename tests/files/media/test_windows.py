@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ def test_parts_of_a_tiff_stay_on_disk(kind: str, tmp_path: Path, monkeypatch: py
         part = found[rows, columns]
         assert part.flags.c_contiguous
         np.testing.assert_array_equal(part, whole[rows, columns])
+
+
+def test_threads_read_parts_at_once_and_decode_shared_blocks_once(tmp_path: Path) -> None:
+    large = np.tile(RGB, (8, 8, 1))
+    tifffile.imwrite(tmp_path / "a.tif", large, rowsperstrip=240, photometric="rgb", compression="zlib")
+    found = open_pixels(tmp_path / "a.tif")
+    assert isinstance(found, TiffPixels)
+    corners = [(y, x) for y in range(0, 700, 50) for x in range(0, 1000, 50)]
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda corner: found[corner[0] : corner[0] + 20, corner[1] : corner[1] + 40], corners))
+    for (y, x), part in zip(corners, parts, strict=True):
+        np.testing.assert_array_equal(part, large[y : y + 20, x : x + 40])
+    assert 1 <= len(found.idle) <= 4
 
 
 def test_a_pyramid_is_read_at_its_finest_level(tmp_path: Path) -> None:

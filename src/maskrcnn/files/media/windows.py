@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,16 +51,23 @@ class TiffPixels:
         shape: H, W and the number of channels.
         bands: the numbers of the bands to read: one of grey, red, green and blue, or all.
         convert: makes the pixels of values of the file.
+        idle: opened datasets that no thread uses. They keep what they have decoded: neighbouring parts share blocks.
     """
 
     path: Path
     shape: tuple[int, int, int]
     bands: tuple[int, ...]
     convert: Callable[[np.ndarray], np.ndarray]
+    idle: list[Any] = field(default_factory=list, compare=False, repr=False)
 
     def __getitem__(self, part: tuple[slice, slice]) -> np.ndarray:
-        with _opened(self.path) as dataset:
+        with _gdal(self.path) as opened:
+            try:
+                dataset = self.idle.pop()
+            except IndexError:
+                dataset = opened()
             values = self.convert(dataset.read(self.bands, window=_window(*part)))
+            self.idle.append(dataset)
         return np.ascontiguousarray(np.broadcast_to(values, (self.shape[2], *values.shape[1:])).transpose(1, 2, 0))
 
 
@@ -209,7 +217,14 @@ def earth_of(path: os.PathLike[str] | str) -> Callable[[np.ndarray], np.ndarray]
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The dataset of a TIFF. It is opened for each part, because threads must not share one; this takes about 1 ms.
+    """The dataset of a TIFF. Errors as for `_gdal`."""
+    with _gdal(path) as opened, opened() as dataset:
+        yield dataset
+
+
+@contextmanager
+def _gdal(path: Path) -> Iterator[Callable[[], Any]]:
+    """What opens the dataset of a TIFF. Only one thread at a time may use a dataset.
 
     Raises:
         ModuleNotFoundError: rasterio is not installed.
@@ -219,8 +234,8 @@ def _opened(path: Path) -> Iterator[Any]:
     from rasterio.errors import RasterioError
 
     try:
-        with QUIET, rasterio.Env(GDAL_CACHEMAX=_CACHE), rasterio.open(path, driver="GTiff", sharing=False) as dataset:
-            yield dataset
+        with QUIET, rasterio.Env(GDAL_CACHEMAX=_CACHE):
+            yield partial(rasterio.open, path, driver="GTiff", sharing=False)
     except (RasterioError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise ImageError(f"{path}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None
