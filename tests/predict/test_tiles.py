@@ -148,7 +148,8 @@ def test_tiles_in_which_objects_have_another_size_than_in_training_are_said() ->
     assert "in tiles of 256 pixels 0.25 times as large as in training" in said
     assert "choose tiles of about 64 pixels" in said
     assert "times as large" in str(remark_on_size(model, Tiling(32)))
-    scaled = replace(model, config=replace(model.config, image=replace(model.config.image, scale=2.0)))
+    enlarging = replace(model.config.image, scale=2.0, long_side=1000)
+    scaled = replace(model, config=replace(model.config, image=enlarging))
     for other in (random_predictor(), scaled):  # its images are not known, and they are all enlarged by one factor
         assert remark_on_size(other, Tiling(256)) is None
 
