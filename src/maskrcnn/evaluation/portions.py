@@ -47,8 +47,8 @@ def portions(
     of_objects, of_detections = np.split(portion, [len(objects)])
     return [
         (
-            [objects[i] for i in np.flatnonzero(of_objects == number)],
-            [detections[i] for i in np.flatnonzero(of_detections == number)],
+            [objects[i] for i in np.flatnonzero(of_objects == number).tolist()],
+            [detections[i] for i in np.flatnonzero(of_detections == number).tolist()],
         )
         for number in range(int(portion.max()) + 1)
     ]
@@ -102,7 +102,7 @@ def _pairs(
 
 def _corners(shapes: Sequence[Any], kind: Kind) -> np.ndarray:
     """x1 y1 x2 y2 of the boxes, or of the tight boxes of the masks, (n, 4) float64."""
-    boxes = np.asarray(coco_mask.toBbox(shapes) if kind == "segm" else shapes, dtype=np.float64).reshape(-1, 4)
+    boxes = np.asarray(coco_mask.toBbox(list(shapes)) if kind == "segm" else shapes, dtype=np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
