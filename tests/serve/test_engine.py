@@ -118,6 +118,28 @@ def test_what_nobody_waits_for_is_not_computed(model: Predictor) -> None:
     asyncio.run(run())
 
 
+def test_no_request_is_printed(model: Predictor) -> None:
+    """The text of a request holds its whole image, and making it would stop all other requests."""
+    printed: list[bool] = []
+
+    class Read:
+        def __call__(self) -> np.ndarray:
+            return LANDSCAPE
+
+        def __repr__(self) -> str:
+            printed.append(True)
+            return "the image"
+
+    async def run() -> None:
+        with engine_of(model) as (engine, gate):
+            await ready(engine)
+            gate.opened.set()
+            assert await engine.ask(Read(), lambda pixels, found: "answer") == "answer"
+
+    asyncio.run(run())
+    assert not printed
+
+
 def test_a_failure_of_the_network_does_not_end_the_engine(model: Predictor, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         with engine_of(model) as (engine, gate):

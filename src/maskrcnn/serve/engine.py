@@ -155,8 +155,9 @@ class Engine:
             raise RefusalError(504, f"no answer within {self.limits.timeout:g} s; the server is busy") from None
         finally:
             self.unanswered -= 1
-            with self._changed, suppress(ValueError):
-                self._jobs.remove(job)
+            with self._changed:
+                if job in self._jobs:  # asked first, because the error of `remove` would print the image
+                    self._jobs.remove(job)
 
     def started(self) -> None:
         with self._changed:
