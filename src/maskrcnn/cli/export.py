@@ -1,4 +1,4 @@
-"""`maskrcnn export`: a model as one ONNX file or an OpenVINO folder."""
+"""`maskrcnn export`: a model as one ONNX file, an OpenVINO folder, or a package of PyTorch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class Export:
     """File to write; with --format openvino a folder."""
     model: str
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
-    format: Literal["onnx", "openvino"] = "onnx"
-    """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin."""
-    masks: Literal["runs", "probs", "dense"] = "runs"
-    """What the graph makes of masks. probs: small ones inside the boxes; runs: also their run lengths in the original
-    image; dense: also an image of zeros and ones for each object."""
+    format: Literal["onnx", "openvino", "torch"] = "onnx"
+    """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin; torch: one file of
+    machine code for processors like this one, which libtorch runs."""
+    masks: Literal["runs", "probs", "dense"] | None = None
+    """What the graph makes of masks. probs: small ones inside the boxes, which is all that --format torch has; runs (the
+    default of the other formats): also their run lengths in the original image; dense: also an image of zeros and ones
+    for each object."""
     with_resize: Flag = False
     """The graph takes one image (H, W, 3) uint8 of any size, and resizes it as PyTorch does."""
     calibrating: Annotated[Calibrating, Flags] = field(default_factory=Calibrating)
@@ -45,7 +47,8 @@ class Export:
 
         self.calibrating.require_sense()
         network, config, provenance = self.opening.network(self.model)
-        require_exportable(config, resize=self.with_resize, int8=self.calibrating.precision == "int8")
+        int8_wanted = self.calibrating.precision == "int8"
+        require_exportable(config, self.format, self.masks, resize=self.with_resize, int8=int8_wanted)
         int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
         found = export_model(
             network,

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from maskrcnn.config import Config, ResNetConfig
 from maskrcnn.errors import ConfigError
+from maskrcnn.predict.exported import ExportFormat
+
+if TYPE_CHECKING:
+    from maskrcnn.export.network import MaskOutput
 
 NO_OPERATOR = "ONNX has no operator for it"
 
 
-def require_exportable(config: Config, *, resize: bool = False, int8: bool = False) -> None:
+def require_exportable(
+    config: Config,
+    form: ExportFormat = "onnx",
+    masks: MaskOutput | None = None,
+    *,
+    resize: bool = False,
+    int8: bool = False,
+) -> None:
     """Checks before the work that a network of this config can be exported.
 
     Args:
+        masks: as in `export_model`.
         resize: whether the graph also resizes images.
         int8: whether it is calibrated on images.
 
@@ -41,6 +55,16 @@ def require_exportable(config: Config, *, resize: bool = False, int8: bool = Fal
     for part, reason in problems.items():
         if reason:
             raise ConfigError(f"this model cannot be exported because of {part}: {reason}; use it in PyTorch")
+    if form == "torch":
+        unpackaged = {
+            "--precision int8": int8,
+            "--with-resize": resize,
+            f"--masks {masks}": masks not in (None, "probs"),
+            "keypoints, whose decoding is a loop over boxes": model.keypoint_head is not None,
+        }
+        for part, there in unpackaged.items():
+            if there:
+                raise ConfigError(f"a package of --format torch has no {part}: choose --format onnx")
     if resize and int8:
         raise ConfigError("int8 is calibrated on resized images: leave out --with-resize, or --precision int8")
     unresized = {

@@ -6,7 +6,8 @@ Legend: B images, H x W pixels of the padded batch, D detections per image, M si
 from __future__ import annotations
 
 import copy
-from typing import Literal
+import warnings
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,3 +77,27 @@ def outputs_of(config: Config, masks: MaskOutput) -> list[str]:
     whole = model.mask_head is not None and masks != "probs"
     parts = {"masks": model.mask_head is not None, "keypoints": model.keypoint_head is not None, masks: whole}
     return ["boxes", "scores", "labels", *(name for name, there in parts.items() if there)]
+
+
+def exported_program(
+    module: nn.Module, arguments: tuple[Tensor, ...], varying: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
+    """The trace of a module by torch.export. The arguments of this function are those of `example`."""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torch warns of its own code
+        return torch.export.export(module, arguments, dynamic_shapes=varying, strict=False)
+
+
+def example(config: Config) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Arguments of the trace, and which of their sizes vary. Only their shapes matter."""
+    images, rows, columns, divisor = 2, 10, 12, config.image.divisor
+    height, width = 32 * rows, 32 * columns
+    dtype = torch.float32 if config.float_pixels else torch.uint8
+    channels = len(config.image.statistics[0])
+    sizes, originals = (torch.tensor([[height, width]] * images) for _ in range(2))  # the trace joins equal objects
+    batch = torch.export.Dim.DYNAMIC
+    # Below 33 pixels a map of stride 32 has one cell, which a trace takes for a constant.
+    sides = (divisor * torch.export.Dim(name, min=max(2, 32 // divisor + 1)) for name in ("rows", "columns"))
+    pixels = {0: batch} | dict(zip((2, 3), sides, strict=True))
+    arguments = (torch.zeros((images, channels, height, width), dtype=dtype), sizes, originals, torch.ones(images, 2))
+    return arguments, (pixels, {0: batch}, {0: batch}, {0: batch})

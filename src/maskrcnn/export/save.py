@@ -1,4 +1,4 @@
-"""Writes a network as one ONNX file, or as an OpenVINO folder."""
+"""Writes a network as one ONNX file, as an OpenVINO folder, or as a package of PyTorch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maskrcnn.export.int8 import Calibration, import_nncf, write_int8
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.predict.exported import GRAPH, INSTALL, WEIGHTS, ExportFormat, import_openvino, open_engine
+from maskrcnn.predict.exported import GRAPH, INSTALL, PACKAGE_SUFFIX, WEIGHTS, ExportFormat, import_openvino, open_engine
 from maskrcnn.weights.model_file import METADATA_KEY, header_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def export_model(
     out: Path,
     form: ExportFormat = "onnx",
     *,
-    masks: MaskOutput = "runs",
+    masks: MaskOutput | None = None,
     resize: bool = False,
     calibration: Calibration | None = None,
 ) -> Exactness:
@@ -36,8 +36,9 @@ def export_model(
 
     Args:
         network: on the CPU, in evaluation mode.
-        out: a file for `onnx`, a folder for `openvino`.
-        masks: what the graph computes of masks, beside the probabilities in boxes. A model without masks has none.
+        out: a file for `onnx` and `torch`, a folder for `openvino`.
+        masks: what the graph computes of masks, beside the probabilities in boxes. A model without masks has none. By
+            default `runs`, and `probs` for `torch`.
         resize: whether the graph takes an image (H, W, 3) uint8 of any size, and resizes it.
         calibration: writes int8 instead of fp32, after the comparison in fp32.
 
@@ -47,8 +48,11 @@ def export_model(
         DifferentError: the engine does not compute what PyTorch computes, or int8 is not good enough.
         OSError: the disk is full. An existing file stays unchanged.
     """
-    require_exportable(config, resize=resize, int8=calibration is not None)
+    require_exportable(config, form, masks, resize=resize, int8=calibration is not None)
     header = header_of(config, provenance)
+    if form == "torch":
+        return _write_torch(network, config, header, out)
+    masks = masks or "runs"
     if calibration is not None:
         import_nncf()  # before the work
     if form == "onnx":
@@ -87,6 +91,20 @@ def _check_openvino_folder(out: Path) -> None:
     others = sorted({path.name for path in out.iterdir()} - {GRAPH, WEIGHTS}) if out.is_dir() else []
     if others:
         raise ConfigError(f"{out}: expected a new folder, or one of an earlier export, found {others[0]} in it")
+
+
+def _write_torch(network: MaskRCNN, config: Config, header: str, out: Path) -> Exactness:
+    try:
+        from maskrcnn.export.package import require_compiler, write_package
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"export needs {error.name}, which is missing: {INSTALL}") from None
+    if out.suffix != PACKAGE_SUFFIX:
+        raise ConfigError(f"{out}: expected a name that ends in {PACKAGE_SUFFIX} for --format torch")
+    check_file(out)
+    require_compiler()
+    with atomic_write(out) as temporary:
+        write_package(network, config, header, temporary)
+        return check(open_engine(temporary, "torch", precision="fp32").run, network, config)
 
 
 def _write_onnx(network: MaskRCNN, config: Config, header: str, path: Path, masks: MaskOutput, resize: bool) -> None:

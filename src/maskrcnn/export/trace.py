@@ -12,13 +12,13 @@ from onnxscript import ir
 from torch import nn
 
 from maskrcnn.config import Config
-from maskrcnn.export.network import ExportedNetwork, MaskOutput, outputs_of
+from maskrcnn.export.network import ExportedNetwork, MaskOutput, example, exported_program, outputs_of
 from maskrcnn.export.operators import translations
 from maskrcnn.export.resize import Resizing, network_input, onnx_network_input
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.predict.exported import INPUTS
 
 OPSET = 18
-INPUTS = ("pixels", "sizes_hw", "original_hw", "scale_xy")
 Translations = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
@@ -30,7 +30,7 @@ def trace_network(network: MaskRCNN, config: Config, masks: MaskOutput, *, resiz
     """
     names = outputs_of(config, masks)
     exported = ExportedNetwork(network, config, masks)
-    program = _trace(exported, *_example(config), INPUTS, names, translations())
+    program = _trace(exported, *example(config), INPUTS, names, translations())
     if resize:
         _put_before(program.model.graph, _resizing(config))
     everything = 1 << 40  # bytes: weights that the network joins or turns are stored as it uses them
@@ -51,9 +51,8 @@ def _trace(
 ) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch and onnxscript warn of their own code
-        traced = torch.export.export(module, arguments, dynamic_shapes=varying, strict=False)
         program = torch.onnx.export(
-            traced,
+            exported_program(module, arguments, varying),
             (),
             input_names=inputs,
             output_names=outputs,
@@ -95,18 +94,3 @@ def _put_before(graph: ir.Graph, first: ir.Graph) -> None:
     for constant in constants:
         graph.register_initializer(constant)
     graph.insert_before(graph[0], nodes)
-
-
-def _example(config: Config) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Arguments of the trace, and which of their sizes vary. Only their shapes matter."""
-    images, rows, columns, divisor = 2, 10, 12, config.image.divisor
-    height, width = 32 * rows, 32 * columns
-    dtype = torch.float32 if config.float_pixels else torch.uint8
-    channels = len(config.image.statistics[0])
-    sizes, originals = (torch.tensor([[height, width]] * images) for _ in range(2))  # the trace joins equal objects
-    batch = torch.export.Dim.DYNAMIC
-    # Below 33 pixels a map of stride 32 has one cell, which a trace takes for a constant.
-    sides = (divisor * torch.export.Dim(name, min=max(2, 32 // divisor + 1)) for name in ("rows", "columns"))
-    pixels = {0: batch} | dict(zip((2, 3), sides, strict=True))
-    arguments = (torch.zeros((images, channels, height, width), dtype=dtype), sizes, originals, torch.ones(images, 2))
-    return arguments, (pixels, {0: batch}, {0: batch}, {0: batch})

@@ -24,6 +24,8 @@ UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
 EXPORTED = "give the checkpoint that it was exported from"
 ONNX = rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]"
+# A zip archive whose first entry is one of torch.export or AOTInductor.
+TORCH_PACKAGE = rb"PK\x03\x04.{26}[^\0]{1,150}?/(data/(weights|constants|aotinductor)/|models/|archive_format)"
 OPENVINO = rb"(\s*<\?xml[^>]*>)?\s*<net "
 # Other files: a pattern of their first bytes, what they are, and what to do instead.
 FOREIGN = (
@@ -89,6 +91,8 @@ def container_of(path: Path, file: BinaryIO) -> Container:
         raise WeightsError(f"{path}: the file is empty, {EXPECTED}")
     if head.startswith(HDF5):
         return "hdf5"
+    if re.match(TORCH_PACKAGE, head, re.DOTALL):
+        _foreign(path, "a package of torch.export, which is opened only if its name ends in .pt2", EXPORTED)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip(path, file)
     if head.startswith(LEGACY_MAGIC):

@@ -1,11 +1,13 @@
-"""Networks that `maskrcnn export` wrote, in the engine that runs them: ONNX Runtime or OpenVINO.
+"""Networks that `maskrcnn export` wrote, in the engine that runs them: ONNX Runtime, OpenVINO or PyTorch.
 
 Legend: B images, D detections per image, M side of a mask, K runs.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,17 @@ import torch
 
 from maskrcnn.config import DetectConfig
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
-from maskrcnn.files.containers import ONNX, OPENVINO
+from maskrcnn.files.containers import ONNX, OPENVINO, TORCH_PACKAGE
 from maskrcnn.ops.device import Precision, resolve_precision
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
-from maskrcnn.weights.model_file import METADATA_KEY
+from maskrcnn.weights.model_file import METADATA_KEY, read_header
 
-ExportFormat = Literal["onnx", "openvino"]
+ExportFormat = Literal["onnx", "openvino", "torch"]
 Arrays = Mapping[str, np.ndarray]
+INPUTS = ("pixels", "sizes_hw", "original_hw", "scale_xy")  # of a network that does not resize
+OUTPUTS = ("boxes", "scores", "labels", "masks")  # of a package of PyTorch; the last one may be missing
+PACKAGE_SUFFIX = ".pt2"
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
 INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
@@ -44,7 +49,10 @@ class OpenedGraph(NamedTuple):
 
 
 def exported_format(source: Path | str) -> ExportFormat | None:
-    """The format of an exported network, by the content of the file; None for anything else."""
+    """The format of an exported network, by the content of the file; None for anything else.
+
+    A package of PyTorch must also have its suffix. It is a program, and a file with another name shall run no code.
+    """
     path = graph_file(Path(source))
     if not path.is_file():
         return None
@@ -52,6 +60,8 @@ def exported_format(source: Path | str) -> ExportFormat | None:
         head = file.read(256)
     if re.match(OPENVINO, head):
         return "openvino"
+    if path.suffix == PACKAGE_SUFFIX and re.match(TORCH_PACKAGE, head, re.DOTALL):
+        return "torch"
     return "onnx" if re.match(ONNX, head, re.DOTALL) else None
 
 
@@ -76,6 +86,8 @@ def open_engine(
     """
     if form == "onnx":
         return _open_onnx(path, threads, precision)
+    if form == "torch":
+        return _open_torch(path, threads, precision)
     return _open_openvino(graph_file(path), threads, precision)
 
 
@@ -136,6 +148,50 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
         return {name: request.get_tensor(name).data.copy() for name in names}
 
     return OpenedGraph(run, header, resizes)
+
+
+def _open_torch(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
+    """A package of AOTInductor is machine code. It is loaded only if its metadata are those of `maskrcnn export`."""
+    if precision in ("bf16", "fp16"):
+        raise ConfigError(f"{path}: this file computes in fp32; choose precision fp32, or give the model file")
+    header = _package_header(path)
+    read_header(header, path)  # before any code of the file runs
+    import torchvision.ops  # noqa: F401 - defines the operators that the package calls
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        model = torch._inductor.aoti_load_package(str(path))
+    except RuntimeError as error:
+        raise _damaged(path, error) from None
+
+    @torch.no_grad()
+    def run(inputs: Arrays) -> Arrays:
+        found = model(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in INPUTS))
+        return {name: part.numpy() for name, part in zip(OUTPUTS, found, strict=False)}
+
+    return OpenedGraph(run, header, resizes=False)
+
+
+def _package_header(path: Path) -> str:
+    """The metadata of a package, which are read before its code runs.
+
+    Raises:
+        WeightsError: the file is damaged, or `maskrcnn export` did not write it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            stored = [json.loads(archive.read(name)) for name in names if name.endswith("_metadata.json")]
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise _damaged(path, error) from None
+    headers = [each[METADATA_KEY] for each in stored if isinstance(each, dict) and METADATA_KEY in each]
+    if not headers:
+        raise WeightsError(
+            f"{path}: expected a package that `maskrcnn export --format torch` wrote, found another file of torch.export "
+            f"with {', '.join(name.partition('/')[2] for name in names[:3])}; export the model with maskrcnn"
+        )
+    return str(headers[0])
 
 
 def import_openvino(needed_by: str) -> Any:

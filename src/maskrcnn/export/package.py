@@ -1,0 +1,93 @@
+"""The network as a package of AOTInductor: machine code that libtorch runs, without this package and without Python.
+
+The operators that a trace keeps whole become torchvision's, so that a program needs libtorch and torchvision alone.
+
+Legend: L lists, N boxes per list, R RoIs, C channels, O side of the RoI features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+from torch._inductor.utils import fresh_cache
+
+from maskrcnn.config import Config
+from maskrcnn.errors import ConfigError
+from maskrcnn.export.network import ExportedNetwork, example, exported_program
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.weights.model_file import METADATA_KEY
+
+
+def require_compiler() -> None:
+    """Raises ConfigError if the machine has no C++ compiler."""
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise ConfigError(
+            "--format torch needs a C++ compiler, and g++ is missing: apt-get install g++, or name another one in CXX"
+        ) from None
+
+
+def write_package(network: MaskRCNN, config: Config, header: str, path: Path) -> None:
+    """Compiles a network for the processor of this machine, and writes it with its metadata as one file.
+
+    Raises:
+        ConfigError: the compiler failed.
+    """
+    table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
+    traced = exported_program(ExportedNetwork(network, config, "probs"), *example(config))
+    settings: dict[str, Any] = {"cpp.dynamic_threads": True, "aot_inductor.metadata": {METADATA_KEY: header}}
+    with warnings.catch_warnings(), torch.no_grad(), fresh_cache(), open(path, "wb") as file:
+        warnings.simplefilter("ignore")  # torch and torchvision warn of their own code
+        program = traced.run_decompositions(table)
+        try:
+            torch._inductor.aoti_compile_and_package(program, package_path=file, inductor_configs=settings)
+        except CppCompileError as error:
+            reason = next((line for line in str(error).splitlines() if "error:" in line), str(error))
+            raise ConfigError(f"--format torch: the C++ compiler failed ({reason.strip()}); report this") from None
+
+
+def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None = None) -> Tensor:
+    """`ops.nms.nms` by one call of torchvision's operator.
+
+    Lists and labels are moved so far apart that they never overlap. float64 keeps the IoU exact.
+    """
+    lists, count = valid.shape
+    group = torch.arange(lists, device=boxes.device)[:, None].expand(lists, count)
+    if labels is not None:
+        group = group * (labels.max() + 1) + labels
+    places = boxes.double()
+    places = places + (group * (places.amax() - places.amin() + 1))[..., None]
+    index = valid.flatten().nonzero()[:, 0]
+    rank = torch.arange(count, 0, -1, device=boxes.device, dtype=places.dtype).expand(lists, count)
+    kept = torch.ops.torchvision.nms(places.reshape(-1, 4)[index], rank.reshape(-1)[index], iou_threshold)
+    return torch.zeros_like(valid).flatten().index_fill(0, index[kept], True).reshape(lists, count)
+
+
+def roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    level: Tensor,
+    strides: Sequence[float],
+    output_size: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """`export.operators.roi_align` by torchvision's operator, for the RoIs of each level, put back into their order."""
+    rois = torch.cat([image_index[:, None].to(boxes.dtype), boxes], 1)
+    orders, parts = [], []
+    for number, (feature, stride) in enumerate(zip(features, strides, strict=True)):
+        here = (level == number).nonzero()[:, 0]
+        orders.append(here)
+        sides = (output_size, output_size)
+        parts.append(torch.ops.torchvision.roi_align(feature, rois[here], 1 / stride, *sides, sampling_ratio, aligned))
+    pooled = torch.cat(parts)
+    return torch.empty_like(pooled).index_copy(0, torch.cat(orders), pooled)
