@@ -27,6 +27,7 @@ from maskrcnn.export.save import export_model
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import Precision, in_precision
 from maskrcnn.predict import Predictor, TorchBackend, preprocess, stream
+from maskrcnn.predict.exported import PACKAGE_SUFFIX, ExportFormat
 from maskrcnn.predict.predictor import load_exported
 from maskrcnn.structures.tensors import to_device
 
@@ -119,9 +120,9 @@ def _in_this_process(
         exact = Predictor(TorchBackend(pair.ours, compile=sitting.timing.compile), config)
         predictor = Predictor(TorchBackend(pair.ours, sitting.timing.precision, sitting.timing.compile), config)
     else:
-        exported = folder / settings.backend
-        export_model(pair.ours, config, {}, exported, settings.backend, masks="probs")
-        exact, predictor = (our_exported(exported, settings, of) for of in ("fp32", sitting.timing.precision))
+        form, exported = _exported(folder, settings)
+        export_model(pair.ours, config, {}, exported, form, masks="probs")
+        exact, predictor = (our_exported(folder, settings, of) for of in ("fp32", sitting.timing.precision))
     agreement = check(exact, pair.theirs, images[:MAX_CHECKED])
     theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)
     times = sitting.in_turns(
@@ -133,10 +134,17 @@ def _in_this_process(
     return agreement, times, stages, network, files_per_second(predictor, files, size, sitting)
 
 
-def our_exported(path: Path, settings: PredictSettings, precision: Precision) -> Predictor:
-    """Our exported network, with as many threads as PyTorch has."""
+def our_exported(folder: Path, settings: PredictSettings, precision: Precision) -> Predictor:
+    """Our exported network in the folder, with as many threads as PyTorch has."""
+    form, path = _exported(folder, settings)
+    return load_exported(path, form, threads=torch.get_num_threads(), precision=precision)
+
+
+def _exported(folder: Path, settings: PredictSettings) -> tuple[ExportFormat, Path]:
+    """The format of our exported network, and its place in the folder."""
     assert settings.backend != "torch"
-    return load_exported(path, settings.backend, threads=torch.get_num_threads(), precision=precision)
+    form: ExportFormat = "torch" if settings.backend == "aotinductor" else settings.backend
+    return form, folder / ("model" + PACKAGE_SUFFIX if form == "torch" else form)
 
 
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], sitting: Sitting) -> list[float]:
@@ -209,6 +217,6 @@ def _alone(
             backend = TorchBackend(stored_ours(folder, config, device), timing.precision, timing.compile)
             predictor = Predictor(backend, config)
         else:
-            predictor = our_exported(folder / settings.backend, settings, timing.precision)
+            predictor = our_exported(folder, settings, timing.precision)
         return partial(predictor.predict, images, len(images))
     return partial(predict_theirs, stored_theirs(folder, config, device), timing.precision, images)

@@ -62,8 +62,8 @@ class PredictSettings:
     """Detections in an image, at most."""
     score_threshold: float = 0.5
     """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
-    backend: Literal["torch", "onnx", "openvino"] = "torch"
-    """What computes our side: PyTorch, or the exported network in ONNX Runtime or OpenVINO."""
+    backend: Literal["torch", "onnx", "openvino", "aotinductor"] = "torch"
+    """What computes our side: PyTorch, or the exported network in ONNX Runtime, OpenVINO or PyTorch's AOTInductor."""
     threads: int | None = None
     """Threads of both sides on the CPU; default: as many as PyTorch chooses."""
 
@@ -95,8 +95,9 @@ def require_engine(settings: PredictSettings, timing: Timing) -> None:
         f"--backend {settings.backend} runs on the CPU, found --device {timing.device}: choose --device cpu",
     )
     _require(
-        settings.backend != "onnx" or timing.precision == "fp32",
-        f"--backend onnx computes in fp32, found --precision {timing.precision}: choose --backend openvino for it",
+        settings.backend == "openvino" or timing.precision == "fp32",
+        f"--backend {settings.backend} computes in fp32, found --precision {timing.precision}: choose --backend openvino "
+        "for it",
     )
 
 
