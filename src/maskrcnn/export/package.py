@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,20 @@ from torch import Tensor
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
+from torch._subclasses.fake_tensor import FakeTensor
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
 from maskrcnn.export.network import ExportedNetwork, example, exported_program
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.model_file import METADATA_KEY
+
+
+# AOTInductor's settings.
+# - dynamic_threads: otherwise the code uses as many threads as this machine has, whatever is set later.
+# - layout_optimization: it makes the input of a convolution channels-last, and takes the output of one over a number of RoIs
+#   that depends on the image for channels-first, so that what follows reads the wrong numbers (torch 2.15).
+SETTINGS = {"cpp.dynamic_threads": True, "layout_optimization": False}
 
 
 def require_compiler() -> None:
@@ -43,15 +52,29 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
     """
     table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
     traced = exported_program(ExportedNetwork(network, config, "probs"), *example(config))
-    settings: dict[str, Any] = {"cpp.dynamic_threads": True, "aot_inductor.metadata": {METADATA_KEY: header}}
+    settings: dict[str, Any] = {**SETTINGS, "aot_inductor.metadata": {METADATA_KEY: header}}
     with warnings.catch_warnings(), torch.no_grad(), fresh_cache(), open(path, "wb") as file:
         warnings.simplefilter("ignore")  # torch and torchvision warn of their own code
         program = traced.run_decompositions(table)
+        _declare_symbols(program)
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=file, inductor_configs=settings)
         except CppCompileError as error:
             reason = next((line for line in str(error).splitlines() if "error:" in line), str(error))
             raise ConfigError(f"--format torch: the C++ compiler failed ({reason.strip()}); report this") from None
+
+
+def _declare_symbols(program: torch.export.ExportedProgram) -> None:
+    """Writes the checks of sizes that depend on the image, in place, by the symbols of the inputs.
+
+    The trace finds that a side s is 32 r, but its earlier checks still say s. AOTInductor declares r only, and the compiler
+    then fails (torch 2.15; pytorch/pytorch#184624 mended this where both are symbols).
+    """
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    shapes = next(value.fake_mode.shape_env for value in values if isinstance(value, FakeTensor))
+    for symbol, checks in shapes.deferred_runtime_asserts.items():
+        stated = [replace(check, expr=shapes.replace(check.expr)) for check in checks]
+        shapes.deferred_runtime_asserts[symbol] = stated
 
 
 def nms(boxes: Tensor, valid: Tensor, iou_threshold: float, labels: Tensor | None = None) -> Tensor:
