@@ -96,8 +96,8 @@ def require_engine(settings: PredictSettings, timing: Timing) -> None:
     )
     _require(
         settings.backend == "openvino" or timing.precision == "fp32",
-        f"--backend {settings.backend} computes in fp32, found --precision {timing.precision}: choose --backend openvino "
-        "for it",
+        f"--backend {settings.backend} computes in fp32, found --precision {timing.precision}: "
+        "choose --backend openvino for it",
     )
 
 

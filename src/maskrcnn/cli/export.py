@@ -29,9 +29,9 @@ class Export:
     """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin; torch: one file of
     machine code for processors like this one, which libtorch runs."""
     masks: Literal["runs", "probs", "dense"] | None = None
-    """What the graph makes of masks. probs: small ones inside the boxes, which is all that --format torch has; runs (the
-    default of the other formats): also their run lengths in the original image; dense: also an image of zeros and ones
-    for each object."""
+    """What the graph makes of masks. probs: small ones inside the boxes, which is all that --format torch has; runs
+    (the default of the other formats): also their run lengths in the original image; dense: also an image of zeros and
+    ones for each object."""
     with_resize: Flag = False
     """The graph takes one image (H, W, 3) uint8 of any size, and resizes it as PyTorch does."""
     calibrating: Annotated[Calibrating, Flags] = field(default_factory=Calibrating)

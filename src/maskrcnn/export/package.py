@@ -26,11 +26,10 @@ from maskrcnn.export.network import ExportedNetwork, example, exported_program
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.weights.model_file import METADATA_KEY
 
-
 # AOTInductor's settings.
 # - dynamic_threads: otherwise the code uses as many threads as this machine has, whatever is set later.
-# - layout_optimization: it makes the input of a convolution channels-last, and takes the output of one over a number of RoIs
-#   that depends on the image for channels-first, so that what follows reads the wrong numbers (torch 2.15).
+# - layout_optimization: it makes the input of a convolution channels-last. Where the number of RoIs depends on the
+#   image, it takes the output for channels-first all the same, and what follows reads wrong numbers (torch 2.15).
 SETTINGS = {"cpp.dynamic_threads": True, "layout_optimization": False}
 
 
@@ -67,11 +66,12 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
 def _declare_symbols(program: torch.export.ExportedProgram) -> None:
     """Writes the checks of sizes that depend on the image, in place, by the symbols of the inputs.
 
-    The trace finds that a side s is 32 r, but its earlier checks still say s. AOTInductor declares r only, and the compiler
-    then fails (torch 2.15; pytorch/pytorch#184624 mended this where both are symbols).
+    The trace finds that a side s is 32 r, but its earlier checks still say s. AOTInductor declares r alone, and the C++
+    compiler fails (torch 2.15; pytorch/pytorch#184624 mended this where both are symbols).
     """
     values = (node.meta.get("val") for node in program.graph.nodes)
     shapes = next(value.fake_mode.shape_env for value in values if isinstance(value, FakeTensor))
+    assert shapes is not None
     for symbol, checks in shapes.deferred_runtime_asserts.items():
         stated = [replace(check, expr=shapes.replace(check.expr)) for check in checks]
         shapes.deferred_runtime_asserts[symbol] = stated

@@ -14,7 +14,15 @@ from maskrcnn.export.int8 import Calibration, import_nncf, write_int8
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.predict.exported import GRAPH, INSTALL, PACKAGE_SUFFIX, WEIGHTS, ExportFormat, import_openvino, open_engine
+from maskrcnn.predict.exported import (
+    GRAPH,
+    INSTALL,
+    PACKAGE_SUFFIX,
+    WEIGHTS,
+    ExportFormat,
+    import_openvino,
+    open_engine,
+)
 from maskrcnn.weights.model_file import METADATA_KEY, header_of
 
 if TYPE_CHECKING:
