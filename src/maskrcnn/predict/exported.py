@@ -188,7 +188,7 @@ def _package_header(path: Path) -> str:
     headers = [each[METADATA_KEY] for each in stored if isinstance(each, dict) and METADATA_KEY in each]
     if not headers:
         raise WeightsError(
-            f"{path}: expected a package that `maskrcnn export --format torch` wrote, found another one of torch.export "
+            f"{path}: expected a package that `maskrcnn export --format torch` wrote, found another one of torch "
             f"with {', '.join(name.partition('/')[2] for name in names[:3])}; export the model with maskrcnn"
         )
     return str(headers[0])
