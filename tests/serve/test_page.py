@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def test_the_page_loads_nothing_from_another_host(client: TestClient) -> None:
 
 @pytest.fixture(scope="module")
 def running(model: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with served(model, tmp_path_factory.mktemp("served")) as running:
+    thresholds = [0.75] * (model.config.model.num_classes - 1) + [0.45]
+    tuned = replace(model, provenance={**model.provenance, "thresholds": thresholds})
+    with served(tuned, tmp_path_factory.mktemp("served")) as running:
         yield running
 
 
@@ -95,6 +98,7 @@ def test_filters_and_downloads(
     page: Any, model: Predictor, picture: np.ndarray, encoded: Encode, tmp_path: Path
 ) -> None:
     found = model.predict(picture)[0]
+    page.wait_for_function("() => document.querySelector('#score').value === '0.45'")  # the lowest of the classes
     page.set_input_files("#files", [file_of("a.png", encoded(picture))])
     wait_for(page, "1/1 a.png", "0 objects, 0 px")  # random weights: all scores are low
     least = set_range(page, "#score", round(float(found.scores[5]), 2))
@@ -213,13 +217,16 @@ def test_one_of_several_models_is_chosen(page: Any, picture: np.ndarray, encoded
         route.continue_(url=f"{route.request.url.partition('?')[0]}?model=shapes")
 
     assert page.locator("#models").is_hidden()
-    page.route("**/v1/model", lambda route: route.fulfill(json={"models": [{"name": "shapes"}, {"name": "a & b"}]}))
+    models = [{"name": "shapes", "thresholds": [0.9, 0.8]}, {"name": "a & b", "thresholds": [0.7]}]
+    page.route("**/v1/model", lambda route: route.fulfill(json={"models": models}))
     page.route("**/v1/predict*", with_the_only_model)
     page.reload()
     page.select_option("#model", "shapes")
     page.set_input_files("#files", [file_of("a.png", encoded(picture)), file_of("b.png", encoded(picture))])
     wait_for(page, "2/2 b.png", "0 objects")
+    assert page.input_value("#score") == "0.8"
     page.select_option("#model", "a & b")
+    assert page.input_value("#score") == "0.7"
     page.wait_for_function(
         "() => performance.getEntriesByType('resource').filter((one) => one.name.includes('a%20%26')).length > 1"
     )

@@ -126,6 +126,7 @@ def _described(name: str, model: Crew) -> dict[str, Any]:
         "masks": model.config.model.mask_head is not None,
         "keypoints": model.config.model.keypoint_head is not None,
         "score_threshold": detect.score_threshold,
+        "thresholds": list(model.thresholds),
         "max_detections": detect.max_detections,
         "provenance": model.provenance,
     }

@@ -38,11 +38,18 @@ async function find(one) {
   if (one === image()) show(current);
 }
 
-async function listModels() { // where there are several; another choice asks for all images again
+async function listModels() { // another choice asks for all images again
   const { models } = await (await fetch("v1/model")).json();
   $("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
   $("models").hidden = models.length < 2;
+  const startFilter = () => {
+    const { thresholds } = models.find(({ name }) => name === $("model").value);
+    $("score").value = Math.min(...thresholds);
+    refresh();
+  };
+  startFilter();
   $("model").onchange = async () => {
+    startFilter();
     for (const one of images) await find(one);
   };
 }
