@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from os import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,27 +17,29 @@ from playwright.sync_api import sync_playwright
 from maskrcnn.cli import main as command
 from maskrcnn.data.shapes import write_shapes
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.absolute()
 WIDE, PHONE = {"width": 1280, "height": 1400}, {"width": 390, "height": 844}
 STEPS = "400"
 
 
 def main(folder: Path) -> None:
-    train, val = write_shapes(folder, "train", 400), write_shapes(folder, "val", 60, seed=1)
-    runs = [folder / name for name in ("shapes", "shapes-faster")]
+    chdir(folder)  # the pages show paths as they were given
+    here = Path()
+    train, val = write_shapes(here, "train", 400), write_shapes(here, "val", 60, seed=1)
+    runs = [here / name for name in ("shapes", "shapes-faster")]
     for run, rate in zip(runs, ("1e-3", "2e-3"), strict=True):
         words = ["train", str(train), "--val", str(val), "--out", str(run), "--preset", "mask_rcnn_tiny", "--train.ema"]
         command([*words, "--train.steps", STEPS, "--train.evaluate-every", "100", "--train.learning-rate", rate])
-    command(["compare", *map(str, runs), "--report", str(folder / "compare.html")])
+    command(["compare", *map(str, runs), "--report", "compare.html"])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for file, name, size in (
             (runs[0] / "report.html", "run", WIDE),
             (runs[0] / "report.html", "run_phone", PHONE),
-            (folder / "compare.html", "compare", {**WIDE, "height": 900}),
+            (here / "compare.html", "compare", {**WIDE, "height": 900}),
         ):
             page = browser.new_page(viewport=size)
-            page.goto(file.as_uri())
+            page.goto(file.absolute().as_uri())
             page.screenshot(path=HERE / f"{name}.png")
         browser.close()
 
