@@ -26,7 +26,18 @@ def shared() -> Path:
     return SHARED
 
 
+# The files with the longest slow tests. They begin first, so that none is left to one process at the end.
+LONGEST = (
+    *("fuzz/test_fuzz.py", "export/test_save.py", "benchmark/test_train.py", "benchmark/test_predict.py"),
+    *("models/test_lowered.py", "tests/test_readme.py", "training/test_world.py", "training/test_run.py"),
+    *("structures/test_records.py", "training/test_loop.py", "models/test_torchvision_parity.py"),
+    *("fuzz/test_requests.py", "training/test_step.py", "evaluation/test_coco_api.py", "benchmark/test_loader.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker("shared")

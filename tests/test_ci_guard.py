@@ -26,7 +26,7 @@ def run_suite(folder: Path, name: str, ci: str) -> subprocess.CompletedProcess[s
     shutil.copy(Path(__file__).with_name("conftest.py"), suite)
     (suite / "test_it.py").write_text(SUITES[name])
     # The suite keeps away from a real GPU, whose driver would make this test slow.
-    environment = {**os.environ, "CI": ci, "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CI": ci, "CUDA_VISIBLE_DEVICES": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     markers = ["-o", "markers=gpu: needs CUDA\nshared: real data"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *markers, str(suite)],

@@ -53,14 +53,17 @@ def test_presets_survive_the_model_file(name):
 
 
 def seconds(args: list[str]) -> float:
-    """The least processor time of three runs. Wall time would also measure what else the machine does."""
-    times = []
-    for _ in range(3):
-        process = subprocess.Popen([sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        times.append(used.ru_utime + used.ru_stime)
-    return min(times)
+    """The processor time of a run. Wall time would also measure what else the machine does."""
+    process = subprocess.Popen([sys.executable, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return used.ru_utime + used.ru_stime
+
+
+@pytest.fixture(scope="module")
+def limit() -> float:
+    """Half a second. On a quiet machine the bare interpreter takes 12 ms; where it takes longer, so may we."""
+    return 0.5 * max(1.0, min(seconds(["-c", "pass"]) for _ in range(3)) / 0.012)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +80,6 @@ def seconds(args: list[str]) -> float:
         "data chekc d.json",
     ],
 )
-def test_commands_answer_within_half_a_second(command):
-    # On a quiet machine the bare interpreter takes 12 ms; where it takes longer, so may we.
-    limit = 0.5 * max(1.0, seconds(["-c", "pass"]) / 0.012)
-    assert seconds(["-m", "maskrcnn", *command.split()]) < limit
+def test_commands_answer_within_half_a_second(command, limit):
+    tries = (seconds(["-m", "maskrcnn", *command.split()]) for _ in range(3))
+    assert any(used < limit for used in tries), "the least of three runs counts"

@@ -349,6 +349,7 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     assert json.loads((tmp_path / "strict" / "predictions.json").read_text()), "what was found before is kept"
 
 
+@pytest.mark.slow
 def test_300_detections_on_12_megapixels_cost_megabytes() -> None:
     """In a process of its own, because memory that a process has once used does not come back."""
     program = """

@@ -32,7 +32,7 @@ def batch() -> Batch:
     objects = [(0, (5, 5, 40, 40)), (1, (30, 20, 80, 60)), (-1, (60, 0, 90, 30))]
     return collate(
         [sample_of(64, 96, objects), sample_of(96, 64, [(0, (5, 5, 40, 40))], seed=1)],
-        ImageConfig(),
+        ImageConfig(short_side=64, long_side=96),
         static_shapes=True,
     )  # type: ignore[arg-type]
 
