@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import runpy
@@ -19,12 +20,14 @@ from PIL import Image
 
 import maskrcnn
 from maskrcnn.cli import main
-from maskrcnn.config import Category, Channel, DetectConfig, ImageConfig
+from maskrcnn.config import Category, Channel, Config, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, OURS, TORCHVISION, PixelRules
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
+from maskrcnn.export import check as comparison
 from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.export.save import export_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import whole_images
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, open_engine
@@ -319,11 +322,29 @@ def test_the_engine_of_a_model_of_channels_is_compared_on_its_channels() -> None
 
     def run(inputs: Arrays) -> Arrays:
         asked.append((inputs["pixels"].shape[1], inputs["pixels"].dtype))
-        pixels, sizes = torch.from_numpy(inputs["pixels"]), torch.from_numpy(inputs["sizes_hw"])
-        found = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), config.model.detect)
-        assert found.mask_probs is not None
-        parts = {"boxes": 2 * found.boxes, "scores": found.scores, "labels": found.labels, "masks": found.mask_probs}
-        return {name: part.numpy() for name, part in parts.items()}
+        return run_as_an_engine(network, config, inputs)
 
     assert check(run, network, config).objects > 0
     assert set(asked) == {(5, np.dtype(np.float32))}
+
+
+def run_as_an_engine(network: MaskRCNN, config: Config, inputs: Arrays) -> Arrays:
+    pixels, sizes = torch.from_numpy(inputs["pixels"]), torch.from_numpy(inputs["sizes_hw"])
+    found = network.detect(ImageBatch(pixels, sizes, whole_images(sizes), ()), config.model.detect)
+    assert found.mask_probs is not None
+    parts = {"boxes": 2 * found.boxes, "scores": found.scores, "labels": found.labels, "masks": found.mask_probs}
+    return {name: part.numpy() for name, part in parts.items()}
+
+
+def test_an_engine_is_not_blamed_for_the_rounding_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = lively_predictor(neck="c5", anchors=ONE_LEVEL)
+    network, config = predictor.network, predictor.config
+    exact = copy.deepcopy(network).double()
+    monkeypatch.setattr(comparison, "SCORE", 1e-9)  # far below the rounding of float32
+    monkeypatch.setattr(comparison, "BOX_PX", 1e-6)
+    monkeypatch.setattr(comparison, "BATCHES", ((1, 3, 4),))
+    assert check(lambda inputs: run_as_an_engine(exact, config, inputs), network, config).score <= 1e-9
+    head = exact.roi_heads.box.heads[0].class_logits
+    head.bias.data += torch.linspace(0, 0.1, len(head.bias))
+    with pytest.raises(DifferentError, match="report this"):
+        check(lambda inputs: run_as_an_engine(exact, config, inputs), network, config)

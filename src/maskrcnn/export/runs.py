@@ -46,21 +46,32 @@ def onnx_mask_runs(probs: Any, boxes: Any, valid: Any, image_hw: Any, threshold:
     # Transposed, so that the profile down a pixel column is contiguous.
     padded = op.Pad(op.Transpose(masks, perm=[0, 2, 1]), op.Constant(value_ints=[0, 1, 1, 0, 1, 1]))
 
-    width = op.ReduceMax(op.Gather(image_hw, 1, axis=1), keepdims=0)
-    pixels = op.Range(0, width, 1)
-    first, stop = op.Slice(grid.first, [0], [1], [1]), op.Slice(grid.stop, [0], [1], [1])
-    inside = op.And(op.GreaterOrEqual(pixels, first), op.Less(pixels, stop))  # (R, W)
-    owner, x = _places(inside, width)  # (C,)
+    owner, x = _columns(grid)
     profile = _profiles(padded, grid, owner, x, side)
     start, end, column = _spans(profile, grid, owner, side, threshold)
-    top = op.Mul(op.Gather(x, column), op.Gather(op.Gather(size_hw, 0, axis=1), op.Gather(owner, column)))
+    who = op.Gather(owner, column)
+    top = op.Mul(op.Gather(x, column), op.Gather(op.Gather(size_hw, 0, axis=1), who))
     runs = op.Concat(
-        op.Gather(slots, op.Gather(owner, column)),
+        op.Gather(slots, who),
         op.Unsqueeze(op.Add(top, start), [1]),
         op.Unsqueeze(op.Add(top, end), [1]),
         axis=1,
     )
     return op.Compress(runs, op.Less(start, end), axis=0)
+
+
+def _columns(grid: GraphGrid) -> tuple[Any, Any]:
+    """The mask and the pixel x of each column, (C,) int64 each."""
+    first, stop = (op.Gather(part, 0, axis=1) for part in (grid.first, grid.stop))
+    width = op.Sub(stop, first)
+    end = op.CumSum(width, 0)
+    count = op.ReduceSum(width, [0], keepdims=1)
+    # A column belongs to the mask whose number is that of the masks that end before it.
+    zeros, ones = op.Expand(0, op.Add(count, 1)), op.Expand(1, op.Shape(end))
+    ends = op.ScatterElements(zeros, end, ones, axis=0, reduction="add")
+    owner = op.Slice(op.CumSum(ends, 0), [0], [-1], [0])
+    number = op.Range(0, op.Squeeze(count, [0]), 1)
+    return owner, op.Add(number, op.Gather(op.Sub(op.Add(first, width), end), owner))
 
 
 def _profiles(padded: Any, grid: GraphGrid, owner: Any, x: Any, side: int) -> Any:
@@ -82,37 +93,33 @@ def _profiles(padded: Any, grid: GraphGrid, owner: Any, x: Any, side: int) -> An
 def _spans(profile: Any, grid: GraphGrid, owner: Any, side: int, threshold: float) -> tuple[Any, Any, Any]:
     """First row, stop row and pixel column of each span, (K,) int64 each. Some spans are empty."""
     compare = op.GreaterOrEqual if grid.inclusive else op.Greater
-    inside = compare(profile, op.Constant(value_float=threshold))
-    end = op.Constant(value_ints=[1 << 30])
-    # Both ends of a profile are background, so that crossings come in pairs, up and down.
-    column, knot = _places(op.Xor(op.Slice(inside, [1], end, [1]), op.Slice(inside, [0], [-1], [1])), side + 1)
-    flat, place = op.Reshape(profile, op.Constant(value_ints=[-1])), op.Add(op.Mul(column, side + 2), knot)
-    above, below = (op.Cast(op.Gather(flat, at), to=DOUBLE) for at in (place, op.Add(place, 1)))
-    who = op.Gather(owner, column)
-    limit = op.Cast(op.Constant(value_float=threshold), to=DOUBLE)
-    share = op.Div(op.Sub(limit, above), op.Sub(below, above))
-    crossing = op.Add(op.Sub(op.Cast(knot, to=DOUBLE), double(1.0)), share)  # mask rows
+    flat = op.Reshape(profile, op.Constant(value_ints=[-1]))
+    inside, end = compare(flat, op.Constant(value_float=threshold)), op.Constant(value_ints=[1 << 30])
+    # Both ends of a profile are background: no crossing lies between two profiles, and they come in pairs, up and down.
+    place = op.Squeeze(op.NonZero(op.Xor(op.Slice(inside, [1], end, [0]), op.Slice(inside, [0], [-1], [0]))), [0])
+    places = [op.Slice(place, [number], end, [0], [2]) for number in (0, 1)]
+    column = op.Div(places[0], side + 2)
+    who, top = op.Gather(owner, column), op.Mul(column, side + 2)
     origin, scale = (op.Gather(op.Gather(part, 1, axis=1), who) for part in (grid.origin, grid.scale))
-    row = op.Add(op.Div(op.Sub(crossing, double(grid.offset)), scale), op.Sub(origin, double(0.5)))  # pixel rows
-    upward, downward = op.Slice(row, [0], end, [0], [2]), op.Slice(row, [1], end, [0], [2])
+    limit = op.Cast(op.Constant(value_float=threshold), to=DOUBLE)
+
+    def pixel_rows(at: Any) -> Any:
+        above, below = (op.Cast(op.Gather(flat, row), to=DOUBLE) for row in (at, op.Add(at, 1)))
+        share = op.Div(op.Sub(limit, above), op.Sub(below, above))
+        crossing = op.Add(op.Sub(op.Cast(op.Sub(at, top), to=DOUBLE), double(1.0)), share)  # mask rows
+        return op.Add(op.Div(op.Sub(crossing, double(grid.offset)), scale), op.Sub(origin, double(0.5)))
+
+    upward, downward = map(pixel_rows, places)
     # A pixel exactly on the crossing is foreground if the threshold is inclusive.
     if grid.inclusive:
         up, down = op.Ceil(upward), op.Add(op.Floor(downward), double(1.0))
     else:
         up, down = op.Add(op.Floor(upward), double(1.0)), op.Ceil(downward)
-    who, column = op.Slice(who, [0], end, [0], [2]), op.Slice(column, [0], end, [0], [2])
     first, stop = (op.Gather(op.Gather(part, 1, axis=1), who) for part in (grid.first, grid.stop))
     up, down = (limited(op.Cast(part, to=INT64), first, stop) for part in (up, down))
     # Rounding may swap two crossings that are very close, but spans must not overlap.
     same = op.Equal(column, _shifted(column))
     return op.Where(same, op.Max(up, _shifted(down)), up), down, column
-
-
-def _places(flags: Any, width: Any) -> tuple[Any, Any]:
-    """Row and column of what is true in (n, width) bool. One dimension is found faster than two."""
-    place = op.Squeeze(op.NonZero(op.Reshape(flags, op.Constant(value_ints=[-1]))), [0])
-    row = op.Div(place, width)
-    return row, op.Sub(place, op.Mul(row, width))
 
 
 def _shifted(values: Any) -> Any:

@@ -75,8 +75,9 @@ class MaskRCNN(nn.Module):
         return self.neck(_coarsest_first(self.backbone(self.normalise(images))))
 
     def normalise(self, images: ImageBatch) -> Tensor:
-        """The network input (B, C, H, W) float32, channels-last. Padding beyond the size of each image is zero."""
-        pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(torch.float32)
+        """The network input (B, C, H, W), channels-last, with the dtype of the weights. Padding beyond the size of each
+        image is zero."""
+        pixels = images.pixels.contiguous(memory_format=torch.channels_last).to(self.pixel_mean.dtype)
         pixels = (pixels - self.pixel_mean) / self.pixel_std
         inside_y = torch.arange(pixels.shape[2], device=pixels.device) < images.sizes_hw[:, :1]
         inside_x = torch.arange(pixels.shape[3], device=pixels.device) < images.sizes_hw[:, 1:]

@@ -64,6 +64,26 @@ def fixed_statistics(network: nn.Module) -> Iterator[None]:
             setattr(norm, name, buffer)
 
 
+class GroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm`, which keeps its digits where a map hardly varies.
+
+    On a CPU the kernel of torch for channels-last maps computes the variance as the mean of the squares minus the
+    square of the mean. In dark images both are nearly equal, and scores were off by up to 0.008. Nothing is lost if the
+    mean of each group is zero, and the norm does not depend on that mean.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return super().forward(self.centred(x))
+
+    def centred(self, x: Tensor) -> Tensor:
+        """The same map, with a mean of zero in each group on a CPU."""
+        if x.device.type != "cpu":
+            return x
+        means = x.detach().mean((2, 3)).unflatten(1, (self.num_groups, -1))  # by channel: fast on channels-last maps
+        return x - means.mean(2, keepdim=True).expand_as(means).flatten(1)[..., None, None]
+
+
 class Conv(nn.Conv2d):
     """`nn.Conv2d`, computed by Winograd's algorithm where that is faster (`ops.winograd`)."""
 
@@ -128,7 +148,7 @@ def norm_layer(norm: Norm, channels: int, eps: float) -> FrozenBatchNorm | nn.Mo
         case "sync_batch_norm":
             return nn.SyncBatchNorm(channels, eps)
         case "group_norm":
-            return nn.GroupNorm(NORM_GROUPS, channels, eps)
+            return GroupNorm(NORM_GROUPS, channels, eps)
 
 
 def head_conv(in_channels: int, out_channels: int, kernel_size: int, norm: HeadNorm) -> nn.Module:
