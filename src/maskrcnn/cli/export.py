@@ -41,11 +41,15 @@ class Export:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json
+        from maskrcnn.files.atomic import check_file
+
+        self.calibrating.require_sense()
+        if self.format != "openvino":  # which writes a folder
+            check_file(self.out, self.model, self.opening.config, self.calibrating.data)
         from maskrcnn.export.limits import require_exportable
         from maskrcnn.export.save import export_model
         from maskrcnn.predict import Predictor, TorchBackend
 
-        self.calibrating.require_sense()
         network, config, provenance = self.opening.network(self.model)
         int8_wanted = self.calibrating.precision == "int8"
         require_exportable(config, self.format, self.masks, resize=self.with_resize, int8=int8_wanted)

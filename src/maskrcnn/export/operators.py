@@ -50,7 +50,7 @@ def use_operators(network: MaskRCNN) -> None:
         if isinstance(module, ConvNorm):
             fold_norm(module)
         elif isinstance(module, GroupNorm):
-            module.centred = nn.Identity()  # engines need no help with the variance
+            module.centred = nn.Identity()  # type: ignore[method-assign]  # engines keep the digits of the variance
     network.rpn.anchors = UncachedAnchors(network.rpn.anchors)  # type: ignore[assignment]
     network.roi_heads.pooler.align = roi_align
     if isinstance(network.roi_heads.keypoint, KeypointBranch):
