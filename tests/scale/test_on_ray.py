@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import pickle
 import socket
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -11,14 +13,34 @@ from maskrcnn.scale import on_ray
 from maskrcnn.scale.manifest import Shard
 
 
-def test_a_cluster_is_asked_before_the_work(monkeypatch):
+@contextmanager
+def head(answer):
+    """The address of a server that answers each connection with some bytes, and then says no more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve():
+            with suppress(OSError), ExitStack() as links:
+                while True:
+                    links.enter_context(server.accept()[0]).sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_cluster_is_asked_before_the_work(monkeypatch):
+    with head(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))) as address:
         on_ray.check_cluster(address)
         on_ray.check_cluster(f"ray://{address}")
     for gone in (address, f"ray://{address}", "127.0.0.1:99999"):
         with pytest.raises(ConfigError, match="no head of a cluster answers there"):
             on_ray.check_cluster(gone)
+    monkeypatch.setattr(on_ray, "PATIENCE", 0.05)
+    for answer, reason in ((b"", "timed out"), (b"HTTP/1.1 400 Bad Request", "another kind of server is there")):
+        with head(answer) as other, pytest.raises(ConfigError, match=reason):
+            on_ray.check_cluster(other)
     on_ray.check_cluster("auto")  # Ray finds the cluster of this machine itself
     monkeypatch.setattr(on_ray, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="--ray needs ray"):

@@ -25,6 +25,9 @@ LOCAL = "local"  # stands for a cluster that is started on this machine, and end
 PATIENCE = 10.0  # seconds in which the head of a cluster must answer
 INTERVAL = 5.0  # seconds between two looks at the head during the work
 LOST = 30.0  # seconds without an answer after which the head is lost; after 60, Ray ends the process
+# A server of gRPC, as the head is one, answers the greeting of HTTP/2 with its settings (RFC 9113, section 3.4).
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+SETTINGS = b"\x04"  # the kind of a frame, its fourth byte
 OBJECT_STORE = 100 << 20  # bytes of a local cluster; it holds only the names of files
 
 
@@ -143,7 +146,11 @@ def check_cluster(address: str) -> None:
     if found is None:
         return
     try:
-        socket.create_connection((found[1], int(found[2])), PATIENCE).close()
+        with socket.create_connection((found[1], int(found[2])), PATIENCE) as link:
+            if os.environ.get("RAY_USE_TLS") != "1":
+                link.sendall(GREETING)
+                if link.recv(9)[3:4] != SETTINGS:
+                    raise ConnectionError("another kind of server is there")
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"--ray {address}: no head of a cluster answers there ({error}); start one: ray start --head"
