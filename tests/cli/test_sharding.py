@@ -194,5 +194,6 @@ def test_a_disk_that_fills_loses_no_part(command, many, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     ran = command(*many, "o")
     assert ran.code == 2
-    assert ran.err.splitlines()[-1].startswith("error: No space left on device")
+    assert ran.err.splitlines()[-1].startswith("error: No space left on device: ")
+    assert "part-00001.parquet; free the space" in ran.err
     assert sorted(os.listdir("o")) == ["_manifest.parquet", "part-00000.parquet"]

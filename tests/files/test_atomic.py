@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,18 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path, failure: type[BaseExcepti
         write()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "part.parquet"
+
+    def write() -> None:
+        with atomic_write(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*part\.parquet'"):
+        write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_old_file_is_replaced(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     The temporary name starts with a dot and keeps the suffix, from which some writers derive the format.
 
     Raises:
-        OSError: the folder cannot be written, or the block wrote no file.
+        OSError: the folder cannot be written, or the block wrote no file. It names the file.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,10 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None:  # as for a full disk
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
