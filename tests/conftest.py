@@ -30,7 +30,8 @@ def shared() -> Path:
 LONGEST = (
     *("fuzz/test_fuzz.py", "export/test_save.py", "benchmark/test_train.py", "benchmark/test_predict.py"),
     *("models/test_lowered.py", "tests/test_readme.py", "training/test_world.py", "training/test_run.py"),
-    *("structures/test_records.py", "training/test_loop.py", "models/test_torchvision_parity.py"),
+    *("examples/test_cpp.py", "structures/test_records.py", "training/test_loop.py"),
+    "models/test_torchvision_parity.py",
     *("fuzz/test_requests.py", "training/test_step.py", "evaluation/test_coco_api.py", "benchmark/test_loader.py"),
 )
 
