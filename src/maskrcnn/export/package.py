@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -47,7 +47,7 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
     """Compiles a network for the processor of this machine, and writes it with its metadata as one file.
 
     Raises:
-        ConfigError: the compiler failed.
+        ConfigError: AOTInductor or the C++ compiler failed.
     """
     table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
     traced = exported_program(ExportedNetwork(network, config, "probs"), *example(config))
@@ -58,9 +58,12 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
         _declare_symbols(program)
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=file, inductor_configs=settings)
-        except CppCompileError as error:
-            reason = next((line for line in str(error).splitlines() if "error:" in line), str(error))
-            raise ConfigError(f"--format torch: the C++ compiler failed ({reason.strip()}); report this") from None
+        except RuntimeError as error:  # the parent of all errors of AOTInductor
+            lines = str(error).splitlines() or [type(error).__name__]
+            reason = next((line for line in lines if "error:" in line), lines[0]).strip()
+            raise ConfigError(
+                f"AOTInductor cannot compile this model ({reason}): choose --format onnx, and report this"
+            ) from None
 
 
 def _declare_symbols(program: torch.export.ExportedProgram) -> None:
