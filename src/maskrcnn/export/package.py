@@ -30,7 +30,12 @@ from maskrcnn.weights.model_file import METADATA_KEY
 # - dynamic_threads: otherwise the code uses as many threads as this machine has, whatever is set later.
 # - layout_optimization: it makes the input of a convolution channels-last. Where the number of RoIs depends on the
 #   image, it takes the output for channels-first all the same, and what follows reads wrong numbers (torch 2.15).
-SETTINGS = {"cpp.dynamic_threads": True, "layout_optimization": False}
+# - precompile_headers: they serve a later compilation, and leave 300 MB in the folder for temporary files.
+SETTINGS = {
+    "cpp.dynamic_threads": True,
+    "layout_optimization": False,
+    "aot_inductor.precompile_headers": False,
+}
 
 
 def require_compiler() -> None:
