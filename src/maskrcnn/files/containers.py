@@ -92,7 +92,7 @@ def container_of(path: Path, file: BinaryIO) -> Container:
     if head.startswith(HDF5):
         return "hdf5"
     if re.match(TORCH_PACKAGE, head, re.DOTALL):
-        _foreign(path, "a package of torch.export, which is opened only if its name ends in .pt2", EXPORTED)
+        _foreign(path, "a package of torch.export", f"{EXPORTED}, or predict with it under a name that ends in .pt2")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip(path, file)
     if head.startswith(LEGACY_MAGIC):
