@@ -24,6 +24,7 @@ from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
 from maskrcnn.export.network import ExportedNetwork, example, exported_program
 from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.predict.exported import keep_quiet_about_cuda
 from maskrcnn.weights.model_file import METADATA_KEY
 
 # AOTInductor's settings.
@@ -54,6 +55,7 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
     Raises:
         ConfigError: AOTInductor or the C++ compiler failed.
     """
+    keep_quiet_about_cuda()
     table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
     traced = exported_program(ExportedNetwork(network, config, "probs"), *example(config))
     settings: dict[str, Any] = {**SETTINGS, "aot_inductor.metadata": {METADATA_KEY: header}}

@@ -6,6 +6,7 @@ Legend: B images, D detections per image, M side of a mask, K runs.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -156,6 +157,7 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
         raise ConfigError(f"{path}: this file computes in fp32; choose precision fp32, or give the model file")
     header = _package_header(path)
     read_header(header, path)  # before any code of the file runs
+    keep_quiet_about_cuda()
     import torchvision.ops  # noqa: F401 - defines the operators that the package calls
 
     if threads is not None:
@@ -171,6 +173,11 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
         return {name: part.numpy() for name, part in zip(OUTPUTS, found, strict=False)}
 
     return OpenedGraph(run, header, resizes=False)
+
+
+def keep_quiet_about_cuda() -> None:
+    """Stops AOTInductor from reporting that a machine has the compiler of CUDA and no GPU, which a CPU does not need."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def _package_header(path: Path) -> str:
