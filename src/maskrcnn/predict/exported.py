@@ -176,7 +176,7 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
 
 
 def keep_quiet_about_cuda() -> None:
-    """Stops AOTInductor from reporting that a machine has the compiler of CUDA and no GPU, which a CPU does not need."""
+    """Stops AOTInductor from reporting that a machine has the compiler of CUDA and no GPU, which CPUs do not need."""
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
