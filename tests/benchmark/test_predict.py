@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from maskrcnn.benchmark.pair import build_theirs, v1_config, without_sampling
 from maskrcnn.benchmark.predict import as_float, bench_predict, generate_images
 from maskrcnn.benchmark.settings import PredictSettings, Timing
+from maskrcnn.config import Config
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
@@ -51,7 +53,19 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
         bench_predict([tmp_path / "a.jpg"], SMALL, Timing(rounds=1))
 
 
+@pytest.fixture
+def few_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of this process look at a few proposals, which take most of the time."""
+
+    def config(*settings: float) -> Config:
+        whole = v1_config(*settings)  # type: ignore[arg-type]
+        return replace(whole, model=replace(whole.model, rpn=replace(whole.model.rpn, post_nms_test=50)))
+
+    monkeypatch.setattr("maskrcnn.benchmark.predict.v1_config", config)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_proposals")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
     report = bench_predict([], SMALL, Timing(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
@@ -71,6 +85,7 @@ def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_proposals")
 def test_compiled_detections_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     # One graph, run operation by operation: to generate code for it takes minutes on two cores.
     calls: list[object] = []

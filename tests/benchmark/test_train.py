@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn.benchmark.pair import v1_config
 from maskrcnn.benchmark.settings import Timing, TrainSettings
 from maskrcnn.benchmark.train import bench_train, generate_batch, train_config
-from maskrcnn.config import differing_settings
+from maskrcnn.config import Config, differing_settings
 
 SMALL = TrainSettings(batch_size=3, size=64)
 
@@ -41,7 +43,21 @@ def test_compiled_steps_have_masks_of_a_fixed_number_of_samples() -> None:
     assert differing_settings(plain, compiled) == {"conventions.masks.target_sampling_ratio": (0, 2)}
 
 
+@pytest.fixture
+def few_rois(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides of this process learn from a few RoIs, which take most of the time."""
+
+    def config(*size: int) -> Config:
+        whole = v1_config(*size)
+        assert whole.model.mask_head is not None
+        box, mask = replace(whole.model.box_head, samples=16), replace(whole.model.mask_head, samples=16)
+        return replace(whole, model=replace(whole.model, box_head=box, mask_head=mask))
+
+    monkeypatch.setattr("maskrcnn.benchmark.train.v1_config", config)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_rois")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_losses_agree_and_steps_are_timed(precision: str) -> None:
     report = bench_train(SMALL, Timing(1, 0, precision, memory=precision == "fp32"))  # type: ignore[arg-type]
@@ -59,6 +75,7 @@ def test_losses_agree_and_steps_are_timed(precision: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_rois")
 def test_compiled_steps_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     # One graph, run operation by operation: to generate code for it takes minutes on two cores.
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
