@@ -32,8 +32,8 @@ from maskrcnn.ops.boxes import whole_images
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, open_engine
 from maskrcnn.structures.images import ImageBatch
-from maskrcnn.structures.instances import Instances
 from maskrcnn.weights.model_file import METADATA_KEY
+from same_objects import assert_same_objects
 from small_data import write_small
 from small_network import lively_network, network_config
 from variants import BASE, MASK, ONE_LEVEL, VARIANTS
@@ -53,27 +53,6 @@ def picture(height: int, width: int) -> np.ndarray:
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "export.md"
 CHANNELS = tuple(Channel(f"c{i}", "range", low=0, high=1000, mean=40, std=20) for i in range(5))
 PICTURES = [picture(64, 96), picture(70, 60), picture(1, 1), picture(300, 40), picture(120, 200)]
-
-
-def assert_same_objects(found: Instances, expected: Instances) -> None:
-    """All objects of PyTorch: edges within 0.01 px, scores within 2e-4, masks of an IoU of 0.999.
-
-    Of two overlapping boxes with equal scores either may be kept, which random weights and plain images have.
-    """
-    sides = (FoundObjects(each.boxes, each.scores, each.labels) for each in (found, expected))
-    pairs = pairs_of(*sides, 0.0)
-    assert len(found) == len(expected)
-    assert len(pairs) >= 0.95 * len(expected)
-    if found.masks is not None and expected.masks is not None:
-        masks = [(found.masks[a].dense(), expected.masks[b].dense()) for a, b in pairs]
-        both, either = (sum(int(op(a, b).sum()) for a, b in masks) for op in (np.logical_and, np.logical_or))
-        assert both >= 0.999 * either
-    assert (found.masks is None) == (expected.masks is None)
-    if found.keypoints is not None and expected.keypoints is not None and pairs:
-        gaps = np.array([np.abs(found.keypoints[a] - expected.keypoints[b]) for a, b in pairs])
-        assert gaps[..., 2].max() <= 2e-4 * (1 + np.abs(expected.keypoints[..., 2]).max())
-        assert np.percentile(gaps[..., :2], 95) <= 0.01, "of two equal peaks either may be the highest"
-    assert (found.keypoints is None) == (expected.keypoints is None)
 
 
 @pytest.fixture(scope="session")
@@ -140,6 +119,9 @@ def test_a_loaded_file_predicts_evaluates_and_refuses(
             maskrcnn.load(file, **given)
 
     assert_refused(tmp_path / "newer.onnx", stored, '{"format": 99, "config": {}}', "found model file format 99")
+    header = stored.metadata_props[0].value
+    assert_refused(tmp_path / "borrowed.onnx", another_network(), header, r"another one with inputs images \(1, 3\)")
+    assert_refused(tmp_path / "opset.onnx", another_network(opset=99), header, "till opset .* upgrade the engine")
     assert_refused(tmp_path / "other.onnx", stored, None, r"another one with inputs pixels \(.*, 3, .*outputs boxes")
     (tmp_path / "cut.onnx").write_bytes(file.read_bytes()[:-5000])
     with pytest.raises(WeightsError, match=r"cut\.onnx: expected a whole exported network"):
@@ -147,6 +129,12 @@ def test_a_loaded_file_predicts_evaluates_and_refuses(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match="ONNX Runtime, which is missing: pip install"):
         maskrcnn.load(file)
+
+
+def another_network(opset: int = 18) -> onnx.ModelProto:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("images", "out")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["out"])], "g", values[:1], values[1:])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=9)
 
 
 def assert_refused(path: Path, stored: onnx.ModelProto, header: str | None, message: str) -> None:

@@ -30,6 +30,7 @@ Arrays = Mapping[str, np.ndarray]
 INPUTS = ("pixels", "sizes_hw", "original_hw", "scale_xy")  # of a network that does not resize
 OUTPUTS = ("boxes", "scores", "labels", "masks")  # of a package of PyTorch; the last one may be missing
 PACKAGE_SUFFIX = ".pt2"
+KNOWN_INPUTS = {*INPUTS, "image"}  # the last one of a network that resizes
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
 INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
@@ -108,14 +109,15 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
         raise _damaged(path, error) from None
-    names, resizes = [output.name for output in session.get_outputs()], session.get_inputs()[0].name == "image"
+    names, inputs = ([part.name for part in side] for side in (session.get_outputs(), session.get_inputs()))
     header = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if header is None:
+    if header is None or not KNOWN_INPUTS.issuperset(inputs):
         parts = [
             [f"{part.name} {_shape(part.shape)}" for part in side]
             for side in (session.get_inputs(), session.get_outputs())
         ]
         raise _foreign(path, *parts)
+    resizes = inputs == ["image"]
     return OpenedGraph(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header, resizes)
 
 
@@ -128,7 +130,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
         model = core.read_model(path)
     except RuntimeError as error:
         raise _damaged(path, error) from None
-    if not model.has_rt_info([METADATA_KEY]):
+    if not model.has_rt_info([METADATA_KEY]) or not KNOWN_INPUTS.issuperset(part.any_name for part in model.inputs):
         parts = [[f"{part.any_name} {part.partial_shape}" for part in side] for side in (model.inputs, model.outputs)]
         raise _foreign(path, *parts)
     header = model.get_rt_info([METADATA_KEY]).astype(str)
@@ -217,9 +219,10 @@ def import_openvino(needed_by: str) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[-200:]  # the engines put the places in their own code first
     return WeightsError(
-        f"{path}: expected a whole exported network, and it cannot be opened ({reason}); export it again"
+        f"{path}: expected a whole exported network, and it cannot be opened ({reason}); export it again, or upgrade "
+        "the engine if the file is newer"
     )
 
 
