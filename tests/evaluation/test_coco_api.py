@@ -149,6 +149,6 @@ def test_figures_of_random_sets(first: int) -> None:
 
 
 @pytest.mark.slow
-def test_figures_of_hundreds_of_random_sets() -> None:
-    for seed in range(75, 400):
+def test_figures_of_a_thousand_random_sets() -> None:
+    for seed in range(75, 1000):
         agree_on(seed)

@@ -93,7 +93,7 @@ def test_processes_give_the_losses_of_one_large_batch_and_the_figures_of_one_pro
 ) -> None:
     # At a high rate, a rounding error soon decides which of two equal samples is drawn.
     steps = (
-        *("--train.steps", 8, "--train.evaluate-every", 8, "--train.precision", "fp32"),
+        *("--train.steps", 20, "--train.evaluate-every", 20, "--train.precision", "fp32"),
         *("--model.backbone.norm", "frozen_batch_norm", "--train.optimizer", "sgd", "--train.learning-rate", 1e-5),
     )
     runs = {
@@ -107,7 +107,7 @@ def test_processes_give_the_losses_of_one_large_batch_and_the_figures_of_one_pro
     for name, process in runs.items():
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
-        assert out.count("8 steps in") == 1, f"{name}: one process speaks, not {out!r}"
+        assert out.count("20 steps in") == 1, f"{name}: one process speaks, not {out!r}"
     losses = {name: {k: v for k, v in rows(tmp_path / name)[0].items() if k.startswith("loss")} for name in runs}
     for name in runs:
         assert losses[name] == pytest.approx(losses["large"], rel=1e-5), name
