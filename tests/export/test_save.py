@@ -332,6 +332,14 @@ def test_an_engine_is_not_blamed_for_the_rounding_of_pytorch(monkeypatch: pytest
     monkeypatch.setattr(comparison, "BOX_PX", 1e-6)
     monkeypatch.setattr(comparison, "BATCHES", ((1, 3, 4),))
     assert check(lambda inputs: run_as_an_engine(exact, config, inputs), network, config).score <= 1e-9
+    asked: list[Arrays] = []
+
+    def differs_on_the_first_pictures(inputs: Arrays) -> Arrays:
+        asked.append(inputs)
+        found = run_as_an_engine(exact, config, inputs)
+        return {**found, "scores": found["scores"] * (0.9 if len(asked) <= 2 else 1)}
+
+    assert check(differs_on_the_first_pictures, network, config).objects > 0
     head = exact.roi_heads.box.heads[0].class_logits
     head.bias.data += torch.linspace(0, 0.1, len(head.bias))
     with pytest.raises(DifferentError, match="report this"):
