@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 
 from maskrcnn.config import TrainConfig
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import TrainingError
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import train
 from maskrcnn.training.recipes.budget import FREE, BudgetError, Costs, Pace, fitted
+from maskrcnn.training.recipes.fit import usual_detections
 from maskrcnn.training.recipes.recipe import Recipe
 from maskrcnn.training.run import Run
 from maskrcnn.weights.open import open_weights
@@ -63,6 +66,14 @@ def test_a_pace_is_known_after_warm_up_or_a_tenth_of_the_time(monkeypatch: pytes
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small(tmp_path_factory.mktemp("data"), "train", 4)
+
+
+def test_an_evaluation_is_timed_with_as_many_objects_as_a_trained_network_finds(data: Path) -> None:
+    dataset, config = read_dataset(data), small_config()
+    objects = len(dataset.columns["labels"]) / len(dataset)
+    assert 2 * objects <= usual_detections(config, dataset) < 2 * objects + 1
+    few = replace(config.model, detect=replace(config.model.detect, max_detections=1))
+    assert usual_detections(replace(config, model=few), dataset) == 1
 
 
 @pytest.fixture
