@@ -71,10 +71,10 @@ class CheckedBatch(NamedTuple):
 def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *, resize: bool = False) -> Exactness:
     """Runs both on batches of several sizes and compares what they find.
 
-    PyTorch in fp32 rounds, too. If the engine differs from it by more than the limits, PyTorch in float64 decides, from
-    which the engine must not differ by more. Networks of random weights need this: rounding grows there in each layer.
-    If that differs too, other pictures are tried. A wrong engine differs there as well. What differs by chance does
-    not: rounding decides between two levels of the pyramid, or between two boxes, on some pictures only.
+    PyTorch in fp32 rounds, too, and in networks of random weights rounding grows from layer to layer. If the engine
+    differs by more than the limits, it is compared with PyTorch in float64, under the same limits. If it differs there
+    too, other pictures are tried: rounding may choose another level of the pyramid or another box on some pictures,
+    while a wrong engine differs on all of them.
 
     Args:
         resize: whether the engine takes images, which it resizes.
