@@ -82,7 +82,7 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         ran = command("data", *words)
         assert (ran.code, ran.out) == (2, "")
         assert "o: expected no folder or an empty one, found old.txt in it" in ran.err
-    for words in (("subset", missing, tmp_path / "o"), ("merge", missing, "--out", tmp_path / "o")):
+    for words in (("subset", missing, tmp_path / "o", "--no-empty"), ("merge", missing, missing, "--out", tmp_path / "o")):
         assert "o: expected no folder or an empty one, found old.txt in it" in command("data", *words).err
 
 
@@ -94,6 +94,8 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         (("subset", "--classes", "green"), "expected classes among blue, red, found green"),
         (("subset", "--number", "0"), "--number: expected 1 or more images"),
         (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),
+        (("subset",), "expected what to keep (--classes, --names, --no-empty or --number), found none of them"),
+        (("merge",), "expected two or more data sets to merge, found 1"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(command, tmp_path, words, said):

@@ -25,7 +25,7 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.formats.annotation_files import yolo
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.yolo_rows import read_labels, rows_of
-from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.errors import ConfigError, DataError, ImageError
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.annotations import RUN_LENGTHS, Annotations
 from maskrcnn.structures.dataset import Dataset
@@ -265,11 +265,40 @@ def test_images_are_copied_or_linked_and_told_apart(tmp_path: Path) -> None:
     dataset = read_dataset(path)
     for link in (False, True):
         out = tmp_path / str(link)
-        assert convert(dataset, out, "rle-csv", link=link) == ["1 images have no file"]
+        assert convert(dataset, out, "rle-csv", link=link) == ["1 images have no file; --images names their folder"]
         images = sorted((out / "images").iterdir())
         assert [image.name for image in images] == ["one.png", "one_2.png"]
         assert [image.is_symlink() for image in images] == [link] * 2
         assert images[1].read_bytes() == (tmp_path / "in" / "more" / "one.png").read_bytes()
+
+
+def test_files_that_are_no_images_are_not_copied(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "in")
+    (tmp_path / "in" / "images" / "empty.png").write_text("a secret")
+    dataset = read_dataset(path)
+    for link in (False, True):
+        (lost,) = convert(dataset, tmp_path / str(link), "coco", link=link)
+        assert lost.startswith("1 files are no images and were not copied, first: ")
+        assert "empty.png: expected an image, found a file of another kind" in lost
+        assert not list((tmp_path / str(link)).rglob("empty.png"))
+        with pytest.raises(ImageError, match=r"empty\.png: expected an image"):
+            convert(dataset, tmp_path / "strict", "coco", link=link, strict=True)
+        assert not (tmp_path / "strict").exists()
+
+
+def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = read_dataset(write_scene(tmp_path / "in"))
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def interrupt(*_: object) -> None:
+        assert list(out.rglob("*.png"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WRITERS["yolo"], "write", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        convert(dataset, out, "yolo")
+    assert list(out.iterdir()) == []
 
 
 def test_where_nothing_may_be_written(tmp_path: Path) -> None:

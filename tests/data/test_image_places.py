@@ -57,6 +57,13 @@ def test_images_are_found_where_tools_put_them(tmp_path: Path, name: str) -> Non
     assert place.path.resolve() == tmp_path / file
 
 
+@pytest.mark.parametrize("name", ["../../secret/a.png", "sub/../../../secret/a.png", "../../../etc/passwd", "../.."])
+def test_no_relative_name_leads_far_out_of_the_data_set(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "secret/a.png", "sets/one/set.json", "sets/one/b.png")
+    (place,) = find_images([name], tmp_path / "sets" / "one" / "set.json")
+    assert "no such file" in place.fault
+
+
 def test_an_absolute_name_is_used_as_it_is(tmp_path: Path) -> None:
     touch(tmp_path, "set/set.json", "set/images/a.png", "photos/a.png", "named/a.png")
     name = str(tmp_path / "photos" / "a.png")

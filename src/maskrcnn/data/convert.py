@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,8 +20,9 @@ from maskrcnn.data.formats.mask_pictures import label_images, object_masks
 from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.pictures import in_threads
 from maskrcnn.data.writing import Holds, Lost
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write, check_folder
+from maskrcnn.files.images import image_size
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import Records
 
@@ -49,19 +51,21 @@ WRITERS: dict[str, Writer] = {
 }
 
 
-def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list[str]:
+def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict: bool = False) -> list[str]:
     """Writes a data set and its images to a new folder. Images with a field `split` go to a folder for each part.
 
     Args:
         out: a folder that is missing or empty.
         to: a key of `WRITERS`.
         link: make symbolic links to the images instead of copies.
+        strict: refuse files that are no images, instead of leaving them out.
 
     Returns:
         A sentence for each kind of thing that is lost, with its number.
 
     Raises:
         DataError: the folder is not empty, or the format cannot be written.
+        ImageError: with `strict`, a file that is no image.
     """
     if to not in WRITERS:
         raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
@@ -72,12 +76,26 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False) -> list
     if len(divided) == 1:
         named = [record.fields.get("split") in SPLITS.values() for record in dataset.records]
         lost["images are no longer in their part, because other images are in none"] += 0 if all(named) else sum(named)
-    for part, numbers in divided.items():
-        own = dataset.subset(numbers)
-        parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
-        _copy_images(own, parts[part], link, lost)
-    lost += WRITERS[to].write(parts, out)
+    with _whole_or_nothing(out):
+        for part, numbers in divided.items():
+            own = dataset.subset(numbers)
+            parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
+            _copy_images(own, parts[part], link, strict, lost)
+        lost += WRITERS[to].write(parts, out)
     return [f"{number} {what}" for what, number in lost.items() if number]
+
+
+@contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[None]:
+    """Empties the folder, which was empty or missing before, if what writes it does not come to its end."""
+    there = out.is_dir()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if there:
+            out.mkdir(exist_ok=True)
+        raise
 
 
 def check_new_folder(out: Path) -> None:
@@ -115,18 +133,30 @@ def _placed(dataset: Dataset, folder: Path) -> Dataset:
     return replace(dataset, records=Records(records))
 
 
-def _copy_images(dataset: Dataset, placed: Dataset, link: bool, lost: Lost) -> None:
-    def copy(number: int) -> None:
+def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lost: Lost) -> None:
+    """Copies the files that are images. A name in the annotations may be that of any other file."""
+
+    def copy(number: int) -> ImageError | None:
         source, target = dataset.records[number].path, placed.records[number].path
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.suffix != target.suffix:
             with atomic_write(target) as temporary:
                 Image.fromarray(dataset.read(number)).save(temporary, format="PNG")
-        elif link:
+            return None
+        try:
+            image_size(source)
+        except ImageError as error:
+            return error
+        if link:
             target.symlink_to(os.path.abspath(source))
         else:
             shutil.copyfile(source, target)
+        return None
 
     there = [number for number in range(len(dataset)) if number not in dataset.records.faults]
-    lost["images have no file"] += len(dataset) - len(there)
-    in_threads(copy, there)
+    lost["images have no file; --images names their folder"] += len(dataset) - len(there)
+    broken = [error for error in in_threads(copy, there) if error is not None]
+    if broken and strict:
+        raise broken[0]
+    if broken:
+        lost[f"files are no images and were not copied, first: {broken[0]}"] += len(broken)

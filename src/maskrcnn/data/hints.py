@@ -33,6 +33,7 @@ FormatName = Literal[
     "vott",
     "datumaro",
     "open-images",
+    "hasty",
 ]
 WritableName = Literal[
     "coco",
@@ -60,7 +61,8 @@ class Hints:
     class_attribute: str | None = None
     """VIA: the region attribute that names the class; default: the one that looks like it."""
     columns: tuple[str, ...] = ()
-    """Run-length CSV: names of columns, such as `image=file mask=rle class=kind height=h width=w`."""
+    """Run-length CSV, which this implies: names of columns, such as `image=file mask=rle class=kind height=h width=w`.
+    """
     parts: bool = False
     """Make every connected part of a mask an object, for files with one mask of all objects of a class."""
     split: str | None = None

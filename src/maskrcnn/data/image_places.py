@@ -52,6 +52,8 @@ def find_images(
     another image. A place counts only if the places before it have no such file. Two different files in one place are
     a fault.
 
+    A relative name leads at most one level higher than these places: `../../etc/a.png` is looked for as `etc/a.png`.
+
     1. `images` and no other place, if it is given.
     2. The folder that an absolute name begins with.
     3. A folder that is named like the annotation file or like the last word of its name, such as `train` for
@@ -81,6 +83,14 @@ def find_files(
     if not annotations.exists() or any(not place.fault for place in places):
         return places
     return [search.below(name) or place for name, place in zip(names, places, strict=True)]
+
+
+def _kept_inside(directory: str) -> str:
+    """The folders of a name, without the first `..` if they lead up by more than one level."""
+    if ".." not in directory.split("/"):
+        return directory
+    direct = os.path.normpath(directory)
+    return re.sub(r"^(\.\./)*(\.\.$)?", "", direct) if direct.startswith("../..") else direct
 
 
 class _Folder:
@@ -132,7 +142,7 @@ class _Search:
     def _groups_of(self, directory: str) -> list[list[_Folder]]:
         """The folders that may hold a file with this directory in its name, in order."""
         if directory not in self._groups:
-            parts = [part for part in directory.split("/") if part not in ("", ".")]
+            parts = [part for part in _kept_inside(directory).split("/") if part not in ("", ".")]
             # Without any of its folders, a relative name could be that of another image.
             whole = directory.startswith("/") or self.images is not None or not parts
             tails = [os.path.join("", *parts[start:]) for start in range(len(parts) + whole)]

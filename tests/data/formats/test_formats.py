@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -13,8 +14,9 @@ from maskrcnn.config import Category
 from maskrcnn.data import formats
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.convert import WRITERS
 from maskrcnn.data.formats import find_format, read_dataset
-from maskrcnn.data.hints import NO_HINTS, Hints
+from maskrcnn.data.hints import NO_HINTS, FormatName, Hints, WritableName
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.coco import evaluate_results
 from maskrcnn.files.images import read_image
@@ -90,7 +92,7 @@ def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.
     (table.parent / "notes.txt").write_text("nothing")
     with pytest.raises(
         DataError,
-        match=r"notes\.txt: expected a data set \(coco, .*box-table\), .*found a file \.txt; .*with --format",
+        match=r"notes\.txt: expected a data set, .*, found a file \.txt; .*--format: coco, .*box-table",
     ):
         read_dataset(table.parent / "notes.txt")
     with pytest.raises(
@@ -165,3 +167,15 @@ def test_a_folder_of_images_must_be_one(tmp_path: Path) -> None:
     for wrong in (tmp_path / "no", path):
         with pytest.raises(DataError, match="expected the folder of the images, found no folder there"):
             read_dataset(path, wrong)
+
+
+def test_every_format_can_be_named() -> None:
+    assert set(get_args(FormatName)) == {format.key for format in formats.FORMATS}
+    assert set(get_args(WritableName)) == set(WRITERS)
+
+
+def test_columns_say_that_a_table_has_run_lengths(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("a,b\n1.png,1 2\n")
+    with pytest.raises(DataError, match=r"table\.csv: expected a data set, .* found a CSV with the columns a, b"):
+        find_format(tmp_path / "table.csv")
+    assert find_format(tmp_path / "table.csv", Hints(columns=("image=a", "mask=b"))).format.key == "rle-csv"

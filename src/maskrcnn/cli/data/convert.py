@@ -36,5 +36,5 @@ class Rewrite:
 
         check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
-        write_dataset(dataset, self.out, Target(self.to, self.link))
+        write_dataset(dataset, self.out, Target(self.to, self.link), strict=self.strict)
         return 0

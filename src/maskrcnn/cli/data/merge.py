@@ -34,8 +34,8 @@ class Merge:
         pairs = [name.partition("=") for name in self.renamed]
         if wrong := [name for name, (old, _, new) in zip(self.renamed, pairs, strict=True) if not old or not new]:
             raise ConfigError(f"--map: expected pairs old=new, found {wrong[0]}")
-        if not self.data:
-            raise ConfigError("expected data sets to merge, found none")
+        if len(self.data) < 2:
+            raise ConfigError(f"expected two or more data sets to merge, found {len(self.data)}: name the others, too")
         check_new_folder(self.out)
         datasets = [open_dataset(path, self.hints) for path in self.data]
         write_dataset(merge(datasets, self.out, {old: new for old, _, new in pairs}), self.out, self.target)

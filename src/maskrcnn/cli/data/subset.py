@@ -11,6 +11,7 @@ from maskrcnn.cli.data.writing import TARGET, TargetFlags, write_dataset
 from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Subset:
         from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.editing.subset import subset
 
+        if not (self.classes or self.names or self.no_empty or self.number is not None):
+            raise ConfigError("expected what to keep (--classes, --names, --no-empty or --number), found none of them")
         check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
         chosen = subset(

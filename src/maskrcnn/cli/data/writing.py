@@ -27,7 +27,7 @@ TargetFlags = Annotated[Target, Flags]
 TARGET = Target()
 
 
-def write_dataset(dataset: Dataset, out: Path, target: Target) -> None:
+def write_dataset(dataset: Dataset, out: Path, target: Target, *, strict: bool = False) -> None:
     """Writes a data set to a new folder. Prints on stderr what was left out of it and what is lost, and then the number
     of images on stdout."""
     from maskrcnn.cli.output import console
@@ -36,6 +36,6 @@ def write_dataset(dataset: Dataset, out: Path, target: Target) -> None:
     say = console(stderr=True).print
     for problem in dataset.problems:
         say(f"left out: {problem}")
-    for loss in convert(dataset, out, target.to, link=target.link):
+    for loss in convert(dataset, out, target.to, link=target.link, strict=strict):
         say(f"lost: {loss}")
     console(stderr=False).print(f"{len(dataset)} images in {out}")

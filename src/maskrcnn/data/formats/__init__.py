@@ -148,12 +148,13 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
         raise DataError(
             f"{path}: no such file or folder, expected a data set: annotations or the folder that holds them"
         )
-    candidates = [format for format in FORMATS if hints.format in (None, format.key)]
+    wanted = hints.format or (rle_csv.key if hints.columns else None)
+    candidates = [format for format in FORMATS if wanted in (None, format.key)]
     fitting = [(path, format) for format in candidates if format.recognise(path)]
     if not fitting and path.is_dir():
         below = sorted(folder for folder in path.iterdir() if folder.is_dir())[:_MOST_FOLDERS]
         fitting = [(folder, format) for folder in below for format in candidates if format.recognise(folder)]
-    if not fitting and hints.format is not None:
+    if not fitting and wanted is not None:
         fitting = [(path, candidates[0])]  # a person said so: its reader knows best what is missing
     if not fitting:
         raise DataError(_not_found(path))
@@ -199,10 +200,10 @@ def _not_found(path: Path) -> str:
     """Says what is at a path that fits no format."""
     keys = ", ".join(format.key for format in FORMATS)
     if other := recognise_other(path):
-        return f"{path}: expected a data set in a format that is read ({keys}), found {other.name}: {other.way}"
+        return f"{path}: expected a data set in a format that is read, found {other.name}: {other.way}"
     return (
-        f"{path}: expected a data set ({keys}), or a folder with one, found {_contents(path)}; if it is one of them, "
-        "say which with --format"
+        f"{path}: expected a data set, or a folder with one, found {_contents(path)}; if it is one of these formats, "
+        f"say which with --format: {keys}"
     )
 
 
@@ -218,5 +219,5 @@ def _contents(path: Path) -> str:
         return "a file that is not JSON, or is cut off at its beginning"
     if path.suffix.lower() in (".csv", ".tsv") and (rows := csv_beginning(path)):
         columns = ", ".join(rows[0][:8])
-        return f"a CSV with the columns {columns} (run lengths need --format rle-csv --columns image=NAME mask=NAME)"
+        return f"a CSV with the columns {columns} (run lengths need --columns image=NAME mask=NAME)"
     return f"a file {path.suffix or 'without suffix'}"

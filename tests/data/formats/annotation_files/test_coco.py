@@ -141,9 +141,7 @@ def test_files_that_are_not_coco(tmp_path: Path, content: Any, words: str) -> No
 
 def test_an_image_in_the_place_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(
-        DataError, match=r"a.jpg: expected a data set \(coco, .*\), or a folder with one, found a file .jpg"
-    ):
+    with pytest.raises(DataError, match=r"a.jpg: expected a data set, or a folder with one, found a file .jpg"):
         read_dataset(tmp_path / "a.jpg")
 
 
