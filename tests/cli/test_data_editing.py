@@ -82,7 +82,8 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         ran = command("data", *words)
         assert (ran.code, ran.out) == (2, "")
         assert "o: expected no folder or an empty one, found old.txt in it" in ran.err
-    for words in (("subset", missing, tmp_path / "o", "--no-empty"), ("merge", missing, missing, "--out", tmp_path / "o")):
+    out = tmp_path / "o"
+    for words in (("subset", missing, out, "--no-empty"), ("merge", missing, missing, "--out", out)):
         assert "o: expected no folder or an empty one, found old.txt in it" in command("data", *words).err
 
 
