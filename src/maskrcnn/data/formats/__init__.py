@@ -198,9 +198,9 @@ def _split_of(path: Path) -> str:
 
 def _not_found(path: Path) -> str:
     """Says what is at a path that fits no format."""
-    keys = ", ".join(format.key for format in FORMATS)
     if other := recognise_other(path):
         return f"{path}: expected a data set in a format that is read, found {other.name}: {other.way}"
+    keys = ", ".join(format.key for format in FORMATS)
     return (
         f"{path}: expected a data set, or a folder with one, found {_contents(path)}; if it is one of these formats, "
         f"say which with --format: {keys}"
