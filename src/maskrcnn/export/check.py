@@ -19,6 +19,7 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import clip, pairwise_iou, trim, whole_images
 from maskrcnn.predict.exported import Arrays
 from maskrcnn.predict.images import paste, preprocess
+from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 
 BOX_PX = 0.01  # pixels of the original image, each edge
@@ -27,7 +28,8 @@ PROBABILITY = 5e-3  # of the cells of a mask
 TIE_IOU = 0.3  # of two boxes of one object
 WHOLE_IOU = 0.999  # of all whole masks of the graph and all pasted masks together
 MOVED = 0.05  # of all keypoints: where two pixels have nearly the same logit, either may be the highest
-SEEDS = (0, 1)  # of the pictures
+ROUNDING = 2e-7  # relative standard deviation of changes of weights: the last digit of fp32
+CHANGES = 12  # of all weights, each with other random numbers
 BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
 
 
@@ -72,9 +74,11 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *,
     """Runs both on batches of several sizes and compares what they find.
 
     PyTorch in fp32 rounds, too, and in networks of random weights rounding grows from layer to layer. If the engine
-    differs by more than the limits, it is compared with PyTorch in float64, under the same limits. If it differs there
-    too, other pictures are tried: rounding may choose another level of the pyramid or another box on some pictures,
-    while a wrong engine differs on all of them.
+    differs by more than the limits, it is compared with PyTorch in float64, under the same limits.
+
+    Rounding also decides between two boxes, two levels of the pyramid, or two grids of RoIAlign. So if the engine
+    differs from float64, too, the weights in PyTorch are changed by `ROUNDING` several times. An object that PyTorch then
+    loses may be missing, and one that it then finds may be there. Everything else must still agree with float64.
 
     Args:
         resize: whether the engine takes images, which it resizes.
@@ -82,30 +86,54 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *,
     Raises:
         DifferentError: they differ by more than the constants of this module.
     """
-    cases = [list((_resized if resize else _batches)(config, seed)) for seed in SEEDS]
-    found = _first_that_agrees(run, network, config, cases)
+    found = _agreement(run, network, config, list(_resized(config) if resize else _batches(config)))
     objects, box_px, score, probability, ious, moved = zip(*found, strict=True)
     return Exactness(sum(objects), max(box_px), max(score), max(probability), min(ious), max(moved))
 
 
-def _first_that_agrees(
-    run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, sets: Sequence[Sequence[CheckedBatch]]
+def _agreement(
+    run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, cases: Sequence[CheckedBatch]
 ) -> list[Exactness]:
-    """The comparison on the first set of batches on which the engine agrees with PyTorch in fp32 or float64."""
+    """The comparison with the first reference with which the engine agrees; raises as `check`."""
     failures = []
-    for cases in sets:
-        for double in (False, True):
-            reference = copy.deepcopy(network).double() if double else network
-            try:
-                return [_compare(run, reference, config, case) for case in cases]
-            except DifferentError as error:
-                failures.append(error)
+    for reference, rounded in _references(network, config, cases):
+        try:
+            return [_compare(run, reference, config, *case) for case in zip(cases, rounded, strict=True)]
+        except DifferentError as error:
+            failures.append(error)
     raise failures[0]
 
 
-def _batches(config: Config, seed: int) -> Iterator[CheckedBatch]:
+def _references(
+    network: MaskRCNN, config: Config, cases: Sequence[CheckedBatch]
+) -> Iterator[tuple[MaskRCNN, list[list[list[FoundObjects]]]]]:
+    """Networks to compare with, and for each batch what PyTorch finds in it after changes of its weights."""
+    steady: list[list[list[FoundObjects]]] = [[] for _ in cases]
+    yield network, steady
+    exact = copy.deepcopy(network).double()
+    yield exact, steady
+    changed = []
+    for seed in range(CHANGES):
+        other, generator = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight.mul_(1 + ROUNDING * torch.randn(weight.shape, generator=generator))
+        changed.append([_objects(other.detect(case.batch, config.model.detect), config, case) for case in cases])
+    yield exact, [list(of_case) for of_case in zip(*changed, strict=True)]
+
+
+def _objects(found: Detections, config: Config, case: CheckedBatch) -> list[FoundObjects]:
+    """What PyTorch has found in each image. The graph maps boxes as predict.images.boxes_to_original does."""
+    roi_trim, scale = config.conventions.boxes.roi_trim, torch.from_numpy(case.scale_xy)[:, None]
+    boxes = trim(trim(found.boxes, roi_trim) * scale.repeat(1, 1, 2), -roi_trim)
+    boxes = clip(boxes, whole_images(torch.from_numpy(case.original_hw)))
+    parts = (part.numpy() for part in (boxes, found.scores, found.labels))
+    return [FoundObjects(*of_image) for of_image in zip(*parts, strict=True)]
+
+
+def _batches(config: Config) -> Iterator[CheckedBatch]:
     """Batches of several sizes, the later images in a batch smaller. The originals are twice as large."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for images, rows, columns in BATCHES:
         height, width = 32 * rows, 32 * columns
         sizes = np.array([[height - 11 * i, width - 7 * i] for i in range(images)])
@@ -119,9 +147,9 @@ def _batches(config: Config, seed: int) -> Iterator[CheckedBatch]:
         yield CheckedBatch(batch, original, scale, given)
 
 
-def _resized(config: Config, seed: int) -> Iterator[CheckedBatch]:
+def _resized(config: Config) -> Iterator[CheckedBatch]:
     """Images of several sizes, one of which shrinks."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     for height, width in ((170, 230), (90, 60), (config.image.short_side * 2, config.image.short_side * 2 + 1)):
         image = np.ascontiguousarray(_picture(rng, height, width, config).transpose(1, 2, 0))
         batch = preprocess([image], config)
@@ -144,19 +172,21 @@ def _picture(rng: np.random.Generator, height: int, width: int, config: Config) 
     return image.clip(0, 255).astype(np.uint8)
 
 
-def _compare(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, case: CheckedBatch) -> Exactness:
+def _compare(
+    run: Callable[[Arrays], Arrays],
+    network: MaskRCNN,
+    config: Config,
+    case: CheckedBatch,
+    rounded: Sequence[Sequence[FoundObjects]],
+) -> Exactness:
     settings = config.model.detect
     expected = network.detect(case.batch, settings)
     found = run(case.given)
-    # The graph maps boxes as predict.images.boxes_to_original does.
-    roi_trim, scale = config.conventions.boxes.roi_trim, torch.from_numpy(case.scale_xy)[:, None]
-    boxes = trim(trim(expected.boxes, roi_trim) * scale.repeat(1, 1, 2), -roi_trim)
-    boxes = clip(boxes, whole_images(torch.from_numpy(case.original_hw)))
     worst, objects, moved = [0.0, 0.0, 0.0], 0, list[float]()
-    for number in range(len(case.batch)):
+    for number, theirs in enumerate(_objects(expected, config, case)):
         ours = FoundObjects(found["boxes"][number], found["scores"][number], found["labels"][number])
-        theirs = FoundObjects(*(part[number].numpy() for part in (boxes, expected.scores, expected.labels)))
-        pairs = np.array(pairs_of(ours, theirs, settings.score_threshold), np.int64).reshape(-1, 2)
+        others = [of_images[number] for of_images in rounded]
+        pairs = np.array(pairs_of(ours, theirs, settings.score_threshold, others), np.int64).reshape(-1, 2)
         mine, other = pairs.T
         objects += len(pairs)
         gaps = [ours.boxes[mine] - theirs.boxes[other], ours.scores[mine] - theirs.scores[other]]
@@ -202,8 +232,14 @@ class FoundObjects(NamedTuple):
     labels: np.ndarray
 
 
-def pairs_of(ours: FoundObjects, theirs: FoundObjects, threshold: float) -> list[tuple[int, int]]:
+def pairs_of(
+    ours: FoundObjects, theirs: FoundObjects, threshold: float, rounded: Sequence[FoundObjects] = ()
+) -> list[tuple[int, int]]:
     """The numbers of the detections of both sides that are the same object. Equal scores may be in another order.
+
+    Args:
+        rounded: what PyTorch finds in the image after changes of its weights as small as rounding. An object that it
+            then loses may be missing, and one that it then finds may be there.
 
     Raises:
         DifferentError: a detection has no partner, and rounding does not explain it.
@@ -220,6 +256,8 @@ def pairs_of(ours: FoundObjects, theirs: FoundObjects, threshold: float) -> list
     for side, other, names in ((theirs, ours, [b for _, b in pairs]), (ours, theirs, [a for a, _ in pairs])):
         alone = np.setdiff1d(np.flatnonzero(side.scores > lowest), names)
         alone = alone[~_ties(side, other)[alone]]
+        for third in rounded:
+            alone = alone[_finds(third, side)[alone] == (side is theirs)]
         if len(alone):
             who = "lacks" if side is theirs else "finds and PyTorch lacks"
             raise DifferentError(
@@ -227,6 +265,11 @@ def pairs_of(ours: FoundObjects, theirs: FoundObjects, threshold: float) -> list
                 f"{side.boxes[alone[0]].round(2).tolist()}; report this"
             )
     return pairs
+
+
+def _finds(side: FoundObjects, other: FoundObjects) -> np.ndarray:
+    """(D,) bool: whether one side has each object of the other."""
+    return np.any(_alike(side, other) & (_gaps(side, other) <= BOX_PX), axis=0)
 
 
 def _gaps(ours: FoundObjects, theirs: FoundObjects) -> np.ndarray:
