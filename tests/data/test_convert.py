@@ -265,7 +265,7 @@ def test_images_are_copied_or_linked_and_told_apart(tmp_path: Path) -> None:
     dataset = read_dataset(path)
     for link in (False, True):
         out = tmp_path / str(link)
-        assert convert(dataset, out, "rle-csv", link=link) == ["1 images have no file; --images names their folder"]
+        assert convert(dataset, out, "rle-csv", link=link) == ["1 images have no file and were not copied"]
         images = sorted((out / "images").iterdir())
         assert [image.name for image in images] == ["one.png", "one_2.png"]
         assert [image.is_symlink() for image in images] == [link] * 2

@@ -139,7 +139,7 @@ HOSTILE: dict[str, bytes] = {
     "objects with one large state": module(shared(b"cm\nC\n)R" + state(MANY) + b"b", b"h\x00", 1000)[:-1]),
     "modules in modules, each twice": doubled_modules(40),
     "modules with long names": module(b"N", b"a" * MIB, 50),
-    "long unknown names again and again": shared(text(b"a" * MIB), b"h\x00h\x00\x93", 200),
+    "long unknown names again and again": shared(text(b"a" * MIB), b"h\x00h\x00\x93", 1000),
     "arrays": ARRAY[:-1] + b"0" + items(ARRAY[2:], 5000),
     "an array of texts": TEXT_ARRAY + b".",
     "an array of texts again and again": shared(TEXT_ARRAY, b"h\x00"),

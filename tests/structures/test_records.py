@@ -88,13 +88,13 @@ class OwnMemory(torch_data.Dataset[int]):
 @pytest.mark.skipif(not SHARES.exists(), reason="the system does not tell")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_share_the_annotations(tmp_path: Path, start: str) -> None:
-    """13 MB of annotations more, and the worker has no more than a part of it to itself."""
+    """13 MB of annotations more, and no worker has more than a part of it to itself."""
     sizes = []
     for count in (5_000, 25_000):
         dataset = read_dataset(many(tmp_path, count))
         assert dataset.segmentations._bytes.nbytes > 600 * count
         loader = torch_data.DataLoader(
-            OwnMemory(dataset), None, sampler=range(1), num_workers=1, multiprocessing_context=start
+            OwnMemory(dataset), None, sampler=range(2), num_workers=2, multiprocessing_context=start
         )
         sizes.append(max(loader))
     assert sizes[1] - sizes[0] < 6e6, sizes

@@ -154,7 +154,7 @@ def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lo
         return None
 
     there = [number for number in range(len(dataset)) if number not in dataset.records.faults]
-    lost["images have no file; --images names their folder"] += len(dataset) - len(there)
+    lost["images have no file and were not copied"] += len(dataset) - len(there)
     broken = [error for error in in_threads(copy, there) if error is not None]
     if broken and strict:
         raise broken[0]

@@ -77,8 +77,8 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *,
     differs by more than the limits, it is compared with PyTorch in float64, under the same limits.
 
     Rounding also decides between two boxes, two levels of the pyramid, or two grids of RoIAlign. So if the engine
-    differs from float64, too, the weights in PyTorch are changed by `ROUNDING` several times. An object that PyTorch then
-    loses may be missing, and one that it then finds may be there. Everything else must still agree with float64.
+    differs from float64, too, the weights in PyTorch are changed by `ROUNDING` several times. An object that PyTorch
+    then loses may be missing, and one that it then finds may be there. All others must still agree with float64.
 
     Args:
         resize: whether the engine takes images, which it resizes.
