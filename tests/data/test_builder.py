@@ -133,6 +133,8 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "box of three": ({"box": [1, 2, 3], "polygons": []}, "expected bbox as four finite numbers"),
     "box of words": ({"box": [1, 2, 3, "4"], "polygons": []}, "expected bbox as four finite numbers"),
     "box too large": ({"box": [1, 2, 3, 10**400], "polygons": []}, "expected bbox as four finite numbers"),
+    "box beyond any image": ({"box": [1, 2, 1e300, 4], "polygons": []}, "reaches too far for any image"),
+    "polygon beyond any image": ({"polygons": [[1, 1, 2e9, 5, 9, 9]]}, r"reaches 2e\+09 pixels away, too far"),
     "box backwards": ({"box": [10, 10, -3, 5], "polygons": []}, "has no area"),
     "polygon of words": ({"polygons": [["a"]]}, "expected polygons as lists of numbers"),
     "polygon too large": ({"polygons": [[10**400] * 6]}, "expected polygons as lists of numbers"),

@@ -83,6 +83,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "an unknown class": ("left-out", setting("category_id", 77)),
     "no class": ("left-out", setting("category_id", None)),
     "a coordinate that is no number": ("left-out", setting("segmentation", [[1, 2, 3, float("nan"), 5, 6]])),
+    "a coordinate beyond any image": ("left-out", setting("segmentation", [[1, 2, 1e300, 4, 5, 1e300]])),
+    "a box beyond any image": ("repaired", setting("bbox", [5, 5, 1e300, 1e300])),
     "a polygon of two points": ("left-out", setting("segmentation", [[1, 2, 3, 4]])),
     "a part of two points": ("repaired", lambda c, _: c["annotations"][0]["segmentation"].append([1, 2, 3, 4])),
     "run lengths of a turned image": ("left-out", run_lengths(size=list(SIDE[::-1]))),
@@ -122,7 +124,7 @@ PLANTS: dict[str, tuple[str, Plant]] = {
         lambda c, _: c["annotations"][0]["bbox"].__setitem__(2, c["annotations"][0]["bbox"][2] + 6),
     ),
     "fractions of the image": ("empty-mask", polygons(lambda points: points / SIDE[::-1])),
-    "a polygon beside the image": ("empty-mask", polygons(lambda points: points + 400)),
+    "a polygon beside the image": ("object-outside", polygons(lambda points: points + 400)),
     "a polygon that leaves the image": ("outside-image", polygons(lambda points: points - points.mean(axis=0))),
     "a mask of twice the size": ("outside-image", polygons(lambda points: points * 2.6)),
     "the area of the box": ("area-beside-mask", lambda c, _: c["annotations"][0].update(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.data.editing.copies import THUMBNAIL, UNREAD, Pictures, Signature, equal_pictures
-from maskrcnn.doctor.object_faults import boxes_beside_masks, empty_masks
+from maskrcnn.doctor.object_faults import boxes_beside_masks, empty_masks, objects_outside
 from maskrcnn.doctor.outlines import Rings, crossings, overlapping, signed_areas
 from maskrcnn.structures.masks import RLE
 from planted import PLAIN_SIZE as SIZE
@@ -51,7 +51,8 @@ def test_the_boxes_of_crowds_and_of_masks_without_pixels_are_not_doubted() -> No
         {"box": [0, 0, 9, 9], "polygons": [[100, 100, 109, 100, 109, 109]]},
     )
     assert [fault.rows for fault in boxes_beside_masks(objects)] == [(3,)]
-    assert [fault.rows for fault in empty_masks(objects)] == [(2,), (4,)]
+    assert [fault.rows for fault in empty_masks(objects)] == [(2,)]
+    assert [fault.rows for fault in objects_outside(objects)] == [(4,)]
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -48,7 +48,7 @@ def test_the_repaired_data_set_is_sound(tmp_path: Path) -> None:
         "1 images that cannot be read are left out",
         "1 images that look like another are left out",
         "1 masks and boxes are clipped to their image",
-        "1 masks without a pixel are left out",
+        "1 objects outside their image are left out",
         "1 polygons inside another one are cut out as holes",
         "1 second annotations of objects are left out",
     ]

@@ -12,7 +12,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
 from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, pack_polygons, unpack_polygons
 from maskrcnn.structures.masks import RLE
-from maskrcnn.structures.values import is_number, short
+from maskrcnn.structures.values import FARTHEST, is_number, short
 
 Size = tuple[int, int]  # height and width of an image
 Box = tuple[float, float, float, float]  # x, y, width, height
@@ -159,6 +159,8 @@ def _polygon(given: Any) -> np.ndarray:
         raise DataError(f"expected polygons of at least 3 points, found {len(points)} numbers")
     if not np.isfinite(points).all():
         raise DataError("the polygon has a coordinate that is not a finite number")
+    if (farthest := np.abs(points).max()) > FARTHEST:
+        raise DataError(f"the polygon reaches {farthest:.3g} pixels away, too far for any image")
     return points
 
 
@@ -181,7 +183,9 @@ def box_of(raw: RawAnnotation, kind: int, content: bytes, size: Size) -> tuple[B
     else:
         x, y, w, h = map(float, given)
         inside = min(x + w, size[1]) > max(x, 0) and min(y + h, size[0]) > max(y, 0)
-        if w <= 0 or h <= 0:
+        if max(map(abs, (x, y, w, h))) > FARTHEST:
+            fault = f"bbox {short(given)} reaches too far for any image"
+        elif w <= 0 or h <= 0:
             fault = f"bbox {short(given)} has no area"
         elif kind == NO_MASK and not inside:
             fault = f"bbox {short(given)} has no area inside the image of {size[1]} x {size[0]} pixels"

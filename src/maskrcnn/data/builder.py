@@ -10,12 +10,12 @@ without its bad part. Both are named, and both raise an error when strict:
 - A crowd flag is 0 or 1, or a text or truth value that means one of them. An annotation with another flag is rejected.
 - A box keeps its annotated values, even beyond the border of the image. Training clips it to the image, or uses the
   tight box of the mask if the box lies outside. An object without a box gets the tight box of its mask. A box that is
-  not four finite numbers or has no area is repaired in the same way. Without a mask, an object with such a box or with
-  a box outside the image is rejected.
+  not four finite numbers, reaches beyond `FARTHEST` or has no area is repaired in the same way. Without a mask, an
+  object with such a box or with a box outside the image is rejected.
 - A mask whose size differs from its image is rejected. An object with a box whose mask covers no pixel is repaired:
   training learns its box alone, and no figure of masks can find it, as in the COCO API. Without a box it is rejected.
-- A polygon that has fewer than three points or a number that is not finite is left out of its mask, which is repaired.
-  A mask without any other polygon is rejected.
+- A polygon that has fewer than three points, or a coordinate that is not finite or beyond `FARTHEST`, is left out of
+  its mask, which is repaired. A mask without any other polygon is rejected.
 - Polygons that enclose an area are objects, even if they are too small to cover the centre of a pixel.
 - An area that is not a finite number is replaced by the area of the mask, or of the box if there is no mask.
 - Each category may have its own number of keypoints. Only training a keypoint head needs the same number in all.

@@ -53,6 +53,10 @@ KINDS: dict[str, Kind] = {
         "mask that covers no pixel of its image",
         "coordinates are pixels from the top left corner, not fractions of the image",
     ),
+    "object-outside": Kind(
+        "object wholly outside its image",
+        "correct it or delete it; --fix leaves it out; if there are many, the images were annotated in another size",
+    ),
     "outside-image": Kind("annotation that leaves its image", "check the size of the image that was annotated"),
     "area-beside-mask": Kind(
         "area that is not the area of its mask", "evaluation sorts objects into small, medium and large by it"

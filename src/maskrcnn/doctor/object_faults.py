@@ -14,7 +14,7 @@ from maskrcnn.doctor.findings import Finding, Severity
 from maskrcnn.doctor.objects import Objects
 from maskrcnn.doctor.outlines import crossings, extents, overlapping, signed_areas
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.structures.annotations import NO_MASK, POLYGONS
+from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS
 from maskrcnn.structures.masks import RLE
 
 SLACK = 2  # pixels by which the edges of a box and of its mask may differ without doubt
@@ -57,14 +57,28 @@ def boxes_beside_masks(objects: Objects) -> Iterator[Finding]:
         yield _found(objects, i, "box-beside-mask", what, "hurts" if apart[i] else "doubt")
 
 
+def _beside_image(objects: Objects) -> np.ndarray:
+    """(N,) bool: whether a mask lies wholly outside its image."""
+    found: np.ndarray = ((objects.extent[:, 2:] <= 0) | (objects.extent[:, :2] >= objects.limits_wh)).any(axis=1)
+    return found
+
+
+def objects_outside(objects: Objects) -> Iterator[Finding]:
+    """Objects whose whole mask lies outside the image."""
+    for i in np.flatnonzero(_beside_image(objects)).tolist():
+        width, height = objects.limits_wh[i].astype(int).tolist()
+        what = f"polygons at {_words(objects.extent[i])} (x, y, width, height), the image has {width} x {height} pixels"
+        yield _found(objects, i, "object-outside", what)
+
+
 def empty_masks(objects: Objects) -> Iterator[Finding]:
-    """Masks outside the image, and masks between the centres of pixels."""
-    drawn = objects.kinds == POLYGONS
+    """Masks between the centres of pixels, and run lengths without a pixel."""
+    drawn = (objects.kinds == POLYGONS) & ~_beside_image(objects)
     few = drawn & ~((objects.pixels > _FEW) & (_areas(objects.tight) > _FEW))
     for i in np.flatnonzero(few).tolist():
         if not objects.drawn(np.array([i]))[0].area:
             yield _found(objects, i, "empty-mask", f"polygons at {_words(objects.extent[i])} (x, y, width, height)")
-    for i in np.flatnonzero(~drawn & (objects.kinds != NO_MASK) & (objects.pixels == 0)).tolist():
+    for i in np.flatnonzero((objects.kinds == RUN_LENGTHS) & (objects.pixels == 0)).tolist():
         yield _found(objects, i, "empty-mask", "run lengths without a pixel")
 
 
@@ -77,7 +91,8 @@ def outside_image(objects: Objects) -> Iterator[Finding]:
     limit = objects.limits_wh
     beyond = np.maximum(-ends[..., :2], ends[..., 2:] - limit).max(axis=0)
     inside = _areas(objects.clipped(spans)) / np.maximum(_areas(spans), 1e-9)
-    for i in np.flatnonzero((beyond > 1 + 0.005 * limit).any(axis=1) & ~objects.crowd).tolist():
+    left = (beyond > 1 + 0.005 * limit).any(axis=1) & ~_beside_image(objects)
+    for i in np.flatnonzero(left & ~objects.crowd).tolist():
         width, height = limit[i].astype(int).tolist()
         what = f"up to {beyond[i].max():.5g} pixels beyond the {width} x {height} of the image"
         yield _found(objects, i, "outside-image", what, "hurts" if inside[i] < 0.1 else "advice")
@@ -215,6 +230,7 @@ def separate_parts(objects: Objects) -> Iterator[Finding]:
 
 OBJECT_FAULTS: tuple[Callable[[Objects], Iterator[Finding]], ...] = (
     boxes_beside_masks,
+    objects_outside,
     empty_masks,
     outside_image,
     areas_beside_masks,

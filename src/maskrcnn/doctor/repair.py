@@ -32,6 +32,7 @@ _IMAGES_LEFT_OUT = {
     "shared-photograph": "versions of photographs of another split are left out",
 }
 _ANNOTATIONS_LEFT_OUT = {
+    "object-outside": "objects outside their image are left out",
     "empty-mask": "masks without a pixel are left out",
     "duplicate-object": "second annotations of objects are left out",
 }

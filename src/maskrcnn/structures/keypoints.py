@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from maskrcnn.errors import DataError
-from maskrcnn.structures.values import short
+from maskrcnn.structures.values import FARTHEST, short
 
 # COCO files give keypoints as pixel indices, and the centre of pixel 0 lies at 0.5 in the continuous frame. Readers add
 # this shift and writers subtract it, as Detectron2 does.
@@ -22,8 +22,6 @@ _NAMES = (
     "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
 )
 COCO_KEYPOINTS = tuple(_NAMES.split())  # of a person, in the order of COCO's files
-
-_MAX_COORDINATE = 1e9  # pixels
 
 
 def read_keypoints(values: Any, count: int) -> np.ndarray:
@@ -44,7 +42,7 @@ def read_keypoints(values: Any, count: int) -> np.ndarray:
         raise DataError(
             f"expected keypoints as {3 * count} numbers, three for each of the category's {count}, found {found}"
         )
-    if not all(isinstance(value, int | float) and abs(value) < _MAX_COORDINATE for value in values):
+    if not all(isinstance(value, int | float) and abs(value) < FARTHEST for value in values):
         raise DataError(f"expected keypoints as finite numbers, found {short(values)}")
     return np.array(values, dtype=np.float64).reshape(count, 3)
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
+FARTHEST = 1e9  # pixels from the corner of an image: no coordinate lies beyond it, and no area overflows
+
 _LARGEST = sys.float_info.max
 
 

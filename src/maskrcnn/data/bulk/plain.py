@@ -17,6 +17,7 @@ import numpy as np
 from maskrcnn.ops.rle import count_pixels
 from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, packed_head
 from maskrcnn.structures.records import ByteBuffer
+from maskrcnn.structures.values import FARTHEST
 
 PAIR = 16  # bytes of x and y as float64
 _ROUNDING = 1e-14  # of a sum of products, for each term and relative to the largest: far above the true limit
@@ -124,7 +125,7 @@ def unremarkable(block: Block, known: Known, buffer: ByteBuffer) -> PlainAnnotat
     with np.errstate(over="ignore"):
         right, bottom = np.minimum(x + w, sizes_hw[:, 1]), np.minimum(y + h, sizes_hw[:, 0])
     inside = (right > np.maximum(x, 0)) & (bottom > np.maximum(y, 0))
-    boxed = np.isfinite(block.boxes).all(axis=1) & (w > 0) & (h > 0)
+    boxed = (np.abs(block.boxes) <= FARTHEST).all(axis=1) & (w > 0) & (h > 0)
     sound = found & has_label & boxed & (inside | (block.kinds != NO_MASK)) & np.isin(block.crowd, (0, 1))
     sound[drawn] &= _have_area(block)
     pixels, foreground = count_pixels(block.strings)
@@ -155,6 +156,9 @@ def _have_area(block: Block) -> np.ndarray:
     if len(block.ends) == 1:
         return np.zeros(0, dtype=np.bool_)
     values = np.append(np.frombuffer(block.packed, dtype=np.float64), np.zeros(4))
+    largest = max(values.max(), -values.min())
+    if not largest <= FARTHEST:  # or no number: which polygon it is in shows when they are looked at one by one
+        return np.zeros(len(block.ends) - 1, dtype=np.bool_)
     starts = block.ends[:-1] // 8
     parts = values[starts].astype(np.int64)
     first_part = np.cumsum(parts) - parts
@@ -166,12 +170,11 @@ def _have_area(block: Block) -> np.ndarray:
     stops += np.repeat((starts + packed_head(parts)) // 2 - (stops - points)[first_part], parts)
     firsts = stops - points
     whole = stops[first_part + parts - 1] == block.ends[1:] // PAIR  # else two polygons have odd numbers of coordinates
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is doubtful, too
-        edges = x[:-1] * y[1:]
-        edges -= x[1:] * y[:-1]
-        edges[stops - 1] = x[stops - 1] * y[firsts] - x[firsts] * y[stops - 1]  # these close the polygons
-        doubled = np.add.reduceat(edges, np.stack([firsts, stops], axis=1).ravel())[::2]
-        sure = np.abs(doubled) > _ROUNDING * points**2 * max(values.max(), -values.min()) ** 2
+    edges = x[:-1] * y[1:]
+    edges -= x[1:] * y[:-1]
+    edges[stops - 1] = x[stops - 1] * y[firsts] - x[firsts] * y[stops - 1]  # these close the polygons
+    doubled = np.add.reduceat(edges, np.stack([firsts, stops], axis=1).ravel())[::2]
+    sure = np.abs(doubled) > _ROUNDING * points**2 * largest**2
     found: np.ndarray = np.logical_or.reduceat(sure, first_part) & whole
     return found
 
