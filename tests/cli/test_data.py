@@ -221,6 +221,12 @@ def test_check_writes_a_repaired_copy(command, tmp_path):
     assert "expected no folder or an empty one" in refused.err
 
 
+def test_a_copy_without_repairs_says_so(command, small, tmp_path):
+    ran = command("data", "check", small, "--fix", tmp_path / "fixed")
+    assert ran.code == 0
+    assert "fixed: nothing; the copy holds what was read\n2 images in" in ran.out
+
+
 def test_show_draws_what_is_asked_for(command, tmp_path):
     path, out = faulty(tmp_path / "set"), tmp_path / "look"
     filters = {

@@ -74,6 +74,39 @@ def test_a_part_of_a_set_is_written(command, tmp_path):
     assert dataset.records.counts.min() > 0
 
 
+def test_merging_says_what_is_probably_not_meant(command, tmp_path):
+    data = write_small(tmp_path, "images", 4)
+    content = json.loads(data.read_text())
+    content["categories"][0]["name"] = "Red"
+    content["images"] = content["images"][:3]
+    content["images"][0]["file_name"] = "../images/own.png"
+    (tmp_path / "images" / "0.png").rename(tmp_path / "images" / "own.png")
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] < 4]
+    other = tmp_path / "images" / "other.json"
+    other.write_text(json.dumps(content))
+    ran = command("data", "merge", data, other, "--out", tmp_path / "both")
+    assert (ran.code, ran.out) == (0, f"7 images in {tmp_path / 'both'}\n")
+    assert "note: the classes red, Red differ only in spelling and stay apart; --map Red=red makes them one" in ran.err
+    assert f"note: 2 image files of {other} are in {data}, too, and become two images each" in ran.err
+    ran = command("data", "merge", data, other, "--out", tmp_path / "one", "--map", "Red=red")
+    assert "spelling" not in ran.err
+    ran = command("data", "merge", data, tmp_path / "images" / ".." / "images.json", "--out", tmp_path / "twice")
+    assert (ran.code, ran.out) == (2, "")
+    assert "found all 4 image files in" in ran.err
+
+
+def test_annotations_without_images_are_not_written(command, tmp_path):
+    data = write_small(tmp_path, "images", 3)
+    for image in (tmp_path / "images").iterdir():
+        image.unlink()
+    out = tmp_path / "o"
+    for words in (("convert", data, out, "--to", "yolo"), ("split", data, out), ("subset", data, out, "--number", 2)):
+        ran = command("data", *words)
+        assert (ran.code, ran.out, out.exists()) == (2, "", False)
+        assert "images.json: expected images to write, found a file of none of its" in ran.err
+        assert "name the folder with --images" in ran.err
+
+
 def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_path):
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "old.txt").touch()
@@ -90,8 +123,12 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("split", "--val", "0"), "found train 1"),
-        (("split", "--group-by", "camera"), "expected the field camera to group by"),
+        (("split", "--val", "0"), "--val, --test: expected shares whose sum is above 0"),
+        (("split", "--val", "0.5", "--test", "0.5"), "that is below 1, found 0.5 and 0.5"),
+        (("split", "--val", "1.5"), "--val: expected a share of the images, from 0 to below 1, found 1.5"),
+        (("split", "--test", "-0.1"), "--test: expected a share of the images, from 0 to below 1, found -0.1"),
+        (("split", "--val", "nan"), "--val: expected a share of the images, from 0 to below 1, found nan"),
+        (("split", "--group-by", "camera"), "images.json: image 1: expected the field camera for --group-by"),
         (("subset", "--classes", "green"), "expected classes among blue, red, found green"),
         (("subset", "--number", "0"), "--number: expected 1 or more images"),
         (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),

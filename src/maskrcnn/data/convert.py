@@ -64,12 +64,16 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
         A sentence for each kind of thing that is lost, with its number.
 
     Raises:
-        DataError: the folder is not empty, or the format cannot be written.
+        DataError: the folder is not empty, the format cannot be written, or none of the images has a file.
         ImageError: with `strict`, a file that is no image.
     """
     if to not in WRITERS:
         raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
     check_new_folder(out)
+    faults = dataset.records.faults
+    if len(faults) == len(dataset):
+        first = f"; first: {dataset.records[0].path.name}: {faults[0]}" if faults else ""
+        raise DataError(f"{dataset.path}: expected images to write, found a file of none of its {len(dataset)}{first}")
     lost: Lost = Counter()
     parts = {}
     divided = _parts(dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Container, Iterable
 
@@ -12,6 +13,11 @@ from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
 from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
+
+
+def spelling(name: str) -> str:
+    """What names that differ only in upper case, spaces and signs have in common."""
+    return "".join(re.findall(r"[^\W_]+", name.casefold())) or name
 
 
 def repeated_names(categories: Iterable[Category], paths: Iterable[str]) -> list[str]:

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from maskrcnn.data.doubts import spelling
 from maskrcnn.doctor.diagnosis import Diagnosis
 from maskrcnn.doctor.findings import Finding
-from maskrcnn.doctor.set_faults import spelling
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.annotations import NO_MASK, RUN_LENGTHS, Annotations
 from maskrcnn.structures.dataset import Dataset

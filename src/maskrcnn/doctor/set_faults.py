@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrcnn.data.doubts import repeated_names
+from maskrcnn.data.doubts import repeated_names, spelling
 from maskrcnn.doctor.findings import Finding
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
@@ -62,11 +62,6 @@ def repeated_files(dataset: Dataset) -> Iterator[Finding]:
             ids = ", ".join(repr(dataset.records[number].image_id) for number in several[:4])
             what = f"{Path(path).name} is the file of {len(several)} images, with the ids {ids}"
             yield Finding("repeated-file", what, "hurts", several[0], other=Path(path))
-
-
-def spelling(name: str) -> str:
-    """What names that differ only in upper case, spaces and signs have in common."""
-    return "".join(re.findall(r"[^\W_]+", name.casefold())) or name
 
 
 def class_faults(dataset: Dataset, measures: Measures) -> Iterator[Finding]:

@@ -98,7 +98,9 @@ def test_what_cannot_be_divided_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=f"expected a share above 0 for each .*, 1 in all, found {found}"):
             split(dataset, shares)
-    with pytest.raises(DataError, match="expected the field camera to group by, found the fields none; folder groups"):
+    with pytest.raises(DataError, match="set: image 0: expected the field camera for --group-by, found none"):
         split(dataset, {"train": 0.5, "val": 0.5}, group_by="camera")
-    with pytest.raises(DataError, match="found 1 groups of images, which leave none for val"):
+    with pytest.raises(DataError, match=r"set: expected 2 or more groups of images .* found 1 in 4 .*--group-by"):
         split(dataset, {"train": 0.5, "val": 0.5}, group_by="folder")
+    with pytest.raises(DataError, match="groups of images for train, val, found 1 in 1 images; add images"):
+        split(dataset_of(["a"]), {"train": 0.5, "val": 0.5})

@@ -123,7 +123,7 @@ def _fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     own = [key for key, writer in WRITERS.items() if writer.name == dataset.format]
     lost = convert(dataset, out, own[0] if own else "coco")
     return [
-        *(f"fixed: {what}" for what in done),
+        *(f"fixed: {what}" for what in done or ["nothing; the copy holds what was read"]),
         *(f"lost: {what}" for what in lost),
         f"{len(dataset)} images in {out}",
     ]

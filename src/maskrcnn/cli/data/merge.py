@@ -28,8 +28,9 @@ class Merge:
     hints: HintFlags = NO_HINTS
 
     def run(self) -> int:
+        from maskrcnn.cli.output import console
         from maskrcnn.data.convert import check_new_folder
-        from maskrcnn.data.editing.merge import merge
+        from maskrcnn.data.editing.merge import doubts, merge
 
         pairs = [name.partition("=") for name in self.renamed]
         if wrong := [name for name, (old, _, new) in zip(self.renamed, pairs, strict=True) if not old or not new]:
@@ -38,5 +39,9 @@ class Merge:
             raise ConfigError(f"expected two or more data sets to merge, found {len(self.data)}: name the others, too")
         check_new_folder(self.out)
         datasets = [open_dataset(path, self.hints) for path in self.data]
-        write_dataset(merge(datasets, self.out, {old: new for old, _, new in pairs}), self.out, self.target)
+        renamed = {old: new for old, _, new in pairs}
+        merged = merge(datasets, self.out, renamed)
+        for doubt in doubts(datasets, renamed):
+            console(stderr=True).print(f"note: {doubt}")
+        write_dataset(merged, self.out, self.target)
         return 0

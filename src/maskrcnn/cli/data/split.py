@@ -12,6 +12,7 @@ from maskrcnn.cli.data.writing import TARGET, TargetFlags, write_dataset
 from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.errors import ConfigError
 
 if TYPE_CHECKING:
     from maskrcnn.structures.dataset import Dataset
@@ -48,6 +49,7 @@ class Split:
         from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.editing.split import split
 
+        self._check_shares()
         check_new_folder(self.out)
         dataset = open_dataset(self.data, self.hints, self.images)
         wanted = {part: share for part, share in (("val", self.val), ("test", self.test)) if share}
@@ -60,6 +62,16 @@ class Split:
             own = divided.subset([number for number, name in enumerate(parts) if name == part])
             console(stderr=False).print(f"{part}: {own.contents()}")
         return 0
+
+    def _check_shares(self) -> None:
+        for flag, share in (("--val", self.val), ("--test", self.test)):
+            if not 0 <= share < 1:
+                raise ConfigError(f"{flag}: expected a share of the images, from 0 to below 1, found {share:g}")
+        if self.val + self.test == 0 or self.val + self.test >= 1:
+            raise ConfigError(
+                "--val, --test: expected shares whose sum is above 0 and leaves images for train, that is below 1, "
+                f"found {self.val:g} and {self.test:g}"
+            )
 
 
 def _copies(dataset: Dataset) -> list[tuple[int, int]]:

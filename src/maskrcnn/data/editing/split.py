@@ -38,24 +38,24 @@ def split(
 
     Raises:
         ConfigError: there is one part, a share is not above 0, or the shares do not sum to 1.
-        DataError: an image lacks the field, or a part gets no image.
+        DataError: an image lacks the field, or there are fewer groups of images than parts.
     """
     if len(shares) < 2 or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         listed = ", ".join(f"{part} {share:g}" for part, share in shares.items())
         raise ConfigError(f"expected a share above 0 for each of two or three parts, 1 in all, found {listed}")
     keys = [[_source(record) for record in dataset.records]]
     if group_by is not None:
-        keys.append([_value(record, group_by) for record in dataset.records])
+        keys.append([_value(dataset, record, group_by) for record in dataset.records])
     groups = _groups(keys, np.array(together, dtype=np.int64).reshape(-1, 2))
-    counts = np.zeros((groups.max() + 1, len(dataset.categories) + 2))
+    number = int(groups.max()) + 1
+    if number < len(shares):
+        raise DataError(
+            f"{dataset.path}: expected {len(shares)} or more groups of images for {', '.join(shares)}, found {number} in "
+            f"{len(dataset)} images; add images, or keep fewer together (--group-by, --group-copies, names with .rf.)"
+        )
+    counts = np.zeros((number, len(dataset.categories) + 2))
     np.add.at(counts, groups, _presence(dataset))
     parts = _stratified(counts, np.array(list(shares.values())), np.random.default_rng(seed))[groups]
-    for part, name in enumerate(shares):
-        if not (parts == part).any():
-            raise DataError(
-                f"{dataset.path}: expected images for {', '.join(shares)}, found {len(counts)} groups of images, which "
-                f"leave none for {name}; give it a larger share, or group less"
-            )
     names = list(shares)
     records = (
         replace(record, fields={**record.fields, "split": names[part]})
@@ -70,14 +70,14 @@ def _source(record: Record) -> Hashable:
     return (ROBOFLOW.sub("", stem),) if ROBOFLOW.search(stem) else record.image_id
 
 
-def _value(record: Record, field: str) -> Hashable:
+def _value(dataset: Dataset, record: Record, field: str) -> Hashable:
     if field == FOLDER:
         return str(record.path.parent)
     if field not in record.fields:
         found = ", ".join(record.fields) or "none"
         raise DataError(
-            f"image {record.image_id}: expected the field {field} to group by, found the fields {found}; "
-            f"{FOLDER} groups by the folder of the image"
+            f"{dataset.path}: image {record.image_id}: expected the field {field} for --group-by, found {found}; "
+            f"--group-by {FOLDER} takes the folder of the image"
         )
     return str(record.fields[field])
 
