@@ -99,13 +99,58 @@ def test_polygons_that_cover_no_pixel_are_objects_if_they_have_area() -> None:
 
 
 def test_ids_are_unique_where_there_are_any() -> None:
-    dataset = built(raw(id="a"), raw(id="a"), raw(), raw(id=[1]), raw(id=None))
+    dataset = built(raw(id="a"), raw(id="a", area=9), raw(), raw(id=[1]), raw(id=None))
     assert dataset.annotations(0).ids.tolist() == ["a", 2, 3, 4, 5]
     assert dataset.problems == ()
     assert dataset.notes == (
         "some.file: an id that is not unique is ignored (annotations: 1), first: annotation 'a' of image 1: expected a "
-        "unique id, found a second annotation with it",
+        "unique id, found it in annotations 1 and 2 of the file",
     )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"category_id": 7},
+        {"box": [10, 5, 8, 9]},
+        {"polygons": [[10, 5, 18, 5, 18, 14, 10, 13]]},
+        {"polygons": None},
+        {"area": 5},
+        {"crowd": 1},
+    ],
+)
+def test_an_annotation_that_repeats_another_in_everything_is_left_out(other: dict[str, Any]) -> None:
+    dataset = built(raw(id="a"), raw(id="a", **other), raw(id="a"))
+    assert len(dataset.annotations(0)) == 2
+    assert dataset.problems == (
+        "some.file: annotation 'a' of image 1: expected a unique id, found the same as annotation 1 of the file",
+    )
+    points = raw(id=3, category_id=7, keypoints=[1, 1, 2, 3, 3, 1])
+    moved = points._replace(keypoints=[1, 1, 2, 3, 4, 1])
+    assert [len(built(points, another).annotations(0)) for another in (points, moved)] == [1, 2]
+    with pytest.raises(DataError, match="found the same as annotation 1"):
+        built(raw(id="a"), raw(id="a"), strict=True)
+
+
+def test_an_image_that_repeats_another_in_everything_is_left_out() -> None:
+    def of_images(second: dict[str, Any], strict: bool = False) -> Dataset:
+        builder = DatasetBuilder(PATH, strict=strict)
+        builder.add_category(1, "cell")
+        builder.add_image(1, Path("1.png"), *SIZE, {"light": "day"})
+        builder.add_image(
+            **{"number": 1.0, "path": "1.png", "height": 40, "width": 50, "fields": {"light": "day"}, **second}
+        )
+        return builder.build()
+
+    dataset = of_images({})
+    assert len(dataset) == 1
+    said = "some.file: image 1.0: expected one entry for each image, found the same entry before"
+    assert dataset.problems == (said,)
+    with pytest.raises(DataError, match=said):
+        of_images({}, strict=True)
+    for other in ({"path": "2.png"}, {"height": 41}, {"fields": {}}):
+        with pytest.raises(DataError, match=r"some.file: two images have id 1.0, 1.png and .\.png: annotations cannot"):
+            of_images(other)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +247,7 @@ REPAIRED: dict[str, tuple[dict[str, Any], str]] = {
     "box backwards": ({"box": [18, 13, -8, -8]}, "has no area"),
     "box of three": ({"box": [10, 5, 8]}, "expected bbox as four finite numbers"),
     "box that is not finite": ({"box": [10, 5, math.inf, 8]}, "expected bbox as four finite numbers"),
-    "id of another": ({"id": "other"}, "expected a unique id"),
+    "id of another": ({"id": "other", "area": 63}, "expected a unique id"),
 }
 
 
@@ -222,7 +267,7 @@ def test_an_object_survives_a_bad_part(name: str) -> None:
 
 
 def test_repairs_of_one_kind_are_one_note() -> None:
-    dataset = built(*(raw(box=[0, 0, 0, 0], id=7) for _ in range(9)))
+    dataset = built(*(raw(box=[0, 0, 0, 0], id=7, area=area) for area in range(9)))
     assert len(set(dataset.annotations(0).ids.tolist())) == 9
     assert [note.partition(", first")[0] for note in dataset.notes] == [
         "some.file: the box of the mask replaces the bbox (annotations: 9)",

@@ -91,6 +91,8 @@ PLANTS: dict[str, tuple[str, Plant]] = {
     "run lengths of another image": ("left-out", run_lengths(size=[7, 9])),
     "run lengths that are no code": ("left-out", run_lengths(counts="~~~")),
     "an id that is there twice": ("repaired", setting("id", 2)),
+    "an annotation entry twice": ("left-out", lambda c, _: c["annotations"].append(c["annotations"][0])),
+    "an image entry twice": ("left-out", lambda c, _: c["images"].append(c["images"][0])),
     "a box of no width": ("repaired", setting("bbox", [3, 4, 0, 9])),
     "a crowd flag of 7": ("left-out", setting("iscrowd", 7)),
     "neither box nor mask": ("left-out", lambda c, _: c["annotations"][0].update(bbox=None, segmentation=[])),

@@ -334,10 +334,13 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         (lambda c: [], "expected COCO JSON, an object with lists .* found list"),
         (lambda c: {"a": 1}, r"found a \(int\)"),
         (lambda c: {**c, "annotations": {}}, "expected COCO JSON"),
-        (lambda c: {**c, "images": c["images"] * 2}, "ground truth: two images have id 1"),
+        (
+            lambda c: {**c, "images": [*c["images"], {**c["images"][0], "file_name": "b"}]},
+            "ground truth: two images have id 1",
+        ),
         (
             lambda c: {**c, "categories": [{"id": 7}]},
-            "expected categories with an id and a name, found id 7, name None",
+            "category 7: expected a name as text, found None",
         ),
         (lambda c: {**c, "categories": [3]}, "expected categories as objects"),
         (lambda c: {**c, "categories": c["categories"] * 2}, "two categories have id 7"),

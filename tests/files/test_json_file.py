@@ -16,6 +16,16 @@ def test_the_content_comes_out(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json", "something") == {"a": [1, "é"]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_every_encoding_of_json_is_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"images": ["é"]}', encoding=encoding)
+    outline = json_outline(path)
+    assert outline is not None
+    assert outline.keys[0] == {"images"}
+    assert read_json(path, "something") == {"images": ["é"]}
+
+
 def test_gzip_is_expanded_within_limits(tmp_path: Path) -> None:
     path = tmp_path / "a.json.gz"
     path.write_bytes(gzip.compress(b'{"images": [1, 2]}'))
@@ -38,8 +48,10 @@ def test_gzip_is_expanded_within_limits(tmp_path: Path) -> None:
     [
         (None, r"a\.json: no such file, expected a list"),
         (b"[1, 2", r"a\.json: not JSON .*, expected a list; the file may be truncated"),
+        (b"", r"a\.json: not JSON that can be read \(the file is empty\), expected a list; write it again"),
         (b"\xff\xfe", r"a\.json: not JSON"),
-        (b"[" * 100_000, r"a\.json: not JSON"),
+        (b'["\xe9"]', r"\(no utf-8 text at byte 2\), expected a list; save it as UTF-8"),
+        (b"[" * 100_000, r"\(its lists or objects are nested too deeply\), expected a list; write it again"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -4,9 +4,9 @@ Training and evaluation use the same objects. The rules give the same average pr
 object of which enough is usable. "Rejected" below means that the annotation is left out, "repaired" that it is kept
 without its bad part. Both are named, and both raise an error when strict:
 
-- An id is an integer or a string; 1.0 is the integer 1. Two images or two categories with one id are an error, because
-  their annotations cannot be told apart. An annotation without an id gets its position as id. So does one that
-  repeats an id, which is repaired.
+- An id is an integer or a string; 1.0 is the integer 1. Two categories or two different images with one id are an
+  error, because their annotations cannot be told apart. An annotation without an id gets its position as id. So does
+  one that repeats an id, which is repaired. An image or annotation that repeats another in everything is rejected.
 - A crowd flag is 0 or 1, or a text or truth value that means one of them. An annotation with another flag is rejected.
 - A box keeps its annotated values, even beyond the border of the image. Training clips it to the image, or uses the
   tight box of the mask if the box lies outside. An object without a box gets the tight box of its mask. A box that is
@@ -35,10 +35,12 @@ import torch
 
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, drawn
+from maskrcnn.data.annotation_ids import unique_ids
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
+from maskrcnn.data.category import category_of
 from maskrcnn.data.doubts import of_another_type, repeated_names
 from maskrcnn.data.loading.of_each import of_each
-from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.errors import DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import read_labelled
 from maskrcnn.structures.masks import MOST_PIXELS
@@ -80,7 +82,7 @@ class DatasetBuilder:
         self._images: dict[int | str, _Image] = {}
         self._waiting: list[tuple[RawAnnotation, int, int]] = []  # not yet drawn, with position in the file and turn
         self._added = 0  # number of the last annotation of the file, with those left out
-        self._seen: set[int | str] = set()
+        self._seen: dict[int | str, int] = {}  # place of each id among the annotations that are kept
         # One entry for each annotation that is kept.
         self._ids: list[int | str | None] = []  # None for an annotation without an id of its own
         self._positions = array("q")  # among all annotations of the file, counted from 1
@@ -140,18 +142,10 @@ class DatasetBuilder:
         Raises:
             DataError: the category is broken. It is never left out, because labels would shift.
         """
-        key = as_id(number)
-        if key is None or not isinstance(name, str):
-            raise DataError(
-                f"{self.path}: expected categories with an id and a name, found id {short(number)}, name {short(name)}"
-            )
-        if key in self._categories:
+        category = category_of(self.path, number, name, keypoints, skeleton, sigmas)
+        if category.id in self._categories:
             raise DataError(f"{self.path}: two categories have id {short(number)}: give each its own")
-        try:
-            category = Category(key, _storable(name), tuple(map(_storable, keypoints)), tuple(skeleton), tuple(sigmas))
-        except ConfigError as error:
-            raise DataError(f"{self.path}: {error}") from None
-        self._categories[key] = len(self._categories), category
+        self._categories[category.id] = len(self._categories), category
 
     def add_image(
         self, number: Any, path: Path | str, height: Any, width: Any, fields: Mapping[str, Any], fault: str = ""
@@ -171,12 +165,16 @@ class DatasetBuilder:
         if key is None:
             self.problem(f"expected images with an id, found {short(number)} for {Path(path).name}")
         elif rows is None or columns is None or rows <= 0 or columns <= 0 or rows * columns > MOST_PIXELS:
-            found = f"{short(height)}, {short(width)}"
-            self.problem(f"image {short(number)}: expected a positive integer height and width, found {found}")
-        elif key in self._images:
-            raise DataError(f"{self.path}: two images have id {short(number)}: annotations cannot be told apart")
+            found = f"of at most {MOST_PIXELS} pixels together, found {short(height)}, {short(width)}"
+            self.problem(f"image {short(number)}: expected a positive integer height and width, {found}")
         else:
-            self._images[key] = _Image(len(self._images), (rows, columns), str(path), pack_fields(fields), fault)
+            image = _Image(len(self._images), (rows, columns), str(path), pack_fields(fields), fault)
+            first = self._images.setdefault(key, image)
+            if first is not image and first._replace(number=image.number) == image:
+                self.problem(f"image {short(number)}: expected one entry for each image, found the same entry before")
+            elif first is not image:
+                both = f"{Path(first.path).name} and {Path(path).name}: annotations cannot be told apart; change one id"
+                raise DataError(f"{self.path}: two images have id {short(number)}, {both}")
 
     def known(self) -> Known:
         """What `unremarkable` must know of the images and categories that were added."""
@@ -252,41 +250,48 @@ class DatasetBuilder:
         if category.keypoints:
             points = read_labelled(raw.keypoints, len(category.keypoints))
             points[points[:, 2] > 0, :2] += self.keypoint_shift
+        counted = mask.pixels if mask.pixels >= 0 else math.nan
+        rows = array("q", (image.number, label))
+        floats = array("d", (*mask.box, raw.area if is_number(raw.area) else counted))
+        first = None if own is None else self._seen.setdefault(own, len(self._ids))
+        repeats = first is not None and first < len(self._ids)
+        if repeats and self._is_same(first, rows, floats, mask, points):
+            raise DataError(f"expected a unique id, found the same as annotation {self._positions[first]} of the file")
         if mask.bad_part:
             self._repair("the object is kept without the bad part of its mask", where, mask.bad_part)
         if mask.bad_box:
             self._repair("the box of the mask replaces the bbox", where, mask.bad_box)
-        if own is not None and own in self._seen:
+        if repeats:
+            both = f"{self._positions[first]} and {number}"
             self._repair(
-                "an id that is not unique is ignored", where, "expected a unique id, found a second annotation with it"
+                "an id that is not unique is ignored",
+                where,
+                f"expected a unique id, found it in annotations {both} of the file",
             )
             own = None
-        if own is not None:
-            self._seen.add(own)
         if points is not None:
             self._keypoints[len(self._ids)] = points
         self._ids.append(own)
         self._positions.append(number)
-        self._rows.extend((image.number, label))
-        counted = mask.pixels if mask.pixels >= 0 else math.nan
-        self._floats.extend((*mask.box, raw.area if is_number(raw.area) else counted))
+        self._rows.extend(rows)
+        self._floats.extend(floats)
         if raw.score is not None:
             self._scores.append(raw.score)
         self._crowd.append(mask.crowd)
         self._kinds.append(mask.kind)
         self._spans.extend(self.buffer.add(mask.content))
 
-    def _unique_ids(self) -> list[int | str]:
-        """The id of each annotation that is kept. One without its own gets its position, or the next free number."""
-        given = [own for own in self._ids if own is not None]
-        if len(given) == len(self._ids):
-            return given
-        taken = set(given)
-        free = (number for number in count(self._added + 1) if number not in taken)
-        return [
-            own if own is not None else position if position not in taken else next(free)
-            for own, position in zip(self._ids, self._positions, strict=True)
-        ]
+    def _is_same(
+        self, place: int, rows: array[int], floats: array[float], mask: Drawn, points: np.ndarray | None
+    ) -> bool:
+        """Whether the annotation at a place among those that are kept has these values."""
+        return (
+            self._rows[2 * place : 2 * place + 2] == rows
+            and self._floats[5 * place : 5 * place + 5].tobytes() == floats.tobytes()  # NaN is itself
+            and (self._crowd[place], self._kinds[place]) == (mask.crowd, mask.kind)
+            and self.buffer.view(*self._spans[2 * place : 2 * place + 2]).tobytes() == mask.content
+            and np.array_equal(self._keypoints.get(place, ()), () if points is None else points)
+        )
 
     def build(self) -> Dataset:
         """The data set of everything that was added.
@@ -319,7 +324,7 @@ class DatasetBuilder:
         label_of = np.empty(len(ids), dtype=np.int64)
         label_of[[self._categories[number][0] for number in ids]] = np.arange(len(ids))
         floats = torch.from_numpy(np.array(self._floats, dtype=np.float64).reshape(-1, 5)[order])
-        places, annotation_ids = order.tolist(), self._unique_ids()
+        places, annotation_ids = order.tolist(), unique_ids(self._ids, self._positions, self._added)
         columns = {
             "ids": pack_ids([annotation_ids[i] for i in places]),
             "annotated_boxes": floats[:, :4].contiguous(),
@@ -342,8 +347,3 @@ class DatasetBuilder:
         notes += repeated_names(categories, paths)
         noted = tuple(f"{self.path}: {note}" for note in notes)
         return Dataset(self.path, records, categories, problems, columns, segmentations, noted, tuple(self._choices))
-
-
-def _storable(name: str) -> str:
-    """The name with `?` in place of halves of characters (lone surrogates), which no file can hold."""
-    return name.encode("utf-8", "replace").decode()

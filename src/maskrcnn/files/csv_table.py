@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskrcnn.errors import DataError
+from maskrcnn.files.text_file import text_fault
 
 _BEGINNING_BYTES = 1 << 16
 
@@ -34,7 +35,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected a CSV") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected a CSV in UTF-8, found another character at byte {error.start}") from None
+        found = text_fault(content) or f"found another character at byte {error.start}; save it as UTF-8"
+        raise DataError(f"{path}: expected a CSV in UTF-8, {found}") from None
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # no cell is longer than its file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text[:_BEGINNING_BYTES].splitlines()))
     try:

@@ -36,10 +36,17 @@ def read_json(path: Path, expected: str) -> Any:
 
 def parse_json(content: bytes, path: Path, expected: str) -> Any:
     """The values of a JSON text, or of a part of one; arguments and errors as for `read_json`."""
+    why, todo = "the file is empty", "write it again"
     try:
-        return json.loads(expanded(content))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}), expected {expected}; the file may be truncated") from None
+        if content.strip():
+            return json.loads(expanded(content))
+    except UnicodeDecodeError as error:
+        why, todo = f"no {error.encoding} text at byte {error.start}", "save it as UTF-8"
+    except ValueError as error:
+        why, todo = str(error), "the file may be truncated"
+    except RecursionError:
+        why = "its lists or objects are nested too deeply"
+    raise DataError(f"{path}: not JSON that can be read ({why}), expected {expected}; {todo}")
 
 
 def expanded(content: bytes) -> bytes:
@@ -87,7 +94,7 @@ def _outline(path: Path, changed: int, size: int) -> Outline | None:
         content = file.read(_OUTLINE_BYTES)
         if content.startswith(GZIP):
             content = zlib.decompressobj(wbits=31).decompress(content, _OUTLINE_BYTES)
-        text = content.decode("utf-8-sig", errors="replace").lstrip()
+        text = content.decode(json.detect_encoding(content), errors="replace").lstrip()
     if not text.startswith(("{", "[")):
         return None
     keys: tuple[set[str], set[str], set[str]] = (set(), set(), set())
@@ -116,7 +123,8 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
         DataError: the file cannot be read, or its only JSON is broken.
     """
     try:
-        lines = expanded(path.read_bytes()).decode("utf-8-sig").splitlines()
+        content = expanded(path.read_bytes())
+        lines = content.decode(json.detect_encoding(content)).splitlines()
         first = json.loads(lines[0]) if lines else None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None

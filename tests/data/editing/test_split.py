@@ -102,5 +102,5 @@ def test_what_cannot_be_divided_is_refused() -> None:
         split(dataset, {"train": 0.5, "val": 0.5}, group_by="camera")
     with pytest.raises(DataError, match=r"set: expected 2 or more groups of images .* found 1 in 4 .*--group-by"):
         split(dataset, {"train": 0.5, "val": 0.5}, group_by="folder")
-    with pytest.raises(DataError, match="groups of images for train, val, found 1 in 1 images; add images"):
+    with pytest.raises(DataError, match="groups of images for train, val, found 1 in 1 images; add some"):
         split(dataset_of(["a"]), {"train": 0.5, "val": 0.5})

@@ -104,6 +104,25 @@ def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.
         read_dataset(table)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", b"", "a.json: the file is empty; write it again"),
+        ("a.geojson", b"", "a.geojson: the file is empty; write it again"),
+        ("a.csv", "image,mask\n".encode("utf-16"), "a.csv: its text is UTF-16; save it as UTF-8"),
+        ("a.xml", "<annotations/>".encode("utf-16"), "a.xml: its text is UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "images").mkdir()
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(DataError) as caught:
+            read_dataset(path)
+        assert str(caught.value).startswith(f"{path}: expected a data set, or a folder with one, found a f")
+        assert str(caught.value).endswith(f"; {said}")
+
+
 def test_a_json_of_another_name_is_recognised_by_how_it_begins(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     assert len(read_dataset(path.rename(tmp_path / "annotations.coco"), tmp_path / "train")) == 1

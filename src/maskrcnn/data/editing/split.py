@@ -50,8 +50,8 @@ def split(
     number = int(groups.max()) + 1
     if number < len(shares):
         raise DataError(
-            f"{dataset.path}: expected {len(shares)} or more groups of images for {', '.join(shares)}, found {number} in "
-            f"{len(dataset)} images; add images, or keep fewer together (--group-by, --group-copies, names with .rf.)"
+            f"{dataset.path}: expected {len(shares)} or more groups of images for {', '.join(shares)}, found {number} "
+            f"in {len(dataset)} images; add some, or keep fewer together (--group-by, --group-copies, names with .rf.)"
         )
     counts = np.zeros((number, len(dataset.categories) + 2))
     np.add.at(counts, groups, _presence(dataset))

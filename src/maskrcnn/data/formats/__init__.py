@@ -48,9 +48,11 @@ from maskrcnn.data.join import join
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning
 from maskrcnn.files.json_file import json_outline
+from maskrcnn.files.text_file import text_fault
 from maskrcnn.structures.dataset import Dataset
 
 _SUFFIXES = (".json", ".ndjson", ".csv", ".xml")  # of annotation files
+_TEXTS = (*_SUFFIXES, ".jsonl", ".geojson", ".tsv", ".yaml", ".yml")  # of files that people write as text
 _MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
 
 
@@ -200,11 +202,19 @@ def _not_found(path: Path) -> str:
     """Says what is at a path that fits no format."""
     if other := recognise_other(path):
         return f"{path}: expected a data set in a format that is read, found {other.name}: {other.way}"
+    files = sorted(path.iterdir())[:_MOST_FOLDERS] if path.is_dir() else [path]
+    broken = [f"{file.name}: {fault}" for file in files if (fault := _fault(file))]
     keys = ", ".join(format.key for format in FORMATS)
-    return (
-        f"{path}: expected a data set, or a folder with one, found {_contents(path)}; if it is one of these formats, "
-        f"say which with --format: {keys}"
-    )
+    todo = broken[0] if broken else f"if it is one of these formats, say which with --format: {keys}"
+    return f"{path}: expected a data set, or a folder with one, found {_contents(path)}; {todo}"
+
+
+def _fault(file: Path) -> str:
+    """Why a file that should hold annotations holds no text in UTF-8, and what to do; empty if it may hold some."""
+    if file.suffix.lower() not in _TEXTS or not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return text_fault(opened.read(1 << 16))
 
 
 def _contents(path: Path) -> str:
@@ -216,8 +226,8 @@ def _contents(path: Path) -> str:
         keys = ", ".join(sorted(outline.keys[0])[:8])
         return f"a JSON {'list' if outline.is_list else 'object'} {f'with the keys {keys}' if keys else 'without keys'}"
     if path.suffix.lower() == ".json":
-        return "a file that is not JSON, or is cut off at its beginning"
-    if path.suffix.lower() in (".csv", ".tsv") and (rows := csv_beginning(path)):
+        return "a file that is not JSON"
+    if path.suffix.lower() in (".csv", ".tsv") and not _fault(path) and (rows := csv_beginning(path)):
         columns = ", ".join(rows[0][:8])
         return f"a CSV with the columns {columns} (run lengths need --columns image=NAME mask=NAME)"
     return f"a file {path.suffix or 'without suffix'}"

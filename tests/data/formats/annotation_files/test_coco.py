@@ -126,7 +126,7 @@ def test_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "not JSON"),
+        ("", "found a file that is not JSON; train.json: the file is empty; write it again"),
         ('{"images": [', "not JSON"),
         ("[1, 2]", "found a JSON list without keys"),
         ('{"hello": 1}', "found a JSON object with the keys hello"),
@@ -231,8 +231,11 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
     for broken, words in (
         ({"file_name": "a.png", "height": 64, "width": 80}, "expected images with an id, found None for a.png"),
         ({"id": 1, "file_name": "a.png", "height": 64}, "image 1: expected a positive integer height and width"),
-        ({"id": 1, "height": 1 << 31, "width": 64}, "image 1: expected a positive integer height and width"),
-        ({"id": 1, "height": 1 << 70, "width": 64}, "image 1: expected a positive integer height and width"),
+        (
+            {"id": 1, "height": 1 << 31, "width": 64},
+            "width, of at most 4294967295 pixels together, found 2147483648, ",
+        ),
+        ({"id": 1, "height": -1, "width": -64}, "image 1: expected a positive integer height and width, of at most"),
         (3, "expected images as objects, found 3"),
     ):
         content["images"][0] = broken
@@ -251,7 +254,8 @@ def test_broken_image_entries_and_categories(tmp_path: Path) -> None:
         read_dataset(write(tmp_path, content))
     for categories, words in (
         ([], "at least one category"),
-        ([{"id": 1}], "an id and a name"),
+        ([{"name": "a"}], "an id and a name"),
+        ([{"id": 1, "name": 3}], "category 1: expected a name as text, found 3; write it in quotation marks"),
         ([3], "as objects"),
     ):
         with pytest.raises(DataError, match=words):

@@ -128,7 +128,7 @@ def test_a_broken_item_or_file_is_named(tmp_path: Path) -> None:
     assert dataset.problems[0].startswith(f"{path}: items[0]: expected an item with an id, found 'item'")
     for name in (None, ["cell"], {}):
         path.write_text(json.dumps({"items": [], "categories": {"label": {"labels": [{"name": name}]}}}))
-        with pytest.raises(DataError, match="expected categories with an id and a name, found id 0"):
+        with pytest.raises(DataError, match="category 0: expected a name as text, found "):
             read_dataset(path)
     path.write_text('{"items": 3, "categories": {}}')
     with pytest.raises(DataError, match="expected an object with a list of items, found"):
