@@ -1,18 +1,21 @@
-"""One annotation of a file, and the checks of its mask and its box. `builder.py` lists the rules."""
+"""One annotation or category of a file, and the checks of its values. `builder.py` lists the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import hotcoco.mask
 import numpy as np
 
-from maskrcnn.errors import DataError
+from maskrcnn.config import Category
+from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.ops.polygons import polygon_area, polygons_to_rle
 from maskrcnn.structures.annotations import NO_MASK, POLYGONS, RUN_LENGTHS, pack_polygons, unpack_polygons
 from maskrcnn.structures.masks import RLE
-from maskrcnn.structures.values import FARTHEST, is_number, short
+from maskrcnn.structures.values import FARTHEST, as_id, is_number, short
 
 Size = tuple[int, int]  # height and width of an image
 Box = tuple[float, float, float, float]  # x, y, width, height
@@ -225,3 +228,50 @@ def crowd_of(raw: RawAnnotation) -> bool:
         return _CROWD[str(raw.crowd).lower()]
     except KeyError:
         raise DataError(f"expected iscrowd as 0 or 1, found {short(raw.crowd)}") from None
+
+
+def unique_ids(given: Sequence[int | str | None], positions: Sequence[int], last: int) -> list[int | str]:
+    """The id of each annotation. One without its own gets its position in the file, or the next free number.
+
+    Args:
+        given: their own ids, all different; None for an annotation without one.
+        positions: among all annotations of the file.
+        last: the largest of these.
+    """
+    own_ids = [own for own in given if own is not None]
+    if len(own_ids) == len(given):
+        return own_ids
+    taken = set(own_ids)
+    free = (number for number in count(last + 1) if number not in taken)
+    return [
+        own if own is not None else position if position not in taken else next(free)
+        for own, position in zip(given, positions, strict=True)
+    ]
+
+
+def category_of(
+    file: Path,
+    number: Any,
+    name: Any,
+    keypoints: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+    sigmas: Sequence[float],
+) -> Category:
+    """The category that values of a file describe; arguments and errors as for `DatasetBuilder.add_category`."""
+    key = as_id(number)
+    if key is None:
+        raise DataError(
+            f"{file}: expected categories with an id and a name, found id {short(number)}, name {short(name)}"
+        )
+    if not isinstance(name, str):
+        found = f"found {short(name)}; write it in quotation marks"
+        raise DataError(f"{file}: category {short(number)}: expected a name as text, {found}")
+    try:
+        return Category(key, _storable(name), tuple(map(_storable, keypoints)), tuple(skeleton), tuple(sigmas))
+    except ConfigError as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _storable(name: str) -> str:
+    """The name with `?` in place of halves of characters (lone surrogates), which no file can hold."""
+    return name.encode("utf-8", "replace").decode()

@@ -34,10 +34,8 @@ import numpy as np
 import torch
 
 from maskrcnn.config import Category
-from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, drawn
-from maskrcnn.data.annotation_ids import unique_ids
+from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, category_of, drawn, unique_ids
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
-from maskrcnn.data.category import category_of
 from maskrcnn.data.doubts import of_another_type, repeated_names
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import DataError

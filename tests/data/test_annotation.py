@@ -1,4 +1,4 @@
-"""Ids and names of categories."""
+"""Checks of single annotations and categories; test_builder.py has those of whole data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.data.category import category_of
+from maskrcnn.data.annotation import category_of, unique_ids
 from maskrcnn.errors import DataError
 
 FILE = Path("some.file")
@@ -31,3 +31,9 @@ def test_another_type_is_refused(number: Any, name: Any, said: str) -> None:
     with pytest.raises(DataError) as caught:
         category_of(FILE, number, name, [], [], [])
     assert str(caught.value) == said
+
+
+def test_own_ids_are_kept_and_others_are_positions_or_free_numbers() -> None:
+    assert unique_ids(["b", 2], [1, 2], 2) == ["b", 2]
+    assert unique_ids([None, 5, None, "x", 1, None], [1, 2, 3, 4, 5, 6], 6) == [7, 5, 3, "x", 1, 6]
+    assert unique_ids([None, 1, 8], [1, 2, 3], 7) == [9, 1, 8]
