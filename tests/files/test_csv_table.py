@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn.errors import DataError
-from maskrcnn.files.csv_table import csv_beginning, csv_rows
+from maskrcnn.files.csv_table import csv_beginning, csv_rows, text_fault
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -36,3 +36,20 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\), expected a CSV"):
         list(csv_rows(tmp_path))
     assert csv_beginning(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "the file is empty"),
+        (b" \n", "the file is empty"),
+        ("image,mask".encode("utf-16"), "its text is UTF-16; save it as UTF-8"),
+        ("image,mask".encode("utf-16-be"), "its text is UTF-16; save it as UTF-8"),
+        ("image,mask".encode("utf-16-le"), "its text is UTF-16; save it as UTF-8"),
+        ("image,mask".encode("utf-8-sig"), ""),
+        (b"i", ""),
+    ],
+)
+def test_what_is_no_text_is_named(content: bytes, said: str) -> None:
+    assert text_fault(content).startswith(said)
+    assert bool(text_fault(content)) == bool(said)

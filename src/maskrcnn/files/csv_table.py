@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from maskrcnn.errors import DataError
-from maskrcnn.files.text_file import text_fault
 
 _BEGINNING_BYTES = 1 << 16
+
+
+def text_fault(content: bytes) -> str:
+    """Why the beginning of a file cannot be used as text, and what to do; empty if it may be."""
+    if not content.strip():
+        return "the file is empty; write it again"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or content[:2].count(0) == 1:
+        return "its text is UTF-16; save it as UTF-8"
+    return ""
 
 
 def csv_beginning(path: Path) -> list[list[str]]:

@@ -46,9 +46,8 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import SPLITS, splits_in
 from maskrcnn.data.join import join
 from maskrcnn.errors import DataError
-from maskrcnn.files.csv_table import csv_beginning
+from maskrcnn.files.csv_table import csv_beginning, text_fault
 from maskrcnn.files.json_file import json_outline
-from maskrcnn.files.text_file import text_fault
 from maskrcnn.structures.dataset import Dataset
 
 _SUFFIXES = (".json", ".ndjson", ".csv", ".xml")  # of annotation files
