@@ -64,12 +64,19 @@ def test_no_relative_name_leads_far_out_of_the_data_set(tmp_path: Path, name: st
     assert "no such file" in place.fault
 
 
-def test_an_absolute_name_is_used_as_it_is(tmp_path: Path) -> None:
+def test_an_absolute_name_is_used_as_it_is_if_it_is_not_elsewhere(tmp_path: Path) -> None:
     touch(tmp_path, "set/set.json", "set/images/a.png", "photos/a.png", "named/a.png")
     name = str(tmp_path / "photos" / "a.png")
     assert find_images([name], tmp_path / "set" / "set.json")[0].path == tmp_path / "photos" / "a.png"
     chosen = find_images([name], tmp_path / "set" / "set.json", tmp_path / "named")
     assert chosen[0].path == tmp_path / "named" / "a.png"
+    touch(tmp_path, "deep/er/set.json", "deep/er/b.png")
+    for written in (name, f"{tmp_path}/deep/er/../../photos/a.png"):
+        (lost,) = find_images([written], tmp_path / "deep" / "er" / "set.json")
+        assert lost.fault.startswith(
+            f"an absolute name is used only inside {tmp_path / 'deep'}; no such file"
+        )
+        assert find_images([written], tmp_path / "deep" / "er" / "set.json", tmp_path)[0].path == Path(name)
 
 
 def test_a_folder_that_is_given_is_the_only_place(tmp_path: Path) -> None:

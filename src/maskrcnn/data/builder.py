@@ -251,8 +251,8 @@ class DatasetBuilder:
         counted = mask.pixels if mask.pixels >= 0 else math.nan
         rows = array("q", (image.number, label))
         floats = array("d", (*mask.box, raw.area if is_number(raw.area) else counted))
-        first = None if own is None else self._seen.setdefault(own, len(self._ids))
-        repeats = first is not None and first < len(self._ids)
+        first = len(self._ids) if own is None else self._seen.setdefault(own, len(self._ids))
+        repeats = first < len(self._ids)
         if repeats and self._is_same(first, rows, floats, mask, points):
             raise DataError(f"expected a unique id, found the same as annotation {self._positions[first]} of the file")
         if mask.bad_part:

@@ -52,10 +52,11 @@ def find_images(
     another image. A place counts only if the places before it have no such file. Two different files in one place are
     a fault.
 
-    A relative name leads at most one level higher than these places: `../../etc/a.png` is looked for as `etc/a.png`.
+    No name leads further than one level above the folder of the annotation file: `../../etc/a.png` is looked for as
+    `etc/a.png`, and so is `/elsewhere/etc/a.png`.
 
     1. `images` and no other place, if it is given.
-    2. The folder that an absolute name begins with.
+    2. The folder that an absolute name begins with, if it is not elsewhere.
     3. A folder that is named like the annotation file or like the last word of its name, such as `train` for
        `instances_train.json`. It lies beside the annotation file, one level higher, or in `images` there.
     4. The folder of the annotation file, and `images`, `data`, `img`, `imgs` and `JPEGImages` in it. If the file lies
@@ -121,6 +122,7 @@ class _Search:
     def __init__(self, annotations: Path, images: Path | None, without: Path | None) -> None:
         self.annotations, self.images, self.without = annotations, images, without
         self.home = images or annotations.parent
+        self._root = Path(os.path.abspath(self.home)).parent
         self.places = [[images]] if images else usual_places(annotations)
         self._folders: dict[str, _Folder] = {}
         self._groups: dict[str, list[list[_Folder]]] = {}
@@ -137,7 +139,13 @@ class _Search:
                 for group in groups:
                     if found := [file for folder in group for file in folder.files(base, exact=exact)]:
                         return _only(found)
-        return FoundFile(str(self.home / name), self._fault)
+        elsewhere = self.images is None and os.path.isabs(name) and not self._is_inside(name)
+        why = f"an absolute name is used only inside {self._root}; " if elsewhere else ""
+        return FoundFile(str(self.home / name), why + self._fault)
+
+    def _is_inside(self, path: str) -> bool:
+        """Whether an absolute path leads no further than one level above the folder of the annotation file."""
+        return Path(os.path.normpath(path)).is_relative_to(self._root)
 
     def _groups_of(self, directory: str) -> list[list[_Folder]]:
         """The folders that may hold a file with this directory in its name, in order."""
@@ -147,7 +155,7 @@ class _Search:
             whole = directory.startswith("/") or self.images is not None or not parts
             tails = [os.path.join("", *parts[start:]) for start in range(len(parts) + whole)]
             paths = [[os.path.join(place, tail) for place in places] for tail in tails for places in self.places]
-            if directory.startswith("/") and self.images is None:
+            if directory.startswith("/") and self.images is None and self._is_inside(directory):
                 paths.insert(0, [directory])
             groups = [[self._folder(path) for path in group] for group in paths]
             self._groups[directory] = [kept for group in groups if (kept := [f for f in group if f.names])]

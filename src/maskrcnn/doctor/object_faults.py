@@ -59,8 +59,8 @@ def boxes_beside_masks(objects: Objects) -> Iterator[Finding]:
 
 def _beside_image(objects: Objects) -> np.ndarray:
     """(N,) bool: whether a mask lies wholly outside its image."""
-    found: np.ndarray = ((objects.extent[:, 2:] <= 0) | (objects.extent[:, :2] >= objects.limits_wh)).any(axis=1)
-    return found
+    beside: np.ndarray = np.logical_or(objects.extent[:, 2:] <= 0, objects.extent[:, :2] >= objects.limits_wh)
+    return beside.any(axis=1)
 
 
 def objects_outside(objects: Objects) -> Iterator[Finding]:
