@@ -73,9 +73,7 @@ def test_an_absolute_name_is_used_as_it_is_if_it_is_not_elsewhere(tmp_path: Path
     touch(tmp_path, "deep/er/set.json", "deep/er/b.png")
     for written in (name, f"{tmp_path}/deep/er/../../photos/a.png"):
         (lost,) = find_images([written], tmp_path / "deep" / "er" / "set.json")
-        assert lost.fault.startswith(
-            f"an absolute name is used only inside {tmp_path / 'deep'}; no such file"
-        )
+        assert lost.fault.startswith(f"an absolute name is used only inside {tmp_path / 'deep'}; no such file")
         assert find_images([written], tmp_path / "deep" / "er" / "set.json", tmp_path)[0].path == Path(name)
 
 
