@@ -47,6 +47,8 @@ def test_flags():
         ),
         ("predict --backend openvino --compile", "--compile belongs to --backend torch, found --backend openvino"),
         ("predict --backend onnx --device cuda", "--backend onnx runs on the CPU, found --device cuda"),
+        ("predict --int8", "--int8 needs --backend onnx or openvino"),
+        ("predict --int8 --backend openvino --precision bf16", "and --precision fp32 for torchvision's side"),
         ("train --size 100", "--size must be a multiple of 32"),
         ("serve --model m --clients 0", "--clients must be 1 or more"),
         ("serve --model m --seconds 0.5", "--seconds must be 1 or more"),

@@ -8,16 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 import maskrcnn
 from maskrcnn.cli import main
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.export import int8, save
 from maskrcnn.export.check import DifferentError
-from maskrcnn.export.int8 import Calibration, import_nncf, int8_nodes, last_layers
+from maskrcnn.export.int8 import Calibration, import_nncf, int8_nodes, last_layers, make_unsigned, share_quantised
 from maskrcnn.export.save import export_model
 from maskrcnn.predict.exported import ExportFormat
 from maskrcnn.training.loop import train
@@ -52,6 +54,84 @@ def test_layers_with_constant_weights_and_what_lies_between_them_become_int8() -
     inside = int8_nodes(graph())
     assert inside == {"first", "relu", "second", "shortcut", "objectness", "hidden", "active", "deltas"}
     assert last_layers(graph(), inside) == {"objectness", "deltas"}
+
+
+def quantised_layers() -> onnx.ModelProto:
+    """Two convolutions as NNCF leaves them: the map between them is quantised for one reader, and in float for another."""
+
+    def pair(name: str, zero: str = "signed") -> list[onnx.NodeProto]:
+        return [
+            helper.make_node("QuantizeLinear", [name, "step", zero], [f"{name}_q"], f"quantise {name}"),
+            helper.make_node("DequantizeLinear", [f"{name}_q", "step", zero], [f"{name}_d"], f"dequantise {name}"),
+        ]
+
+    nodes = [
+        *pair("x"),
+        helper.make_node("DequantizeLinear", ["w", "step", "none"], ["w_d"], "weight"),
+        helper.make_node("Conv", ["x_d", "w_d"], ["map"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("Neg", ["map"], ["early"], "reads the map before it is quantised"),
+        *pair("map"),
+        helper.make_node("Conv", ["map_d", "w_d"], ["late"], "second", pads=[1, 1, 1, 1]),
+    ]
+    weight = np.random.default_rng(0).integers(-50, 50, (4, 4, 3, 3)).astype(np.int8)
+    constants = [
+        numpy_helper.from_array(value, name)
+        for name, value in {
+            "w": weight,
+            "step": np.float32(0.02),
+            "signed": np.int8(-3),
+            "none": np.int8(0),
+        }.items()
+    ]
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]) for name in ("x", "early", "late")]
+    inner = helper.make_tensor_value_info("map_q", TensorProto.INT8, [1, 4, 8, 8])
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], constants, value_info=[inner])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def run(model: onnx.ModelProto) -> list[np.ndarray]:
+    x = np.random.default_rng(1).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": x})
+
+
+def test_all_consumers_of_a_layer_take_its_quantised_values() -> None:
+    model = quantised_layers()
+    early, late = run(model)
+    share_quantised(model.graph, {"first", "second"})
+    onnx.checker.check_model(model)  # a node stands behind what it takes
+    readers = {node.name: list(node.input) for node in model.graph.node}
+    assert readers["reads the map before it is quantised"] == ["map_d"]
+    assert readers["quantise map"][0] == "map"
+    shared_early, shared_late = run(model)
+    np.testing.assert_array_equal(shared_late, late)
+    assert (shared_early != early).any()
+    inside = np.abs(early) < 120 * 0.02
+    assert np.abs(shared_early - early)[inside].max() <= 0.0101  # half a step
+
+    apart = quantised_layers()
+    share_quantised(apart.graph, {"second"})
+    assert apart == quantised_layers()
+
+
+def test_unsigned_activations_stand_for_the_same_values() -> None:
+    model = quantised_layers()
+    before = run(model)
+    make_unsigned(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    types = {constant.name: constant.data_type for constant in model.graph.initializer}
+    assert types["signed"] == TensorProto.UINT8
+    assert types["w"] == types["none"] == TensorProto.INT8
+    for old, new in zip(before, run(model), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_more_images_than_needed_are_taken_evenly() -> None:
+    files = [Path(f"{n}.png") for n in range(1000)]
+    assert list(Calibration(files).chosen) == files[::4]
+    assert list(Calibration(files[:300]).chosen) == files[:300]
 
 
 def test_too_few_images_and_no_nncf_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

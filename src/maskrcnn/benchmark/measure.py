@@ -17,7 +17,7 @@ from maskrcnn.benchmark.settings import Timing
 from maskrcnn.errors import ConfigError
 
 Mark = float | torch.cuda.Event  # a moment: of the wall clock in seconds, or in the queue of a GPU
-Track = Callable[[Iterable[int], str], Iterable[int]]
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def open_device(name: str | None) -> torch.device:

@@ -23,6 +23,7 @@ from maskrcnn.benchmark.pair import make_pair, stored_ours, stored_theirs, v1_co
 from maskrcnn.benchmark.settings import PredictSettings, Timing, require_engine
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
+from maskrcnn.export.int8 import LEAST, Calibration
 from maskrcnn.export.save import export_model
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import Precision, in_precision
@@ -94,7 +95,8 @@ def bench_predict(
     sitting = Sitting(timing, open_device(timing.device), track)
     with tempfile.TemporaryDirectory(prefix="maskrcnn-bench-") as name:
         folder = Path(name)
-        files = list(files) or generate_images(folder, settings.count, settings.size)
+        count = max(settings.count, LEAST) if settings.int8 else settings.count
+        files = list(files) or generate_images(folder, count, settings.size)
         measured = _in_this_process(folder, files, settings, sitting)
         # Both networks are freed by now, so that the memory of each is measured alone.
         alone = partial(_alone, folder, settings, timing, sitting.device)
@@ -122,7 +124,11 @@ def _in_this_process(
     else:
         form, exported = _exported(folder, settings)
         export_model(pair.ours, config, {}, exported, form, masks="probs")
-        exact, predictor = (our_exported(folder, settings, of) for of in ("fp32", sitting.timing.precision))
+        exact = our_exported(folder, settings, "fp32")
+        if settings.int8:
+            calibration = Calibration(files, track=lambda items, total: sitting.track(items, "calibrate"))
+            export_model(pair.ours, config, {}, exported, form, masks="probs", calibration=calibration)
+        predictor = our_exported(folder, settings, sitting.timing.precision)
     agreement = check(exact, pair.theirs, images[:MAX_CHECKED])
     theirs = partial(predict_theirs, pair.theirs, sitting.timing.precision)
     times = sitting.in_turns(

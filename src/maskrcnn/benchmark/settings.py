@@ -51,7 +51,7 @@ class PredictSettings:
     size: tuple[int, int] = (480, 640)
     """Height and width of the generated images."""
     count: int = 4
-    """Number of generated images."""
+    """Number of generated images; with --int8 at least 8."""
     short_side: int = 800
     """Shorter side of the network input."""
     long_side: int = 1333
@@ -64,6 +64,8 @@ class PredictSettings:
     """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
     backend: Literal["torch", "onnx", "openvino", "aotinductor"] = "torch"
     """What computes our side: PyTorch, or the exported network in ONNX Runtime, OpenVINO or PyTorch's AOTInductor."""
+    int8: bool = False
+    """Our exported network multiplies numbers of 8 bits, calibrated on the images. torchvision's stays in fp32."""
     threads: int | None = None
     """Threads of both sides on the CPU; default: as many as PyTorch chooses."""
 
@@ -87,6 +89,11 @@ def require_engine(settings: PredictSettings, timing: Timing) -> None:
     Raises:
         ConfigError: names the flag.
     """
+    _require(
+        not settings.int8 or (settings.backend in ("onnx", "openvino") and timing.precision == "fp32"),
+        f"--int8 needs --backend onnx or openvino, and --precision fp32 for torchvision's side; found --backend "
+        f"{settings.backend} and --precision {timing.precision}",
+    )
     if settings.backend == "torch":
         return
     _require(not timing.compile, f"--compile belongs to --backend torch, found --backend {settings.backend}")

@@ -232,7 +232,7 @@ def _machine(found: Mapping[str, Any]) -> str:
     )
 
 
-def _track(rounds: Iterable[int], words: str) -> Iterable[int]:
+def _track(rounds: Iterable[Any], words: str) -> Iterable[Any]:
     from maskrcnn.files.progress import track
 
     return track(rounds, words)

@@ -118,12 +118,12 @@ class Int8Run:
         assert self.calibration is not None
         sides = {"before": self.before, "after": self.after}
         figures = {name: None if report is None else report.figures for name, report in sides.items()}
-        return {"calibrated": len(self.calibration.files), **figures}
+        return {"calibrated": len(self.calibration.chosen), **figures}
 
     def text(self, out: Path) -> str:
         """A table of AP and AR before and after, or how to measure them."""
         assert self.calibration is not None
-        count = len(self.calibration.files)
+        count = len(self.calibration.chosen)
         if self.before is None or self.after is None:
             return (
                 f"int8, calibrated on {count} images; its AP was not measured: "

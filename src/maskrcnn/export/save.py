@@ -69,7 +69,7 @@ def export_model(
             _write_onnx(network, config, header, temporary, masks, resize)
             agreement = check(open_engine(temporary, form, precision="fp32").run, network, config, resize=resize)
             if calibration is not None:
-                write_int8(temporary, config, calibration, lambda: temporary)
+                write_int8(temporary, config, calibration, lambda: temporary, unsigned=True)
         return agreement
     openvino = import_openvino("--format openvino")
     _check_openvino_folder(out)
@@ -86,7 +86,7 @@ def export_model(
         _write_onnx(network, config, header, onnx_file, masks, resize)
         agreement = check(open_engine(convert(), form, precision="fp32").run, network, config, resize=resize)
         if calibration is not None:
-            write_int8(onnx_file, config, calibration, convert)
+            write_int8(onnx_file, config, calibration, convert, unsigned=False)
         if out.exists():
             out.rename(Path(folder, "replaced"))  # so that the earlier export is there until the new one is whole
         written.rename(out)
