@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from maskrcnn.benchmark.predict import as_float, bench_predict, generate_images
 from maskrcnn.benchmark.settings import PredictSettings, Timing
 from maskrcnn.config import Config
 from maskrcnn.errors import ImageError
+from maskrcnn.export.int8 import Calibration
+from maskrcnn.export.save import export_model
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 
@@ -82,6 +85,28 @@ def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
     for side in ("ours", "torchvision"):
         memory = found["memory_bytes"][side]
         assert memory is None or memory["peak"] > memory["before"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few_proposals")
+def test_an_exported_network_is_compared_in_fp32_and_timed_in_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    exports: list[Calibration | None] = []
+    write = export_model
+
+    def export(*args: Any, calibration: Calibration | None = None, **kwargs: Any) -> None:
+        exports.append(calibration)
+        if calibration is None:
+            write(*args, **kwargs)  # tests/export/test_int8.py has a network in int8; a ResNet-50 takes minutes
+
+    monkeypatch.setattr("maskrcnn.benchmark.predict.export_model", export)
+    report = bench_predict([], replace(SMALL, backend="onnx", int8=True), Timing(1, 0))
+    first, second = exports
+    assert first is None
+    assert second is not None
+    assert len(second.files) == 8
+    assert report.agreement.agree
+    assert report.times.ratio > 0
+    assert report.memory["ours"] is not None
 
 
 @pytest.mark.slow

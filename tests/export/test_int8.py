@@ -57,7 +57,7 @@ def test_layers_with_constant_weights_and_what_lies_between_them_become_int8() -
 
 
 def quantised_layers() -> onnx.ModelProto:
-    """Two convolutions as NNCF leaves them: the map between them is quantised for one reader and in float for another."""
+    """Two convolutions as NNCF leaves them: the map between them is quantised for one reader, in float for another."""
 
     def pair(name: str, zero: str = "signed") -> list[onnx.NodeProto]:
         return [
