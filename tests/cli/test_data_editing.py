@@ -95,6 +95,11 @@ def test_merging_says_what_is_probably_not_meant(command, tmp_path):
     assert "found all 4 image files in" in ran.err
 
 
+def test_the_usage_of_merge_asks_for_two_data_sets(command):
+    usage, _, _ = command("data", "merge", "--help").out.partition("\n")
+    assert usage == "usage: maskrcnn data merge [-h] [MERGE OPTIONS] DATA DATA [DATA ...]"
+
+
 def test_annotations_without_images_are_not_written(command, tmp_path):
     data = write_small(tmp_path, "images", 3)
     for image in (tmp_path / "images").iterdir():

@@ -140,6 +140,26 @@ def test_commands_keep_freed_memory(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("check", "a", "--order", "up"), "--order: expected one of down, right, found up; see"),
+        (
+            ("show", "a", "--out", "o", "--size", "None"),
+            "--size: expected one of small, medium, large, found None; see",
+        ),
+        (
+            ("convert", "a", "b", "--to", "x's"),
+            "--to: expected one of coco, rle-csv, yolo, labelme, cvat, label-studio,",
+        ),
+    ],
+)
+def test_the_words_of_a_flag_are_named_in_their_order(command, args, said):
+    ran = command("data", *args)
+    assert (ran.code, ran.err.startswith(f"error: {said}")) == (2, True), ran.err
+    assert "--order {down,right}" in command("data", "check", "--help").out
+
+
+@pytest.mark.parametrize(
     ("args", "help_of"),
     [
         (("data", "split", "a.json"), "data split"),

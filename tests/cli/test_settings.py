@@ -188,7 +188,7 @@ def test_without_arguments_the_short_help_and_with_some_what_is_missing(command,
     [
         ("--train.steps abc", "--train.steps: invalid literal for int() with base 10: 'abc'"),
         ("--train.stepz 4", "Unrecognized options: --train.stepz, 4; nearest: --train.steps"),
-        ("--train.precision fp64", "invalid choice 'fp64' for argument '--train.precision'"),
+        ("--train.precision fp64", "error: --train.precision: expected one of auto, fp32, bf16, fp16, found fp64; see"),
         ("--train.learning-rate nan", "error: train.learning_rate must be"),
         ("--train.drops 0.5 nan", "error: train.drops "),
         ("--augment.crop 64", "--augment.crop: no type matching {None}|{INT INT} could be instantiated from ['64']"),

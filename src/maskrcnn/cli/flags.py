@@ -12,7 +12,8 @@ from functools import wraps
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -150,6 +151,9 @@ def _message(box: str) -> str:
     parts = [list(group) for filled, group in groupby(rows, lambda row: bool(row.strip(" -"))) if filled]
     message = " ".join(row.strip() for row in parts[0] if not row.startswith(" " * 10))
     message = re.sub(r"^Error parsing (settings[\w.]*: )?", "", message).removesuffix(".")
+    if choice := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", message):
+        words = ", ".join(re.findall("'([^']*)'", choice[3]))
+        message = f"{choice[2]}: expected one of {words}, found {choice[1]}"
     for part in parts[1:]:
         if part[0].strip().startswith("Available"):
             message += f"; {part[0].strip()}"
@@ -162,6 +166,7 @@ def _registry(hidden: Hidden) -> ConstructorRegistry:
     registry = ConstructorRegistry()
     registry.primitive_rule(_anchor_sizes)
     registry.primitive_rule(_channels)
+    registry.primitive_rule(_optional_word)
     inside = False
 
     @registry.struct_rule
@@ -227,6 +232,21 @@ def _channels(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         instance_from_str=lambda args: tuple(map(_channel, args)),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [channel.name for channel in value],
+    )
+
+
+def _optional_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Parses one of some words that nobody must give, and names them in their order. tyro shuffles them with None."""
+    words = [word for kind in get_args(info.type) if get_origin(kind) is Literal for word in get_args(kind)]
+    if not words or NoneType not in get_args(info.type) or tyro.conf.DisallowNone not in info.markers:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(words)}}}",
+        instance_from_str=lambda args: args[0],
+        is_instance=lambda value: value is None or value in words,
+        str_from_instance=lambda value: [str(value)],
+        choices=tuple(words),
     )
 
 

@@ -59,8 +59,9 @@ def boxes_beside_masks(objects: Objects) -> Iterator[Finding]:
 
 def _beside_image(objects: Objects) -> np.ndarray:
     """(N,) bool: whether a mask lies wholly outside its image."""
-    beside: np.ndarray = np.logical_or(objects.extent[:, 2:] <= 0, objects.extent[:, :2] >= objects.limits_wh)
-    return beside.any(axis=1)
+    beside = (objects.extent[:, 2:] <= 0) | (objects.extent[:, :2] >= objects.limits_wh)
+    found: np.ndarray = beside[:, 0] | beside[:, 1]
+    return found
 
 
 def objects_outside(objects: Objects) -> Iterator[Finding]:

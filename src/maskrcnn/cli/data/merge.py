@@ -18,7 +18,10 @@ from maskrcnn.errors import ConfigError
 class Merge:
     """Merge data sets of any formats into one. Classes of one name become one class."""
 
-    data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(help_behavior_hint="(required)")]
+    data: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="DATA DATA [DATA ...]", help_behavior_hint="(required)"),
+    ]
     """Annotations of any format, or the folders that hold them."""
     out: Path
     """New folder for annotations and images."""
