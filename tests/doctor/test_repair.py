@@ -64,6 +64,18 @@ def test_the_repaired_data_set_is_sound(tmp_path: Path) -> None:
         assert torch.equal(torch.from_numpy(new.annotated_boxes), torch.from_numpy(old.annotated_boxes[: len(new)]))
 
 
+def test_needless_entries_of_a_file_are_left_out(tmp_path: Path) -> None:
+    content, pictures = sound()
+    images, own = content["images"], content["annotations"]
+    images += [{**images[0], "id": number} for number in (91, 92, 93)]
+    own += [{**one, "id": 900 + one["id"], "image_id": 92} for one in own[:2]]
+    own.append({**own[0], "id": 999, "image_id": 93})
+    images.insert(0, {**images[1], "id": 90})
+    after, done = repaired(examine(read_dataset(written(tmp_path, content, pictures))))
+    assert done == ["3 second entries of image files, empty or with the same annotations, are left out"]
+    assert [record.image_id for record in after.records] == [1, 2, 3, 4, 5, 6, 93]
+
+
 def test_a_sound_data_set_stays_as_it_is(tmp_path: Path) -> None:
     content, pictures = sound()
     before = read_dataset(written(tmp_path, content, pictures))

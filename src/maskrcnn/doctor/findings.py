@@ -41,7 +41,8 @@ KINDS: dict[str, Kind] = {
         "copies of one photograph in more than one split", "split by photograph, that is by the name before `.rf.`"
     ),
     "repeated-file": Kind(
-        "image file listed more than once", "join the entries; each teaches the objects of the others as background"
+        "image file listed more than once",
+        "join the entries, each teaches the objects of the others as background; --fix leaves out empty and equal ones",
     ),
     "duplicate-image": Kind("image that is there twice", "keep one of the two"),
     "similar-image": Kind("image that looks like another", "keep one of the two, or keep both in one split"),

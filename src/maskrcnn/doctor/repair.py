@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,9 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
     for kind, what in _IMAGES_LEFT_OUT.items():
         images[[found.image for found in by_kind[kind] if found.image is not None]] = True
         done[what] = len({found.image for found in by_kind[kind]})
+    again = _needless_entries(dataset)
+    images[again] = True
+    done["second entries of image files, empty or with the same annotations, are left out"] = len(again)
     kept = np.ones(len(dataset.columns["labels"]), dtype=bool)
     for kind, what in _ANNOTATIONS_LEFT_OUT.items():
         rows = [found.rows[-1] for found in by_kind[kind]]
@@ -78,6 +82,29 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
     done["classes that differ only in spelling are merged"] = len(by_kind["same-name"])
     dataset = _merged(dataset.subset(np.flatnonzero(~images).tolist()))
     return dataset, [f"{number} {what}" for what, number in done.items() if number]
+
+
+def _needless_entries(dataset: Dataset) -> list[int]:
+    """The images, by number, that have no annotations, or the same ones as the first image of their file that has some,
+    if another image has this file."""
+    entries: dict[str, list[int]] = defaultdict(list)
+    for number, path in enumerate(dataset.records.paths):
+        entries[path].append(number)
+    counts, needless = dataset.records.counts, []
+    for numbers in entries.values():
+        if len(numbers) > 1:
+            first = max(numbers, key=lambda number: bool(counts[number]))
+            content = _content(dataset, first)
+            needless += [n for n in numbers if n != first and (not counts[n] or _content(dataset, n) == content)]
+    return needless
+
+
+def _content(dataset: Dataset, number: int) -> list[Any]:
+    """What the annotations of an image say, without their ids."""
+    first, count = dataset.records[number].first, dataset.records[number].count
+    rows = np.arange(first, first + count)
+    columns = [as_numpy(dataset.columns[name])[rows].tolist() for name in ("labels", "crowd", "annotated_boxes")]
+    return [*columns, [mask.tobytes() for mask in dataset.segmentations.chosen(rows)]]
 
 
 def _measured_again(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:
