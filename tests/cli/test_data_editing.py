@@ -108,8 +108,14 @@ def test_annotations_without_images_are_not_written(command, tmp_path):
     for words in (("convert", data, out, "--to", "yolo"), ("split", data, out), ("subset", data, out, "--number", 2)):
         ran = command("data", *words)
         assert (ran.code, ran.out, out.exists()) == (2, "", False)
-        assert "images.json: expected images to write, found a file of none of its" in ran.err
+        assert "images.json: expected images to copy, found none among its" in ran.err
+        assert ".png: no such file; tried in" in ran.err
         assert "name the folder with --images" in ran.err
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.png").write_text("no image")
+    ran = command("data", "convert", data, out, "--to", "yolo")
+    assert (ran.code, ran.out, out.exists()) == (2, "", False)
+    assert "found none among its 3; first: " in ran.err
 
 
 def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_path):

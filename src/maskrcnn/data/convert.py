@@ -64,18 +64,14 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
         A sentence for each kind of thing that is lost, with its number.
 
     Raises:
-        DataError: the folder is not empty, the format cannot be written, or none of the images has a file.
+        DataError: the folder is not empty, the format cannot be written, or no image can be copied.
         ImageError: with `strict`, a file that is no image.
     """
     if to not in WRITERS:
         raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
     check_new_folder(out)
-    faults = dataset.records.faults
-    if len(faults) == len(dataset):
-        first = f"; first: {dataset.records[0].path.name}: {faults[0]}" if faults else ""
-        raise DataError(f"{dataset.path}: expected images to write, found a file of none of its {len(dataset)}{first}")
     lost: Lost = Counter()
-    parts = {}
+    parts, broken = {}, []
     divided = _parts(dataset)
     if len(divided) == 1:
         named = [record.fields.get("split") in SPLITS.values() for record in dataset.records]
@@ -84,7 +80,10 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
         for part, numbers in divided.items():
             own = dataset.subset(numbers)
             parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
-            _copy_images(own, parts[part], link, strict, lost)
+            broken += _copy_images(own, parts[part], link, strict, lost)
+        if len(broken) == len(dataset):
+            first = f"; first: {broken[0]}" if broken else ""
+            raise DataError(f"{dataset.path}: expected images to copy, found none among its {len(dataset)}{first}")
         lost += WRITERS[to].write(parts, out)
     return [f"{number} {what}" for what, number in lost.items() if number]
 
@@ -137,8 +136,9 @@ def _placed(dataset: Dataset, folder: Path) -> Dataset:
     return replace(dataset, records=Records(records))
 
 
-def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lost: Lost) -> None:
-    """Copies the files that are images. A name in the annotations may be that of any other file."""
+def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lost: Lost) -> list[str]:
+    """Copies the files that are images, and says why the others were not copied. A name in the annotations may be that
+    of any other file."""
 
     def copy(number: int) -> ImageError | None:
         source, target = dataset.records[number].path, placed.records[number].path
@@ -164,3 +164,5 @@ def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lo
         raise broken[0]
     if broken:
         lost[f"files are no images and were not copied, first: {broken[0]}"] += len(broken)
+    missing = (f"{dataset.records[number].path.name}: {fault}" for number, fault in dataset.records.faults.items())
+    return [*map(str, broken), *missing]
