@@ -50,8 +50,8 @@ def require_examples(dataset: Dataset, *, masks: bool) -> None:
         return
     if wanted.any():
         why = (
-            f"none of its {wanted.sum()} objects is larger than a pixel of its image; coordinates are pixels from the "
-            "top left corner, not fractions of the image"
+            f"none of its {wanted.sum()} objects is larger than a pixel of its image; coordinates are pixels of this "
+            "image from its top left corner, not fractions of it"
         )
     elif not len(rows):
         why = f"no annotation of its {len(dataset)} images can be used"

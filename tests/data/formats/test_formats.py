@@ -108,6 +108,7 @@ def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.
     ("name", "content", "said"),
     [
         ("a.json", b"", "a.json: the file is empty; write it again"),
+        ("a.json", b"hello", "a.json: JSON begins with { or [, this does not; write it again"),
         ("a.geojson", b"", "a.geojson: the file is empty; write it again"),
         ("a.csv", "image,mask\n".encode("utf-16"), "a.csv: its text is UTF-16; save it as UTF-8"),
         ("a.xml", "<annotations/>".encode("utf-16"), "a.xml: its text is UTF-16; save it as UTF-8"),

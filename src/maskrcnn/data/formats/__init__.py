@@ -209,11 +209,14 @@ def _not_found(path: Path) -> str:
 
 
 def _fault(file: Path) -> str:
-    """Why a file that should hold annotations holds no text in UTF-8, and what to do; empty if it may hold some."""
+    """Why a file that should hold annotations is neither text in UTF-8 nor JSON, and what to do; empty if it may be."""
     if file.suffix.lower() not in _TEXTS or not file.is_file():
         return ""
+    if file.suffix.lower() == ".json" and json_outline(file):
+        return ""
     with file.open("rb") as opened:
-        return text_fault(opened.read(1 << 16))
+        fault = text_fault(opened.read(1 << 16))
+    return fault or ("JSON begins with { or [, this does not; write it again" if file.suffix.lower() == ".json" else "")
 
 
 def _contents(path: Path) -> str:
