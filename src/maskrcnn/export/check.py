@@ -86,12 +86,12 @@ def check(run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, *,
     Raises:
         DifferentError: they differ by more than the constants of this module.
     """
-    found = _agreement(run, network, config, list(_resized(config) if resize else _batches(config)))
+    found = agreement(run, network, config, list(_resized(config) if resize else _batches(config)))
     objects, box_px, score, probability, ious, moved = zip(*found, strict=True)
     return Exactness(sum(objects), max(box_px), max(score), max(probability), min(ious), max(moved))
 
 
-def _agreement(
+def agreement(
     run: Callable[[Arrays], Arrays], network: MaskRCNN, config: Config, cases: Sequence[CheckedBatch]
 ) -> list[Exactness]:
     """The comparison with the first reference with which the engine agrees; raises as `check`."""

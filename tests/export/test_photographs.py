@@ -1,0 +1,125 @@
+"""Exported networks and PyTorch find the same in photographs of all sizes: fixtures of other frameworks and `nuclei`.
+
+Generated pictures, on which each export is compared before it gets its name, have neither faces nor grass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import maskrcnn
+from maskrcnn.config import Config
+from maskrcnn.export.check import BOX_PX, SCORE, CheckedBatch, agreement
+from maskrcnn.export.save import export_model
+from maskrcnn.predict import Predictor, TorchBackend
+from maskrcnn.predict.exported import Arrays, open_engine
+from maskrcnn.predict.images import paste, preprocess
+
+MODELS = {
+    "nuclei": "nuclei",
+    "Detectron2's FPN": "detectron2/r50_fpn/model_final.pkl",
+    "Detectron2's C4": "detectron2/r50_c4/model_final.pkl",
+    "Detectron2's keypoints": "detectron2/keypoint_r50_fpn/model_final.pth",
+    "Detectron2's cascade": "detectron2/cascade_r50_fpn/model_final.pkl",
+    "MMDetection's FPN": "mmdet/r50_caffe_fpn/epoch_12.pth",
+}
+# Height and width of each photograph; the last three are one batch.
+SIZES = (
+    *((64, 64), (64, 200), (90, 60), (128, 128), (150, 333), (200, 64), (256, 256), (300, 400), (333, 500), (360, 640)),
+    *((375, 500), (480, 480), (480, 640), (500, 333), (640, 427), (700, 1100), (1024, 768), (2000, 3000)),
+    *((240, 320), (400, 300), (320, 320)),
+)
+IN_ONE_BATCH = 3
+NEAR = 1e-4  # of the threshold of masks: rounding decides about such pixels
+
+
+def photographs(shared: Path) -> Iterator[list[np.ndarray]]:
+    """Batches of photographs (H, W, 3) uint8 of nuclei, persons and scenes, cut and resized to `SIZES`."""
+    files = [
+        file for name in ("nuclei", "person", "coco") for file in sorted((shared / "data" / name / "val").iterdir())[:7]
+    ]
+    order = np.random.default_rng(0).permutation(len(files))
+    images = [of_size(files[number], *size) for number, size in zip(order, SIZES, strict=True)]
+    yield from ([image] for image in images[:-IN_ONE_BATCH])
+    yield images[-IN_ONE_BATCH:]
+
+
+def of_size(file: Path, height: int, width: int) -> np.ndarray:
+    """The middle of a photograph that has the shape of the result, resized."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    scale = min(image.height / height, image.width / width)
+    rows, columns = min(scale * height, image.height), min(scale * width, image.width)  # rounding must not lead outside
+    top, left = (image.height - rows) / 2, (image.width - columns) / 2
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, (left, top, left + columns, top + rows)))
+
+
+def case_of(images: list[np.ndarray], config: Config) -> CheckedBatch:
+    batch = preprocess(images, config)
+    scale = np.stack([1 / frame.scale_xy for frame in batch.frames]).astype(np.float32)
+    original = np.array([image.shape[:2] for image in images])
+    given = {"pixels": batch.pixels.numpy(), "sizes_hw": batch.sizes_hw.numpy()}
+    return CheckedBatch(batch, original, scale, given | {"original_hw": original, "scale_xy": scale})
+
+
+def wrong_pixels(found: Arrays, case: CheckedBatch, config: Config) -> int:
+    """Pixels of the graph's runs that its own masks put more than `NEAR` beyond the threshold."""
+    detect = config.model.detect
+    either = [
+        replace(
+            config, model=replace(config.model, detect=replace(detect, mask_threshold=detect.mask_threshold + shift))
+        )
+        for shift in (NEAR, -NEAR)
+    ]
+    wrong = 0
+    for number, (height, width) in enumerate(case.original_hw.tolist()):
+        kept = found["scores"][number] > 0
+        fewest, most = (
+            paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
+            for config in either
+        )
+        runs = found["runs"][found["runs"][:, 0] == number]
+        for slot, fewer, more in zip(np.flatnonzero(kept), fewest, most, strict=True):
+            edges = np.zeros(height * width + 1, np.int64)
+            own = runs[runs[:, 1] == slot, 2:]
+            np.add.at(edges, own[:, 0], 1)
+            np.add.at(edges, own[:, 1], -1)
+            drawn = np.cumsum(edges)[:-1].reshape(width, height).T > 0
+            wrong += int((drawn & ~(more.dense() > 0)).sum() + (~drawn & (fewer.dense() > 0)).sum())
+    return wrong
+
+
+def compare(predictor: Predictor, file: Path, shared: Path) -> tuple[int, float, float]:
+    """Objects that were compared, and the largest differences of edges and scores; raises if one has no partner."""
+    assert isinstance(predictor.backend, TorchBackend)
+    network, config = predictor.backend.network, predictor.config
+    export_model(network, config, {}, file)
+    run = open_engine(file, "onnx", precision="fp32").run
+    objects, box_px, score = 0, 0.0, 0.0
+    for images in photographs(shared):
+        case = case_of(images, config)
+        (found,) = agreement(run, network, config, [case])
+        objects, box_px, score = objects + found.objects, max(box_px, found.box_px), max(score, found.score)
+        if config.model.mask_head is not None:
+            assert wrong_pixels(run(case.given), case, config) == 0
+    return objects, box_px, score
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_photographs(name: str, shared: Path, tmp_path: Path) -> None:
+    source = MODELS[name]
+    file = shared / "fixtures" / source
+    settings = next((path for path in file.parent.glob("config.*")), None)
+    predictor = maskrcnn.load(source if settings is None else file, "cpu", config_file=settings, precision="fp32")
+    objects, box_px, score = compare(predictor, tmp_path / "model.onnx", shared)
+    print(f"{name}: {objects} objects, {box_px:.5f} px, {score:.2e}")
+    assert objects > 100
+    assert box_px <= BOX_PX
+    assert score <= SCORE
