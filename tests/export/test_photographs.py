@@ -5,7 +5,7 @@ Generated pictures, on which each export is compared before it gets its name, ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from PIL import Image
 
 import maskrcnn
 from maskrcnn.config import Config
-from maskrcnn.export.check import BOX_PX, SCORE, CheckedBatch, agreement
+from maskrcnn.export.check import (
+    BOX_PX,
+    SCORE,
+    CheckedBatch,
+    agreement,
+    drawn_spans,
+    pixels_outside,
+    spans_of,
+)
 from maskrcnn.export.save import export_model
 from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.predict.exported import Arrays, open_engine
@@ -36,6 +44,7 @@ SIZES = (
     *((240, 320), (400, 300), (320, 320)),
 )
 IN_ONE_BATCH = 3
+EVERY = 3
 NEAR = 1e-4  # of the threshold of masks: rounding decides about such pixels
 
 
@@ -79,30 +88,22 @@ def wrong_pixels(found: Arrays, case: CheckedBatch, config: Config) -> int:
     ]
     wrong = 0
     for number, (height, width) in enumerate(case.original_hw.tolist()):
-        kept = found["scores"][number] > 0
-        fewest, most = (
-            paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
-            for config in either
-        )
-        runs = found["runs"][found["runs"][:, 0] == number]
-        for slot, fewer, more in zip(np.flatnonzero(kept), fewest, most, strict=True):
-            edges = np.zeros(height * width + 1, np.int64)
-            own = runs[runs[:, 1] == slot, 2:]
-            np.add.at(edges, own[:, 0], 1)
-            np.add.at(edges, own[:, 1], -1)
-            drawn = np.cumsum(edges)[:-1].reshape(width, height).T > 0
-            wrong += int((drawn & ~(more.dense() > 0)).sum() + (~drawn & (fewer.dense() > 0)).sum())
+        kept = np.flatnonzero(found["scores"][number] > 0)
+        masks, boxes = found["masks"][number][kept], found["boxes"][number][kept]
+        fewest, most = (spans_of(paste(masks, boxes, (height, width), config), kept) for config in either)
+        drawn = drawn_spans(found["runs"], number, (height, width))
+        wrong += pixels_outside(fewest, drawn) + pixels_outside(drawn, most)
     return wrong
 
 
-def compare(predictor: Predictor, file: Path, shared: Path) -> tuple[int, float, float]:
+def compare(predictor: Predictor, file: Path, batches: Iterable[list[np.ndarray]]) -> tuple[int, float, float]:
     """Objects that were compared, and the largest differences of edges and scores; raises if one has no partner."""
     assert isinstance(predictor.backend, TorchBackend)
     network, config = predictor.backend.network, predictor.config
     export_model(network, config, {}, file)
     run = open_engine(file, "onnx", precision="fp32").run
     objects, box_px, score = 0, 0.0, 0.0
-    for images in photographs(shared):
+    for images in batches:
         case = case_of(images, config)
         (found,) = agreement(run, network, config, [case])
         objects, box_px, score = objects + found.objects, max(box_px, found.box_px), max(score, found.score)
@@ -118,8 +119,10 @@ def test_photographs(name: str, shared: Path, tmp_path: Path) -> None:
     file = shared / "fixtures" / source
     settings = next((path for path in file.parent.glob("config.*")), None)
     predictor = maskrcnn.load(source if settings is None else file, "cpu", config_file=settings, precision="fp32")
-    objects, box_px, score = compare(predictor, tmp_path / "model.onnx", shared)
+    *single, batch = photographs(shared)
+    first = list(MODELS).index(name) % EVERY  # all together see all photographs, each model a part of them
+    objects, box_px, score = compare(predictor, tmp_path / "model.onnx", [*single[first::EVERY], batch])
     print(f"{name}: {objects} objects, {box_px:.5f} px, {score:.2e}")
-    assert objects > 100
+    assert objects > 30
     assert box_px <= BOX_PX
     assert score <= SCORE

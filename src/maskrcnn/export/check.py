@@ -17,10 +17,12 @@ from maskrcnn.config import Config
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import clip, pairwise_iou, trim, whole_images
+from maskrcnn.ops.rle import decode_runs, spans_from_runs
 from maskrcnn.predict.exported import Arrays
 from maskrcnn.predict.images import paste, preprocess
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
+from maskrcnn.structures.masks import RLE, Masks
 
 BOX_PX = 0.01  # pixels of the original image, each edge
 SCORE = 2e-4
@@ -296,24 +298,49 @@ def _whole_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
     """IoU of the whole masks of the graph and of the masks that `predict.images.paste` makes, over all pixels."""
     both = either = done = 0
     for number, (height, width) in enumerate(original.tolist()):
-        kept = found["scores"][number] > 0
+        kept = np.flatnonzero(found["scores"][number] > 0)
         masks = paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
-        for slot, mask in zip(np.flatnonzero(kept), masks, strict=True):
-            if "dense" in found:
-                pixels = found["dense"][done][:height, :width] > 0
-            else:
-                pixels = _drawn(found["runs"], number, int(slot), (height, width))
-            done += 1
-            pasted = mask.dense() > 0
-            both, either = both + int((pixels & pasted).sum()), either + int((pixels | pasted).sum())
+        if "dense" in found:
+            whole = [RLE.from_dense(mask[:height, :width]) for mask in found["dense"][done : done + len(kept)]]
+            drawn = spans_of(Masks(whole, (height, width)))
+            done += len(kept)
+        else:
+            drawn = drawn_spans(found["runs"], number, (height, width))
+        pasted = spans_of(masks, kept if "runs" in found else None)
+        missing, more = pixels_outside(pasted, drawn), pixels_outside(drawn, pasted)
+        common = int((drawn[:, 1] - drawn[:, 0]).sum()) - more
+        both, either = both + common, either + common + missing + more
     return both / either if either else 1.0
 
 
-def _drawn(runs: np.ndarray, image: int, slot: int, hw: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) bool of one object."""
-    own = runs[(runs[:, 0] == image) & (runs[:, 1] == slot), 2:]
-    edges = np.zeros(hw[0] * hw[1] + 1, np.int64)
-    np.add.at(edges, own[:, 0], 1)
-    np.add.at(edges, own[:, 1], -1)
-    mask: np.ndarray = np.cumsum(edges)[:-1].reshape(hw[::-1]).T > 0
-    return mask
+def spans_of(masks: Masks, slots: np.ndarray | None = None) -> np.ndarray:
+    """(K, 2) int64, start and stop of each run of the masks, counted down the columns of all images of all slots.
+
+    Args:
+        slots: (N,) the slot of each mask; by default they are numbered from 0.
+    """
+    numbers = range(len(masks)) if slots is None else slots.tolist()
+    each = [
+        np.stack(spans_from_runs(decode_runs(mask.counts)), 1) + slot * mask.size[0] * mask.size[1]
+        for slot, mask in zip(numbers, masks, strict=True)
+    ]
+    return np.concatenate([np.zeros((0, 2), np.int64), *each])
+
+
+def drawn_spans(runs: np.ndarray, image: int, hw: tuple[int, int]) -> np.ndarray:
+    """The `runs` (K, 4) of a graph for one image, in the form of `spans_of`."""
+    own = runs[runs[:, 0] == image]
+    spans: np.ndarray = own[:, 2:] + own[:, 1:2] * (hw[0] * hw[1])
+    return spans
+
+
+def pixels_outside(inner: np.ndarray, outer: np.ndarray) -> int:
+    """The number of pixels of runs (K, 2), start and stop, that other runs lack. Runs of one side do not overlap."""
+    ends = np.concatenate([inner.ravel(), outer.ravel()])
+    change = np.zeros((len(ends), 2), np.int64)
+    change[: inner.size : 2, 0], change[1 : inner.size : 2, 0] = 1, -1
+    change[inner.size :: 2, 1], change[inner.size + 1 :: 2, 1] = 1, -1
+    order = np.argsort(ends, kind="stable")
+    inside = np.cumsum(change[order], axis=0)[:-1]
+    lengths = np.diff(ends[order])
+    return int(lengths[(inside[:, 0] > 0) & (inside[:, 1] == 0)].sum())
