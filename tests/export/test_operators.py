@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from onnxscript.tensor import Tensor as OnnxTensor
+from torch.nn.functional import group_norm
 
 from coco_runs import joined, runs_of
 from maskrcnn.export.dense import onnx_dense_masks
 from maskrcnn.export.keypoints import onnx_decode_keypoints
-from maskrcnn.export.operators import onnx_nms, onnx_roi_align
+from maskrcnn.export.operators import onnx_group_norm, onnx_nms, onnx_roi_align
 from maskrcnn.export.runs import onnx_mask_runs
 from maskrcnn.ops.keypoints import decode_keypoints
 from maskrcnn.ops.nms import nms
@@ -60,6 +61,16 @@ def test_rois_of_all_levels_keep_their_order(aligned: bool, ratio: int, count: i
     arrays = [onnx(feature) for feature in features], onnx(boxes), onnx(image), onnx(level)
     found = onnx_roi_align(*arrays, [4.0, 8.0, 16.0], 5, ratio, aligned).value
     assert found.shape == (count, 3, 5, 5)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("rois", [3, 0])
+def test_group_norm_of_any_number_of_rois(rois: int) -> None:
+    rng = np.random.default_rng(5)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((rois, 8, 3, 5), 8, 8))
+    expected = group_norm(torch.from_numpy(x), 4, torch.from_numpy(weight), torch.from_numpy(bias), 1e-3)
+    found = onnx_group_norm(onnx(x), 4, onnx(weight), onnx(bias), 1e-3).value
+    assert found.shape == x.shape
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 

@@ -83,7 +83,25 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         decode_keypoints: onnx_decode_keypoints,
         mask_runs: onnx_mask_runs,
         dense_masks: onnx_dense_masks,
+        torch.ops.aten.group_norm.default: onnx_group_norm,
     }
+
+
+def onnx_group_norm(
+    x: Any, num_groups: int, weight: Any, bias: Any, eps: float = 1e-5, cudnn_enabled: bool = True
+) -> Any:
+    """`torch.nn.functional.group_norm` of (R, C, H, W), also for no RoI, where torch's own translation fails.
+
+    Args: as torch's operator has them; the last one is of no use here.
+    """
+    shape, groups = op.Shape(x), op.Constant(value_ints=[num_groups])
+    count, rest = op.Slice(shape, [0], [1], [0]), op.Slice(shape, [1], op.Constant(value_ints=[1 << 30]), [0])
+    values = op.Div(op.ReduceProd(rest), groups)
+    # allowzero: a side of 0 is no RoI, and not the side of the input.
+    grouped = op.Reshape(x, op.Concat(count, groups, values, axis=0), allowzero=1)
+    ones, zeros = (op.Constant(value_floats=[value] * num_groups) for value in (1.0, 0.0))
+    normal = op.Reshape(op.InstanceNormalization(grouped, ones, zeros, epsilon=eps), shape, allowzero=1)
+    return op.Add(op.Mul(normal, op.Unsqueeze(weight, [1, 2])), op.Unsqueeze(bias, [1, 2]))
 
 
 def add_resized(fine: Tensor, coarse: Tensor) -> None:
