@@ -215,7 +215,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "class-agnostic MLP with torchvision's rules": {**VARIANTS["agnostic MLP masks"], "conventions": TORCHVISION},
     "keypoints with Detectron's rules": {**VARIANTS["keypoints"], "conventions": DETECTRON},
     "batch norm, no masks": {"backbone": replace(BASE.resnet, norm="batch_norm"), "mask_head": None},
-    "nothing found": {**VARIANTS["C5"], "detect": DetectConfig(score_threshold=0.999)},
+    "nothing found": {
+        **VARIANTS["C5"],
+        "mask_head": replace(MASK, channels=32, norm="group_norm"),
+        "detect": DetectConfig(score_threshold=0.999),
+    },
 }
 
 

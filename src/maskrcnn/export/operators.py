@@ -24,7 +24,7 @@ from maskrcnn.models.anchors import Anchors
 from maskrcnn.models.branches.keypoint import KeypointBranch
 from maskrcnn.models.fpn import FPN
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm, GroupNorm
+from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
 from maskrcnn.ops import roi_align as torch_roi_align
 
 op: Any = opset18  # without types: it takes Python numbers too
@@ -49,8 +49,6 @@ def use_operators(network: MaskRCNN) -> None:
     for module in network.modules():
         if isinstance(module, ConvNorm):
             fold_norm(module)
-        elif isinstance(module, GroupNorm):
-            module.centred = nn.Identity()  # type: ignore[method-assign]  # engines keep the digits of the variance
     network.rpn.anchors = UncachedAnchors(network.rpn.anchors)  # type: ignore[assignment]
     network.roi_heads.pooler.align = roi_align
     if isinstance(network.roi_heads.keypoint, KeypointBranch):
