@@ -6,9 +6,9 @@ FOLDER holds `train.json` and `val.json` in COCO's form with their images, and W
 torchvision's names. Both sides start from it, have the same minutes for training, and are judged by the same command.
 
 torchvision has a reference script, and no recipe for small objects. This one keeps the script's optimiser, its drops
-of the learning rate after 16/26 and 22/26 of the training, its flips and its frozen layers. The script's images of 800
-pixels would leave some 300 steps, so that images are crops of 256 pixels, enlarged up to 1.5 times, with anchors from
-8 to 128 pixels. The learning rate is four times what the script's rule gives for two images.
+of the learning rate after 16/26 and 22/26 of the training, its flips and its frozen layers. Images of 800 pixels, as in
+the script, would leave few steps. So images are crops of 256 pixels, enlarged up to 1.5 times, with anchors from 8 to
+128 pixels. The learning rate is four times what the script's rule gives for two images.
 """
 
 from __future__ import annotations

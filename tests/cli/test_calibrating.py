@@ -43,7 +43,7 @@ def test_images_that_cannot_be_read_do_not_count(command, tmp_path):
     ran = command("export", *flags, photos, tmp_path / "m.onnx")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.count("skipped: ") == 2
-    assert "expected 8 or more images that can be read, found 7" in ran.err
+    assert "int8 needs 8 or more images that can be read, and better 64, found 7" in ran.err
     nothing = command("export", *flags, tmp_path / "no", tmp_path / "m.onnx")
     assert (nothing.code, nothing.err.count("\n")) == (2, 1)
     assert not (tmp_path / "m.onnx").exists()

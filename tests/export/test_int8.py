@@ -135,7 +135,7 @@ def test_more_images_than_needed_are_taken_evenly() -> None:
 
 
 def test_too_few_images_and_no_nncf_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="expected 8 or more images that can be read, found 7"):
+    with pytest.raises(ConfigError, match="int8 needs 8 or more images that can be read, and better 64, found 7"):
         Calibration([Path(f"{n}.png") for n in range(7)])
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingPackageError, match="needs nncf, which is missing: pip install"):

@@ -1,11 +1,16 @@
-"""What OpenVINO keeps in fp32 when it computes in bf16."""
+"""What OpenVINO keeps in fp32 when it computes in bf16, and graphs that an engine cannot compute."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maskrcnn.predict.exported import IN_FP32, keep_in_fp32
+from maskrcnn.errors import WeightsError
+from maskrcnn.predict.exported import GRAPH, IN_FP32, ExportFormat, keep_in_fp32, open_engine
+from maskrcnn.weights.model_file import METADATA_KEY, header_of
+from small_data import small_config
 
 
 def test_boxes_stay_in_fp32_and_layers_do_not() -> None:
@@ -35,3 +40,26 @@ def test_boxes_stay_in_fp32_and_layers_do_not() -> None:
         kinds[marked].append(node.get_type_name())
     assert sorted(kinds[True]) == ["Add", "Multiply", "Reshape", "Subtract"]  # the last sum, and the first step
     assert {"Convolution", "ROIAlign", "Relu"} <= set(kinds[False])
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_graph_that_the_engine_cannot_compute_is_one_line(form: ExportFormat, tmp_path: Path) -> None:
+    onnx, openvino = pytest.importorskip("onnx"), pytest.importorskip("openvino")
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, ["height", "width", 3])
+    scores = onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.UINT8, [7])
+    shape = onnx.helper.make_tensor("shape", onnx.TensorProto.INT64, [1], [7])
+    node = onnx.helper.make_node("Reshape", ["image", "shape"], ["scores"])
+    graph = onnx.helper.make_graph([node], "seven numbers", [image], [scores], [shape])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    model.metadata_props.add(key=METADATA_KEY, value=header_of(small_config(), {}))
+    file = tmp_path / "model.onnx"
+    onnx.save(model, file)
+    if form == "openvino":
+        graph_in_openvino = openvino.Core().read_model(file)
+        graph_in_openvino.set_rt_info(model.metadata_props[0].value, [METADATA_KEY])
+        openvino.save_model(graph_in_openvino, tmp_path / "openvino" / GRAPH)
+        file = tmp_path / "openvino"
+    run = open_engine(file, form, precision="fp32").run
+    with pytest.raises(WeightsError, match=r"the engine fails for image \(4, 5, 3\) \(.+\); report this") as caught:
+        run({"image": np.zeros((4, 5, 3), np.uint8)})
+    assert "\n" not in str(caught.value)

@@ -51,7 +51,7 @@ class PredictSettings:
     size: tuple[int, int] = (480, 640)
     """Height and width of the generated images."""
     count: int = 4
-    """Number of generated images; with --int8 at least 8."""
+    """Number of generated images; with --int8, 8 if you ask for fewer."""
     short_side: int = 800
     """Shorter side of the network input."""
     long_side: int = 1333

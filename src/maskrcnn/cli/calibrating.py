@@ -55,7 +55,10 @@ class Calibrating:
 
         files = _readable(self.calibrate, model.config.image.channel_names)
         run = Int8Run(self, None if self.data is None else open_dataset(self.data, NO_HINTS))
-        run.calibration = Calibration(files, run.objection, lambda items, total: track(items, "calibrate", total))
+        try:
+            run.calibration = Calibration(files, run.objection, lambda items, total: track(items, "calibrate", total))
+        except ConfigError as error:
+            raise ConfigError(f"--calibrate {self.calibrate}: {error}") from None
         if run.dataset is not None:
             run.before = run.measure(model)
             if run.before.undefined is not None:

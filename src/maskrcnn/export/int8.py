@@ -27,7 +27,7 @@ from maskrcnn.predict.exported import Arrays
 from maskrcnn.predict.images import preprocess
 
 INSTALL = "pip install 'maskrcnn[int8]'"
-LEAST, MOST = 8, 300  # images; 300 is NNCF's default, and 64 are usually as good
+LEAST, USUAL, MOST = 8, 64, 300  # images; 300 is NNCF's default, and 64 are usually as good
 LAYERS = {"Conv", "Gemm", "MatMul"}  # with constant weights
 STOPS = {
     "RoiAlign",
@@ -61,8 +61,8 @@ class Calibration:
     def __post_init__(self) -> None:
         if len(self.files) < LEAST:
             raise ConfigError(
-                f"calibration for int8: expected {LEAST} or more images that can be read, found {len(self.files)}; "
-                "give 64 or more of the kind that the model will see"
+                f"int8 needs {LEAST} or more images that can be read, and better {USUAL}, found {len(self.files)}; "
+                "give images of the kind that the model will see"
             )
 
     @property

@@ -121,7 +121,15 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
         ]
         raise _foreign(path, *parts)
     resizes = inputs == ["image"]
-    return OpenedGraph(lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True)), header, resizes)
+
+    def run(inputs: Arrays) -> Arrays:
+        try:
+            found = session.run(names, dict(inputs))
+        except Exception as error:  # its exceptions have no common class
+            raise _failed(path, inputs, error) from None
+        return dict(zip(names, found, strict=True))
+
+    return OpenedGraph(run, header, resizes)
 
 
 def _open_openvino(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
@@ -152,7 +160,10 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
     names = [output.any_name for output in model.outputs]
 
     def run(inputs: Arrays) -> Arrays:
-        request.infer(dict(inputs))
+        try:
+            request.infer(dict(inputs))
+        except RuntimeError as error:
+            raise _failed(path, inputs, error) from None
         return {name: request.get_tensor(name).data.copy() for name in names}
 
     return OpenedGraph(run, header, resizes)
@@ -250,6 +261,15 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"{path}: expected a whole exported network, and it cannot be opened ({reason}); export it again, or upgrade "
         "the engine if the file is newer"
+    )
+
+
+def _failed(path: Path, inputs: Arrays, error: Exception) -> WeightsError:
+    """The engine has opened the file and cannot compute it. We know of no such case, so it is to be reported."""
+    sizes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+    reason = " ".join(str(error).split())[-200:]
+    return WeightsError(
+        f"{path}: the engine fails for {sizes} ({reason}); report this, and predict with the model file"
     )
 
 
