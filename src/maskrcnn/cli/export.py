@@ -12,6 +12,7 @@ import tyro
 from maskrcnn.cli.calibrating import Calibrating
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 from maskrcnn.cli.opening import Opening
+from maskrcnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Export:
         self.calibrating.require_sense()
         if self.format != "openvino":  # which writes a folder
             check_file(self.out, self.model, self.opening.config, self.calibrating.data)
+        if self.format == "onnx" and self.out.suffix != ".onnx":
+            raise ConfigError(
+                f"{self.out}: expected a name that ends in .onnx; --format openvino writes a folder, --format torch "
+                "a file whose name ends in .pt2"
+            )
         from maskrcnn.export.limits import require_exportable
         from maskrcnn.export.save import export_model
         from maskrcnn.predict import Predictor, TorchBackend
@@ -54,6 +60,7 @@ class Export:
         int8_wanted = self.calibrating.precision == "int8"
         require_exportable(config, self.format, self.masks, resize=self.with_resize, int8=int8_wanted)
         int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
+        console(stderr=True).print(f"{self.out}: writing it and comparing it with PyTorch takes a minute or more")
         found = export_model(
             network,
             config,
