@@ -438,7 +438,7 @@ def test_bf16_trains(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_small_model_learns_the_rectangles(tmp_path: Path) -> None:
     data, val = write_small(tmp_path, "train", 40), write_small(tmp_path, "val", 10, seed=1)
-    config = small_config(steps=300, batch_size=4, warmup_steps=20, learning_rate=3e-3)
+    config = small_config(steps=300, batch_size=4, warmup_steps=20, learning_rate=3e-3, precision="fp32")
     summary = train(config, data, val=val, out=tmp_path / "run")
     assert summary.report is not None
     assert summary.report.score > 0.6
