@@ -302,27 +302,26 @@ def _whole_iou(found: Arrays, config: Config, original: np.ndarray) -> float:
         masks = paste(found["masks"][number][kept], found["boxes"][number][kept], (height, width), config)
         if "dense" in found:
             whole = [RLE.from_dense(mask[:height, :width]) for mask in found["dense"][done : done + len(kept)]]
-            drawn = spans_of(Masks(whole, (height, width)))
+            drawn = spans_of(Masks(whole, (height, width)), kept)
             done += len(kept)
         else:
             drawn = drawn_spans(found["runs"], number, (height, width))
-        pasted = spans_of(masks, kept if "runs" in found else None)
+        pasted = spans_of(masks, kept)
         missing, more = pixels_outside(pasted, drawn), pixels_outside(drawn, pasted)
         common = int((drawn[:, 1] - drawn[:, 0]).sum()) - more
         both, either = both + common, either + common + missing + more
     return both / either if either else 1.0
 
 
-def spans_of(masks: Masks, slots: np.ndarray | None = None) -> np.ndarray:
+def spans_of(masks: Masks, slots: np.ndarray) -> np.ndarray:
     """(K, 2) int64, start and stop of each run of the masks, counted down the columns of all images of all slots.
 
     Args:
-        slots: (N,) the slot of each mask; by default they are numbered from 0.
+        slots: (N,) int64, the slot of each mask.
     """
-    numbers = range(len(masks)) if slots is None else slots.tolist()
     each = [
         np.stack(spans_from_runs(decode_runs(mask.counts)), 1) + slot * mask.size[0] * mask.size[1]
-        for slot, mask in zip(numbers, masks, strict=True)
+        for slot, mask in zip(slots.tolist(), masks, strict=True)
     ]
     return np.concatenate([np.zeros((0, 2), np.int64), *each])
 
