@@ -29,7 +29,7 @@ def choose_threads() -> None:
     global sentence
     if "OMP_NUM_THREADS" in os.environ or "torch" in sys.modules:
         return
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    cores = usable_cores()
     busy = _busy_cores(cores)
     threads = threads_beside(busy, len(cores), _physical(cores))
     if threads is not None:
@@ -40,6 +40,16 @@ def choose_threads() -> None:
             f"other processes keep {busy:.1f} of {len(cores)} cores busy: "
             f"{threads} thread{'s' if threads != 1 else ''}; OMP_NUM_THREADS chooses another number"
         )
+
+
+def usable_cores() -> list[int]:
+    """The numbers of the cores on which this process may run."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def threads_of_each(processes: int) -> int:
+    """The number of threads with which each of several processes computes that share the cores of this one."""
+    return max(1, len(usable_cores()) // processes)
 
 
 def threads_beside(busy: float, cores: int, physical: int) -> int | None:

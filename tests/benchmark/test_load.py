@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from maskrcnn.benchmark.load import ServeReport, Tally, bench_serve, is_right, percentiles, resident_bytes
 from maskrcnn.benchmark.settings import ServeSettings
+from maskrcnn.ops.device import Precision
 from maskrcnn.predict import to_coco_results
 from small_data import random_predictor, small_coco
 
@@ -66,10 +68,15 @@ def test_the_memory_of_processes_is_known() -> None:
 
 
 @pytest.mark.slow
-def test_a_server_under_load(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "processes"), [("fp32", 1), ("bf16", 2)])
+def test_a_server_under_load(precision: Precision, processes: int, tmp_path: Path) -> None:
     random_predictor().save(tmp_path / "m.safetensors")
-    settings = ServeSettings(clients=12, seconds=3, queue=4, precision="fp32", count=3, size=(64, 96))
+    settings = ServeSettings(
+        clients=12, seconds=3, queue=4, processes=processes, precision=precision, count=3, size=(128, 192)
+    )
+    threads = torch.get_num_threads()
     found = bench_serve(str(tmp_path / "m.safetensors"), (), settings, tmp_path)
     assert found.agree, found.line()
     assert found.tally.refused
     assert found.memory is None or found.memory[1] > 0
+    assert torch.get_num_threads() == threads

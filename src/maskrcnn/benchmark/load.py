@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 
 from maskrcnn.benchmark.measure import environment
 from maskrcnn.benchmark.predict import generate_images
@@ -28,6 +29,7 @@ from maskrcnn.files.images import read_image
 from maskrcnn.predict import Predictor, load, stream, to_coco_results
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE
+from maskrcnn.threads import threads_of_each
 
 BOX_PX, SCORE = 0.01, 1e-4  # by which answers may differ, because threads add in another order
 MASK_IOU = 0.99
@@ -122,8 +124,8 @@ def bench_serve(source: str, files: Sequence[Path], settings: ServeSettings, fol
         MaskRCNNError: the server does not start.
     """
     files = list(files) or generate_images(folder, settings.count, settings.size)
+    right = _direct(source, files, settings)
     model = load(source, precision=settings.precision, threads=settings.threads)
-    right = [_entries(found) for found in model.predict(files)]
     before = files_a_second(model, files, ALONE * settings.seconds)
     bodies = [file.read_bytes() for file in files]
     with _served(source, settings) as (server, host, port):
@@ -132,6 +134,18 @@ def bench_serve(source: str, files: Sequence[Path], settings: ServeSettings, fol
     alone = (before, files_a_second(model, files, ALONE * settings.seconds))
     found = environment(model.device, settings.precision)
     return ServeReport(settings, found, tally, alone, settings.seconds, memory, exit_code)
+
+
+def _direct(source: str, files: Sequence[Path], settings: ServeSettings) -> list[list[dict[str, Any]]]:
+    """The right answers: direct prediction with as many threads as a process of the server has, because in bf16 another
+    number of threads gives other scores."""
+    several = settings.threads is None and settings.processes > 1
+    threads = threads_of_each(settings.processes) if several else settings.threads
+    before = torch.get_num_threads()
+    try:
+        return [_entries(found) for found in load(source, precision=settings.precision, threads=threads).predict(files)]
+    finally:
+        torch.set_num_threads(before)
 
 
 def files_a_second(model: Predictor, files: Sequence[Path], seconds: float) -> float:

@@ -15,6 +15,7 @@ import torch
 
 from maskrcnn.benchmark.settings import Timing
 from maskrcnn.errors import ConfigError
+from maskrcnn.threads import usable_cores
 
 Mark = float | torch.cuda.Event  # a moment: of the wall clock in seconds, or in the queue of a GPU
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -157,7 +158,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     from maskrcnn import __version__
 
     on_gpu = device.type == "cuda"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cores())
     return {
         "maskrcnn": __version__,
         "torch": torch.__version__,

@@ -14,6 +14,7 @@ from maskrcnn.cli.flags import Flags, parse_flags
 from maskrcnn.cli.opening import Computing, Opening
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.serve.settings import Labelling, Limits
+from maskrcnn.threads import threads_of_each
 
 if TYPE_CHECKING:
     from maskrcnn.serve.engine import Crew
@@ -66,7 +67,7 @@ class Serve:
 
         if self.processes == 1:
             return InThread(self.opening.load(file, self.computing))
-        threads = self.computing.threads or max(1, (os.cpu_count() or 1) // self.processes)
+        threads = self.computing.threads or threads_of_each(self.processes)
         open_model = partial(self.opening.load, file, replace(self.computing, threads=threads))
         return Processes(open_model, self.processes, self.limits.batch_size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from maskrcnn.doctor.set_faults import (
 from maskrcnn.errors import DataError
 from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.threads import usable_cores
 
 _AT_ONCE = 32  # images whose annotations are measured together
 _FEW = 4 * _AT_ONCE  # images for which no processes are started
@@ -155,7 +155,7 @@ def examine(
 def _looks(look_at: _Look, total: int, text: str, track: Track) -> Iterator[_Seen]:
     """What is seen of all images, by several processes if there are many."""
     parts = [range(start, min(start + _AT_ONCE, total)) for start in range(0, total, _AT_ONCE)]
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = len(usable_cores())
     with closing(_results(look_at, parts, 0 if total <= _FEW else workers)) as results:
         found = track((seen for seen in results for _ in seen.signatures), text, total)
         last = None

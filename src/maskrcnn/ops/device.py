@@ -88,11 +88,6 @@ def in_precision(precision: Precision, device: torch.device) -> AbstractContextM
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
-def usable_cores() -> int:
-    """The number of cores on which this process may run."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def living_threads() -> Iterator[int]:
     """The context in which torch computes on a CPU with the threads that this process can use. Yields their number.

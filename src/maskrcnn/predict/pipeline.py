@@ -22,9 +22,10 @@ from PIL import Image
 
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_channels, as_rgb, read_image
-from maskrcnn.ops.device import living_threads, usable_cores
+from maskrcnn.ops.device import living_threads
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int, short
+from maskrcnn.threads import usable_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -255,4 +256,4 @@ def _finish(
 
 def _threads(device: torch.device) -> int:
     """The number of threads: two beside a network on the CPU, which itself keeps the cores busy."""
-    return 2 if device.type == "cpu" else max(2, min(16, usable_cores() - 1))
+    return 2 if device.type == "cpu" else max(2, min(16, len(usable_cores()) - 1))

@@ -17,9 +17,9 @@ from threading import Event, Thread
 from typing import Any
 
 from maskrcnn.errors import ConfigError, MaskRCNNError, MissingPackageError
-from maskrcnn.ops.device import usable_cores
 from maskrcnn.scale.manifest import Shard
 from maskrcnn.scale.parts import PartWriter
+from maskrcnn.threads import usable_cores
 
 LOCAL = "local"  # stands for a cluster that is started on this machine, and ends with the command
 PATIENCE = 10.0  # seconds in which the head of a cluster must answer
@@ -46,7 +46,7 @@ def on_ray(writer: PartWriter, shards: Sequence[Shard], address: str, workers: i
     """
     if not shards:
         return
-    share = (usable_cores() - 1) // (workers or 1) if address == LOCAL else 1
+    share = (len(usable_cores()) - 1) // (workers or 1) if address == LOCAL else 1
     cores = writer.threads or max(1, share)
     writer = replace(writer, threads=cores)
     with _cluster(address, (workers or 1) * cores + 1) as ray:

@@ -20,9 +20,9 @@ import torch
 
 from maskrcnn.data.loading.processes import STOP_SIGNALS, exit_in_words, without_main
 from maskrcnn.errors import MaskRCNNError, TrainingError
-from maskrcnn.ops.device import usable_cores
 from maskrcnn.scale.manifest import Shard
 from maskrcnn.scale.parts import PartWriter
+from maskrcnn.threads import threads_of_each
 
 ATTEMPTS = 3  # a part whose process is lost so often ends the run
 
@@ -68,7 +68,7 @@ def in_processes(writer: PartWriter, shards: Sequence[Shard], workers: int) -> I
     """
     workers = min(workers, len(shards))  # more would have nothing to do
     if workers and writer.threads is None:
-        writer = replace(writer, threads=max(1, usable_cores() // workers))
+        writer = replace(writer, threads=threads_of_each(workers))
     waiting, lost, shown, numbers = deque(shards), Counter[int](), Counter[int](), count()
     running: dict[Any, _Worker] = {}  # by their pipes
     try:

@@ -29,6 +29,7 @@ import torch
 from torch import multiprocessing
 
 from maskrcnn.errors import MaskRCNNError, TrainingError
+from maskrcnn.threads import usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +83,7 @@ def processors() -> int:
     """The number of processes that can work at a time: 1 in a process that must not start others."""
     if multiprocessing.current_process().daemon:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(usable_cores())
 
 
 def ordered_results(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
+from maskrcnn.threads import usable_cores
 from maskrcnn.training.world import World
 
 _GB = 1e9
@@ -58,6 +58,6 @@ class Hardware:
 
 def this_machine(world: World) -> Hardware:
     """The machine on which this process runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cores())
     memory = torch.cuda.get_device_properties(world.device).total_memory / _GB if world.device.type == "cuda" else 0.0
     return Hardware(world.device.type, cores, memory, world.size)
