@@ -34,33 +34,53 @@ def entries(image: int, count: int, random: np.random.Generator, *, scored: bool
     return made
 
 
-def judged() -> Report:
+def judged(limit: int = 110, apart: float = 0.0, **asked: Any) -> Report:
+    """The report on the same objects and detections; `apart` keeps equal scores apart."""
     random = np.random.default_rng(0)
     objects = [e for image, count in enumerate((60, 12, 0)) for e in entries(image, count, random, scored=False)]
     found = [e for image, count in enumerate((280, 20, 5)) for e in entries(image, count, random, scored=True)]
+    found = [{**one, "score": one["score"] + apart * i} for i, one in enumerate(found)]
     content = {
         "images": [{"id": i, "height": h, "width": w, "file_name": f"{i}.png"} for i, (h, w) in enumerate(SIZES)],
         "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "other"}],
         "annotations": [{**one, "area": one["bbox"][2] * one["bbox"][3], "id": i} for i, one in enumerate(objects, 1)],
     }
     truth = coco.from_content(content, Path("truth"))
-    return evaluate_results(truth, found, matching=0.2, max_detections=110)
+    return evaluate_results(truth, found, max_detections=limit, **asked)
 
 
 def test_portions_give_the_figures_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = judged()
+    whole = judged(matching=0.2)
     assert whole.masks is not None
     recalls = [whole.masks[f"AR{limit}"] for limit in (1, 10, 100, 110)]
     assert recalls == sorted(set(recalls)), "each limit matters"
     for name, value in (("MOST_PAIRS", 40), ("PORTION", 12), ("_CELL", 10)):
         monkeypatch.setattr(portions, name, value)
-    divided = judged()
+    divided = judged(matching=0.2)
     assert divided.matching == whole.matching
     for of_parts, of_all in ((divided.masks, whole.masks), (divided.boxes, whole.boxes)):
         assert of_parts == pytest.approx(of_all, abs=1e-3)  # equal scores may change places
     assert replace(divided, masks=None, boxes=None, per_class={}) == replace(
         whole, masks=None, boxes=None, per_class={}
     )
+
+
+def test_portions_give_the_errors_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judged(1000, 1e-6, analysis=True).analysis
+    assert whole is not None
+    assert min(whole.errors[name][0] for name in ("Cls", "Loc", "Dupe", "Bkg", "Miss")) > 0, "each kind matters"
+    assert whole.examples.missed
+    for name, value in (("MOST_PAIRS", 40), ("PORTION", 12), ("_CELL", 10)):
+        monkeypatch.setattr(portions, name, value)
+    divided = judged(1000, 1e-6, analysis=True).analysis
+    assert divided is not None
+    for name, (count, lost) in whole.errors.items():
+        assert divided.errors[name] == (count, pytest.approx(lost)), name
+    assert divided.thresholds == whole.thresholds
+    assert divided.calibration == pytest.approx(np.array(whole.calibration))
+    assert divided.precision == pytest.approx(whole.precision, nan_ok=True)
+    assert divided.confusion.tolist() == whole.confusion.tolist()
+    assert divided.examples == whole.examples
 
 
 def test_no_portion_is_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskrcnn.evaluation.figures import Scene, evaluator_of, sums_of
+from maskrcnn.evaluation.figures import Scene, any_crowded, evaluator_of, in_portions, sums_of
+from maskrcnn.evaluation.portions import best_of_each
 from maskrcnn.evaluation.results import Entry
 from maskrcnn.structures.dataset import Dataset
 
 IOUS = (0.5, 0.75)  # of the precision-recall curves
 ERRORS = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
 USUAL_SCORE = 0.5  # the threshold of a class for which none is known
+_FOREGROUND = 0.1  # the lowest IoU with an object that TIDE does not take for background
 _SHOWN = 12  # mistakes of a kind that are kept for a picture
 _SAMPLE = 8  # images of the random sample
 
@@ -102,13 +104,21 @@ def analyse(
         found: with the rank of the image and the label as ids, as in `truth`.
     """
     iou_type: Literal["segm", "bbox"] = "segm" if kind == "masks" else "bbox"
-    evaluator = evaluator_of(scene, truth, found, iou_type)
+    parts, there, seen = scene, truth, found
+    if any_crowded(truth, found):
+        best = best_of_each(found, scene.limit)
+        parts, there, seen = in_portions(scene, truth, best, iou_type, _FOREGROUND)
+        parts = parts._replace(limit=len(seen) + 1)  # all: the limit is that of a whole image
+    evaluator = evaluator_of(parts, there, seen, iou_type)
     evaluator.params.iou_thrs = list(IOUS)
     evaluator.params.area_rng, evaluator.params.area_rng_lbl = [[0, 1e10]], ["all"]
-    evaluator.params.max_dets = [scene.limit]
+    evaluator.params.max_dets = [parts.limit]
     precision = sums_of(evaluator)[0][..., 0, 0]
     matches = evaluator.image_diagnostics(iou_thr=IOUS[0])
-    status = np.array([matches["dt_status"].get(i, "") for i in range(1, len(found) + 1)], dtype="<U2")
+    places = np.array([entry["id"] - 1 for entry in seen], dtype=np.int64)  # of what is seen among what was found
+    status = np.zeros(len(found), dtype="<U2")
+    status[places] = [matches["dt_status"].get(i, "") for i in range(1, len(seen) + 1)]
+    match = {own: int(places[i - 1]) for own, i in matches["gt_match"].items()}
     judged = [entry for entry in truth if entry["id"] in matches["gt_status"]]
     scores = np.array([entry["score"] for entry in found], dtype=np.float64)
     labels = np.array([entry["category_id"] for entry in found], dtype=np.int64)
@@ -118,9 +128,11 @@ def analyse(
         own = (labels == label) & (status != "")
         thresholds.append(best_threshold(scores[own], status[own] == "tp", int((objects == label).sum())))
     least = np.array([USUAL_SCORE if each is None else each.score for each in thresholds])
-    good = np.flatnonzero((status != "") & (scores >= least[labels])).tolist()
-    confusion = evaluator_of(scene, judged, [found[i] for i in good], iou_type).confusion_matrix(
-        iou_thr=IOUS[0], max_det=scene.limit
+    good = (status != "") & (scores >= least[labels])
+    clear = [entry for entry, place in zip(seen, places.tolist(), strict=True) if good[place]]
+    objects_there = [entry for entry in there if entry["id"] in matches["gt_status"]]
+    confusion = evaluator_of(parts, objects_there, clear, iou_type).confusion_matrix(
+        iou_thr=IOUS[0], max_det=parts.limit
     )
     wrong = [i for i in np.argsort(-scores, kind="stable").tolist() if status[i] == "fp"][:_SHOWN]
     tide, calibration = evaluator.tide_errors(), evaluator.calibration(n_bins=10, iou_threshold=IOUS[0])
@@ -137,7 +149,7 @@ def analyse(
         calibration_error=calibration["ece"],
         thresholds=tuple(thresholds),
         confusion=confusion["matrix"].astype(np.int64),
-        examples=_examples(dataset, found, wrong, _missed(judged, matches["gt_match"], scores, least)),
+        examples=_examples(dataset, found, wrong, _missed(judged, match, scores, least)),
     )
 
 
@@ -165,10 +177,10 @@ def _missed(judged: Sequence[Entry], match: Mapping[int, int], scores: np.ndarra
     """The worst misses, as in `Examples.missed`.
 
     Args:
-        match: id of an object -> id of its detection.
+        match: id of an object -> place of its detection in `scores`.
         least: (K,) thresholds of the classes.
     """
-    best = {entry["id"]: scores[match[entry["id"]] - 1] if entry["id"] in match else -1.0 for entry in judged}
+    best = {entry["id"]: scores[match[entry["id"]]] if entry["id"] in match else -1.0 for entry in judged}
     lost = [entry for entry in judged if best[entry["id"]] < least[entry["category_id"]]]
     return sorted(lost, key=lambda entry: (best[entry["id"]], -entry["area"]))[:_SHOWN]
 

@@ -14,7 +14,7 @@ import numpy as np
 from hotcoco import COCO, COCOeval
 
 from maskrcnn.errors import ConfigError
-from maskrcnn.evaluation.portions import best_of_each, by_image, is_crowded, portions
+from maskrcnn.evaluation.portions import LEAST_IOU, best_of_each, by_image, is_crowded, portions
 from maskrcnn.evaluation.results import Entry
 
 Figures = dict[str, float | None]
@@ -58,31 +58,40 @@ def _sums_of_limits(
     scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"], limits: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """`sums_of` for several limits of detections per image. Images with very many objects are judged in portions."""
-    there, seen = by_image(truth), by_image(found)
-    if not any(is_crowded(there[image], seen[image]) for image in there):
+    if not any_crowded(truth, found):
         evaluator = evaluator_of(scene, truth, found, kind)
         evaluator.params.max_dets = limits
         return sums_of(evaluator)
     sums = []
     for limit in limits:
         best = best_of_each(found, limit)
-        evaluator = evaluator_of(*_in_portions(scene, truth, best, kind), kind)
+        evaluator = evaluator_of(*in_portions(scene, truth, best, kind), kind)
         evaluator.params.max_dets = [len(best) + 1]  # all: the limit is that of a whole image
         sums.append(sums_of(evaluator))
     precision, recall = (np.concatenate(of_limits, axis=-1) for of_limits in zip(*sums, strict=True))
     return precision, recall
 
 
-def _in_portions(
-    scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], kind: Literal["segm", "bbox"]
+def any_crowded(truth: Sequence[Entry], found: Sequence[Entry]) -> bool:
+    """Whether an image has too many pairs for one table."""
+    there, seen = by_image(truth), by_image(found)
+    return any(is_crowded(there[image], seen[image]) for image in there)
+
+
+def in_portions(
+    scene: Scene,
+    truth: Sequence[Entry],
+    found: Sequence[Entry],
+    kind: Literal["segm", "bbox"],
+    least_iou: float = LEAST_IOU,
 ) -> tuple[Scene, list[Entry], list[Entry]]:
-    """The same with an image for each portion."""
+    """The same with an image for each portion (`evaluation/portions.py`)."""
     there, seen = by_image(truth), by_image(found)
     sizes: list[list[int]] = []
     objects: list[Entry] = []
     detections: list[Entry] = []
     for image, size in enumerate(scene.sizes):
-        for some, found_there in portions(there[image], seen[image], size, kind):
+        for some, found_there in portions(there[image], seen[image], size, kind, least_iou):
             objects += [{**entry, "image_id": len(sizes)} for entry in some]
             detections += [{**entry, "image_id": len(sizes)} for entry in found_there]
             sizes.append(size)

@@ -1,7 +1,8 @@
 """Divides images with very many objects into portions, because a table of all pairs would not fit into memory.
 
 A slide may hold 100,000 objects and as many detections. COCO and the matching score pair only what has an IoU of 0.5 or
-more, so objects and detections that such pairs connect stay together, and the figures are those of the whole image.
+more, and kinds of errors what has 0.1, so objects and detections that such pairs connect stay together, and the figures
+are those of the whole image.
 Legend: O objects, D detections, N = O + D.
 """
 
@@ -20,7 +21,8 @@ Kind = Literal["segm", "bbox"]
 MOST_PAIRS = 1 << 22  # of an image that stays whole
 PORTION = 256  # objects and detections of a portion, about
 _CELL = 100  # detections of a part of the image, about, that are compared with the objects there at once
-_LEAST_IOU = 0.5 - 1e-9  # of a pair
+LEAST_IOU = 0.5  # of a pair
+_ROUNDING = 1e-9  # of an IoU
 
 
 def by_image(entries: Iterable[Entry]) -> defaultdict[int, list[Entry]]:
@@ -36,12 +38,20 @@ def is_crowded(objects: Sequence[Entry], detections: Sequence[Entry]) -> bool:
 
 
 def portions(
-    objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequence[int], kind: Kind
+    objects: Sequence[Entry],
+    detections: Sequence[Entry],
+    size_hw: Sequence[int],
+    kind: Kind,
+    least_iou: float = LEAST_IOU,
 ) -> list[tuple[Sequence[Entry], Sequence[Entry]]]:
-    """The portions of the objects and detections of an image, in their order: one for an image that is not crowded."""
+    """The portions of the objects and detections of an image, in their order: one for an image that is not crowded.
+
+    Args:
+        least_iou: pairs with this IoU or more stay together.
+    """
     if not is_crowded(objects, detections):
         return [(objects, detections)]
-    group = _connected(len(objects) + len(detections), *_pairs(objects, detections, size_hw, kind))
+    group = _connected(len(objects) + len(detections), *_pairs(objects, detections, size_hw, kind, least_iou))
     _, group, counts = np.unique(group, return_inverse=True, return_counts=True)
     portion = ((np.cumsum(counts) - counts) // PORTION)[group]
     of_objects, of_detections = np.split(portion, [len(objects)])
@@ -74,9 +84,9 @@ def runs_of(entry: Entry, size_hw: Sequence[int]) -> dict[str, Any]:
 
 
 def _pairs(
-    objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequence[int], kind: Kind
+    objects: Sequence[Entry], detections: Sequence[Entry], size_hw: Sequence[int], kind: Kind, least_iou: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs of one image with an IoU of 0.5 or more: two arrays of numbers, detections counted after the objects.
+    """The pairs of one image with an IoU of `least_iou` or more: two arrays of numbers, detections after objects.
 
     The image is divided into cells, and the detections of a cell are compared with the objects whose boxes they touch.
     """
@@ -94,7 +104,7 @@ def _pairs(
         near = np.flatnonzero(((corners_there[:, :2] < high) & (corners_there[:, 2:] > low)).all(axis=1))
         if len(near):
             ious = coco_mask.iou([found[i] for i in own], [there[i] for i in near], crowd[near].tolist())
-            rows, columns = np.nonzero(np.asarray(ious) >= _LEAST_IOU)
+            rows, columns = np.nonzero(np.asarray(ious) >= least_iou - _ROUNDING)
             pairs.append(np.stack([near[columns], len(objects) + own[rows]]))
     first, second = np.concatenate([np.zeros((2, 0), dtype=np.int64), *pairs], axis=1)
     return first, second

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from browser import require_sound_page
@@ -14,9 +16,11 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.reports import examples
 from maskrcnn.training.reports.evaluation import evaluation_page
 from maskrcnn.training.reports.run import PAGE, seconds_of, write_page
 from maskrcnn.training.reports.settings import nearest_preset
+from maskrcnn.visualise import contact_sheet
 from small_data import small_config, write_small
 
 
@@ -65,6 +69,26 @@ def test_images_that_cannot_be_read_are_left_out_of_a_page(tmp_path: Path) -> No
     content = evaluation_page("Results <1>", dataset, report)
     assert "<h1>Results &lt;1&gt;</h1>" in content
     assert "data:image/jpeg" not in content
+
+
+def test_large_images_are_read_and_shown_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, report = judged(tmp_path)
+    parts: list[tuple[int, ...]] = []
+
+    def drawn(rows: list[tuple[np.ndarray, Any, Any]], **words: Any) -> np.ndarray:
+        parts.append(rows[0][0].shape)
+        return contact_sheet(rows, **words)
+
+    def whole(*words: Any) -> np.ndarray:
+        raise AssertionError("read as a whole")
+
+    monkeypatch.setattr(examples, "contact_sheet", drawn)
+    monkeypatch.setattr(examples, "_MOST_SIDE", 50)
+    monkeypatch.setattr(Dataset, "read", whole)
+    assert evaluation_page("Page", dataset, report).count("data:image/jpeg;base64,") == len(parts)
+    assert len(parts) >= 5
+    assert {height for height, _, _ in parts} == {50}, "of 64 pixels"
+    assert max(width for _, width, _ in parts) == 50, "of 80 pixels"
 
 
 def test_many_classes_are_listed_by_how_often_they_are_confused(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation.analysis import USUAL_SCORE, Analysis
 from maskrcnn.evaluation.results import Entry
+from maskrcnn.files.media.windows import Pixels
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
@@ -17,28 +19,34 @@ from maskrcnn.visualise.cut_out import window_around
 from maskrcnn.visualise.page import Section, gallery, paragraph, picture
 
 _LONGEST = 600  # pixels of the longer side of a picture
+_MOST_SIDE = 7000  # pixels of the side of a part of an image; longer images are read part by part
 
 
 class _Images:
-    """The images of the examples with their objects. The last image is kept, because mistakes share images."""
+    """The images of the examples with their objects. Those of the last image are kept, because mistakes share images.
+
+    Attributes:
+        pixels: image id -> RGB pixels, read part by part if the image is large; None if it cannot be read.
+        found: image id -> all detections, in the order of `Examples.found`.
+        truth: image id -> all annotated objects.
+    """
 
     def __init__(self, dataset: Dataset, analysis: Analysis) -> None:
         self.dataset, self.analysis = dataset, analysis
         self.numbers = dataset.records.numbers()
-        self._last: tuple[int, np.ndarray | None] = (-1, None)
+        self.pixels = lru_cache(maxsize=1)(self._pixels)
+        self.found = lru_cache(maxsize=1)(self._found)
+        self.truth = lru_cache(maxsize=1)(lambda image_id: dataset.instances(self.numbers[image_id]))
 
-    def pixels(self, image_id: int | str) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB, or None if the image cannot be read."""
+    def _pixels(self, image_id: int | str) -> Pixels | None:
         number = self.numbers[image_id]
-        if self._last[0] != number:
-            try:
-                self._last = (number, self.dataset.read(number))
-            except ImageError:
-                self._last = (number, None)
-        return self._last[1]
+        large = max(self.dataset.records[number].size) > _MOST_SIDE
+        try:
+            return self.dataset.open(number, lambda text: None, ()) if large else self.dataset.read(number)
+        except ImageError:
+            return None
 
-    def found(self, image_id: int | str) -> Instances:
-        """All detections, in the order of `Examples.found`."""
+    def _found(self, image_id: int | str) -> Instances:
         entries = self.analysis.examples.found[image_id]
         return _instances(entries, self.dataset.records[self.numbers[image_id]].size, self.analysis)
 
@@ -58,13 +66,12 @@ def mistakes(dataset: Dataset, analysis: Analysis) -> list[Section]:
     for image_id, place in analysis.examples.wrong:
         if (image := images.pixels(image_id)) is not None:
             one = images.found(image_id).select([place])
-            truth = dataset.instances(images.numbers[image_id])
-            shown = _pair(image, one.boxes, truth, one)
+            shown = _pair(image, window_around(one.boxes, image.shape), images.truth(image_id), one)
             wrong.append(picture(shown, f"{one.names[0]} {one.scores[0]:.2f}, {images.name(image_id)}", _LONGEST))
     for image_id, number in analysis.examples.missed:
         if (image := images.pixels(image_id)) is not None:
             lost = dataset.instances(images.numbers[image_id], [number])
-            shown = _pair(image, lost.boxes, lost, images.certain(image_id))
+            shown = _pair(image, window_around(lost.boxes, image.shape), lost, images.certain(image_id))
             missed.append(picture(shown, f"{lost.names[0]}, {images.name(image_id)}", _LONGEST))
     none = paragraph("There are none.", "good")
     of_wrong = paragraph("The detections with the highest scores that are no object. All objects are on the left.")
@@ -80,18 +87,25 @@ def random_sample(dataset: Dataset, analysis: Analysis) -> Section:
     images, shown = _Images(dataset, analysis), []
     for image_id in analysis.examples.sample:
         if (image := images.pixels(image_id)) is not None:
-            truth = dataset.instances(images.numbers[image_id])
-            sheet = contact_sheet([(image, truth, images.certain(image_id))], columns=1, min_score=0)
+            whole = (0, 0, image.shape[1], image.shape[0])
+            sheet = _pair(image, whole, images.truth(image_id), images.certain(image_id))
             shown.append(picture(sheet, images.name(image_id), _LONGEST))
     words = "Annotations on the left, and on the right the detections above the best threshold of their class."
     return Section("Images at random", [paragraph(words), gallery(shown, plots=True)])
 
 
-def _pair(image: np.ndarray, boxes: np.ndarray, truth: Instances, found: Instances) -> np.ndarray:
-    """The part of an image around boxes, with the objects that lie in it: annotated ones beside detections."""
-    x1, y1, x2, y2 = window_around(boxes, image.shape)
+def _pair(image: Pixels, window: tuple[int, int, int, int], truth: Instances, found: Instances) -> np.ndarray:
+    """A part x1 y1 x2 y2 of an image with the objects that lie in it: annotated ones beside detections. Of a very large
+    part only the middle is shown."""
+    (x1, x2), (y1, y2) = (_middle(*window[axis::2]) for axis in (0, 1))
     part = np.ascontiguousarray(image[y1:y2, x1:x2])
     return contact_sheet([(part, _within(truth, x1, y1, part), _within(found, x1, y1, part))], columns=1, min_score=0)
+
+
+def _middle(start: int, stop: int) -> tuple[int, int]:
+    """The span, or its middle if it is longer than `_MOST_SIDE`."""
+    first = start + max(0, stop - start - _MOST_SIDE) // 2
+    return first, min(stop, first + _MOST_SIDE)
 
 
 def _within(instances: Instances, x1: int, y1: int, part: np.ndarray) -> Instances:
