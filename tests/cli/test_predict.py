@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from maskrcnn.cli import predict
-from maskrcnn.predict import SHORT_SIDE, Predictor, Tiling, TorchBackend
+from maskrcnn.ops import device
+from maskrcnn.predict import SHORT_SIDE, Predictor, Tiling, TorchBackend, files
 from small_data import random_predictor, small_coco, write_small
 from small_network import lively_network, network_config
 
@@ -38,6 +40,28 @@ def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch,
     seen.clear()
     assert command("evaluate", "--data", tmp_path / "images.json", *words).code == 0
     assert seen == [(precision, 2), (precision, 1)]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_precision_that_auto_has_chosen_is_said(command, tmp_path, monkeypatch, fast):
+    write_small(tmp_path, "images", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    monkeypatch.setattr(device, "_cpu_has_fast_bf16", lambda: fast)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")
+    assert ("\nprecision: bf16, " in command(*words).out) is fast
+    assert "\nprecision:" not in command(*words, "--precision", "bf16").out
+    assert json.loads(command(*words, "--json").out)["precision"] == ("bf16" if fast else "fp32")
+
+
+def test_pictures_are_said_where_some_are_drawn(command, tmp_path, monkeypatch):
+    write_small(tmp_path, "images", 1)
+    random_predictor().save(tmp_path / "m.safetensors")
+    words = ("predict", tmp_path / "images", "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")
+    assert f"pictures: {tmp_path / 'o'}" in command(*words).out
+    monkeypatch.setattr(files, "MOST_DRAWN", 100)
+    ran = command(*words)
+    assert (ran.code, "no picture of" in ran.err, "pictures:" in ran.out) == (0, True, False)
 
 
 @pytest.mark.parametrize("out", ["images", "images/found"])

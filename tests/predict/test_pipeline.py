@@ -143,6 +143,10 @@ class Noted:
         return self.backend.device
 
     @property
+    def computes_in(self) -> str:
+        return self.backend.computes_in
+
+    @property
     def static_shapes(self) -> bool:
         return self.backend.static_shapes
 

@@ -181,6 +181,7 @@ def test_the_model_describes_itself(client: TestClient) -> None:
     assert models[0]["categories"] == [{"id": 3, "name": "blue"}, {"id": 7, "name": "red"}]
     assert (models[0]["masks"], models[0]["keypoints"]) == (True, False)
     assert models[0]["thresholds"] == [0.5, 0.5]
+    assert models[0]["precision"] == "fp32"
 
 
 def test_health_metrics_and_the_reference_page(client: TestClient, picture: np.ndarray, encoded: Encode) -> None:

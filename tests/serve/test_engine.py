@@ -42,6 +42,10 @@ class Gate:
         return self.backend.device
 
     @property
+    def computes_in(self) -> str:
+        return self.backend.computes_in
+
+    @property
     def static_shapes(self) -> bool:
         return False
 

@@ -39,7 +39,7 @@ class AtTheOtherEnd(InThread):
 
     def work(self, engine: Engine) -> None:
         ours, theirs = Pipe()
-        arrivals = Arrivals(theirs, Card(self.config, self.provenance, self.thresholds))
+        arrivals = Arrivals(theirs, Card(self.config, self.provenance, self.thresholds, self.precision))
         worker = Worker(self.model, arrivals, engine.limits.batch_size)
         threads = [threading.Thread(target=run) for run in (arrivals.receive, worker.run)]
         for thread in threads:

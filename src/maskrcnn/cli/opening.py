@@ -25,6 +25,14 @@ class Computing:
     threads: int | None = None
     """Threads of the network on the CPU; default: one for each core."""
 
+    def choice(self, model: Predictor) -> list[str]:
+        """A line about the precision if `auto` has chosen another one than fp32, in which results differ a little."""
+        if self.precision != "auto" or model.precision == "fp32":
+            return []
+        return [
+            f"precision: {model.precision}, which is faster on this machine; --precision fp32 gives the exact results"
+        ]
+
 
 @dataclass(frozen=True)
 class Opening:

@@ -21,6 +21,7 @@ from maskrcnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from maskrcnn.cli.saving import Collector
+    from maskrcnn.predict import Predictor
     from maskrcnn.predict.files import FilesSummary, Keep
     from maskrcnn.structures.instances import Instances
 
@@ -114,7 +115,7 @@ class Predict:
             lines = [f"interrupted: {self.out / 'predictions.json'} holds the images that were finished"]
             print("\n".join([*lines, *self._save(kept, saved)]), file=sys.stderr)
             return 130
-        self._say(summary, self._save(kept, saved), saved if kept and kept.images else None)
+        self._say(summary, model, self._save(kept, saved), saved if kept and kept.images else None)
         if summary.images == 0:
             return fail(f"no image could be read, of {len(files)}; the reasons are above")
         return 0
@@ -131,12 +132,12 @@ class Predict:
             console(stderr=True).print(f"lost: {loss}")
         return [f"data set: {saved}, {counted(kept.objects, 'object')} in {counted(kept.images, 'image')}"]
 
-    def _say(self, summary: FilesSummary, of_data_set: list[str], saved: Path | None) -> None:
+    def _say(self, summary: FilesSummary, model: Predictor, of_data_set: list[str], saved: Path | None) -> None:
         """Prints what was found and written."""
         from maskrcnn.cli.output import console, counted, print_json
 
         if self.json:
-            return print_json({**asdict(summary), "saved": saved})
+            return print_json({**asdict(summary), "saved": saved, "precision": model.precision})
         lines = [f"{counted(summary.objects, 'object')} in {counted(summary.images, 'image')}: {summary.results}"]
         if summary.pictures:
             lines.append(f"pictures: {summary.pictures}")
@@ -147,6 +148,7 @@ class Predict:
         lines += of_data_set
         if summary.skipped:
             lines.append(f"{counted(len(summary.skipped), 'image')} skipped, see above")
+        lines += self.computing.choice(model)
         console(stderr=False).print("\n".join(lines))
 
     def _require_sense(self) -> None:
@@ -233,13 +235,13 @@ class Predict:
             track=lambda frames, total: track(frames, "predict", total),
         )
         if self.json:
-            print_json(asdict(summary))
+            print_json({**asdict(summary), "precision": model.precision})
         else:
             found = f"{counted(summary.tracks, 'track')} in {counted(summary.frames, 'frame')}"
             lines = [f"{found}: {summary.results}, {summary.table}"]
             if summary.video:
                 lines.append(f"video: {summary.video}")
-            console(stderr=False).print("\n".join(lines))
+            console(stderr=False).print("\n".join([*lines, *self.computing.choice(model)]))
         return fail(summary.fault) if summary.fault else 0
 
 

@@ -21,6 +21,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 P = ParamSpec("P")
 R = TypeVar("R")
 _IMPORTED_BY = os.getpid()
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SHAPES = 64  # a function runs uncompiled once it has been compiled for this number of shapes
 
 
@@ -66,7 +67,12 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         else:
             faster = device.type == "cpu" and _cpu_has_fast_bf16()
         return torch.bfloat16 if faster else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return _DTYPES[precision]
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype that `resolve_precision` returns."""
+    return next(name for name, known in _DTYPES.items() if known == dtype)
 
 
 def _cpu_has_fast_bf16() -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from maskrcnn.config import DetectConfig
 from maskrcnn.models.mask_rcnn import MaskRCNN
-from maskrcnn.ops.device import Precision, compiled, in_precision
+from maskrcnn.ops.device import Precision, compiled, in_precision, name_of, resolve_precision
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.structures.tensors import map_tensors, to_device
@@ -23,6 +23,10 @@ class Backend(Protocol):
     @property
     def device(self) -> torch.device:
         """The device that computes the detections."""
+
+    @property
+    def computes_in(self) -> str:
+        """The precision of the arithmetic: fp32, bf16 or fp16."""
 
     @property
     def static_shapes(self) -> bool:
@@ -49,6 +53,10 @@ class TorchBackend:
     @property
     def device(self) -> torch.device:
         return self.network.pixel_mean.device
+
+    @property
+    def computes_in(self) -> str:
+        return name_of(resolve_precision(self.precision, self.device))
 
     @property
     def static_shapes(self) -> bool:

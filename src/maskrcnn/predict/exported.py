@@ -46,11 +46,13 @@ class OpenedGraph(NamedTuple):
         run: inputs by name to outputs by name.
         header: the metadata of the file, as `weights.model_file.header_of` writes them.
         resizes: whether the graph takes one image (H, W, 3) uint8 as `image`.
+        computes_in: the precision of all layers that are not int8 in the file: fp32 or bf16.
     """
 
     run: Callable[[Arrays], Arrays]
     header: str
     resizes: bool
+    computes_in: str = "fp32"
 
 
 def exported_format(source: Path | str) -> ExportFormat | None:
@@ -166,7 +168,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
             raise _failed(path, inputs, error) from None
         return {name: request.get_tensor(name).data.copy() for name in names}
 
-    return OpenedGraph(run, header, resizes)
+    return OpenedGraph(run, header, resizes, "bf16" if bf16 else "fp32")
 
 
 def keep_in_fp32(model: Any) -> None:
@@ -289,13 +291,14 @@ class ExportedBackend:
     """An exported network: a `Backend`.
 
     Attributes:
-        run, resizes: as in `OpenedGraph`.
+        run, resizes, computes_in: as in `OpenedGraph`.
         exported: the settings of detection in the graph. A call may ask for fewer detections or a higher score.
     """
 
     run: Callable[[Arrays], Arrays]
     exported: DetectConfig
     resizes: bool = False
+    computes_in: str = "fp32"
     device: torch.device = CPU
     static_shapes: bool = False
 

@@ -31,6 +31,7 @@ class _Written(NamedTuple):
     results: list[dict[str, Any]]
     rows: list[list[Any]]
     found: Instances
+    drawn: bool
 
 
 MOST_DRAWN = 50_000_000  # pixels; drawing takes some ten bytes for each
@@ -39,7 +40,10 @@ LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this
 
 @dataclass(frozen=True)
 class FilesSummary:
-    """The number of images read and objects found, why files were skipped, and the paths that were written."""
+    """The number of images read and objects found, why files were skipped, and the paths that were written.
+
+    `pictures` is None if none was drawn.
+    """
 
     images: int
     objects: int
@@ -113,7 +117,7 @@ def predict_files(
     results: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     skipped: list[str] = []
-    count = 0
+    count = drawn = 0
     target = out / "predictions.json"
 
     def id_of(number: int) -> int | str:
@@ -122,10 +126,9 @@ def predict_files(
     def write(item: tuple[int, Path], image: Pixels, found: Instances) -> _Written:
         number, file = item
         good = found.with_score(outputs.min_score)
-        if outputs.draw:
-            _draw(image, good, out / picture_name(number, file))
+        drawn = outputs.draw and _draw(image, good, out / picture_name(number, file))
         entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
-        return _Written(entries, [] if table is None else measured(image, good, str(file), table), good)
+        return _Written(entries, [] if table is None else measured(image, good, str(file), table), good, drawn)
 
     def read(item: tuple[int, Path]) -> Pixels:
         return (open_pixels if isinstance(detector, Tiled) else read_image)(item[1], _note, channels)
@@ -141,6 +144,7 @@ def predict_files(
                 print(f"skipped: {written}", file=sys.stderr)
                 continue
             count += 1
+            drawn += written.drawn
             results.extend(written.results)
             rows.extend(written.rows)
             if keep is not None:
@@ -151,7 +155,7 @@ def predict_files(
             temporary.write_text(json.dumps(results))
         if table is not None:
             write_table(rows, table)
-    pictures, measurements = out if outputs.draw else None, None if table is None else table.path
+    pictures, measurements = out if drawn else None, None if table is None else table.path
     return FilesSummary(count, len(results), tuple(skipped), target, pictures, measurements)
 
 
@@ -159,13 +163,16 @@ def _note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def _draw(image: Pixels, found: Instances, path: Path) -> None:
+def _draw(image: Pixels, found: Instances, path: Path) -> bool:
+    """Draws the objects into a picture. Returns False, and says so, for an image that is too large to be drawn."""
     from maskrcnn.visualise import draw
 
     height, width = image.shape[:2]
     if height * width > MOST_DRAWN:
-        return _note(f"{path}: no picture of {width} x {height} pixels is drawn, more than {MOST_DRAWN}")
+        _note(f"{path}: no picture of {width} x {height} pixels is drawn, more than {MOST_DRAWN}")
+        return False
     enlarge = max(1, LEGIBLE_SIDE // max(height, width))
     pixels = image[0:height, 0:width]
     with atomic_write(path) as temporary:
         Image.fromarray(draw(pixels, found, min_score=0, enlarge=enlarge)).save(temporary, format="PNG")
+    return True

@@ -71,6 +71,11 @@ class Predictor:
         return self.backend.device
 
     @property
+    def precision(self) -> str:
+        """The precision in which the network computes: fp32, bf16 or fp16."""
+        return self.backend.computes_in
+
+    @property
     def network(self) -> MaskRCNN:
         """The network of a `TorchBackend`.
 
@@ -183,10 +188,10 @@ def load_exported(
     path: Path, form: ExportFormat, *, threads: int | None = None, precision: Precision = "auto"
 ) -> Predictor:
     """Opens a network that `maskrcnn export` wrote; arguments and errors as in `predict.exported.open_engine`."""
-    run, header, resizes = open_engine(path, form, threads=threads, precision=precision)
-    config, provenance = read_header(header, path)
-    backend = ExportedBackend(run, config.model.detect, resizes)
-    if resizes:  # the graph takes images as they are, and so its boxes are in their pixels
+    graph = open_engine(path, form, threads=threads, precision=precision)
+    config, provenance = read_header(graph.header, path)
+    backend = ExportedBackend(graph.run, config.model.detect, graph.resizes, graph.computes_in)
+    if graph.resizes:  # the graph takes images as they are, and so its boxes are in their pixels
         image = replace(config.image, scale=1.0, long_side=LARGEST_SIDE, fixed_size=None, divisor=1)
         config = replace(config, image=image, conventions=replace(config.conventions, pixels=PixelRules()))
     return Predictor(backend, config, provenance)

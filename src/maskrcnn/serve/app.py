@@ -127,6 +127,7 @@ def _described(name: str, model: Crew) -> dict[str, Any]:
         "keypoints": model.config.model.keypoint_head is not None,
         "score_threshold": detect.score_threshold,
         "thresholds": list(model.thresholds),
+        "precision": model.precision,
         "max_detections": detect.max_detections,
         "provenance": model.provenance,
     }

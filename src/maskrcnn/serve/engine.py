@@ -58,6 +58,10 @@ class Crew(Protocol):
         """As `Predictor.thresholds`."""
 
     @property
+    def precision(self) -> str:
+        """As `Predictor.precision`."""
+
+    @property
     def size(self) -> int:
         """The number of threads in which `work` is called."""
 
@@ -87,6 +91,10 @@ class InThread:
     @property
     def thresholds(self) -> Sequence[float]:
         return self.model.thresholds
+
+    @property
+    def precision(self) -> str:
+        return self.model.precision
 
     def work(self, engine: Engine) -> None:
         Worker(self.model, engine, engine.limits.batch_size).run()

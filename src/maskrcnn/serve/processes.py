@@ -58,6 +58,7 @@ class Card(NamedTuple):
     config: Config
     provenance: dict[str, Any]
     thresholds: Sequence[float]
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Processes:
         self._children: set[Child] = set()
         atexit.register(self._kill)  # also where the server ends without its threads
         first = self._start()
-        self.config, self.provenance, self.thresholds = first.first_word()
+        self.config, self.provenance, self.thresholds, self.precision = first.first_word()
         self._ready = [first]
 
     def work(self, engine: Engine) -> None:
@@ -191,7 +192,7 @@ def _serve(connection: Connection, open_model: OpenModel, batch_size: int) -> No
     except MaskRCNNError as error:
         connection.send(error)
         return
-    arrivals = Arrivals(connection, Card(model.config, model.provenance, model.thresholds))
+    arrivals = Arrivals(connection, Card(model.config, model.provenance, model.thresholds, model.precision))
     threading.Thread(target=arrivals.receive, daemon=True).start()
     Worker(model, arrivals, batch_size).run()
 

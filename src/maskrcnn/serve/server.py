@@ -65,7 +65,8 @@ def run_app(app: FastAPI, listener: socket.socket, limits: Limits) -> None:
     )
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    LOG.info("listening", extra={"fields": {"url": f"http://{shown}:{port}"}})
+    precision = {name: engine.crew.precision for name, engine in app.state.service.engines.items()}
+    LOG.info("listening", extra={"fields": {"url": f"http://{shown}:{port}", "precision": precision}})
     _DrainingServer(config, app, limits.drain_delay).run(sockets=[listener])
     if app.state.service.failure is not None:
         raise app.state.service.failure
