@@ -111,11 +111,11 @@ def test_files_must_be_images_of_the_data_set(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
     write_small(tmp_path, "others", 3)
     flags = ("--model", "m", "--data", data, "--out", tmp_path / "o")
-    for files, message in (
+    for names, message in (
         (["others/2.png"], "2.png: expected the name of one image of"),
         (["images/1.png", "others/1.png"], "expected one file for each image"),
     ):
-        ran = command("predict", *(tmp_path / file for file in files), *flags)
+        ran = command("predict", *(tmp_path / name for name in names), *flags)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
         assert message in ran.err
 
