@@ -91,7 +91,7 @@ def test_another_run_is_refused(command, many):
     shutil.copy("images/0.png", "images/9.png")
     ran = command(*many, "o")
     assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert "with 5 images instead of 6: that run has not images/9.png" in ran.err
+    assert "with 5 images instead of 6: that run lacks images/9.png" in ran.err
     os.remove("images/9.png")
     for flags, difference in (
         (("--min-score", 0.3), "with --min-score None instead of 0.3"),

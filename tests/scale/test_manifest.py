@@ -27,7 +27,7 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     assert pq.read_table(tmp_path / MANIFEST).column("path").to_pylist() == list(PATHS)
     for other, difference in (
         (replace(RUN, paths=PATHS[1:]), "with 7 images instead of 6: that run has a.png"),
-        (replace(RUN, paths=(*PATHS, "h.png")), "with 7 images instead of 8: that run has not h.png"),
+        (replace(RUN, paths=(*PATHS, "h.png")), "with 7 images instead of 8: that run lacks h.png"),
         (replace(RUN, shard_size=3), "with --shard-size 2 instead of 3"),
         (replace(RUN, settings={"--model": "other", "--tta": "False"}), "with --model m instead of other"),
     ):

@@ -138,6 +138,6 @@ class Manifest:
         for theirs, ours in zip_longest(paths, self.paths):
             if theirs != ours:
                 first = min(path for path in (theirs, ours) if path is not None)
-                which = "that run has" if first == theirs else "that run has not"
+                which = "that run has" if first == theirs else "that run lacks"
                 return f"with {len(paths)} images instead of {len(self.paths)}: {which} {first}"
         return None
