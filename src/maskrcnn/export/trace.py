@@ -38,7 +38,27 @@ def trace_network(network: MaskRCNN, config: Config, masks: MaskOutput, *, resiz
         program.model, onnx_shape_inference=False, input_size_limit=everything, output_size_limit=everything
     )
     onnxscript.optimizer.remove_unused_nodes(program.model)
+    own_biases(program.model.graph)
     return program
+
+
+def own_biases(graph: ir.Graph) -> None:
+    """Gives each convolution a bias of its own. The RPN has one for all levels.
+
+    OpenVINO joins a convolution with its bias and its ReLU only if no other node takes the bias.
+    """
+    taken: set[str | None] = set()
+    for node in graph:
+        bias = node.inputs[2] if node.op_type == "Conv" and len(node.inputs) > 2 else None
+        if bias is None or bias.const_value is None:
+            continue
+        if bias.name in taken:
+            own = ir.Value(
+                name=f"{bias.name}_{node.name}", shape=bias.shape, type=bias.type, const_value=bias.const_value
+            )
+            graph.register_initializer(own)
+            node.replace_input_with(2, own)
+        taken.add(bias.name)
 
 
 def _trace(

@@ -110,6 +110,8 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # errors are raised, too
+    # Its own stock of memory grows by doubling, and a plan for one size of images is of no use for the next.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
