@@ -49,8 +49,8 @@ def onnx_mask_runs(probs: Any, boxes: Any, valid: Any, image_hw: Any, threshold:
     owner, x = _columns(grid)
     profile = _profiles(padded, grid, owner, x, side)
     start, end, column = _spans(profile, grid, owner, side, threshold)
-    who = op.Gather(owner, column)
-    top = op.Mul(op.Gather(x, column), op.Gather(op.Gather(size_hw, 0, axis=1), who))
+    who = _taken(owner, column)
+    top = op.Mul(_taken(x, column), _taken(op.Gather(size_hw, 0, axis=1), who))
     runs = op.Concat(
         op.Gather(slots, who),
         op.Unsqueeze(op.Add(top, start), [1]),
@@ -71,12 +71,12 @@ def _columns(grid: GraphGrid) -> tuple[Any, Any]:
     ends = op.ScatterElements(zeros, end, ones, axis=0, reduction="add")
     owner = op.Slice(op.CumSum(ends, 0), [0], [-1], [0])
     number = op.Range(0, op.Squeeze(count, [0]), 1)
-    return owner, op.Add(number, op.Gather(op.Sub(op.Add(first, width), end), owner))
+    return owner, op.Add(number, _taken(op.Sub(op.Add(first, width), end), owner))
 
 
 def _profiles(padded: Any, grid: GraphGrid, owner: Any, x: Any, side: int) -> Any:
     """The values (C, M + 2) down each pixel column at the knots, which are the rows of the padded mask."""
-    origin, scale = (op.Gather(op.Gather(part, 0, axis=1), owner) for part in (grid.origin, grid.scale))
+    origin, scale = (_taken(op.Gather(part, 0, axis=1), owner) for part in (grid.origin, grid.scale))
     at = op.Sub(op.Add(op.Cast(x, to=DOUBLE), double(0.5)), origin)
     at = op.Add(op.Mul(at, scale), double(grid.offset))
     at = op.Add(limited(at, double(-1.0), double(side)), double(1.0))  # in cells of the padded mask
@@ -99,12 +99,12 @@ def _spans(profile: Any, grid: GraphGrid, owner: Any, side: int, threshold: floa
     place = op.Squeeze(op.NonZero(op.Xor(op.Slice(inside, [1], end, [0]), op.Slice(inside, [0], [-1], [0]))), [0])
     places = [op.Slice(place, [number], end, [0], [2]) for number in (0, 1)]
     column = op.Div(places[0], side + 2)
-    who, top = op.Gather(owner, column), op.Mul(column, side + 2)
-    origin, scale = (op.Gather(op.Gather(part, 1, axis=1), who) for part in (grid.origin, grid.scale))
+    who, top = _taken(owner, column), op.Mul(column, side + 2)
+    origin, scale = (_taken(op.Gather(part, 1, axis=1), who) for part in (grid.origin, grid.scale))
     limit = op.Cast(op.Constant(value_float=threshold), to=DOUBLE)
 
     def pixel_rows(at: Any) -> Any:
-        above, below = (op.Cast(op.Gather(flat, row), to=DOUBLE) for row in (at, op.Add(at, 1)))
+        above, below = (op.Cast(_taken(flat, row), to=DOUBLE) for row in (at, op.Add(at, 1)))
         share = op.Div(op.Sub(limit, above), op.Sub(below, above))
         crossing = op.Add(op.Sub(op.Cast(op.Sub(at, top), to=DOUBLE), double(1.0)), share)  # mask rows
         return op.Add(op.Div(op.Sub(crossing, double(grid.offset)), scale), op.Sub(origin, double(0.5)))
@@ -115,11 +115,16 @@ def _spans(profile: Any, grid: GraphGrid, owner: Any, side: int, threshold: floa
         up, down = op.Ceil(upward), op.Add(op.Floor(downward), double(1.0))
     else:
         up, down = op.Add(op.Floor(upward), double(1.0)), op.Ceil(downward)
-    first, stop = (op.Gather(op.Gather(part, 1, axis=1), who) for part in (grid.first, grid.stop))
+    first, stop = (_taken(op.Gather(part, 1, axis=1), who) for part in (grid.first, grid.stop))
     up, down = (limited(op.Cast(part, to=INT64), first, stop) for part in (up, down))
     # Rounding may swap two crossings that are very close, but spans must not overlap.
     same = op.Equal(column, _shifted(column))
     return op.Where(same, op.Max(up, _shifted(down)), up), down, column
+
+
+def _taken(values: Any, at: Any) -> Any:
+    """values[at] of one axis. ONNX Runtime's Gather, which copies rows of any size, takes twice as long for numbers."""
+    return op.GatherElements(values, at, axis=0)
 
 
 def _shifted(values: Any) -> Any:
