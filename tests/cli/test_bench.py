@@ -42,8 +42,8 @@ def test_flags():
         ("predict --threads 0", "--threads must be 1 or more and below 2^31, found 0"),
         ("predict --backend onnx --precision bf16", "--backend onnx computes in fp32, found --precision bf16"),
         (
-            "predict --backend aotinductor --precision bf16",
-            "--backend aotinductor computes in fp32, found --precision bf16",
+            "predict --backend torch-package --precision bf16",
+            "--backend torch-package computes in fp32, found --precision bf16",
         ),
         ("predict --backend openvino --compile", "--compile belongs to --backend torch, found --backend openvino"),
         ("predict --backend onnx --device cuda", "--backend onnx runs on the CPU, found --device cuda"),

@@ -19,7 +19,15 @@ from maskrcnn.cli import main
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.export import int8, save
 from maskrcnn.export.check import DifferentError
-from maskrcnn.export.int8 import Calibration, import_nncf, int8_nodes, last_layers, make_unsigned, share_quantised
+from maskrcnn.export.int8 import (
+    Calibration,
+    import_nncf,
+    int8_nodes,
+    last_layers,
+    make_unsigned,
+    quantise_early,
+    share_quantised,
+)
 from maskrcnn.export.save import export_model
 from maskrcnn.predict.exported import ExportFormat
 from maskrcnn.training.loop import train
@@ -114,6 +122,46 @@ def test_all_consumers_of_a_layer_take_its_quantised_values() -> None:
     apart = quantised_layers()
     share_quantised(apart.graph, {"second"})
     assert apart == quantised_layers()
+
+
+def moved_before_a_layer() -> onnx.ModelProto:
+    """Two results that are joined, sorted and turned in float, then quantised for a layer. One is read elsewhere."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"], "left"),
+        helper.make_node("Abs", ["x"], ["b"], "right"),
+        helper.make_node("Concat", ["a", "b"], ["joined"], "join", axis=0),
+        helper.make_node("Gather", ["joined", "order"], ["sorted"], "sort"),
+        helper.make_node("Transpose", ["sorted"], ["turned"], "turn", perm=[0, 2, 3, 1]),
+        helper.make_node("QuantizeLinear", ["turned", "step", "zero"], ["q"], "quantise"),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["late"], "dequantise"),
+        helper.make_node("Neg", ["b"], ["early"], "reads a result in float"),
+    ]
+    values = {"step": np.float32(0.02), "zero": np.int8(-3), "order": np.int64([1, 0])}
+    constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "early", "late")]
+    inner = helper.make_tensor_value_info("joined", TensorProto.FLOAT, [2, 4, 8, 8])
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], constants, value_info=[inner])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_bytes_are_moved_and_not_floats() -> None:
+    model = moved_before_a_layer()
+    before = run(model)
+    quantise_early(model.graph)
+    onnx.checker.check_model(model)
+    for old, new in zip(before, run(model), strict=True):
+        np.testing.assert_array_equal(new, old)
+    nodes = {node.name: node for node in model.graph.node}
+    assert "quantise" not in nodes
+    quantised = {node.output[0]: node.input[0] for node in nodes.values() if node.op_type == "QuantizeLinear"}
+    assert [quantised[name] for name in nodes["join"].input] == ["a", "b"]
+    assert nodes["reads a result in float"].input[0] == "b"
+
+    model = moved_before_a_layer()
+    model.graph.node.append(helper.make_node("Abs", ["turned"], ["floats"], "reads what was moved in float"))
+    kept = onnx.ModelProto.FromString(model.SerializeToString())
+    quantise_early(model.graph)
+    assert model == kept
 
 
 def test_unsigned_activations_stand_for_the_same_values() -> None:

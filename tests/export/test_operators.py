@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnxscript import ir
 from onnxscript.tensor import Tensor as OnnxTensor
 from torch.nn.functional import group_norm
 
@@ -15,6 +16,7 @@ from maskrcnn.export.dense import onnx_dense_masks
 from maskrcnn.export.keypoints import onnx_decode_keypoints
 from maskrcnn.export.operators import onnx_group_norm, onnx_nms, onnx_roi_align
 from maskrcnn.export.runs import onnx_mask_runs
+from maskrcnn.export.trace import own_biases
 from maskrcnn.ops.keypoints import decode_keypoints
 from maskrcnn.ops.nms import nms
 from maskrcnn.ops.paste import paste_to_runs
@@ -125,3 +127,18 @@ def test_keypoints_of_boxes_of_all_sizes(count: int) -> None:
     found = onnx_decode_keypoints(onnx(maps), onnx(boxes))
     for mine, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine.value, other.numpy(), atol=1e-4)
+
+
+def test_each_convolution_gets_a_bias_of_its_own() -> None:
+    sides = [ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT)) for name in ("x", "w", "b")]
+    sides[2].const_value = ir.tensor(np.float32([1, 2]), name="b")
+    nodes = [ir.node("Conv", sides, name=name) for name in ("fine", "coarse")]
+    graph = ir.Graph(sides[:2], [node.outputs[0] for node in nodes], nodes=nodes, initializers=[sides[2]])
+    own_biases(graph)
+    first, second = (node.inputs[2] for node in nodes)
+    assert first is sides[2]
+    assert second is not None
+    assert second.name != "b"
+    assert second.name in graph.initializers
+    assert second.const_value is not None
+    np.testing.assert_array_equal(second.const_value.numpy(), [1, 2])

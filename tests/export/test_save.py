@@ -120,20 +120,52 @@ def test_a_loaded_file_predicts_evaluates_and_refuses(
 
     assert_refused(tmp_path / "newer.onnx", stored, '{"format": 99, "config": {}}', "found model file format 99")
     header = stored.metadata_props[0].value
-    assert_refused(tmp_path / "borrowed.onnx", another_network(), header, r"another one with inputs images \(1, 3\)")
+    assert_refused(
+        tmp_path / "borrowed.onnx",
+        another_network(),
+        header,
+        r"found one that takes images \(any x 3\) and gives out \(any",
+    )
     assert_refused(tmp_path / "opset.onnx", another_network(opset=99), header, "till opset .* upgrade the engine")
-    assert_refused(tmp_path / "other.onnx", stored, None, r"another one with inputs pixels \(.*, 3, .*outputs boxes")
+    assert_refused(tmp_path / "other.onnx", stored, None, "found one with its inputs but without them, perhaps because")
     (tmp_path / "cut.onnx").write_bytes(file.read_bytes()[:-5000])
-    with pytest.raises(WeightsError, match=r"cut\.onnx: expected a whole exported network"):
+    with pytest.raises(WeightsError, match=r"cut\.onnx: expected a whole exported network, [^:]*\(Load model"):
         maskrcnn.load(tmp_path / "cut.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match="ONNX Runtime, which is missing: pip install"):
         maskrcnn.load(file)
 
 
+def test_an_openvino_folder_without_all_its_bytes_is_one_line(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    onnx.save(another_network(), tmp_path / "other.onnx")
+    openvino.save_model(openvino.Core().read_model(tmp_path / "other.onnx"), tmp_path / "m" / "model.xml")
+    graph, weights = tmp_path / "m" / "model.xml", tmp_path / "m" / "model.bin"
+
+    def refused(message: str) -> None:
+        with pytest.raises(WeightsError, match=message) as raised:
+            maskrcnn.load(tmp_path / "m")
+        assert "\n" not in str(raised.value)
+        assert "src/" not in str(raised.value)
+
+    refused(r"expected an OpenVINO network .* found one that takes images \(any x 3\) and gives out \(any x 3\)")
+    size = weights.stat().st_size
+    weights.write_bytes(weights.read_bytes()[:-4])
+    refused(f"model.bin: expected the {size:,} bytes .* found {size - 4:,}; copy both files")
+    weights.unlink()
+    refused("model.bin: expected the .* found no such file; copy both files")
+    graph.write_text(graph.read_text()[:-30])
+    refused("model.xml: expected a whole graph, found one that breaks off")
+
+
 def another_network(opset: int = 18) -> onnx.ModelProto:
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3]) for name in ("images", "out")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["out"])], "g", values[:1], values[1:])
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["s77", 3]) for name in ("images", "out")
+    ]
+    weight = onnx.numpy_helper.from_array(np.ones((8, 3), np.float32), "w")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["images", "w"], ["out"])], "g", values[:1], values[1:], [weight]
+    )
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=9)
 
 

@@ -103,11 +103,16 @@ def test_a_shipped_model_lies_in_the_package_whatever_folder_has_its_name(
 
 
 def test_a_wrong_name_is_told_the_nearest() -> None:
-    with pytest.raises(WeightsError, match=r"neither a file nor a named model; nearest: .*mask_rcnn_R_50_FPN_3x"):
+    with pytest.raises(
+        WeightsError,
+        match=r"neither a file, nor a folder of OpenVINO, nor a named model; nearest: .*mask_rcnn_R_50_FPN_3x",
+    ):
         local_file("mask_rcnn_R50_FPN_3x")
     with pytest.raises(WeightsError, match=r"nearest: torchvision/maskrcnn_resnet50_fpn"):
         local_file("torchvision/maskrcnn_resnet_fpn")
-    with pytest.raises(WeightsError, match=r"neither a file nor a named model; `maskrcnn weights list`"):
+    with pytest.raises(
+        WeightsError, match=r"neither a file, nor a folder of OpenVINO, nor a named model; `maskrcnn weights list`"
+    ):
         local_file("zzz")
     with pytest.raises(WeightsError, match=r"^s3://bucket/m\.pth: expected a file, or an address that"):
         local_file("s3://bucket/m.pth")

@@ -149,7 +149,7 @@ def our_exported(folder: Path, settings: PredictSettings, precision: Precision) 
 def _exported(folder: Path, settings: PredictSettings) -> tuple[ExportFormat, Path]:
     """The format of our exported network, and its place in the folder."""
     assert settings.backend != "torch"
-    form: ExportFormat = "torch" if settings.backend == "aotinductor" else settings.backend
+    form: ExportFormat = "torch" if settings.backend == "torch-package" else settings.backend
     return form, folder / ("model" + PACKAGE_SUFFIX if form == "torch" else form)
 
 

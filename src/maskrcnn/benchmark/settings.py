@@ -62,8 +62,9 @@ class PredictSettings:
     """Detections in an image, at most."""
     score_threshold: float = 0.5
     """Minimum score of a detection. The random weights give about 360 boxes per image above 0.5."""
-    backend: Literal["torch", "onnx", "openvino", "aotinductor"] = "torch"
-    """What computes our side: PyTorch, or the exported network in ONNX Runtime, OpenVINO or PyTorch's AOTInductor."""
+    backend: Literal["torch", "onnx", "openvino", "torch-package"] = "torch"
+    """What computes our side: PyTorch, or the exported network in ONNX Runtime, in OpenVINO, or as a package of PyTorch
+    (`maskrcnn export --format torch`)."""
     int8: bool = False
     """Our exported network multiplies numbers of 8 bits, calibrated on the images. torchvision's stays in fp32."""
     threads: int | None = None

@@ -27,12 +27,13 @@ class Export:
     model: str
     """Model file, checkpoint of another framework, URL, or a name in `maskrcnn weights list`."""
     format: Literal["onnx", "openvino", "torch"] = "onnx"
-    """onnx: one file, for ONNX Runtime and OpenVINO; openvino: a folder of model.xml and model.bin; torch: one file of
-    machine code for processors like this one, which libtorch runs."""
+    """onnx: one file, for ONNX Runtime and OpenVINO. openvino: a folder of model.xml and model.bin. torch: a package of
+    PyTorch (.pt2), machine code for processors like this one, for libtorch and `bench predict --backend
+    torch-package`."""
     masks: Literal["runs", "probs", "dense"] | None = None
-    """What the graph makes of masks. probs: small ones inside the boxes, which is all that --format torch has; runs
-    (the default of the other formats): also their run lengths in the original image; dense: also an image of zeros and
-    ones for each object."""
+    """What the file gives of masks. probs: only probabilities inside each box, 28 by 28 as a rule; --format torch has
+    no other choice. runs: also whole masks as run lengths, the default of the other formats. dense: also whole masks
+    as images of 0 and 1."""
     with_resize: Flag = False
     """The graph takes one image (H, W, 3) uint8 of any size, and resizes it as PyTorch does."""
     calibrating: Annotated[Calibrating, Flags] = field(default_factory=Calibrating)

@@ -16,7 +16,10 @@ from maskrcnn.files.torch_zip import LEGACY_MAGIC
 
 Container = Literal["torch", "pickle", "safetensors", "npz", "hdf5"]
 
-EXPECTED = "expected weights: torch (.pth), pickle (.pkl), safetensors, .npz or Keras HDF5 (.h5)"
+EXPECTED = (
+    "expected weights: torch (.pth), pickle (.pkl), safetensors, .npz or Keras HDF5 (.h5), or for prediction an ONNX "
+    "file, a .pt2 package or an OpenVINO folder of `maskrcnn export`"
+)
 WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5", ".ckpt", ".pyth"}
 
 HDF5 = b"\x89HDF\r\n\x1a\n"

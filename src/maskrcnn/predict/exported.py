@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -37,6 +37,7 @@ IN_FP32 = "precise_0"  # OpenVINO's mark of an operator that keeps its precision
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
 INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
+_Part = tuple[str, Sequence[Any]]  # the name of an input or output, and its sides; those that vary are no numbers
 
 
 class OpenedGraph(NamedTuple):
@@ -105,7 +106,8 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
         raise MissingPackageError(f"{path}: an ONNX file needs ONNX Runtime, which is missing: {INSTALL}") from None
     if precision in ("bf16", "fp16"):
         raise ConfigError(
-            f"{path}: ONNX Runtime computes this file in fp32; choose precision fp32, or export with --format openvino"
+            f"{path}: ONNX Runtime computes this file in fp32; choose --precision fp32, or export with "
+            "--format openvino"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -119,11 +121,8 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
     names, inputs = ([part.name for part in side] for side in (session.get_outputs(), session.get_inputs()))
     header = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if header is None or not KNOWN_INPUTS.issuperset(inputs):
-        parts = [
-            [f"{part.name} {_shape(part.shape)}" for part in side]
-            for side in (session.get_inputs(), session.get_outputs())
-        ]
-        raise _foreign(path, *parts)
+        parts = [[(part.name, part.shape) for part in side] for side in (session.get_inputs(), session.get_outputs())]
+        raise _foreign(path, "an ONNX file", *parts)
     resizes = inputs == ["image"]
 
     def run(inputs: Arrays) -> Arrays:
@@ -138,21 +137,27 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
 
 def _open_openvino(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
     if precision == "fp16":
-        raise ConfigError(f"{path}: OpenVINO computes in fp32 or bf16 on a CPU; choose one of them")
+        raise ConfigError(f"{path}: OpenVINO computes in fp32 or bf16 on a CPU; choose --precision fp32 or bf16")
     openvino = import_openvino(str(path))
     core = openvino.Core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise _damaged(path, error) from None
+        raise _incomplete(path) or _damaged(path, error) from None
     if not model.has_rt_info([METADATA_KEY]) or not KNOWN_INPUTS.issuperset(part.any_name for part in model.inputs):
-        parts = [[f"{part.any_name} {part.partial_shape}" for part in side] for side in (model.inputs, model.outputs)]
-        raise _foreign(path, *parts)
+        parts = [
+            [
+                (part.any_name, [None if side.is_dynamic else side.get_length() for side in part.partial_shape])
+                for part in ends
+            ]
+            for ends in (model.inputs, model.outputs)
+        ]
+        raise _foreign(path, "an OpenVINO network", *parts)
     header = model.get_rt_info([METADATA_KEY]).astype(str)
     resizes = model.inputs[0].any_name == "image"
     if resizes and precision == "bf16":
         raise ConfigError(
-            f"{path}: it resizes images, which needs fp32; choose that precision, or export without resize"
+            f"{path}: it resizes images, which needs fp32; choose --precision fp32, or export without --with-resize"
         )
     bf16 = not resizes and resolve_precision(precision, CPU) == torch.bfloat16
     if bf16:
@@ -198,7 +203,7 @@ def _sources(node: Any) -> list[str]:
 def _open_torch(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
     """A package of AOTInductor is machine code. It is loaded only if its metadata are those of `maskrcnn export`."""
     if precision in ("bf16", "fp16"):
-        raise ConfigError(f"{path}: this file computes in fp32; choose precision fp32, or give the model file")
+        raise ConfigError(f"{path}: this file computes in fp32; choose --precision fp32, or give the model file")
     header = _package_header(path)
     read_header(header, path)  # before any code of the file runs
     keep_quiet_about_cuda()
@@ -261,31 +266,65 @@ def import_openvino(needed_by: str) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[-200:]  # the engines put the places in their own code first
     return WeightsError(
-        f"{path}: expected a whole exported network, and it cannot be opened ({reason}); export it again, or upgrade "
-        "the engine if the file is newer"
+        f"{path}: expected a whole exported network, and it cannot be opened ({_reason(error)}); export it again, or "
+        "upgrade the engine if the file is newer"
     )
+
+
+def _incomplete(path: Path) -> WeightsError | None:
+    """What is missing of the two files of an OpenVINO network, or None if both have their whole length."""
+    graph, weights = path.read_text(errors="replace"), path.with_suffix(".bin")
+    if "</net>" not in graph[-200:]:
+        return WeightsError(f"{path}: expected a whole graph, found one that breaks off; copy or export it again")
+    ends = [int(offset) + int(size) for offset, size in re.findall(r'offset="(\d+)" size="(\d+)"', graph)]
+    there, needed = weights.stat().st_size if weights.is_file() else None, max(ends, default=0)
+    if there is None or there < needed:
+        found = "no such file" if there is None else f"{there:,}"
+        return WeightsError(
+            f"{weights}: expected the {needed:,} bytes of weights that belong to {path.name}, found {found}; copy both "
+            "files of the folder, or export it again"
+        )
+    return None
 
 
 def _failed(path: Path, inputs: Arrays, error: Exception) -> WeightsError:
     """The engine has opened the file and cannot compute it. We know of no such case, so it is to be reported."""
     sizes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-    reason = " ".join(str(error).split())[-200:]
     return WeightsError(
-        f"{path}: the engine fails for {sizes} ({reason}); report this, and predict with the model file"
+        f"{path}: the engine fails for {sizes} ({_reason(error)}); report this, and predict with the model file"
     )
 
 
-def _foreign(path: Path, inputs: list[str], outputs: list[str]) -> WeightsError:
+def _reason(error: Exception) -> str:
+    """The words of an engine, without its codes and the places in its own source."""
+    words = " ".join(str(error).split())
+    words = re.sub(
+        r"\[ONNXRuntimeError\] : \d+ : \w+ : |Check '.*?' failed at \S+: |Exception from \S+ |\S+:\d+: ", "", words
+    )
+    return words[-200:]
+
+
+def _foreign(path: Path, kind: str, inputs: list[_Part], outputs: list[_Part]) -> WeightsError:
+    """Says what a network of another program is by what it takes and gives."""
+    if KNOWN_INPUTS.issuperset(name for name, _ in inputs):
+        return WeightsError(
+            f"{path}: expected {kind} of `maskrcnn export` with its metadata, found one with its inputs but without "
+            "them, perhaps because another tool has written it anew; export the model again"
+        )
     return WeightsError(
-        f"{path}: expected a network that `maskrcnn export` wrote, found another one with inputs "
-        f"{', '.join(inputs[:4])} and outputs {', '.join(outputs[:4])}; export the model with maskrcnn"
+        f"{path}: expected {kind} that `maskrcnn export` wrote, found one that takes {_words(inputs)} and gives "
+        f"{_words(outputs)}; export the model with maskrcnn"
     )
 
 
-def _shape(sides: list[Any]) -> str:
-    return f"({', '.join(map(str, sides))})"
+def _words(parts: list[_Part]) -> str:
+    """Up to four tensors with their sides. Sides that vary have names of the engine's own, which say nothing."""
+    shown = [
+        f"{name} ({' x '.join(str(side) if isinstance(side, int) else 'any' for side in sides)})"
+        for name, sides in parts[:4]
+    ]
+    return ", ".join(shown) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,10 @@ def local_file(source: Path | str) -> Path:
     names = {name.rpartition("/")[2]: name for name in (*SHIPPED, *named_weights())}  # users remember the last part
     near = [names[last] for last in difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)]
     hint = f"nearest: {', '.join(near)}; " if near else ""
-    raise WeightsError(f"{source}: neither a file nor a named model; {hint}`maskrcnn weights list` lists all names")
+    raise WeightsError(
+        f"{source}: neither a file, nor a folder of OpenVINO, nor a named model; {hint}`maskrcnn weights list` lists "
+        "all names"
+    )
 
 
 def initial_file(source: Path | str) -> Path:
