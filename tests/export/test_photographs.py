@@ -24,8 +24,11 @@ from maskrcnn.export.check import (
 )
 from maskrcnn.export.save import export_model
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.predict.exported import Arrays, open_engine
+from maskrcnn.predict.exported import Arrays, ExportFormat, open_engine
 from maskrcnn.predict.images import paste, preprocess
+from same_graph import in_openvino
+from small_network import lively_network, network_config
+from variants import VARIANTS
 
 MODELS = {
     "nuclei": "nuclei",
@@ -94,7 +97,9 @@ def wrong_pixels(found: Arrays, case: CheckedBatch, config: Config) -> int:
     return wrong
 
 
-def compare(predictor: Predictor, file: Path, batches: Iterable[list[np.ndarray]]) -> tuple[int, float, float]:
+def compare(
+    predictor: Predictor, exported: Path, form: ExportFormat, batches: Iterable[list[np.ndarray]]
+) -> tuple[int, float, float]:
     """Objects that were compared, and the largest differences of edges and scores.
 
     Raises:
@@ -102,8 +107,7 @@ def compare(predictor: Predictor, file: Path, batches: Iterable[list[np.ndarray]
     """
     assert isinstance(predictor.backend, TorchBackend)
     network, config = predictor.backend.network, predictor.config
-    export_model(network, config, {}, file)
-    run = open_engine(file, "onnx", precision="fp32").run
+    run = open_engine(exported, form, precision="fp32").run
     objects, box_px, score = 0, 0.0, 0.0
     for images in batches:
         case = case_of(images, config)
@@ -123,6 +127,22 @@ def test_photographs(name: str, shared: Path, tmp_path: Path) -> None:
     predictor = maskrcnn.load(source if settings is None else file, "cpu", config_file=settings, precision="fp32")
     *single, batch = photographs(shared)
     first = list(MODELS).index(name) % EVERY  # all together see all photographs, each model a part of them
-    objects, box_px, score = compare(predictor, tmp_path / "model.onnx", [*single[first::EVERY], batch])
+    export_model(predictor.network, predictor.config, {}, tmp_path / "model.onnx")
+    objects, box_px, score = compare(predictor, tmp_path / "model.onnx", "onnx", [*single[first::EVERY], batch])
     print(f"{name}: {objects} objects, {box_px:.5f} px, {score:.2e}")
     assert objects > 30
+
+
+@pytest.mark.slow
+def test_photographs_in_both_engines(shared: Path, tmp_path: Path) -> None:
+    """A dilated res5, which no fixture has."""
+    config = network_config(**VARIANTS["DC5"])
+    predictor = Predictor(TorchBackend(lively_network(config).eval()), config, {})
+    file = tmp_path / "model.onnx"
+    export_model(predictor.network, config, {}, file)
+    *single, batch = photographs(shared)
+    exported: dict[ExportFormat, Path] = {"onnx": file, "openvino": in_openvino(file, tmp_path / "openvino")}
+    for form, path in exported.items():
+        objects, box_px, score = compare(predictor, path, form, [*single[:: 2 * EVERY], batch])
+        print(f"{form}: {objects} objects, {box_px:.5f} px, {score:.2e}")
+        assert objects > 300

@@ -33,6 +33,7 @@ from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, open_engine
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.weights.model_file import METADATA_KEY
+from same_graph import in_openvino
 from same_objects import assert_same_objects
 from small_data import write_small
 from small_network import lively_network, network_config
@@ -292,11 +293,7 @@ def test_a_graph_that_resizes_takes_an_image_of_any_size(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == (predictor.predict(PICTURES[4])[0].scores > 0.3).sum() > 0
 
-    openvino = pytest.importorskip("openvino")
-    model = openvino.Core().read_model(tmp_path / "m.onnx")
-    model.set_rt_info("{}", [METADATA_KEY])
-    openvino.save_model(model, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
-    run = open_engine(tmp_path / "openvino", "openvino", precision="fp32").run
+    run = open_engine(in_openvino(tmp_path / "m.onnx", tmp_path / "openvino"), "openvino", precision="fp32").run
     assert check(run, predictor.network, predictor.config, resize=True).objects > 100
     with pytest.raises(ConfigError, match="resizes images, which needs fp32"):
         open_engine(tmp_path / "openvino", "openvino", precision="bf16")
@@ -327,12 +324,8 @@ def test_every_kind_of_network_in_both_engines(kind: str, tmp_path: Path) -> Non
     network = predictor.network
     agreement = export_model(network, config, {}, tmp_path / "model.onnx")
     assert agreement.objects > (0 if kind == "nothing found" else 30) - 1
-    openvino = pytest.importorskip("openvino")
-    # The same graph in OpenVINO; `export --format openvino` only stores it in another way.
-    model = openvino.Core().read_model(tmp_path / "model.onnx")
-    model.set_rt_info("{}", [METADATA_KEY])
-    openvino.save_model(model, tmp_path / "openvino" / "model.xml", compress_to_fp16=False)
-    check(open_engine(tmp_path / "openvino", "openvino", precision="fp32").run, network, config)
+    folder = in_openvino(tmp_path / "model.onnx", tmp_path / "openvino")
+    check(open_engine(folder, "openvino", precision="fp32").run, network, config)
     loaded = maskrcnn.load(tmp_path / "model.onnx")
     for found, expected in zip(loaded.predict(PICTURES, 3), predictor.predict(PICTURES, 3), strict=True):
         assert_same_objects(found, expected)
