@@ -181,7 +181,7 @@ def _batch(choices: Choices, data: DataFigures, machine: Hardware, scale: np.nda
 
 
 def _optimiser(choices: Choices, data: DataFigures, machine: Hardware) -> None:
-    choices.set({"train.optimizer": "adamw", "train.schedule": "cosine"}, "short runs: 0.63 AP on nuclei in 50 minutes")
+    choices.set({"train.optimizer": "adamw", "train.schedule": "cosine"}, "learns faster than SGD in a short run")
     choices.set({"train.clip_norm": 5.0}, "keeps single images from spoiling the weights")
     adamw = choices.config.train.optimizer == "adamw"
     choices.set({"train.weight_decay": 0.05 if adamw else 1e-4}, f"usual for {choices.config.train.optimizer}")
