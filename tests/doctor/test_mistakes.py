@@ -140,6 +140,20 @@ def test_a_moved_label_is_likelier_than_either_of_its_signs(tmp_path: Path) -> N
     assert likelihoods(read_dataset(path), answers).get("2/3", 0) < likely["2/3"]
 
 
+def test_a_label_beside_the_place_of_another_label_is_not_meant_for_it(tmp_path: Path) -> None:
+    """A small object without a detection of its own touches one that the model finds where its label lies."""
+    content, pictures = sound()
+    path = written(tmp_path, content, pictures)
+    answers = knowing(read_dataset(path)).answers
+    part = content["annotations"][2]["segmentation"][0]  # annotation 3 of image 2
+    beside = [[v + 16 * (n % 2 == 0) for n, v in enumerate(part)]]
+    content["annotations"].append({**content["annotations"][2], "id": 50, "segmentation": beside, "bbox": None})
+    path.write_text(json.dumps(content))
+    both = read_dataset(path)
+    kinds = {m.to_dict(both)["annotation_id"]: m.kind for m in likely_mistakes(both, Knowing(answers))}
+    assert kinds == {50: "not found"}
+
+
 def test_what_people_often_leave_out_is_a_less_likely_mistake(tmp_path: Path) -> None:
     """Objects that the edge of the image cuts, and objects far smaller than the labels."""
     content, pictures = sound()

@@ -191,11 +191,20 @@ def _moved(there: np.ndarray, placed: np.ndarray, seen: np.ndarray, same_shape: 
         seen: (G,) likelihood of an object where the label lies.
         same_shape: (D, G) from 0 to 1.
     """
-    beside = there[:, None] * (1 - placed)
+    beside = there[:, None] * (1 - placed) * (1 - _best_of_others(placed))
     unlabelled = (there >= _LEAST) & (placed.max(axis=1, initial=0) < _placed(_MATCHED))
     both = 1 - (1 - there[:, None]) * (1 - _UNSEEN * (1 - seen) * same_shape)
     likely: np.ndarray = np.maximum(beside, both * same_shape * unlabelled[:, None]) * (1 - seen)
     return likely
+
+
+def _best_of_others(placed: np.ndarray) -> np.ndarray:
+    """(D, G) how well the best label lies at a place, apart from each label itself."""
+    others = np.zeros_like(placed)
+    if placed.shape[1] > 1:
+        first, second = placed.argmax(axis=1)[:, None], np.partition(placed, -2, axis=1)[:, -2:]
+        others = np.where(np.arange(placed.shape[1]) == first, second[:, :1], second[:, 1:])
+    return others
 
 
 def _placed(iou: Any) -> Any:
