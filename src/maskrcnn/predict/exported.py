@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,6 +21,7 @@ from maskrcnn.config import DetectConfig
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
 from maskrcnn.files.containers import ONNX, OPENVINO, TORCH_PACKAGE
 from maskrcnn.ops.device import Precision, resolve_precision
+from maskrcnn.predict.engine_errors import damaged, failed, foreign, incomplete
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
 from maskrcnn.weights.model_file import METADATA_KEY, read_header
@@ -37,7 +38,6 @@ IN_FP32 = "precise_0"  # OpenVINO's mark of an operator that keeps its precision
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
 INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
-_Part = tuple[str, Sequence[Any]]  # the name of an input or output, and its sides; those that vary are no numbers
 
 
 class OpenedGraph(NamedTuple):
@@ -117,19 +117,19 @@ def _open_onnx(path: Path, threads: int | None, precision: Precision) -> OpenedG
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common class
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     names, inputs = ([part.name for part in side] for side in (session.get_outputs(), session.get_inputs()))
     header = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if header is None or not KNOWN_INPUTS.issuperset(inputs):
         parts = [[(part.name, part.shape) for part in side] for side in (session.get_inputs(), session.get_outputs())]
-        raise _foreign(path, "an ONNX file", *parts)
+        raise foreign(path, "an ONNX file", KNOWN_INPUTS.issuperset(inputs), *parts)
     resizes = inputs == ["image"]
 
     def run(inputs: Arrays) -> Arrays:
         try:
             found = session.run(names, dict(inputs))
         except Exception as error:  # its exceptions have no common class
-            raise _failed(path, inputs, error) from None
+            raise failed(path, inputs, error) from None
         return dict(zip(names, found, strict=True))
 
     return OpenedGraph(run, header, resizes)
@@ -143,8 +143,9 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise _incomplete(path) or _damaged(path, error) from None
-    if not model.has_rt_info([METADATA_KEY]) or not KNOWN_INPUTS.issuperset(part.any_name for part in model.inputs):
+        raise incomplete(path) or damaged(path, error) from None
+    known = KNOWN_INPUTS.issuperset(part.any_name for part in model.inputs)
+    if not model.has_rt_info([METADATA_KEY]) or not known:
         parts = [
             [
                 (part.any_name, [None if side.is_dynamic else side.get_length() for side in part.partial_shape])
@@ -152,7 +153,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
             ]
             for ends in (model.inputs, model.outputs)
         ]
-        raise _foreign(path, "an OpenVINO network", *parts)
+        raise foreign(path, "an OpenVINO network", known, *parts)
     header = model.get_rt_info([METADATA_KEY]).astype(str)
     resizes = model.inputs[0].any_name == "image"
     if resizes and precision == "bf16":
@@ -172,7 +173,7 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
         try:
             request.infer(dict(inputs))
         except RuntimeError as error:
-            raise _failed(path, inputs, error) from None
+            raise failed(path, inputs, error) from None
         return {name: request.get_tensor(name).data.copy() for name in names}
 
     return OpenedGraph(run, header, resizes, "bf16" if bf16 else "fp32")
@@ -214,7 +215,7 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
     try:
         model = torch._inductor.aoti_load_package(str(path))
     except RuntimeError as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
     @torch.no_grad()
     def run(inputs: Arrays) -> Arrays:
@@ -240,7 +241,7 @@ def _package_header(path: Path) -> str:
             names = archive.namelist()
             stored = [json.loads(archive.read(name)) for name in names if name.endswith("_metadata.json")]
     except (zipfile.BadZipFile, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     headers = [each[METADATA_KEY] for each in stored if isinstance(each, dict) and METADATA_KEY in each]
     if not headers:
         raise WeightsError(
@@ -263,68 +264,6 @@ def import_openvino(needed_by: str) -> Any:
     except ModuleNotFoundError:
         raise MissingPackageError(f"{needed_by}: needs OpenVINO, which is missing: {INSTALL}") from None
     return openvino
-
-
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path}: expected a whole exported network, and it cannot be opened ({_reason(error)}); export it again, or "
-        "upgrade the engine if the file is newer"
-    )
-
-
-def _incomplete(path: Path) -> WeightsError | None:
-    """What is missing of the two files of an OpenVINO network, or None if both have their whole length."""
-    graph, weights = path.read_text(errors="replace"), path.with_suffix(".bin")
-    if "</net>" not in graph[-200:]:
-        return WeightsError(f"{path}: expected a whole graph, found one that breaks off; copy or export it again")
-    ends = [int(offset) + int(size) for offset, size in re.findall(r'offset="(\d+)" size="(\d+)"', graph)]
-    there, needed = weights.stat().st_size if weights.is_file() else None, max(ends, default=0)
-    if there is None or there < needed:
-        found = "no such file" if there is None else f"{there:,}"
-        return WeightsError(
-            f"{weights}: expected the {needed:,} bytes of weights that belong to {path.name}, found {found}; copy both "
-            "files of the folder, or export it again"
-        )
-    return None
-
-
-def _failed(path: Path, inputs: Arrays, error: Exception) -> WeightsError:
-    """The engine has opened the file and cannot compute it. We know of no such case, so it is to be reported."""
-    sizes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-    return WeightsError(
-        f"{path}: the engine fails for {sizes} ({_reason(error)}); report this, and predict with the model file"
-    )
-
-
-def _reason(error: Exception) -> str:
-    """The words of an engine, without its codes and the places in its own source."""
-    words = " ".join(str(error).split())
-    words = re.sub(
-        r"\[ONNXRuntimeError\] : \d+ : \w+ : |Check '.*?' failed at \S+: |Exception from \S+ |\S+:\d+: ", "", words
-    )
-    return words[-200:]
-
-
-def _foreign(path: Path, kind: str, inputs: list[_Part], outputs: list[_Part]) -> WeightsError:
-    """Says what a network of another program is by what it takes and gives."""
-    if KNOWN_INPUTS.issuperset(name for name, _ in inputs):
-        return WeightsError(
-            f"{path}: expected {kind} of `maskrcnn export` with its metadata, found one with its inputs but without "
-            "them, perhaps because another tool has written it anew; export the model again"
-        )
-    return WeightsError(
-        f"{path}: expected {kind} that `maskrcnn export` wrote, found one that takes {_words(inputs)} and gives "
-        f"{_words(outputs)}; export the model with maskrcnn"
-    )
-
-
-def _words(parts: list[_Part]) -> str:
-    """Up to four tensors with their sides. Sides that vary have names of the engine's own, which say nothing."""
-    shown = [
-        f"{name} ({' x '.join(str(side) if isinstance(side, int) else 'any' for side in sides)})"
-        for name, sides in parts[:4]
-    ]
-    return ", ".join(shown) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
 
 
 @dataclass(frozen=True)
