@@ -138,7 +138,8 @@ def moved_before_a_layer() -> onnx.ModelProto:
     ]
     values = {"step": np.float32(0.02), "zero": np.int8(-3), "order": np.int64([1, 0])}
     constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
-    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "early", "late")]
+    shapes = {"x": [1, 4, 8, 8], "early": [1, 4, 8, 8], "late": [2, 8, 8, 4]}
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     inner = helper.make_tensor_value_info("joined", TensorProto.FLOAT, [2, 4, 8, 8])
     graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], constants, value_info=[inner])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

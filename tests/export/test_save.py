@@ -163,7 +163,7 @@ def another_network(opset: int = 18) -> onnx.ModelProto:
     values = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["s77", 3]) for name in ("images", "out")
     ]
-    weight = onnx.numpy_helper.from_array(np.ones((8, 3), np.float32), "w")
+    weight = onnx.numpy_helper.from_array(np.ones((1, 3), np.float32), "w")
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Add", ["images", "w"], ["out"])], "g", values[:1], values[1:], [weight]
     )
