@@ -136,7 +136,7 @@ def moved_before_a_layer() -> onnx.ModelProto:
         helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["late"], "dequantise"),
         helper.make_node("Neg", ["b"], ["early"], "reads a result in float"),
     ]
-    values = {"step": np.float32(0.02), "zero": np.int8(-3), "order": np.int64([1, 0])}
+    values = {"step": np.float32(0.02), "zero": np.int8(-3), "order": np.array([1, 0])}
     constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
     shapes = {"x": [1, 4, 8, 8], "early": [1, 4, 8, 8], "late": [2, 8, 8, 4]}
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
