@@ -166,3 +166,13 @@ def test_a_pixel_belongs_to_the_first_of_masks_without_overlaps(bitmaps: np.ndar
     apart = Masks([RLE.from_dense(bitmap) for bitmap in bitmaps]).without_overlaps().dense()
     first = np.argmax(bitmaps, axis=0)
     np.testing.assert_array_equal(apart, bitmaps & (np.arange(3)[:, None, None] == first))
+
+
+def test_crops_of_many_masks_are_those_of_each() -> None:
+    bitmaps = np.random.default_rng(0).random((5, 7, 9)) > np.array([0.2, 0.5, 0.9, 1.0, 0.0])[:, None, None]
+    masks = Masks(map(RLE.from_dense, bitmaps))
+    for number, (bitmap, place) in enumerate(masks.crops()):
+        alone, origin = masks[number].crop()
+        assert place == origin
+        np.testing.assert_array_equal(bitmap, alone)
+    assert Masks([], (7, 9)).crops() == []

@@ -132,12 +132,18 @@ def _entries(frame: ClipFrame, found: Instances, numbers: np.ndarray, path: Path
 
 def _rows(frame: ClipFrame, found: Instances, numbers: np.ndarray) -> list[list[Any]]:
     """A row of `COLUMNS` for each object of a track. Areas are pixels of the mask."""
-    rows: list[list[Any]] = []
-    for i in np.flatnonzero(numbers).tolist():
-        box = [round(float(edge), 3) for edge in found.boxes[i]]
-        what = [int(numbers[i]), found.class_names[i], float(found.scores[i])]
-        rows.append([frame.number, round(frame.seconds, 6), *what, *box, int(found.crop(i)[0].sum())])
-    return rows
+    tracked = found.select(numbers > 0)
+    return [
+        [frame.number, round(frame.seconds, 6), number, name, score, *box, int(bitmap.sum())]
+        for number, name, score, box, (bitmap, _) in zip(
+            numbers[numbers > 0].tolist(),
+            tracked.class_names,
+            tracked.scores.tolist(),
+            tracked.boxes.astype(np.float64).round(3).tolist(),
+            tracked.crops(),
+            strict=True,
+        )
+    ]
 
 
 @contextmanager

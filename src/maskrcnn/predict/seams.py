@@ -89,7 +89,7 @@ class Piece:
 
 def piece_of(tile: Tile, found: Instances) -> Piece:
     """The objects of a tile with what the rules ask of each alone. One with an empty mask has no home."""
-    crops = [found.crop(number) for number in range(len(found))]
+    crops = found.crops()
     start = np.array(tile.box[:2])
     boxes = np.array([crop_box(crop) for crop in crops], np.int64).reshape(-1, 4) + np.tile(start, 2)
     areas = np.array([bitmap.sum(dtype=np.int64) for bitmap, _ in crops], np.int64)

@@ -102,18 +102,20 @@ class Tracker:
         rules = self.rules
         self._tracks = [track for track in self._tracks if frame - track.seen <= rules.patience]
         moved = _shapes([track.crop_at(frame) for track in self._tracks], [track.label for track in self._tracks])
-        there = _shapes([found.crop(number) for number in range(len(found))], found.labels)
-        certain = (there.areas > 0) & (found.scores >= rules.certain)
-        uncertain = (there.areas > 0) & ~certain & (found.scores >= rules.uncertain)
-        numbers = np.zeros(len(found), dtype=np.int64)
+        likely = np.flatnonzero(found.scores >= min(rules.uncertain, rules.certain))
+        chosen = found.select(likely)
+        there = _shapes(chosen.crops(), chosen.labels)
+        certain = (there.areas > 0) & (chosen.scores >= rules.certain)
+        uncertain = (there.areas > 0) & ~certain
+        numbers = np.zeros(len(likely), dtype=np.int64)
         free = np.ones(len(self._tracks), dtype=bool)
-        for chosen, closeness, least in (
+        for candidates, closeness, least in (
             (certain, _iou, rules.iou),
             (uncertain, _iou, rules.uncertain_iou),
             (certain, _part, 1 / rules.part),
             (certain, _nearness, 1 / rules.reach),
         ):
-            rows, columns = np.flatnonzero(free), np.flatnonzero(chosen & (numbers == 0))
+            rows, columns = np.flatnonzero(free), np.flatnonzero(candidates & (numbers == 0))
             for row, column in _assigned(closeness(moved.chosen(rows), there.chosen(columns)), least):
                 track, i = self._tracks[rows[row]], columns[column]
                 track.follow(there.crops[i], frame)
@@ -121,9 +123,11 @@ class Tracker:
         for i in np.flatnonzero(certain & (numbers == 0)).tolist():
             self.begun += 1
             area = int(there.areas[i])
-            self._tracks.append(_Track(self.begun, int(found.labels[i]), there.crops[i], frame, frame, area))
+            self._tracks.append(_Track(self.begun, int(chosen.labels[i]), there.crops[i], frame, frame, area))
             numbers[i] = self.begun
-        return numbers
+        of_all = np.zeros(len(found), dtype=np.int64)
+        of_all[likely] = numbers
+        return of_all
 
 
 class _Shapes(NamedTuple):

@@ -14,9 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from maskrcnn.ops.polygons import polygons_to_rle
-from maskrcnn.ops.rle import crop_to_rle, decode_many, runs_to_crop
+from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.crops import Crop
-from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.masks import RLE, Masks
 
 NO_MASK, RUN_LENGTHS, POLYGONS = 0, 1, 2  # how the mask of an annotation is stored
 
@@ -96,11 +96,9 @@ class Annotations:
     def crops(self, numbers: Sequence[int] | np.ndarray) -> list[Crop]:
         """The masks of the given annotations, cropped to their tight boxes; a (0, 0) bitmap if there is no mask."""
         crops = [(np.zeros((0, 0), dtype=np.uint8), (0, 0))] * len(numbers)
-        masked = {i: mask.counts for i, mask in enumerate(self.masks(numbers)) if mask is not None}
-        runs, sizes, _ = decode_many(list(masked.values()))
-        ends = np.cumsum(sizes)
-        for i, start, end in zip(masked, ends - sizes, ends, strict=True):
-            crops[i] = runs_to_crop(runs[start:end], self.image_hw[0])
+        masked = {i: mask for i, mask in enumerate(self.masks(numbers)) if mask is not None}
+        for i, crop in zip(masked, Masks(masked.values(), self.image_hw).crops(), strict=True):
+            crops[i] = crop
         return crops
 
     def polygons(self, number: int) -> list[np.ndarray]:

@@ -63,6 +63,10 @@ class Instances:
             keypoints=None if self.keypoints is None else self.keypoints[chosen],
         )
 
+    def crops(self) -> list[Crop]:
+        """`crop` of each object, which is faster than one by one."""
+        return [self.crop(i) for i in range(len(self))] if self.masks is None else self.masks.crops()
+
     def crop(self, number: int) -> Crop:
         """The mask of an object, cropped to its tight box; all pixels that its box touches where there are no masks."""
         if self.masks is not None:

@@ -15,13 +15,16 @@ from maskrcnn.ops.rle import (
     column_spans,
     count_pixels,
     crop_to_rle,
+    decode_many,
     decode_runs,
     encode_runs,
     rle_to_crop,
     runs_from_column_spans,
+    runs_to_crop,
     spans_from_runs,
     to_box,
 )
+from maskrcnn.structures.crops import Crop
 from maskrcnn.structures.values import short
 
 MOST_PIXELS = (1 << 32) - 1  # of an image with masks: hotcoco counts the pixels of a run with 32 bits
@@ -250,6 +253,12 @@ class Masks(Sequence[RLE]):
             masks.append(RLE(self.size, crop_to_rle(bitmap.astype(np.bool_) & ~place, (x, y), self.size)))
             place |= bitmap.astype(np.bool_)
         return Masks(masks, self.size)
+
+    def crops(self) -> list[Crop]:
+        """`RLE.crop` of each mask. All strings are decoded at once, which is faster than one by one."""
+        runs, sizes, _ = decode_many([mask.counts for mask in self._masks])
+        ends = np.cumsum(sizes)
+        return [runs_to_crop(runs[a:b], self.size[0]) for a, b in zip(ends - sizes, ends, strict=True)]
 
     def areas(self) -> np.ndarray:
         """(N,) int64, foreground pixels."""
