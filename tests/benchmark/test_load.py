@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from maskrcnn.benchmark import load
 from maskrcnn.benchmark.load import ServeReport, Tally, bench_serve, is_right, percentiles, resident_bytes
 from maskrcnn.benchmark.settings import ServeSettings
 from maskrcnn.ops.device import Precision
-from maskrcnn.predict import to_coco_results
+from maskrcnn.predict import Predictor, to_coco_results
+from maskrcnn.threads import threads_of_each
 from small_data import random_predictor, small_coco
 
 
@@ -59,6 +61,21 @@ def test_answers_are_compared_object_by_object() -> None:
         assert not is_right(answer(change), right)
     assert not is_right(b"{}", right)
     assert not is_right(b"no JSON", right)
+
+
+def test_the_right_answers_are_those_of_as_many_threads_as_a_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked, before = random_predictor(), [], torch.get_num_threads()
+
+    def opened(source: str, precision: Precision, threads: int | None) -> Predictor:
+        asked.append(threads)
+        torch.set_num_threads(threads or before)
+        return model
+
+    monkeypatch.setattr(load, "load", opened)
+    for threads, processes in ((None, 1), (None, 2), (3, 2)):
+        load._direct("m", (), ServeSettings(threads=threads, processes=processes))
+        assert torch.get_num_threads() == before
+    assert asked == [None, threads_of_each(2), 3]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
