@@ -134,13 +134,13 @@ def _rows(frame: ClipFrame, found: Instances, numbers: np.ndarray) -> list[list[
     """A row of `COLUMNS` for each object of a track. Areas are pixels of the mask."""
     tracked = found.select(numbers > 0)
     return [
-        [frame.number, round(frame.seconds, 6), number, name, score, *box, int(bitmap.sum())]
-        for number, name, score, box, (bitmap, _) in zip(
+        [frame.number, round(frame.seconds, 6), number, name, score, *box, area]
+        for number, name, score, box, area in zip(
             numbers[numbers > 0].tolist(),
             tracked.class_names,
             tracked.scores.tolist(),
             tracked.boxes.astype(np.float64).round(3).tolist(),
-            tracked.crops(),
+            tracked.areas().tolist(),
             strict=True,
         )
     ]

@@ -67,6 +67,12 @@ class Instances:
         """`crop` of each object, which is faster than one by one."""
         return [self.crop(i) for i in range(len(self))] if self.masks is None else self.masks.crops()
 
+    def areas(self) -> np.ndarray:
+        """(N,) int64, pixels of each mask; all pixels that a box touches where there are no masks."""
+        if self.masks is not None:
+            return self.masks.areas()
+        return np.array([bitmap.size for bitmap, _ in self.crops()], dtype=np.int64)
+
     def crop(self, number: int) -> Crop:
         """The mask of an object, cropped to its tight box; all pixels that its box touches where there are no masks."""
         if self.masks is not None:
