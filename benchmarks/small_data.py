@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from maskrcnn.threads import threads_of_each
+
 PRESET = {
     "preset": "mask_rcnn_R_18_FPN",
     "recipe": "none",
@@ -113,7 +115,7 @@ def maskrcnn(words: list[object], threads: int) -> str:
 
 
 def table(results: list[dict[str, object]]) -> str:
-    """Mask AP of each side as mean and standard deviation over the seeds."""
+    """AP of the masks and boxes of each side as mean and standard deviation over the seeds."""
     lines = ["| data | training images | side | seeds | mask AP | box AP |", "|---|---|---|---|---|---|"]
     rows: dict[tuple[object, ...], list[dict[str, object]]] = {}
     for result in results:
@@ -148,7 +150,7 @@ def main() -> None:
     runs = [run for run in all_runs if tuple(asdict(run).values()) not in done]
     for run in runs:
         chosen(run, folders[run.data], flags.out)  # before the runs that share it
-    threads = max(1, (os.cpu_count() or 1) // flags.at_once)
+    threads = threads_of_each(flags.at_once)
     failed = []
     with ThreadPoolExecutor(flags.at_once) as pool, results.open("a") as lines:
         places = ((run, folders[run.data], flags.weights, flags.out) for run in runs)

@@ -15,6 +15,7 @@ Part = tuple[str, Sequence[Any]]  # the name of an input or output, and its side
 
 
 def damaged(path: Path, error: Exception) -> WeightsError:
+    """The engine cannot open the file, and says why."""
     return WeightsError(
         f"{path}: expected a whole exported network, and it cannot be opened ({_reason(error)}); export it again, or "
         "upgrade the engine if the file is newer"
