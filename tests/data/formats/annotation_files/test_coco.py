@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 from maskrcnn.config import Category, Config, ModelConfig, config_from_dict, config_to_dict
+from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.errors import DataError, ImageError
+from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from small_data import small_coco, write_small
 from small_people import people_coco
@@ -78,6 +81,29 @@ def test_polygons_of_several_parts_and_both_kinds_of_rle_are_the_same_mask(tmp_p
         assert own[1] == found.rle(number).crop()[1]
     # The boxes were missing: they are the masks' own.
     np.testing.assert_array_equal(found.boxes, [RLE((40, 50), found.rle(0).counts).box] * 3)
+
+
+@pytest.mark.parametrize("searching", [True, False])
+def test_the_search_for_circles_rests_while_a_file_is_read(
+    searching: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, build = [], DatasetBuilder.build
+
+    def built(self: DatasetBuilder) -> Dataset:
+        seen.append(gc.isenabled())
+        return build(self)
+
+    monkeypatch.setattr(DatasetBuilder, "build", built)
+    (gc.enable if searching else gc.disable)()
+    try:
+        read_dataset(write_small(tmp_path, "train", 1))
+        assert (seen, gc.isenabled()) == ([False], searching)
+        (tmp_path / "broken.json").write_text('{"images": [], "annotations": [], "categories": []}')
+        with pytest.raises(DataError):
+            read_dataset(tmp_path / "broken.json")
+        assert gc.isenabled() == searching
+    finally:
+        gc.enable()
 
 
 def test_crowds_boxes_without_masks_empty_images_and_odd_ids(tmp_path: Path) -> None:
