@@ -86,6 +86,16 @@ def find_files(
     return [search.below(name) or place for name, place in zip(names, places, strict=True)]
 
 
+def root_of(home: Path) -> Path:
+    """How far names in an annotation file may lead: one level above the folder of the file. The path is absolute."""
+    return Path(os.path.abspath(home)).parent
+
+
+def is_inside(path: Path | str, root: Path) -> bool:
+    """Whether a path is `root`, or below it after its `..` are followed."""
+    return Path(os.path.abspath(path)).is_relative_to(root)
+
+
 def _kept_inside(directory: str) -> str:
     """The folders of a name, without the first `..` if they lead up by more than one level."""
     if ".." not in directory.split("/"):
@@ -122,7 +132,7 @@ class _Search:
     def __init__(self, annotations: Path, images: Path | None, without: Path | None) -> None:
         self.annotations, self.images, self.without = annotations, images, without
         self.home = images or annotations.parent
-        self._root = Path(os.path.abspath(self.home)).parent
+        self._root = root_of(self.home)
         self.places = [[images]] if images else usual_places(annotations)
         self._folders: dict[str, _Folder] = {}
         self._groups: dict[str, list[list[_Folder]]] = {}
@@ -139,13 +149,9 @@ class _Search:
                 for group in groups:
                     if found := [file for folder in group for file in folder.files(base, exact=exact)]:
                         return _only(found)
-        elsewhere = self.images is None and os.path.isabs(name) and not self._is_inside(name)
+        elsewhere = self.images is None and os.path.isabs(name) and not is_inside(name, self._root)
         why = f"an absolute name is used only inside {self._root}; " if elsewhere else ""
         return FoundFile(str(self.home / name), why + self._fault)
-
-    def _is_inside(self, path: str) -> bool:
-        """Whether an absolute path leads no further than one level above the folder of the annotation file."""
-        return Path(os.path.normpath(path)).is_relative_to(self._root)
 
     def _groups_of(self, directory: str) -> list[list[_Folder]]:
         """The folders that may hold a file with this directory in its name, in order."""
@@ -155,7 +161,7 @@ class _Search:
             whole = directory.startswith("/") or self.images is not None or not parts
             tails = [os.path.join("", *parts[start:]) for start in range(len(parts) + whole)]
             paths = [[os.path.join(place, tail) for place in places] for tail in tails for places in self.places]
-            if directory.startswith("/") and self.images is None and self._is_inside(directory):
+            if directory.startswith("/") and self.images is None and is_inside(directory, self._root):
                 paths.insert(0, [directory])
             groups = [[self._folder(path) for path in group] for group in paths]
             self._groups[directory] = [kept for group in groups if (kept := [f for f in group if f.names])]

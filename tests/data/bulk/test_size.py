@@ -1,6 +1,7 @@
 """A COCO JSON of a twentieth of COCO's size opens faster and in less memory than with the COCO API.
 
-The bounds are generous, so that a busy machine does not fail them; docs/performance.md has the true ratios.
+The bounds are generous, and the best of three turns counts, so that a busy machine does not fail them;
+docs/performance.md has the true ratios.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maskrcnn.benchmark.generated_coco import repeat_annotations, write_coco
@@ -41,6 +43,7 @@ def measured(side: str, path: Path) -> list[float]:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell the peak")
 def test_a_large_file_opens_faster_than_with_the_coco_api(tmp_path: Path) -> None:
     path, _ = repeat_annotations(write_coco(tmp_path, 20), tmp_path / "many.json", least=43_000)
-    ours, theirs = measured("ours", path), measured("theirs", path)
+    turns = [(measured("ours", path), measured("theirs", path)) for _ in range(3)]
+    ours, theirs = (np.array(side).min(axis=0) for side in zip(*turns, strict=True))
     assert ours[0] < 0.85 * theirs[0]
     assert ours[1] < 0.8 * theirs[1]

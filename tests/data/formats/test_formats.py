@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -102,6 +103,20 @@ def test_what_fits_no_format_or_two_is_refused(table: Path, monkeypatch: pytest.
     monkeypatch.setattr(formats, "FORMATS", (BoxTable(), BoxTable()))
     with pytest.raises(DataError, match=r"found box table in .* and box table in "):
         read_dataset(table)
+
+
+def test_a_folder_of_many_data_sets_is_not_the_one_that_lies_deepest(tmp_path: Path) -> None:
+    pixels = np.full((8, 8, 3), 10, np.uint8)
+    for folder in ("one/scene/deep", "images"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "one/scene/deep/a_seg.png")
+    (tmp_path / "one/scene/deep/a_atr.txt").write_text("")
+    assert find_format(tmp_path).format.key == "ade20k"
+    write_small(tmp_path / "two", "train", 2)
+    with pytest.raises(DataError, match=r"found ADE20K in .*one and COCO JSON in .*two; name one of them, or say"):
+        find_format(tmp_path)
+    assert find_format(tmp_path, Hints(format="ade20k")).places == {"": tmp_path}
 
 
 @pytest.mark.parametrize(

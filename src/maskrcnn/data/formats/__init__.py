@@ -152,9 +152,11 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
     wanted = hints.format or (rle_csv.key if hints.columns else None)
     candidates = [format for format in FORMATS if wanted in (None, format.key)]
     fitting = [(path, format) for format in candidates if format.recognise(path)]
-    if not fitting and path.is_dir():
-        below = sorted(folder for folder in path.iterdir() if folder.is_dir())[:_MOST_FOLDERS]
+    below = sorted(folder for folder in path.iterdir() if folder.is_dir())[:_MOST_FOLDERS] if path.is_dir() else []
+    if not fitting:
         fitting = [(folder, format) for folder in below for format in candidates if format.recognise(folder)]
+    elif len(fitting) == 1:
+        fitting = _beside(fitting[0], below, candidates) or fitting
     if not fitting and wanted is not None:
         fitting = [(path, candidates[0])]  # a person said so: its reader knows best what is missing
     if not fitting:
@@ -163,9 +165,24 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
     if len(formats) > 1:
         found = " and ".join(f"{format.name} in {place}" for place, format in fitting[:4])
         raise DataError(
-            f"{path}: expected one data set, found {found}; say --format {' or '.join(f.key for f in formats)}"
+            f"{path}: expected one data set, found {found}; name one of them, or say --format "
+            f"{' or '.join(f.key for f in formats)}"
         )
     return Found(formats[0], _parts(path, formats[0], [place for place, _ in fitting]))
+
+
+def _beside(
+    fitting: tuple[Path, Format], below: Sequence[Path], candidates: Sequence[Format]
+) -> list[tuple[Path, Format]]:
+    """The data sets in the folders below, if a format fits because it searches them, and another fits some of them.
+
+    Then the folder is one of many data sets, and a reader that took its own would leave the others out in silence.
+    """
+    _, format = fitting
+    own = [folder for folder in below if format.recognise(folder)]
+    others = [folder for folder in below if folder not in own] if own else []
+    found = [(folder, other) for folder in others for other in candidates if other.recognise(folder)]
+    return [*((folder, format) for folder in own), *found] if found else []
 
 
 def _parts(path: Path, format: Format, places: Sequence[Path]) -> dict[str, Path]:

@@ -92,8 +92,25 @@ def test_a_broken_yaml_is_named_where_its_classes_are_missing(tmp_path: Path) ->
 
 def test_folders_that_a_yaml_names_in_vain_are_said(tmp_path: Path) -> None:
     path = write(tmp_path, path="/of/another/machine", train="photos")
-    with pytest.raises(DataError, match=r"found none in the folders that it names \(.*photos.*\), which belong beside"):
+    with pytest.raises(DataError, match=r"found none; train: found no photos below .*; move the YAML"):
         read_dataset(path)
+    path = write(tmp_path / "other", path=".", train="images", val="photos")
+    assert "val: found no photos below" in " ".join(read_dataset(path).choices)
+
+
+@pytest.mark.parametrize("root", ["../../outside", "{outside}"])
+def test_no_name_leads_far_out_of_the_data_set(tmp_path: Path, root: str) -> None:
+    outside = tmp_path / "outside"
+    write(outside)
+    root = root.format(outside=outside)
+    path = write(tmp_path / "here" / "set", path=root, train="images/one.txt", val=f"{root}/images", test="near.txt")
+    (outside / "images" / "one.txt").write_text("one.png\n")
+    near = path.parent / "near.txt"
+    near.write_text(f"images/one.png\n{root}/images/two.png\n")
+    dataset = read_dataset(path)
+    assert [record.path for record in dataset.records] == [path.parent / "images" / "one.png"]
+    assert f"1 images outside of {tmp_path / 'here'} are left out" in " ".join(dataset.choices)
+    assert sum("found no" in choice for choice in dataset.choices) == 2
 
 
 def test_an_image_without_a_label_file_is_empty(tmp_path: Path) -> None:

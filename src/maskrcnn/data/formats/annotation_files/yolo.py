@@ -18,7 +18,7 @@ import yaml
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.image_places import Place
+from maskrcnn.data.image_places import Place, is_inside, root_of
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import open_picture
 from maskrcnn.data.regions import flat
@@ -39,6 +39,7 @@ holds: Holds = frozenset()
 
 _PAIR = ("images", "labels")
 _SPLITS = ("train", "val", "valid", "test")
+_WAY_OUT = "; move the YAML to the images, or name their folder with --images"
 
 
 class _Image(NamedTuple):
@@ -61,7 +62,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 
     Args:
         path: the YAML, the folder that holds it, or a folder with `images` and `labels`.
-        images: folder of the images, in place of the folders that the YAML names.
+        images: folder of the images, in place of the folders that the YAML names. These folders, and the images in
+            lists, lie no further than one level above the folder of the YAML.
         strict: raise at the first broken row, instead of leaving it out.
         hints: `split` and `missing` are used. An image without a label file is empty unless `missing` is "leave-out".
 
@@ -72,7 +74,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     home = file.parent if file else path
     builder = DatasetBuilder(file or path, strict=strict)
     content = _read_yaml(file) if file else {}
-    found = _images(content, home, images)
+    found, unused = _images(content, home, images)
     splits = Counter(image.split for image in found)
     if hints.split is not None:
         found = [image for image in found if image.split == hints.split]
@@ -80,13 +82,14 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         builder.choice(f"parts: {', '.join(f'{split} {n}' for split, n in splits.items())}; --split reads only one")
     for other in [] if file else _unreadable(path):
         builder.problem(f"{other}, so that the classes have only their numbers")
+    for fault in unused if found else []:
+        builder.choice(fault)
     if not found:
         parts = (
             f"in the part {hints.split}, which has none of the parts {', '.join(splits)}" if hints.split else "in it"
         )
-        named = {split: content[split] for split in ("path", *_SPLITS) if content.get(split)}
-        where = f" in the folders that it names ({short(named)}), which belong beside it" if named else ""
-        raise DataError(f"{builder.path}: expected images {parts}, found none{where}")
+        why = "".join(f"; {fault}" for fault in unused[:3])
+        raise DataError(f"{builder.path}: expected images {parts}, found none{why}")
     files = of_each(read_labels, [image.labels for image in found], "label files")
     if not any(labels.objects for labels in files) and any(labels.boxes for labels in files):
         raise DataError(f"{builder.path}: expected rows of a class and a polygon, found only boxes (5 numbers a row)")
@@ -160,24 +163,35 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _images(content: Mapping[str, Any], home: Path, images: Path | None) -> list[_Image]:
-    """The images of the folders and lists that the YAML names, else of the usual folders; each once."""
+def _images(content: Mapping[str, Any], home: Path, images: Path | None) -> tuple[list[_Image], list[str]]:
+    """The images of the folders and lists that the YAML names, else of the usual folders; each once.
+
+    Returns:
+        the images, and what the YAML names in vain.
+    """
+    unused = []
     if images is not None:
         sources = [("", images)]
     elif content:
-        sources = [
-            (split, source)
-            for split in _SPLITS
-            for entry in _entries(content.get(split))
-            for source in _resolved(entry, content.get("path"), home)
-        ]
+        sources = []
+        for split, entry in ((part, entry) for part in _SPLITS for entry in _entries(content.get(part))):
+            tried = _resolved(entry, content.get("path"), home)
+            there = [path for path in tried if path.exists()]
+            sources += [(split, path) for path in there[:1]]
+            if not there:
+                unused.append(f"{split}: found no {entry} below {root_of(home)}, so it is left out{_WAY_OUT}")
     else:
         sources = [(split, folder / "images") for split, folder in _folders(home)]
+    root = root_of(images or home)
     found: dict[Path, _Image] = {}
     for split, source in sources:
-        for file in _listed(source):
+        files = _listed(source)
+        inside = [file for file in files if is_inside(file, root)]
+        if outside := len(files) - len(inside):
+            unused.append(f"{source}: {outside} images outside of {root} are left out{_WAY_OUT}")
+        for file in inside:
             found.setdefault(file, _Image(file, _label_file(file), "val" if split == "valid" else split))
-    return list(found.values())
+    return list(found.values()), unused
 
 
 def _entries(value: Any) -> list[str]:
@@ -185,7 +199,7 @@ def _entries(value: Any) -> list[str]:
 
 
 def _resolved(entry: str, root: Any, home: Path) -> list[Path]:
-    """The folder or list that an entry of the YAML names: the first that exists.
+    """Where the folder or list that an entry of the YAML names may be, inside the root of the data set.
 
     Roboflow writes `../train/images` although the folder is beside the YAML, and a `path` may be of another machine.
     """
@@ -194,7 +208,7 @@ def _resolved(entry: str, root: Any, home: Path) -> list[Path]:
         bare = bare[3:]
     roots = [home / root] if isinstance(root, str) else []
     tried = [base / text for text in (entry, bare) for base in (*roots, home)]
-    return [path for path in tried if path.exists()][:1]
+    return [path for path in tried if is_inside(path, root_of(home))]
 
 
 def _folders(path: Path) -> list[tuple[str, Path]]:
