@@ -240,7 +240,7 @@ def test_show_draws_what_is_asked_for(command, tmp_path):
         assert (ran.code, sorted(file.name for file in (out / str(number)).iterdir())) == (0, names), ran.err
     ran = command("data", "show", path, "--out", out / "none", "--size", "large")
     assert ran.code == 2
-    assert "none of its 6 images has the names and objects that were asked for" in ran.err
+    assert "expected images with objects, found none among its 6 images" in ran.err
 
 
 def test_check_compares_the_parts_of_one_data_set(command, tmp_path):

@@ -118,6 +118,26 @@ def test_annotations_without_images_are_not_written(command, tmp_path):
     assert "found none among its 3; first: " in ran.err
 
 
+def test_only_the_first_of_many_things_that_are_left_out_are_printed(command, tmp_path):
+    data = write_small(tmp_path, "images", 2)
+    content = json.loads(data.read_text())
+    content["annotations"] += [{**content["annotations"][0], "id": 100 + i, "image_id": 9} for i in range(12)]
+    data.write_text(json.dumps(content))
+    ran = command("data", "convert", data, tmp_path / "o", "--to", "yolo")
+    lines = [line for line in ran.err.splitlines() if line.startswith("left out: ")]
+    assert lines[0] == f"left out: {data}: annotation 100 of image 9: no image has this id"
+    assert lines[10:] == ["left out: 2 more, which `maskrcnn data check --json` lists"]
+
+
+def test_a_report_does_not_overwrite_the_data(command, tmp_path):
+    data = write_small(tmp_path, "images", 2)
+    before = data.read_text()
+    ran = command("data", "check", tmp_path, "--report", data)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: {data}: expected a file to write, found one that is read; choose another path\n"
+    assert data.read_text() == before
+
+
 def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_path):
     (tmp_path / "o").mkdir()
     (tmp_path / "o" / "old.txt").touch()
@@ -143,6 +163,7 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         (("subset", "--classes", "green"), "expected classes among blue, red, found green"),
         (("subset", "--number", "0"), "--number: expected 1 or more images"),
         (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),
+        (("split", "--val", "20%"), "--val: expected a number, found 20%; see maskrcnn data split --help"),
         (("subset",), "expected what to keep (--classes, --names, --no-empty or --number), found none of them"),
         (("merge",), "expected two or more data sets to merge, found 1"),
     ],

@@ -45,6 +45,19 @@ def bitmap(x: int, y: int, side: int) -> np.ndarray:
     return found
 
 
+def test_an_annotation_of_an_image_that_is_left_out_says_so() -> None:
+    builder = DatasetBuilder(PATH)
+    builder.add_category("b", "only")
+    builder.add_image(1, Path("1.png"), *SIZE, {})
+    builder.add_image(2, Path("2.png"), "40", 50, {})
+    for image_id in (2, 3):
+        builder.add_annotation(raw(image_id=image_id))
+    assert builder.build().problems[1:] == (
+        f"{PATH}: annotation 1 of image 2: its image is left out",
+        f"{PATH}: annotation 2 of image 3: no image has this id",
+    )
+
+
 def test_numbers_come_before_words_and_annotations_stand_by_image() -> None:
     builder = DatasetBuilder(PATH)
     for number in ("b", 7, "a", 2):

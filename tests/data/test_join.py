@@ -64,7 +64,7 @@ def test_files_of_parts_in_a_folder_of_annotations(tmp_path: Path) -> None:
         dataset = read_dataset(path, strict=True)
         assert [record.path.parent.name for record in dataset.records] == ["train2017", "val2017", "val2017"]
     (tmp_path / "annotations" / "instances_train2014.json").write_text("{}")
-    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found instances_train2014.json"):
+    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found instances_train2017.json"):
         read_dataset(tmp_path)
 
 

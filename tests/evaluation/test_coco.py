@@ -393,7 +393,7 @@ def test_images_without_a_size_are_left_out_and_named() -> None:
     report = judged(content, results)
     assert (report.images, report.objects, report.boxes["AP"]) == (2, 1, pytest.approx(1))
     assert "image 2: expected a positive integer height and width" in report.skipped[0]
-    assert "annotation 2 of image 2: no image has this id" in report.skipped[1]
+    assert "annotation 2 of image 2: its image is left out" in report.skipped[1]
 
 
 def test_annotations_without_masks_count_for_boxes_only() -> None:

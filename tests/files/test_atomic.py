@@ -141,3 +141,15 @@ def test_a_file_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
     check_file(tmp_path / "new.json", tmp_path / "read.json", None, "no/such/file", tmp_path)
     with pytest.raises(ConfigError, match="expected a file to write, found one that is read"):
         check_file(tmp_path / "link.json", str(tmp_path / "read.json"))
+
+
+def test_no_file_of_a_folder_that_is_read_is_overwritten_but_a_page(tmp_path: Path) -> None:
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    for name in ("annotations.json", "images/one.png", "report.html"):
+        (tmp_path / "data" / name).touch()
+    for name in ("annotations.json", "images/one.png"):
+        with pytest.raises(ConfigError, match=rf"{name}: expected a file to write, found one that is read"):
+            check_file(tmp_path / "data" / name, tmp_path / "data")
+    check_file(tmp_path / "data" / "report.html", tmp_path / "data")
+    check_file(tmp_path / "data" / "new.json", tmp_path / "data")
+    check_file(tmp_path / "data" / "annotations.json", tmp_path / "data" / "images")

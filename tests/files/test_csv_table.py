@@ -28,11 +28,14 @@ def test_a_cell_may_be_long(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"image\n\xff\n")
-    with pytest.raises(DataError, match=r"a\.csv: expected a CSV in UTF-8, found another character at byte 6; save"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: expected a CSV in UTF-8, found another character at byte 6 in line 2;"
+    ):
         list(csv_rows(path))
     path.write_text("image,mask", encoding="utf-16")
     with pytest.raises(DataError, match=r"a\.csv: expected a CSV in UTF-8, its text is UTF-16; save it as UTF-8"):
         list(csv_rows(path))
+    assert csv_beginning(path) == [], "no row of the bytes between the letters"
     with pytest.raises(DataError, match=r"cannot be read \(Is a directory\), expected a CSV"):
         list(csv_rows(tmp_path))
     assert csv_beginning(tmp_path) == []

@@ -142,6 +142,16 @@ def _endless_lines() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
+# What Python and tyro say of a value, and what is said instead.
+_PLAINER = (
+    (r": could not convert string to float: '(.*)'$", r": expected a number, found \1"),
+    (r": invalid literal for int\(\) with base 10: '(.*)'$", r": expected a whole number, found \1"),
+    (r": no type matching INT could be instantiated from \['(.*)'\]$", r": expected a whole number, found \1"),
+    (r": no type matching FLOAT could be instantiated from \['(.*)'\]$", r": expected a number, found \1"),
+    (r": no type matching (.*) could be instantiated from \['(.*)'\]$", r": expected \1, found \2"),
+)
+
+
 def _message(box: str) -> str:
     """What is wrong, from the box that tyro prints: its first part, and the names in a part with suggestions.
 
@@ -151,6 +161,8 @@ def _message(box: str) -> str:
     parts = [list(group) for filled, group in groupby(rows, lambda row: bool(row.strip(" -"))) if filled]
     message = " ".join(row.strip() for row in parts[0] if not row.startswith(" " * 10))
     message = re.sub(r"^Error parsing (settings[\w.]*: )?", "", message).removesuffix(".")
+    for pattern, plain in _PLAINER:
+        message = re.sub(pattern, plain, message)
     if choice := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)", message):
         words = ", ".join(re.findall("'([^']*)'", choice[3]))
         message = f"{choice[2]}: expected one of {words}, found {choice[1]}"

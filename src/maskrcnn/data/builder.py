@@ -36,7 +36,7 @@ import torch
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, category_of, drawn, unique_ids
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
-from maskrcnn.data.doubts import of_another_type, repeated_names
+from maskrcnn.data.doubts import no_image, of_another_type, repeated_names
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import DataError
 from maskrcnn.structures.dataset import Dataset
@@ -78,6 +78,7 @@ class DatasetBuilder:
         self._repairs: dict[str, tuple[int, str]] = {}  # what was done: how often, and the first annotation
         self._categories: dict[int | str, tuple[int, Category]] = {}
         self._images: dict[int | str, _Image] = {}
+        self._left_out: set[int | str] = set()  # ids of broken images
         self._waiting: list[tuple[RawAnnotation, int, int]] = []  # not yet drawn, with position in the file and turn
         self._added = 0  # number of the last annotation of the file, with those left out
         self._seen: dict[int | str, int] = {}  # place of each id among the annotations that are kept
@@ -164,6 +165,7 @@ class DatasetBuilder:
             self.problem(f"expected images with an id, found {short(number)} for {Path(path).name}")
         elif rows is None or columns is None or rows <= 0 or columns <= 0 or rows * columns > MOST_PIXELS:
             found = f"of at most {MOST_PIXELS} pixels together, found {short(height)}, {short(width)}"
+            self._left_out.add(key)
             self.problem(f"image {short(number)}: expected a positive integer height and width, {found}")
         else:
             image = _Image(len(self._images), (rows, columns), str(path), pack_fields(fields), fault)
@@ -221,8 +223,7 @@ class DatasetBuilder:
             where = raw.where or f"annotation {short(number if own is None else own)} of image {short(raw.image_id)}"
             try:
                 if image is None:
-                    other = of_another_type(as_id(raw.image_id), self._images)
-                    raise DataError(f"no image has this id{other}")
+                    raise DataError(no_image(as_id(raw.image_id), self._images, self._left_out))
                 self._append(raw, own, number, where, image, next(found))
             except DataError as error:
                 fault = str(error)
@@ -302,7 +303,8 @@ class DatasetBuilder:
         if not self._categories:
             raise DataError(f"{self.path}: expected at least one category with id and name, found none")
         if not self._images:
-            why = f"none of its images can be used; first: {problems[0]}" if problems else "it has no images"
+            first = problems[0].removeprefix(f"{self.path}: ") if problems else ""
+            why = f"none of its images can be used; first: {first}" if problems else "it has no images"
             raise DataError(f"{self.path}: the data set is empty: {why}")
         # Annotations of one image become adjacent, in the order of the file.
         images, categories_added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T

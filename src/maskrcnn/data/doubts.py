@@ -80,6 +80,13 @@ def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
     ]
 
 
+def no_image(given: int | str | None, known: Container[int | str], left_out: Container[int | str]) -> str:
+    """Why an annotation with this id of an image has none: `known` are the ids of images, `left_out` of broken ones."""
+    if given in left_out:
+        return "its image is left out"
+    return f"no image has this id{of_another_type(given, known)}"
+
+
 def of_another_type(given: int | str | None, known: Container[int | str]) -> str:
     """Names the known id that differs from a given one only in being text or a number."""
     other: int | str | None = str(given) if isinstance(given, int) else None

@@ -143,7 +143,8 @@ def _parsed(
     try:
         content = read_json(file, expected)
     except DataError as error:
-        builder.problem(str(error).removeprefix(f"{builder.path}: "))
+        fault = str(error).removeprefix(f"{file}: ")
+        builder.problem(fault if file == builder.path else f"{place_of(builder, file)}: {fault}")
         return []
     where = place_of(builder, file)
     try:

@@ -54,9 +54,13 @@ def require_examples(dataset: Dataset, *, masks: bool) -> None:
             "image from its top left corner, not fractions of it"
         )
     elif not len(rows):
-        why = f"no annotation of its {len(dataset)} images can be used"
+        why = f"its {len(dataset)} images have no annotations"
         if dataset.problems:
-            why += f"; problems: {len(dataset.problems)}, first: {dataset.problems[0]}"
+            first = dataset.problems[0].removeprefix(f"{dataset.path}: ")
+            why = (
+                f"no annotation of its {len(dataset)} images can be used; problems: {len(dataset.problems)}, "
+                f"first: {first}"
+            )
     elif not objects.any():
         why = f"each of its {len(rows)} annotations is a crowd region (iscrowd 1); set iscrowd to 0 for single objects"
     else:

@@ -29,9 +29,13 @@ def require_objects(dataset: Dataset) -> None:
     if (~crowd & ~ignored).any():
         return
     if not len(rows):
-        why = f"no annotation of its {len(dataset)} images can be used"
+        why = f"its {len(dataset)} images have no annotations"
         if dataset.problems:
-            why += f"; {len(dataset.problems)} entries were left out, first: {dataset.problems[0]}"
+            first = dataset.problems[0].removeprefix(f"{dataset.path}: ")
+            why = (
+                f"no annotation of its {len(dataset)} images can be used; {len(dataset.problems)} entries were left "
+                f"out, first: {first}"
+            )
     elif crowd.all():
         why = f"each of its {len(rows)} annotations is a crowd region"
     else:

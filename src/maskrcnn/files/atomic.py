@@ -11,6 +11,7 @@ from tempfile import TemporaryFile
 
 from maskrcnn.errors import ConfigError
 
+_PAGES = (".html", ".htm")
 _RANDOM_BYTES = 4  # in the name of a temporary file
 
 
@@ -101,23 +102,30 @@ def check_file(path: Path | str, *sources: Path | str | None) -> None:
     """Checks before the work that a file can be written, in a folder that may be missing.
 
     Args:
-        sources: what the command reads; those that are files must not be overwritten.
+        sources: the files and folders that the command reads. None of their files must be overwritten; a page may be,
+            because no command reads one, and a report beside the data is written again and again.
 
     Raises:
-        ConfigError: the path is a folder or one of the sources, or as for `check_folder`.
+        ConfigError: the path is a folder or a file that is read, or as for `check_folder`.
     """
     if os.path.isdir(path):
         raise ConfigError(f"{path}: expected a file to write, found a folder; add the name of the file")
-    for source in sources:
-        if source is not None and os.path.isfile(source) and os.path.isfile(path) and os.path.samefile(path, source):
-            raise ConfigError(f"{path}: expected a file to write, found one that is read; choose another path")
     target = Path(path)
+    if os.path.isfile(path) and any(_is_read(target, Path(source)) for source in sources if source is not None):
+        raise ConfigError(f"{path}: expected a file to write, found one that is read; choose another path")
     try:
         with suppress(FileNotFoundError):
             _temporary(target).stat()
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be written ({_reason(error)}); choose another path") from None
     check_folder(target.resolve().parent)
+
+
+def _is_read(file: Path, source: Path) -> bool:
+    """Whether a file is a source, or lies in a folder that is one and is no page."""
+    if source.is_dir():
+        return source.resolve() in file.resolve().parents and file.suffix.lower() not in _PAGES
+    return source.is_file() and source.samefile(file)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -26,7 +26,8 @@ def csv_beginning(path: Path) -> list[list[str]]:
     """The header and the first rows of a table, whose last cell may be cut off; an empty list if there is no table."""
     try:
         with path.open("rb") as file:
-            lines = file.read(_BEGINNING_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+            content = file.read(_BEGINNING_BYTES)
+        lines = [] if text_fault(content) else content.decode("utf-8-sig", errors="replace").splitlines()
         return [[cell.strip() for cell in cells] for cells in csv.reader(lines, delimiter=_delimiter(lines))]
     except (OSError, csv.Error):
         return []
@@ -44,7 +45,8 @@ def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected a CSV") from None
     except UnicodeDecodeError as error:
-        found = text_fault(content) or f"found another character at byte {error.start}; save it as UTF-8"
+        line = content.count(b"\n", 0, error.start) + 1
+        found = text_fault(content) or f"found another character at byte {error.start} in line {line}; save it as UTF-8"
         raise DataError(f"{path}: expected a CSV in UTF-8, {found}") from None
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # no cell is longer than its file
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text[:_BEGINNING_BYTES].splitlines()))

@@ -41,12 +41,20 @@ def parse_json(content: bytes, path: Path, expected: str) -> Any:
         if content.strip():
             return json.loads(expanded(content))
     except UnicodeDecodeError as error:
-        why, todo = f"no {error.encoding} text at byte {error.start}", "save it as UTF-8"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        why, todo = f"no {error.encoding} text at byte {error.start} in line {line}", "save it as UTF-8"
+    except json.JSONDecodeError as error:
+        why, todo = str(error), "the file may be truncated" if _is_cut(error) else "correct it there"
     except ValueError as error:
         why, todo = str(error), "the file may be truncated"
     except RecursionError:
         why = "its lists or objects are nested too deeply"
     raise DataError(f"{path}: not JSON that can be read ({why}), expected {expected}; {todo}")
+
+
+def _is_cut(error: json.JSONDecodeError) -> bool:
+    """Whether a text probably ends too early: what follows the fault does not end as JSON does."""
+    return error.msg != "Extra data" and not error.doc[error.pos :].rstrip().endswith(("}", "]"))
 
 
 def expanded(content: bytes) -> bytes:

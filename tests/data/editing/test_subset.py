@@ -73,7 +73,10 @@ def test_keypoints_go_with_their_class(tmp_path: Path) -> None:
 def test_nothing_is_refused(dataset: Dataset) -> None:
     with pytest.raises(DataError, match="expected classes among blue, red, found green"):
         subset(dataset, classes=("green",))
-    with pytest.raises(DataError, match="none of its 12 images has the names and objects that were asked for"):
-        subset(dataset, names=("*.jpg",))
+    with pytest.raises(DataError, match=r"images with a name like \*.jpg or b, found none among its 12 images"):
+        subset(dataset, names=("*.jpg", "b"))
+    empty = dataset.with_annotations(np.zeros(len(dataset.columns["labels"]), dtype=bool))
+    with pytest.raises(DataError, match="expected images with objects of red, found none among its 12 images"):
+        subset(empty, classes=("red",), no_empty=True)
     with pytest.raises(ConfigError, match="--number: expected 1 or more images to keep, found 0"):
         subset(dataset, number=0)

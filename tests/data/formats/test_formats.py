@@ -139,6 +139,22 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: byt
         assert str(caught.value).endswith(f"; {said}")
 
 
+def test_what_lies_in_a_folder_without_a_data_set_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found a folder with nothing; name another folder"):
+        read_dataset(tmp_path)
+    write_small(tmp_path / "unpacked" / "set", "train", 1)
+    with pytest.raises(DataError, match=rf"found a folder with unpacked/; name the folder {tmp_path}/unpacked/set, "):
+        read_dataset(tmp_path)
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(
+        DataError, match=r"with a\.json, unpacked/; a\.json is a JSON list without keys; if it is one of"
+    ):
+        read_dataset(tmp_path)
+    (tmp_path / "a.json").write_text('{"shapes": [], "imagePath')
+    with pytest.raises(DataError, match=r"; a\.json: not JSON .*line 1 column 16 .*; the file may be truncated$"):
+        read_dataset(tmp_path)
+
+
 def test_a_json_of_another_name_is_recognised_by_how_it_begins(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     assert len(read_dataset(path.rename(tmp_path / "annotations.coco"), tmp_path / "train")) == 1

@@ -35,6 +35,7 @@ FILES = {
     "data-00000-of-00001.arrow": (b"", "a table of Hugging Face's datasets"),
     "metadata.jsonl": (b'{"file_name": "a.png", "objects": {"bbox": []}}\n{}', "a Hugging Face image folder"),
     "heart.nii.gz": (b"", "NIfTI, a volume"),
+    "labels.xlsx": (b"PK", "a spreadsheet"),
     "a.dcm": (b"", "DICOM, a volume"),
     "1.2.840.113619": (bytes(128) + b"DICM", "DICOM, a volume"),
     "boxes.xml": (b"<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC boxes"),

@@ -26,6 +26,8 @@ class Target:
 TargetFlags = Annotated[Target, Flags]
 TARGET = Target()
 
+_SHOWN = 10  # problems that are printed
+
 
 def write_dataset(dataset: Dataset, out: Path, target: Target, *, strict: bool = False) -> None:
     """Writes a data set to a new folder. Prints on stderr what was left out of it and what is lost, and then the number
@@ -34,8 +36,10 @@ def write_dataset(dataset: Dataset, out: Path, target: Target, *, strict: bool =
     from maskrcnn.data.convert import convert
 
     say = console(stderr=True).print
-    for problem in dataset.problems:
+    for problem in dataset.problems[:_SHOWN]:
         say(f"left out: {problem}")
+    if len(dataset.problems) > _SHOWN:
+        say(f"left out: {len(dataset.problems) - _SHOWN} more, which `maskrcnn data check --json` lists")
     for loss in convert(dataset, out, target.to, link=target.link, strict=strict):
         say(f"lost: {loss}")
     console(stderr=False).print(f"{len(dataset)} images in {out}")

@@ -37,7 +37,7 @@ def merge(datasets: Sequence[Dataset], path: Path, renamed: Mapping[str, str] | 
     names = {category.name: None for dataset in datasets for category in dataset.categories}
     renamed = renamed or {}
     if unknown := [name for name in renamed if name not in names]:
-        raise DataError(f"expected classes to rename among {', '.join(names)}, found {', '.join(unknown)}")
+        raise DataError(f"--map: expected classes to rename among {', '.join(names)}, found {', '.join(unknown)}")
     found: dict[str, Category] = {}
     for dataset in datasets:
         for category in dataset.categories:

@@ -47,8 +47,12 @@ def subset(
     if number is not None and number < len(chosen):
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, number, replace=False))
     if not len(chosen):
+        asked = [f"a name like {' or '.join(names)}"] if names else []
+        if no_empty:
+            asked.append(f"objects of {', '.join(classes)}" if classes else "objects")
         raise DataError(
-            f"{dataset.path}: none of its {len(dataset)} images has the names and objects that were asked for"
+            f"{dataset.path}: expected images with {' and '.join(asked)}, found none among its {len(dataset)} images; "
+            "ask for others"
         )
     return dataset.subset(chosen.tolist())
 

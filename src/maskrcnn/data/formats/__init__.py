@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple, Protocol
 
 from maskrcnn.data.cache import cached_folder
@@ -47,12 +49,14 @@ from maskrcnn.data.image_places import SPLITS, splits_in
 from maskrcnn.data.join import join
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, text_fault
-from maskrcnn.files.json_file import json_outline
+from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
 
 _SUFFIXES = (".json", ".ndjson", ".csv", ".xml")  # of annotation files
 _TEXTS = (*_SUFFIXES, ".jsonl", ".geojson", ".tsv", ".yaml", ".yml")  # of files that people write as text
+_TABLES = (".csv", ".tsv")
 _MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
+_MOST_BYTES = 1 << 24  # of a JSON that is read to say what is wrong with it
 
 
 class Format(Protocol):
@@ -218,18 +222,41 @@ def _not_found(path: Path) -> str:
     """Says what is at a path that fits no format."""
     if other := recognise_other(path):
         return f"{path}: expected a data set in a format that is read, found {other.name}: {other.way}"
-    files = sorted(path.iterdir())[:_MOST_FOLDERS] if path.is_dir() else [path]
-    broken = [f"{file.name}: {fault}" for file in files if (fault := _fault(file))]
+    return f"{path}: expected a data set, or a folder with one, found {_contents(path)}; {_todo(path)}"
+
+
+def _todo(path: Path) -> str:
+    """What to do about a path at which there is no data set."""
+    texts = _texts(path)
+    if broken := next((f"{file.name}: {fault}" for file in texts if (fault := _fault(file))), ""):
+        return broken
+    if path.is_dir() and not texts:
+        for folder in islice((folder for folder in path.glob("*/*") if folder.is_dir()), _MOST_FOLDERS):
+            if any(format.recognise(folder) for format in FORMATS):
+                return f"name the folder {folder}, which looks like one"
+        if not any(path.iterdir()):
+            return "name another folder"
+    inside = f"{texts[0].name} is {_contents(texts[0])}; " if path.is_dir() and texts else ""
+    if texts and texts[0].suffix.lower() in _TABLES:
+        return f"{inside}if the table holds run lengths, name its columns with --columns image=NAME mask=NAME"
     keys = ", ".join(format.key for format in FORMATS)
-    todo = broken[0] if broken else f"if it is one of these formats, say which with --format: {keys}"
-    return f"{path}: expected a data set, or a folder with one, found {_contents(path)}; {todo}"
+    return f"{inside}if it is one of these formats, say which with --format: {keys}"
+
+
+def _texts(path: Path) -> list[Path]:
+    """The files with the suffix of annotations: the path itself, or the first ones of a folder."""
+    files = islice(sorted(path.iterdir()), _MOST_FOLDERS) if path.is_dir() else [path]
+    return [file for file in files if file.suffix.lower() in _TEXTS and file.is_file()]
 
 
 def _fault(file: Path) -> str:
     """Why a file that should hold annotations is neither text in UTF-8 nor JSON, and what to do; empty if it may be."""
-    if file.suffix.lower() not in _TEXTS or not file.is_file():
-        return ""
     if file.suffix.lower() == ".json" and json_outline(file):
+        try:
+            if file.stat().st_size <= _MOST_BYTES:
+                read_json(file, "annotations")
+        except DataError as error:
+            return str(error).removeprefix(f"{file}: ")
         return ""
     with file.open("rb") as opened:
         fault = text_fault(opened.read(1 << 16))
@@ -246,7 +273,6 @@ def _contents(path: Path) -> str:
         return f"a JSON {'list' if outline.is_list else 'object'} {f'with the keys {keys}' if keys else 'without keys'}"
     if path.suffix.lower() == ".json":
         return "a file that is not JSON"
-    if path.suffix.lower() in (".csv", ".tsv") and not _fault(path) and (rows := csv_beginning(path)):
-        columns = ", ".join(rows[0][:8])
-        return f"a CSV with the columns {columns} (run lengths need --columns image=NAME mask=NAME)"
+    if path.suffix.lower() in _TABLES and (rows := csv_beginning(path)):
+        return f"a CSV with the columns {', '.join(shorten(name, 40, placeholder='...') for name in rows[0][:8])}"
     return f"a file {path.suffix or 'without suffix'}"

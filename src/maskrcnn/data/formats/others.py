@@ -44,6 +44,7 @@ _BY_ELEMENT = (
 _BY_NAME = (
     (r"\.(tf)?records?(-\d+-of-\d+)?$", Other("TFRecord", _DATUMARO.format("tf_detection_api"))),
     (r"\.(parquet|arrow)$", Other("a table of Hugging Face's datasets", _HUGGING_FACE)),
+    (r"\.(xlsx?|ods)$", Other("a spreadsheet", "save its table as CSV in UTF-8")),
     (r"\.nii(\.gz)?$", Other("NIfTI, a volume", _SLICES)),
 )
 _DICOM = Other("DICOM, a volume", _SLICES)

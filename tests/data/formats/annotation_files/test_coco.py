@@ -178,6 +178,15 @@ def test_missing_files(tmp_path: Path) -> None:
         read_dataset(tmp_path)
 
 
+def test_other_jsons_beside_the_only_coco_json_are_passed_over(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 2)
+    (tmp_path / "settings.json").write_text('{"colour": 1}')
+    assert read_dataset(tmp_path, strict=True).path == path
+    write_small(tmp_path, "more", 1)
+    with pytest.raises(DataError, match=r"expected one COCO JSON in the folder, found more\.json, train\.json; name"):
+        read_dataset(tmp_path)
+
+
 def change(key: str, value: Any, **more: Any) -> Callable[[dict[str, Any]], None]:
     def apply(content: dict[str, Any]) -> None:
         content["annotations"][0].update({key: value, **more})

@@ -189,10 +189,28 @@ def test_a_broken_shape_is_named_and_does_not_stop_the_rest(tmp_path: Path, faul
 
 def test_a_shape_without_a_label_is_no_class(tmp_path: Path) -> None:
     save_images(tmp_path)
-    write(tmp_path, shape("cat", SQUARE), {**shape("", SQUARE), "label": None})
+    others = (None, "", ["a"], {"a": 1}, True)
+    write(tmp_path, shape("cat", SQUARE), *({**shape("", SQUARE), "label": label} for label in others))
     dataset = read_dataset(tmp_path)
     assert [category.name for category in dataset.categories] == ["cat"]
-    assert "one.json: shapes[1]: expected a label, found none" in dataset.problems[0]
+    assert [problem.partition(": ")[2] for problem in dataset.problems] == [
+        f"one.json: shapes[{number}]: expected a label as text, found {label!r}; label the shape or remove it"
+        for number, label in enumerate(others, start=1)
+    ]
+
+
+def test_a_number_as_a_label_is_a_class(tmp_path: Path) -> None:
+    save_images(tmp_path)
+    write(tmp_path, {**shape("", SQUARE), "label": 5})
+    assert [category.name for category in read_dataset(tmp_path, strict=True).categories] == ["5"]
+
+
+def test_a_shape_that_cannot_be_drawn_is_named_by_its_place(tmp_path: Path) -> None:
+    save_images(tmp_path)
+    far = [[x + 900, y] for x, y in SQUARE]
+    write(tmp_path, shape("dot", [[1, 1]], "point"), shape("cat", SQUARE), shape("cat", far))
+    (problem,) = read_dataset(tmp_path).problems
+    assert problem == f"{tmp_path}: one.json: shapes[2]: the mask covers no pixel of its image"
 
 
 def test_a_broken_file_is_named_and_does_not_stop_the_rest(tmp_path: Path) -> None:

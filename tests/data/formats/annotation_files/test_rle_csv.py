@@ -141,12 +141,24 @@ def test_runs_of_images_of_another_size_are_refused(tmp_path: Path) -> None:
 def test_columns_can_be_named(tmp_path: Path) -> None:
     save_images(tmp_path)
     path = write_rows(tmp_path, "picture,what,where", [f"one,cell,{runs_of(scene()['one'][0].mask)}"])
-    with pytest.raises(DataError, match=r"found a CSV with the columns picture, what, where .*--columns"):
+    with pytest.raises(DataError, match=r"found a CSV with the columns picture, what, where; .*--columns"):
         read_dataset(path)
     hints = Hints(format="rle-csv", columns=("image=picture", "mask=where", "class=what"))
     assert masks(read_dataset(path, hints=hints)) == expected("one")[:1]
     with pytest.raises(DataError, match=r"--columns: expected one of image, .* found mask=there"):
         read_dataset(path, hints=Hints(format="rle-csv", columns=("mask=there",)))
+
+
+def test_the_only_table_of_a_folder_is_read_to_say_what_is_wrong_with_it(tmp_path: Path) -> None:
+    path = write_rows(tmp_path, "picture,what", ["one,1 2"])
+    found = r"a folder with .*; train\.csv is a CSV with the columns picture, what; .*, name its columns with --columns"
+    with pytest.raises(DataError, match=found):
+        read_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"train\.csv: expected a column with the image .*, found picture, what; say"):
+        read_dataset(tmp_path, hints=Hints(format="rle-csv"))
+    path.write_text(path.read_text(), encoding="utf-16")
+    with pytest.raises(DataError, match=r"train\.csv: expected a CSV in UTF-8, its text is UTF-16; save it as UTF-8"):
+        read_dataset(tmp_path, hints=Hints(columns=("image=picture", "mask=what")))
 
 
 BROKEN = {
@@ -178,7 +190,7 @@ def test_a_broken_row_is_named_with_its_line_and_does_not_stop_the_rest(tmp_path
 def test_a_table_of_another_encoding_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_bytes(b"ImageId,EncodedPixels\nb\xe4r,1 2\n")
-    with pytest.raises(DataError, match="expected a CSV in UTF-8, found another character at byte 23"):
+    with pytest.raises(DataError, match="expected a CSV in UTF-8, found another character at byte 23 in line 2"):
         read_dataset(path)
 
 

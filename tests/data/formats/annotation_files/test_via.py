@@ -77,6 +77,8 @@ def test_the_class_is_the_attribute_that_most_regions_have_or_the_one_that_is_na
         region(RECT, quality="bad", type={"cat": False, "dog": True}, number=4),
         region(RECT, type="background"),
     ]
+    path = write(tmp_path, [*regions, region(RECT, type=["cat"])])
+    assert [category.name for category in read_dataset(path).categories] == ["cat", "dog"], "a list is no name"
     path = write(tmp_path, regions)
     dataset = read_dataset(path, strict=True)
     assert [own[0] for own in objects(dataset)] == ["cat", "dog"]

@@ -313,6 +313,8 @@ def _find_json(path: Path) -> Path:
     if not path.is_dir():
         return path
     found = [path / "annotations.json"] if (path / "annotations.json").is_file() else sorted(path.glob("*.json"))
+    if len(found) > 1:
+        found = list(filter(_is_coco, found)) or found
     if len(found) != 1:
         listed = ", ".join(p.name for p in found[:5]) or "none"
         raise DataError(f"{path}: expected one COCO JSON in the folder, found {listed}; name the file itself")

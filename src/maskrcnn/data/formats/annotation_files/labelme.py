@@ -44,7 +44,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
-from maskrcnn.structures.values import is_int, short
+from maskrcnn.structures.values import as_id, is_int, short
 
 name = "labelme"
 key = "labelme"
@@ -106,8 +106,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     shapes = [
         shape for file in files for shape in file.shapes if isinstance(shape, Mapping) and _kind(shape) not in _NO_AREA
     ]
-    labels = [_label(shape) for shape in shapes if shape.get("label") is not None]
-    add_named_categories(builder, (label for label in labels if label not in NO_CLASS))
+    labels = {_label(shape) for shape in shapes}
+    add_named_categories(builder, labels - NO_CLASS - {""})
     left_out: Counter[str] = Counter()
     for file in files:
         size = add_picture(builder, file.path.stem, pictures[file.path], file.size)
@@ -198,19 +198,23 @@ def _kind(shape: Mapping[str, Any]) -> str:
 
 
 def _label(shape: Mapping[str, Any]) -> str:
-    return str(shape.get("label"))
+    """The class of a shape; empty if it has none. labelme writes text, and other programs write numbers, too."""
+    label = as_id(shape.get("label"))
+    return "" if label is None else str(label)
 
 
 def _add_objects(builder: DatasetBuilder, file: _File, size: Size, left_out: Counter[str]) -> None:
     """Adds the objects of a file: one for each group of a label, and one for each shape without a group."""
     objects: dict[tuple[str, Any], list[np.ndarray | RLE]] = {}
+    places: list[str] = []  # of the first shape of each object
     for number, shape in enumerate(file.shapes):
         where = f"{file.path.name}: shapes[{number}]"
         if not isinstance(shape, Mapping):
             builder.problem(f"{where}: expected an object with label and points, found {short(shape)}")
             continue
-        if shape.get("label") is None:
-            builder.problem(f"{where}: expected a label, found none; label the shape or remove it")
+        if not _label(shape):
+            found = short(shape.get("label"))
+            builder.problem(f"{where}: expected a label as text, found {found}; label the shape or remove it")
             continue
         kind = _kind(shape)
         if kind in _NO_AREA:
@@ -225,10 +229,14 @@ def _add_objects(builder: DatasetBuilder, file: _File, size: Size, left_out: Cou
                 continue
             group = shape.get("group_id")
             own = ("shape", number) if group is None else ("group", str(group))
+            if (_label(shape), own) not in objects:
+                places.append(where)
             objects.setdefault((_label(shape), own), []).append(part)
     for number, ((label, _), parts) in enumerate(objects.items()):
         own_id = f"{file.path.stem}:{number}"
-        builder.add_annotation(RawAnnotation(file.path.stem, label, own_id, draw=partial(joined, parts)))
+        builder.add_annotation(
+            RawAnnotation(file.path.stem, label, own_id, draw=partial(joined, parts), where=places[number])
+        )
 
 
 def _part(shape: Mapping[str, Any], kind: str, size: Size) -> np.ndarray | RLE:

@@ -151,8 +151,11 @@ def _image_name(record: Record) -> str:
 
 
 def _tables(path: Path, columns: Sequence[str]) -> list[Path]:
-    candidates = sorted([*path.glob("*.csv"), *path.glob("*.tsv")]) if path.is_dir() else [path]
-    return [file for file in candidates if _is_table(file, columns)]
+    return [file for file in _texts(path) if _is_table(file, columns)]
+
+
+def _texts(path: Path) -> list[Path]:
+    return sorted([*path.glob("*.csv"), *path.glob("*.tsv")]) if path.is_dir() else [path]
 
 
 def _is_table(file: Path, columns: Sequence[str]) -> bool:
@@ -166,7 +169,9 @@ def _is_table(file: Path, columns: Sequence[str]) -> bool:
 
 
 def _only_table(path: Path, columns: Sequence[str]) -> Path:
-    found = _tables(path, columns) if path.is_dir() else [path]
+    found = _texts(path)
+    if len(found) > 1:
+        found = _tables(path, columns)
     if len(found) != 1:
         listed = ", ".join(file.name for file in found[:5]) or "none"
         raise DataError(f"{path}: expected one {name} in the folder, found {listed}; name the file itself")

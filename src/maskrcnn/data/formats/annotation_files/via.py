@@ -210,7 +210,7 @@ def _label(region: Mapping[str, Any], attribute: str | None) -> str | None:
     value = attributes.get(attribute) if isinstance(attributes, Mapping) else None
     if isinstance(value, Mapping):  # a checkbox
         value = ", ".join(str(name) for name, chosen in value.items() if chosen)
-    return None if value in (None, "") else str(value).strip()
+    return str(value).strip() or None if isinstance(value, str) or is_number(value) else None
 
 
 def _class_attribute(builder: DatasetBuilder, entries: Sequence[_Image], given: str | None) -> str | None:
