@@ -1,4 +1,4 @@
-"""Finds objects with a file of `maskrcnn export`. It needs onnxruntime, numpy and Pillow alone.
+"""Finds objects with a file of `maskrcnn export model.onnx`. It needs onnxruntime, numpy and Pillow alone.
 
 python predict_onnx.py model.onnx photo.jpg  # prints the objects, and writes a mask for each
 """
@@ -36,5 +36,5 @@ def predict(session, path):
 if __name__ == "__main__":
     objects = predict(onnxruntime.InferenceSession(sys.argv[1]), sys.argv[2])
     for number, (box, score, name, mask) in enumerate(zip(*objects, strict=True)):
-        print(f"{name} {score:.3f} {box.round(1).tolist()}")
+        print(f"{name} {score:.3f} {box.astype(float).round(1).tolist()}")
         Image.fromarray(mask).save(f"mask_{number}.png")

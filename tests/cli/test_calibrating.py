@@ -20,6 +20,10 @@ from small_data import random_predictor
         (["--precision", "int8"], "needs images of the kind that the model will see: --calibrate IMAGES"),
         (["--precision", "int8", "--calibrate", "p", "--max-drop", "0.1"], "belong to --data, which is missing"),
         (
+            ["--precision", "int8", "--calibrate", "p", "--data", "d", "--limit", "0"],
+            "--limit: expected 1 image or more, found 0",
+        ),
+        (
             ["--precision", "int8", "--calibrate", "p", "--data", "d", "--max-drop", "-1"],
             "--max-drop: expected a difference of AP from 0 to 1, found -1.0",
         ),

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from maskrcnn.cli.calibrating import Calibrating
 from small_data import random_predictor, write_small
 
 
@@ -19,11 +22,35 @@ def test_what_an_export_reads_is_not_overwritten(command, tmp_path, taken):
     assert (tmp_path / taken).read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["model", "model.pt2", "model.xml"])
-def test_an_onnx_file_has_the_name_of_one(command, tmp_path, name):
-    ran = command("export", "--model", tmp_path / "m.safetensors", tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "form", "expected"),
+    [
+        ("model", "onnx", "a name that ends in .onnx for --format onnx"),
+        ("model.pt2", "onnx", "a name that ends in .onnx for --format onnx"),
+        ("model.onnx", "torch", "a name that ends in .pt2 for --format torch"),
+        ("model.xml", "openvino", "the name of a folder for --format openvino, found a file's"),
+    ],
+)
+def test_the_name_of_an_export_fits_its_format(command, tmp_path, name, form, expected):
+    ran = command("export", "--model", tmp_path / "m.safetensors", "--format", form, tmp_path / name)
     assert ran.code == 2
     assert ran.err == (
-        f"error: {tmp_path / name}: expected a name that ends in .onnx; --format openvino writes a folder, "
-        "--format torch a file whose name ends in .pt2\n"
+        f"error: {tmp_path / name}: expected {expected}; --format onnx writes a file .onnx, --format torch a file "
+        ".pt2, --format openvino a folder\n"
     )
+
+
+def test_a_place_and_a_package_are_asked_for_before_the_work(command, tmp_path, monkeypatch):
+    random_predictor().save(tmp_path / "m.safetensors")
+    data = write_small(tmp_path, "images", 8)
+    flags = ["--precision", "int8", "--calibrate", tmp_path / "images", "--data", data]
+    monkeypatch.setattr(Calibrating, "start", lambda *arguments: pytest.fail("the model is measured"))
+    words = ["export", "--model", tmp_path / "m.safetensors", *flags, "--format", "openvino"]
+    taken = command(*words, tmp_path)
+    assert (taken.code, taken.err.count("\n")) == (2, 1)
+    assert f"{tmp_path}: expected a new folder, or one of an earlier export, found images in it" in taken.err
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    missing = command(*words, tmp_path / "new")
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    assert "--precision int8 needs nncf, which is missing: pip install 'maskrcnn[int8]'" in missing.err
+    assert not (tmp_path / "new").exists()

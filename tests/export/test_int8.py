@@ -35,6 +35,8 @@ from maskrcnn.weights.model_file import METADATA_KEY
 from small_data import small_config, write_small
 from small_network import lively_network, network_config
 
+NAMES = {"onnx": "m.onnx", "openvino": "m"}
+
 
 def graph() -> onnx.GraphProto:
     """Two layers and a sum, a head of two layers behind RoIAlign, and arithmetic that is none."""
@@ -203,6 +205,7 @@ def test_int8_that_costs_too_much_tries_float_heads_and_leaves_no_file(
 
     fake = SimpleNamespace(quantize=quantize, Dataset=list, IgnoredScope=dict)
     monkeypatch.setattr(int8, "import_nncf", lambda: (onnx, fake))
+    monkeypatch.setattr(save, "require_packages", lambda *args, **kwargs: None)
     monkeypatch.setattr(int8, "_Inputs", lambda calibration, config: [])
     monkeypatch.setattr(save, "_write_onnx", lambda *args, **kwargs: onnx.save(helper.make_model(graph()), args[3]))
     monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
@@ -219,7 +222,7 @@ def test_int8_that_costs_too_much_tries_float_heads_and_leaves_no_file(
     config = network_config()
     calibration = Calibration([Path("a.png")] * 8, objection)
     with pytest.raises(DifferentError, match="even with the last layers of the heads in float: AP of masks falls"):
-        export_model(lively_network(config), config, {}, tmp_path / "m", form, calibration=calibration)
+        export_model(lively_network(config), config, {}, tmp_path / NAMES[form], form, calibration=calibration)
     assert len(judged) == 2
     assert in_float[1] - in_float[0] == {"objectness", "deltas"}
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,17 @@ from maskrcnn.config import Category, Channel, Config, DetectConfig, ImageConfig
 from maskrcnn.config.conventions import DETECTRON, MATTERPORT, MMDETECTION, OURS, TORCHVISION, PixelRules
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
 from maskrcnn.export import check as comparison
+from maskrcnn.export import save
 from maskrcnn.export.check import DifferentError, FoundObjects, check, pairs_of
 from maskrcnn.export.limits import require_exportable
 from maskrcnn.export.save import export_model
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.ops.boxes import whole_images
 from maskrcnn.predict import Predictor, TorchBackend
-from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, open_engine
+from maskrcnn.predict import predictor as opening
+from maskrcnn.predict.exported import INSTALL, Arrays, ExportFormat, OpenedGraph, open_engine
 from maskrcnn.structures.images import ImageBatch
-from maskrcnn.weights.model_file import METADATA_KEY
+from maskrcnn.weights.model_file import METADATA_KEY, header_of
 from same_graph import in_openvino
 from same_objects import assert_same_objects
 from small_data import write_small
@@ -157,6 +160,26 @@ def test_an_openvino_folder_without_all_its_bytes_is_one_line(tmp_path: Path) ->
     refused("model.bin: expected the .* found no such file; copy both files")
     graph.write_text(graph.read_text()[:-30])
     refused("model.xml: expected a whole graph, found one that breaks off")
+    weights.touch()
+    for begun in ("<ne", ""):
+        graph.write_text(begun)
+        refused("model.xml: expected a whole graph, found one that breaks off")
+    graph.unlink()
+    refused("model.xml: expected the graph that belongs to model.bin, found no such file; copy both files")
+
+
+def test_an_openvino_network_is_pointed_out(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for name, content in {"net.xml": b'<?xml version="1.0"?>\n<net name="m">', "net.bin": b"\0" * 99}.items():
+        (tmp_path / "m" / name).write_bytes(content)
+    hint = f"for prediction give {tmp_path / 'm' / 'net.xml'}, else the checkpoint that it was exported from"
+    for given, found in (
+        ("net.bin", "the weights of the OpenVINO network"),
+        ("", "a folder with the OpenVINO network"),
+    ):
+        with pytest.raises(WeightsError) as raised:
+            maskrcnn.load(tmp_path / "m" / given)
+        assert str(raised.value).endswith(f"found {found} net.xml; {hint}")
 
 
 def another_network(opset: int = 18) -> onnx.ModelProto:
@@ -204,7 +227,7 @@ def test_without_the_packages_there_is_the_command_that_installs_them(
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "maskrcnn.export.trace", raising=False)
     with pytest.raises(MissingPackageError, match=f"{missing}.*missing: pip install"):
-        export_model(lively_network(config), config, {}, tmp_path / "m", form)
+        export_model(lively_network(config), config, {}, tmp_path / ("m.onnx" if form == "onnx" else "m"), form)
     assert INSTALL in "pip install 'maskrcnn[export]'"
     assert list(tmp_path.iterdir()) == []
 
@@ -237,6 +260,35 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
     assert (tmp_path / "out" / "mine.txt").exists()
 
 
+def test_an_openvino_network_is_written_into_the_working_folder_and_replaces_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = iter(("first", "second"))
+
+    def save_model(model: Any, path: Path, **kwargs: Any) -> None:
+        path.parent.mkdir()
+        text = next(contents)
+        path.write_text(text)
+        path.with_suffix(".bin").write_text(text)
+
+    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
+    openvino = SimpleNamespace(Core=lambda: core, save_model=save_model)
+    monkeypatch.setattr(save, "import_openvino", lambda needed_by: openvino)
+    monkeypatch.setattr(save, "_write_onnx", lambda *args: None)
+    monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
+    monkeypatch.setattr(save, "check", lambda *args, **kwargs: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".DS_Store").touch()
+    config = network_config()
+    for text in ("first", "second"):
+        export_model(lively_network(config), config, {}, Path(), "openvino")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            ".DS_Store": "",
+            "model.xml": text,
+            "model.bin": text,
+        }
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "C4 with keypoints": {**VARIANTS["C4 with layers, masks and keypoints"], "divisor": 1},
     "DC5, group norm, softmax": {
@@ -262,6 +314,16 @@ def test_an_export_that_compared_no_object_says_so(tmp_path: Path, capsys: pytes
     assert main(["export", "--model", str(tmp_path / "m.safetensors"), str(tmp_path / "m.onnx")]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "m.onnx: neither it nor PyTorch finds an object in generated images; compare the two on your data" in said
+
+
+def test_a_graph_that_resizes_is_opened_whatever_its_neck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = network_config()
+    assert config.model.neck == "fpn"
+    opened = OpenedGraph(lambda inputs: {}, header_of(config, {}), resizes=True)
+    monkeypatch.setattr(opening, "open_engine", lambda *args, **kwargs: opened)
+    loaded = opening.load_exported(tmp_path / "m.onnx", "onnx")
+    pixels, frame = loaded.prepare(picture(70, 60))
+    assert (pixels.shape, frame.input_hw) == ((3, 70, 60), (70, 60))
 
 
 @pytest.mark.slow

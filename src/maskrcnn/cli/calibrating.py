@@ -41,6 +41,8 @@ class Calibrating:
             raise ConfigError("--precision int8 needs images of the kind that the model will see: --calibrate IMAGES")
         if self.data is None and {"--limit", "--max-drop"} & set(given):
             raise ConfigError("--limit and --max-drop belong to --data, which is missing")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit: expected 1 image or more, found {self.limit}")
         if not 0 <= self.max_drop <= 1:
             raise ConfigError(f"--max-drop: expected a difference of AP from 0 to 1, found {self.max_drop}")
 

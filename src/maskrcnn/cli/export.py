@@ -12,7 +12,6 @@ import tyro
 from maskrcnn.cli.calibrating import Calibrating
 from maskrcnn.cli.flags import Flag, Flags, parse_flags
 from maskrcnn.cli.opening import Opening
-from maskrcnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Export:
     PyTorch (.pt2), machine code for processors like this one, for libtorch and `bench predict --backend
     torch-package`."""
     masks: Literal["runs", "probs", "dense"] | None = None
-    """What the file gives of masks. probs: only probabilities inside each box, 28 by 28 as a rule; --format torch has
-    no other choice. runs: also whole masks as run lengths, the default of the other formats. dense: also whole masks
+    """The masks that the network returns. probs: only probabilities inside each box, usually 28 by 28, the one choice
+    of --format torch. runs: also whole masks as run lengths, the default of the other formats. dense: also whole masks
     as images of 0 and 1."""
     with_resize: Flag = False
     """The graph takes one image (H, W, 3) uint8 of any size, and resizes it as PyTorch does."""
@@ -43,23 +42,17 @@ class Export:
 
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json
-        from maskrcnn.files.atomic import check_file
 
         self.calibrating.require_sense()
-        if self.format != "openvino":  # which writes a folder
-            check_file(self.out, self.model, self.opening.config, self.calibrating.data)
-        if self.format == "onnx" and self.out.suffix != ".onnx":
-            raise ConfigError(
-                f"{self.out}: expected a name that ends in .onnx; --format openvino writes a folder, --format torch "
-                "a file whose name ends in .pt2"
-            )
         from maskrcnn.export.limits import require_exportable
-        from maskrcnn.export.save import export_model
+        from maskrcnn.export.save import export_model, require_packages, require_writable
         from maskrcnn.predict import Predictor, TorchBackend
 
+        require_writable(self.out, self.format, self.model, self.opening.config, self.calibrating.data)
         network, config, provenance = self.opening.network(self.model)
         int8_wanted = self.calibrating.precision == "int8"
         require_exportable(config, self.format, self.masks, resize=self.with_resize, int8=int8_wanted)
+        require_packages(self.format, int8=int8_wanted)
         int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
         console(stderr=True).print(f"{self.out}: writing it and comparing it with PyTorch takes a minute or more")
         found = export_model(

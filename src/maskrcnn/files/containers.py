@@ -25,7 +25,8 @@ WEIGHTS_SUFFIXES = {".pth", ".pt", ".pkl", ".safetensors", ".npz", ".h5", ".hdf5
 HDF5 = b"\x89HDF\r\n\x1a\n"
 UNPACK = "unpack it and give the file inside"
 DOWNLOAD = "the download went wrong; open the address in a browser and save the file itself"
-EXPORTED = "give the checkpoint that it was exported from"
+ORIGIN = "the checkpoint that it was exported from"
+EXPORTED = f"give {ORIGIN}"
 ONNX = rb"\x08[\x01-\x20][\x12\x1a\x22\x28\x32\x3a\x42]"
 # A zip archive whose first entry is one of torch.export or AOTInductor.
 TORCH_PACKAGE = rb"PK\x03\x04.{26}[^\0]{1,150}?/(data/(weights|constants|aotinductor)/|models/|archive_format)"
@@ -134,8 +135,21 @@ def _foreign(path: Path, kind: str, hint: str) -> NoReturn:
     raise WeightsError(f"{path}: {EXPECTED}, found {kind}; {hint}")
 
 
+def is_openvino(path: Path) -> bool:
+    """Whether a file is the graph of an OpenVINO network."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return re.match(OPENVINO, file.read(256)) is not None
+
+
 def _no_file(path: Path) -> NoReturn:
     if path.is_dir():
+        graph = next(filter(is_openvino, sorted(path.glob("*.xml"))), None)
+        if graph is not None:
+            _foreign(
+                path, f"a folder with the OpenVINO network {graph.name}", f"for prediction give {graph}, else {ORIGIN}"
+            )
         if (path / "saved_model.pb").exists():
             _foreign(
                 path,
@@ -178,6 +192,11 @@ def _text_or_unknown(path: Path, head: bytes) -> NoReturn:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # ignores an incomplete character at the end
     except UnicodeDecodeError:
         text = "\0"
+    graph = path.with_suffix(".xml")
+    if path.suffix == ".bin" and is_openvino(graph):
+        _foreign(
+            path, f"the weights of the OpenVINO network {graph.name}", f"for prediction give {graph}, else {ORIGIN}"
+        )
     if path.suffix.lower() in FOREIGN_SUFFIXES:
         _foreign(path, FOREIGN_SUFFIXES[path.suffix.lower()], EXPORTED)
     if re.search(r"[\0-\x08\x0e-\x1f]", text):

@@ -11,6 +11,7 @@ import numpy as np
 
 from maskrcnn.errors import WeightsError
 
+MOST = 200  # characters of an engine's words
 Part = tuple[str, Sequence[Any]]  # the name of an input or output, and its sides; those that vary are no numbers
 
 
@@ -24,7 +25,13 @@ def damaged(path: Path, error: Exception) -> WeightsError:
 
 def incomplete(path: Path) -> WeightsError | None:
     """What is missing of the two files of an OpenVINO network, or None if both have their whole length."""
-    graph, weights = path.read_text(errors="replace"), path.with_suffix(".bin")
+    weights = path.with_suffix(".bin")
+    if not path.is_file():
+        return WeightsError(
+            f"{path}: expected the graph that belongs to {weights.name}, found no such file; copy both files of the "
+            "folder, or export it again"
+        )
+    graph = path.read_text(errors="replace")
     if "</net>" not in graph[-200:]:
         return WeightsError(f"{path}: expected a whole graph, found one that breaks off; copy or export it again")
     ends = [int(offset) + int(size) for offset, size in re.findall(r'offset="(\d+)" size="(\d+)"', graph)]
@@ -52,7 +59,7 @@ def _reason(error: Exception) -> str:
     words = re.sub(
         r"\[ONNXRuntimeError\] : \d+ : \w+ : |Check '.*?' failed at \S+: |Exception from \S+ |\S+:\d+: ", "", words
     )
-    return words[-200:]
+    return words if len(words) <= MOST else f"... {words[-MOST:].partition(' ')[2]}"  # the end says the most
 
 
 def foreign(path: Path, kind: str, ours: bool, inputs: Sequence[Part], outputs: Sequence[Part]) -> WeightsError:

@@ -19,7 +19,7 @@ import torch
 
 from maskrcnn.config import DetectConfig
 from maskrcnn.errors import ConfigError, MissingPackageError, WeightsError
-from maskrcnn.files.containers import ONNX, OPENVINO, TORCH_PACKAGE
+from maskrcnn.files.containers import ONNX, TORCH_PACKAGE, is_openvino
 from maskrcnn.ops.device import Precision, resolve_precision
 from maskrcnn.predict.engine_errors import damaged, failed, foreign, incomplete
 from maskrcnn.structures.detections import Detections
@@ -59,15 +59,16 @@ class OpenedGraph(NamedTuple):
 def exported_format(source: Path | str) -> ExportFormat | None:
     """The format of an exported network, by the content of the file; None for anything else.
 
+    The weights of an OpenVINO network without a whole graph are one, too, so that its engine says what is missing.
     A package of PyTorch must also have its suffix. It is a program, and a file with another name shall run no code.
     """
     path = graph_file(Path(source))
+    if is_openvino(path) or (path.with_name(WEIGHTS).is_file() and path.name == GRAPH):
+        return "openvino"
     if not path.is_file():
         return None
     with open(path, "rb") as file:
         head = file.read(256)
-    if re.match(OPENVINO, head):
-        return "openvino"
     if path.suffix == PACKAGE_SUFFIX and re.match(TORCH_PACKAGE, head, re.DOTALL):
         return "torch"
     return "onnx" if re.match(ONNX, head, re.DOTALL) else None
@@ -139,11 +140,14 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
     if precision == "fp16":
         raise ConfigError(f"{path}: OpenVINO computes in fp32 or bf16 on a CPU; choose --precision fp32 or bf16")
     openvino = import_openvino(str(path))
+    problem = incomplete(path)  # before OpenVINO reads it, which prints lines of its own about a graph that breaks off
+    if problem is not None:
+        raise problem
     core = openvino.Core()
     try:
         model = core.read_model(path)
     except RuntimeError as error:
-        raise incomplete(path) or damaged(path, error) from None
+        raise damaged(path, error) from None
     known = KNOWN_INPUTS.issuperset(part.any_name for part in model.inputs)
     if not model.has_rt_info([METADATA_KEY]) or not known:
         parts = [

@@ -192,6 +192,6 @@ def load_exported(
     config, provenance = read_header(graph.header, path)
     backend = ExportedBackend(graph.run, config.model.detect, graph.resizes, graph.computes_in)
     if graph.resizes:  # the graph takes images as they are, and so its boxes are in their pixels
-        image = replace(config.image, scale=1.0, long_side=LARGEST_SIDE, fixed_size=None, divisor=1)
+        image = replace(config.image, scale=1.0, long_side=LARGEST_SIDE, fixed_size=None)
         config = replace(config, image=image, conventions=replace(config.conventions, pixels=PixelRules()))
     return Predictor(backend, config, provenance)

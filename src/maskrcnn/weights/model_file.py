@@ -126,8 +126,9 @@ def read_header(text: str, source: Path | str) -> tuple[Config, dict[str, Any]]:
         version, stored = int(header["format"]), dict(header["config"])
         provenance = dict(header.get("provenance", {}))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
         raise WeightsError(
-            f"{source}: the header of the model file cannot be read ({error}); copy or download the file again"
+            f"{source}: the header of the model file cannot be read ({reason}); copy or download the file again"
         ) from None
     if version > FORMAT:
         raise WeightsError(
