@@ -12,6 +12,12 @@ import re
 _CONTROL_CODES = re.compile(r"[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, which has a plural with s or es: 1 image, 2 images, 2 classes."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def printable(text: str, keep: str = "") -> str:
     """The text with control codes written as escapes such as \\x1b, so that printing it moves and hides nothing.
 

@@ -118,6 +118,23 @@ def test_annotations_without_images_are_not_written(command, tmp_path):
     assert "found none among its 3; first: " in ran.err
 
 
+def test_nothing_is_written_into_the_folder_that_is_read(command, tmp_path):
+    data = tmp_path / "data"
+    write_small(data, "images", 2)
+    before = sorted(data.rglob("*"))
+    out = data / "o"
+    for words in (
+        *(("convert", data, out, "--to", "yolo"), ("split", data, out), ("subset", data, out, "--no-empty")),
+        *(("merge", data, data, "--out", out), ("check", data, "--fix", out), ("show", data, "--out", out)),
+        ("convert", data / "images.json", data / "images" / "o", "--to", "coco", "--images", data / "images"),
+    ):
+        ran = command("data", *words)
+        assert (ran.code, ran.out) == (2, ""), words
+        assert "o: expected a folder outside of " in ran.err, words
+    assert sorted(data.rglob("*")) == before
+    assert command("data", "convert", data / "images.json", out, "--to", "yolo").code == 0
+
+
 def test_only_the_first_of_many_things_that_are_left_out_are_printed(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
     content = json.loads(data.read_text())
@@ -164,6 +181,8 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         (("subset", "--number", "0"), "--number: expected 1 or more images"),
         (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),
         (("split", "--val", "20%"), "--val: expected a number, found 20%; see maskrcnn data split --help"),
+        (("split", "--seed", "-1"), "--seed: expected a whole number from 0 to 9223372036854775807, found -1"),
+        (("subset", "--number", "1", "--seed", "-1"), "--seed: expected a whole number from 0 to "),
         (("subset",), "expected what to keep (--classes, --names, --no-empty or --number), found none of them"),
         (("merge",), "expected two or more data sets to merge, found 1"),
     ],

@@ -40,7 +40,7 @@ def test_check_says_the_format_and_the_choices_of_the_reader(command, tmp_path):
 def test_show_draws_any_format(command, tmp_path):
     ran = command("data", "show", label_images(tmp_path / "set"), "--out", tmp_path / "out")
     assert ran.code == 0
-    assert ran.err.startswith(f"{tmp_path / 'set'}: label images: 2 images, 5 objects, 1 classes (object)\n")
+    assert ran.err.startswith(f"{tmp_path / 'set'}: label images: 2 images, 5 objects, 1 class (object)\n")
     drawn = sorted((tmp_path / "out").iterdir())
     assert [path.name for path in drawn] == ["000000_one.png", "000001_two.png"]
     with Image.open(drawn[0]) as picture:
@@ -82,7 +82,7 @@ def test_one_path_with_parts_is_training_and_validation_data(command, tmp_path, 
     assert ran.code == 0
     assert training["data"].path == tmp_path / "train"
     assert training["val"].path == tmp_path / "val"
-    assert ran.err.count("label images: 1 images, ") == 2
+    assert ran.err.count("label images: 1 image, ") == 2
 
 
 def test_one_path_without_parts_is_both(command, tmp_path, training):

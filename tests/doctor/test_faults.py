@@ -230,8 +230,21 @@ def test_a_file_that_both_splits_list_is_found(tmp_path: Path) -> None:
     assert found[0].other == val.records[0].path
 
 
+def test_classes_that_the_validation_set_does_not_share_are_found(tmp_path: Path) -> None:
+    train = read_dataset(planted(tmp_path / "train", lambda content, images: None))
+    content, pictures = sound(seed=1)
+    content["categories"][0]["name"] = "Leaf"
+    val = read_dataset(written(tmp_path / "val", content, pictures))
+    (found,) = examine(train, val).findings
+    assert (found.kind, found.severity) == ("other-classes", "hurts")
+    assert found.what == (
+        f"{val.path}: expected the categories of the training data, with the same ids and names; only the data set has "
+        "Leaf (id 1), and only the training data has leaf (id 1)"
+    )
+
+
 def test_every_kind_is_planted_somewhere() -> None:
-    elsewhere = {"separate-parts", "too-many-to-learn", "unreached-object", "tiny-object"}
+    elsewhere = {"other-classes", "separate-parts", "too-many-to-learn", "unreached-object", "tiny-object"}
     assert {kind for kind, _ in (*PLANTS.values(), *VAL.values())} | elsewhere == set(KINDS)
 
 

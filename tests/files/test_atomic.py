@@ -113,6 +113,18 @@ def test_a_place_to_write_to_is_checked_before_the_work(tmp_path: Path) -> None:
         check_file(tmp_path)
 
 
+def test_no_folder_inside_one_that_is_read_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data.json").touch()
+    for path in (tmp_path / "data", tmp_path / "data" / "new" / "one", tmp_path / "other" / ".." / "data" / "new"):
+        with pytest.raises(
+            ConfigError, match=rf"{path}: expected a folder outside of .*data, which is read .*; choose"
+        ):
+            check_folder(path, None, tmp_path / "data")
+    check_folder(tmp_path / "data2", tmp_path / "data", tmp_path / "data.json")
+    check_folder(tmp_path / "new", tmp_path / "data.json")
+
+
 @pytest.mark.parametrize("address", ["s3://bucket/parts", "memory://parts", "file:///parts"])
 def test_addresses_are_no_place_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -54,6 +54,7 @@ def test_gzip_is_expanded_within_limits(tmp_path: Path) -> None:
         (b'[1,\n"\xe9"]', r"at byte 5 in line 2\), expected a list; save it as UTF-8"),
         (b'["a, 2', r"starting at: line 1 column 2 .*; the file may be truncated"),
         (b'["a", 2,]', r"line 1 column 9 .*, expected a list; correct it there"),
+        (b"image,mask\n", r"line 1 column 1 .*, expected a list; name a file of this kind"),
         (b"[1 2]\n", r"line 1 column 4 .*, expected a list; correct it there"),
         (b"[1] 2", r"Extra data: line 1 column 5 .*, expected a list; correct it there"),
         (b"[" * 100_000, r"\(its lists or objects are nested too deeply\), expected a list; write it again"),

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from maskrcnn.config import Category, DetectConfig
+from maskrcnn.config import DetectConfig
 from maskrcnn.data.convert import convert
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.formats.annotation_files import coco
@@ -25,9 +25,9 @@ from maskrcnn.predict import Predictor, Tiled, Tiling, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.images import ImageBatch
-from maskrcnn.training.evaluate import check_categories, evaluate
+from maskrcnn.training.evaluate import evaluate
 from small_data import random_predictor, write_small
-from small_people import KEYPOINTS, write_people
+from small_people import write_people
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +182,6 @@ def test_keypoints_of_a_model_on_data_without_any(predictor: Predictor, tmp_path
         DataError, match=r"expected no keypoints, because the category person of .*val\.json names none"
     ):
         evaluate(model, data)
-
-
-def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:
-    dataset = read_dataset(write_people(tmp_path, "val", 1))
-    for same in (KEYPOINTS, ()):
-        check_categories((Category(4, "person", same),), dataset)
-    with pytest.raises(DataError, match=r"keypoints of the model for person, .* right_foot, .*; found nose, left_hand"):
-        check_categories((Category(4, "person", KEYPOINTS[::-1]),), dataset)
 
 
 def test_broken_images_are_skipped_or_refused_and_batches_change_little(

@@ -32,11 +32,6 @@ def console(*, stderr: bool) -> Console:
     return found
 
 
-def counted(number: int, noun: str) -> str:
-    """The number with its noun, which has a plural with s: 1 image, 2 images."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def save_page(path: Path, content: str) -> None:
     """Writes an HTML page, and says where it is."""
     from maskrcnn.files.atomic import atomic_write

@@ -17,7 +17,7 @@ from maskrcnn.cli.reading import HintFlags, say_found
 from maskrcnn.cli.saving import Saving
 from maskrcnn.cli.sharding import Sharding
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.cli.saving import Collector
@@ -122,7 +122,7 @@ class Predict:
 
     def _save(self, kept: Collector | None, saved: Path | None) -> list[str]:
         """Writes the data set, prints what it cannot hold, and returns a line about it."""
-        from maskrcnn.cli.output import console, counted
+        from maskrcnn.cli.output import console
 
         if kept is None or saved is None:
             return []
@@ -134,7 +134,7 @@ class Predict:
 
     def _say(self, summary: FilesSummary, model: Predictor, of_data_set: list[str], saved: Path | None) -> None:
         """Prints what was found and written."""
-        from maskrcnn.cli.output import console, counted, print_json
+        from maskrcnn.cli.output import console, print_json
 
         if self.json:
             return print_json({**asdict(summary), "saved": saved, "precision": model.precision})
@@ -180,7 +180,7 @@ class Predict:
 
     def _run_on_many(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, counted, print_json
+        from maskrcnn.cli.output import console, print_json
 
         asking = changed_fields(self.sharding)[0]
         self._refuse(NOT_IN_PARQUET, f"has no effect on Parquet files, for which {asking} asks")
@@ -212,7 +212,7 @@ class Predict:
 
     def _run_on_video(self) -> int:
         from maskrcnn.cli import fail
-        from maskrcnn.cli.output import console, counted, print_json
+        from maskrcnn.cli.output import console, print_json
         from maskrcnn.files.media.video import open_clip
         from maskrcnn.files.progress import track
         from maskrcnn.predict import Augmented, predict_clip

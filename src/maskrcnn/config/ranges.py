@@ -66,6 +66,17 @@ def require_ranges(part: Any, path: str) -> None:
 
 
 @cache
+def check_seed(seed: int) -> None:
+    """Checks the seed of a command.
+
+    Raises:
+        ConfigError: it is not one that `Seed` allows.
+    """
+    allowed = get_args(Seed)[1]
+    if not allowed.holds(seed):
+        raise ConfigError(f"--seed: expected a whole number {allowed}, found {seed}")
+
+
 def _ranges(kind: type) -> list[tuple[str, bool, Range]]:
     """Name, whether it is a whole number, and range of each field of a dataclass that has a range."""
     hints = get_type_hints(kind, include_extras=True)

@@ -101,14 +101,17 @@ def _whole_or_nothing(out: Path) -> Iterator[None]:
         raise
 
 
-def check_new_folder(out: Path) -> None:
+def check_new_folder(out: Path, *sources: Path | None) -> None:
     """Checks before the work that a data set can be written to a folder.
+
+    Args:
+        sources: what the command reads.
 
     Raises:
         DataError: the folder is not empty.
-        ConfigError: no folder can be written there.
+        ConfigError: no folder can be written there, or it lies in a folder that is read.
     """
-    check_folder(out)
+    check_folder(out, *sources)
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: expected no folder or an empty one, found {min(out.iterdir()).name} in it")
 

@@ -24,6 +24,7 @@ from maskrcnn.doctor.set_faults import (
     class_faults,
     count_keypoints,
     crowded_images,
+    other_classes,
     readers_remarks,
     repeated_files,
     specks,
@@ -140,6 +141,7 @@ def examine(
     findings += readers_remarks(dataset)
     findings += repeated_files(dataset)
     findings += class_faults(dataset, measures)
+    findings += [] if val is None else other_classes(dataset, val)
     findings += specks(dataset, measures)
     detect = config.model.detect if config else DetectConfig()
     findings += crowded_images(dataset, measures, detect.max_detections)

@@ -79,6 +79,7 @@ KINDS: dict[str, Kind] = {
     "whole-image": Kind("object that covers its whole image", "remove it if it is the background"),
     "false-crowd": Kind("crowd flag on what looks like an object", "set iscrowd to 0; crowd regions are not learned"),
     "same-name": Kind("classes that differ only in spelling", "merge the classes or rename one of them"),
+    "other-classes": Kind("classes of --val that are not those of the data set", "rename or renumber them"),
     "number-as-name": Kind("class name that says nothing", "give the class its name"),
     "unused-class": Kind("class without objects", "remove the class or add objects"),
     "crowded-image": Kind(

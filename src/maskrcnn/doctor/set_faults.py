@@ -12,6 +12,7 @@ import numpy as np
 
 from maskrcnn.data.doubts import repeated_names, spelling
 from maskrcnn.doctor.findings import Finding
+from maskrcnn.structures.classes import disagreement
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
 
@@ -83,6 +84,12 @@ def class_faults(dataset: Dataset, measures: Measures) -> Iterator[Finding]:
             yield Finding("false-crowd", what, "hurts")
         elif not count:
             yield Finding("unused-class", f"{category.name!r}, id {category.id!r}", "advice")
+
+
+def other_classes(dataset: Dataset, val: Dataset) -> Iterator[Finding]:
+    """That a model of the classes of a data set cannot be judged on its validation set."""
+    if fault := disagreement(dataset.categories, val, "the training data"):
+        yield Finding("other-classes", f"{val.path}: {fault}", "hurts")
 
 
 def specks(dataset: Dataset, measures: Measures) -> Iterator[Finding]:

@@ -70,13 +70,22 @@ def remove_temporaries(folder: Path, stem: str = "*") -> None:
         path.unlink(missing_ok=True)
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, *sources: Path | None) -> None:
     """Checks before the work that files can be written to a folder, which may be missing. It leaves nothing behind.
 
+    Args:
+        sources: what the command reads. In a folder among them, the new files would be read the next time.
+
     Raises:
-        ConfigError: the path is the address of an object store, it or a part of it is a file, or the system refuses a
-            file there.
+        ConfigError: the path is the address of an object store, it or a part of it is a file, it lies in a folder that
+            is read, or the system refuses a file there.
     """
+    for source in sources:
+        if source is not None and source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(
+                f"{path}: expected a folder outside of {source}, which is read and would hold the new files, too; "
+                "choose another folder"
+            )
     missing, place = [], path
     while not os.path.lexists(place):
         missing.append(place)

@@ -44,7 +44,7 @@ def parse_json(content: bytes, path: Path, expected: str) -> Any:
         line = error.object.count(b"\n", 0, error.start) + 1
         why, todo = f"no {error.encoding} text at byte {error.start} in line {line}", "save it as UTF-8"
     except json.JSONDecodeError as error:
-        why, todo = str(error), "the file may be truncated" if _is_cut(error) else "correct it there"
+        why, todo = str(error), _todo(error)
     except ValueError as error:
         why, todo = str(error), "the file may be truncated"
     except RecursionError:
@@ -52,9 +52,12 @@ def parse_json(content: bytes, path: Path, expected: str) -> Any:
     raise DataError(f"{path}: not JSON that can be read ({why}), expected {expected}; {todo}")
 
 
-def _is_cut(error: json.JSONDecodeError) -> bool:
-    """Whether a text probably ends too early: what follows the fault does not end as JSON does."""
-    return error.msg != "Extra data" and not error.doc[error.pos :].rstrip().endswith(("}", "]"))
+def _todo(error: json.JSONDecodeError) -> str:
+    """What to do about a fault. A text probably ends too early if what follows the fault does not end as JSON does."""
+    if error.pos == 0 and error.msg == "Expecting value":
+        return "name a file of this kind"
+    is_cut = error.msg != "Extra data" and not error.doc[error.pos :].rstrip().endswith(("}", "]"))
+    return "the file may be truncated" if is_cut else "correct it there"
 
 
 def expanded(content: bytes) -> bytes:

@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
+from xml.parsers.expat import errors
 
 from maskrcnn.errors import DataError
 
 _MOST_DEPTH = 64
+_CUT = frozenset(  # what expat says of a text that ends too early
+    (
+        errors.XML_ERROR_NO_ELEMENTS,
+        errors.XML_ERROR_UNCLOSED_TOKEN,
+        errors.XML_ERROR_UNCLOSED_CDATA_SECTION,
+        errors.XML_ERROR_PARTIAL_CHAR,
+    )
+)
 
 
 def read_xml(path: Path, expected: str) -> Element:
@@ -51,4 +60,5 @@ def parse_xml(data: bytes, name: str, expected: str) -> Element:
         parser.Parse(data, True)
         return builder.close()
     except expat.ExpatError as error:
-        raise DataError(f"{name}: not XML ({error}), expected {expected}; the file may be truncated") from None
+        todo = "the file may be truncated" if expat.ErrorString(error.code) in _CUT else "correct it there"
+        raise DataError(f"{name}: not XML ({error}), expected {expected}; {todo}") from None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import Category
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.files.images import read_image, read_picture
 from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.structures.annotations import Annotations
@@ -64,10 +64,11 @@ class Dataset:
     def contents(self) -> str:
         """One line: images, objects and classes."""
         crowd = as_numpy(self.columns["crowd"])[self.records.rows]
-        crowds = f" and {crowd.sum()} crowd regions" if crowd.any() else ""
+        crowds = f" and {counted(crowd.sum(), 'crowd region')}" if crowd.any() else ""
         names = [category.name for category in self.categories]
         listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        return f"{len(self)} images, {(~crowd).sum()} objects{crowds}, {len(names)} classes ({listed})"
+        objects = counted((~crowd).sum(), "object")
+        return f"{counted(len(self), 'image')}, {objects}{crowds}, {counted(len(names), 'class')} ({listed})"
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The data set with only the images `indices`."""

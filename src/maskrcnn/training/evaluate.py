@@ -9,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.config import Category
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.evaluation.coco import Report, evaluate_results
@@ -17,6 +16,7 @@ from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.atomic import atomic_write, check_file
 from maskrcnn.files.media.windows import Pixels
 from maskrcnn.predict import Augmented, Predictor, Tiled, load, stream_images, to_coco_results
+from maskrcnn.structures.classes import match_categories
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.values import is_int
@@ -133,50 +133,3 @@ def first_images(dataset: Dataset, limit: int | None) -> Dataset:
     if not is_int(limit) or limit < 1:
         raise DataError(f"limit: expected a whole number of 1 or more images to evaluate, found {limit!r}")
     return dataset.subset(range(min(limit, len(dataset))))
-
-
-def match_categories(categories: tuple[Category, ...], dataset: Dataset) -> Dataset:
-    """The data set with the categories of the model; raises as `check_categories`.
-
-    Formats without numbers of classes know them by name, and often only those of their objects. If such a data set is
-    on either side, names alone have to agree, and the data set may lack some.
-    """
-    places = {category.name: place for place, category in enumerate(categories)}
-    names = [category.name for category in dataset.categories]
-    unique = len(places) == len(categories) and len(set(names)) == len(names)
-    if unique and places.keys() >= set(names) and (_by_name(categories) or _by_name(dataset.categories)):
-        return dataset.with_categories(categories, [places[name] for name in names])
-    check_categories(categories, dataset)
-    return dataset
-
-
-def _by_name(categories: tuple[Category, ...]) -> bool:
-    return all(str(category.id) == category.name for category in categories)
-
-
-def check_categories(categories: tuple[Category, ...], dataset: Dataset) -> None:
-    """Raises DataError unless the data set has exactly the categories that the model was trained on.
-
-    Keypoints may be missing on either side. If both sides name them, names and order must be the same.
-    """
-    ours = {(category.id, category.name) for category in categories}
-    theirs = {(category.id, category.name) for category in dataset.categories}
-    if ours != theirs:
-        raise DataError(
-            f"{dataset.path}: expected the categories of the model, with the same ids and names; only the data set has "
-            f"{_words(theirs - ours) or 'nothing'}, and only the model has {_words(ours - theirs) or 'nothing'}. "
-            "`maskrcnn train --weights` trains your model on the categories of this data set"
-        )
-    known = {category.id: category.keypoints for category in categories}
-    for category in dataset.categories:
-        trained = known[category.id]
-        if trained and category.keypoints and trained != category.keypoints:
-            raise DataError(
-                f"{dataset.path}: expected the keypoints of the model for {category.name}, in the same order: "
-                f"{', '.join(trained)}; found {', '.join(category.keypoints)}"
-            )
-
-
-def _words(categories: set[tuple[int | str, str]]) -> str:
-    listed = [f"{name} (id {number})" for number, name in sorted(categories, key=str)]
-    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

@@ -13,7 +13,7 @@ import tyro
 from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, hints_of_both
 from maskrcnn.data.hints import NO_HINTS
-from maskrcnn.errors import DataError
+from maskrcnn.errors import ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.doctor import Diagnosis, Mistake
@@ -64,8 +64,10 @@ class Check:
         from maskrcnn.files.atomic import check_file
         from maskrcnn.files.progress import track
 
+        if self.val is None and self.val_images is not None:
+            raise ConfigError("expected --val with --val-images, found none")
         if self.fix is not None:
-            check_new_folder(self.fix)
+            check_new_folder(self.fix, self.data, self.images)
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
             check_file(self.report, self.data)
@@ -105,7 +107,7 @@ def _mistakes(dataset: Dataset, source: str) -> tuple[Dataset, list[Mistake]]:
     from maskrcnn.doctor import likely_mistakes
     from maskrcnn.files.progress import track
     from maskrcnn.predict import load
-    from maskrcnn.training.evaluate import match_categories
+    from maskrcnn.structures.classes import match_categories
 
     model = load(source)
     labelled = match_categories(model.config.categories, dataset)
@@ -125,7 +127,7 @@ def _fix(diagnosis: Diagnosis, out: Path) -> list[str]:
     return [
         *(f"fixed: {what}" for what in done or ["nothing; the copy holds what was read"]),
         *(f"lost: {what}" for what in lost),
-        f"{len(dataset)} images in {out}",
+        f"{counted(len(dataset), 'image')} in {out}",
     ]
 
 

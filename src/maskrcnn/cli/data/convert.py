@@ -34,7 +34,7 @@ class Rewrite:
     def run(self) -> int:
         from maskrcnn.data.convert import check_new_folder
 
-        check_new_folder(self.out)
+        check_new_folder(self.out, self.data, self.images)
         dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
         write_dataset(dataset, self.out, Target(self.to, self.link), strict=self.strict)
         return 0

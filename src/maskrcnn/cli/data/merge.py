@@ -40,7 +40,7 @@ class Merge:
             raise ConfigError(f"--map: expected pairs old=new, found {wrong[0]}")
         if len(self.data) < 2:
             raise ConfigError(f"expected two or more data sets to merge, found {len(self.data)}: name the others, too")
-        check_new_folder(self.out)
+        check_new_folder(self.out, *self.data)
         datasets = [open_dataset(path, self.hints) for path in self.data]
         renamed = {old: new for old, _, new in pairs}
         merged = merge(datasets, self.out, renamed)

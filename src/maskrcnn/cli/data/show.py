@@ -13,6 +13,7 @@ import tyro
 from maskrcnn.cli.flags import Flag
 from maskrcnn.cli.reading import HintFlags, open_dataset
 from maskrcnn.data.hints import NO_HINTS
+from maskrcnn.errors import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ class Show:
         from maskrcnn.cli import fail
         from maskrcnn.cli.output import console
         from maskrcnn.config.presets import preset
+        from maskrcnn.config.ranges import check_seed
         from maskrcnn.errors import ConfigError, ImageError
         from maskrcnn.files.atomic import check_folder
         from maskrcnn.files.images import picture_name
@@ -63,7 +65,8 @@ class Show:
 
         if self.limit < 1:
             raise ConfigError(f"--limit: expected 1 or more images to draw, found {self.limit}")
-        check_folder(self.out)
+        check_seed(self.seed)
+        check_folder(self.out, self.data, self.images)
         config = preset(self.preset) if self.augment else None
         numbered = open_dataset(self.data, self.hints, self.images)
         numbers = numbered.records.numbers()
@@ -88,7 +91,8 @@ class Show:
             return fail(f"{dataset.path}: nothing drawn, none of its {len(chosen)} annotated images can be read")
         if self.sheet:
             _save(picture_sheet(pictures), self.out / "sheet.png")
-        console(stderr=False).print(f"{drawn} pictures in {self.out / 'sheet.png' if self.sheet else self.out}")
+        place = self.out / "sheet.png" if self.sheet else self.out
+        console(stderr=False).print(f"{counted(drawn, 'picture')} in {place}")
         return 0
 
     def _chosen(self, dataset: Dataset) -> Dataset:

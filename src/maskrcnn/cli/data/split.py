@@ -50,7 +50,7 @@ class Split:
         from maskrcnn.data.editing.split import split
 
         self._check_shares()
-        check_new_folder(self.out)
+        check_new_folder(self.out, self.data, self.images)
         dataset = open_dataset(self.data, self.hints, self.images)
         wanted = {part: share for part, share in (("val", self.val), ("test", self.test)) if share}
         shares = {"train": 1 - self.val - self.test, **wanted}

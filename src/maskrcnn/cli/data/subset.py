@@ -43,7 +43,7 @@ class Subset:
 
         if not (self.classes or self.names or self.no_empty or self.number is not None):
             raise ConfigError("expected what to keep (--classes, --names, --no-empty or --number), found none of them")
-        check_new_folder(self.out)
+        check_new_folder(self.out, self.data, self.images)
         dataset = open_dataset(self.data, self.hints, self.images)
         chosen = subset(
             dataset,

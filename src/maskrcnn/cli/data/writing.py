@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from maskrcnn.cli.flags import Flag, Flags
 from maskrcnn.data.hints import WritableName
+from maskrcnn.errors import counted
 
 if TYPE_CHECKING:
     from maskrcnn.structures.dataset import Dataset
@@ -42,4 +43,4 @@ def write_dataset(dataset: Dataset, out: Path, target: Target, *, strict: bool =
         say(f"left out: {len(dataset.problems) - _SHOWN} more, which `maskrcnn data check --json` lists")
     for loss in convert(dataset, out, target.to, link=target.link, strict=strict):
         say(f"lost: {loss}")
-    console(stderr=False).print(f"{len(dataset)} images in {out}")
+    console(stderr=False).print(f"{counted(len(dataset), 'image')} in {out}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from maskrcnn.config.ranges import check_seed
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import Record, Records, as_numpy
@@ -37,12 +38,13 @@ def split(
         together: pairs of images, by number, that stay together, such as equal pictures.
 
     Raises:
-        ConfigError: there is one part, a share is not above 0, or the shares do not sum to 1.
+        ConfigError: there is one part, a share is not above 0, the shares do not sum to 1, or the seed is below 0.
         DataError: an image lacks the field, or there are fewer groups of images than parts.
     """
     if len(shares) < 2 or not all(share > 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-9:
         listed = ", ".join(f"{part} {share:g}" for part, share in shares.items())
         raise ConfigError(f"expected a share above 0 for each of two or three parts, 1 in all, found {listed}")
+    check_seed(seed)
     keys = [[_source(record) for record in dataset.records]]
     if group_by is not None:
         keys.append([_value(dataset, record, group_by) for record in dataset.records])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from maskrcnn.config.ranges import check_seed
 from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
@@ -31,11 +32,12 @@ def subset(
         seed: of this choice.
 
     Raises:
-        ConfigError: the number of images is below 1.
+        ConfigError: the number of images is below 1, or the seed below 0.
         DataError: there is no such class, or no image is left.
     """
     if number is not None and number < 1:
         raise ConfigError(f"--number: expected 1 or more images to keep, found {number}")
+    check_seed(seed)
     if classes:
         dataset = of_classes(dataset, classes)
     kept = np.ones(len(dataset), dtype=np.bool_)

@@ -14,9 +14,9 @@ from maskrcnn.data.learnable import require_examples, with_files
 from maskrcnn.errors import DataError
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.progress import track
+from maskrcnn.structures.classes import match_categories
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import SavedRun
-from maskrcnn.training.evaluate import match_categories
 from maskrcnn.training.recipes.automatic import Start
 from maskrcnn.training.recipes.budget import NOT_YET
 from maskrcnn.training.recipes.hardware import Hardware, this_machine
