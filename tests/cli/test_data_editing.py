@@ -180,6 +180,7 @@ def test_a_folder_with_files_is_refused_before_the_data_is_read(command, tmp_pat
         (("subset", "--classes", "green"), "expected classes among blue, red, found green"),
         (("subset", "--number", "0"), "--number: expected 1 or more images"),
         (("merge", "--map", "red"), "--map: expected pairs old=new, found red"),
+        (("merge", "--map", "red=a", "red=b"), "--map: expected one new name for each class, found several for red"),
         (("split", "--val", "20%"), "--val: expected a number, found 20%; see maskrcnn data split --help"),
         (("split", "--seed", "-1"), "--seed: expected a whole number from 0 to 9223372036854775807, found -1"),
         (("subset", "--number", "1", "--seed", "-1"), "--seed: expected a whole number from 0 to "),

@@ -45,6 +45,14 @@ def bitmap(x: int, y: int, side: int) -> np.ndarray:
     return found
 
 
+def test_a_data_set_without_images_says_so_and_not_that_its_annotations_have_none() -> None:
+    builder = DatasetBuilder(PATH)
+    builder.add_category("b", "only")
+    builder.add_annotation(raw())
+    with pytest.raises(DataError, match=r"the data set is empty: it has no images$"):
+        builder.build()
+
+
 def test_an_annotation_of_an_image_that_is_left_out_says_so() -> None:
     builder = DatasetBuilder(PATH)
     builder.add_category("b", "only")

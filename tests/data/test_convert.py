@@ -278,12 +278,25 @@ def test_files_that_are_no_images_are_not_copied(tmp_path: Path) -> None:
     dataset = read_dataset(path)
     for link in (False, True):
         (lost,) = convert(dataset, tmp_path / str(link), "coco", link=link)
-        assert lost.startswith("1 files are no images and were not copied, first: ")
+        assert lost.startswith("1 files cannot be used and were not copied, first: ")
         assert "empty.png: expected an image, found a file of another kind" in lost
         assert not list((tmp_path / str(link)).rglob("empty.png"))
         with pytest.raises(ImageError, match=r"empty\.png: expected an image"):
             convert(dataset, tmp_path / "strict", "coco", link=link, strict=True)
         assert not (tmp_path / "strict").exists()
+
+
+def test_images_of_another_size_than_their_record_are_not_copied(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "in", 2)
+    content = json.loads(path.read_text())
+    content["images"][1]["height"] += 1
+    path.write_text(json.dumps(content))
+    dataset = read_dataset(path)
+    (lost,) = convert(dataset, tmp_path / "out", "yolo")
+    assert lost.startswith(f"1 files cannot be used and were not copied, first: {tmp_path}/in/1.png: expected 80 x 65 ")
+    assert [record.path.name for record in read_dataset(tmp_path / "out").records] == ["0.png"]
+    with pytest.raises(ImageError, match=r"1\.png: expected 80 x 65 pixels, the size of image 2 .*, found 80 x 64"):
+        convert(dataset, tmp_path / "strict", "yolo", strict=True)
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,16 @@ def test_a_folder_that_is_given_is_the_only_place(tmp_path: Path) -> None:
     assert [place.path.parent.name for place in below if not place.fault] == ["train", "val"]
 
 
+def test_an_image_of_another_suffix_is_said(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("one.PNG", "two.json"):
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "a.json").touch()
+    one, two = find_images(["One.jpg", "two.jpg"], tmp_path / "a.json")
+    assert one.fault == "no such file, but there is one.PNG; correct the suffix of the name"
+    assert two.fault.startswith("no such file; tried in ")
+
+
 def test_what_is_missing_names_the_places(tmp_path: Path) -> None:
     touch(tmp_path, "set.json", "images/a.png")
     found, missing = find_images(["a.png", "b.png"], tmp_path / "set.json")

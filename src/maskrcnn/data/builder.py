@@ -298,14 +298,14 @@ class DatasetBuilder:
         Raises:
             DataError: there is no category or no usable image.
         """
-        self._draw()
-        problems = self.problems
         if not self._categories:
             raise DataError(f"{self.path}: expected at least one category with id and name, found none")
         if not self._images:
-            first = problems[0].removeprefix(f"{self.path}: ") if problems else ""
-            why = f"none of its images can be used; first: {first}" if problems else "it has no images"
+            first = "".join(self.problems[:1]).removeprefix(f"{self.path}: ")
+            why = f"none of its images can be used; first: {first}" if first else "it has no images"
             raise DataError(f"{self.path}: the data set is empty: {why}")
+        self._draw()
+        problems = self.problems
         # Annotations of one image become adjacent, in the order of the file.
         images, categories_added = np.array(self._rows, dtype=np.int64).reshape(-1, 2).T
         order = np.lexsort((np.array(self._positions), images))

@@ -58,14 +58,14 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
         out: a folder that is missing or empty.
         to: a key of `WRITERS`.
         link: make symbolic links to the images instead of copies.
-        strict: refuse files that are no images, instead of leaving them out.
+        strict: refuse files that are no images or have another size, instead of leaving them out.
 
     Returns:
         A sentence for each kind of thing that is lost, with its number.
 
     Raises:
         DataError: the folder is not empty, the format cannot be written, or no image can be copied.
-        ImageError: with `strict`, a file that is no image.
+        ImageError: with `strict`, a file that is no image or has another size than its record.
     """
     if to not in WRITERS:
         raise DataError(f"expected a format that can be written ({', '.join(WRITERS)}), found {to}")
@@ -140,8 +140,8 @@ def _placed(dataset: Dataset, folder: Path) -> Dataset:
 
 
 def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lost: Lost) -> list[str]:
-    """Copies the files that are images, and says why the others were not copied. A name in the annotations may be that
-    of any other file."""
+    """Copies the files that are images of the size of their record, and says why the others were not copied. A name in
+    the annotations may be that of any other file."""
 
     def copy(number: int) -> ImageError | None:
         source, target = dataset.records[number].path, placed.records[number].path
@@ -151,7 +151,7 @@ def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lo
                 Image.fromarray(dataset.read(number)).save(temporary, format="PNG")
             return None
         try:
-            image_size(source)
+            dataset.require_size(dataset.records[number], image_size(source))
         except ImageError as error:
             return error
         if link:
@@ -166,6 +166,6 @@ def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lo
     if broken and strict:
         raise broken[0]
     if broken:
-        lost[f"files are no images and were not copied, first: {broken[0]}"] += len(broken)
+        lost[f"files cannot be used and were not copied, first: {broken[0]}"] += len(broken)
     missing = (f"{dataset.records[number].path.name}: {fault}" for number, fault in dataset.records.faults.items())
     return [*map(str, broken), *missing]

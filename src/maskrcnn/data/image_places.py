@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from maskrcnn.files.images import IMAGE_SUFFIXES
+
 IMAGE_FOLDERS = ("images", "data", "img", "imgs", "JPEGImages")
 ANNOTATION_FOLDERS = frozenset(
     {"annotations", "annotation", "anns", "ann", "labels", "json", "geojson", "rois", "roi", "shapes"}
@@ -121,6 +123,12 @@ class _Folder:
             found[_key(name)].append(name)
         return found
 
+    @cached_property
+    def by_stem(self) -> dict[str, str]:
+        """The image files by their names without suffix."""
+        named = ((name, os.path.splitext(_plain(name))) for name in sorted(self.names, reverse=True))
+        return {stem: name for name, (stem, suffix) in named if suffix in IMAGE_SUFFIXES}
+
     def files(self, base: str, *, exact: bool) -> list[str]:
         """The paths of the files that have this name, or that differ from it in what tools change."""
         if exact:
@@ -149,6 +157,12 @@ class _Search:
                 for group in groups:
                     if found := [file for folder in group for file in folder.files(base, exact=exact)]:
                         return _only(found)
+        stem = os.path.splitext(_plain(base))[0]
+        alike = [folder.by_stem[stem] for group in groups for folder in group if stem in folder.by_stem]
+        if alike:
+            return FoundFile(
+                str(self.home / name), f"no such file, but there is {alike[0]}; correct the suffix of the name"
+            )
         elsewhere = self.images is None and os.path.isabs(name) and not is_inside(name, self._root)
         why = f"an absolute name is used only inside {self._root}; " if elsewhere else ""
         return FoundFile(str(self.home / name), why + self._fault)

@@ -146,14 +146,14 @@ class Dataset:
         """
         record = self._readable(index)
         image = read_picture(record.path, remark) if channels is None else read_image(record.path, remark, channels)
-        self._require_size(record, image.shape)
+        self.require_size(record, image.shape)
         return image
 
     def open(self, index: int, remark: Callable[[str], None], channels: Sequence[str]) -> Pixels:
         """The pixels of image number `index` to be read part by part; otherwise as `read`."""
         record = self._readable(index)
         image = open_pixels(record.path, remark, channels)
-        self._require_size(record, image.shape)
+        self.require_size(record, image.shape)
         return image
 
     def _readable(self, index: int) -> Record:
@@ -162,7 +162,8 @@ class Dataset:
             raise ImageError(f"{record.path}: expected an image, found {record.fault}")
         return record
 
-    def _require_size(self, record: Record, shape: tuple[int, ...]) -> None:
+    def require_size(self, record: Record, shape: tuple[int, ...]) -> None:
+        """Raises ImageError unless an image whose shape begins with height and width has the size of its record."""
         if shape[:2] != record.size:
             swapped = shape[:2] == record.size[::-1]
             cause = " (turned: the tool that wrote it has probably ignored the EXIF orientation)" if swapped else ""

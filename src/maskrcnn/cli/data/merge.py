@@ -38,6 +38,9 @@ class Merge:
         pairs = [name.partition("=") for name in self.renamed]
         if wrong := [name for name, (old, _, new) in zip(self.renamed, pairs, strict=True) if not old or not new]:
             raise ConfigError(f"--map: expected pairs old=new, found {wrong[0]}")
+        olds = [old for old, _, _ in pairs]
+        if twice := [old for old in olds if olds.count(old) > 1]:
+            raise ConfigError(f"--map: expected one new name for each class, found several for {twice[0]}")
         if len(self.data) < 2:
             raise ConfigError(f"expected two or more data sets to merge, found {len(self.data)}: name the others, too")
         check_new_folder(self.out, *self.data)

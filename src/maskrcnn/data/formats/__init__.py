@@ -204,7 +204,10 @@ def _parts(path: Path, format: Format, places: Sequence[Path]) -> dict[str, Path
     named = {_split_of(place): place for place in places}
     if len(named) < len(places) or "" in named:
         listed = ", ".join(str(place) for place in places[:4])
-        raise DataError(f"{path}: expected one data set, found {format.name} in {listed}; name one of the folders")
+        raise DataError(
+            f"{path}: expected one data set, found {format.name} in {listed}; name one of the folders, or call them "
+            "train, val and test if they are parts"
+        )
     return _in_order(named)
 
 
