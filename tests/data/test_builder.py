@@ -53,6 +53,13 @@ def test_a_data_set_without_images_says_so_and_not_that_its_annotations_have_non
         builder.build()
 
 
+def test_a_data_set_without_categories_gives_the_reason() -> None:
+    builder = DatasetBuilder(PATH)
+    builder.problem("line 2: expected a class")
+    with pytest.raises(DataError, match=r"category with id and name, found none; first: line 2: expected a class$"):
+        builder.build()
+
+
 def test_an_annotation_of_an_image_that_is_left_out_says_so() -> None:
     builder = DatasetBuilder(PATH)
     builder.add_category("b", "only")

@@ -32,7 +32,7 @@ def test_folders_of_parts_are_one_data_set(tmp_path: Path) -> None:
     ]
     assert [record.fields["split"] for record in dataset.records] == ["train"] * 2 + ["val"] * 3 + ["test"]
     assert dataset.choices[0].endswith(
-        "its parts are read together: train (2 images), val (3 images), test (1 images); --split reads only one"
+        "its parts are read together: train (2 images), val (3 images), test (1 image); --split reads only one"
     )
     alone = read_dataset(tmp_path / "valid")
     for index in range(3):

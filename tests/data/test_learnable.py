@@ -42,7 +42,7 @@ def test_missing_files_are_left_out_and_counted(tmp_path: Path) -> None:
     ("fields", "masks", "reason"),
     [
         ({"iscrowd": 1}, False, "annotations is a crowd region"),
-        ({"image_id": 999}, False, "no annotation of its 3 images can be used; problems: 5, first: annotation "),
+        ({"image_id": 999}, False, "no annotation of its 3 images can be used; problems: 5; first: annotation "),
         ({"segmentation": []}, True, "objects has a mask"),
         ({"segmentation": [[0.1, 0.1, 0.4, 0.1, 0.4, 0.4]], "bbox": [0.1, 0.1, 0.3, 0.3]}, True, "not fractions"),
         ({"segmentation": [[900, 900, 950, 900, 950, 950]]}, True, "objects is larger than a pixel of its image"),

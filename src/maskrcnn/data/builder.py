@@ -36,7 +36,7 @@ import torch
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, category_of, drawn, unique_ids
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
-from maskrcnn.data.doubts import no_image, of_another_type, repeated_names
+from maskrcnn.data.doubts import first_of, no_image, of_another_type, repeated_names
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import DataError
 from maskrcnn.structures.dataset import Dataset
@@ -298,12 +298,12 @@ class DatasetBuilder:
         Raises:
             DataError: there is no category or no usable image.
         """
+        why = first_of(self.problems, self.path)
         if not self._categories:
-            raise DataError(f"{self.path}: expected at least one category with id and name, found none")
+            raise DataError(f"{self.path}: expected at least one category with id and name, found none{why}")
         if not self._images:
-            first = "".join(self.problems[:1]).removeprefix(f"{self.path}: ")
-            why = f"none of its images can be used; first: {first}" if first else "it has no images"
-            raise DataError(f"{self.path}: the data set is empty: {why}")
+            found = f"none of its images can be used{why}" if why else "it has no images"
+            raise DataError(f"{self.path}: the data set is empty: {found}")
         self._draw()
         problems = self.problems
         # Annotations of one image become adjacent, in the order of the file.

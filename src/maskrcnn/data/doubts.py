@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -78,6 +79,11 @@ def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
         f"{max_objects} of an image (--train.max-objects), whose boxes have at most {MOST_MASK_PIXELS >> 20} million "
         "pixels; the others are left out at random, each time anew; --augment.crop shows fewer at once"
     ]
+
+
+def first_of(problems: Sequence[str], path: Path) -> str:
+    """The end of an error that has its reason in problems of a file or folder: the first of them; empty without any."""
+    return "".join(f"; first: {problem.removeprefix(f'{path}: ')}" for problem in problems[:1])
 
 
 def no_image(given: int | str | None, known: Container[int | str], left_out: Container[int | str]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from maskrcnn.config import Category
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, counted
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import PackedBytes, Record, Records, as_numpy, pack_ids
 
@@ -77,7 +77,7 @@ def concatenated(
 
 
 def _said(parts: Mapping[str, Dataset]) -> str:
-    images = ", ".join(f"{name} ({len(dataset)} images)" for name, dataset in parts.items())
+    images = ", ".join(f"{name} ({counted(len(dataset), 'image')})" for name, dataset in parts.items())
     return f"its parts are read together: {images}; --split reads only one"
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from maskrcnn.data.doubts import first_of
 from maskrcnn.errors import DataError
 from maskrcnn.structures.annotations import NO_MASK, Annotations
 from maskrcnn.structures.dataset import Dataset
@@ -56,11 +57,9 @@ def require_examples(dataset: Dataset, *, masks: bool) -> None:
     elif not len(rows):
         why = f"its {len(dataset)} images have no annotations"
         if dataset.problems:
-            first = dataset.problems[0].removeprefix(f"{dataset.path}: ")
-            why = (
-                f"no annotation of its {len(dataset)} images can be used; problems: {len(dataset.problems)}, "
-                f"first: {first}"
-            )
+            number = f"problems: {len(dataset.problems)}"
+            first = first_of(dataset.problems, dataset.path)
+            why = f"no annotation of its {len(dataset)} images can be used; {number}{first}"
     elif not objects.any():
         why = f"each of its {len(rows)} annotations is a crowd region (iscrowd 1); set iscrowd to 0 for single objects"
     else:

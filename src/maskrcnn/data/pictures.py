@@ -138,7 +138,8 @@ def add_picture(
     """
     size = size or picture.size
     if size is None:
-        builder.problem(f"image {number}: its size is not known, because {picture.path} is {picture.fault}")
+        place = f"at {picture.path}, which shows its size"
+        builder.problem(f"image {number}: expected an image {place}, found {picture.fault}")
         return None
     if picture.size is not None and picture.size != size:
         found = f"{picture.size[1]} x {picture.size[0]}"

@@ -170,14 +170,14 @@ def _lines(diagnosis: Diagnosis) -> list[str]:
     from maskrcnn.doctor import KINDS
 
     dataset, counts = diagnosis.dataset, diagnosis.objects_by_class
-    lines = [f"{dataset.path}: {dataset.format}, {len(dataset)} images, {sum(counts)} objects"]
+    lines = [f"{dataset.path}: {dataset.format}, {counted(len(dataset), 'image')}, {counted(sum(counts), 'object')}"]
     lines += [f"  note: {choice}" for choice in dataset.choices]
     lines += [
-        f"  {category.name} (id {category.id}): {count} objects"
+        f"  {category.name} (id {category.id}): {counted(count, 'object')}"
         for category, count in zip(dataset.categories, counts, strict=True)
     ]
     lines += [
-        f"  keypoints of {name}: {found['labelled']} labelled, on {found['objects']} objects"
+        f"  keypoints of {name}: {found['labelled']} labelled, on {counted(found['objects'], 'object')}"
         for name, found in diagnosis.keypoints.items()
     ]
     for (severity, kind), group in groupby(diagnosis.findings, lambda found: (found.severity, found.kind)):

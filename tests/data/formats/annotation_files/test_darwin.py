@@ -156,6 +156,9 @@ def test_a_broken_file_is_named_and_does_not_stop_the_rest(tmp_path: Path, conte
     dataset = read_dataset(path.parent)
     assert len(dataset) == 1
     assert "two.json: " in dataset.problems[0]
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"found none that can be used; first: one\.json: "):
+        read_dataset(path.parent, hints=Hints(format="darwin"))
 
 
 def test_real_files(shared: Path) -> None:

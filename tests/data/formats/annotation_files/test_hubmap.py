@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.hints import Hints
+from maskrcnn.errors import DataError
 from small_scene import objects, save_images
 
 SQUARE = [[2, 3], [12, 3], [12, 13], [2, 13]]
@@ -15,6 +18,13 @@ HOLE = [[4, 5], [8, 5], [8, 9], [4, 9]]
 
 def line(own: str, *entries: tuple[str, list[list[list[int]]]]) -> str:
     return json.dumps({"id": own, "annotations": [{"type": kind, "coordinates": rings} for kind, rings in entries]})
+
+
+def test_the_reason_is_given_if_no_line_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "polygons.jsonl"
+    path.write_text('{"id": [5], "annotations": []}\n')
+    with pytest.raises(DataError, match=r"found none that can be used; first: line 1: "):
+        read_dataset(path, hints=Hints(format="hubmap"))
 
 
 def test_every_line_is_an_image(tmp_path: Path) -> None:

@@ -199,6 +199,12 @@ def test_a_shape_without_a_label_is_no_class(tmp_path: Path) -> None:
     ]
 
 
+def test_the_reason_is_given_if_no_file_can_be_read(tmp_path: Path) -> None:
+    write(tmp_path).write_text('{"shapes": [')
+    with pytest.raises(DataError, match=r"found none among 1 JSONs; first: one\.json: not JSON .* may be truncated$"):
+        read_dataset(tmp_path, hints=Hints(format="labelme"))
+
+
 def test_a_number_as_a_label_is_a_class(tmp_path: Path) -> None:
     save_images(tmp_path)
     write(tmp_path, {**shape("", SQUARE), "label": 5})

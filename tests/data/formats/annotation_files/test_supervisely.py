@@ -168,6 +168,10 @@ def test_a_broken_file_is_named_and_does_not_stop_the_rest(tmp_path: Path, conte
     dataset = read_dataset(tmp_path)
     assert [record.image_id for record in dataset.records] == ["one.png"]
     assert "two.png.json: " in dataset.problems[0]
+    for file in tmp_path.rglob("*.png.json"):
+        file.write_text(content)
+    with pytest.raises(DataError, match=r"in folders `ann`, found none; first: ds/ann/one\.png\.json: "):
+        read_dataset(tmp_path, hints=Hints(format="supervisely"))
 
 
 def test_real_files(shared: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.doubts import first_of
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import (
     Labelled,
@@ -78,7 +79,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     items = of_jsons(builder, _files(path), "a Darwin JSON", _images)
     if not items:
-        raise DataError(f"{path}: expected Darwin JSONs with an item and annotations, found none that can be used")
+        why = first_of(builder.problems, path)
+        raise DataError(f"{path}: expected Darwin JSONs with an item and annotations, found none that can be used{why}")
     add_named_categories(builder, labels_of(items))
     rest = add_labelled(builder, items, images)
     if path.is_dir():

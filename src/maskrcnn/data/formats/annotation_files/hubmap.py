@@ -13,6 +13,7 @@ from typing import Any
 
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.doubts import first_of
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import (
     Draw,
@@ -69,7 +70,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     items = list(_images(builder, path))
     if not items:
-        raise DataError(f"{path}: expected lines with id and annotations, found none that can be used")
+        why = first_of(builder.problems, path)
+        raise DataError(f"{path}: expected lines with id and annotations, found none that can be used{why}")
     add_named_categories(builder, labels_of(items))
     unsure = sum(region.kind == _UNSURE for item in items for region in item.regions)
     if unsure:

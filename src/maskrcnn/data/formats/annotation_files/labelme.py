@@ -18,6 +18,7 @@ import numpy as np
 
 from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.doubts import first_of
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.labelled import of_jsons
@@ -101,6 +102,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if not files:
         raise DataError(
             f"{path}: expected labelme files with shapes and imagePath, found none among {len(jsons)} JSONs"
+            + first_of(builder.problems, path)
         )
     pictures = _find_pictures(files, images)
     shapes = [

@@ -18,6 +18,7 @@ import numpy as np
 
 from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
+from maskrcnn.data.doubts import first_of
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import (
     Labelled,
@@ -86,7 +87,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     geometries = _geometries(builder, path)
     items = of_jsons(builder, _files(path), "a Supervisely annotation", partial(_images, geometries))
     if not items:
-        raise DataError(f"{path}: expected annotations of Supervisely in folders `ann`, found none")
+        why = first_of(builder.problems, path)
+        raise DataError(f"{path}: expected annotations of Supervisely in folders `ann`, found none{why}")
     listed = {title for title, geometry in geometries.items() if geometry not in _NO_AREA} - NO_CLASS
     add_named_categories(builder, listed | labels_of(items))
     rest = add_labelled(builder, chosen(builder, items, hints.split), images)
