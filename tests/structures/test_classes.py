@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from maskrcnn.config import Category
+from maskrcnn.data.editing.subset import of_classes
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.errors import DataError
 from maskrcnn.structures.classes import disagreement, match_categories
@@ -34,6 +36,17 @@ def test_names_alone_agree_if_one_side_has_no_numbers(tmp_path: Path) -> None:
     before, after = dataset.columns["labels"].tolist(), matched.columns["labels"].tolist()
     assert [named[label].name for label in after] == [dataset.categories[label].name for label in before]
     assert "only the data set has blue (id 3), red (id 7), and" in disagreement(named[1:], dataset, "the model")
+
+
+def test_a_class_without_a_name_agrees_with_the_only_class_of_a_model(tmp_path: Path) -> None:
+    dataset = of_classes(read_dataset(write_small(tmp_path, "val", 2)), ["red"])
+    model = (Category(1, "nucleus"),)
+    assert "only the data set has red (id 7)" in disagreement(model, dataset, "the model")
+    nameless = replace(dataset, categories=(Category("object", "object"),))
+    assert match_categories(model, nameless).categories == model
+    assert match_categories(nameless.categories, dataset).categories == nameless.categories
+    assert disagreement((*model, Category(2, "cell")), nameless, "the model")
+    assert disagreement((Category(1, "nucleus", KEYPOINTS),), nameless, "the model")
 
 
 def test_keypoints_of_other_names_are_refused(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS
+from maskrcnn.data.pictures import NO_CLASS
 from maskrcnn.files.json_file import json_outline
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.values import as_id
 
 _XYXY = 0  # Detectron2's `BoxMode.XYXY_ABS`; 1 is COCO's x, y, width, height

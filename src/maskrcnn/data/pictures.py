@@ -16,8 +16,8 @@ from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import ImageError
 from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size, read_values
+from maskrcnn.structures.classes import ONLY_CLASS
 
-ONLY_CLASS = "object"  # the class of objects in formats without classes
 # Labels that mean no class: labelme's, and those of common tools for the rest of the image.
 NO_CLASS = frozenset({"_background_", "__ignore__", "background", "void"})
 

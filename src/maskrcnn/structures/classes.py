@@ -6,21 +6,32 @@ from maskrcnn.config import Category
 from maskrcnn.errors import DataError
 from maskrcnn.structures.dataset import Dataset
 
+ONLY_CLASS = "object"  # the class of objects in formats without classes
 
-def match_categories(categories: tuple[Category, ...], dataset: Dataset) -> Dataset:
-    """The data set with the categories of the model.
+_TRAIN = "`maskrcnn train --weights` trains your model on the categories of this data set"
+
+
+def match_categories(
+    categories: tuple[Category, ...], dataset: Dataset, owner: str = "the model", todo: str = _TRAIN
+) -> Dataset:
+    """The data set with the categories of a model.
 
     Formats without numbers of classes know them by name, and often only those of their objects. If such a data set is
-    on either side, names alone have to agree, and the data set may lack some. Keypoints may be missing on either side.
-    If both sides name them, names and order must be the same.
+    on either side, names alone have to agree, and the data set may lack some. Formats without classes have
+    `ONLY_CLASS`. If that is the only class of one side, and the other side has only one as well, they agree. Keypoints
+    may be missing on either side. If both sides name them, names and order must be the same.
+
+    Args:
+        owner: what has the categories, for messages.
+        todo: what to do if they do not agree.
 
     Raises:
         DataError: the categories do not agree.
     """
-    if fault := disagreement(categories, dataset, "the model"):
-        raise DataError(
-            f"{dataset.path}: {fault}; `maskrcnn train --weights` trains your model on the categories of this data set"
-        )
+    if fault := disagreement(categories, dataset, owner):
+        raise DataError(f"{dataset.path}: {fault}; {todo}")
+    if _by_one_class(categories, dataset):
+        return dataset.with_categories(categories, [0])
     places = {category.name: place for place, category in enumerate(categories)}
     if _by_names_alone(categories, dataset):
         return dataset.with_categories(categories, [places[category.name] for category in dataset.categories])
@@ -28,12 +39,8 @@ def match_categories(categories: tuple[Category, ...], dataset: Dataset) -> Data
 
 
 def disagreement(categories: tuple[Category, ...], dataset: Dataset, owner: str) -> str:
-    """Why categories do not agree with those of a data set, by the rules of `match_categories`; empty if they do.
-
-    Args:
-        owner: what has the categories, such as "the model".
-    """
-    if _by_names_alone(categories, dataset):
+    """Why categories do not agree with those of a data set, by the rules of `match_categories`; empty if they do."""
+    if _by_one_class(categories, dataset) or _by_names_alone(categories, dataset):
         return ""
     ours = {(category.id, category.name) for category in categories}
     theirs = {(category.id, category.name) for category in dataset.categories}
@@ -51,6 +58,13 @@ def disagreement(categories: tuple[Category, ...], dataset: Dataset, owner: str)
                 f"found {', '.join(category.keypoints)}"
             )
     return ""
+
+
+def _by_one_class(categories: tuple[Category, ...], dataset: Dataset) -> bool:
+    """Whether both sides have one class without keypoints, and one of them does not say which."""
+    sides = (categories, dataset.categories)
+    single = all(len(side) == 1 and not side[0].keypoints for side in sides)
+    return single and any(side[0].name == ONLY_CLASS for side in sides)
 
 
 def _by_names_alone(categories: tuple[Category, ...], dataset: Dataset) -> bool:

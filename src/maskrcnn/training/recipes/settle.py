@@ -156,7 +156,8 @@ def _for_categories(config: Config, dataset: Dataset) -> Config:
 
 def _usable_validation(validation: Dataset, config: Config, *, strict: bool) -> Dataset:
     """The validation data with the categories of the training data. Raises DataError if they cannot judge."""
-    validation = match_categories(config.categories, validation)
+    todo = "rename or renumber the classes of one of them"
+    validation = match_categories(config.categories, validation, "the training data", todo)
     validation = with_files(validation, strict=strict)
     require_objects(validation)
     if config.model.keypoint_head is not None:

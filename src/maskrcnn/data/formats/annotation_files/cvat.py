@@ -20,7 +20,7 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
-from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError
@@ -28,6 +28,7 @@ from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import MOST_PIXELS
 from maskrcnn.files.xml_file import read_xml
 from maskrcnn.structures.annotations import Annotations
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import short

@@ -18,10 +18,11 @@ from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, box_draw, entries, only_file
-from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS
+from maskrcnn.data.pictures import NO_CLASS
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import as_id, is_int, is_number, short, under

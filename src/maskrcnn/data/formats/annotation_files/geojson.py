@@ -29,13 +29,14 @@ from maskrcnn.data.labelled import (
     of_jsons,
     regions_of,
 )
-from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, even_odd, joined, points_of
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.ops.outlines import outlines_of_parts
 from maskrcnn.structures.annotations import Annotations, Crop
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import short, under
 

@@ -30,9 +30,10 @@ from maskrcnn.data.labelled import (
     place_of,
     rings_draw,
 )
-from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, rectangle
 from maskrcnn.errors import DataError
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import short
 

@@ -15,10 +15,11 @@ import numpy as np
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, extent, image_names, place_of, rings_draw
-from maskrcnn.data.pictures import ONLY_CLASS, add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, points_of
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.keypoints import PIXEL_CENTRE
 from maskrcnn.structures.values import short

@@ -20,7 +20,6 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.pictures import (
-    ONLY_CLASS,
     Picture,
     add_named_categories,
     add_picture,
@@ -35,6 +34,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import read_json
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import MOST_PIXELS
 from maskrcnn.structures.records import Record

@@ -19,11 +19,12 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
-from maskrcnn.data.pictures import NO_CLASS, ONLY_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import ellipse, flat, numbers_of, points_of, rectangle
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import is_number, short
 

@@ -26,7 +26,6 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
-    ONLY_CLASS,
     Picture,
     add_named_categories,
     add_picture,
@@ -42,6 +41,7 @@ from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.csv_table import csv_rows
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.structures.annotations import Annotations
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 

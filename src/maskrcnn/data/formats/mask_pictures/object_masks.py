@@ -23,7 +23,6 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import (
-    ONLY_CLASS,
     Picture,
     add_named_categories,
     add_picture,
@@ -35,6 +34,7 @@ from maskrcnn.data.pictures import (
 from maskrcnn.data.regions import as_drawn, connected_parts, foreground
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError, ImageError
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
