@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.doctor import examine, likely_mistakes, mistakes_section, report
@@ -155,12 +156,17 @@ def test_a_label_beside_the_place_of_another_label_is_not_meant_for_it(tmp_path:
 
 
 def test_what_people_often_leave_out_is_a_less_likely_mistake(tmp_path: Path) -> None:
-    """Objects that the edge of the image cuts, and objects far smaller than the labels."""
+    """Objects that the edge of the image cuts, far smaller than the labels, or of little contrast."""
     content, pictures = sound()
     dataset = read_dataset(written(tmp_path, content, pictures))
-    answers, seen = knowing(dataset).answers, dataset.instances(0)
+    sound_pixels = dataset.read(0)
 
-    def likely(x: float, side: float) -> float:
+    def likely(x: int, side: int, value: int = 255) -> float:
+        pixels = sound_pixels.copy()
+        pixels[:32, :32] = 0
+        pixels[2 : 2 + side, x : x + side] = value
+        Image.fromarray(pixels).save(dataset.records[0].path)
+        answers, seen = knowing(dataset).answers, dataset.instances(0)
         box = np.array([[x, 2, x + side, 2 + side]], dtype=np.float32)
         one = replace(seen.select([0]), boxes=box, scores=np.full(1, 0.8, dtype=np.float32), masks=None)
         found = likely_mistakes(dataset, Knowing(answers | {dataset.read(0).tobytes(): one}))
@@ -168,7 +174,9 @@ def test_what_people_often_leave_out_is_a_less_likely_mistake(tmp_path: Path) ->
 
     whole = likely(2, 20)
     assert likely(0, 20) < whole
-    assert likely(2, 5) < whole
+    assert likely(2, 6) < whole
+    assert likely(2, 20, value=12) < whole
+    assert likely(2, 20, value=240) == pytest.approx(whole)
 
 
 def test_where_model_and_labels_often_disagree_no_mistake_is_sure(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 import hotcoco.mask
 import numpy as np
 
+from maskrcnn.doctor.surely_labelled import surely_labelled
 from maskrcnn.errors import ImageError
 from maskrcnn.predict.pipeline import Detector, stream
 from maskrcnn.structures.dataset import Dataset
@@ -33,8 +34,6 @@ _LEAST = 0.3  # likelihood of a mistake that is named
 _OTHER_CLASS = 0.4  # how far a place of another class than the label still says that the label is badly placed
 _UNSEEN = 0.5  # how far a label that the model does not find says that it lies in the wrong place
 _SAME_SHAPE = (0.5, 0.85)  # IoU of two boxes with one centre from which they may have, and surely have, one shape
-_CUT = 0.8  # how surely an object is labelled that the edge of the image cuts, compared with a whole one
-_SMALL = 0.7  # of the typical side of labels: smaller objects are labelled less surely
 _USUAL = 20  # labels of an image with which a model begins to be trusted there
 
 
@@ -104,8 +103,8 @@ def likely_mistakes(
         track: as for `examine`.
     """
 
-    def compare(index: int, image: object, found: Instances) -> list[Mistake]:
-        return _doubted(list(_of_image(dataset, index, found)), int((~dataset.annotations(index).crowd).sum()))
+    def compare(index: int, image: np.ndarray, found: Instances) -> list[Mistake]:
+        return _doubted(list(_of_image(dataset, index, image, found)), int((~dataset.annotations(index).crowd).sum()))
 
     mistakes: list[Mistake] = []
     with closing(stream(model, range(len(dataset)), dataset.read, compare)) as compared:
@@ -136,7 +135,7 @@ class _Claim(NamedTuple):
     label: int | None
 
 
-def _of_image(dataset: Dataset, index: int, found: Instances) -> Iterator[Mistake]:
+def _of_image(dataset: Dataset, index: int, image: np.ndarray, found: Instances) -> Iterator[Mistake]:
     """The likely mistakes of an image, one for each place and each label."""
     annotations = dataset.annotations(index)
     truth = dataset.instances(index, range(len(annotations)))
@@ -151,11 +150,11 @@ def _of_image(dataset: Dataset, index: int, found: Instances) -> Iterator[Mistak
     seen = (there[:, None] * placed).max(axis=0, initial=0)  # (G,) whether there is an object where a label lies
     inside = _box_cover(places, labels) * (seen > _LEAST)
     moved = _moved(there, placed, seen, _same_shape(places, labels)) * ((iou >= _TOUCHED) & (iou < _PLACED))
-    usual = _labelled(places, labels, dataset.records[index].size)
+    surely = surely_labelled(image, places, labels)
     claims = [
         *_claims("other class", _renamed(scores, annotations.labels[objects], iou)),
         *_claims("badly placed", moved * _of_class(scores, annotations.labels[objects])),
-        *_claims("no label", _alone(there, iou, cover, inside) * usual[:, None]),
+        *_claims("no label", _alone(there, iou, cover, inside) * surely[:, None]),
     ]
     named: set[int] = set()
     explained: set[int] = set()
@@ -226,24 +225,6 @@ def _same_shape(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     low, high = _SAME_SHAPE
     same: np.ndarray = np.clip((iou - low) / (high - low), 0, 1)
     return same
-
-
-def _labelled(boxes: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(D,) how surely an object with such a box would be labelled. People often leave out what the edge of the image
-    cuts, and what is much smaller than the objects that they label.
-
-    Args:
-        boxes: (D, 4) of the objects.
-        labels: (G, 4) boxes of the labels of the image.
-        size: height and width of the image.
-    """
-    cut = ((boxes[:, :2] <= 1) | (boxes[:, 2:] >= np.array(size[::-1]) - 1)).any(axis=1)
-    surely = np.where(cut, _CUT, 1.0)
-    if len(labels):
-        typical = float(np.median(np.sqrt((labels[:, 2:] - labels[:, :2]).prod(axis=1))))
-        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-        surely = surely * np.sqrt(np.clip(sides / max(_SMALL * typical, 1e-9), 0.3, 1))
-    return surely
 
 
 def _alone(there: np.ndarray, iou: np.ndarray, cover: np.ndarray, inside: np.ndarray) -> np.ndarray:
