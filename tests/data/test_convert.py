@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -297,6 +298,24 @@ def test_images_of_another_size_than_their_record_are_not_copied(tmp_path: Path)
     assert [record.path.name for record in read_dataset(tmp_path / "out").records] == ["0.png"]
     with pytest.raises(ImageError, match=r"1\.png: expected 80 x 65 pixels, the size of image 2 .*, found 80 x 64"):
         convert(dataset, tmp_path / "strict", "yolo", strict=True)
+
+
+@pytest.mark.parametrize("to", WRITERS)
+def test_file_names_that_are_no_text_are_changed(tmp_path: Path, to: str) -> None:
+    path = write_small(tmp_path, "in", 3)
+    content = json.loads(path.read_text())
+    for image, name in zip(content["images"], (b"zell\xf6.png", b"a\nb.png", b" c .png"), strict=True):
+        (tmp_path / "in" / image["file_name"]).rename(tmp_path / "in" / os.fsdecode(name))
+        image["file_name"] = os.fsdecode(name)
+    path.write_text(json.dumps(content))
+    lost = convert(read_dataset(path), tmp_path / "out", to)
+    assert (
+        "3 names of images are changed, because they are no text in UTF-8, or hold control codes or outer spaces"
+        in lost
+    )
+    dataset = read_dataset(tmp_path / "out")
+    assert sorted(record.path.name for record in dataset.records) == ["a_b.png", "c.png", "zell_.png"]
+    assert len(dataset.columns["labels"]) == len(content["annotations"])
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

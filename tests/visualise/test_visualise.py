@@ -13,7 +13,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE, Masks
-from maskrcnn.visualise import contact_sheet, draw
+from maskrcnn.visualise import contact_sheet, draw, picture_sheet
 
 NAMES = ("circle", "star", "ring")
 
@@ -134,6 +134,13 @@ def test_labels_stay_inside_the_picture_and_do_not_cover_each_other() -> None:
     for colour, picture in zip(colours, alone, strict=True):
         size = (picture == colour).all(axis=2).sum() - 76  # without the rim of the box
         assert (together == colour).all(axis=2).sum() >= size
+
+
+def test_names_with_line_feeds_are_drawn_in_one_line() -> None:
+    found = rectangles([(40, 60, 140, 160)], [0], [0.9])
+    picture = draw(grey(), replace(found, names=("a\r\nb",)))
+    assert np.array_equal(picture, draw(grey(), replace(found, names=("a\\r\\nb",))))
+    assert np.array_equal(picture_sheet([(grey(), "a\nb.png")]), picture_sheet([(grey(), "a\\nb.png")]))
 
 
 def test_objects_at_the_border_and_empty_masks_are_drawn() -> None:

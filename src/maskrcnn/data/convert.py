@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,11 @@ from maskrcnn.files.atomic import atomic_write, check_folder
 from maskrcnn.files.images import image_size
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import Records
+
+# Characters of file names that not every file of annotations can hold: parts of a name in another encoding, and control
+# codes. Nor do tables keep the spaces at an end.
+_NOT_TEXT = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
+_NAMES_CHANGED = "names of images are changed, because they are no text in UTF-8, or hold control codes or outer spaces"
 
 
 class Writer(Format, Protocol):
@@ -79,7 +85,7 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
     with _whole_or_nothing(out):
         for part, numbers in divided.items():
             own = dataset.subset(numbers)
-            parts[part] = _placed(own, out / part / WRITERS[to].image_folder)
+            parts[part] = _placed(own, out / part / WRITERS[to].image_folder, lost)
             broken += _copy_images(own, parts[part], link, strict, lost)
         if len(broken) == len(dataset):
             first = f"; first: {broken[0]}" if broken else ""
@@ -125,13 +131,14 @@ def _parts(dataset: Dataset) -> dict[str, list[int]]:
     return found if several else {"": list(range(len(dataset)))}
 
 
-def _placed(dataset: Dataset, folder: Path) -> Dataset:
+def _placed(dataset: Dataset, folder: Path, lost: Lost) -> Dataset:
     """The data set with its images in a folder, under their names. Names that repeat another, but for the suffix, get a
     number. An image inside a JSON of labelme becomes a PNG."""
     taken: set[str] = set()
     records = []
     for record in dataset.records:
-        stem, suffix = record.path.stem, record.path.suffix
+        stem, suffix = _NOT_TEXT.sub("_", record.path.stem).strip() or "_", record.path.suffix
+        lost[_NAMES_CHANGED] += stem != record.path.stem
         names = (stem if number == 1 else f"{stem}_{number}" for number in count(1))
         free = next(name for name in names if name not in taken)
         taken.add(free)

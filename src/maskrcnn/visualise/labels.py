@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from maskrcnn.errors import printable
 from maskrcnn.structures.instances import Instances
 from maskrcnn.visualise.palette import INK, PAPER, Colour
 
@@ -73,4 +74,5 @@ def _spot(box: np.ndarray, size: tuple[int, int], placed: np.ndarray, canvas_wh:
 def _text(instances: Instances, index: int, named: bool) -> str:
     score = float(instances.scores[index])
     words = [instances.names[index] if instances.names else f"class {int(instances.labels[index])}"] if named else []
-    return " ".join(words + ([f"{score:.2f}"] if score < 1 else []))
+    # No font has line feeds and other control codes, which names in files may hold.
+    return printable(" ".join(words + ([f"{score:.2f}"] if score < 1 else [])))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, printable
 from maskrcnn.structures.instances import Instances
 from maskrcnn.visualise.objects import Style, draw_objects
 from maskrcnn.visualise.palette import INK, PAPER, font
@@ -67,7 +67,8 @@ def picture_sheet(pictures: Sequence[tuple[np.ndarray, str]], *, columns: int = 
         shown = Image.fromarray(image)
         shown.thumbnail((_TILE, _TILE))
         tile = Image.new("RGB", (max(shown.width, _TILE // 2), shown.height + _CAPTION), PAPER)
-        ImageDraw.Draw(tile).text((0, _CAPTION // 2), caption[: tile.width // 8], fill=INK, font=font(13), anchor="lm")
+        line = printable(caption)[: tile.width // 8]
+        ImageDraw.Draw(tile).text((0, _CAPTION // 2), line, fill=INK, font=font(13), anchor="lm")
         tile.paste(shown, (0, _CAPTION))
         tiles.append(tile)
     return _grid(tiles, min(columns, len(tiles)))
