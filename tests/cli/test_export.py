@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from maskrcnn.cli.calibrating import Calibrating
-from small_data import random_predictor, write_small
+from maskrcnn.export import save
+from maskrcnn.export.check import Exactness
+from maskrcnn.models.build import build_model
+from maskrcnn.predict import Predictor, TorchBackend
+from small_data import random_predictor, small_config, write_small
 
 
 @pytest.mark.parametrize("taken", ["m.safetensors", "images.json"])
@@ -54,3 +59,21 @@ def test_a_place_and_a_package_are_asked_for_before_the_work(command, tmp_path, 
     assert (missing.code, missing.err.count("\n")) == (2, 1)
     assert "--precision int8 needs nncf, which is missing: pip install 'maskrcnn[int8]'" in missing.err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("norm", "form", "noted"), [("group_norm", "onnx", 1), ("group_norm", "openvino", 0), ("none", "onnx", 0)]
+)
+def test_int8_without_a_gain_in_speed_is_noted_before_the_work(command, tmp_path, monkeypatch, norm, form, noted):
+    config = small_config()
+    config = replace(config, model=replace(config.model, fpn_norm=norm))
+    Predictor(TorchBackend(build_model(config).eval()), config).save(tmp_path / "m.safetensors")
+    monkeypatch.setattr(save, "require_packages", lambda *arguments, **options: None)
+    monkeypatch.setattr(Calibrating, "start", lambda *arguments: None)
+    monkeypatch.setattr(save, "export_model", lambda *arguments, **options: Exactness(1, 0, 0, 0, 1, 0))
+    flags = ["--precision", "int8", "--calibrate", tmp_path, "--format", form]
+    ran = command(
+        "export", "--model", tmp_path / "m.safetensors", *flags, tmp_path / ("m.onnx" if form == "onnx" else "m")
+    )
+    assert ran.code == 0
+    assert ran.err.count("computes models with group norm in int8 no faster than in fp32") == noted

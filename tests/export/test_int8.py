@@ -27,6 +27,7 @@ from maskrcnn.export.int8 import (
     make_unsigned,
     quantise_early,
     share_quantised,
+    write_int8,
 )
 from maskrcnn.export.save import export_model
 from maskrcnn.predict.exported import ExportFormat
@@ -226,6 +227,19 @@ def test_int8_that_costs_too_much_tries_float_heads_and_leaves_no_file(
     assert len(judged) == 2
     assert in_float[1] - in_float[0] == {"objectness", "deltas"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_in_which_nothing_is_found_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def quantize(model: onnx.ModelProto, data: Any, **other: Any) -> None:
+        raise RuntimeError("Statistics were not collected for the node node_roi_align_1")
+
+    fake = SimpleNamespace(quantize=quantize, Dataset=list, IgnoredScope=dict, InternalError=RuntimeError)
+    monkeypatch.setattr(int8, "import_nncf", lambda: (onnx, fake))
+    monkeypatch.setattr(int8, "_Inputs", lambda calibration, config: [])
+    onnx.save(helper.make_model(graph()), tmp_path / "m.onnx")
+    calibration = Calibration([Path("a.png")] * 8)
+    with pytest.raises(ConfigError, match="--calibrate: expected images in which the model finds objects, found 8 in"):
+        write_int8(tmp_path / "m.onnx", small_config(), calibration, lambda: tmp_path / "m.onnx", unsigned=True)
 
 
 @pytest.mark.slow

@@ -174,6 +174,10 @@ def test_a_broken_header(tmp_path: Path, header: str) -> None:
     refused(tmp_path / "m.safetensors", "header")
 
 
+def test_a_header_without_a_config_says_so(path: Path) -> None:
+    refused(rewritten(path, lambda _, header: header.pop("config")), r"cannot be read \(no 'config'\)")
+
+
 def test_a_newer_format(path: Path) -> None:
     refused(rewritten(path, lambda _, header: header.update(format=FORMAT + 1)), "upgrade maskrcnn")
 

@@ -44,6 +44,7 @@ class Export:
         from maskrcnn.cli.output import console, print_json
 
         self.calibrating.require_sense()
+        from maskrcnn.export.int8 import gains_no_speed
         from maskrcnn.export.limits import require_exportable
         from maskrcnn.export.save import export_model, require_packages, require_writable
         from maskrcnn.predict import Predictor, TorchBackend
@@ -53,6 +54,11 @@ class Export:
         int8_wanted = self.calibrating.precision == "int8"
         require_exportable(config, self.format, self.masks, resize=self.with_resize, int8=int8_wanted)
         require_packages(self.format, int8=int8_wanted)
+        if int8_wanted and self.format == "onnx" and gains_no_speed(network):
+            console(stderr=True).print(
+                f"{self.out}: note: ONNX Runtime computes models with group norm in int8 no faster than in fp32; "
+                "int8 saves only space there, and OpenVINO gains speed from it: --format openvino"
+            )
         int8 = self.calibrating.start(Predictor(TorchBackend(network), config))
         console(stderr=True).print(f"{self.out}: writing it and comparing it with PyTorch takes a minute or more")
         found = export_model(

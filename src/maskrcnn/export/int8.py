@@ -24,6 +24,8 @@ from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.export.check import DifferentError
 from maskrcnn.files.images import read_image
+from maskrcnn.models.mask_rcnn import MaskRCNN
+from maskrcnn.models.norm import GroupNorm
 from maskrcnn.predict.exported import Arrays
 from maskrcnn.predict.images import preprocess
 
@@ -85,6 +87,7 @@ def write_int8(
 
     Raises:
         MissingPackageError: NNCF is not installed.
+        ConfigError: the model finds no object in the images, so that its heads have seen nothing.
         DifferentError: the network is not good enough in either way.
     """
     onnx, nncf = import_nncf()
@@ -93,15 +96,20 @@ def write_int8(
     last = last_layers(model.graph, inside)
     objection: str | None = None
     for in_int8 in (inside, inside - last):
-        with _quiet():
-            quantised = nncf.quantize(
-                model,
-                nncf.Dataset(_Inputs(calibration, config)),
-                subset_size=MOST,
-                ignored_scope=nncf.IgnoredScope(
-                    names=[node.name for node in model.graph.node if node.name not in in_int8], validate=False
-                ),
-            )
+        outside = [node.name for node in model.graph.node if node.name not in in_int8]
+        try:
+            with _quiet():
+                quantised = nncf.quantize(
+                    model,
+                    nncf.Dataset(_Inputs(calibration, config)),
+                    subset_size=MOST,
+                    ignored_scope=nncf.IgnoredScope(names=outside, validate=False),
+                )
+        except nncf.InternalError as error:  # a head has run on no object
+            raise ConfigError(
+                f"--calibrate: expected images in which the model finds objects, found {len(calibration.chosen)} in "
+                f"which some layers see nothing ({error}); give images of the kind that the model will see"
+            ) from None
         share_quantised(quantised.graph, in_int8)
         quantise_early(quantised.graph)
         if unsigned:
@@ -111,6 +119,14 @@ def write_int8(
         if objection is None:
             return
     raise DifferentError(f"int8 costs too much, even with the last layers of the heads in float: {objection}")
+
+
+def gains_no_speed(network: MaskRCNN) -> bool:
+    """Whether ONNX Runtime computes a network in int8 no faster than in fp32 (docs/export.md#speed).
+
+    Group norm takes and gives floats, and ONNX Runtime has int8 only for layers that also give it.
+    """
+    return any(isinstance(part, GroupNorm) for part in network.modules())
 
 
 def import_nncf() -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ Legend: L lists, N boxes per list, R RoIs, C channels, O side of the RoI feature
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ def require_compiler() -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         raise ConfigError(
-            "--format torch needs a C++ compiler, and g++ is missing: apt-get install g++, or name another one in CXX"
+            f"--format torch needs a C++ compiler, and {os.environ.get('CXX', 'g++')} is missing: apt-get install g++, "
+            "or name another one in CXX"
         ) from None
 
 

@@ -175,7 +175,9 @@ def load(
         given = {"config_file": config_file, "part": part, "device": device, "compile": compile}
         other = [f"{name} {value}" for name, value in given.items() if value and str(value) != "cpu"]
         if other:
-            raise ConfigError(f"{source}: an exported network holds its config and runs on the CPU, found {other[0]}")
+            raise ConfigError(
+                f"{source}: an exported network holds its config and runs on the CPU, found {other[0]}; leave it out"
+            )
         return load_exported(Path(source), form, threads=threads, precision=precision)
     if threads is not None:
         torch.set_num_threads(threads)
