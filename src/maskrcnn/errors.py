@@ -18,6 +18,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+def omission(number: int, noun: str, which: str = "") -> str:
+    """Says how many are left out: 1 shape is left out, 2 images without labels are left out.
+
+    Args:
+        which: follows the noun, such as "without labels".
+    """
+    return " ".join(filter(None, [counted(number, noun), which, "is" if number == 1 else "are", "left out"]))
+
+
 def printable(text: str, keep: str = "") -> str:
     """The text with control codes written as escapes such as \\x1b, so that printing it moves and hides nothing.
 

@@ -31,7 +31,7 @@ def test_check_says_the_format_and_the_choices_of_the_reader(command, tmp_path):
     ran = command("data", "check", tmp_path)
     assert ran.code == 1, "one object of the scene has two parts, which may be two objects"
     assert ran.out.splitlines()[0] == f"{tmp_path}: label images, 2 images, 5 objects"
-    assert ran.out.splitlines()[1].startswith(f"  note: {tmp_path}: 1 images without annotations are left out")
+    assert ran.out.splitlines()[1].startswith(f"  note: {tmp_path}: 1 image without annotations is left out")
     assert "id in several separate parts (1)" in ran.out
     said = json.loads(command("data", "check", tmp_path, "--missing", "empty", "--json").out)
     assert (said["format"], said["notes"], said["images"], said["objects"]) == ("label images", [], 3, 5)

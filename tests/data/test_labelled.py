@@ -97,8 +97,8 @@ def test_what_is_left_out_is_counted_and_what_is_broken_is_named(builder: Datase
     assert [own[1] for own in objects(dataset)] == [140, 2 * 140 - 2 * 64]
     assert dataset.problems == (f"{tmp_path}: mask 2: no mask",)
     assert [choice.partition(": ")[2] for choice in dataset.choices] == [
-        "1 shapes are left out, because line has no area",
-        "1 shapes are left out, because void is no class",
+        "1 shape is left out, because line has no area",
+        "1 shape is left out, because void is no class",
     ]
 
 

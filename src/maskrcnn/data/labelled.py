@@ -22,7 +22,7 @@ from maskrcnn.data.image_places import splits_in
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import NO_CLASS, Picture, add_picture, find_pictures, image_files_in
 from maskrcnn.data.regions import counted, even_odd, joined
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_int, short, under
@@ -259,7 +259,7 @@ def add_labelled(builder: DatasetBuilder, items: Sequence[Labelled], images: Pat
         if size is not None:
             _add_regions(builder, number, item, left_out)
     for reason, count in left_out.items():
-        builder.choice(f"{count} shapes are left out, because {reason}")
+        builder.choice(f"{omission(count, 'shape')}, because {reason}")
     if lost:
         builder.choice(f"{len(lost)} images have no file; their sizes are those of their objects, first: {lost[0]}")
     listed = {picture.path for picture in pictures}

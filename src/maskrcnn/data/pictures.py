@@ -14,7 +14,7 @@ from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.data.loading.of_each import of_each
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, omission
 from maskrcnn.files.images import IMAGE_SUFFIXES, MOST_PIXELS, image_size, read_values
 from maskrcnn.structures.classes import ONLY_CLASS
 
@@ -111,8 +111,8 @@ def add_unlabelled(builder: DatasetBuilder, files: Iterable[Path], missing: str 
     if missing != "empty":
         if rest:
             builder.choice(
-                f"{len(rest)} images without annotations are left out, first: {rest[0].name}; "
-                "--missing empty keeps them"
+                f"{omission(len(rest), 'image', 'without annotations')}, first: {rest[0].name}; "
+                "--missing empty keeps such images"
             )
         return
     times = Counter(path.name for path in rest)

@@ -112,7 +112,7 @@ def test_folders_and_slots(tmp_path: Path) -> None:
 
 def test_an_image_without_a_file_is_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, polygon("a", SQUARE))
-    assert "1 images without annotations are left out" in read_dataset(path.parent, strict=True).choices[0]
+    assert "1 image without annotations is left out" in read_dataset(path.parent, strict=True).choices[0]
     kept = read_dataset(tmp_path, hints=Hints(missing="empty"))
     assert [(record.image_id, record.count) for record in kept.records] == [("one.png", 1), ("two.png", 0)]
 

@@ -54,5 +54,5 @@ def test_every_line_is_an_image(tmp_path: Path) -> None:
         assert "line 3: not JSON" in not_json
         assert "line 4: annotations[0]: expected points as pairs of finite numbers" in points
         assert "1 objects of which experts were unsure become crowd regions" in dataset.choices[0]
-        assert "1 images without annotations are left out, first: 0d.tif" in dataset.choices[1]
+        assert "1 image without annotations is left out, first: 0d.tif" in dataset.choices[1]
     assert len(read_dataset(path, hints=Hints(missing="empty"))) == 4

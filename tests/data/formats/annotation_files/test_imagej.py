@@ -125,7 +125,7 @@ def test_one_plane_of_a_stack_is_read(tmp_path: Path) -> None:
     regions["again"] = polygon_roi(SQUARE, position=2)
     dataset = read_dataset(archive(tmp_path / "one.zip", **regions), strict=True)
     assert dataset.records[0].count == 3
-    assert "1 regions are left out, because they lie in other planes" in dataset.choices[0]
+    assert "image one: 1 region in other planes is left out" in dataset.choices[0]
 
 
 @settings(deadline=None, max_examples=40)

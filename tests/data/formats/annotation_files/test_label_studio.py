@@ -135,7 +135,7 @@ def test_predictions_count_if_nothing_is_annotated(tmp_path: Path) -> None:
     both = [task(polygon()), task(number=8, image="two.png", annotations=[], predictions=guess)]
     dataset = read_dataset(write(tmp_path, *both), strict=True)
     assert [record.image_id for record in dataset.records] == [7]
-    assert "1 tasks without annotations are left out; --missing empty keeps them" in dataset.choices[0]
+    assert "1 task without annotations is left out; --missing empty keeps such tasks" in dataset.choices[0]
     assert [record.count for record in read_dataset(tmp_path, hints=Hints(missing="empty")).records] == [1, 0]
 
 

@@ -117,7 +117,7 @@ def test_rows_without_labels(tmp_path: Path) -> None:
     path = write(tmp_path, row(thing(polygon=SQUARE)), unlabelled)
     dataset = read_dataset(path, strict=True)
     assert len(dataset) == 1
-    assert "1 images without labels are left out; --missing empty keeps them" in dataset.choices[0]
+    assert "1 image without labels is left out; --missing empty keeps such images" in dataset.choices[0]
     assert [record.count for record in read_dataset(path, hints=Hints(missing="empty")).records] == [1, 0]
     skipped = [row_1({"objects": [{"value": "a", "polygon": SQUARE}]}), row_1("Skip", image="two.png")]
     assert len(read_dataset(write_1(tmp_path, *skipped), strict=True)) == 1
@@ -157,4 +157,4 @@ def test_real_files(shared: Path) -> None:
     assert objects(dataset, "dog1.jpg") == [("dog", 85357, [179, 84, 656, 463])]
     assert objects(dataset, "dog2.jpg") == [("dog", 91553, [101, 38, 421, 464])]
     assert [record.height for record in dataset.records] == [529, 480]
-    assert "1 shapes are left out, because point has no area" in dataset.choices[0]
+    assert "1 shape is left out, because point has no area" in dataset.choices[0]

@@ -78,11 +78,11 @@ def test_every_shape_with_an_area(tmp_path: Path) -> None:
     assert circle[1] == pytest.approx(100 * math.pi, rel=0.02)
     assert circle[2] == [20.0, 10.0, 40.0, 30.0]
     assert sorted(choice.partition(": ")[2] for choice in dataset.choices) == [
-        "1 images without annotations are left out, first: two.png; --missing empty keeps them",
-        "1 shapes are left out, because __ignore__ is no class",
-        "1 shapes are left out, because _background_ is no class",
-        "1 shapes are left out, because line has no area",
-        "1 shapes are left out, because point has no area",
+        "1 image without annotations is left out, first: two.png; --missing empty keeps such images",
+        "1 shape is left out, because __ignore__ is no class",
+        "1 shape is left out, because _background_ is no class",
+        "1 shape is left out, because line has no area",
+        "1 shape is left out, because point has no area",
     ]
 
 

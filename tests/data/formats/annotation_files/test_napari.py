@@ -56,7 +56,7 @@ def test_the_first_plane_of_a_volume_is_read(tmp_path: Path) -> None:
     planes = [rows("polygon", [(plane, *corner) for corner in SQUARE], n) for n, plane in enumerate((2.0, 2.0, 3.0))]
     dataset = read_dataset(write(tmp_path, *planes, header=header), strict=True)
     assert objects(dataset) == [WHOLE] * 2
-    assert "1 shapes are left out, because they lie in another plane than the first" in dataset.choices[0]
+    assert "1 shape in another plane than the first is left out" in dataset.choices[0]
 
 
 BROKEN = {

@@ -76,7 +76,7 @@ def test_tables_are_the_parts_of_a_data_set(tmp_path: Path) -> None:
 def test_an_image_without_masks_is_left_out(tmp_path: Path) -> None:
     write(tmp_path)
     save_images(tmp_path / "images" / "train", ("three",))
-    assert "1 images without annotations are left out" in read_dataset(tmp_path, strict=True).choices[-1]
+    assert "1 image without annotations is left out" in read_dataset(tmp_path, strict=True).choices[-1]
     assert len(read_dataset(tmp_path, hints=Hints(missing="empty"))) == 3
 
 

@@ -84,7 +84,7 @@ def test_images_without_objects_have_an_empty_row(tmp_path: Path, empty: str) ->
     path = write_rows(tmp_path, "ImageId,EncodedPixels", rows)
     dataset = read_dataset(path)
     assert [record.count for record in dataset.records] == [1, 0]
-    assert "1 images without annotations are left out, first: three.png" in dataset.choices[0]
+    assert "1 image without annotations is left out, first: three.png" in dataset.choices[0]
     assert len(read_dataset(path, hints=Hints(missing="empty"))) == 3
 
 

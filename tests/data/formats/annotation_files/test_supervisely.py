@@ -123,7 +123,7 @@ def test_an_image_without_a_file_is_left_out(tmp_path: Path) -> None:
     write(tmp_path, figure("polygon", SQUARE))
     save_images(tmp_path / "ds" / "img", ("three",))
     assert len(read_dataset(tmp_path)) == 2
-    assert "1 images without annotations are left out" in read_dataset(tmp_path).choices[0]
+    assert "1 image without annotations is left out" in read_dataset(tmp_path).choices[0]
     assert len(read_dataset(tmp_path, hints=Hints(missing="empty"))) == 3
 
 

@@ -60,7 +60,7 @@ def test_every_shape_with_an_area(tmp_path: Path) -> None:
     assert round_one[2] == [20.0, 10.0, 40.0, 30.0]
     assert flat == same
     assert flat[2] == [20.0, 15.0, 40.0, 25.0]
-    assert "1 regions are left out, because point has no area" in dataset.choices[0]
+    assert "1 region is left out, because point has no area" in dataset.choices[0]
     assert dataset.categories[0].name == "object"  # no region has an attribute
 
 

@@ -87,7 +87,7 @@ def test_assets_that_nobody_has_visited_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, entry(region()), entry(image="two.png", state=0))
     dataset = read_dataset(tmp_path, strict=True)
     assert len(dataset) == 1
-    assert "1 assets that nobody has visited are left out" in dataset.choices[0]
+    assert "1 asset that nobody has visited is left out" in dataset.choices[0]
     assert len(read_dataset(tmp_path, hints=Hints(missing="empty"))) == 2
 
 

@@ -55,7 +55,7 @@ def test_colours_hold_class_and_object(tmp_path: Path, kind: str) -> None:
     assert [(category.id, category.name) for category in dataset.categories] == [(12, "rod"), (300, "cell")]
     assert [masks(dataset, name) for name in ("one", "two")] == [expected(name) for name in ("one", "two")]
     assert "parts of objects are left out" in dataset.choices[0]
-    assert "1 images without annotations are left out, first: three.jpg" in dataset.choices[1]
+    assert "1 image without annotations is left out, first: three.jpg" in dataset.choices[1]
     assert [len(read_dataset(tmp_path, hints=Hints(split=part))) for part in ("train", "val")] == [1, 1]
 
 

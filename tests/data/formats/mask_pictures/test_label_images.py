@@ -103,7 +103,7 @@ def test_images_without_labels_are_left_out_or_empty(tmp_path: Path) -> None:
     save_picture(tmp_path / "masks" / "one.png", labels("one"))
     dataset = read_dataset(tmp_path)
     assert [record.image_id for record in dataset.records] == ["one"]
-    assert "1 images without annotations are left out, first: two.png" in dataset.choices[0]
+    assert "1 image without annotations is left out, first: two.png" in dataset.choices[0]
     assert [record.count for record in read_dataset(tmp_path, hints=Hints(missing="empty")).records] == [4, 0]
 
 

@@ -39,7 +39,7 @@ def test_folders_of_images_and_masks(tmp_path: Path) -> None:
         assert dataset.format == "masks with one file an object"
         assert masks(dataset, "one") == expected("one", "object")
         assert masks(dataset, "two") == expected("two", "object")
-        assert "1 images without annotations are left out, first: test.png" in dataset.choices[0]
+        assert "1 image without annotations is left out, first: test.png" in dataset.choices[0]
     empty = read_dataset(tmp_path, hints=Hints(missing="empty"))
     assert [record.count for record in empty.records] == [4, 1, 0]
     assert masks(read_dataset(tmp_path / "stage1_train" / "one", strict=True)) == expected("one", "object")

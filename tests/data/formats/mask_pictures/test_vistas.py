@@ -43,7 +43,7 @@ def test_values_hold_label_and_object(tmp_path: Path, version: str, config: str)
     assert dataset.format == "Mapillary Vistas"
     assert [(category.id, category.name) for category in dataset.categories] == [(0, "cell"), (2, "rod")]
     assert [masks(dataset, name) for name in ("one", "two")] == [expected(name) for name in ("one", "two")]
-    assert "1 images without annotations are left out, first: three.jpg" in dataset.choices[0]
+    assert "1 image without annotations is left out, first: three.jpg" in dataset.choices[0]
     assert [len(read_dataset(tmp_path, hints=Hints(split=part))) for part in ("train", "val")] == [1, 1]
     assert masks(read_dataset(tmp_path / "training", strict=True), "one") == expected("one")
 

@@ -23,7 +23,7 @@ from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import MOST_PIXELS
 from maskrcnn.files.xml_file import read_xml
@@ -90,7 +90,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         if size is not None:
             _add_objects(builder, entry, image, size, left_out)
     for kind, times in left_out.items():
-        builder.choice(f"{times} shapes are left out, because {kind}")
+        builder.choice(f"{omission(times, 'shape')}, because {kind}")
     return builder.build()
 
 

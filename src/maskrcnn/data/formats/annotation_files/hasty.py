@@ -34,7 +34,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories
 from maskrcnn.data.regions import Order, bitmap_to_rle, connected_parts, counted, points_of
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import MOST_PIXELS, RLE
@@ -97,7 +97,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         except DataError as error:
             builder.problem(f"{where}: {error}")
     if unlabelled:
-        builder.choice(f"{unlabelled} images that nobody has begun are left out; --missing empty keeps them")
+        builder.choice(f"{omission(unlabelled, 'image', 'that nobody has begun')}; --missing empty keeps such images")
     named = {label for label in classes if isinstance(label, str)} - stuff - NO_CLASS
     add_named_categories(builder, named | labels_of(items))
     add_labelled(builder, chosen(builder, items, hints.split), images)

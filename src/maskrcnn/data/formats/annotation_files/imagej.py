@@ -32,7 +32,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, rectangle
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import short
@@ -182,9 +182,7 @@ def _one_plane(builder: DatasetBuilder, image: str, found: list[tuple[str, Roi]]
     planes = {roi.plane for _, roi in found if any(roi.plane)}
     kept = [entry for entry in found if not any(entry[1].plane) or entry[1].plane == min(planes)]
     if len(kept) < len(found):
-        builder.choice(
-            f"image {image}: {len(found) - len(kept)} regions are left out, because they lie in other planes"
-        )
+        builder.choice(f"image {image}: {omission(len(found) - len(kept), 'region', 'in other planes')}")
     return kept
 
 

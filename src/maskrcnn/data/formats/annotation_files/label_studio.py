@@ -26,7 +26,7 @@ from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.files.json_file import json_outline, read_json
@@ -106,7 +106,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             else:
                 _add_object(builder, task, entry, value, size or (0, 0))
     for kind, number in left_out.items():
-        builder.choice(f"{number} results are left out, because {kind}")
+        builder.choice(f"{omission(number, 'result')}, because {kind}")
     return builder.build()
 
 
@@ -195,7 +195,7 @@ def _tasks(builder: DatasetBuilder, content: Sequence[Any], missing: str | None)
             builder.choice("no task is annotated: the predictions are read as annotations")
     unlabelled = [number for number, annotation in chosen.items() if annotation is None]
     if unlabelled and missing != "empty":
-        builder.choice(f"{len(unlabelled)} tasks without annotations are left out; --missing empty keeps them")
+        builder.choice(f"{omission(len(unlabelled), 'task', 'without annotations')}; --missing empty keeps such tasks")
     found = []
     for number, task in tasks:
         annotation = chosen[number] or {}

@@ -26,7 +26,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import add_named_categories
 from maskrcnn.data.regions import numbers_of, points_of
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline, read_json_lines
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import is_id, short, under
@@ -86,7 +86,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         except DataError as error:
             builder.problem(f"row {number}: {error}")
     if unlabelled:
-        builder.choice(f"{unlabelled} images without labels are left out; --missing empty keeps them")
+        builder.choice(f"{omission(unlabelled, 'image', 'without labels')}; --missing empty keeps such images")
     add_named_categories(builder, labels_of(items))
     add_labelled(builder, items, images)
     return builder.build()

@@ -41,7 +41,7 @@ from maskrcnn.data.regions import (
     rectangle,
 )
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
@@ -116,7 +116,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         if size is not None:
             _add_objects(builder, file, size, left_out)
     for kind, number in left_out.items():
-        builder.choice(f"{number} shapes are left out, because {kind}")
+        builder.choice(f"{omission(number, 'shape')}, because {kind}")
     if path.is_dir():
         listed = {picture.path for picture in pictures.values()}
         folders = {picture.path.parent for picture in pictures.values() if not picture.fault}

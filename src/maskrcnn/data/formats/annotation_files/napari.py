@@ -17,7 +17,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, extent, image_names, place_of, rings_draw
 from maskrcnn.data.pictures import add_named_categories, add_unlabelled
 from maskrcnn.data.regions import ellipse, points_of
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
@@ -127,7 +127,7 @@ def _regions(builder: DatasetBuilder, where: str, found: Sequence[_Corners]) -> 
             except DataError as error:
                 builder.problem(f"{at}: {error}")
     if elsewhere:
-        builder.choice(f"{where}: {elsewhere} shapes are left out, because they lie in another plane than the first")
+        builder.choice(f"{where}: {omission(elsewhere, 'shape', 'in another plane than the first')}")
     return regions, points
 
 

@@ -21,7 +21,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
 from maskrcnn.data.regions import ellipse, flat, numbers_of, points_of, rectangle
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.classes import ONLY_CLASS
@@ -116,7 +116,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
                 own = f"{entry.key}:{number}"
                 builder.add_annotation(RawAnnotation(entry.key, label, own, polygons=[flat(polygon)]))
     for reason, times in left_out.items():
-        builder.choice(f"{times} regions are left out, because {reason}")
+        builder.choice(f"{omission(times, 'region')}, because {reason}")
     return builder.build()
 
 

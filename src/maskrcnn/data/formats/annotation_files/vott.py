@@ -26,7 +26,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories
 from maskrcnn.data.regions import numbers_of, points_of
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import short, under
@@ -88,7 +88,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     items = [item for content in found for item in content.images]
     tags = {tag for content in found for tag in content.tags}
     if unlabelled := sum(content.unlabelled for content in found):
-        builder.choice(f"{unlabelled} assets that nobody has visited are left out; --missing empty keeps them")
+        builder.choice(f"{omission(unlabelled, 'asset', 'that nobody has visited')}; --missing empty keeps such assets")
     add_named_categories(builder, (tags - NO_CLASS) | labels_of(items))
     add_labelled(builder, items, images)
     return builder.build()
