@@ -3,19 +3,19 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from maskrcnn.benchmark.pair import build_theirs, v1_config, without_sampling
-from maskrcnn.benchmark.predict import as_float, bench_predict, generate_images
+from maskrcnn.benchmark.predict import as_float, bench_predict, exported_place, generate_images
 from maskrcnn.benchmark.settings import PredictSettings, Timing
 from maskrcnn.config import Config
 from maskrcnn.errors import ImageError
 from maskrcnn.export.int8 import Calibration
-from maskrcnn.export.save import export_model
+from maskrcnn.export.save import export_model, require_writable
 from maskrcnn.files.images import read_image
 from maskrcnn.models.build import build_model
 
@@ -85,6 +85,14 @@ def test_detections_agree_and_predictions_are_timed(precision: str) -> None:
     for side in ("ours", "torchvision"):
         memory = found["memory_bytes"][side]
         assert memory is None or memory["peak"] > memory["before"]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", "torch-package"])
+def test_the_place_of_an_export_can_be_written(
+    backend: Literal["onnx", "openvino", "torch-package"], tmp_path: Path
+) -> None:
+    form, place = exported_place(tmp_path, replace(SMALL, backend=backend))
+    require_writable(place, form)
 
 
 @pytest.mark.slow

@@ -24,11 +24,11 @@ from maskrcnn.benchmark.settings import PredictSettings, Timing, require_engine
 from maskrcnn.benchmark.stages import stage_seconds
 from maskrcnn.config import Config
 from maskrcnn.export.int8 import LEAST, Calibration
-from maskrcnn.export.save import export_model
+from maskrcnn.export.save import SUFFIXES, export_model
 from maskrcnn.files.images import read_image
 from maskrcnn.ops.device import Precision, in_precision
 from maskrcnn.predict import Predictor, TorchBackend, preprocess, stream
-from maskrcnn.predict.exported import PACKAGE_SUFFIX, ExportFormat
+from maskrcnn.predict.exported import ExportFormat
 from maskrcnn.predict.predictor import load_exported
 from maskrcnn.structures.tensors import to_device
 
@@ -122,7 +122,7 @@ def _in_this_process(
         exact = Predictor(TorchBackend(pair.ours, compile=sitting.timing.compile), config)
         predictor = Predictor(TorchBackend(pair.ours, sitting.timing.precision, sitting.timing.compile), config)
     else:
-        form, exported = _exported(folder, settings)
+        form, exported = exported_place(folder, settings)
         export_model(pair.ours, config, {}, exported, form, masks="probs")
         exact = our_exported(folder, settings, "fp32")
         if settings.int8:
@@ -142,15 +142,15 @@ def _in_this_process(
 
 def our_exported(folder: Path, settings: PredictSettings, precision: Precision) -> Predictor:
     """Our exported network in the folder, with as many threads as PyTorch has."""
-    form, path = _exported(folder, settings)
+    form, path = exported_place(folder, settings)
     return load_exported(path, form, threads=torch.get_num_threads(), precision=precision)
 
 
-def _exported(folder: Path, settings: PredictSettings) -> tuple[ExportFormat, Path]:
+def exported_place(folder: Path, settings: PredictSettings) -> tuple[ExportFormat, Path]:
     """The format of our exported network, and its place in the folder."""
     assert settings.backend != "torch"
     form: ExportFormat = "torch" if settings.backend == "torch-package" else settings.backend
-    return form, folder / ("model" + PACKAGE_SUFFIX if form == "torch" else form)
+    return form, folder / f"model{SUFFIXES.get(form, '')}"
 
 
 def network_seconds(predictor: Predictor, images: Sequence[np.ndarray], sitting: Sitting) -> list[float]:
