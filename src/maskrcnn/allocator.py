@@ -26,6 +26,16 @@ def return_freed_memory() -> None:
     _set(mmap_threshold=1 << 16, trim_threshold=1 << 16)
 
 
+def trim() -> None:
+    """Returns to the system the pages that hold nothing but freed memory, wherever they lie: about 20 ms.
+
+    Tensors of ever other sizes leave gaps between them. A long run would otherwise grow by some 0.4 MB an image.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def _set(mmap_threshold: int, trim_threshold: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

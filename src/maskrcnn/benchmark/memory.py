@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import statistics
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from maskrcnn.allocator import return_freed_memory
+from maskrcnn.allocator import return_freed_memory, trim
 from maskrcnn.errors import MaskRCNNError
 
 # Linux records the peak of a process and can reset it (man 5 proc, clear_refs). The peak of getrusage cannot be reset,
@@ -156,16 +155,9 @@ class _Measured(Dataset[int]):
         for index in range(len(self.data)):
             self.data.visit(index)
         gc.collect()
-        _hand_back()
+        trim()
         lines = _SHARES.read_text().splitlines()
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
-
-
-def _hand_back() -> None:
-    """Returns free memory to the system if the C library can (glibc); how much it keeps otherwise varies."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _status(name: str) -> int:

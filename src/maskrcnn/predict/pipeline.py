@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from maskrcnn.allocator import trim
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_channels, as_rgb, read_image
 from maskrcnn.ops.device import living_threads
@@ -35,6 +36,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
 LARGEST_BATCH = 1 << 16
 BEHIND = 2  # batches whose masks are still being encoded
+_TRIMMED = 64  # batches on a CPU after which freed memory goes back to the system
 
 
 class Detector(Protocol[Prepared, Found]):
@@ -187,7 +189,7 @@ def stream_taken(
         # the pool change the number for later threads, too, until `living_threads` puts it back.
         in_pool = threads_of_torch if detector.device.type == "cpu" else 1
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
-        numbers = count()
+        numbers, batches = count(), count(1)
         waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
         finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
         done: dict[int, tuple[T, R | ImageError]] = {}
@@ -201,6 +203,8 @@ def stream_taken(
                     prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
                     found = detector.detect(prepared) if prepared else None
                     finishing.append(pool.submit(_finish, detector, batch, found, then))
+                    if next(batches) % _TRIMMED == 0 and detector.device.type == "cpu":
+                        trim()
                 elif not finishing:
                     break
                 if len(finishing) > BEHIND or not waiting:
