@@ -276,7 +276,23 @@ def column_spans(runs: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray,
     Returns:
         The column, the first row and the row after the last one of each span, (K,) int64 each.
     """
-    starts, ends = spans_from_runs(runs)
+    return _cut_at_columns(*spans_from_runs(runs), height)
+
+
+def column_spans_of_many(
+    strings: Sequence[bytes], image_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`column_spans` of N compressed strings of one size: the mask of each span, (K,) int64, and what `column_spans`
+    returns."""
+    runs, sizes, _ = decode_many(strings)
+    index = np.arange(len(runs)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    filled = (index % 2 == 1) & (runs > 0)
+    ends = np.cumsum(runs)  # as if the images lay side by side
+    column, top, bottom = _cut_at_columns((ends - runs)[filled], ends[filled], image_hw[0])
+    return column // image_hw[1], column % image_hw[1], top, bottom
+
+
+def _cut_at_columns(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     first = starts // height
     pieces = (ends - 1) // height - first + 1  # a span over columns a..b gives b - a + 1 pieces
     number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -294,10 +310,22 @@ def runs_from_column_spans(
     Args:
         column, top, bottom: (K,) int64 in any order, not overlapping. Parts outside the image are cut off.
     """
+    return _from_column_spans(np.zeros_like(column), column, top, bottom, 1, image_hw)[0]
+
+
+def strings_from_column_spans(
+    owner: np.ndarray, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, number: int, image_hw: tuple[int, int]
+) -> list[bytes]:
+    """The inverse of `column_spans_of_many`: `number` compressed strings of images of this size."""
+    return encode_many(*_from_column_spans(owner, column, top, bottom, number, image_hw))
+
+
+def _from_column_spans(
+    owner: np.ndarray, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, number: int, image_hw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     height, width = image_hw
     top, bottom = np.maximum(top, 0), np.minimum(bottom, height)
-    inside = (top < bottom) & (column >= 0) & (column < width)
-    starts, ends = (column * height + top)[inside], (column * height + bottom)[inside]
-    order = np.argsort(starts)
-    owners = np.zeros(len(order), dtype=np.int64)
-    return runs_from_spans(starts[order], ends[order], owners, 1, height * width)[0]
+    inside = np.flatnonzero((top < bottom) & (column >= 0) & (column < width))
+    order = inside[np.argsort((owner * width + column)[inside] * height + top[inside], kind="stable")]
+    base = column[order] * height
+    return runs_from_spans(base + top[order], base + bottom[order], owner[order], number, height * width)

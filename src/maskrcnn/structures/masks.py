@@ -12,16 +12,16 @@ import numpy as np
 from maskrcnn.errors import DataError
 from maskrcnn.ops.outlines import outlines, simplified
 from maskrcnn.ops.rle import (
-    column_spans,
+    column_spans_of_many,
     count_pixels,
     crop_to_rle,
     decode_many,
     decode_runs,
     encode_runs,
     rle_to_crop,
-    runs_from_column_spans,
     runs_to_crop,
     spans_from_runs,
+    strings_from_column_spans,
     to_box,
 )
 from maskrcnn.structures.crops import Crop
@@ -101,24 +101,16 @@ class RLE:
 
     def flipped_horizontally(self) -> RLE:
         """The mask after a left-right flip of the image."""
-        column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
-        return self._of_spans(self.size[1] - 1 - column, top, bottom, self.size)
+        return Masks([self]).flipped_horizontally()[0]
 
     def flipped_vertically(self) -> RLE:
         """The mask after a top-bottom flip of the image."""
-        height = self.size[0]
-        column, top, bottom = column_spans(decode_runs(self.counts), height)
-        return self._of_spans(column, height - bottom, height - top, self.size)
+        return Masks([self]).flipped_vertically()[0]
 
     def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> RLE:
         """The mask in another image of height and width `size`, which has this image's top left corner at the pixel
         `offset_xy`. The mask is clipped to the other image."""
-        column, top, bottom = column_spans(decode_runs(self.counts), self.size[0])
-        return self._of_spans(column + offset_xy[0], top + offset_xy[1], bottom + offset_xy[1], size)
-
-    @classmethod
-    def _of_spans(cls, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, size: tuple[int, int]) -> RLE:
-        return cls(size, encode_runs(runs_from_column_spans(column, top, bottom, size)))
+        return Masks([self]).shifted(offset_xy, size)[0]
 
     def transposed(self) -> RLE:
         """The mask of the image with x and y swapped. Its runs are those along the rows of this image."""
@@ -234,15 +226,28 @@ class Masks(Sequence[RLE]):
 
     def flipped_horizontally(self) -> Masks:
         """The masks after a left-right flip of the image."""
-        return Masks([mask.flipped_horizontally() for mask in self._masks], self.size)
+        owner, column, top, bottom = self._spans()
+        return self._of_spans(owner, self.size[1] - 1 - column, top, bottom, self.size)
 
     def flipped_vertically(self) -> Masks:
         """The masks after a top-bottom flip of the image."""
-        return Masks([mask.flipped_vertically() for mask in self._masks], self.size)
+        owner, column, top, bottom = self._spans()
+        return self._of_spans(owner, column, self.size[0] - bottom, self.size[0] - top, self.size)
 
     def shifted(self, offset_xy: tuple[int, int], size: tuple[int, int]) -> Masks:
         """The masks in another image; see `RLE.shifted`."""
-        return Masks([mask.shifted(offset_xy, size) for mask in self._masks], size)
+        (x, y), (owner, column, top, bottom) = offset_xy, self._spans()
+        return self._of_spans(owner, column + x, top + y, bottom + y, size)
+
+    def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The mask, column, first row and row after the last one of all spans of foreground."""
+        return column_spans_of_many([mask.counts for mask in self._masks], self.size)
+
+    def _of_spans(
+        self, owner: np.ndarray, column: np.ndarray, top: np.ndarray, bottom: np.ndarray, size: tuple[int, int]
+    ) -> Masks:
+        strings = strings_from_column_spans(owner, column, top, bottom, len(self), size)
+        return Masks([RLE(size, counts) for counts in strings], size)
 
     def without_overlaps(self) -> Masks:
         """The masks without the pixels of earlier ones, so that every pixel belongs to one mask at most."""
