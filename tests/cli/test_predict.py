@@ -52,6 +52,8 @@ def test_the_precision_that_auto_has_chosen_is_said(command, tmp_path, monkeypat
     assert ("\nprecision: bf16, " in command(*words).out) is fast
     assert "\nprecision:" not in command(*words, "--precision", "bf16").out
     assert json.loads(command(*words, "--json").out)["precision"] == ("bf16" if fast else "fp32")
+    words = ("evaluate", "--data", tmp_path / "images.json", "--model", tmp_path / "m.safetensors")
+    assert ("precision: bf16, " in command(*words).err) is fast
 
 
 def test_pictures_are_said_where_some_are_drawn(command, tmp_path, monkeypatch):

@@ -90,6 +90,7 @@ class Evaluate:
         return 0 if report.undefined is None else fail(report.undefined)
 
     def _of_model(self, source: str) -> tuple[Dataset, Report]:
+        from maskrcnn.cli.output import console
         from maskrcnn.files.atomic import check_file
         from maskrcnn.files.progress import track
         from maskrcnn.training.evaluate import evaluate
@@ -97,6 +98,8 @@ class Evaluate:
         if self.results_out is not None:  # before the model is opened, which takes a while
             check_file(self.results_out, source, self.data)
         model = self.opening.load(source, self.computing)
+        for line in self.computing.choice(model):
+            console(stderr=True).print(line)
         dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
         report = evaluate(
             with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
