@@ -60,6 +60,7 @@ class Check:
         from maskrcnn.config.presets import preset
         from maskrcnn.data.convert import check_new_folder
         from maskrcnn.data.formats import read_dataset
+        from maskrcnn.data.image_places import is_inside
         from maskrcnn.doctor import examine, mistakes_section, report
         from maskrcnn.files.atomic import check_file
         from maskrcnn.files.progress import track
@@ -68,6 +69,8 @@ class Check:
             raise ConfigError("expected --val with --val-images, found none")
         if self.fix is not None:
             check_new_folder(self.fix, self.data, self.images)
+            if self.report is not None and is_inside(self.report, self.fix.absolute()):
+                raise ConfigError(f"{self.report}: expected a file outside of --fix {self.fix}, which is written later")
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
             check_file(self.report, self.data)
