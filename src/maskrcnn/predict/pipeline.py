@@ -36,7 +36,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
 LARGEST_BATCH = 1 << 16
 BEHIND = 2  # batches whose masks are still being encoded
-_TRIMMED = 64  # batches on a CPU after which freed memory goes back to the system
+_TRIMMED = 64  # batches on a CPU after which freed memory goes back to the system, and once more at the end
 
 
 class Detector(Protocol[Prepared, Found]):
@@ -189,7 +189,7 @@ def stream_taken(
         # the pool change the number for later threads, too, until `living_threads` puts it back.
         in_pool = threads_of_torch if detector.device.type == "cpu" else 1
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(in_pool,))
-        numbers, batches = count(), count(1)
+        numbers, batches = count(), 0
         waiting: dict[int, Future[_Ready[T, Prepared]]] = {}
         finishing: deque[Future[dict[int, tuple[T, R | ImageError]]]] = deque()
         done: dict[int, tuple[T, R | ImageError]] = {}
@@ -203,7 +203,8 @@ def stream_taken(
                     prepared = [ready.prepared for ready in batch.values() if ready.prepared is not None]
                     found = detector.detect(prepared) if prepared else None
                     finishing.append(pool.submit(_finish, detector, batch, found, then))
-                    if next(batches) % _TRIMMED == 0 and detector.device.type == "cpu":
+                    batches += 1
+                    if batches % _TRIMMED == 0 and detector.device.type == "cpu":
                         trim()
                 elif not finishing:
                     break
@@ -214,6 +215,8 @@ def stream_taken(
                     next_number += 1
         finally:
             pool.shutdown(cancel_futures=True)
+            if batches > _TRIMMED and detector.device.type == "cpu":
+                trim()  # what follows many images, such as an evaluation, takes much memory itself
 
 
 def _prepare(detector: Detector[Prepared, Found], item: T, read: Callable[[T], np.ndarray]) -> _Ready[T, Prepared]:
