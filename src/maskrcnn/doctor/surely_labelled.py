@@ -27,7 +27,8 @@ def surely_labelled(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) ->
     surely = np.where(cut, _CUT, 1.0)
     if len(labels):
         size = _sides(boxes) / _typical(_sides(labels))
-        contrast = _contrasts(image, boxes) / _typical(_contrasts(image, labels))
+        of_boxes, of_labels = np.split(_contrasts(image, np.concatenate([boxes, labels])), [len(boxes)])
+        contrast = of_boxes / _typical(of_labels)
         said = len(labels) / (len(labels) + _FEW)
         surely = surely * np.sqrt(np.clip(size, _LEAST_SIDE, 1)) * np.clip(contrast, _LEAST_CONTRAST, 1) ** said
     return surely
