@@ -94,8 +94,8 @@ def root_of(home: Path) -> Path:
 
 
 def is_inside(path: Path | str, root: Path) -> bool:
-    """Whether a path is `root`, or below it after its `..` are followed."""
-    return Path(os.path.abspath(path)).is_relative_to(root)
+    """Whether a path is `root`, or below it after the `..` of both are followed."""
+    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
 
 
 def _kept_inside(directory: str) -> str:

@@ -69,7 +69,7 @@ class Check:
             raise ConfigError("expected --val with --val-images, found none")
         if self.fix is not None:
             check_new_folder(self.fix, self.data, self.images)
-            if self.report is not None and is_inside(self.report, self.fix.absolute()):
+            if self.report is not None and is_inside(self.report, self.fix):
                 raise ConfigError(f"{self.report}: expected a file outside of --fix {self.fix}, which is written later")
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
