@@ -12,8 +12,8 @@ def keep_freed_memory() -> None:
     """Makes the process reuse freed memory instead of returning large pieces to the system.
 
     Feature maps are large. Without this, each layer gets new pages, which the system must clear: a tenth of the time of
-    a prediction on a CPU. The process then keeps its peak memory until it ends. So the library never calls this
-    function, but every command of `maskrcnn` calls it first.
+    a prediction on a CPU. The process then keeps its peak memory until it ends, or until `trim`. So the library never
+    calls this function, but every command of `maskrcnn` calls it first.
     """
     _set(mmap_threshold=1 << 30, trim_threshold=(1 << 31) - 1)
 
@@ -29,7 +29,8 @@ def return_freed_memory() -> None:
 def trim() -> None:
     """Returns to the system the pages that hold nothing but freed memory, wherever they lie: about 20 ms.
 
-    Tensors of ever other sizes leave gaps between them. A long run would otherwise grow by some 0.4 MB an image.
+    Tensors of ever other sizes leave gaps between them. Without this, a prediction of 2,209 tiles of 520 pixels with some
+    80 objects each grew by 0.4 MB a tile.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:

@@ -14,7 +14,7 @@ import torch
 from maskrcnn.config import DetectConfig, ImageConfig
 from maskrcnn.config.conventions import TORCHVISION
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import Backend, Predictor, preprocess, stream
+from maskrcnn.predict import Backend, Predictor, pipeline, preprocess, stream
 from maskrcnn.structures.detections import Detections
 from maskrcnn.structures.frame import Frame
 from maskrcnn.structures.images import ImageBatch
@@ -37,6 +37,18 @@ def picture(number: int) -> np.ndarray:
 
 def both(item: int, image: np.ndarray, found: Instances) -> tuple[np.ndarray, Instances]:
     return image, found
+
+
+@pytest.mark.parametrize(("images", "returned"), [(2, 1), (3, 2), (5, 3)])
+def test_freed_memory_returns_to_the_system_during_many_images(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, images: int, returned: int
+) -> None:
+    """After each two batches here, and once more after the last if there were more than two."""
+    calls: list[None] = []
+    monkeypatch.setattr(pipeline, "_TRIMMED", 2)
+    monkeypatch.setattr(pipeline, "trim", lambda: calls.append(None))
+    assert len(list(stream(predictor, [0] * images, picture, both))) == images
+    assert len(calls) == returned
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 20])
