@@ -29,8 +29,8 @@ def return_freed_memory() -> None:
 def trim() -> None:
     """Returns to the system the pages that hold nothing but freed memory, wherever they lie: about 20 ms.
 
-    Tensors of ever other sizes leave gaps between them. Without this, a prediction of 2,209 tiles of 520 pixels with some
-    80 objects each grew by 0.4 MB a tile.
+    Tensors of ever other sizes leave gaps between them. Without this, a prediction of 2,209 tiles of 520 pixels with
+    some 80 objects each grew by 0.4 MB a tile.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
