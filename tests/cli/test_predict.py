@@ -54,6 +54,8 @@ def test_the_precision_that_auto_has_chosen_is_said(command, tmp_path, monkeypat
     assert json.loads(command(*words, "--json").out)["precision"] == ("bf16" if fast else "fp32")
     words = ("evaluate", "--data", tmp_path / "images.json", "--model", tmp_path / "m.safetensors")
     assert ("precision: bf16, " in command(*words).err) is fast
+    words = ("evaluate", "--data", tmp_path / "gone.json", "--model", tmp_path / "m.safetensors")
+    assert command(*words).err.count("\n") == 1  # only the error
 
 
 def test_pictures_are_said_where_some_are_drawn(command, tmp_path, monkeypatch):

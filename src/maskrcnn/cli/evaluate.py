@@ -98,9 +98,9 @@ class Evaluate:
         if self.results_out is not None:  # before the model is opened, which takes a while
             check_file(self.results_out, source, self.data)
         model = self.opening.load(source, self.computing)
+        dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
         for line in self.computing.choice(model):
             console(stderr=True).print(line)
-        dataset = open_dataset(self.data, self.hints, self.images, strict=self.strict)
         report = evaluate(
             with_views_and_tiles(model, self.tta, self.tiles, self.overlap),
             dataset,
