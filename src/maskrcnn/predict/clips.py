@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,14 @@ from maskrcnn.structures.instances import Instances
 
 COLUMNS = ("frame", "seconds", "track", "class", "score", "x1", "y1", "x2", "y2", "area")
 _BEHIND = 8  # frames that wait to be drawn
+
+
+class _Predicted(NamedTuple):
+    """A frame (H, W, 3) uint8 RGB, its objects, and their COCO results, which know no tracks yet."""
+
+    image: np.ndarray
+    found: Instances
+    results: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,10 @@ def predict_clip(
     rows: list[list[Any]] = []
     frames = 0
 
+    def predicted(frame: ClipFrame, image: np.ndarray, found: Instances) -> _Predicted:
+        own = {"file_name": str(path), "seconds": round(frame.seconds, 6)}
+        return _Predicted(image, found, [{**own, **entry} for entry in to_coco_results(found, frame.number)])
+
     def read_frames() -> Iterator[ClipFrame]:
         try:
             yield from clip.read(every)
@@ -93,12 +105,12 @@ def predict_clip(
     with ExitStack() as stack:
         show = stack.enter_context(_drawn(stack.enter_context(atomic_write(video)), clip)) if video else None
         done = stack.enter_context(
-            closing(stream(detector, read_frames(), ClipFrame.rgb, _both, batch_size=batch_size))
+            closing(stream(detector, read_frames(), ClipFrame.rgb, predicted, batch_size=batch_size))
         )
         for frame, answer in track(done, None if clip.frames is None else -(-clip.frames // every)):
-            image, found = _unbroken(answer)
+            image, found, own = _unbroken(answer)
             numbers = tracker.update(found, frame.number)
-            entries += _entries(frame, found, numbers, path)
+            entries += [{**result, "track_id": n or None} for result, n in zip(own, numbers.tolist(), strict=True)]
             rows += _rows(frame, found, numbers)
             frames += 1
             if show is not None:
@@ -112,22 +124,10 @@ def predict_clip(
     return ClipSummary(frames, len(entries), tracker.begun, faults[0] if faults else None, results, table, video)
 
 
-def _both(frame: ClipFrame, image: np.ndarray, found: Instances) -> tuple[np.ndarray, Instances]:
-    return image, found
-
-
-def _unbroken(answer: tuple[np.ndarray, Instances] | ImageError) -> tuple[np.ndarray, Instances]:
+def _unbroken(answer: _Predicted | ImageError) -> _Predicted:
     if isinstance(answer, ImageError):
         raise answer
     return answer
-
-
-def _entries(frame: ClipFrame, found: Instances, numbers: np.ndarray, path: Path) -> list[dict[str, Any]]:
-    """The COCO results of a frame."""
-    return [
-        {"file_name": str(path), "seconds": round(frame.seconds, 6), "track_id": number or None, **entry}
-        for number, entry in zip(numbers.tolist(), to_coco_results(found, frame.number), strict=True)
-    ]
 
 
 def _rows(frame: ClipFrame, found: Instances, numbers: np.ndarray) -> list[list[Any]]:

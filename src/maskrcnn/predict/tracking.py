@@ -52,6 +52,7 @@ class _Track:
 
     Attributes:
         crop: the last mask that was not partly hidden.
+        pixels, place: its pixels, and (2,) float64 x and y of its centroid.
         frame: where that mask was seen.
         seen: the last frame with any part of the object.
         area: pixels of the object when it is not hidden.
@@ -61,28 +62,29 @@ class _Track:
     number: int
     label: int
     crop: Crop
+    pixels: int
+    place: np.ndarray
     frame: int
     seen: int
     area: float
     velocity: np.ndarray | None = None
 
-    def crop_at(self, frame: int) -> Crop:
-        """The last mask, moved to where it should be in a frame."""
-        bitmap, (x, y) = self.crop
+    def shift(self, frame: int) -> list[int]:
+        """Whole pixels x and y by which the last mask should have moved until a frame."""
         if self.velocity is None:
-            return self.crop
-        dx, dy = (self.velocity * (frame - self.frame)).round().astype(int).tolist()
-        return bitmap, (x + dx, y + dy)
+            return [0, 0]
+        shift: list[int] = (self.velocity * (frame - self.frame)).round().astype(int).tolist()
+        return shift
 
-    def follow(self, crop: Crop, frame: int) -> None:
-        """Continues the track with a mask. The visible part of a hidden object says little of its place."""
-        area, self.seen = int(crop[0].sum()), frame
-        if area < _HIDDEN * self.area:
+    def follow(self, objects: _Shapes, i: int, frame: int) -> None:
+        """Continues the track with object `i`. The visible part of a hidden object says little of its place."""
+        pixels, place, self.seen = int(objects.areas[i]), objects.places[i], frame
+        if pixels < _HIDDEN * self.area:
             self.area *= _FADING
             return
-        velocity = (np.array(centroid(crop)) - centroid(self.crop)) / (frame - self.frame)
+        velocity = (place - self.place) / (frame - self.frame)
         self.velocity = velocity if self.velocity is None else (self.velocity + velocity) / 2
-        self.crop, self.frame, self.area = crop, frame, area
+        self.crop, self.pixels, self.place, self.frame, self.area = objects.crops[i], pixels, place, frame, pixels
 
 
 class Tracker:
@@ -101,7 +103,7 @@ class Tracker:
         """
         rules = self.rules
         self._tracks = [track for track in self._tracks if frame - track.seen <= rules.patience]
-        moved = _shapes([track.crop_at(frame) for track in self._tracks], [track.label for track in self._tracks])
+        moved = _moved(self._tracks, frame)
         likely = np.flatnonzero(found.scores >= min(rules.uncertain, rules.certain))
         chosen = found.select(likely)
         there = _shapes(chosen.crops(), chosen.labels)
@@ -118,12 +120,14 @@ class Tracker:
             rows, columns = np.flatnonzero(free), np.flatnonzero(candidates & (numbers == 0))
             for row, column in _assigned(closeness(moved.chosen(rows), there.chosen(columns)), least):
                 track, i = self._tracks[rows[row]], columns[column]
-                track.follow(there.crops[i], frame)
+                track.follow(there, i, frame)
                 numbers[i], free[rows[row]] = track.number, False
         for i in np.flatnonzero(certain & (numbers == 0)).tolist():
             self.begun += 1
-            area = int(there.areas[i])
-            self._tracks.append(_Track(self.begun, int(chosen.labels[i]), there.crops[i], frame, frame, area))
+            label, pixels = int(there.labels[i]), int(there.areas[i])
+            self._tracks.append(
+                _Track(self.begun, label, there.crops[i], pixels, there.places[i], frame, frame, area=pixels)
+            )
             numbers[i] = self.begun
         of_all = np.zeros(len(found), dtype=np.int64)
         of_all[likely] = numbers
@@ -151,11 +155,26 @@ class _Shapes(NamedTuple):
         return _Shapes([self.crops[i] for i in index], *(values[index] for values in self[1:]))
 
 
-def _shapes(crops: list[Crop], labels: Sequence[int] | np.ndarray) -> _Shapes:
-    boxes = np.array([crop_box(crop) for crop in crops], np.int64).reshape(-1, 4)
+def _shapes(crops: list[Crop], labels: np.ndarray) -> _Shapes:
     areas = np.array([np.count_nonzero(bitmap) for bitmap, _ in crops], np.int64)
     places = np.array([centroid(crop) for crop in crops]).reshape(-1, 2)
-    return _Shapes(crops, np.asarray(labels, np.int64), boxes, areas, places)
+    return _Shapes(crops, labels, _boxes(crops), areas, places)
+
+
+def _moved(tracks: Sequence[_Track], frame: int) -> _Shapes:
+    """The last masks of the tracks, each where it should be in a frame."""
+    shifts = [track.shift(frame) for track in tracks]
+    crops: list[Crop] = [
+        (track.crop[0], (track.crop[1][0] + dx, track.crop[1][1] + dy))
+        for track, (dx, dy) in zip(tracks, shifts, strict=True)
+    ]
+    labels, areas = (np.array(values, np.int64) for values in ([t.label for t in tracks], [t.pixels for t in tracks]))
+    places = np.array([track.place for track in tracks]).reshape(-1, 2) + np.array(shifts).reshape(-1, 2)
+    return _Shapes(crops, labels, _boxes(crops), areas, places)
+
+
+def _boxes(crops: Sequence[Crop]) -> np.ndarray:
+    return np.array([crop_box(crop) for crop in crops], np.int64).reshape(-1, 4)
 
 
 def _iou(tracks: _Shapes, objects: _Shapes) -> np.ndarray:
