@@ -35,6 +35,19 @@ def test_the_filled_slots_are_the_detections(static: bool, monkeypatch: pytest.M
     assert (filled[~VALID] == 0).all()  # whatever an empty slot computed
 
 
+def test_few_numbers_of_slots_occur() -> None:
+    numbers = set()
+    for count in range(201):
+        valid = torch.zeros(2, 100, dtype=torch.bool)
+        valid.view(-1)[torch.randperm(200, generator=torch.Generator().manual_seed(count))[:count]] = True
+        slots = filled_slots(Detections(torch.rand(2, 100, 4), valid.float(), valid.long(), valid))
+        assert slots.used.sum() == count
+        assert count <= len(slots.chosen) <= count + count // 16  # at most a sixteenth is computed in vain
+        assert len(slots.chosen.unique()) == len(slots.chosen)  # no slot is written twice
+        numbers.add(len(slots.chosen))
+    assert len(numbers) < 80
+
+
 @pytest.mark.parametrize("static", [False, True])
 def test_positive_slots_have_one_size_where_shapes_are_static(static: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rois, "static_shapes", lambda tensor: static)

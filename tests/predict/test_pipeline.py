@@ -45,7 +45,7 @@ def test_freed_memory_returns_to_the_system_during_many_images(
 ) -> None:
     """After each two batches here, and once more after the last if there were more than two."""
     calls: list[None] = []
-    monkeypatch.setattr(pipeline, "_TRIMMED", 2)
+    monkeypatch.setattr(pipeline, "TRIMMED", 2)
     monkeypatch.setattr(pipeline, "trim", lambda: calls.append(None))
     assert len(list(stream(predictor, [0] * images, picture, both))) == images
     assert len(calls) == returned

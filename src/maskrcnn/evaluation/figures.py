@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from hotcoco import COCO, COCOeval
 
+from maskrcnn.allocator import trim
 from maskrcnn.errors import ConfigError
 from maskrcnn.evaluation.portions import LEAST_IOU, best_of_each, by_image, is_crowded, portions
 from maskrcnn.evaluation.results import Entry
@@ -68,6 +69,8 @@ def _sums_of_limits(
         evaluator = evaluator_of(*in_portions(scene, truth, best, kind), kind)
         evaluator.params.max_dets = [len(best) + 1]  # all: the limit is that of a whole image
         sums.append(sums_of(evaluator))
+        del evaluator
+        trim()  # the tables of a slide of 130,000 objects take 200 MB, and the next ones would come on top
     precision, recall = (np.concatenate(of_limits, axis=-1) for of_limits in zip(*sums, strict=True))
     return precision, recall
 

@@ -66,7 +66,8 @@ def _entries(content: Sequence[Any], images: Sequence[int | str], dataset: Datas
                     "category_id": entry["category_id"],
                     "score": float(entry["score"]),
                     "bbox": _box(entry.get("bbox"), mask, needed=keypoints is None),
-                    "segmentation": None if mask is None else mask.to_coco(),
+                    # A sound mask is not copied: a slide may have 200,000 of them.
+                    "segmentation": entry.get("segmentation") if mask is None or area >= 0 else mask.to_coco(),
                     "keypoints": keypoints,
                 }
             )

@@ -150,7 +150,24 @@ def positive_slots(positive: Tensor, samples: int, seeds: Tensor | None = None, 
 
 
 def filled_slots(found: Detections) -> Slots:
-    """The valid detections, or all B * D slots with static shapes (`ops.device.static_shapes`)."""
+    """The valid detections, or all B * D slots with static shapes (`ops.device.static_shapes`).
+
+    Otherwise a few empty slots follow, so that only some numbers of slots occur: on a CPU, oneDNN prepares kernels for
+    each new number, a tenth of the time of a mask branch, and keeps them. An exported network takes any number as it
+    is.
+    """
     valid = found.valid.flatten()
-    index = torch.arange(valid.shape[0], device=valid.device) if static_shapes(valid) else valid.nonzero()[:, 0]
-    return Slots(index, valid[index], (found.valid.shape[0], found.valid.shape[1]))
+    shape = found.valid.shape[0], found.valid.shape[1]
+    if static_shapes(valid):
+        return Slots(torch.arange(valid.shape[0], device=valid.device), valid, shape)
+    index = valid.nonzero()[:, 0]
+    if not torch.compiler.is_exporting():
+        empty = (~valid).nonzero()[: usual_number(len(index)) - len(index), 0]
+        index = torch.cat([index, empty])
+    return Slots(index, valid[index], shape)
+
+
+def usual_number(count: int) -> int:
+    """The next of a few numbers that is not below `count`: all up to 32, and 16 more up to each next power of two."""
+    step = 1 << max(0, count.bit_length() - 5)
+    return -(-count // step) * step

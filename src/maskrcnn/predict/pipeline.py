@@ -36,7 +36,7 @@ ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 AHEAD = 3  # batches of images that are read ahead; most images find enough others of their orientation among them
 LARGEST_BATCH = 1 << 16
 BEHIND = 2  # batches whose masks are still being encoded
-_TRIMMED = 64  # batches on a CPU after which freed memory goes back to the system, and once more at the end
+TRIMMED = 64  # batches on a CPU after which freed memory goes back to the system, and once more at the end
 
 
 class Detector(Protocol[Prepared, Found]):
@@ -204,7 +204,7 @@ def stream_taken(
                     found = detector.detect(prepared) if prepared else None
                     finishing.append(pool.submit(_finish, detector, batch, found, then))
                     batches += 1
-                    if batches % _TRIMMED == 0 and detector.device.type == "cpu":
+                    if batches % TRIMMED == 0 and detector.device.type == "cpu":
                         trim()
                 elif not finishing:
                     break
@@ -215,7 +215,7 @@ def stream_taken(
                     next_number += 1
         finally:
             pool.shutdown(cancel_futures=True)
-            if batches > _TRIMMED and detector.device.type == "cpu":
+            if batches > TRIMMED and detector.device.type == "cpu":
                 trim()  # what follows many images, such as an evaluation, takes much memory itself
 
 

@@ -12,12 +12,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from maskrcnn.allocator import trim
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.images import as_channels, as_rgb
 from maskrcnn.files.media.windows import Pixels, open_pixels
 from maskrcnn.predict.augmented import Augmented
-from maskrcnn.predict.pipeline import Detector, ImageLike, collect, stream
+from maskrcnn.predict.pipeline import TRIMMED, Detector, ImageLike, collect, stream
 from maskrcnn.predict.predictor import SHORT_SIDE, Predictor
 from maskrcnn.predict.seams import Piece, Tile, merge, piece_of
 from maskrcnn.structures.frame import network_frame
@@ -132,6 +133,8 @@ class Tiled:
                 f"{spanning} objects of the image of {width} x {height} pixels reach through a whole tile of "
                 f"{self.tiling.size} pixels, and are cut: choose larger tiles"
             )
+        if len(pieces) > TRIMMED:
+            trim()  # merging takes much memory itself
         return merge(pieces, self.config.model.detect.nms_iou)
 
 
