@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "unknown image": ({"image_id": 2}, "annotation 1 of image 2: no image has this id"),
     "no image": ({"image_id": [1]}, r"of image \[1\]: no image has this id"),
     "truth is no id": ({"image_id": True}, "of image True: no image has this id"),
-    "unknown category": ({"category_id": "7"}, "no category has id '7'"),
+    "unknown category": ({"category_id": "8"}, "no category has id '8'"),
     "nothing": ({"box": None, "polygons": None}, "expected a segmentation or a bbox, found neither"),
     "box of three": ({"box": [1, 2, 3], "polygons": []}, "expected bbox as four finite numbers"),
     "box of words": ({"box": [1, 2, 3, "4"], "polygons": []}, "expected bbox as four finite numbers"),
@@ -216,8 +216,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "empty mask without a box": ({"box": None, "polygons": None, "bitmap": np.zeros(SIZE)}, "covers no pixel"),
     "broken run lengths": ({"polygons": None, "rle": {"size": [40, 50]}}, "'size' and 'counts'"),
     "turned mask": ({"polygons": None, "bitmap": np.ones(SIZE[::-1])}, "height and width are swapped"),
-    "image id as text": ({"image_id": "1"}, "no image has this id, but one has 1: write all ids as numbers"),
-    "category id as text": ({"category_id": "7"}, "no category has id '7', but one has 7"),
     "crowd of words": ({"crowd": "perhaps"}, "expected iscrowd as 0 or 1, found 'perhaps'"),
     "no part": ({"polygons": [[1, 1, 5, 5], [math.nan] * 6]}, "at least 3 points, found 4 numbers"),
     "keypoints": ({"category_id": 7, "keypoints": [1, 2]}, "expected keypoints as 6 numbers"),
@@ -314,6 +312,18 @@ def test_an_annotation_without_an_id_takes_none_that_another_has() -> None:
 def test_a_crowd_flag_may_be_text(crowd: bool, flags: tuple[Any, ...]) -> None:
     dataset = built(*(raw(crowd=flag) for flag in flags), strict=True)
     assert dataset.annotations(0).crowd.tolist() == [crowd] * len(flags)
+
+
+def test_ids_may_be_numbers_here_and_text_there() -> None:
+    dataset = built(raw(image_id="1"), raw(category_id="7"), raw())
+    assert dataset.annotations(0).ids.tolist() == [1, 2, 3]
+    assert dataset.problems == ()
+    assert len(dataset.notes) == 1
+    assert (
+        "(annotations: 2), first: annotation 1 of image '1': expected all ids as numbers or all as" in dataset.notes[0]
+    )
+    with pytest.raises(DataError, match="expected all ids as numbers or all as text, found '7'"):
+        built(raw(category_id="7"), strict=True)
 
 
 def test_whole_numbers_may_have_a_decimal_point() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from maskrcnn.data.formats import read_dataset
+from maskrcnn.data.formats.annotation_files import coco
 from maskrcnn.structures.masks import RLE
 from small_scene import SIZE, expected, masks, objects, save_images, scene
 
@@ -52,6 +53,26 @@ def test_one_json_for_each_image_as_in_segment_anything(tmp_path: Path) -> None:
     dataset = read_dataset(write(tmp_path, {"image": image, "annotations": entries}), strict=True)
     assert dataset.records[0].image_id == 7
     assert masks(dataset) == expected("one", "object")
+
+
+def test_a_folder_of_files_of_segment_anything(tmp_path: Path) -> None:
+    content = plain()
+    save_images(tmp_path / "images")
+    for image in content["images"]:
+        entries = [entry for entry in content["annotations"] if entry["image_id"] == image["id"]]
+        one = {"image": {**image, "image_id": image["id"]}, "annotations": entries}
+        (tmp_path / f"sa_{image['id']}.json").write_text(json.dumps(one))
+    (tmp_path / "sa_9.json").write_text('{"image": 1, "annotations": []')
+    dataset = read_dataset(tmp_path)
+    assert masks(dataset, 0) == expected("one", "object")
+    assert masks(dataset, 1) == expected("two", "object")
+    assert len(dataset.problems) == 1
+    assert "sa_9.json: not JSON that can be read" in dataset.problems[0]
+
+
+def test_descriptions_of_classes_are_no_coco_json(tmp_path: Path) -> None:
+    (tmp_path / "label_descriptions.json").write_text('{"categories": [{"id": 0, "name": "shirt"}], "attributes": []}')
+    assert not coco.recognise(tmp_path)
 
 
 @pytest.mark.parametrize("mode", [0, 1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.data.image_places import DEPTH, find_images
+from maskrcnn.data.image_places import DEPTH, find_files, find_images
 
 
 def touch(root: Path, *names: str) -> None:
@@ -89,14 +89,24 @@ def test_a_folder_that_is_given_is_the_only_place(tmp_path: Path) -> None:
     assert [place.path.parent.name for place in below if not place.fault] == ["train", "val"]
 
 
-def test_an_image_of_another_suffix_is_said(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for name in ("one.PNG", "two.json"):
-        (tmp_path / "images" / name).touch()
-    (tmp_path / "a.json").touch()
-    one, two = find_images(["One.jpg", "two.jpg"], tmp_path / "a.json")
-    assert one.fault == "no such file, but there is one.PNG; correct the suffix of the name"
+def test_the_only_image_with_another_suffix_is_found(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "a.json", "images/one.PNG", "images/two.json", "images/four.png", "images/four.jpg", "images/5.1.png"
+    )
+    one, two, three, four, five = find_files(["One.jpg", "two.jpg", "one.PNG", "four.tif", "5.1"], tmp_path / "a.json")
+    assert (one.path, one.fault, one.renamed) == (str(tmp_path / "images" / "one.PNG"), "", True)
     assert two.fault.startswith("no such file; tried in ")
+    assert not three.renamed
+    assert four.fault.startswith("different files of this name: ")
+    assert (five.fault, Path(five.path).name) == ("", "5.1.png")
+
+
+def test_a_name_that_no_other_has_without_its_folders_is_found_without_them(tmp_path: Path) -> None:
+    touch(tmp_path, "set.json", "images/a.png", "images/b.png")
+    names = ["../../media/upload/1/0a1b2c3d-a.png", "media/x/b.png", "media/y/b.png"]
+    found, *lost = find_images(names, tmp_path / "set.json")
+    assert found == (tmp_path / "images" / "a.png", "")
+    assert all("no such file" in place.fault for place in lost)
 
 
 def test_what_is_missing_names_the_places(tmp_path: Path) -> None:

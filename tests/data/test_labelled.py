@@ -76,9 +76,7 @@ def test_sizes(builder: DatasetBuilder, tmp_path: Path) -> None:
     }
     assert [problem.partition("image ")[2][:8] for problem in dataset.problems] == ["two.png:", "lost.png"]
     assert "swapped" in dataset.choices[0]
-    assert (
-        "1 images have no file; their sizes are those of their objects, first: gone.png, 14 x 20" in dataset.choices[1]
-    )
+    assert "1 image without a file: the size is that of the objects, first: gone.png, 14 x 20" in dataset.choices[1]
 
 
 def test_what_is_left_out_is_counted_and_what_is_broken_is_named(builder: DatasetBuilder, tmp_path: Path) -> None:

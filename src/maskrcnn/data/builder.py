@@ -36,7 +36,7 @@ import torch
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import Drawn, RawAnnotation, Size, category_of, drawn, unique_ids
 from maskrcnn.data.bulk.plain import Known, PlainAnnotations
-from maskrcnn.data.doubts import first_of, no_image, of_another_type, repeated_names
+from maskrcnn.data.doubts import first_of, no_image, repeated_names, with_id
 from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.errors import DataError
 from maskrcnn.structures.dataset import Dataset
@@ -215,7 +215,7 @@ class DatasetBuilder:
     def _draw(self) -> None:
         """Draws the annotations that wait, by several processes if there are many, and stores them."""
         waiting, self._waiting = self._waiting, []
-        images = [self._image_of(raw) for raw, _, _ in waiting]
+        images = [with_id(raw.image_id, self._images) for raw, _, _ in waiting]
         jobs = [(raw, image.size) for (raw, _, _), image in zip(waiting, images, strict=True) if image]
         found = iter(of_each(drawn, jobs, "objects"))
         for (raw, number, turn), image in zip(waiting, images, strict=True):
@@ -231,18 +231,13 @@ class DatasetBuilder:
                 continue
             self._problem(f"{where}: {fault}", turn)
 
-    def _image_of(self, raw: RawAnnotation) -> _Image | None:
-        key = as_id(raw.image_id)
-        return None if key is None else self._images.get(key)
-
     def _append(
         self, raw: RawAnnotation, own: int | str | None, number: int, where: str, image: _Image, mask: Drawn
     ) -> None:
-        category_id = as_id(raw.category_id)
-        if category_id is None or category_id not in self._categories:
-            other = of_another_type(category_id, self._categories)
-            raise DataError(f"no category has id {short(raw.category_id)}{other}")
-        label, category = self._categories[category_id]
+        found = with_id(raw.category_id, self._categories)
+        if found is None:
+            raise DataError(f"no category has id {short(raw.category_id)}")
+        label, category = found
         if mask.fault:
             raise DataError(mask.fault)
         points = None
@@ -256,6 +251,10 @@ class DatasetBuilder:
         repeats = first < len(self._ids)
         if repeats and self._is_same(first, rows, floats, mask, points):
             raise DataError(f"expected a unique id, found the same as annotation {self._positions[first]} of the file")
+        for given, known in ((raw.image_id, self._images), (raw.category_id, self._categories)):
+            if as_id(given) not in known:
+                fault = f"expected all ids as numbers or all as text, found {short(given)}"
+                self._repair("an id that is a number here and text there is read as one id", where, fault)
         if mask.bad_part:
             self._repair("the object is kept without the bad part of its mask", where, mask.bad_part)
         if mask.bad_box:

@@ -1,4 +1,4 @@
-"""What programs write in place of plain COCO JSON, turned into plain COCO JSON.
+"""Which files are COCO JSON, and what programs write in its place, turned into plain COCO JSON.
 
 The rules come from files of Detectron2, Segment Anything, LIVECell, Roboflow, labelme2coco, CVAT and datumaro.
 """
@@ -11,15 +11,58 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.pictures import NO_CLASS
+from maskrcnn.data.pictures import NO_CLASS, files_in
+from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.values import as_id
 
 _XYXY = 0  # Detectron2's `BoxMode.XYXY_ABS`; 1 is COCO's x, y, width, height
-
-
+JSONS_TO_RECOGNISE = 8  # a folder of labelme files has thousands
+_KEYS_OF_OTHERS = {"dm_format_version", "items", "item", "label_classes"}  # Datumaro twice, Darwin, Hasty
+_OTHER_TASKS = ("captions_", "person_keypoints_", "stuff_", "image_info_")  # that COCO has files of, by their names
 _TAIL = 1 << 16  # bytes at the end of a file, in which its categories lie
+
+
+def is_coco(file: Path) -> bool:
+    """Whether a file begins as a COCO JSON or as one of its dialects."""
+    outline = json_outline(file)
+    if outline is None:
+        return False
+    first, second, _ = outline.keys
+    if outline.is_list:
+        return {"file_name", "annotations"} <= first and "bbox_mode" in second  # Detectron2
+    darwin_1, hubmap = "image" in first and "filename" in second, "coordinates" in second
+    if hubmap or darwin_1 or first & _KEYS_OF_OTHERS or is_panoptic(file):
+        return False
+    # A large file shows only its images here. Categories alone are the descriptions of another format.
+    return bool(first & {"images", "annotations"})
+
+
+def coco_jsons(folder: Path) -> list[Path]:
+    """The JSONs of a folder, also compressed ones, without those of COCO's other tasks."""
+    return of_instances(files_in(folder, ".json", ".json.gz"))
+
+
+def find_json(path: Path) -> Path:
+    """The COCO JSON at a path: the file itself, or the one in the folder. Raises DataError if there is not one."""
+    if not path.is_dir():
+        return path
+    found = [path / "annotations.json"] if (path / "annotations.json").is_file() else coco_jsons(path)
+    if len(found) > 1:
+        found = list(filter(is_coco, found)) or found
+    if len(found) != 1:
+        listed = ", ".join(p.name for p in found[:5]) or "none"
+        raise DataError(f"{path}: expected one COCO JSON in the folder, found {listed}; name the file itself")
+    return found[0]
+
+
+def segment_anything_files(path: Path) -> list[Path]:
+    """The JSONs of a folder, if there are several and the first ones are of Segment Anything."""
+    files = coco_jsons(path) if path.is_dir() else []
+    outlines = map(json_outline, files[:JSONS_TO_RECOGNISE])
+    alike = all(outline and {"image", "annotations"} <= outline.keys[0] for outline in outlines)
+    return files if len(files) > 1 and alike else []
 
 
 def is_panoptic(file: Path) -> bool:
@@ -36,6 +79,13 @@ def is_panoptic(file: Path) -> bool:
         return b'"isthing"' in opened.read()
 
 
+def of_instances(files: Sequence[Path]) -> list[Path]:
+    """COCO's annotation files without those of its other tasks, if the files of its task of instances are there."""
+    if not any(file.name.startswith("instances_") for file in files):
+        return list(files)
+    return [file for file in files if not file.name.startswith(_OTHER_TASKS)]
+
+
 def plain_coco(content: Any) -> Any:
     """The content of a JSON as COCO JSON, or as it is if it is nothing that we know.
 
@@ -46,13 +96,14 @@ def plain_coco(content: Any) -> Any:
     if isinstance(content, list) and any(isinstance(entry, Mapping) and "annotations" in entry for entry in content):
         return _of_detectron2(content)
     if isinstance(content, Mapping) and isinstance(content.get("image"), Mapping) and "categories" not in content:
-        return _of_segment_anything([content])
+        return of_segment_anything([content])
     if isinstance(content, Mapping) and isinstance(content.get("annotations"), Mapping) and content["annotations"]:
         return {**content, "annotations": list(content["annotations"].values())}
     return content
 
 
-def _of_segment_anything(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def of_segment_anything(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The images of files of Segment Anything, each an `image` with `annotations`, as COCO JSON of one class."""
     images, annotations = [], []
     for file in files:
         image = file["image"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
 from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
+from maskrcnn.structures.values import as_id
+
+T = TypeVar("T")
 
 
 def spelling(name: str) -> str:
@@ -90,12 +94,13 @@ def no_image(given: int | str | None, known: Container[int | str], left_out: Con
     """Why an annotation with this id of an image has none: `known` are the ids of images, `left_out` of broken ones."""
     if given in left_out:
         return "its image is left out"
-    return f"no image has this id{of_another_type(given, known)}"
+    return "no image has this id"
 
 
-def of_another_type(given: int | str | None, known: Container[int | str]) -> str:
-    """Names the known id that differs from a given one only in being text or a number."""
-    other: int | str | None = str(given) if isinstance(given, int) else None
-    if isinstance(given, str) and given.strip().isdecimal() and len(given) < 20:
-        other = int(given)
-    return f", but one has {other!r}: write all ids as numbers or all as text" if other in known else ""
+def with_id(given: Any, known: Mapping[int | str, T]) -> T | None:
+    """What has an id that is given as a number or as its text; None if nothing has it."""
+    own = as_id(given)
+    other: int | str | None = str(own) if isinstance(own, int) else None
+    if isinstance(own, str) and own.strip().isdecimal() and len(own) < 20:
+        other = int(own)
+    return next((known[number] for number in (own, other) if number is not None and number in known), None)

@@ -9,7 +9,7 @@ import filecmp
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -38,10 +38,15 @@ class Place(NamedTuple):
 
 
 class FoundFile(NamedTuple):
-    """A `Place` whose path is text. A hundred thousand of them take half a second less."""
+    """A `Place` whose path is text. A hundred thousand of them take half a second less.
+
+    Attributes:
+        renamed: whether the file has another suffix than the name.
+    """
 
     path: str
     fault: str = ""
+    renamed: bool = False
 
 
 def find_images(
@@ -66,7 +71,10 @@ def find_images(
 
     If no image at all is found in these places, all folders below are searched, except for those of another split and
     of another annotation file. Names may differ from the files in what tools change: back-slashes, percent codes, the
-    eight hexadecimal digits that Label Studio puts before a name, upper case, and the form of Unicode.
+    eight hexadecimal digits that Label Studio puts before a name, upper case, and the form of Unicode. A name without
+    folders is searched for in all of them, and so is a name that is unlike all others without its folders.
+
+    A name that is found nowhere may be that of the only image with another suffix.
 
     Args:
         names: the names of the images in the annotation file.
@@ -74,14 +82,14 @@ def find_images(
         images: the folder of the images.
         without: a folder in which no images lie, but pictures that may have the same names.
     """
-    return [Place(Path(path), fault) for path, fault in find_files(names, annotations, images, without)]
+    return [Place(Path(found.path), found.fault) for found in find_files(names, annotations, images, without)]
 
 
 def find_files(
     names: Sequence[str], annotations: Path, images: Path | None = None, without: Path | None = None
 ) -> list[FoundFile]:
     """The same as `find_images`, with the paths as texts."""
-    search = _Search(annotations, images, without)
+    search = _Search(annotations, images, without, names)
     places = [search.listed(name) for name in names]
     if not annotations.exists() or any(not place.fault for place in places):
         return places
@@ -124,10 +132,14 @@ class _Folder:
         return found
 
     @cached_property
-    def by_stem(self) -> dict[str, str]:
-        """The image files by their names without suffix."""
-        named = ((name, os.path.splitext(_plain(name))) for name in sorted(self.names, reverse=True))
-        return {stem: name for name, (stem, suffix) in named if suffix in IMAGE_SUFFIXES}
+    def by_stem(self) -> dict[str, list[str]]:
+        """The paths of the image files by their names without suffix."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self.names):
+            stem, suffix = os.path.splitext(_plain(name))
+            if suffix in IMAGE_SUFFIXES:
+                found[stem].append(os.path.join(self.path, name))
+        return found
 
     def files(self, base: str, *, exact: bool) -> list[str]:
         """The paths of the files that have this name, or that differ from it in what tools change."""
@@ -137,8 +149,8 @@ class _Folder:
 
 
 class _Search:
-    def __init__(self, annotations: Path, images: Path | None, without: Path | None) -> None:
-        self.annotations, self.images, self.without = annotations, images, without
+    def __init__(self, annotations: Path, images: Path | None, without: Path | None, names: Sequence[str]) -> None:
+        self.annotations, self.images, self.without, self.names = annotations, images, without, names
         self.home = images or annotations.parent
         self._root = root_of(self.home)
         self.places = [[images]] if images else usual_places(annotations)
@@ -157,12 +169,11 @@ class _Search:
                 for group in groups:
                     if found := [file for folder in group for file in folder.files(base, exact=exact)]:
                         return _only(found)
-        stem = os.path.splitext(_plain(base))[0]
-        alike = [folder.by_stem[stem] for group in groups for folder in group if stem in folder.by_stem]
-        if alike:
-            return FoundFile(
-                str(self.home / name), f"no such file, but there is {alike[0]}; correct the suffix of the name"
-            )
+        stem, suffix = os.path.splitext(_plain(base))
+        stem = stem if suffix in IMAGE_SUFFIXES else _plain(base)
+        for group in groups:
+            if alike := [file for folder in group for file in folder.by_stem.get(stem, ())]:
+                return _only(alike)._replace(renamed=True)
         elsewhere = self.images is None and os.path.isabs(name) and not is_inside(name, self._root)
         why = f"an absolute name is used only inside {self._root}; " if elsewhere else ""
         return FoundFile(str(self.home / name), why + self._fault)
@@ -195,9 +206,15 @@ class _Search:
         # Of several files, those that share the most folders with the name.
         folders = directory.split("/")[::-1]
         shared = [_shared(folders, os.path.dirname(path).split(os.sep)[::-1]) for path in found]
-        if not max(shared) and directory and not directory.startswith("/") and self.images is None:
-            return None  # without any of its folders, a relative name could be that of another image
+        relative = directory and not directory.startswith("/") and self.images is None
+        if relative and not max(shared) and self._times[_key(base)] > 1:
+            return None  # without any of its folders, this name could be that of another image
         return _only([path for path, count in zip(found, shared, strict=True) if count == max(shared)])
+
+    @cached_property
+    def _times(self) -> Counter[str]:
+        """How many of the names are equal without their folders."""
+        return Counter(_key(unquote(_cleaned(name)).rpartition("/")[2]) for name in self.names)
 
     @cached_property
     def _files_below(self) -> dict[str, list[str]]:

@@ -23,6 +23,7 @@ from maskrcnn.data.loading.of_each import of_each
 from maskrcnn.data.pictures import NO_CLASS, Picture, add_picture, find_pictures, image_files_in
 from maskrcnn.data.regions import counted, even_odd, joined
 from maskrcnn.errors import DataError, omission
+from maskrcnn.errors import counted as number_of
 from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.values import is_int, short, under
@@ -261,7 +262,8 @@ def add_labelled(builder: DatasetBuilder, items: Sequence[Labelled], images: Pat
     for reason, count in left_out.items():
         builder.choice(f"{omission(count, 'shape')}, because {reason}")
     if lost:
-        builder.choice(f"{len(lost)} images have no file; their sizes are those of their objects, first: {lost[0]}")
+        number = number_of(len(lost), "image")
+        builder.choice(f"{number} without a file: the size is that of the objects, first: {lost[0]}")
     listed = {picture.path for picture in pictures}
     folders = sorted({picture.path.parent for picture in pictures if not picture.fault})
     return [file for folder in folders for file in image_files_in(folder) if file not in listed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -86,9 +87,22 @@ def read_masks(file: Path, picture: Picture) -> np.ndarray:
     return read_values(file, str(file))
 
 
+def files_in(folder: Path, *suffixes: str) -> list[Path]:
+    """The files of a folder with one of these suffixes, in upper or lower case, sorted by name.
+
+    Folders below are left out, and so are files `._name`: macOS puts one beside every file of an archive, which has the
+    suffix of the other and nothing of its content. A folder that does not exist has no files.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(folder / name for name in names if name.lower().endswith(suffixes) and not name.startswith("._"))
+
+
 def image_files_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by suffix, sorted by name; those of folders below are left out."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """The image files of a folder, as `files_in` gives them."""
+    return [path for path in files_in(folder, *IMAGE_SUFFIXES) if path.is_file()]
 
 
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -142,9 +142,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, name: str, content: byt
 def test_what_lies_in_a_folder_without_a_data_set_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found a folder with nothing; name another folder"):
         read_dataset(tmp_path)
-    write_small(tmp_path / "unpacked" / "set", "train", 1)
-    with pytest.raises(DataError, match=rf"found a folder with unpacked/; name the folder {tmp_path}/unpacked/set, "):
-        read_dataset(tmp_path)
+    (tmp_path / "unpacked").mkdir()
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(
         DataError, match=r"with a\.json, unpacked/; a\.json is a JSON list without keys; if it is one of"
@@ -153,6 +151,36 @@ def test_what_lies_in_a_folder_without_a_data_set_is_said(tmp_path: Path) -> Non
     (tmp_path / "a.json").write_text('{"shapes": [], "imagePath')
     with pytest.raises(DataError, match=r"; a\.json: not JSON .*line 1 column 16 .*; the file may be truncated$"):
         read_dataset(tmp_path)
+
+
+def test_a_data_set_may_lie_some_folders_below(tmp_path: Path) -> None:
+    write_small(tmp_path / ".hidden", "train", 2)
+    write_small(tmp_path / "archive" / "set", "train", 1)
+    assert len(read_dataset(tmp_path)) == 1
+    write_small(tmp_path / "archive" / "valid", "other", 3)
+    with pytest.raises(DataError, match=r"found COCO JSON in .*archive/set, .*archive/valid; name one of the folders"):
+        read_dataset(tmp_path)
+    (tmp_path / "archive" / "set").rename(tmp_path / "archive" / "train")
+    assert len(read_dataset(tmp_path)) == 4
+    assert len(read_dataset(tmp_path, hints=Hints(split="val"))) == 3
+
+
+def test_suffixes_may_be_in_upper_case_and_files_of_macos_are_no_data(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "train", 1)
+    path.rename(tmp_path / "LABELS.JSON")
+    (tmp_path / "._LABELS.JSON").write_bytes(b"\0\5\x16\7")
+    assert len(read_dataset(tmp_path)) == 1
+
+
+def test_the_files_of_cocos_other_tasks_are_not_read(tmp_path: Path) -> None:
+    for split, count in (("train", 1), ("val", 2)):
+        path = write_small(tmp_path, f"{split}2017", count)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        for task in ("captions", "person_keypoints", "instances"):
+            (tmp_path / "annotations" / f"{task}_{split}2017.json").write_bytes(path.read_bytes())
+        path.unlink()
+    assert len(read_dataset(tmp_path)) == len(read_dataset(tmp_path / "annotations")) == 3
+    assert len(read_dataset(tmp_path, hints=Hints(split="val"))) == 2
 
 
 def test_a_json_of_another_name_is_recognised_by_how_it_begins(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ JSONS = {
     "an Encord export": [{"label_hash": "1", "data_hash": "2", "data_units": {"2": {"labels": {"objects": []}}}}],
     "a Segments.ai release": {"name": "v1", "dataset": {"task_type": "segmentation-bitmap", "samples": []}},
     "FiftyOne": {"samples": []},
+    "Label Studio's JSON-MIN": [{"image": "a.png", "id": 1, "label": [], "annotator": 1, "annotation_id": 1}],
 }
 
 
@@ -36,6 +37,8 @@ FILES = {
     "metadata.jsonl": (b'{"file_name": "a.png", "objects": {"bbox": []}}\n{}', "a Hugging Face image folder"),
     "heart.nii.gz": (b"", "NIfTI, a volume"),
     "labels.xlsx": (b"PK", "a spreadsheet"),
+    "export.zip": (b"PK", "an archive"),
+    "set.tar.gz": (b"", "an archive"),
     "a.dcm": (b"", "DICOM, a volume"),
     "1.2.840.113619": (bytes(128) + b"DICM", "DICOM, a volume"),
     "boxes.xml": (b"<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC boxes"),

@@ -11,6 +11,7 @@ from textwrap import shorten
 from typing import NamedTuple, Protocol
 
 from maskrcnn.data.cache import cached_folder
+from maskrcnn.data.coco_dialects import of_instances
 from maskrcnn.data.formats.annotation_files import (
     coco,
     cvat,
@@ -45,8 +46,10 @@ from maskrcnn.data.formats.mask_pictures import (
 )
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.image_places import SPLITS, splits_in
+from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.join import join
+from maskrcnn.data.labelled import split_of
+from maskrcnn.data.pictures import files_in
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, text_fault
 from maskrcnn.files.json_file import json_outline, read_json
@@ -55,7 +58,8 @@ from maskrcnn.structures.dataset import Dataset
 _SUFFIXES = (".json", ".ndjson", ".csv", ".xml")  # of annotation files
 _TEXTS = (*_SUFFIXES, ".jsonl", ".geojson", ".tsv", ".yaml", ".yml")  # of files that people write as text
 _TABLES = (".csv", ".tsv")
-_MOST_FOLDERS = 50  # below a folder, in which a data set is searched for
+_MOST_FOLDERS = 50  # of one level below a folder, in which a data set is searched for
+_LEVELS = 3  # of folders below
 _MOST_BYTES = 1 << 24  # of a JSON that is read to say what is wrong with it
 
 
@@ -156,9 +160,9 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
     wanted = hints.format or (rle_csv.key if hints.columns else None)
     candidates = [format for format in FORMATS if wanted in (None, format.key)]
     fitting = [(path, format) for format in candidates if format.recognise(path)]
-    below = sorted(folder for folder in path.iterdir() if folder.is_dir())[:_MOST_FOLDERS] if path.is_dir() else []
+    below = _folders_in([path]) if path.is_dir() else []
     if not fitting:
-        fitting = [(folder, format) for folder in below for format in candidates if format.recognise(folder)]
+        fitting = _in_folders(below, candidates)
     elif len(fitting) == 1:
         fitting = _beside(fitting[0], below, candidates) or fitting
     if not fitting and wanted is not None:
@@ -173,6 +177,21 @@ def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:
             f"{' or '.join(f.key for f in formats)}"
         )
     return Found(formats[0], _parts(path, formats[0], [place for place, _ in fitting]))
+
+
+def _folders_in(places: Sequence[Path]) -> list[Path]:
+    """The first folders in folders, without hidden ones."""
+    found = (inner for place in places for inner in sorted(place.iterdir()) if inner.is_dir())
+    return list(islice((folder for folder in found if not folder.name.startswith((".", "__"))), _MOST_FOLDERS))
+
+
+def _in_folders(folders: Sequence[Path], candidates: Sequence[Format]) -> list[tuple[Path, Format]]:
+    """The data sets in folders, or else in the folders below them, of which those of the fewest levels count."""
+    for _ in range(_LEVELS):
+        if found := [(folder, format) for folder in folders for format in candidates if format.recognise(folder)]:
+            return found
+        folders = _folders_in(folders)
+    return []
 
 
 def _beside(
@@ -197,11 +216,11 @@ def _parts(path: Path, format: Format, places: Sequence[Path]) -> dict[str, Path
     """
     if len(places) == 1:
         (place,) = places
-        files = [file for file in place.iterdir() if file.suffix.lower() in _SUFFIXES] if place.is_dir() else []
-        named = {_split_of(file): file for file in files}
+        files = of_instances(files_in(place, *_SUFFIXES, ".json.gz"))
+        named = {split_of(file.name): file for file in files}
         one_each = len(files) == len(named) > 1 and "" not in named
         return _in_order(named) if one_each and all(map(format.recognise, files)) else {"": place}
-    named = {_split_of(place): place for place in places}
+    named = {split_of(str(place.relative_to(path))): place for place in places}
     if len(named) < len(places) or "" in named:
         listed = ", ".join(str(place) for place in places[:4])
         raise DataError(
@@ -213,12 +232,6 @@ def _parts(path: Path, format: Format, places: Sequence[Path]) -> dict[str, Path
 
 def _in_order(named: Mapping[str, Path]) -> dict[str, Path]:
     return {split: named[split] for split in dict.fromkeys(SPLITS.values()) if split in named}
-
-
-def _split_of(path: Path) -> str:
-    """The part of a data set that a name says: train, val or test; empty if it says none or several."""
-    said = splits_in(path.stem)
-    return said.pop() if len(said) == 1 else ""
 
 
 def _not_found(path: Path) -> str:
@@ -233,12 +246,8 @@ def _todo(path: Path) -> str:
     texts = _texts(path)
     if broken := next((f"{file.name}: {fault}" for file in texts if (fault := _fault(file))), ""):
         return broken
-    if path.is_dir() and not texts:
-        for folder in islice((folder for folder in path.glob("*/*") if folder.is_dir()), _MOST_FOLDERS):
-            if any(format.recognise(folder) for format in FORMATS):
-                return f"name the folder {folder}, which looks like one"
-        if not any(path.iterdir()):
-            return "name another folder"
+    if path.is_dir() and not any(path.iterdir()):
+        return "name another folder"
     inside = f"{texts[0].name} is {_contents(texts[0])}; " if path.is_dir() and texts else ""
     if texts and texts[0].suffix.lower() in _TABLES:
         return f"{inside}if the table holds run lengths, name its columns with --columns image=NAME mask=NAME"

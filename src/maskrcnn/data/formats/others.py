@@ -33,6 +33,7 @@ _BY_KEYS: tuple[tuple[frozenset[str], Other], ...] = tuple(
     for keys, other in (
         ("label_hash data_units", Other("an Encord export", "write it as COCO JSON with Encord's SDK")),
         ("dataset task_type samples", Other("a Segments.ai release", _SEGMENTS_AI)),
+        ("annotation_id annotator", Other("Label Studio's JSON-MIN", "export the project as JSON")),
         ("file_name objects", Other("a Hugging Face image folder", _HUGGING_FACE)),
         ("samples", Other("FiftyOne", "export it in FiftyOne with `dataset_type=fo.types.COCODetectionDataset`")),
     )
@@ -46,6 +47,7 @@ _BY_NAME = (
     (r"\.(parquet|arrow)$", Other("a table of Hugging Face's datasets", _HUGGING_FACE)),
     (r"\.(xlsx?|ods)$", Other("a spreadsheet", "save its table as CSV in UTF-8")),
     (r"\.nii(\.gz)?$", Other("NIfTI, a volume", _SLICES)),
+    (r"\.(zip|tar|tar\.\w+|tgz|7z|rar)$", Other("an archive", "unpack it, and name its folder")),
 )
 _DICOM = Other("DICOM, a volume", _SLICES)
 

@@ -109,8 +109,21 @@ def test_no_name_leads_far_out_of_the_data_set(tmp_path: Path, root: str) -> Non
     near.write_text(f"images/one.png\n{root}/images/two.png\n")
     dataset = read_dataset(path)
     assert [record.path for record in dataset.records] == [path.parent / "images" / "one.png"]
-    assert f"1 images outside of {tmp_path / 'here'} are left out" in " ".join(dataset.choices)
+    assert f"1 image is left out, outside of {tmp_path / 'here'}" in " ".join(dataset.choices)
     assert sum("found no" in choice for choice in dataset.choices) == 2
+
+
+def test_a_list_may_begin_with_folders_of_another_machine(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    (tmp_path / "list.txt").write_text("data/images/one.png\n/content/set/images/two.png\n")
+    path.write_text("train: list.txt\nnames: [a, b, c]\n")
+    assert [record.path.name for record in read_dataset(path, strict=True).records] == ["one.png", "two.png"]
+
+
+def test_the_names_of_classes_may_lie_among_the_labels(tmp_path: Path) -> None:
+    write(tmp_path).unlink()
+    (tmp_path / "labels" / "classes.txt").write_text("a\nb\nc\n")
+    assert [category.name for category in read_dataset(tmp_path, strict=True).categories] == ["a", "b", "c"]
 
 
 def test_an_image_without_a_label_file_is_empty(tmp_path: Path) -> None:
@@ -118,7 +131,7 @@ def test_an_image_without_a_label_file_is_empty(tmp_path: Path) -> None:
     (tmp_path / "labels" / "two.txt").unlink()
     dataset = read_dataset(path, strict=True)
     assert [record.count for record in dataset.records] == [1, 0]
-    assert "1 images have no label file and are read as empty" in dataset.choices[0]
+    assert "1 image without a label file: read as empty; --missing leave-out" in dataset.choices[0]
     assert len(read_dataset(path, hints=Hints(missing="leave-out"))) == 1
 
 
@@ -137,8 +150,8 @@ def test_points_just_outside_are_clipped_doubles_left_out_and_boxes_named(tmp_pa
     rows = f"{SQUARE}\n{SQUARE}\n0 0.5 0.5 0.2 0.2\n0 -0.005 0 0.5 0 0.5 1.009 0 1"
     dataset = read_dataset(write(tmp_path, rows="\ufeff" + rows))
     assert objects(dataset) == [FOUND, ("dog", 28 * 40, [0.0, 0.0, 28.0, 40.0])]
-    assert "1 rows are left out, because they repeat a row of the same image" in dataset.choices[0]
-    assert "1 rows are left out, because they are boxes (5 numbers) and not polygons" in dataset.problems[0]
+    assert "1 row is left out, because the same row of the image is there before" in dataset.choices[0]
+    assert "1 row is left out: boxes (5 numbers) and no polygons" in dataset.problems[0]
 
 
 def test_images_are_read_upright(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_things_are_objects_wherever_the_pictures_lie(tmp_path: Path, file: str,
         assert dataset.annotations(0).crowd.tolist() == [False, False, False, True]
         assert {record.path.parent for record in dataset.records} == {tmp_path / "own" / images}
         assert not any(record.fault for record in dataset.records)
-        assert "the segments of 1 categories of stuff are left out" in dataset.choices[0]
+        assert "only things are read (categories of stuff: 1)" in dataset.choices[0]
 
 
 def test_a_large_file_is_known_by_its_end(tmp_path: Path) -> None:

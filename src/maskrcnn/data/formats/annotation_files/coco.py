@@ -21,13 +21,24 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.bulk.coco_text import CocoText, open_text, read_annotations, used_categories
 from maskrcnn.data.bulk.plain import PlainAnnotations
 from maskrcnn.data.cache import cached_json
-from maskrcnn.data.coco_dialects import classes_of_false_crowds, classes_of_no_object, is_panoptic, plain_coco
+from maskrcnn.data.coco_dialects import (
+    JSONS_TO_RECOGNISE,
+    classes_of_false_crowds,
+    classes_of_no_object,
+    coco_jsons,
+    find_json,
+    is_coco,
+    of_segment_anything,
+    plain_coco,
+    segment_anything_files,
+)
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import FoundFile, find_files
+from maskrcnn.data.labelled import of_jsons
 from maskrcnn.data.writing import Holds, Lost
 from maskrcnn.errors import DataError
 from maskrcnn.files.atomic import atomic_write
-from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.annotations import RUN_LENGTHS
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
@@ -43,27 +54,12 @@ takes = frozenset[str]()
 holds: Holds = frozenset({"boxes", "scores"})
 
 _LISTS = ("images", "annotations", "categories")
-_KEYS_OF_OTHERS = {"dm_format_version", "items", "item", "label_classes"}  # Datumaro twice, Darwin, Hasty
-_JSONS_TO_RECOGNISE = 8  # a folder of labelme files has thousands
 _IMAGE_KEYS = ("id", "file_name", "height", "width")  # all other keys of an image are kept in `Record.fields`
 
 
 def recognise(path: Path) -> bool:
     """Whether a file, or a JSON in a folder, has the lists of COCO or of one of its dialects."""
-    return any(map(_is_coco, sorted(path.glob("*.json"))[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
-
-
-def _is_coco(file: Path) -> bool:
-    outline = json_outline(file)
-    if outline is None:
-        return False
-    first, second, _ = outline.keys
-    if outline.is_list:
-        return {"file_name", "annotations"} <= first and "bbox_mode" in second  # Detectron2
-    darwin_1, hubmap = "image" in first and "filename" in second, "coordinates" in second
-    if hubmap or darwin_1 or first & _KEYS_OF_OTHERS or is_panoptic(file):
-        return False
-    return bool(first & set(_LISTS))  # a large file shows only its images here
+    return any(map(is_coco, coco_jsons(path)[:JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
@@ -73,7 +69,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     read if its category names keypoints. `data/coco_dialects.py` lists what programs write in another way.
 
     Args:
-        path: the JSON, or a folder with exactly one JSON or an `annotations.json`.
+        path: the JSON, or a folder with exactly one JSON or an `annotations.json`, or with the files of Segment
+            Anything, one for each image.
         images: folder of the images; None for the places that `find_images` knows.
         strict: raise at the first broken image or annotation, instead of leaving it out.
         hints: not used; a COCO JSON says everything itself.
@@ -81,7 +78,9 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     Raises:
         DataError: the file cannot be used, or an image or annotation is broken and `strict` is set.
     """
-    path = _find_json(path)
+    if files := segment_anything_files(path):
+        return _from_segment_anything(files, path, images, strict)
+    path = find_json(path)
     return cached_json(path, (images, strict), lambda: _read(path, images, strict))
 
 
@@ -117,6 +116,21 @@ def _from_text(file: CocoText, path: Path, images: Path | None, strict: bool) ->
     plain, others = read_annotations(file, builder.known(), builder.buffer)
     _add_annotations(builder, others, plain)
     return builder.build()
+
+
+def _from_segment_anything(files: Sequence[Path], folder: Path, images: Path | None, strict: bool) -> Dataset:
+    builder = DatasetBuilder(folder, strict=strict)
+    content = of_segment_anything(of_jsons(builder, files, "a JSON of Segment Anything", _one_image))
+    _add_categories(builder, content["categories"], set)
+    _add_images(builder, content["images"], images, files[0])
+    _add_annotations(builder, dict(enumerate(content["annotations"], start=1)))
+    return builder.build()
+
+
+def _one_image(builder: DatasetBuilder, file: Path, where: str, content: Any) -> list[Mapping[str, Any]]:
+    if not isinstance(content, Mapping) or not isinstance(content.get("image"), Mapping):
+        raise DataError("expected the image and its annotations, as in other files of the folder")
+    return [content]
 
 
 def from_content(content: Any, path: Path, images: Path | None = None, *, strict: bool = False) -> Dataset:
@@ -219,9 +233,15 @@ def _add_category(builder: DatasetBuilder, entry: Any) -> None:
     builder.add_category(entry.get("id"), entry.get("name"), names, skeleton, sigmas)
 
 
-def _add_images(builder: DatasetBuilder, entries: Sequence[Any], images: Path | None) -> None:
-    for entry, place in zip(entries, _find_images(entries, builder.path, images), strict=True):
+def _add_images(builder: DatasetBuilder, entries: Sequence[Any], images: Path | None, file: Path | None = None) -> None:
+    """Adds the images. `file` is the annotation file near which they are searched for, if it is not the path."""
+    renamed = []
+    for entry, place in zip(entries, _find_images(entries, file or builder.path, images), strict=True):
         _add_image(builder, entry, place)
+        if place.renamed:
+            renamed.append(os.path.basename(place.path))
+    if renamed:
+        builder.choice(f"images found under another suffix than in the file: {len(renamed)}, first: {renamed[0]}")
 
 
 def _find_images(entries: Sequence[Any], path: Path, images: Path | None) -> list[FoundFile]:
@@ -306,16 +326,3 @@ def _add_annotation(
         ),
         number,
     )
-
-
-def _find_json(path: Path) -> Path:
-    """The COCO JSON at a path: the file itself, or the one in the folder."""
-    if not path.is_dir():
-        return path
-    found = [path / "annotations.json"] if (path / "annotations.json").is_file() else sorted(path.glob("*.json"))
-    if len(found) > 1:
-        found = list(filter(_is_coco, found)) or found
-    if len(found) != 1:
-        listed = ", ".join(p.name for p in found[:5]) or "none"
-        raise DataError(f"{path}: expected one COCO JSON in the folder, found {listed}; name the file itself")
-    return found[0]

@@ -20,7 +20,7 @@ from maskrcnn.data.annotation import RawAnnotation, Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write
 from maskrcnn.errors import DataError, omission
@@ -47,7 +47,7 @@ _NO_AREA = frozenset({"polyline", "points", "skeleton", "tag", "cuboid"})
 
 def recognise(path: Path) -> bool:
     """Whether a file, or an XML in a folder, begins with `<annotations>`."""
-    return any(map(_is_cvat, sorted(path.glob("*.xml")) if path.is_dir() else [path]))
+    return any(map(_is_cvat, files_in(path, ".xml") if path.is_dir() else [path]))
 
 
 def _is_cvat(file: Path) -> bool:
@@ -70,7 +70,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     Raises:
         DataError: the XML cannot be used, or a shape is broken and `strict` is set.
     """
-    found = [file for file in sorted(path.glob("*.xml")) if _is_cvat(file)] if path.is_dir() else [path]
+    found = [file for file in files_in(path, ".xml") if _is_cvat(file)] if path.is_dir() else [path]
     file = only_file(path, found, name)
     root = read_xml(file, f"a {name}")
     entries = root.findall("image")

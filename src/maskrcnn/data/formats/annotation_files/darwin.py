@@ -31,7 +31,7 @@ from maskrcnn.data.labelled import (
     rings_draw,
     size_of,
 )
-from maskrcnn.data.pictures import add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import counted, ellipse, numbers_of, points_of, spans_to_rle
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
@@ -53,7 +53,7 @@ def recognise(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return files_in(path, ".json") if path.is_dir() else [path]
 
 
 def _is_darwin(file: Path) -> bool:

@@ -18,7 +18,7 @@ from maskrcnn.data.annotation import Size
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, box_draw, entries, only_file
-from maskrcnn.data.pictures import NO_CLASS
+from maskrcnn.data.pictures import NO_CLASS, files_in
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline, read_json
@@ -56,7 +56,7 @@ def recognise(path: Path) -> bool:
 
 
 def _jsons(path: Path) -> list[Path]:
-    files = sorted(path.glob("*.json"))[:_FILES_TO_RECOGNISE] if path.is_dir() else [path]
+    files = files_in(path, ".json")[:_FILES_TO_RECOGNISE] if path.is_dir() else [path]
     return [file for file in files if _is_datumaro(file)]
 
 

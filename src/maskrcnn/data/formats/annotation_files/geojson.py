@@ -29,7 +29,7 @@ from maskrcnn.data.labelled import (
     of_jsons,
     regions_of,
 )
-from maskrcnn.data.pictures import add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import ellipse, even_odd, joined, points_of
 from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
 from maskrcnn.errors import DataError
@@ -61,7 +61,7 @@ def recognise(path: Path) -> bool:
 
 def _files(path: Path) -> list[Path]:
     """The file, or those of a folder: with the suffix of GeoJSON first."""
-    found = [file for suffix in _SUFFIXES for file in sorted(path.glob(f"*{suffix}"))] if path.is_dir() else [path]
+    found = [file for suffix in _SUFFIXES for file in files_in(path, suffix)] if path.is_dir() else [path]
     return found
 
 

@@ -32,7 +32,7 @@ from maskrcnn.data.labelled import (
     size_of,
     split_of,
 )
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, files_in
 from maskrcnn.data.regions import Order, bitmap_to_rle, connected_parts, counted, points_of
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline, read_json
@@ -56,7 +56,7 @@ def recognise(path: Path) -> bool:
 
 
 def _jsons(path: Path) -> list[Path]:
-    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return files_in(path, ".json") if path.is_dir() else [path]
 
 
 def _is_hasty(file: Path) -> bool:

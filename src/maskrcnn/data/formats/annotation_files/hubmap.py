@@ -26,7 +26,7 @@ from maskrcnn.data.labelled import (
     regions_of,
     rings_draw,
 )
-from maskrcnn.data.pictures import add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import points_of
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
@@ -46,7 +46,7 @@ def recognise(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    return files_in(path, ".jsonl") if path.is_dir() else [path]
 
 
 def _is_hubmap(file: Path) -> bool:

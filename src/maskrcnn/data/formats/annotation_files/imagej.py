@@ -30,7 +30,7 @@ from maskrcnn.data.labelled import (
     place_of,
     rings_draw,
 )
-from maskrcnn.data.pictures import add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import ellipse, rectangle
 from maskrcnn.errors import DataError, omission
 from maskrcnn.structures.classes import ONLY_CLASS
@@ -93,7 +93,7 @@ def recognise(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return [file for suffix in ("roi", "zip") for file in sorted(path.glob(f"*.{suffix}"))] if path.is_dir() else [path]
+    return [file for suffix in ("roi", "zip") for file in files_in(path, f".{suffix}")] if path.is_dir() else [path]
 
 
 def _is_rois(file: Path) -> bool:

@@ -23,7 +23,7 @@ from maskrcnn.data.brush import brush_codes, brush_mask
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
 from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
 from maskrcnn.errors import DataError, omission
@@ -63,7 +63,7 @@ class _Task(NamedTuple):
 
 def recognise(path: Path) -> bool:
     """Whether a file, or a JSON in a folder, is a list of tasks with results."""
-    return any(map(_is_export, sorted(path.glob("*.json"))[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
+    return any(map(_is_export, files_in(path, ".json")[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
 
 
 def _is_export(file: Path) -> bool:
@@ -85,7 +85,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     Raises:
         DataError: the JSON cannot be used, or a task or result is broken and `strict` is set.
     """
-    found = [file for file in sorted(path.glob("*.json")) if _is_export(file)] if path.is_dir() else [path]
+    found = [file for file in files_in(path, ".json") if _is_export(file)] if path.is_dir() else [path]
     file = only_file(path, found, name)
     content = read_json(file, f"a {name}")
     if not isinstance(content, list):

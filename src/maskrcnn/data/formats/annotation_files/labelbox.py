@@ -24,7 +24,7 @@ from maskrcnn.data.labelled import (
     rings_draw,
     size_of,
 )
-from maskrcnn.data.pictures import add_named_categories
+from maskrcnn.data.pictures import add_named_categories, files_in
 from maskrcnn.data.regions import numbers_of, points_of
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline, read_json_lines
@@ -51,7 +51,7 @@ def recognise(path: Path) -> bool:
 
 
 def _exports(path: Path) -> list[Path]:
-    files = [file for suffix in _SUFFIXES for file in sorted(path.glob(f"*.{suffix}"))] if path.is_dir() else [path]
+    files = [file for suffix in _SUFFIXES for file in files_in(path, f".{suffix}")] if path.is_dir() else [path]
     return [file for file in files[:_FILES_TO_RECOGNISE] if _is_export(file)]
 
 

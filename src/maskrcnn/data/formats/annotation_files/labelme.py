@@ -28,6 +28,7 @@ from maskrcnn.data.pictures import (
     add_named_categories,
     add_picture,
     add_unlabelled,
+    files_in,
     find_pictures,
     image_files_in,
     open_picture,
@@ -76,7 +77,7 @@ class _File(NamedTuple):
 
 def recognise(path: Path) -> bool:
     """Whether a file, or a JSON in a folder, has labelme's shapes."""
-    return any(map(_is_labelme, sorted(path.glob("*.json"))[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
+    return any(map(_is_labelme, files_in(path, ".json")[:_JSONS_TO_RECOGNISE] if path.is_dir() else [path]))
 
 
 def _is_labelme(file: Path) -> bool:
@@ -97,7 +98,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
         DataError: there is no labelme file, or one is broken and `strict` is set.
     """
     builder = DatasetBuilder(path, strict=strict)
-    jsons = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    jsons = files_in(path, ".json") if path.is_dir() else [path]
     files = of_jsons(builder, jsons, "a labelme file", _read_file)
     if not files:
         raise DataError(

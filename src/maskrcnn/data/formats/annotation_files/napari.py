@@ -15,7 +15,7 @@ import numpy as np
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, extent, image_names, place_of, rings_draw
-from maskrcnn.data.pictures import add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import ellipse, points_of
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
@@ -54,7 +54,7 @@ def recognise(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    return files_in(path, ".csv") if path.is_dir() else [path]
 
 
 def _is_napari(file: Path) -> bool:

@@ -18,7 +18,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, find_images
 from maskrcnn.data.labelled import Labelled, Region, add_labelled, chosen, place_of, split_of
-from maskrcnn.data.pictures import add_unlabelled
+from maskrcnn.data.pictures import add_unlabelled, files_in
 from maskrcnn.data.regions import counted, foreground, mask_values
 from maskrcnn.errors import DataError
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
@@ -44,7 +44,7 @@ def _tables(path: Path) -> list[Path]:
 
 
 def _csvs(path: Path) -> list[Path]:
-    return [file for folder in _FOLDERS for file in sorted((path / folder).glob("*.csv"))] if path.is_dir() else [path]
+    return [file for folder in _FOLDERS for file in files_in(path / folder, ".csv")] if path.is_dir() else [path]
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:

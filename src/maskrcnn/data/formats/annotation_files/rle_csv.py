@@ -24,6 +24,7 @@ from maskrcnn.data.pictures import (
     add_named_categories,
     add_picture,
     add_unlabelled,
+    files_in,
     find_pictures,
     image_files_in,
 )
@@ -155,7 +156,7 @@ def _tables(path: Path, columns: Sequence[str]) -> list[Path]:
 
 
 def _texts(path: Path) -> list[Path]:
-    return sorted([*path.glob("*.csv"), *path.glob("*.tsv")]) if path.is_dir() else [path]
+    return files_in(path, ".csv", ".tsv") if path.is_dir() else [path]
 
 
 def _is_table(file: Path, columns: Sequence[str]) -> bool:

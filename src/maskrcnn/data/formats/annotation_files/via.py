@@ -19,7 +19,7 @@ from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, find_pictures
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import ellipse, flat, numbers_of, points_of, rectangle
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.csv_table import csv_beginning, csv_rows
@@ -60,7 +60,7 @@ def recognise(path: Path) -> bool:
 
 
 def _candidates(path: Path) -> list[Path]:
-    files = sorted([*path.glob("*.json"), *path.glob("*.csv")])[:_FILES_TO_RECOGNISE] if path.is_dir() else [path]
+    files = files_in(path, ".json", ".csv")[:_FILES_TO_RECOGNISE] if path.is_dir() else [path]
     return [file for file in files if _is_via(file)]
 
 

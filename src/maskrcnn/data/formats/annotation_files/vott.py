@@ -24,7 +24,7 @@ from maskrcnn.data.labelled import (
     rings_draw,
     size_of,
 )
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, files_in
 from maskrcnn.data.regions import numbers_of, points_of
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline
@@ -56,7 +56,7 @@ def recognise(path: Path) -> bool:
 def _jsons(path: Path) -> list[Path]:
     """The JSONs of a folder, or beside a project's own file, which names the assets but holds no regions."""
     folder = path.parent if path.suffix.lower() == ".vott" else path
-    return sorted(folder.glob("*.json")) if folder.is_dir() else [path]
+    return files_in(folder, ".json") if folder.is_dir() else [path]
 
 
 def _is_asset(file: Path) -> bool:

@@ -20,11 +20,11 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, is_inside, root_of
 from maskrcnn.data.loading.of_each import of_each
-from maskrcnn.data.pictures import open_picture
+from maskrcnn.data.pictures import files_in, open_picture
 from maskrcnn.data.regions import flat
 from maskrcnn.data.writing import Holds, Lost, new_file
 from maskrcnn.data.yolo_rows import Labels, read_labels, rows_of
-from maskrcnn.errors import ConfigError, DataError
+from maskrcnn.errors import ConfigError, DataError, counted, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.files.plain_yaml import read_yaml
@@ -129,13 +129,13 @@ def _has_names(file: Path) -> bool:
 
 
 def _yamls(folder: Path) -> list[Path]:
-    return [file for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if _has_names(file)]
+    return [file for file in files_in(folder, ".yaml", ".yml") if _has_names(file)]
 
 
 def _unreadable(folder: Path) -> list[str]:
     """Why YAMLs in a folder cannot be read."""
     reasons = []
-    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+    for file in files_in(folder, ".yaml", ".yml"):
         try:
             read_yaml(file)
         except ConfigError as error:
@@ -188,7 +188,7 @@ def _images(content: Mapping[str, Any], home: Path, images: Path | None) -> tupl
         files = _listed(source)
         inside = [file for file in files if is_inside(file, root)]
         if outside := len(files) - len(inside):
-            unused.append(f"{source}: {outside} images outside of {root} are left out{_WAY_OUT}")
+            unused.append(f"{source}: {omission(outside, 'image')}, outside of {root}{_WAY_OUT}")
         for file in inside:
             found.setdefault(file, _Image(file, _label_file(file), "val" if split == "valid" else split))
     return list(found.values()), unused
@@ -226,7 +226,15 @@ def _listed(source: Path) -> list[Path]:
     if source.is_dir():
         return sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     lines = source.read_text("utf-8-sig", errors="replace").splitlines()
-    return [source.parent / line.strip() for line in lines if line.strip()]
+    return [_of_line(line.strip(), source.parent) for line in lines if line.strip()]
+
+
+def _of_line(line: str, home: Path) -> Path:
+    """The image of a line in a list, without its first folders if the file is only there: CVAT writes `data/` before
+    all, and other tools the folders of their machine."""
+    folders = line.replace("\\", "/").split("/")
+    tails = (home / "/".join(folders[start:]) for start in range(len(folders)))
+    return next((tail for tail in tails if tail.is_file()), home / line)
 
 
 def _label_file(image: Path) -> Path:
@@ -238,8 +246,8 @@ def _label_file(image: Path) -> Path:
 def _add_classes(builder: DatasetBuilder, content: Mapping[str, Any], home: Path, files: Sequence[Labels]) -> None:
     """Adds the classes of the YAML or of a `classes.txt`; numbers without a name are their own names."""
     names = content.get("names")
-    listed = home / "classes.txt"
-    if names is None and listed.is_file():
+    listed = next((file for file in (home / "classes.txt", home / "labels" / "classes.txt") if file.is_file()), None)
+    if names is None and listed is not None:
         names = listed.read_text("utf-8-sig", errors="replace").split("\n")
         names = [line.strip() for line in names if line.strip()]
     if isinstance(names, list):
@@ -261,13 +269,13 @@ def _add_images(
     ]
     lost = sum(not labels.present for labels in files)
     if lost:
-        done = "left out" if missing == "leave-out" else "read as empty; --missing leave-out leaves them out"
-        builder.choice(f"{lost} images have no label file and are {done}")
+        done = "left out" if missing == "leave-out" else "read as empty; --missing leave-out leaves such images out"
+        builder.choice(f"{counted(lost, 'image')} without a label file: {done}")
     doubles, boxes = (sum(len(getattr(labels, field)) for labels in files) for field in ("doubles", "boxes"))
     if doubles:
-        builder.choice(f"{doubles} rows are left out, because they repeat a row of the same image")
+        builder.choice(f"{omission(doubles, 'row')}, because the same row of the image is there before")
     if boxes:
-        builder.problem(f"{boxes} rows are left out, because they are boxes (5 numbers) and not polygons")
+        builder.problem(f"{omission(boxes, 'row')}: boxes (5 numbers) and no polygons")
     pictures = of_each(open_picture, [Place(image.path) for image, _ in kept], "images")
     for (image, labels), picture in zip(kept, pictures, strict=True):
         relative = Path(os.path.relpath(image.path.with_suffix(""), home)).as_posix()

@@ -19,7 +19,7 @@ from maskrcnn.data.coco_dialects import is_panoptic
 from maskrcnn.data.formats.mask_pictures.segments import Category, LabelledImage, Segment, Segments, Source, read_source
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import ANNOTATION_FOLDERS, find_images
-from maskrcnn.data.pictures import Picture, read_masks
+from maskrcnn.data.pictures import Picture, files_in, read_masks
 from maskrcnn.data.regions import label_image_to_rles
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import read_json
@@ -41,7 +41,7 @@ def recognise(path: Path) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return files_in(path, ".json") if path.is_dir() else [path]
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
@@ -107,7 +107,7 @@ def _add_classes(
         if things[as_id(under(entry, "id"))]:
             builder.add_category(under(entry, "id"), under(entry, "name"))
     if stuff := sum(not thing for thing in things.values()):
-        builder.choice(f"the segments of {stuff} categories of stuff are left out, and only things are read")
+        builder.choice(f"the segments of stuff are left out, and only things are read (categories of stuff: {stuff})")
 
 
 def _read_picture(

@@ -23,7 +23,7 @@ from maskrcnn.data.formats.mask_pictures.segments import (
     read_source,
 )
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.pictures import Picture
+from maskrcnn.data.pictures import Picture, files_in
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.dataset import Dataset
@@ -93,7 +93,7 @@ def _part(folder: Path) -> Path:
 def _configs(path: Path) -> list[Path]:
     """The JSON files of labels in the nearest folder that has one."""
     for folder in (path, *path.absolute().parents[:_ABOVE]):
-        found = [file for file in sorted(folder.glob("*.json"))[:_MOST_CONFIGS] if _is_config(file)]
+        found = [file for file in files_in(folder, ".json")[:_MOST_CONFIGS] if _is_config(file)]
         if found:
             return found
     return []

@@ -23,6 +23,7 @@ from maskrcnn.data.pictures import (
     Picture,
     add_named_categories,
     add_picture,
+    files_in,
     find_pictures,
     read_masks,
 )
@@ -110,13 +111,13 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 
 def _masks(path: Path) -> dict[str, Path]:
     """The pictures of instances by the name of their image."""
-    return {file.stem: file for folder in _OBJECTS for file in sorted((path / folder).glob("*.png"))}
+    return {file.stem: file for folder in _OBJECTS for file in files_in(path / folder, ".png")}
 
 
 def _listed(path: Path, split: str) -> list[str]:
     """The names of the images of a part of the data set."""
     folder = path / "ImageSets" / "Segmentation"
-    lists = {file.stem: file for file in sorted(folder.glob("*.txt"))}
+    lists = {file.stem: file for file in files_in(folder, ".txt")}
     if split not in lists:
         raise DataError(f"{folder}: expected a list {split}.txt, found {', '.join(lists) or 'none'}")
     return lists[split].read_text("utf-8-sig", errors="replace").split()
