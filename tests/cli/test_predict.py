@@ -150,6 +150,9 @@ def test_objects_are_measured(command, tmp_path):
         (("--pixel-size", 2), "--pixel-size scales the lengths of --table, which is missing"),
         (("--table", tmp_path / "a.csv", "--pixel-size", 0), "--pixel-size: expected more than 0, found 0.0"),
         (("--table", tmp_path / "images"), "images: expected a file to write, found a folder"),
+        (("--table", tmp_path / "images" / "0.png"), "0.png: expected a file to write, found one that is read"),
+        (("--table", tmp_path / "m.safetensors"), "m.safetensors: expected a file to write, found one that is read"),
+        (("--table", tmp_path / "a.csv", "--pixel-size", "file"), "0.png does not say the size of its pixels"),
     ):
         ran = command(*flags, *words)
         assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)

@@ -178,6 +178,7 @@ def test_no_images_are_one_line(command, many, tmp_path):
 def test_broken_images_alone_are_an_error(command, many):
     ran = command(*many[:1], "images/1b.png", *many[2:], "o")
     assert (ran.code, "no image could be read, of 1;" in ran.err) == (2, True)
+    assert "reads them again when the files are deleted" in ran.err
     assert [row["path"] for row in rows()] == ["images/1b.png"]
     ran = command(*many, "p", "--strict")
     assert ran.code == 2

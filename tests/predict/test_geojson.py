@@ -63,6 +63,14 @@ def area(ring: np.ndarray) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
 
 
+def test_images_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
+    folder = GeoJsonFolder(tmp_path)
+    for number, name in enumerate(("a/x.png", "b/x.png", "a/x_2.png", "a/X.png"), start=1):
+        folder(number, tmp_path / name, instances(shapes()[:number]))
+    found = {file.name: file.read_text().count('"Feature"') for file in tmp_path.glob("*.geojson")}
+    assert found == {"x.geojson": 1, "x_2.geojson": 2, "x_2_2.geojson": 3, "X_3.geojson": 3}  # the fourth mask is empty
+
+
 def test_files_in_pixels_are_read_back(tmp_path: Path) -> None:
     folder = GeoJsonFolder(tmp_path)
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / "a.png")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from skimage.measure import regionprops_table
 
 from maskrcnn.errors import ConfigError
@@ -66,6 +67,40 @@ def test_a_table_has_a_row_for_each_object_that_is_shown(predictor: Predictor, t
         assert np.allclose([float(row[edge]) for edge in ("x1", "y1", "x2", "y2")], one.boxes[i], atol=1e-3)
         values = measure(one.masks[i], read_image(file), 0.5)
         assert [float(row[name]) if row[name] else None for name in MEASURES] == values
+
+
+def areas(table: Table) -> list[float]:
+    return [float(row["area"]) for row in csv.DictReader(table.path.read_text().splitlines())]
+
+
+def test_files_say_the_size_of_their_pixels(predictor: Predictor, tmp_path: Path) -> None:
+    write_small(tmp_path, "images", 1)
+    pixels = Image.fromarray(read_image(next((tmp_path / "images").glob("*.png"))))
+    files = [tmp_path / "half.png", tmp_path / "double.png", tmp_path / "broken.png"]
+    pixels.save(files[0], dpi=(50_800, 50_800))  # half a micrometre
+    pixels.save(files[1], dpi=(12_700, 12_700))
+    files[2].write_bytes(b"nothing")
+    outputs = Outputs(draw=False, table=Table(tmp_path / "objects.csv", "file"), min_score=0)
+    assert predict_files(predictor, files, tmp_path / "o", outputs).images == 2
+    found = np.array(areas(outputs.table))
+    in_pixels = predictor.predict(files[0])[0].masks.areas()
+    assert np.allclose(found, np.concatenate([in_pixels / 4, in_pixels * 4]), rtol=1e-3)
+
+    pixels.save(tmp_path / "silent.png")
+    with pytest.raises(ConfigError, match=r"--pixel-size file: .*silent.png does not say the size of its pixels"):
+        predict_files(predictor, [*files, tmp_path / "silent.png"], tmp_path / "p", outputs)
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize("name", ["images/0.png", "o/predictions.json"])
+def test_a_table_overwrites_no_image_and_no_results(predictor: Predictor, tmp_path: Path, name: str) -> None:
+    write_small(tmp_path, "images", 1)
+    files = sorted((tmp_path / "images").glob("*.png"))
+    image = files[0].read_bytes()
+    with pytest.raises(ConfigError, match="expected a file to write, found"):
+        predict_files(predictor, files, tmp_path / "o", Outputs(table=Table(tmp_path / name)))
+    assert files[0].read_bytes() == image
+    assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("size", [0, -1, math.nan, math.inf])

@@ -58,7 +58,9 @@ def page(running: Running, browser: Any) -> Iterator[Any]:
     """The open page; it must not complain."""
     complaints: list[str] = []
     page = browser.new_page()
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(running.url)
     yield page

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -50,8 +50,8 @@ class Predict:
     """Write only predictions.json."""
     table: Path | None = None
     """CSV to write with one row an object: size, shape and brightness, by scikit-image's names."""
-    pixel_size: float = 1.0
-    """Side of a pixel for --table, in the unit that the table shall have."""
+    pixel_size: float | Literal["file"] = 1.0
+    """Side of a pixel for --table, in the unit that the table shall have; file: micrometres, as each TIFF or PNG says."""
     saving: Annotated[Saving, Flags] = field(default_factory=Saving)
     sharding: Annotated[Sharding, Flags] = field(default_factory=Sharding)
     geojson: Flag = False
@@ -74,6 +74,7 @@ class Predict:
 
     def run(self) -> int:
         from maskrcnn.cli import fail
+        from maskrcnn.files.atomic import check_file
         from maskrcnn.files.images import image_files
         from maskrcnn.files.media.video import VIDEO_SUFFIXES
         from maskrcnn.files.progress import track
@@ -93,6 +94,8 @@ class Predict:
         from maskrcnn.predict import GeoJsonFolder, Outputs, Table, predict_files
 
         table = None if self.table is None else Table(self.table, self.pixel_size)
+        if self.table is not None:
+            check_file(self.table, *files, self.data, self.model)
 
         model = self.opening.load(self.model, self.computing)
         if table is not None and model.config.model.mask_head is None:
@@ -207,7 +210,10 @@ class Predict:
                 lines = [f"nothing to do: fewer Parquet files than tasks, and none for --shard {self.sharding.shard}"]
             console(stderr=False).print("\n".join(lines))
         if summary.images and summary.images == summary.errors:
-            return fail(f"no image could be read, of {summary.images}; the column error of the files says why")
+            return fail(
+                f"no image could be read, of {summary.images}; the column error of the files says why, and the same "
+                "command reads them again when the files are deleted"
+            )
         return 0
 
     def _run_on_video(self) -> int:

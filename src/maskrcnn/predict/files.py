@@ -106,19 +106,23 @@ def predict_files(
         track: wraps the results with the number of files, or the tiles of a single file, for a progress bar.
 
     Raises:
-        ConfigError: `batch_size` is below 1, a file cannot be written, or there are no masks to measure.
-        ImageError: with `strict`, the first file that cannot be read.
+        ConfigError: `batch_size` is below 1, a file cannot be written or is one that is read, there are no masks to
+            measure, or as for `Table.sizes`.
+        ImageError: with `strict`, the first file that cannot be read; or as for `Table.sizes`.
     """
     table, keep = outputs.table, outputs.keep
     check_folder(out)
+    target = out / "predictions.json"
     if table is not None:
-        check_file(table.path)
+        check_file(table.path, *files)
+        if table.path.resolve() == target.resolve():
+            raise ConfigError(f"{table.path}: expected a file to write, found that of the results; choose another path")
+    sides = None if table is None else table.sizes(files)
     out.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     skipped: list[str] = []
     count = drawn = 0
-    target = out / "predictions.json"
 
     def id_of(number: int) -> int | str:
         return number if image_ids is None else image_ids[number - 1]
@@ -128,7 +132,9 @@ def predict_files(
         good = found.with_score(outputs.min_score)
         drawn = outputs.draw and _draw(image, good, out / picture_name(number, file))
         entries = [{"file_name": str(file), **entry} for entry in to_coco_results(found, id_of(number))]
-        return _Written(entries, [] if table is None else measured(image, good, str(file), table), good, drawn)
+        return _Written(
+            entries, [] if sides is None else measured(image, good, str(file), sides[number - 1]), good, drawn
+        )
 
     def read(item: tuple[int, Path]) -> Pixels:
         return (open_pixels if isinstance(detector, Tiled) else read_image)(item[1], _note, channels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class GeoJsonFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._names: dict[str, int] = {}
+        self._used: set[str] = set()
 
     def __call__(self, image_id: int | str, image: Path, found: Instances) -> None:
         """Writes the objects of an image.
@@ -35,8 +36,9 @@ class GeoJsonFolder:
         Raises:
             MissingPackageError: the image is a TIFF, whose coordinate system only rasterio knows, which is missing.
         """
-        number = self._names[image.stem] = self._names.get(image.stem, 0) + 1
-        name = image.stem if number == 1 else f"{image.stem}_{number}"
+        names = (image.stem if number == 1 else f"{image.stem}_{number}" for number in count(1))
+        name = next(name for name in names if name.casefold() not in self._used)  # some disks know no case
+        self._used.add(name.casefold())
         write_geojson(self.folder / f"{name}.geojson", found, earth_of(image))
 
 

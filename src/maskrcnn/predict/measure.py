@@ -7,12 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.images import image_size
+from maskrcnn.files.media.pixel_size import pixel_size
 from maskrcnn.files.media.windows import Pixels
 from maskrcnn.structures.instances import Instances
 from maskrcnn.structures.masks import RLE
@@ -39,24 +41,48 @@ class Table:
 
     Attributes:
         path: the file to write.
-        pixel_size: side of a pixel in the unit of the table. Areas are in its square; boxes stay in pixels.
+        pixel_size: side of a pixel in the unit of the table. Areas are in its square; boxes stay in pixels. With
+            "file" the unit is the micrometre, and each file says the size of its pixels.
     """
 
     path: Path
-    pixel_size: float = 1.0
+    pixel_size: float | Literal["file"] = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.pixel_size > 0 and math.isfinite(self.pixel_size)):
+        if self.pixel_size != "file" and not (self.pixel_size > 0 and math.isfinite(self.pixel_size)):
             raise ConfigError(f"--pixel-size: expected more than 0, found {self.pixel_size}")
 
+    def sizes(self, files: Sequence[Path]) -> list[float]:
+        """The side of a pixel of each file. An image that cannot be opened gets one that nobody needs.
 
-def measured(image: Pixels, found: Instances, name: str, table: Table) -> list[list[Any]]:
+        Raises:
+            ConfigError: a file does not say the size of its pixels.
+            ImageError: the pixels of a file are not square.
+        """
+        if self.pixel_size != "file":
+            return [self.pixel_size] * len(files)
+        return [pixel_size(file) or _require_none(file) for file in files]
+
+
+def _require_none(file: Path) -> float:
+    """A size for an image that cannot be opened, which has no objects. Raises ConfigError if it can be opened."""
+    try:
+        image_size(file)
+    except ImageError:
+        return 1.0
+    raise ConfigError(
+        f"--pixel-size file: {file} does not say the size of its pixels (TIFF and PNG can); give the size as a number"
+    )
+
+
+def measured(image: Pixels, found: Instances, name: str, side: float) -> list[list[Any]]:
     """One row of `COLUMNS` for each object.
 
     Args:
         image: its pixels, of which only the parts with objects are read.
         found: the objects of that image.
         name: of the image.
+        side: that of a pixel, in the unit of the lengths.
 
     Raises:
         ConfigError: the objects have no masks.
@@ -66,7 +92,7 @@ def measured(image: Pixels, found: Instances, name: str, table: Table) -> list[l
     rows: list[list[Any]] = []
     for i, category in enumerate(found.class_names):
         box = [round(float(edge), 3) for edge in found.boxes[i]]
-        rows.append([name, category, float(found.scores[i]), *box, *measure(found.masks[i], image, table.pixel_size)])
+        rows.append([name, category, float(found.scores[i]), *box, *measure(found.masks[i], image, side)])
     return rows
 
 

@@ -165,7 +165,7 @@ function choose(object) {
 function paint(shown) { // better objects cover others
   const { bitmap, width, height } = image();
   if (!bitmap) return;
-  const context = picture.getContext("2d"), opacity = Number($("opacity").value);
+  const context = picture.getContext("2d", { willReadFrequently: true }), opacity = Number($("opacity").value);
   context.drawImage(bitmap, 0, 0, width, height);
   const pixels = context.getImageData(0, 0, width, height);
   owners = new Int32Array(width * height);
