@@ -51,7 +51,7 @@ class Predict:
     table: Path | None = None
     """CSV to write with one row an object: size, shape and brightness, by scikit-image's names."""
     pixel_size: float | Literal["file"] = 1.0
-    """Side of a pixel for --table, in the unit that the table shall have; file: micrometres, as each TIFF or PNG says."""
+    """Side of a pixel for --table, in the unit that it shall have; file: micrometres, as TIFF and PNG files say."""
     saving: Annotated[Saving, Flags] = field(default_factory=Saving)
     sharding: Annotated[Sharding, Flags] = field(default_factory=Sharding)
     geojson: Flag = False
