@@ -53,8 +53,8 @@ def write_geojson(path: Path, found: Instances, to_earth: ToEarth | None) -> Non
 
 
 def _features(found: Instances, to_earth: ToEarth | None) -> Iterator[dict[str, Any]]:
-    for number, name in enumerate(found.class_names):
-        polygons = polygons_of(*found.crop(number))
+    for number, (name, crop) in enumerate(zip(found.class_names, found.crops(), strict=True)):
+        polygons = polygons_of(*crop)
         if not polygons:
             continue
         coordinates = [[_placed(ring, to_earth) for ring in rings] for rings in polygons]

@@ -82,7 +82,9 @@ class World:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in given if parameter.grad is not None]
-        total = self.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        total = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        with _others_answer():
+            dist.all_reduce(total)
         for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
