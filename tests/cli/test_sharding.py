@@ -139,6 +139,8 @@ def test_images_of_an_object_store(command, many):
         2,
         "error: memory://shapes: expected a path; object stores are read with --parquet\n",
     )
+    ran = command("predict", "list.txt", *many[1:4], "--out", "p")
+    assert (ran.code, ran.err) == (2, "error: list.txt: expected an image; lists of images are read with --parquet\n")
 
 
 @pytest.mark.parametrize(

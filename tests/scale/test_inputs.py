@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zipfile
+
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +30,13 @@ def test_images_of_all_inputs_are_sorted_and_listed_once(tmp_path, monkeypatch, 
     assert listed_images([bucket]) == ("memory:///bucket/b.png", "memory:///bucket/deep/a.JPG")
     assert listed_images([f"{bucket}/deep/*.JPG", "a.png"]) == ("a.png", "memory:///bucket/deep/a.JPG")
     assert listed_images([f"{bucket}/deep/notes.txt"]) == ("content of deep/notes.txt",)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/x.png", b"content of x")
+    inside = f"zip://in/x.png::file://{tmp_path}/a.zip"
+    for address in (inside, f"zip://in/*.png::file://{tmp_path}/a.zip"):
+        assert listed_images([address]) == (inside,)
+    assert read_address(inside) == b"content of x"
+    assert listed_images([f"simplecache::{bucket}/b.png"]) == ("memory:///bucket/b.png",)
     assert listed_images([f"file://{tmp_path}/in"]) == (f"file://{tmp_path}/in/b.jpg",)
 
 

@@ -135,7 +135,7 @@ def test_bodies_that_are_no_image_are_refused(client: TestClient, picture: np.nd
     def send(body: bytes) -> Any:
         return client.post("/v1/predict", content=body)
 
-    assert "a file of another kind" in refusal(send(b""), 415)
+    assert "found an empty request" in refusal(send(b""), 400)
     assert "a file of another kind" in refusal(send(b"GET / HTTP/1.1"), 415)
     assert "a file of another kind" in refusal(send(encoded(picture, "GIF")), 415)
     assert "image file is truncated" in refusal(send(encoded(picture)[:-400]), 422)
@@ -165,8 +165,8 @@ def test_forms_and_options_are_checked(client: TestClient, picture: np.ndarray, 
     assert "scor: Extra" in refusal(client.post("/v1/predict?scor=1", content=body), 400)
     assert "scor: Extra" in refusal(client.post("/v1/predict", files={"image": body}, data={"scor": "1"}), 400)
     assert "there are: shapes, other" in refusal(client.post("/v1/predict?model=cells", content=body), 404)
-    refusal(client.get("/v1/predict"), 405)
-    refusal(client.get("/nothing"), 404)
+    assert refusal(client.get("/v1/predict"), 405) == "expected POST, found GET"
+    assert refusal(client.get("/nothing"), 404) == "expected an address that /docs lists, found /nothing"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 3000, 3), (3000, 1, 3), (2, 90_000, 3)])

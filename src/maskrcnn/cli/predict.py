@@ -156,6 +156,8 @@ class Predict:
 
     def _require_sense(self) -> None:
         """Raises ConfigError for flags that have no effect together, and for an output among the input."""
+        from maskrcnn.files.images import LIST_SUFFIXES
+
         if not self.images and self.data is None:
             raise ConfigError("predict needs IMAGES or --data, found neither")
         if self.data is None and self.hints != NO_HINTS:
@@ -167,6 +169,9 @@ class Predict:
         stored = next((image for image in self.images if "://" in image), None)
         if stored:
             raise ConfigError(f"{stored}: expected a path; object stores are read with --parquet")
+        listed = next((image for image in self.images if Path(image).suffix.lower() in LIST_SUFFIXES), None)
+        if listed and not Path(listed).is_dir():
+            raise ConfigError(f"{listed}: expected an image; lists of images are read with --parquet")
         within = [image for image in self.images if self.out.resolve().is_relative_to(Path(image).resolve())]
         if (self.draw or self.saving.save) and within:
             raise ConfigError(

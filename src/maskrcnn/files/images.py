@@ -36,6 +36,7 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".avif", ".heic", ".heif"),
     }
 )
+LIST_SUFFIXES = frozenset({".parquet", ".csv", ".txt"})  # of lists of images
 
 _ORIENTATION = 0x0112  # EXIF tag
 _SIDEWAYS = {5, 6, 7, 8}  # the orientations that swap width and height

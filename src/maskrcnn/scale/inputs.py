@@ -14,10 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskrcnn.errors import ConfigError, DataError, ImageError, MissingPackageError
-from maskrcnn.files.images import IMAGE_SUFFIXES, image_files
+from maskrcnn.files.images import IMAGE_SUFFIXES, LIST_SUFFIXES, image_files
 
 COLUMN = "path"  # of lists
-LISTS = (".parquet", ".csv", ".txt")
 
 
 def is_address(path: str) -> bool:
@@ -40,7 +39,7 @@ def listed_images(inputs: Sequence[str]) -> tuple[str, ...]:
     """
     found: set[str] = set()
     for item in inputs:
-        if PurePosixPath(item).suffix.lower() in LISTS and not os.path.isdir(item):
+        if PurePosixPath(item).suffix.lower() in LIST_SUFFIXES and not os.path.isdir(item):
             found.update(_in_list(item))
         elif is_address(item):
             found.update(_at_address(item))
@@ -86,13 +85,16 @@ def _asked(address: str, ask: Callable[[], Any]) -> Any:
 
 
 def _at_address(address: str) -> list[str]:
+    head, link, around = address.partition("::")
+    inside = link + around if "://" in head else ""  # zip://*.png::s3://bucket/a.zip: the archive of all names
+
     def ask() -> list[str]:
         store, root = fsspec.core.url_to_fs(address)
         if store.isdir(root):
             names = [name for name in store.find(root) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
         else:
             names = [root] if store.exists(root) else [name for name in store.glob(root) if not store.isdir(name)]
-        return [store.unstrip_protocol(name) for name in names]
+        return [store.unstrip_protocol(name) + inside for name in names]
 
     try:
         found: list[str] = _asked(address, ask)

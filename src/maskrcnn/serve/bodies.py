@@ -60,8 +60,10 @@ def image_and_fields(content_type: str, body: bytes) -> tuple[bytes, dict[str, s
     The body is the image itself, or a form (multipart/form-data) with one file and any fields.
 
     Raises:
-        RefusalError: 400 for a form that is malformed or has another number of files.
+        RefusalError: 400 for an empty body, and for a form that is malformed or has another number of files.
     """
+    if not body:
+        raise RefusalError(400, "expected an image, found an empty request")
     if not content_type.lower().startswith("multipart/"):
         return body, {}
     parts = parse_form(content_type, body)

@@ -50,11 +50,20 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return problem(request.url.path, error.status_code, str(error.detail), error.headers)
+        return problem(request.url.path, error.status_code, _found(request, error), error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         return problem(request.url.path, 500, "the server failed; its log has the reason")
+
+
+def _found(request: Request, error: HTTPException) -> str:
+    """Why no route answers: Starlette says only "Not Found" and "Method Not Allowed"."""
+    if error.status_code == 404:
+        return f"expected an address that /docs lists, found {request.url.path}"
+    if error.status_code == 405:
+        return f"expected {(error.headers or {}).get('Allow', 'another method')}, found {request.method}"
+    return str(error.detail)
 
 
 def in_words(errors: Any) -> str:
