@@ -135,6 +135,7 @@ def positive_slots(positive: Tensor, samples: int, seeds: Tensor | None = None, 
     """A uniform random sample of at most `samples` of the positive RoIs (B, S) of each image.
 
     With static shapes (`ops.device.static_shapes`) the number of slots is always the maximum, and some are unused.
+    Otherwise it is one of `usual_number`.
 
     Args:
         seeds, stream: as in `ops.matching.uniform`.
@@ -145,16 +146,15 @@ def positive_slots(positive: Tensor, samples: int, seeds: Tensor | None = None, 
     index = (chosen + torch.arange(images, device=positive.device)[:, None] * count).flatten()
     used = (keys >= 0).flatten()
     if not static_shapes(positive):
-        index, used = index[used], used[used]
+        first = used.int().argsort(descending=True, stable=True)[: usual_number(int(used.sum()))]
+        index, used = index[first], used[first]
     return Slots(index, used, (images, count))
 
 
 def filled_slots(found: Detections) -> Slots:
     """The valid detections, or all B * D slots with static shapes (`ops.device.static_shapes`).
 
-    Otherwise a few empty slots follow, so that only some numbers of slots occur: on a CPU, oneDNN prepares kernels for
-    each new number, a tenth of the time of a mask branch, and keeps them. An exported network takes any number as it
-    is.
+    Otherwise there is one of `usual_number`. An exported network takes any number as it is.
     """
     valid = found.valid.flatten()
     shape = found.valid.shape[0], found.valid.shape[1]
@@ -168,6 +168,9 @@ def filled_slots(found: Detections) -> Slots:
 
 
 def usual_number(count: int) -> int:
-    """The next of a few numbers that is not below `count`: all up to 32, and 16 more up to each next power of two."""
+    """The next of a few numbers that is not below `count`: all up to 32, and 16 more up to each next power of two.
+
+    On a CPU, oneDNN prepares kernels for each new number of RoIs, a tenth of the time of a mask branch, and keeps them.
+    """
     step = 1 << max(0, count.bit_length() - 5)
     return -(-count // step) * step
