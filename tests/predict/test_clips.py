@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -72,6 +74,21 @@ def test_a_clip_becomes_tracks_and_a_drawn_clip(tmp_path: Path, every: int) -> N
     assert [seconds for seconds, _ in drawn] == pytest.approx([seconds for seconds, _ in source], abs=1e-3)
     assert drawn[0][1].shape == (64, 96, 3)
     assert np.abs(drawn[0][1].astype(int) - source[0][1]).max() > 60
+
+
+def test_an_interrupted_clip_keeps_the_results_of_its_finished_frames(tmp_path: Path) -> None:
+    def stopped(items: Iterable[Any], total: int | None) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if number == 5:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_clip(BrightReader(), write_clip(tmp_path / "clip.mp4"), tmp_path / "out", track=stopped)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["predictions.json", "tracks.csv"]
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [(entry["image_id"], entry["track_id"]) for entry in entries] == [(number, 1) for number in range(1, 6)]
+    assert len((tmp_path / "out" / "tracks.csv").read_text().splitlines()) == 1 + 5
 
 
 def test_sides_of_any_length_are_written(tmp_path: Path) -> None:

@@ -235,16 +235,21 @@ class Predict:
         model = self.opening.load(self.model, self.computing)
         if model.config.image.channel_names:
             raise ConfigError(f"{self.images[0]}: a video has RGB frames: expected a model of RGB, found {self.model}")
-        summary = predict_clip(
-            Augmented(model) if self.tta else model,
-            Path(self.images[0]),
-            self.out,
-            every=self.every,
-            draw=self.draw,
-            min_score=0.5 if self.min_score is None else self.min_score,
-            batch_size=self.batch_size,
-            track=lambda frames, total: track(frames, "predict", total),
-        )
+        try:
+            summary = predict_clip(
+                Augmented(model) if self.tta else model,
+                Path(self.images[0]),
+                self.out,
+                every=self.every,
+                draw=self.draw,
+                min_score=0.5 if self.min_score is None else self.min_score,
+                batch_size=self.batch_size,
+                track=lambda frames, total: track(frames, "predict", total),
+            )
+        except KeyboardInterrupt:
+            held = f"{self.out / 'predictions.json'} and tracks.csv beside it hold the frames that were finished"
+            print(f"interrupted: {held}, if any was", file=sys.stderr)
+            return 130
         if self.json:
             print_json({**asdict(summary), "precision": model.precision})
         else:

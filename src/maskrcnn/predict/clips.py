@@ -63,7 +63,8 @@ def predict_clip(
     `out/predictions.json` holds the COCO results of all frames. Their `image_id` is the number of the frame, from 1.
     Each entry has `file_name`, `seconds` and `track_id`, which is None for an object without a track. `out/tracks.csv`
     has one row for each object of a track. With `draw`, `out/NAME.mp4` is the video with the objects in the colours of
-    their tracks. A video that is damaged at its end gives the results of its whole frames.
+    their tracks. A video that is damaged at its end gives the results of its whole frames. An interrupted run writes
+    the results that it has found, but no video.
 
     Args:
         every: predict every `every`th frame only; the drawn video has no others.
@@ -102,26 +103,33 @@ def predict_clip(
         except ImageError as error:  # the frames before it are whole
             faults.append(str(error))
 
-    with ExitStack() as stack:
-        show = stack.enter_context(_drawn(stack.enter_context(atomic_write(video)), clip)) if video else None
-        done = stack.enter_context(
-            closing(stream(detector, read_frames(), ClipFrame.rgb, predicted, batch_size=batch_size))
-        )
-        for frame, answer in track(done, None if clip.frames is None else -(-clip.frames // every)):
-            image, found, own = _unbroken(answer)
-            numbers = tracker.update(found, frame.number)
-            entries += [{**result, "track_id": n or None} for result, n in zip(own, numbers.tolist(), strict=True)]
-            rows += _rows(frame, found, numbers)
-            frames += 1
-            if show is not None:
-                show(image, found, numbers, frame.seconds)
-        if frames == 0:
-            raise ImageError(faults[0])
+    try:
+        with ExitStack() as stack:
+            show = stack.enter_context(_drawn(stack.enter_context(atomic_write(video)), clip)) if video else None
+            done = stack.enter_context(
+                closing(stream(detector, read_frames(), ClipFrame.rgb, predicted, batch_size=batch_size))
+            )
+            for frame, answer in track(done, None if clip.frames is None else -(-clip.frames // every)):
+                image, found, own = _unbroken(answer)
+                numbers = tracker.update(found, frame.number)
+                entries += [{**result, "track_id": n or None} for result, n in zip(own, numbers.tolist(), strict=True)]
+                rows += _rows(frame, found, numbers)
+                frames += 1
+                if show is not None:
+                    show(image, found, numbers, frame.seconds)
+            if frames == 0:
+                raise ImageError(faults[0])
+    finally:  # what was found stays if the command is interrupted
+        if frames:
+            _write(results, entries, table, rows)
+    return ClipSummary(frames, len(entries), tracker.begun, faults[0] if faults else None, results, table, video)
+
+
+def _write(results: Path, entries: list[dict[str, Any]], table: Path, rows: list[list[Any]]) -> None:
     with atomic_write(results) as temporary:
         temporary.write_text(json.dumps(entries))
     with atomic_write(table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-    return ClipSummary(frames, len(entries), tracker.begun, faults[0] if faults else None, results, table, video)
 
 
 def _unbroken(answer: _Predicted | ImageError) -> _Predicted:
