@@ -165,6 +165,20 @@ def test_a_data_set_may_lie_some_folders_below(tmp_path: Path) -> None:
     assert len(read_dataset(tmp_path, hints=Hints(split="val"))) == 3
 
 
+def test_images_may_lie_beside_the_first_folder_of_annotations_far_below(tmp_path: Path) -> None:
+    for split, count in (("train", 1), ("val", 2)):
+        path = write_small(tmp_path / "images", split, count)
+        (tmp_path / "labels" / split).mkdir(parents=True)
+        path.rename(tmp_path / "labels" / split / "all.json")
+    dataset = read_dataset(tmp_path)
+    assert [record.path.relative_to(tmp_path / "images").as_posix() for record in dataset.records] == [
+        "train/0.png",
+        "val/0.png",
+        "val/1.png",
+    ]
+    assert not any(record.fault for record in dataset.records)
+
+
 def test_suffixes_may_be_in_upper_case_and_files_of_macos_are_no_data(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     path.rename(tmp_path / "LABELS.JSON")

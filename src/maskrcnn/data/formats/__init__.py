@@ -46,7 +46,7 @@ from maskrcnn.data.formats.mask_pictures import (
 )
 from maskrcnn.data.formats.others import recognise_other
 from maskrcnn.data.hints import NO_HINTS, Hints
-from maskrcnn.data.image_places import SPLITS
+from maskrcnn.data.image_places import IMAGE_FOLDERS, SPLITS
 from maskrcnn.data.join import join
 from maskrcnn.data.labelled import split_of
 from maskrcnn.data.pictures import files_in
@@ -141,10 +141,27 @@ def _read(path: Path, images: Path | None, strict: bool, hints: Hints) -> Datase
             raise DataError(f"{path}: expected --split to be one of {', '.join(places)}, found {hints.split}")
         places = {hints.split: places[hints.split]}
     parts = {
-        split: format.read(place, images, strict=strict, hints=replace(hints, split=None) if split else hints)
+        split: format.read(
+            place,
+            images or _images_above(path, place),
+            strict=strict,
+            hints=replace(hints, split=None) if split else hints,
+        )
         for split, place in places.items()
     }
     return replace(next(iter(parts.values())) if len(parts) == 1 else join(parts, path), format=format.name)
+
+
+def _images_above(path: Path, place: Path) -> Path | None:
+    """The images of annotations that lie so far below the folder of the data set that no reader would look there.
+
+    Darwin has `images` and `releases/latest/annotations`, and others have `images/train` and `labels/train`.
+    """
+    above = path / IMAGE_FOLDERS[0]
+    far = place.is_dir() and len(place.relative_to(path).parts) > 1
+    if not far or not above.is_dir() or above in place.parents or (place.parent / above.name).is_dir():
+        return None
+    return above / place.name if (above / place.name).is_dir() else above
 
 
 def find_format(path: Path, hints: Hints = NO_HINTS) -> Found:

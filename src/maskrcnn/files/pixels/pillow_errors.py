@@ -29,7 +29,7 @@ def errors_of_pillow(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         raise ImageKindError(f"{name}: expected an image, found a file of another kind") from None
     except Image.DecompressionBombError as error:
-        raise ImageSizeError(f"{name}: {error}; cut the image into tiles") from None
+        raise ImageSizeError(f"{name}: {str(error).rstrip('.')}; cut the image into tiles") from None
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ImageError(f"{name}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None
