@@ -87,17 +87,25 @@ def read_masks(file: Path, picture: Picture) -> np.ndarray:
     return read_values(file, str(file))
 
 
+def has_suffix(name: str, suffixes: Iterable[str]) -> bool:
+    """Whether the name of a file has one of these suffixes, in upper or lower case.
+
+    Files `._name` do not count: macOS puts one beside every file of an archive. It has the suffix of the other file and
+    nothing of its content.
+    """
+    return name.lower().endswith(tuple(suffixes)) and not name.startswith("._")
+
+
 def files_in(folder: Path, *suffixes: str) -> list[Path]:
     """The files of a folder with one of these suffixes, in upper or lower case, sorted by name.
 
-    Folders below are left out, and so are files `._name`: macOS puts one beside every file of an archive, which has the
-    suffix of the other and nothing of its content. A folder that does not exist has no files.
+    Folders below are left out. A folder that does not exist has no files.
     """
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(folder / name for name in names if name.lower().endswith(suffixes) and not name.startswith("._"))
+    return sorted(folder / name for name in names if has_suffix(name, suffixes))
 
 
 def image_files_in(folder: Path) -> list[Path]:

@@ -54,6 +54,27 @@ def test_masks_are_scaled_to_their_images(tmp_path: Path, scale: int) -> None:
     assert [category.id for category in dataset.categories] == ["/m/01", "/m/02"]
 
 
+def test_the_folders_of_fiftyone(tmp_path: Path) -> None:
+    write(tmp_path)
+    labels = tmp_path / "set" / "labels"
+    (tmp_path / "masks").mkdir(exist_ok=True)
+    labels.parent.mkdir()
+    (tmp_path / "masks" / "train").rename(labels.parent / "masks")
+    (tmp_path / "annotations").rename(labels)
+    (tmp_path / "images" / "train").rename(labels.parent / "data")
+    (labels / "validation-annotations-object-segmentation.csv").unlink()
+    (labels.parent / "metadata").mkdir()
+    (labels / "oidv6-class-descriptions.csv").rename(labels.parent / "metadata" / "classes.csv")
+    assert masks(read_dataset(tmp_path / "set", strict=True), "one") == expected("one")
+
+
+def test_masks_whose_names_end_in_digits_are_not_those_of_another_format(tmp_path: Path) -> None:
+    save_images(tmp_path, ("one",))
+    save_picture(tmp_path / "train-masks" / "one_m01_01234567.png", np.array([[0, 255]], dtype=np.uint8))
+    table(tmp_path, "train", "one_m01_01234567.png,one,/m/01")
+    assert read_dataset(tmp_path).format == "Open Images"
+
+
 def test_a_small_mask_fills_its_part_of_the_image(tmp_path: Path) -> None:
     save_images(tmp_path / "images", ("one",))
     save_picture(tmp_path / "m.png", np.array([[0, 255]], dtype=np.uint8))

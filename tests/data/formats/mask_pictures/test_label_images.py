@@ -47,6 +47,8 @@ def test_every_layout_gives_the_masks(tmp_path: Path, layout: str) -> None:
         save_picture(tmp_path / label_of(name), labels(name))
         if layout == "cellpose's own set":
             (tmp_path / f"{name}.png").rename(tmp_path / f"{name}_img.png")
+        (tmp_path / label_of(f"._{name}")).write_bytes(b"of macOS")
+        (tmp_path / folder / f"._{name}.png").write_bytes(b"of macOS")
     dataset = read_dataset(tmp_path, strict=True)
     assert dataset.format == "label images"
     inner = "a/" if layout == "folders below" else ""

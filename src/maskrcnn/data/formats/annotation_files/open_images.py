@@ -64,7 +64,7 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if not tables:
         raise DataError(f"{path}: expected a CSV with the columns {', '.join(_COLUMNS)}, found none")
     rows = {table: _rows(builder, table) for table in tables}
-    names = _class_names(tables[0].parent)
+    names = _class_names(path if path.is_dir() else path.parent)
     for label in sorted({row.label for found in rows.values() for row in found}):
         builder.add_category(label, names.get(label, label))
     items = [item for table, found in rows.items() for item in _images(builder, table, found)]
@@ -94,8 +94,8 @@ def _rows(builder: DatasetBuilder, table: Path) -> list[_Row]:
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """The name of each class by its id, from `oidv6-class-descriptions.csv` or a similar file."""
-    files = [file for file in _csvs(folder) if "class-descriptions" in file.name]
+    """The name of each class by its id, from `oidv6-class-descriptions.csv` or a similar file, or FiftyOne's."""
+    files = [file for file in _csvs(folder) if "class-descriptions" in file.name or file.name == "classes.csv"]
     return {cells[0]: cells[1] for file in files for _, cells in csv_rows(file) if len(cells) > 1 and cells[1]}
 
 

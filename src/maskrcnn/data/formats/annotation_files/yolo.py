@@ -20,7 +20,7 @@ from maskrcnn.data.builder import DatasetBuilder
 from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import Place, is_inside, root_of
 from maskrcnn.data.loading.of_each import of_each
-from maskrcnn.data.pictures import files_in, open_picture
+from maskrcnn.data.pictures import files_in, has_suffix, open_picture
 from maskrcnn.data.regions import flat
 from maskrcnn.data.writing import Holds, Lost, new_file
 from maskrcnn.data.yolo_rows import Labels, read_labels, rows_of
@@ -224,7 +224,7 @@ def _has_labels(folder: Path) -> bool:
 def _listed(source: Path) -> list[Path]:
     """The images of a folder and the folders below, or of a text file with one path in each line."""
     if source.is_dir():
-        return sorted(file for file in source.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+        return sorted(file for file in source.rglob("*") if has_suffix(file.name, IMAGE_SUFFIXES))
     lines = source.read_text("utf-8-sig", errors="replace").splitlines()
     return [_of_line(line.strip(), source.parent) for line in lines if line.strip()]
 

@@ -30,6 +30,7 @@ from maskrcnn.data.pictures import (
     add_named_categories,
     add_picture,
     add_unlabelled,
+    has_suffix,
     image_files_in,
     open_picture,
     read_masks,
@@ -206,7 +207,7 @@ def _pairs(path: Path, images: Path | None) -> tuple[list[_Pair], list[Path]]:
 
 def _below(folder: Path) -> dict[str, Path]:
     """The image files and the files of Cellpose in a folder and below, by their paths without suffix."""
-    found = [file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES or file.name.endswith(SUFFIX)]
+    found = [file for file in folder.rglob("*") if has_suffix(file.name, (*IMAGE_SUFFIXES, SUFFIX))]
     files = sorted(found, key=lambda file: (not file.name.endswith(SUFFIX), file))  # of two for an image, the picture
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 

@@ -44,7 +44,7 @@ image_folder = "images"
 takes = frozenset({"parts", "missing"})
 holds: Holds = frozenset()
 
-_NAMED = re.compile(r"(.+)_([^_]+)_(\d+)")
+_NAMED = re.compile(r"(.+)_(?!m0\w+_\d{8}$)([^_]+)_(\d+)")  # Open Images has masks `<image>_m0<class>_<8 signs>`
 _UNNAMEABLE = re.compile(r"""[_/\\:*?"<>|\x00-\x1f]""")  # in the class of such a name, on any system
 
 
