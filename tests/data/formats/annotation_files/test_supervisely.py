@@ -73,6 +73,13 @@ def test_bitmaps_of_every_kind(tmp_path: Path, kind: str, compressed: bool) -> N
         assert masks(read_dataset(other, strict=True), "one.png") == expected("one")
 
 
+def test_files_of_macos_are_no_annotations(tmp_path: Path) -> None:
+    path = write(tmp_path, *(bitmap(t.name, t.mask, GREY) for t in scene()["one"]))
+    path.with_name(f"._{path.name}").write_bytes(b"of macOS")
+    path.rename(path.with_suffix(".JSON"))
+    assert masks(read_dataset(tmp_path, strict=True), "one.png") == expected("one")
+
+
 def test_shapes_and_classes(tmp_path: Path) -> None:
     hole = [[6, 8], [10, 8], [10, 12], [6, 12]]
     old = figure("", SQUARE, label="old")

@@ -34,7 +34,7 @@ from maskrcnn.data.labelled import (
     size_of,
     split_of,
 )
-from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_unlabelled
+from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import bitmap_to_rle, counted, foreground, mask_values, points_of
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline, read_json
@@ -62,8 +62,10 @@ def recognise(path: Path) -> bool:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    patterns = ("*.json",) if path.name == "ann" else tuple(f"{folder}/*.json" for folder in _ANNOTATIONS)
-    return [file for pattern in patterns for file in sorted(path.glob(pattern))]
+    folders = (
+        [path] if path.name == "ann" else [folder for place in _ANNOTATIONS for folder in sorted(path.glob(place))]
+    )
+    return [file for folder in folders for file in files_in(folder, ".json")]
 
 
 def _is_annotation(file: Path) -> bool:
