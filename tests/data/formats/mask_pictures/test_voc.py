@@ -57,6 +57,15 @@ def test_values_are_objects_and_255_is_nobodys(tmp_path: Path, named: bool) -> N
     assert len(dataset.choices) == named
 
 
+def test_objects_whose_classes_nothing_says_are_of_one_class(tmp_path: Path) -> None:
+    write(tmp_path, named=False)
+    for file in (tmp_path / "SegmentationClass").iterdir():
+        file.unlink()
+    dataset = read_dataset(tmp_path, strict=True)
+    assert [own[:2] for own in objects(dataset, "one")] == [("object", pixels) for pixels in without_border()]
+    assert "all objects are of one class, because neither SegmentationClass nor an XML" in dataset.choices[0]
+
+
 def test_a_part_is_a_list_of_names(tmp_path: Path) -> None:
     write(tmp_path)
     dataset = read_dataset(tmp_path, hints=Hints(split="val"))

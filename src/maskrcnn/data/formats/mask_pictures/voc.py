@@ -30,6 +30,7 @@ from maskrcnn.data.pictures import (
 from maskrcnn.data.regions import as_drawn, label_image_to_rles
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.xml_file import read_xml
+from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.masks import RLE
 
@@ -90,7 +91,12 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     pictures = find_pictures(masks, path / _OBJECTS[0], images or (usual if usual.is_dir() else None))
     jobs = [(file, pictures[stem]) for stem, file in masks.items()]
     found = of_each(partial(_read_image, path), jobs, "label files")
-    by_number = _add_classes(builder, path, found)
+    masked = [image for image in found if image.masks]
+    classless = bool(masked) and not any(image.names or any(image.classes.values()) for image in masked)
+    if classless:
+        add_named_categories(builder, ())
+        builder.choice(f"all objects are of one class, because neither {_CLASSES[0]} nor an XML says theirs")
+    by_number = not classless and _add_classes(builder, path, found)
     difficult = 0
     for stem, image in zip(masks, found, strict=True):
         if image.fault:
@@ -100,7 +106,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             continue
         for value, mask in image.masks.items():
             named = value <= len(image.names)
-            category = image.classes[value] if by_number else image.names[value - 1] if named else None
+            unnamed = ONLY_CLASS if classless else None
+            category = image.classes[value] if by_number else image.names[value - 1] if named else unnamed
             crowd = named and image.difficult[value - 1]
             difficult += crowd
             builder.add_annotation(RawAnnotation(stem, category, f"{stem}:{value}", crowd=crowd, draw=as_drawn(mask)))
