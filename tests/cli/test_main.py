@@ -4,9 +4,12 @@ import errno
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +98,44 @@ def raising(error: BaseException):
 def test_expected_errors_are_one_line(capsys, error, code, text):
     assert cli.exit_code_of(raising(error)) == code
     assert tuple(capsys.readouterr()) == ("", text)
+
+
+WRITES = """
+import multiprocessing, sys, time
+from pathlib import Path
+from maskrcnn import cli
+from maskrcnn.files.atomic import atomic_write
+
+def tell_and_wait(writing):
+    writing.send(None)
+    time.sleep(60)
+
+def run():
+    with atomic_write(Path(sys.argv[1]) / "model.onnx") as temporary:
+        temporary.write_text("half")
+        reading, writing = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(target=tell_and_wait, args=(writing,))
+        child.start()
+        reading.recv()
+        child.terminate()
+        child.join()
+        print(child.exitcode, flush=True)
+        time.sleep(60)
+
+cli.run_command = lambda args: run()
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP], ids=lambda kind: kind.name)
+def test_a_command_that_is_told_to_end_removes_its_temporary_files(kind: signal.Signals, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITES, tmp_path], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout.readline() == f"{-signal.SIGTERM}\n"  # a process of the command ends at once
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(kind)
+        assert process.communicate(timeout=30)[1] == "interrupted\n"
+    assert process.returncode == 130
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ECHILD, "a defect")])

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import FrameType
 
 from maskrcnn import __version__
 from maskrcnn.allocator import keep_freed_memory
@@ -72,8 +76,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskrcnn.files.streams import lasting_output
 
     args = list(sys.argv[1:] if argv is None else argv)
-    with lasting_output():
+    with lasting_output(), interrupted_by_signals():
         return exit_code_of(lambda: run_command(args))
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """Inside it, SIGTERM and SIGHUP end a command as Ctrl-C does: what is finished is written, and temporary files are
+    removed. A batch system sends one of them before it kills. `train` and `serve` replace this by ways of their own."""
+    own = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != own:  # a process that was forked has nothing to write
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        signal.signal(number, signal.SIG_IGN)  # it may be sent twice
+        raise KeyboardInterrupt
+
+    previous = {}
+    with suppress(ValueError):  # only the main thread can handle signals
+        for name in {"SIGTERM", "SIGHUP"} & signal.Signals.__members__.keys():
+            number = signal.Signals[name]
+            if signal.getsignal(number) is signal.SIG_DFL:  # under `nohup`, SIGHUP is ignored
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def run_command(args: Sequence[str]) -> int:
