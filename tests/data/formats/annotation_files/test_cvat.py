@@ -132,7 +132,8 @@ def test_a_broken_shape_is_named_and_does_not_stop_the_rest(tmp_path: Path, faul
     path = write(tmp_path, shape, POLYGON)
     dataset = read_dataset(path)
     assert objects(dataset) == [("a", 140, [4.0, 6.0, 14.0, 20.0])]
-    assert dataset.problems[0].startswith(f"{path}: image 3: {words}")
+    (problem,) = dataset.problems
+    assert problem.startswith(f"{path}: image 3: {words}")
     with pytest.raises(DataError, match="image 3: ") as caught:
         read_dataset(path, strict=True)
     assert "\n" not in str(caught.value)

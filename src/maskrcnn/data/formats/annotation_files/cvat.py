@@ -201,8 +201,9 @@ def _add_objects(builder: DatasetBuilder, entry: Element, image: int | str, size
                     x1, y1, x2, y2 = _box(shape)
                     boxes.append((label, (x1, y1, x2 - x1, y2 - y1)))
                 else:
+                    part = _part(shape, size)
                     own = f"shape {number}" if group in ("", "0") else f"group {group}"
-                    objects.setdefault((label, own), []).append(_part(shape, size))
+                    objects.setdefault((label, own), []).append(part)
             except DataError as error:
                 builder.problem(f"image {image}: {shape.tag} {number}: {error}")
     for (label, _), parts in objects.items():
