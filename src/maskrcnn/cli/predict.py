@@ -146,7 +146,7 @@ class Predict:
             lines.append(f"pictures: {summary.pictures}")
         if summary.table:
             lines.append(f"measurements: {summary.table}")
-        if self.geojson:
+        if self.geojson and summary.images:
             lines.append(f"GeoJSON: {self.out}")
         lines += of_data_set
         if summary.skipped:
