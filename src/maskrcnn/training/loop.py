@@ -17,7 +17,7 @@ from maskrcnn.config import Config
 from maskrcnn.data.channels import said
 from maskrcnn.data.doubts import crowded_images, limited_images
 from maskrcnn.data.loading.loader import training_batches
-from maskrcnn.errors import ConfigError, DataError, TrainingError
+from maskrcnn.errors import ConfigError, DataError, TrainingError, counted
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.files.atomic import check_folder, remove_temporaries
 from maskrcnn.files.lock import locked
@@ -222,8 +222,8 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
     name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
     processes = f" in {run.world.size} processes" if run.world.size > 1 else ""
     bar.say(
-        f"{len(dataset)} images, {run.config.model.num_classes} classes, {run.progress.origin}, {run.device.type} "
-        f"{name}{processes}, writing to {run.out}"
+        f"{counted(len(dataset), 'image')}, {counted(run.config.model.num_classes, 'class')}, {run.progress.origin}, "
+        f"{run.device.type} {name}{processes}, writing to {run.out}"
     )
     if threads.sentence:
         bar.say(threads.sentence)
