@@ -316,6 +316,11 @@ def test_a_video_is_tracked(command, tmp_path):
     ran = command(*flags, "--no-draw", "--tta")
     assert ran.code == 0, ran.err
     assert "tracks in 6 frames" in ran.out
+    ran = command(*flags, "--tracker", "bytetrack", "--json")
+    assert ran.code == 0, ran.err
+    entries = json.loads((tmp_path / "o" / "predictions.json").read_text())
+    assert not any(entry["track_id"] for entry in entries if entry["image_id"] == 1)  # unlike tracks of masks
+    assert len({entry["track_id"] for entry in entries} - {None}) == json.loads(ran.out)["tracks"] > 0
     for words, message in (
         (("--tiles", 64), "--tiles is for images, and"),
         (("--table", tmp_path / "t.csv"), "--table is for images, and"),
@@ -335,6 +340,7 @@ def test_videos_that_cannot_be_are_one_line(command, tmp_path):
         ((tmp_path / "a.mp4",), "a.mp4: the video cannot be decoded"),
         ((tmp_path / "none.mp4",), "none.mp4: expected a video, found no such file"),
         ((tmp_path / "images", "--every", 2), "--every belongs to a video"),
+        ((tmp_path / "images", "--tracker", "bytetrack"), "--tracker belongs to a video"),
         ((tmp_path / "images", tmp_path / "whole.mp4"), "expected images or one video, found 2 paths"),
     ):
         ran = command("predict", *words, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")

@@ -62,6 +62,8 @@ class Predict:
     """Images that pass through the network together, which helps on a GPU."""
     every: int = 1
     """Of a video, predict only every so many frames."""
+    tracker: Literal["masks", "bytetrack"] = "masks"
+    """Track the objects of a video by their masks, or by their boxes with ByteTrack (extra trackers)."""
     tta: Tta = False
     tiles: TileSize = None
     overlap: Overlap = None
@@ -82,8 +84,9 @@ class Predict:
         self._require_sense()
         if any(Path(image).suffix.lower() in VIDEO_SUFFIXES for image in self.images):
             return self._run_on_video()
-        if self.every != 1:
-            raise ConfigError("--every belongs to a video, and there is none")
+        for flag, given in (("--every", self.every != 1), ("--tracker", self.tracker != "masks")):
+            if given:
+                raise ConfigError(f"{flag} belongs to a video, and there is none")
         if self.sharding.wanted:
             return self._run_on_many()
         saved = self.saving.start(self.out)
@@ -227,6 +230,8 @@ class Predict:
         from maskrcnn.files.media.video import open_clip
         from maskrcnn.files.progress import track
         from maskrcnn.predict import Augmented, predict_clip
+        from maskrcnn.predict.box_tracking import BoxTracker
+        from maskrcnn.predict.tracking import Tracker
 
         if len(self.images) > 1:
             raise ConfigError(f"expected images or one video, found {len(self.images)} paths with a video among them")
@@ -241,6 +246,7 @@ class Predict:
                 Path(self.images[0]),
                 self.out,
                 every=self.every,
+                tracker=Tracker if self.tracker == "masks" else BoxTracker,
                 draw=self.draw,
                 min_score=0.5 if self.min_score is None else self.min_score,
                 batch_size=self.batch_size,

@@ -17,6 +17,7 @@ import numpy as np
 from maskrcnn.errors import ConfigError, ImageError
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.files.media.video import Clip, ClipFrame, ClipWriter, open_clip
+from maskrcnn.predict.box_tracking import BoxTracker
 from maskrcnn.predict.images import to_coco_results
 from maskrcnn.predict.pipeline import Detector, stream
 from maskrcnn.predict.tracking import Tracker, TrackRules
@@ -56,6 +57,7 @@ def predict_clip(
     draw: bool = True,
     min_score: float = 0.5,
     batch_size: int = 1,
+    tracker: Callable[[TrackRules], Tracker | BoxTracker] = Tracker,
     track: Callable[[Iterable[Any], int | None], Iterable[Any]] = lambda items, total: items,
 ) -> ClipSummary:
     """Predicts and tracks the objects of a video.
@@ -70,12 +72,13 @@ def predict_clip(
         every: predict every `every`th frame only; the drawn video has no others.
         min_score: objects with a lower score begin no track, and are not drawn without one.
         batch_size: frames that pass through the network together.
+        tracker: tracks by masks; `BoxTracker` by boxes.
         track: wraps the frames with their number, None if it is unknown, for a progress bar.
 
     Raises:
         ImageError: the file is no video, or has no frame that can be decoded.
         ConfigError: `every` or `min_score` is out of range, or a file cannot be written.
-        MissingPackageError: PyAV or SciPy is not installed.
+        MissingPackageError: PyAV, SciPy, or the package of the tracker is not installed.
     """
     if every < 1:
         raise ConfigError(f"--every: expected 1 or more, found {every}")
@@ -88,7 +91,7 @@ def predict_clip(
     for target in (results, table, *([video] if video else [])):
         check_file(target, path)
     faults: list[str] = []
-    tracker = Tracker(TrackRules(certain=min_score))
+    tracks = tracker(TrackRules(certain=min_score))
     entries: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     frames = 0
@@ -111,7 +114,7 @@ def predict_clip(
             )
             for frame, answer in track(done, None if clip.frames is None else -(-clip.frames // every)):
                 image, found, own = _unbroken(answer)
-                numbers = tracker.update(found, frame.number)
+                numbers = tracks.update(found, frame.number)
                 entries += [{**result, "track_id": n or None} for result, n in zip(own, numbers.tolist(), strict=True)]
                 rows += _rows(frame, found, numbers)
                 frames += 1
@@ -122,7 +125,7 @@ def predict_clip(
     finally:  # what was found stays if the command is interrupted
         if frames:
             _write(results, entries, table, rows)
-    return ClipSummary(frames, len(entries), tracker.begun, faults[0] if faults else None, results, table, video)
+    return ClipSummary(frames, len(entries), tracks.begun, faults[0] if faults else None, results, table, video)
 
 
 def _write(results: Path, entries: list[dict[str, Any]], table: Path, rows: list[list[Any]]) -> None:
