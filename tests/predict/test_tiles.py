@@ -137,7 +137,7 @@ def test_objects_larger_than_tiles_are_said() -> None:
     tiled = Tiled(ColourReader(), Tiling(64, 16), remarks.append)  # type: ignore[arg-type]
     tiled.predict(coloured(ids))
     assert len(remarks) == 1
-    assert "reach through a whole tile of 64 pixels, and are cut: choose larger tiles" in remarks[0]
+    assert "objects that reach through a whole tile of 64 pixels are cut, " in remarks[0]
 
 
 def test_tiles_in_which_objects_have_another_size_than_in_training_are_said() -> None:
