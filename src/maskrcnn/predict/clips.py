@@ -174,10 +174,12 @@ def _drawn(path: Path, clip: Clip) -> Iterator[Callable[[np.ndarray, Instances, 
 
 
 def picture(image: np.ndarray, found: Instances, numbers: np.ndarray) -> np.ndarray:
-    """The objects that have tracks, drawn in the colours of their tracks and with their numbers."""
-    from maskrcnn.visualise.objects import Style, draw_objects
+    """The objects that have tracks, drawn in the colours of their tracks and with their numbers. A small frame is
+    enlarged, so that these are legible."""
+    from maskrcnn.visualise.objects import Style, draw_objects, enlargement
 
     tracked = found.select(numbers > 0)
     colours = numbers[numbers > 0]
     names = tuple(f"{name} {number}" for name, number in zip(tracked.class_names, colours.tolist(), strict=True))
-    return np.array(draw_objects(image, replace(tracked, names=names), np.arange(len(tracked)), colours, Style()))
+    style = Style(enlargement(*image.shape[:2]))
+    return np.array(draw_objects(image, replace(tracked, names=names), np.arange(len(tracked)), colours, style))

@@ -35,7 +35,6 @@ class _Written(NamedTuple):
 
 
 MOST_DRAWN = 50_000_000  # pixels; drawing takes some ten bytes for each
-LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 
 
 @dataclass(frozen=True)
@@ -171,14 +170,13 @@ def _note(text: str) -> None:
 
 def _draw(image: Pixels, found: Instances, path: Path) -> bool:
     """Draws the objects into a picture. Returns False, and says so, for an image that is too large to be drawn."""
-    from maskrcnn.visualise import draw
+    from maskrcnn.visualise.objects import draw, enlargement
 
     height, width = image.shape[:2]
     if height * width > MOST_DRAWN:
         _note(f"{path}: no picture of {width} x {height} pixels is drawn, more than {MOST_DRAWN}")
         return False
-    enlarge = max(1, LEGIBLE_SIDE // max(height, width))
-    pixels = image[0:height, 0:width]
+    picture = draw(image[0:height, 0:width], found, min_score=0, enlarge=enlargement(height, width))
     with atomic_write(path) as temporary:
-        Image.fromarray(draw(pixels, found, min_score=0, enlarge=enlarge)).save(temporary, format="PNG")
+        Image.fromarray(picture).save(temporary, format="PNG")
     return True

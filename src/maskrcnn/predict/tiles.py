@@ -130,8 +130,8 @@ class Tiled:
         if spanning:
             height, width = pieces[0].tile.image_hw
             self.remark(
-                f"objects that reach through a whole tile of {self.tiling.size} pixels are cut, {spanning} in the image of "
-                f"{width} x {height} pixels: choose larger tiles"
+                f"objects that reach through a whole tile of {self.tiling.size} pixels are cut, {spanning} in the "
+                f"image of {width} x {height} pixels: choose larger tiles"
             )
         if len(pieces) > TRIMMED:
             trim()  # merging takes much memory itself

@@ -23,6 +23,7 @@ ColourBy = Literal["auto", "class", "instance"]
 
 _SIDES: dict[Side, Colour] = {"left": (255, 159, 28), "right": (0, 187, 249), "middle": (250, 250, 250)}
 _FILL, _OUTLINE = 0.4, 0.95  # opacities of a mask
+LEGIBLE_SIDE = 640  # pixels; pictures of smaller images are enlarged up to this side, so that labels are legible
 KEYPOINT_SCORE = 0.05  # Detectron2's: an uncertain keypoint has a flat heatmap, and so a low score
 
 
@@ -39,6 +40,11 @@ class Style:
     enlarge: int = 1
     shrink: float = 1.0
     min_keypoint_score: float = KEYPOINT_SCORE
+
+
+def enlargement(height: int, width: int) -> int:
+    """The factor E with which labels are legible on the picture of an image of this size."""
+    return max(1, LEGIBLE_SIDE // max(height, width))
 
 
 def draw(
