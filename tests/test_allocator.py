@@ -55,6 +55,7 @@ for code in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_stays_or_leaves_as_the_allocator_was_told() -> None:
     done = subprocess.run([sys.executable, "-c", CHILDREN, *CODES], capture_output=True, check=True)
     kept, usually_new, returned, usually_returned, untrimmed, trimmed = map(int, done.stdout.split())

@@ -38,6 +38,7 @@ def run_suite(folder: Path, name: str, ci: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ci", "code"),
     [

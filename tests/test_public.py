@@ -66,6 +66,7 @@ def limit() -> float:
     return 0.5 * max(1.0, min(seconds(["-c", "pass"]) for _ in range(3)) / 0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

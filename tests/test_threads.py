@@ -91,6 +91,7 @@ def test_the_number_of_the_user_stays(fresh: pytest.MonkeyPatch) -> None:
     assert not threads.sentence
 
 
+@pytest.mark.slow
 def test_a_command_chooses_before_torch_is_imported() -> None:
     """In a process of its own, because torch is imported here."""
     program = (

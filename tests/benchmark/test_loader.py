@@ -48,6 +48,7 @@ def test_both_sides_load_the_same_samples(sides: Sides) -> None:
     assert "samples agree" in found.line()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["flip", "window", "labels", "masks"])
 def test_other_samples_are_noticed(sides: Sides, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, theirs = sides

@@ -15,6 +15,7 @@ MB = 1_000_000
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_peak_of_another_process() -> None:
     """80 MB during the call, whatever this process holds."""
     found = peak_memory(partial(partial, np.ones, 10 * MB), CPU)

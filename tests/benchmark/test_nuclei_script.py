@@ -37,6 +37,7 @@ def test_torchvision_is_trained_for_its_minutes_and_judged(tmp_path: Path) -> No
     assert {entry["image_id"] for entry in found} <= {image["id"] for image in content["images"]}
 
 
+@pytest.mark.slow
 def test_a_file_without_the_weights_of_a_resnet_18_is_one_line(tmp_path: Path) -> None:
     write_small(tmp_path, "train", 2)
     weights = resnet18().state_dict()

@@ -49,6 +49,7 @@ def test_a_finished_run_is_not_repeated_and_seeds_share_a_row(tmp_path: Path) ->
     assert ran.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5 | recipe | 2 | 0.250 ± 0.071 | 0.500 ± 0.000 |"
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_in_the_end(tmp_path: Path) -> None:
     ran = run_script(tmp_path, "--sizes", "5", "--seeds", "0", "--sides", "recipe")
     assert ran.returncode == 1

@@ -21,6 +21,7 @@ def test_flags():
     assert predict.parse(["a.jpg", "--model", "m", "--out", "o"]).draw is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch, precision):
     write_small(tmp_path, "images", 3)
@@ -42,6 +43,7 @@ def test_batches_and_precision_reach_the_network(command, tmp_path, monkeypatch,
     assert seen == [(precision, 2), (precision, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_precision_that_auto_has_chosen_is_said(command, tmp_path, monkeypatch, fast):
     write_small(tmp_path, "images", 1)
@@ -159,6 +161,7 @@ def test_objects_are_measured(command, tmp_path):
         assert message in ran.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_the_thresholds_in_the_model_file_decide_unless_a_score_is_given(command, tmp_path, spoilt):
     write_small(tmp_path, "images", 2)
@@ -210,6 +213,7 @@ def test_a_score_that_no_object_has_is_refused(command, tmp_path, score):
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_views_are_merged_on_request(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
     random_predictor().save(tmp_path / "m.safetensors")
@@ -230,6 +234,7 @@ def test_views_are_merged_on_request(command, tmp_path):
     assert "expected a network in PyTorch that is not compiled" in ran.err
 
 
+@pytest.mark.slow
 def test_large_images_are_cut_into_tiles(command, tmp_path):
     data = write_small(tmp_path, "images", 2)
     replace(random_predictor(), provenance={SHORT_SIDE: 64}).save(tmp_path / "m.safetensors")
@@ -302,6 +307,7 @@ def write_clip(path, count=6):
     return path
 
 
+@pytest.mark.slow
 def test_a_video_is_tracked(command, tmp_path):
     clip = write_clip(tmp_path / "Clip.MP4")
     random_predictor().save(tmp_path / "m.safetensors")

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from maskrcnn.config.presets import PRESETS
 
 
+@pytest.mark.slow
 def test_all_presets_with_their_cost(command):
     ran = command("presets")
     assert ran.code == 0

@@ -34,6 +34,7 @@ def predicting(command, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_objects_are_saved_in_every_format_that_can_be_written(predicting, tmp_path):
     assert predicting().code == 0
     results = json.loads((tmp_path / "o" / "predictions.json").read_text())

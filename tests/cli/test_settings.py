@@ -183,6 +183,7 @@ def test_without_arguments_the_short_help_and_with_some_what_is_missing(command,
     assert missing.err == f"error: Missing from maskrcnn {name}: {names}; see maskrcnn {name} --help\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -36,6 +36,7 @@ def as_rows(folder):
     return found
 
 
+@pytest.mark.slow
 def test_parts_hold_what_predictions_json_does(command, many):
     ran = command(*many, "o")
     assert ran.code == 0, ran.err
@@ -60,6 +61,7 @@ def test_parts_hold_what_predictions_json_does(command, many):
             assert [x1, y1, x2 - x1, y2 - y1] == pytest.approx(entry["bbox"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_second_run_keeps_what_is_whole(command, many, monkeypatch):
     assert command(*many, "o").code == 0
     before = rows()
@@ -85,6 +87,7 @@ def test_a_second_run_keeps_what_is_whole(command, many, monkeypatch):
     assert rows() == before
 
 
+@pytest.mark.slow
 def test_another_run_is_refused(command, many):
     assert command(*many, "o").code == 0
     before = rows()
@@ -111,6 +114,7 @@ def test_another_run_is_refused(command, many):
     assert rows() == before
 
 
+@pytest.mark.slow
 def test_tasks_write_their_own_parts(command, many):
     assert command(*many, "whole").code == 0
     for task, count in (("1/2", 1), ("0/2", 2)):

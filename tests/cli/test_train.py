@@ -72,6 +72,7 @@ def leaves(value: object, path: str = "") -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_every_field_of_the_config_is_a_flag(command):
     text = command("train", "--help-all").out
     from_the_data = {"categories"}

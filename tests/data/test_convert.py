@@ -392,6 +392,7 @@ def test_any_masks_come_back_equal(tmp_path_factory: pytest.TempPathFactory, bit
         assert found == (sorted(set(own)) if to == "yolo" else own), to  # a row that repeats another is one object
 
 
+@pytest.mark.slow
 def test_real_sets_come_back_equal(shared: Path, tmp_path: Path) -> None:
     for name in ("masks_dsb2018", "labelme/polygons", "coco/rle_crowds", "voc"):
         first = read_dataset(shared / "data" / "formats" / name)

@@ -142,6 +142,7 @@ def agree_on(seed: int) -> None:
         assert report.figures[name] == pytest.approx(theirs, abs=1e-12), f"{name} of set {seed}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 25, 50])
 def test_figures_of_random_sets(first: int) -> None:
     for seed in range(first, first + 25):

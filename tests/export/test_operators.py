@@ -86,6 +86,7 @@ def masks_of_two_images() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarra
     return smooth, boxes, valid, np.array([[80, 70], [50, 100]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["pixel_centres", "expanded_box"])
 def test_runs_are_those_of_numpy(rule: Any) -> None:
     smooth, boxes, valid, sizes = masks_of_two_images()

@@ -41,6 +41,7 @@ def assert_as_in_prediction(image: np.ndarray, config: Config, tolerance: float)
     np.testing.assert_allclose(scale[0], 1 / expected.frames[0].scale_xy, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "tolerance"),
     [

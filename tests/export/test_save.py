@@ -69,6 +69,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]:
     return predictor, folder / "model.onnx"
 
 
+@pytest.mark.slow
 def test_a_loaded_file_predicts_evaluates_and_refuses(
     small: tuple[Predictor, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,6 +434,7 @@ def test_only_objects_that_rounding_changes_may_differ() -> None:
         pairs_of(other, theirs, 0.05, [theirs, moved])
 
 
+@pytest.mark.slow
 def test_an_engine_is_not_blamed_for_the_rounding_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = lively_predictor(neck="c5", anchors=ONE_LEVEL)
     network, config = predictor.network, predictor.config

@@ -540,6 +540,7 @@ def test_hdf5_of_odd_types(tmp_path: Path) -> None:
     refused(path, "groups nested deeper than 50")
 
 
+@pytest.mark.slow
 def test_bombs(tmp_path: Path) -> None:
     bombs = [tmp_path / name for name in ("w.h5", "w.npz", "header.npz")]
     with h5py.File(bombs[0], "w") as file:

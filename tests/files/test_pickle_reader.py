@@ -90,6 +90,7 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+@pytest.mark.slow
 @given(values, st.sampled_from(PROTOCOLS))
 def test_plain_values_come_back_at_every_protocol(value: Any, protocol: int) -> None:
     found, dropped, end = unpickle(data := pickle.dumps(value, protocol), "w.pkl")
@@ -700,6 +701,7 @@ def test_keys_of_real_files() -> None:
     assert unpickle(pickle.dumps(value), "w.pkl").content == value
 
 
+@pytest.mark.slow
 def test_a_large_file_may_hold_much() -> None:
     rows = [[float(i), i / 2, str(i)] for i in range(60_000)]
     assert unpickle(pickle.dumps({"log": rows}), "w.pkl").content == {"log": rows}

@@ -533,6 +533,7 @@ def check(subject: Subject, folder: Path, seeds: range) -> None:
     assert len(seeds) < 50 or min(ends["read"], ends["refused"]) > 0.02 * len(seeds), ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_few_changed_files(name: str, tmp_path: Path) -> None:
     check(SUBJECTS[name], tmp_path, range(5))

@@ -22,6 +22,7 @@ def _with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_module, "triton_works", lambda: True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_on_a_device_wait_for_nothing(kind: str) -> None:
     network, batch = network_of(kind).train(), batch_with_points()

@@ -254,6 +254,7 @@ def test_bfloat16_losses_are_near() -> None:
         assert found[name].item() == pytest.approx(exact[name].item(), rel=0.1, abs=0.02), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_the_parameters_it_promises(name: str) -> None:
     with torch.device("meta"):

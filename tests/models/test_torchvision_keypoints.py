@@ -45,6 +45,7 @@ def pair(shared: Path) -> tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]:
     return theirs, ours.eval(), config, images
 
 
+@pytest.mark.slow
 def test_detections(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]) -> None:
     theirs, ours, config, images = pair
     with torch.no_grad():
@@ -68,6 +69,7 @@ def test_detections(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]]) 
             np.testing.assert_allclose(our.keypoints[match, :, 2], point_scores, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_losses(pair: tuple[nn.Module, MaskRCNN, Config, list[np.ndarray]], shared: Path) -> None:
     theirs, ours, config, _ = pair
     dataset = read_dataset(shared / "data" / "person" / "train.json")

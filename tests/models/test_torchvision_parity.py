@@ -106,11 +106,13 @@ def assert_same_detections(
             assert differ <= max(2, 0.001 * either)  # IoU 0.999; of a small mask two pixels on the threshold
 
 
+@pytest.mark.slow
 def test_detections(small: Pair, shared: Path) -> None:
     """Boxes, scores, labels and masks of a batch of a landscape and a portrait image, whatever the processor."""
     assert_same_detections(with_double_layers(small), images_of(shared), box_tolerance=3e-3, score_tolerance=4e-5)
 
 
+@pytest.mark.slow
 def test_detections_in_float32(shared: Path) -> None:
     """As a user gets them."""
     assert_same_detections(make_pair(shared, 1, 224, 373, 200, 40), images_of(shared))
@@ -158,6 +160,7 @@ def cut_out(shared: Path, name: str, window: tuple[slice, slice]) -> tuple[Sampl
     return sample, target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("convolution", "tolerance"), [("direct", 1e-4), ("winograd", 3e-4)])
 def test_losses_and_gradients(
     small: Pair, shared: Path, monkeypatch: pytest.MonkeyPatch, convolution: str, tolerance: float

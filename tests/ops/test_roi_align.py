@@ -85,6 +85,7 @@ def test_positions_are_rounded_as_torchvisions_on_a_large_map(ratio: int) -> Non
     torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aligned", [True, False])
 def test_gradient_check_in_float64(aligned: bool) -> None:
     boxes, index, level = rois(6, seed=3)

@@ -51,6 +51,7 @@ def test_freed_memory_returns_to_the_system_during_many_images(
     assert len(calls) == returned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 20])
 def test_every_item_comes_in_order_with_what_is_on_it(predictor: Predictor, batch_size: int) -> None:
     answers = list(stream(predictor, range(10), picture, both, batch_size=batch_size))

@@ -102,6 +102,7 @@ def test_instances_are_in_pixels_of_the_given_image(predictor: Predictor) -> Non
         assert found.masks.dense().shape == (len(found), height, width)
 
 
+@pytest.mark.slow
 def test_eight_threads_with_one_model_find_the_same(predictor: Predictor) -> None:
     images = [picture(60, 80, seed) for seed in range(8)]
     expected = [predictor.predict([image])[0] for image in images]

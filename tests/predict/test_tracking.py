@@ -54,6 +54,7 @@ def crossing(count: int, steps: int, seed: int) -> tuple[list[Instances], set[in
     return frames, lonely
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 def test_objects_that_never_touch_keep_their_tracks(every: int) -> None:
     total = 0

@@ -56,6 +56,7 @@ class AtTheOtherEnd(InThread):
         theirs.close()
 
 
+@pytest.mark.slow
 def test_every_answer_passes_between_processes(
     client: TestClient, model: Predictor, picture: np.ndarray, encoded: Encode
 ) -> None:

@@ -95,6 +95,7 @@ def test_shrinking_is_antialiased_as_in_pil() -> None:
     np.testing.assert_allclose(out.astype(int), expected.astype(int), atol=1)  # both round to 8 bits twice
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.data())
 def test_only_the_window_is_resized_and_it_is_what_the_whole_image_would_give(data: st.DataObject) -> None:

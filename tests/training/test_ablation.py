@@ -83,6 +83,7 @@ def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
         assert picture.size[0] > 500
 
 
+@pytest.mark.slow
 def test_runs_are_shared_and_kept(tmp_path: Path) -> None:
     data, val = write_small(tmp_path, "train", 4), write_small(tmp_path, "val", 2, seed=1)
     base = small_config()

@@ -21,6 +21,7 @@ from maskrcnn.training.step import train_step
 from maskrcnn.weights.open import open_weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "kernel"),
     [

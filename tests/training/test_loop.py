@@ -92,6 +92,7 @@ class Noted:
         self.calls.append("end")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(
     data: Path, whole: Summary, tmp_path: Path
 ) -> None:
@@ -121,12 +122,14 @@ def test_a_run_leaves_its_files_and_two_runs_are_equal_digit_for_digit(
     assert not same_weights(tmp_path / "a" / "model.safetensors", other.model)
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(data: Path, tmp_path: Path) -> None:
     train(small_config(steps=3, workers=0), data, out=tmp_path / "a")
     train(small_config(steps=3, workers=2), data, out=tmp_path / "b")
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_weights(data: Path, whole: Summary, tmp_path: Path) -> None:
     class StopError(Exception):
         pass
@@ -160,6 +163,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(given)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_threads_with_which_it_began(
     data: Path, tmp_path: Path, threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_resumed_run_has_the_threads_with_which_it_began(
     assert same_weights(whole.model, resumed.model)
 
 
+@pytest.mark.slow
 def test_steps_are_saved_when_a_batch_cannot_be_loaded(
     data: Path, whole: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +208,7 @@ def test_a_folder_in_use_is_refused(data: Path, tmp_path: Path, monkeypatch: pyt
         train(small_config(), data, out=tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda kind: kind.name)
 def test_a_signal_saves_and_the_resumed_run_equals_the_whole(
     data: Path, whole: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals
@@ -318,6 +324,7 @@ def test_the_last_model_is_kept_where_no_ap_is_defined(data: Path, tmp_path: Pat
     assert (provenance["step"], provenance[SHORT_SIDE]) == (3, 64)
 
 
+@pytest.mark.slow
 def test_each_annotation_file_is_parsed_once_a_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validation = write_small(tmp_path, "val", 2, seed=1)
     read: list[Path] = []
@@ -342,6 +349,7 @@ def test_a_keypoint_head_needs_as_many_keypoints_in_every_category(tmp_path: Pat
         train(config, path, out=tmp_path / "keypoints")
 
 
+@pytest.mark.slow
 def test_pages_that_are_not_read_are_said_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = write_small(tmp_path, "train", 3)
     content = json.loads(data.read_text())
@@ -356,6 +364,7 @@ def test_pages_that_are_not_read_are_said_once(tmp_path: Path, capfd: pytest.Cap
     assert "only the first of 3 pages is read" in said
 
 
+@pytest.mark.slow
 def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = write_small(tmp_path, "train", 3)
     (tmp_path / "train" / "1.png").write_bytes(b"")
@@ -413,6 +422,7 @@ def test_learning_rate_warms_up_then_drops_or_falls_as_a_cosine() -> None:
     assert learning_rate(99, cosine) < 0.001
 
 
+@pytest.mark.slow
 def test_with_an_average_of_the_weights_the_run_evaluates_and_writes_it(data: Path, tmp_path: Path) -> None:
     # The rate does not depend on the number of steps.
     constant = {"schedule": "step", "drops": (0.99,)}
@@ -426,6 +436,7 @@ def test_with_an_average_of_the_weights_the_run_evaluates_and_writes_it(data: Pa
     assert same_weights(whole.model, train(config, data, out=tmp_path / "run", resume=True).model)
 
 
+@pytest.mark.slow
 def test_bf16_trains(data: Path, tmp_path: Path) -> None:
     train(small_config(steps=3, precision="bf16"), data, out=tmp_path / "bf16")
     train(small_config(steps=3, precision="fp32"), data, out=tmp_path / "fp32")

@@ -24,6 +24,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
 def test_a_tensor_that_does_not_fit_into_the_machine() -> None:
     assert resource.RLIMIT_AS

@@ -65,6 +65,7 @@ def steps(out: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [None, b"of an older step"])
 def test_a_model_file_that_the_last_save_did_not_reach_is_written(
     data: Path, run: Path, finished: Path, left: bytes | None
@@ -103,6 +104,7 @@ def fake_evaluation(
     monkeypatch.setattr("maskrcnn.training.run.write_page", lambda *args: None)
 
 
+@pytest.mark.slow
 def test_a_lost_best_model_is_replaced_by_the_last_one(
     data: Path, run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_lost_best_model_is_replaced_by_the_last_one(
     assert same_weights(summary.model, finished / MODEL)
 
 
+@pytest.mark.slow
 def test_a_signal_during_the_evaluation_leaves_it_to_the_resumed_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_deleted_folder_does_not_end_the_run(
     assert same_weights(out / MODEL, finished / MODEL)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_before_its_first_line_of_metrics_is_saved(
     data: Path, tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +257,7 @@ def test_evaluations_that_do_not_improve_end_the_run_also_after_a_break(
     assert train(config, data, val=data, out=out, resume=True).steps == 4, "it stays ended"
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, steps=5, checkpoint_every=1, keep_checkpoints=3))
     out = train(config, data, out=tmp_path / "run").out
@@ -266,6 +271,7 @@ def test_the_last_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
     assert train(config, data, out=out, resume=True).steps == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +300,7 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
         train(config, data, out=tmp_path / "young")
 
 
+@pytest.mark.slow
 def test_changes_are_refused_by_name_unless_they_are_meant(
     data: Path, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -327,6 +334,7 @@ def test_a_changed_rate_keeps_the_momentum_of_each_parameter(data: Path, run: Pa
         assert torch.equal(state.optimiser.state[parameter]["exp_avg"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
 def test_a_checkpoint_opens_as_the_model_that_its_run_gives(data: Path, tmp_path: Path, ema: bool) -> None:
     config = replace(CONFIG, train=replace(CONFIG.train, ema=ema, ema_decay=0.9))
@@ -366,6 +374,7 @@ def test_lines_that_are_no_metrics_do_not_end_a_resumed_run(data: Path, run: Pat
     assert steps(run) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_have_other_workers_and_more_steps_and_nothing_else(data: Path, run: Path) -> None:
     def resumed(**settings: Any) -> Summary:
         return train(replace(CONFIG, train=replace(CONFIG.train, **settings)), data, out=run, resume=True)
@@ -378,6 +387,7 @@ def test_a_resumed_run_may_have_other_workers_and_more_steps_and_nothing_else(da
         resumed(steps=4, seed=5, workers=1)
 
 
+@pytest.mark.slow
 def test_the_provenance_names_the_weights_that_a_resumed_run_began_with(data: Path, run: Path, tmp_path: Path) -> None:
     began = train(CONFIG, data, out=tmp_path / "tuned", weights=run / MODEL)
     origin = maskrcnn.load(began.model).provenance["initial_weights"]
@@ -407,6 +417,7 @@ def memory_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
     return limit
 
 
+@pytest.mark.slow
 def test_memory_for_half_a_batch_is_enough_and_gives_the_same_losses(
     data: Path, tmp_path: Path, memory_for: Callable[[int], list[int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -430,6 +441,7 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_too_little_memory_names_the_settings_and_keeps_the_steps(
     data: Path, tmp_path: Path, memory_for: Callable[[int], list[int]]
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_compiled_run_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert losses[1] == pytest.approx(losses[0], rel=0.3)  # of more slots, other samples are drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_loss_that_is_not_finite_changes_no_weight_and_is_told_when_losses_are_read(optimizer: str) -> None:
     network, images = lively_network(network_config()).train(), batch()
@@ -131,6 +132,7 @@ def with_norm(config: Config, norm: Norm) -> Config:
     return replace(config, model=replace(config.model, backbone=backbone))
 
 
+@pytest.mark.slow
 def test_batches_of_a_step_give_the_losses_and_weights_of_one_large_batch() -> None:
     """Sums of losses are divided by what is counted in all images, and each image keeps its random numbers."""
     one, two, three, four = four_samples()

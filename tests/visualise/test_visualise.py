@@ -169,6 +169,7 @@ def test_objects_of_another_image_are_refused() -> None:
         draw(grey((100, 100)), rectangles([(40, 60, 140, 160)], [0], [0.9]))
 
 
+@pytest.mark.slow
 def test_memory_does_not_follow_the_number_of_objects() -> None:
     hw = (3000, 4000)
     rng = np.random.default_rng(0)

@@ -91,6 +91,7 @@ VALUES: list[Any] = [
 KEYS = ["image_id", "category_id", "id", "bbox", "segmentation", "iscrowd", "area", "keypoints", "other"]
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.sampled_from(KEYS), st.sampled_from(VALUES)), max_size=4),

@@ -69,6 +69,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_new_format_is_read_trained_and_evaluated(table: Path, tmp_path: Path) -> None:
     dataset = read_dataset(table, strict=True)
     assert dataset.categories == (Category("blue", "blue"), Category("red", "red"))

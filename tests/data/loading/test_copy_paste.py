@@ -42,6 +42,7 @@ def masks_of(sample: Sample) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [PASTE, replace(PASTE, rotation=45.0), replace(PASTE, crop=(64, 64))])
 def test_every_mask_lies_on_the_colour_of_its_object(data: Path, augment: AugmentConfig) -> None:
     """The colour tells the class, also where an object of the other class lies over it or under it."""

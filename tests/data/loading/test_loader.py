@@ -115,6 +115,7 @@ def test_colours_of_float_pixels_change_like_those_of_whole_ones(data: Path) -> 
     ).float().abs().mean() > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("conventions", "augment"),
     [(OURS, EVERYTHING), (SQUARE, replace(EVERYTHING, crop=None)), (DIVISOR, replace(EVERYTHING, crop=None))],
@@ -186,6 +187,7 @@ def test_multi_scale_draws_sizes_between_the_bounds(data: Path) -> None:
     assert max(shorts) > 56
 
 
+@pytest.mark.slow
 def test_batches_do_not_depend_on_workers_or_on_where_the_run_began(data: Path) -> None:
     dataset = read_dataset(data)
     everything = replace(EVERYTHING, rotation=20.0, copy_paste=0.5, blur=1.0, noise=0.05, contrast=0.2, hue=0.1)

@@ -139,6 +139,7 @@ OTHERS = {"voc": (voc, "SegmentationObject/*.png"), "supervisely": (supervisely,
 WRITTEN = {"labelme": "*.json", "yolo": "labels/*.txt", "object-masks": "annotations/*.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [*WRITTEN, *OTHERS])
 def test_every_format_of_many_files_reads_the_same(
     key: str, original: Dataset, tmp_path: Path, request: pytest.FixtureRequest
@@ -161,6 +162,7 @@ def test_every_format_of_many_files_reads_the_same(
         read_dataset(folder, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["darwin", "geojson", "imagej", "vott", "cityscapes", "hasty"])
 def test_what_processes_read_can_be_passed_on(key: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     _, folder = write_format(tmp_path, key)

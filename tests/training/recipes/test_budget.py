@@ -119,6 +119,7 @@ def test_a_budget_finds_the_steps_once_and_the_run_is_that_of_so_many_steps(
     assert train(Recipe(), data, out=tmp_path / "run", resume=True).steps == summary.steps
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_too_short_leaves_no_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "left", 1.0)
     with pytest.raises(BudgetError, match="the budget is too short"):

@@ -83,6 +83,7 @@ def test_few_images_are_all_trained_on(data: Path, tmp_path: Path, capfd: pytest
     assert "1 images are too few to hold some out" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_preset_holds_nothing_out_and_writes_no_recipe(data: Path, tmp_path: Path) -> None:
     summary = train(small_config(steps=1), data, out=tmp_path / "run")
     assert summary.report is None

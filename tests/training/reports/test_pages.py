@@ -51,6 +51,7 @@ def run_of(folder: Path) -> Path:
     return folder / PAGE
 
 
+@pytest.mark.slow
 def test_a_page_of_a_run_shows_curves_settings_mistakes_and_time(tmp_path: Path) -> None:
     content = run_of(tmp_path).read_text()
     for title in ("Curves", "Precision and recall", "Errors", "Worst false positives", "Worst misses", "Time"):

@@ -138,6 +138,7 @@ def test_settings_become_fields(tmp_path: Path) -> None:
     assert (model.rois.canonical_size, model.box_head.samples, model.detect.nms_iou) == (112.0, 64, 0.5)
 
 
+@pytest.mark.slow
 def test_the_config_in_the_file_is_read() -> None:
     """As Detectron writes it: an AttrDict in YAML, with an array of numpy, of which nothing is run."""
     body = "\n".join(f"  {line}" for line in CONFIG.replace("PIXEL_MEANS: [[[1.0, 2.0, 3.0]]]", "").splitlines())

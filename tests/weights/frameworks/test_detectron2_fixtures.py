@@ -67,10 +67,12 @@ def test_proposals(case: Case) -> None:
     assert_proposals(case)
 
 
+@pytest.mark.slow
 def test_detections(case: Case) -> None:
     assert_detections(case)
 
 
+@pytest.mark.slow
 def test_masks(case: Case) -> None:
     assert_masks(case)
 
@@ -87,6 +89,7 @@ def test_keypoints(case: Case) -> None:
             np.testing.assert_allclose(found.keypoints[ours][:, 2], expected[:, 2], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_saved_as_our_file_it_finds_the_same_bits(case: Case, tmp_path: Path) -> None:
     assert_saved_as_our_file_it_finds_the_same_bits(case, tmp_path)
 

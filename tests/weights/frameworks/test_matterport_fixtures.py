@@ -294,6 +294,7 @@ def losses_of(peer: Peer, tag: str) -> dict[str, Tensor]:
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tag", ["t1", "t1full", "t1rpn"])
 def test_losses_and_gradients(peer: Peer, tag: str) -> None:
     arrays = peer.fixture.expected

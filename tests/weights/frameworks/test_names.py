@@ -194,6 +194,7 @@ def names_of(config: Config) -> tuple[str, ...]:
         return tuple(build_model(config).state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())

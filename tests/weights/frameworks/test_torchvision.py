@@ -173,6 +173,7 @@ def test_names_of_before_0_13_are_the_same_layers() -> None:
     assert list(TABLE.our_names(before).values()) == list(TABLE.our_names(now).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "eps"),
     [

@@ -92,6 +92,7 @@ def test_every_setting_of_the_constructors_is_followed(tmp_path: Path) -> None:
     assert not any("defaults" in sentence or "epsilon" in sentence for sentence in provenance["assumed"])
 
 
+@pytest.mark.slow
 def test_the_pooler_the_padding_and_the_epsilon_are_followed(tmp_path: Path) -> None:
     model = network(box_roi_pool=pool(7, 3), mask_roi_pool=pool(10, 3))
     model.transform.size_divisible = 64
