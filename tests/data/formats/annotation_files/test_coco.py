@@ -308,6 +308,20 @@ def test_an_image_without_a_file_name_counts_and_cannot_be_read(tmp_path: Path) 
         dataset.read(0)
 
 
+def test_sizes_that_no_entry_gives_are_read_from_the_images(tmp_path: Path) -> None:
+    path = write_small(tmp_path, "all", 3)
+    whole = read_dataset(path)
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        del image["height"], image["width"]
+    content["images"][2]["file_name"] = "lost.png"
+    path.write_text(json.dumps(content))
+    dataset = read_dataset(path)
+    assert dataset.records.sizes_hw.tolist() == whole.records.sizes_hw[:2].tolist()
+    assert dataset.choices == (f"{path}: images without height and width, which are read from their files: 2",)
+    assert "expected a positive integer height and width" in dataset.problems[0]
+
+
 def test_an_image_of_another_size_than_its_record(tmp_path: Path) -> None:
     path = write_small(tmp_path, "train", 1)
     content = json.loads(path.read_text())

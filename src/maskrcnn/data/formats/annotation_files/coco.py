@@ -36,8 +36,9 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.image_places import FoundFile, find_files
 from maskrcnn.data.labelled import of_jsons
 from maskrcnn.data.writing import Holds, Lost
-from maskrcnn.errors import DataError
+from maskrcnn.errors import DataError, ImageError
 from maskrcnn.files.atomic import atomic_write
+from maskrcnn.files.images import image_size
 from maskrcnn.files.json_file import read_json
 from maskrcnn.structures.annotations import RUN_LENGTHS
 from maskrcnn.structures.coco import coco_annotations
@@ -235,13 +236,28 @@ def _add_category(builder: DatasetBuilder, entry: Any) -> None:
 
 def _add_images(builder: DatasetBuilder, entries: Sequence[Any], images: Path | None, file: Path | None = None) -> None:
     """Adds the images. `file` is the annotation file near which they are searched for, if it is not the path."""
-    renamed = []
+    renamed, measured = [], 0
     for entry, place in zip(entries, _find_images(entries, file or builder.path, images), strict=True):
-        _add_image(builder, entry, place)
+        size = _size_of_file(entry, place)
+        measured += len(size) > 0
+        _add_image(builder, {**entry, **size} if size else entry, place)
         if place.renamed:
             renamed.append(os.path.basename(place.path))
     if renamed:
         builder.choice(f"images found under another suffix than in the file: {len(renamed)}, first: {renamed[0]}")
+    if measured:
+        builder.choice(f"images without height and width, which are read from their files: {measured}")
+
+
+def _size_of_file(entry: Any, place: FoundFile) -> dict[str, int]:
+    """Height and width of an image whose entry says nothing of them, if its file can be read; else empty."""
+    if not isinstance(entry, Mapping) or place.fault or not entry.get("height") is entry.get("width") is None:
+        return {}
+    try:
+        height, width = image_size(place.path)
+    except ImageError:  # as for an image without a file, the entry is refused
+        return {}
+    return {"height": height, "width": width}
 
 
 def _find_images(entries: Sequence[Any], path: Path, images: Path | None) -> list[FoundFile]:
