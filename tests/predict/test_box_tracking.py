@@ -47,6 +47,18 @@ def test_a_track_outlives_frames_without_objects_but_not_its_patience() -> None:
     assert found == [[0], [2]]
 
 
+def test_patience_is_in_frames_of_the_video() -> None:
+    """With every fifth frame, five predicted frames without the object are 25 frames of the video."""
+    for patience, kept in ((40, True), (20, False)):
+        tracker = BoxTracker(TrackRules(patience=patience))
+        for step in range(3):
+            before = tracker.update(boxes_of(step, (0,), (0.9,)), 1 + 5 * step)
+        for step in range(3, 8):
+            tracker.update(boxes_of(step, (), ()), 1 + 5 * step)
+        assert before.tolist() == [1]
+        assert (tracker.update(boxes_of(8, (0,), (0.9,)), 41).tolist() == [1]) == kept
+
+
 def test_a_package_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(MissingPackageError, match=r"need the package trackers, which is missing: pip install"):

@@ -11,6 +11,8 @@ from maskrcnn.errors import MissingPackageError
 from maskrcnn.predict.tracking import TrackRules
 from maskrcnn.structures.instances import Instances
 
+_RATE = 30  # frames a second in which ByteTrack counts its patience
+
 
 class BoxTracker:
     """Gives the objects of frame after frame the numbers of their tracks, from 1, as `predict.tracking.Tracker` does.
@@ -18,7 +20,8 @@ class BoxTracker:
     Each class is tracked alone. ByteTrack gives an object its number in the second frame that shows it.
 
     Args:
-        rules: those of scores and patience count; the others are about masks.
+        rules: those of scores and patience count; the others are about masks. As there, patience is in frames of the
+            video, also if only some of them are predicted.
 
     Raises:
         MissingPackageError: `trackers` is not installed, or cannot be imported.
@@ -36,7 +39,11 @@ class BoxTracker:
         return len(self._numbers)
 
     def update(self, found: Instances, frame: int) -> np.ndarray:
-        """The tracks of the objects of the next frame, (N,) int64; 0 for an object without a track."""
+        """The tracks of the objects of the next frame, (N,) int64; 0 for an object without a track.
+
+        Args:
+            frame: number of the frame, larger than the one before.
+        """
         import supervision
 
         likely = found.scores >= min(self.rules.uncertain, self.rules.certain)
@@ -47,7 +54,7 @@ class BoxTracker:
             objects = supervision.Detections(
                 xyxy=found.boxes[own].astype(np.float64).reshape(-1, 4), confidence=found.scores[own], class_id=own
             )
-            tracked = self._tracker_of(label).update(objects)
+            tracked = self._tracker_of(label).update(objects, timestamp=frame / _RATE)
             for i, number in zip(tracked.class_id.tolist(), tracked.tracker_id.tolist(), strict=True):
                 if number >= 0:
                     numbers[i] = self._numbers.setdefault((label, number), len(self._numbers) + 1)
@@ -57,6 +64,7 @@ class BoxTracker:
         if label not in self._of_classes:
             self._of_classes[label] = self._trackers.ByteTrackTracker(
                 lost_track_buffer=self.rules.patience,
+                frame_rate=_RATE,
                 track_activation_threshold=self.rules.certain,
                 high_conf_det_threshold=self.rules.certain,
                 minimum_consecutive_frames=1,
