@@ -251,7 +251,9 @@ def _add_images(builder: DatasetBuilder, entries: Sequence[Any], images: Path | 
 
 def _size_of_file(entry: Any, place: FoundFile) -> dict[str, int]:
     """Height and width of an image whose entry says nothing of them, if its file can be read; else empty."""
-    if not isinstance(entry, Mapping) or place.fault or not entry.get("height") is entry.get("width") is None:
+    if not isinstance(entry, Mapping) or place.fault:
+        return {}
+    if entry.get("height") is not None or entry.get("width") is not None:
         return {}
     try:
         height, width = image_size(place.path)
