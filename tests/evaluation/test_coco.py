@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -248,6 +249,18 @@ def test_files_and_contents_give_the_same(tmp_path: Path) -> None:
     results.write_text(json.dumps(perfect(ONE)))
     from_files, from_contents = evaluate_results(read_dataset(str(data)), results), judged(ONE, perfect(ONE))
     assert from_files == from_contents
+
+
+def test_results_of_a_program_stay_as_they_are() -> None:
+    given = perfect(ONE)
+    for entry in given:
+        mask = entry["segmentation"]
+        entry["segmentation"] = {"size": tuple(mask["size"]), "counts": mask["counts"], "of": "another program"}
+    before = copy.deepcopy(given)
+    assert judged(ONE, given, matching=0.5, group_by="height") == judged(
+        ONE, perfect(ONE), matching=0.5, group_by="height"
+    )
+    assert given == before
 
 
 BROKEN_RESULTS: list[tuple[Any, str]] = [

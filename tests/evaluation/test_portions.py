@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maskrcnn.data.formats.annotation_files import coco
-from maskrcnn.evaluation import portions
+from maskrcnn.evaluation import figures, portions
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.structures.masks import RLE
 
@@ -63,6 +63,16 @@ def test_portions_give_the_figures_of_the_whole_image(monkeypatch: pytest.Monkey
     assert replace(divided, masks=None, boxes=None, per_class={}) == replace(
         whole, masks=None, boxes=None, per_class={}
     )
+
+
+def test_freed_memory_of_portions_returns_after_each_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(figures, "trim", lambda: calls.append(None))
+    judged()
+    assert not calls  # nothing is crowded
+    monkeypatch.setattr(portions, "MOST_PAIRS", 40)
+    judged()
+    assert len(calls) == 2 * 4  # of masks and of boxes
 
 
 def test_portions_give_the_errors_of_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,17 @@ from PIL import Image
 
 from coloured_objects import ColourReader, coloured
 from maskrcnn.errors import ConfigError, ImageError
-from maskrcnn.predict import SHORT_SIDE, Augmented, ImageView, Outputs, Tiled, Tiling, predict_files, predict_images
+from maskrcnn.predict import (
+    SHORT_SIDE,
+    Augmented,
+    ImageView,
+    Outputs,
+    Tiled,
+    Tiling,
+    predict_files,
+    predict_images,
+    tiles,
+)
 from maskrcnn.predict.seams import Tile, merge, piece_of
 from maskrcnn.predict.tiles import remark_on_size
 from maskrcnn.structures.instances import Instances
@@ -118,6 +128,17 @@ def test_objects_without_masks_are_merged_by_their_boxes() -> None:
     (found,) = Tiled(blind, Tiling(64, 32)).predict(coloured(ids))  # type: ignore[arg-type]
     assert found.masks is None
     assert sorted(found.boxes.tolist()) == sorted(whole.boxes.tolist())
+
+
+@pytest.mark.parametrize(("width", "calls"), [(64, []), (160, [None])])  # one tile, and four
+def test_freed_memory_returns_before_many_tiles_are_merged(
+    width: int, calls: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[None] = []
+    monkeypatch.setattr(tiles, "TRIMMED", 3)
+    monkeypatch.setattr(tiles, "trim", lambda: found.append(None))
+    Tiled(ColourReader(), Tiling(64, 32)).predict(coloured(ellipses((64, width), 4, 30, 1)))  # type: ignore[arg-type]
+    assert found == calls
 
 
 def test_one_tile_is_the_image_itself() -> None:
