@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drawn_data import drawn
 from maskrcnn.config import Config
+from maskrcnn.data.join import concatenated
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.training.recipes.automatic import Start
+from maskrcnn.training.recipes.automatic import Start, mean_best_iou
 from maskrcnn.training.recipes.hardware import Hardware
 from maskrcnn.training.recipes.recipe import Recipe, plan
 
@@ -35,7 +41,7 @@ def test_microscopy_gets_what_was_tuned_by_hand_for_nuclei(shared) -> None:
     assert (augment.crop, augment.scale_jitter) == ((320, 320), (0.7, 1.4))
     assert (augment.flip_horizontal, augment.flip_vertical, augment.quarter_turns) == (0.5, 0.5, True)
     assert (augment.brightness, augment.contrast) == (0.2, 0.2)
-    assert model.anchors.sizes == ((8,), (16,), (32,), (64,), (128,))
+    assert model.anchors.sizes == ((16,), (32,), (64,), (128,), (256,))
     assert (model.rpn.pre_nms_train, model.rpn.post_nms_train) == (1000, 500)
     assert model.mask_head is not None
     assert (model.box_head.samples, model.mask_head.samples) == (128, 24)
@@ -62,6 +68,30 @@ def test_small_objects_are_enlarged_and_get_small_anchors() -> None:
     assert small.model.anchors.sizes[0] == (16,)
     tiny = plan(Recipe(), Recipe().start(LAPTOP), drawn(30, 8, 2), LAPTOP, "resnet18", "backbone")
     assert any("cut the images into tiles" in row.reason for row in tiny.choices)
+
+
+def test_anchors_follow_images_and_not_the_objects_of_one_crowded_image() -> None:
+    usual, crowded = drawn(19, 5, 70), drawn(1, 600, 7, seed=1)
+    both = concatenated([usual, crowded], range(1, 21), range(1, 19 * 5 + 600 + 1), Path("both.json"))
+    smallest = [chosen(data, image__short_side=256).model.anchors.sizes[0] for data in (usual, crowded, both)]
+    assert smallest == [(32,), (8,), (32,)]
+
+
+@given(st.lists(st.floats(1, 1000), min_size=1, max_size=5), st.sampled_from([4, 8, 16, 32, 64]))
+def test_the_mean_best_iou_is_that_of_squares_at_all_offsets(sides: list[float], smallest: int) -> None:
+    best = []
+    for side, right, down in itertools.product(sides, range(-4, 4), range(-4, 4)):
+        ious = []
+        for level in range(5):
+            stride, anchor = 4 * 2**level, smallest * 2**level
+            shared = 1.0
+            for eighths in (right, down):  # of a stride, at the middle of each eighth
+                centre = (eighths + 0.5) / 8 * stride
+                low, high = max(-side / 2, centre - anchor / 2), min(side / 2, centre + anchor / 2)
+                shared *= max(0.0, high - low)
+            ious.append(shared / (side**2 + anchor**2 - shared))
+        best.append(max(ious))
+    assert mean_best_iou(np.array(sides), smallest) == pytest.approx(np.mean(best), rel=1e-9)
 
 
 def test_objects_of_one_natural_size_are_scaled_by_one_factor() -> None:
