@@ -18,6 +18,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
+def agreeing(number: int, sentence: str) -> str:
+    """The number before a sentence that agrees with it.
+
+    Args:
+        sentence: with `{one|many}` wherever words depend on the number, such as "{object loses its|objects lose their}
+            score".
+    """
+    return f"{number} " + re.sub(r"\{([^{|}]*)\|([^{|}]*)\}", r"\1" if number == 1 else r"\2", sentence)
+
+
 def omission(number: int, noun: str, which: str = "") -> str:
     """Says how many are left out: 1 shape is left out, 2 images without labels are left out.
 

@@ -62,7 +62,7 @@ def write_scene(folder: Path, *more: dict[str, Any], split: str | None = None, i
     return path
 
 
-UNLABELLED = "images without objects can only be read with --missing empty"
+UNLABELLED = " without objects can only be read with --missing empty"
 
 
 def again(dataset: Dataset, folder: Path, to: str) -> tuple[Dataset, list[str]]:
@@ -82,7 +82,7 @@ def test_masks_with_parts_and_holes_come_back_equal(tmp_path: Path, to: str) -> 
         assert masks(dataset, names.index(name)) == things
         np.testing.assert_array_equal(dataset.read(names.index(name)), first.read(("one", "two", "empty").index(name)))
     assert [category.name for category in dataset.categories] == ["cell", "rod"]
-    bridges = ["2 objects have parts or holes, joined by bridges that some programs draw"]
+    bridges = ["2 objects have parts or holes, joined by bridges that some tools draw"]
     assert lost == (bridges if to == "yolo" else [])
 
 
@@ -101,7 +101,7 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path: Path) -> None:
     box = {"bbox": [1, 2, 3, 4]}
     crowd = {"segmentation": RLE.from_dense(scene()["one"][0].mask).to_coco(), "iscrowd": 1}
     dataset = read_dataset(write_scene(tmp_path / "in", box, box, crowd), strict=True)
-    said = ["1 crowd regions are left out", "2 objects without a mask are left out"]
+    said = ["1 crowd region is left out", "2 objects without a mask are left out"]
     for to, writer in WRITERS.items():
         lost = convert(dataset, tmp_path / to, to)
         expected_losses = [] if to == "coco" else said[:1] if "boxes" in writer.holds else said
@@ -117,7 +117,7 @@ def test_label_images_hold_no_overlap(tmp_path: Path) -> None:
     path = write_scene(tmp_path / "in", square, image=2)
     dataset, lost = again(read_dataset(path), tmp_path / "out", "label-images")
     covered = scene()["two"][0].mask.sum()
-    assert lost == [f"{covered} pixels of objects are covered by other objects", "1 objects are covered entirely"]
+    assert lost == [f"{covered} pixels of objects are covered by other objects", "1 object is covered entirely"]
     assert len(masks(dataset, "two")) == 1
     rows, _ = again(read_dataset(path), tmp_path / "rows", "rle-csv")
     assert len(masks(rows, 1)) == 2
@@ -128,7 +128,7 @@ def test_objects_without_a_pixel_are_only_in_coco(tmp_path: Path, to: str) -> No
     nothing = RLE.from_dense(np.zeros(SIZE, dtype=bool)).to_coco()
     dataset = read_dataset(write_scene(tmp_path / "in", {"segmentation": nothing, "bbox": [1, 2, 3, 4]}))
     lost = [loss for loss in convert(dataset, tmp_path / "out", to) if "no pixel" in loss]
-    assert lost == ([] if to == "coco" else ["1 objects cover no pixel and are left out"])
+    assert lost == ([] if to == "coco" else ["1 object covers no pixel and is left out"])
     found = read_dataset(tmp_path / "out", hints=Hints(missing="empty") if to == "object-masks" else NO_HINTS)
     number = [record.path.stem for record in found.records].index("empty")
     assert len(found.annotations(number)) == (to == "coco")
@@ -142,7 +142,7 @@ def test_files_of_objects_are_told_from_images_of_similar_names(tmp_path: Path) 
     path.write_text(json.dumps(content))
     (tmp_path / "in" / "images" / "one.png").rename(tmp_path / "in" / "images" / "frame_000_12.png")
     dataset, lost = again(read_dataset(path, strict=True), tmp_path / "out", "object-masks")
-    assert lost == ["1 names of classes are changed, because a file name cannot hold them"]
+    assert lost == ["1 name of a class is changed, because a file name cannot hold it"]
     assert [category.name for category in dataset.categories] == ["red-cell- A-B", "rod"]
     number = [record.path.stem for record in dataset.records].index("frame_000_12")
     assert {mask.counts for _, mask in masks(dataset, number)} == {mask.counts for _, mask in expected("one")}
@@ -266,7 +266,7 @@ def test_images_are_copied_or_linked_and_told_apart(tmp_path: Path) -> None:
     dataset = read_dataset(path)
     for link in (False, True):
         out = tmp_path / str(link)
-        assert convert(dataset, out, "rle-csv", link=link) == ["1 images have no file and were not copied"]
+        assert convert(dataset, out, "rle-csv", link=link) == ["1 image has no file and was not copied"]
         images = sorted((out / "images").iterdir())
         assert [image.name for image in images] == ["one.png", "one_2.png"]
         assert [image.is_symlink() for image in images] == [link] * 2
@@ -279,7 +279,7 @@ def test_files_that_are_no_images_are_not_copied(tmp_path: Path) -> None:
     dataset = read_dataset(path)
     for link in (False, True):
         (lost,) = convert(dataset, tmp_path / str(link), "coco", link=link)
-        assert lost.startswith("1 files cannot be used and were not copied, first: ")
+        assert lost.startswith("1 file cannot be used and was not copied, first: ")
         assert "empty.png: expected an image, found a file of another kind" in lost
         assert not list((tmp_path / str(link)).rglob("empty.png"))
         with pytest.raises(ImageError, match=r"empty\.png: expected an image"):
@@ -294,7 +294,7 @@ def test_images_of_another_size_than_their_record_are_not_copied(tmp_path: Path)
     path.write_text(json.dumps(content))
     dataset = read_dataset(path)
     (lost,) = convert(dataset, tmp_path / "out", "yolo")
-    assert lost.startswith(f"1 files cannot be used and were not copied, first: {tmp_path}/in/1.png: expected 80 x 65 ")
+    assert lost.startswith(f"1 file cannot be used and was not copied, first: {tmp_path}/in/1.png: expected 80 x 65 ")
     assert [record.path.name for record in read_dataset(tmp_path / "out").records] == ["0.png"]
     with pytest.raises(ImageError, match=r"1\.png: expected 80 x 65 pixels, the size of image 2 .*, found 80 x 64"):
         convert(dataset, tmp_path / "strict", "yolo", strict=True)
@@ -309,10 +309,7 @@ def test_file_names_that_are_no_text_are_changed(tmp_path: Path, to: str) -> Non
         image["file_name"] = os.fsdecode(name)
     path.write_text(json.dumps(content))
     lost = convert(read_dataset(path), tmp_path / "out", to)
-    assert (
-        "3 names of images are changed, because they are no text in UTF-8, or hold control codes or outer spaces"
-        in lost
-    )
+    assert "3 names of images are changed: they are no text in UTF-8, or hold control codes or outer spaces" in lost
     dataset = read_dataset(tmp_path / "out")
     assert sorted(record.path.name for record in dataset.records) == ["a_b.png", "c.png", "zell_.png"]
     assert len(dataset.columns["labels"]) == len(content["annotations"])

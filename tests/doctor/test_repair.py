@@ -40,17 +40,17 @@ def test_the_repaired_data_set_is_sound(tmp_path: Path) -> None:
     before = read_dataset(ill(tmp_path))
     after, done = repaired(examine(before))
     assert sorted(done) == [
-        "1 areas become those of their masks",
-        "1 boxes become those of their masks",
-        "1 classes that differ only in spelling are merged",
-        "1 crowd flags of single objects are removed",
-        "1 images or annotations were left out by the reader",
-        "1 images that cannot be read are left out",
-        "1 images that look like another are left out",
-        "1 masks and boxes are clipped to their image",
-        "1 objects outside their image are left out",
-        "1 polygons inside another one are cut out as holes",
-        "1 second annotations of objects are left out",
+        "1 area becomes that of its mask",
+        "1 box becomes that of its mask",
+        "1 class that differs only in spelling is merged",
+        "1 crowd flag of a single object is removed",
+        "1 image or annotation was left out by the reader",
+        "1 image that cannot be read is left out",
+        "1 image that looks like another is left out",
+        "1 mask with its box is clipped to its image",
+        "1 object outside its image is left out",
+        "1 polygon inside another one is cut out as a hole",
+        "1 second annotation of an object is left out",
     ]
     again = examine(after)
     assert {found.kind for found in again.findings} <= {"left-out"}  # what the reader said is still said
@@ -72,7 +72,7 @@ def test_needless_entries_of_a_file_are_left_out(tmp_path: Path) -> None:
     own.append({**own[0], "id": 999, "image_id": 93})
     images.insert(0, {**images[1], "id": 90})
     after, done = repaired(examine(read_dataset(written(tmp_path, content, pictures))))
-    assert done == ["3 second entries of image files, empty or with the same annotations, are left out"]
+    assert done == ["3 second entries of image files, empty or with equal annotations, are left out"]
     assert [record.image_id for record in after.records] == [1, 2, 3, 4, 5, 6, 93]
 
 

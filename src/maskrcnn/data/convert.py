@@ -21,7 +21,7 @@ from maskrcnn.data.formats.mask_pictures import label_images, object_masks
 from maskrcnn.data.image_places import SPLITS
 from maskrcnn.data.pictures import in_threads
 from maskrcnn.data.writing import Holds, Lost
-from maskrcnn.errors import DataError, ImageError
+from maskrcnn.errors import DataError, ImageError, agreeing
 from maskrcnn.files.atomic import atomic_write, check_folder
 from maskrcnn.files.images import image_size
 from maskrcnn.structures.dataset import Dataset
@@ -30,7 +30,11 @@ from maskrcnn.structures.records import Records
 # Characters of file names that not every file of annotations can hold: parts of a name in another encoding, and control
 # codes. Nor do tables keep the spaces at an end.
 _NOT_TEXT = re.compile(r"[\0-\x1f\x7f\ud800-\udfff]")
-_NAMES_CHANGED = "names of images are changed, because they are no text in UTF-8, or hold control codes or outer spaces"
+_PART_LOST = "{image is no longer in its|images are no longer in their} part, because other images are in none"
+_NAMES_CHANGED = (
+    "{name of an image is|names of images are} changed: {it is|they are} no text in UTF-8, or {holds|hold} control "
+    "codes or outer spaces"
+)
 
 
 class Writer(Format, Protocol):
@@ -81,7 +85,7 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
     divided = _parts(dataset)
     if len(divided) == 1:
         named = [record.fields.get("split") in SPLITS.values() for record in dataset.records]
-        lost["images are no longer in their part, because other images are in none"] += 0 if all(named) else sum(named)
+        lost[_PART_LOST] += 0 if all(named) else sum(named)
     with _whole_or_nothing(out):
         for part, numbers in divided.items():
             own = dataset.subset(numbers)
@@ -91,7 +95,7 @@ def convert(dataset: Dataset, out: Path, to: str, *, link: bool = False, strict:
             first = f"; first: {broken[0]}" if broken else ""
             raise DataError(f"{dataset.path}: expected images to copy, found none among its {len(dataset)}{first}")
         lost += WRITERS[to].write(parts, out)
-    return [f"{number} {what}" for what, number in lost.items() if number]
+    return [agreeing(number, what) for what, number in lost.items() if number]
 
 
 @contextmanager
@@ -168,11 +172,12 @@ def _copy_images(dataset: Dataset, placed: Dataset, link: bool, strict: bool, lo
         return None
 
     there = [number for number in range(len(dataset)) if number not in dataset.records.faults]
-    lost["images have no file and were not copied"] += len(dataset) - len(there)
+    lost["{image has no file and was|images have no file and were} not copied"] += len(dataset) - len(there)
     broken = [error for error in in_threads(copy, there) if error is not None]
     if broken and strict:
         raise broken[0]
     if broken:
-        lost[f"files cannot be used and were not copied, first: {broken[0]}"] += len(broken)
+        which = "{file cannot be used and was|files cannot be used and were}"
+        lost[f"{which} not copied, first: {broken[0]}"] += len(broken)
     missing = (f"{dataset.records[number].path.name}: {fault}" for number, fault in dataset.records.faults.items())
     return [*map(str, broken), *missing]

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskrcnn.structures.annotations import Annotations
 
-Lost = Counter[str]  # how often; the keys follow the number in a sentence, such as "crowd regions are left out"
+Lost = Counter[str]  # how often; the keys follow the number in a sentence (`errors.agreeing`)
 Holds = frozenset[Literal["boxes", "scores"]]  # what a format can hold besides masks of objects
 
 
@@ -21,18 +21,18 @@ def objects_to_write(annotations: Annotations, holds: Holds, lost: Lost) -> list
         holds: with `boxes`, objects that have only a box are kept.
     """
     crowd, masked = annotations.crowd, annotations.has_mask
-    lost["crowd regions are left out"] += int(crowd.sum())
+    lost["crowd {region is|regions are} left out"] += int(crowd.sum())
     if "boxes" not in holds:
-        lost["objects without a mask are left out"] += int((~crowd & ~masked).sum())
+        lost["{object|objects} without a mask {is|are} left out"] += int((~crowd & ~masked).sum())
     kept = np.flatnonzero(~crowd & (masked | ("boxes" in holds)))
     empty = [number for number, mask in zip(kept, annotations.masks(kept), strict=True) if mask and not mask.area]
-    lost["objects cover no pixel and are left out"] += len(empty)
+    lost["{object covers|objects cover} no pixel and {is|are} left out"] += len(empty)
     kept = np.setdiff1d(kept, empty)
     if annotations.keypoints is not None:
         labelled = (annotations.keypoints[kept, :, 2] > 0).any(axis=1)
-        lost["objects lose their keypoints"] += int(labelled.sum())
+        lost["{object loses its|objects lose their} keypoints"] += int(labelled.sum())
     if annotations.scores is not None and "scores" not in holds:
-        lost["objects lose their score"] += len(kept)
+        lost["{object loses its|objects lose their} score"] += len(kept)
     numbers: list[int] = kept.tolist()
     return numbers
 

@@ -87,11 +87,11 @@ def rows_of(annotations: Annotations, holds: Holds, lost: Lost) -> list[str]:
         points = _single_polygon(annotations.polygons(number), annotations.image_hw)
         if points is None:
             rings = outline(bitmap)
-            lost["objects have parts or holes, joined by bridges that some programs draw"] += len(rings) > 1
+            lost["{object has|objects have} parts or holes, joined by bridges that some tools draw"] += len(rings) > 1
             points = bridged(rings) + corner_xy
         numbers_of_row = " ".join(map(repr, shares(points, (width, height)).ravel().tolist()))
         row = f"{annotations.labels[number]} {numbers_of_row}"
-        lost["objects repeat another one"] += row in rows
+        lost["{object repeats|objects repeat} another one"] += row in rows
         rows[row] = None
     return list(rows)
 

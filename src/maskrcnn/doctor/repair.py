@@ -16,6 +16,7 @@ import torch
 from maskrcnn.data.doubts import spelling
 from maskrcnn.doctor.diagnosis import Diagnosis
 from maskrcnn.doctor.findings import Finding
+from maskrcnn.errors import agreeing
 from maskrcnn.ops.polygons import polygons_to_rle
 from maskrcnn.structures.annotations import NO_MASK, RUN_LENGTHS, Annotations
 from maskrcnn.structures.dataset import Dataset
@@ -23,25 +24,25 @@ from maskrcnn.structures.masks import RLE
 from maskrcnn.structures.records import PackedBytes, as_numpy
 
 _IMAGES_LEFT_OUT = {
-    "missing-image": "images without a file are left out",
-    "unreadable-image": "images that cannot be read are left out",
-    "other-size": "images of another size than their record are left out",
-    "turned-image": "images turned against their record are left out",
-    "duplicate-image": "second copies of images are left out",
-    "similar-image": "images that look like another are left out",
-    "shared-image": "images of another split are left out",
-    "shared-photograph": "versions of photographs of another split are left out",
+    "missing-image": "{image|images} without a file {is|are} left out",
+    "unreadable-image": "{image|images} that cannot be read {is|are} left out",
+    "other-size": "{image of another size than its|images of another size than their} record {is|are} left out",
+    "turned-image": "{image turned against its record is|images turned against their record are} left out",
+    "duplicate-image": "second {copy of an image is|copies of images are} left out",
+    "similar-image": "{image that looks like another is|images that look like another are} left out",
+    "shared-image": "{image|images} of another split {is|are} left out",
+    "shared-photograph": "{version of a photograph|versions of photographs} of another split {is|are} left out",
 }
 _ANNOTATIONS_LEFT_OUT = {
-    "object-outside": "objects outside their image are left out",
-    "empty-mask": "masks without a pixel are left out",
-    "duplicate-object": "second annotations of objects are left out",
+    "object-outside": "{object outside its image is|objects outside their image are} left out",
+    "empty-mask": "{mask|masks} without a pixel {is|are} left out",
+    "duplicate-object": "second {annotation of an object is|annotations of objects are} left out",
 }
 _MEASURED = {
-    "box-beside-mask": "boxes become those of their masks",
-    "area-beside-mask": "areas become those of their masks",
-    "outside-image": "masks and boxes are clipped to their image",
-    "filled-hole": "polygons inside another one are cut out as holes",
+    "box-beside-mask": "{box becomes that of its mask|boxes become those of their masks}",
+    "area-beside-mask": "{area becomes that of its mask|areas become those of their masks}",
+    "outside-image": "{mask with its box is clipped to its|masks with their boxes are clipped to their} image",
+    "filled-hole": "{polygon inside another one is cut out as a hole|polygons inside other ones are cut out as holes}",
 }
 
 
@@ -55,8 +56,8 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
     for found in diagnosis.findings:
         by_kind[found.kind].append(found)
     done = {
-        "images or annotations were left out by the reader": len(by_kind["left-out"]),
-        "kinds of faults were repaired by the reader": len(by_kind["repaired"]),
+        "{image or annotation was|images or annotations were} left out by the reader": len(by_kind["left-out"]),
+        "{kind of fault was|kinds of faults were} repaired by the reader": len(by_kind["repaired"]),
     }
     images = np.zeros(len(dataset), dtype=bool)
     for kind, what in _IMAGES_LEFT_OUT.items():
@@ -64,7 +65,7 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
         done[what] = len({found.image for found in by_kind[kind]})
     again = _needless_entries(dataset)
     images[again] = True
-    done["second entries of image files, empty or with the same annotations, are left out"] = len(again)
+    done["second {entry|entries} of image files, empty or with equal annotations, {is|are} left out"] = len(again)
     kept = np.ones(len(dataset.columns["labels"]), dtype=bool)
     for kind, what in _ANNOTATIONS_LEFT_OUT.items():
         rows = [found.rows[-1] for found in by_kind[kind]]
@@ -75,13 +76,13 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
         done[what] = sum(found.kind == kind for found in measured)
     dataset = _measured_again(dataset, measured)
     crowds = [row for found in by_kind["false-crowd"] for row in found.rows]
-    done["crowd flags of single objects are removed"] = len(crowds)
+    done["crowd {flag of a single object is|flags of single objects are} removed"] = len(crowds)
     crowd = as_numpy(dataset.columns["crowd"]).copy()
     crowd[crowds] = False
     dataset = replace(dataset, columns={**dataset.columns, "crowd": torch.from_numpy(crowd)}).with_annotations(kept)
-    done["classes that differ only in spelling are merged"] = len(by_kind["same-name"])
+    done["{class|classes} that {differs|differ} only in spelling {is|are} merged"] = len(by_kind["same-name"])
     dataset = _merged(dataset.subset(np.flatnonzero(~images).tolist()))
-    return dataset, [f"{number} {what}" for what, number in done.items() if number]
+    return dataset, [agreeing(number, what) for what, number in done.items() if number]
 
 
 def _needless_entries(dataset: Dataset) -> list[int]:

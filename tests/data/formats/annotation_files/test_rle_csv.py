@@ -77,6 +77,25 @@ def test_every_layout_gives_the_masks(tmp_path: Path, layout: str) -> None:
     assert dataset.records[0].path.is_file()
 
 
+def test_slices_of_scans_are_found_by_their_case_day_and_number(tmp_path: Path) -> None:
+    mask = np.zeros((6, 9), dtype=bool)
+    mask[2:4, 3:8] = True
+    for day in (1, 20):
+        folder = tmp_path / "train" / "case2" / f"case2_day{day}" / "scans"
+        folder.mkdir(parents=True)
+        save_picture(folder / "slice_0004_9_6_1.50_1.50.png", np.full((6, 9), day, dtype=np.uint8))
+    row = f"case2_day20_slice_0004,stomach,{runs_of(mask, 'right')}"
+    path = write_rows(tmp_path, "id,class,segmentation", [row, "case2_day1_slice_0004,stomach,"])
+    for images in (None, tmp_path / "train"):
+        dataset = read_dataset(path, images=images, strict=True)
+        assert {str(record.image_id): record.path.parent.parent.name for record in dataset.records} == {
+            "case2_day20_slice_0004": "case2_day20",
+            "case2_day1_slice_0004": "case2_day1",
+        }
+        assert [len(dataset.annotations(number)) for number in range(2)] == [1, 0]
+        assert np.array_equal(dataset.annotations(0).rle(0).dense(), mask)
+
+
 @pytest.mark.parametrize("empty", ["", "-1", " -1", "NaN"])
 def test_images_without_objects_have_an_empty_row(tmp_path: Path, empty: str) -> None:
     save_images(tmp_path, ("one", "two", "three"))

@@ -176,7 +176,7 @@ def _value(annotations: Annotations, number: int, lost: Lost) -> tuple[str, dict
     polygons = annotations.polygons(number)
     if len(polygons) == 1:
         return "polygonlabels", {"points": shares(polygons[0], percent_xy).tolist(), "closed": True}
-    lost["objects of several polygons become brush masks"] += len(polygons) > 1
+    lost["{object|objects} of several polygons {becomes a brush mask|become brush masks}"] += len(polygons) > 1
     return "brushlabels", {"format": "rle", "rle": brush_codes(annotations.rle(number))}
 
 

@@ -56,8 +56,9 @@ _COLUMNS = {
     "height": "height img_height image_height",
     "width": "width img_width image_width",
 }
+_UW_MADISON = {"id", "class", "segmentation"}
 # Sartorius, Carvana and UW-Madison count along the rows, which square images do not show.
-_ALONG_ROWS = ({"id", "annotation", "cell_type"}, {"img", "rle_mask"}, {"id", "class", "segmentation"})
+_ALONG_ROWS = ({"id", "annotation", "cell_type"}, {"img", "rle_mask"}, _UW_MADISON)
 _IMAGE_AND_CLASS = set(_COLUMNS["image_class"].split())
 _LISTS_NO_EMPTY_IMAGES = {"imageid", "classid", "encodedpixels"}  # Severstal
 _EMPTY = frozenset({"", "-1", "nan", "none", "null"})
@@ -96,7 +97,9 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     builder = DatasetBuilder(path, strict=strict)
     header, rows = _read_rows(path, hints.columns, builder)
     category_of = _add_categories(builder, rows, path.parent)
-    pictures = find_pictures((row.image for row in rows), path, images)
+    files = _slices(images or path.parent) if header >= _UW_MADISON else {}
+    found = find_pictures((files.get(row.image, row.image) for row in rows), path, images)
+    pictures = {row.image: found[files.get(row.image, row.image)] for row in rows}
     sizes = _add_images(builder, rows, pictures)
     masked = [row for row in rows if len(row.runs) and row.image in sizes]
     usual: Order = "right" if any(columns <= header for columns in _ALONG_ROWS) else "down"
@@ -257,6 +260,13 @@ def _runs(cell: str) -> np.ndarray:
     if runs.min() < 0 or runs.max() > MOST_PIXELS:
         raise DataError(f"expected numbers from 0 to {MOST_PIXELS}, found {runs.min()} to {runs.max()}")
     return runs
+
+
+def _slices(folder: Path) -> dict[str, str]:
+    """The names of UW-Madison's files below a folder by the ids in its table: `case2/case2_day3/scans/
+    slice_0004_266_266_1.50_1.50.png` has the id `case2_day3_slice_0004`. The numbers behind it are sizes."""
+    files = folder.rglob("case*_day*/scans/slice_*.png")
+    return {f"{file.parts[-3]}_{'_'.join(file.stem.split('_')[:2])}": str(file.relative_to(folder)) for file in files}
 
 
 def _add_images(builder: DatasetBuilder, rows: Sequence[_Row], pictures: Mapping[str, Picture]) -> dict[str, Size]:

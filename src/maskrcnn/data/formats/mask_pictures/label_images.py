@@ -161,10 +161,10 @@ def _picture(annotations: Annotations, numbers: Sequence[int], lost: Lost) -> np
     for value, (bitmap, (x, y)) in enumerate(annotations.crops(numbers), start=1):
         place = picture[y : y + bitmap.shape[0], x : x + bitmap.shape[1]]
         inside = bitmap != 0
-        lost["pixels of objects are covered by other objects"] += int(np.count_nonzero(place[inside]))
+        lost["{pixel|pixels} of objects {is|are} covered by other objects"] += int(np.count_nonzero(place[inside]))
         place[inside] = value
     shown = np.unique(picture)
-    lost["objects are covered entirely"] += len(numbers) - len(shown[shown > 0])
+    lost["{object is|objects are} covered entirely"] += len(numbers) - len(shown[shown > 0])
     return picture
 
 

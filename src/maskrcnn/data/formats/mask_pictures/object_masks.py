@@ -115,11 +115,11 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     for part, dataset in parts.items():
         names = [_UNNAMEABLE.sub("-", category.name) or "-" for category in dataset.categories]
         changed = sum(name != category.name for name, category in zip(names, dataset.categories, strict=True))
-        lost["names of classes are changed, because a file name cannot hold them"] += changed
+        lost["{name of a class is|names of classes are} changed, because a file name cannot hold {it|them}"] += changed
         for index, record in enumerate(dataset.records):
             annotations = dataset.annotations(index)
             numbers = objects_to_write(annotations, holds, lost)
-            lost["images without objects can only be read with --missing empty"] += not numbers
+            lost["{image|images} without objects can only be read with --missing empty"] += not numbers
             digits = len(str(len(annotations)))  # so that sorted names are in the order of the objects of a class
             for number, mask in zip(numbers, map(annotations.rle, numbers), strict=True):
                 file = f"{record.path.stem}_{names[annotations.labels[number]]}_{number:0{digits}}.png"
