@@ -1,4 +1,4 @@
-"""Masks with one file an object: both layouts, and files that cannot be read."""
+"""Masks with one file an object: the layouts, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -45,6 +45,20 @@ def test_folders_of_images_and_masks(tmp_path: Path) -> None:
     assert masks(read_dataset(tmp_path / "stage1_train" / "one", strict=True)) == expected("one", "object")
 
 
+@pytest.mark.parametrize("images", [("one", "two", "test"), ("one",)])
+def test_a_folder_of_masks_for_each_image(tmp_path: Path, images: tuple[str, ...]) -> None:
+    save_images(tmp_path / "images", images)
+    for name in scene().keys() & set(images):
+        for number, thing in enumerate(scene()[name]):
+            save_picture(tmp_path / "masks" / name / f"{number}.png", thing.mask.astype(np.uint8) * 255)
+    dataset = read_dataset(tmp_path, strict=True)
+    assert dataset.format == "masks with one file an object"
+    for number, record in enumerate(dataset.records):
+        assert masks(dataset, number) == expected(record.path.stem, "object")
+    assert len(dataset) == len(scene().keys() & set(images))
+    assert ("1 image without annotations is left out, first: test.png" in str(dataset.choices)) == ("test" in images)
+
+
 @pytest.mark.parametrize("folder", ["annotations", "images"])
 def test_names_with_image_class_and_number(tmp_path: Path, folder: str) -> None:
     write_named(tmp_path, folder)
@@ -86,7 +100,7 @@ def test_a_mask_that_cannot_be_read_is_named_and_does_not_stop_the_rest(tmp_path
 
 def test_no_masks_is_one_error(tmp_path: Path) -> None:
     save_images(tmp_path)
-    with pytest.raises(DataError, match=r"expected folders <image>/images and <image>/masks, or .* found neither"):
+    with pytest.raises(DataError, match=r"expected folders <image>/images and <image>/masks, .* found none of these"):
         read_dataset(tmp_path, hints=Hints(format="object-masks"))
 
 

@@ -1,8 +1,8 @@
 """Reads and writes masks with one file for each object.
 
-Layouts: the folders `<image>/images` and `<image>/masks` of the Data Science Bowl 2018, and files that are named
-`<image>_<class>_<number>.png` beside a folder of images (pycococreator). Nonzero pixels, not counting an alpha channel,
-are the object.
+Layouts: the folders `<image>/images` and `<image>/masks` of the Data Science Bowl 2018, `masks/<image>/*.png` beside
+`images`, and files that are named `<image>_<class>_<number>.png` beside a folder of images (pycococreator). Nonzero
+pixels, not counting an alpha channel, are the object.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class _Masked(NamedTuple):
 
 
 def recognise(path: Path) -> bool:
-    """Whether a folder has one of the two layouts."""
-    return path.is_dir() and (any(_bowl(path)) or bool(_named_masks(path)[0]))
+    """Whether a folder has one of the layouts."""
+    return path.is_dir() and (any(_bowl(path)) or bool(_masks_in_folders(path)[0]) or bool(_named_masks(path)[0]))
 
 
 def read(path: Path, images: Path | None = None, *, strict: bool = False, hints: Hints = NO_HINTS) -> Dataset:
@@ -66,23 +66,22 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 
     Args:
         path: the folder of the images' folders (Data Science Bowl), or the one that holds masks and images.
-        images: folder of the images, for masks that are named after image, class and number.
+        images: folder of the images; not for the layout of the Data Science Bowl.
         strict: raise at the first broken mask, instead of leaving it out.
         hints: `parts` and `missing` are used.
 
     Raises:
         DataError: there are no masks, or one is broken and `strict` is set.
     """
-    rest: list[Path] = []
-    found = list(_bowl(path))
-    if found:
+    found, rest = _masks_in_folders(path, images)
+    if not found and (found := list(_bowl(path))):
         rest = [file for folder in sorted(path.iterdir()) for file in _unmasked(folder)]
-    else:
+    if not found:
         found, rest = _named_masks(path, images)
     if not found:
         raise DataError(
-            f"{path}: expected folders <image>/images and <image>/masks, or masks <image>_<class>_<number>.png beside "
-            "a folder of images, found neither"
+            f"{path}: expected folders <image>/images and <image>/masks, folders masks/<image> beside images, or masks "
+            "<image>_<class>_<number>.png beside a folder of images, found none of these"
         )
     builder = DatasetBuilder(path, strict=strict)
     add_named_categories(builder, (label for masked in found for _, label in masked.masks))
@@ -140,6 +139,14 @@ def _bowl(path: Path) -> Iterator[_Masked]:
         # A mask with the name of its image is a label image.
         if len(pictures) == 1 and {_stem(file) for file in masks} != {pictures[0].stem}:
             yield _Masked(pictures[0].stem, pictures[0], [(file, ONLY_CLASS) for file in masks])
+
+
+def _masks_in_folders(path: Path, images: Path | None = None) -> tuple[list[_Masked], list[Path]]:
+    """The images that have a folder of masks, `masks/<image>`, and the other images."""
+    pictures = image_files_in(images or path / "images")
+    masks = {picture: image_files_in(path / "masks" / picture.stem) for picture in pictures}
+    found = [_Masked(picture.stem, picture, [(file, ONLY_CLASS) for file in masks[picture]]) for picture in pictures]
+    return [one for one in found if one.masks], [one.image for one in found if not one.masks]
 
 
 def _unmasked(folder: Path) -> list[Path]:
