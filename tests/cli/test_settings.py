@@ -183,6 +183,24 @@ def test_without_arguments_the_short_help_and_with_some_what_is_missing(command,
     assert missing.err == f"error: Missing from maskrcnn {name}: {names}; see maskrcnn {name} --help\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("export --out a.onnx --model m", "--out: there is no such flag; give OUT alone, without a flag before it"),
+        ("export --model=m --out=a.onnx", "--out: there is no such flag; give OUT alone, without a flag before it"),
+        ("export --mod m a.onnx", "--mod: there is no such flag; nearest: --model"),
+        ("export -o a.onnx --model m", "-o: there is no such flag"),
+        ("export --max_drop 0.1 --model m --oops a.onnx", "--oops: there is no such flag"),
+        ("export a.onnx --mod m", "Missing from maskrcnn export: --model STR; unrecognized: --mod, m"),
+        ("data convert a --too coco b", "--too: there is no such flag; nearest: --to"),
+    ],
+)
+def test_an_unknown_flag_before_a_place_is_named(command, narrow, words, message):
+    ran = command(*words.split())
+    chosen = " ".join(words.split()[: 2 if words.startswith("data") else 1])
+    assert (ran.code, ran.out, ran.err) == (2, "", f"error: {message}; see maskrcnn {chosen} --help\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
@@ -195,7 +213,7 @@ def test_without_arguments_the_short_help_and_with_some_what_is_missing(command,
         ("--train.learning-rate nan", "error: train.learning_rate must be"),
         ("--train.drops 0.5 nan", "error: train.drops "),
         ("--augment.crop 64", "--augment.crop: expected {None}|{INT INT}, found 64; see"),
-        ("--limit", "Missing value for argument '--limit'"),
+        ("--limit", "error: --limit: expected a value, found none; see"),
         ("--weights [bold]x --oops", "Unrecognized options: --oops"),
         (f"--weights a --no-such{'x' * 150}", f"Unrecognized options: --no-such{'x' * 150}"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
@@ -116,17 +117,37 @@ def parse_flags(
         with redirect_stdout(StringIO()), redirect_stderr(printed), _endless_lines():
             return tyro.cli(command, args=argv, **options)
     except SystemExit:
-        if argv:
-            raise ConfigError(f"{_message(printed.getvalue())}; see {_chosen(command, prog, argv)} --help") from None
-    with redirect_stdout(sys.stderr), suppress(SystemExit):
-        tyro.cli(command, args=["--help"], **options)
-    raise SystemExit(2)
+        pass
+    chosen = _chosen(command, argv)
+    helped = StringIO()
+    with redirect_stdout(helped), suppress(SystemExit):
+        tyro.cli(command, args=[*chosen, "--help"], **options)
+    if not argv:
+        print(helped.getvalue(), end="", file=sys.stderr)
+        raise SystemExit(2)
+    message = _unknown_flag(printed.getvalue(), argv, helped.getvalue()) or _message(printed.getvalue())
+    raise ConfigError(f"{message}; see {' '.join([prog, *chosen])} --help")
 
 
-def _chosen(command: Any, prog: str, argv: Sequence[str]) -> str:
-    """The command with the subcommand that `argv` names, if it is one of them."""
+def _chosen(command: Any, argv: Sequence[str]) -> list[str]:
+    """The subcommand that `argv` names, if it is one of the command's."""
     marked = (marker for kind in get_args(command) for marker in getattr(kind, "__metadata__", ()))
-    return f"{prog} {argv[0]}" if argv[0] in {getattr(marker, "name", None) for marker in marked} else prog
+    names = {getattr(marker, "name", None) for marker in marked}
+    return [name for name in argv[:1] if name in names]
+
+
+def _unknown_flag(box: str, argv: Sequence[str], help_text: str) -> str | None:
+    """Names the first unknown flag if tyro says that a positional argument has no value. It stops at such a flag."""
+    place = re.search(r"Missing value for argument '([^-'][^']*)'", box)
+    flags = re.findall(r"--[a-z][\w.-]*", help_text)
+    given = (arg.partition("=")[0].replace("_", "-") for arg in argv if re.match("--?[A-Za-z]", arg))
+    unknown = next((flag for flag in given if flag not in flags), None)
+    if place is None or unknown is None:
+        return None
+    if unknown == f"--{place[1]}":
+        return f"{unknown}: there is no such flag; give {place[1].upper()} alone, without a flag before it"
+    near = difflib.get_close_matches(unknown, flags, n=1)
+    return f"{unknown}: there is no such flag{''.join(f'; nearest: {flag}' for flag in near)}"
 
 
 @contextmanager
@@ -144,6 +165,8 @@ def _endless_lines() -> Iterator[None]:
 
 # What Python and tyro say of a value, and what is said instead.
 _PLAINER = (
+    (r"^Missing value for argument '(.*)'\. Expected 1 values$", r"\1: expected a value, found none"),
+    (r"^Missing value for argument '(.*)'\. Expected (\d+) values$", r"\1: expected \2 values, found fewer"),
     (r": could not convert string to float: '(.*)'$", r": expected a number, found \1"),
     (r": invalid literal for int\(\) with base 10: '(.*)'$", r": expected a whole number, found \1"),
     (r": no type matching INT could be instantiated from \['(.*)'\]$", r": expected a whole number, found \1"),
@@ -169,6 +192,8 @@ def _message(box: str) -> str:
     for part in parts[1:]:
         if part[0].strip().startswith("Available"):
             message += f"; {part[0].strip()}"
+        if part[0].strip().startswith("Unrecognized options"):
+            message += f"; unrecognized: {', '.join(row.strip() for row in part[1:])}"
         if part[0].strip().startswith("Perhaps you meant"):
             message += f"; nearest: {', '.join(re.findall(r'^ +(--[^ ,]+)', ' '.join(part[1:])))}"
     return message
