@@ -6,7 +6,7 @@ from typing import Any
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.doubts import crowded_images, repeated_names
+from maskrcnn.data.doubts import crowded_images, repeated_names, unused_classes
 from maskrcnn.structures.dataset import Dataset
 
 SIZE = (40, 50)
@@ -29,6 +29,18 @@ def test_images_with_more_objects_than_detections_are_counted_without_crowds() -
     assert "1 of 3 images hold more than 4 objects, up to 5" in crowded_images(dataset, 4)[0]
     assert "2 of 3 images hold more than 2 objects, up to 5" in crowded_images(dataset, 2)[0]
     assert crowded_images(dataset.subset([1]), 1) == []
+
+
+def test_classes_without_objects_are_named_and_crowds_are_no_objects() -> None:
+    builder = DatasetBuilder(Path("some.file"))
+    for number, name in enumerate(("cell", "debris", "dust")):
+        builder.add_category(number, name)
+    builder.add_image(0, Path("0.png"), *SIZE, {})
+    for number, crowd in ((0, 0), (1, 1)):
+        builder.add_annotation(RawAnnotation(image_id=0, category_id=number, box=[3, 3, 9, 9], crowd=crowd))
+    assert "2 of 3 classes have no object to learn from" in unused_classes(builder.build())[0]
+    assert "debris, dust;" in unused_classes(builder.build())[0]
+    assert unused_classes(built({"box": [3, 3, 9, 9]})) == []
 
 
 def test_names_that_are_given_twice_are_said() -> None:

@@ -34,6 +34,7 @@ from maskrcnn.training import loop
 from maskrcnn.training.checkpoint import NAME, Progress, load_checkpoint, save_checkpoint, writing
 from maskrcnn.training.loop import Summary, train
 from maskrcnn.training.optimiser import learning_rate
+from maskrcnn.training.recipes.recipe import Recipe
 from maskrcnn.training.state import TrainingState
 from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
@@ -397,8 +398,11 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(TrainingError, match=r"last.ckpt: cannot write .* continue with --resume"):
+        kept = r"last.ckpt: cannot write \(File too large\); the previous file is kept; free .* continue with --resume"
+        with pytest.raises(TrainingError, match=kept):
             save_checkpoint(tmp_path, state, config, Progress(best=0.4), {}, None)
+        with pytest.raises(TrainingError, match=r"last.ckpt: cannot write \(File too large\); free .* and start again"):
+            save_checkpoint(tmp_path / "new", state, config, Progress(best=0.4), {}, None)
         with (
             pytest.raises(TrainingError, match=r"model.safetensors: cannot write"),
             writing(tmp_path / "model.safetensors"),
@@ -407,7 +411,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert load_checkpoint(tmp_path).restore(state, config, {}) == (Progress(best=0.2), [])
 
 
@@ -462,3 +466,29 @@ def test_a_small_model_learns_the_rectangles(tmp_path: Path) -> None:
     assert set(found.names) <= {"red", "blue"}
     again = maskrcnn.evaluate(model, val)
     assert again.score == pytest.approx(summary.report.score, abs=1e-6)
+
+
+def test_what_is_probably_not_meant_is_said_before_the_first_step(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A class without objects, validation images that are trained on, and a step with more images than there are."""
+    data = write_small(tmp_path, "train", 4)
+    content = json.loads(data.read_text())
+    content["categories"].append({"id": 9, "name": "green"})
+    data.write_text(json.dumps(content))
+    config = small_config(steps=1, batch_size=5, evaluate_every=0)
+    out = train(config, data, val=data, out=tmp_path / "run").out
+    said = capfd.readouterr().err
+    assert "1 of 3 classes has no object to learn from, so the model will not find any: green" in said
+    assert "4 of 4 validation images are also trained on" in said
+    assert "a step learns from 5 images and the data set has 4" in said
+    assert "continuing" not in said
+    train(config, data, val=data, out=out, resume=True)
+    assert "continuing after step 1" in capfd.readouterr().err
+
+
+def test_held_out_images_are_no_shared_ones(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_small(tmp_path, "train", 20)
+    recipe = Recipe("none", small_config(steps=1, batch_size=1, evaluate_every=0), hold_out=0.1)
+    assert train(recipe, data, out=tmp_path / "run").report is not None
+    assert "also trained on" not in capfd.readouterr().err

@@ -126,7 +126,9 @@ DAMAGES: dict[str, Callable[[State], object]] = {
 def test_a_damaged_part_is_refused_before_anything_is_filled(saved: Path, tmp_path: Path, damage: str) -> None:
     state = torch.load(saved / NAME)
     DAMAGES[damage](state)
-    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged \([^\n]+$"):
+    with pytest.raises(
+        TrainingError, match=r"last\.ckpt: not a checkpoint of this run and this version, or damaged \([^\n]+$"
+    ):
         resume(tmp_path, state)
 
 
@@ -150,7 +152,7 @@ def test_a_restored_optimiser_goes_on_as_the_saved_one(tmp_path: Path, optimizer
 def test_a_truncated_file_is_refused(saved: Path, tmp_path: Path, share: float) -> None:
     content = (saved / NAME).read_bytes()
     (tmp_path / NAME).write_bytes(content[: int(share * len(content))])
-    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged"):
+    with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run and this version, or damaged"):
         load_checkpoint(tmp_path)
 
 
@@ -163,7 +165,9 @@ def test_a_flipped_bit_is_refused_wherever_it_lies(saved: Path, tmp_path: Path) 
         changed = bytearray(content)
         changed[place] ^= 0x40
         (tmp_path / NAME).write_bytes(changed)
-        with pytest.raises(TrainingError, match=r"last\.ckpt: not a checkpoint of this run, or damaged"):
+        with pytest.raises(
+            TrainingError, match=r"last\.ckpt: not a checkpoint of this run and this version, or damaged"
+        ):
             load_checkpoint(tmp_path)
 
 

@@ -190,7 +190,9 @@ def test_a_full_disk_ends_the_run_and_the_resumed_run_equals_the_whole(
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before_batch(monkeypatch, 2, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)))
     try:
-        with pytest.raises(TrainingError, match=r"last\.ckpt: cannot write .* continue with --resume"):
+        with pytest.raises(
+            TrainingError, match=r"last\.ckpt: cannot write \(File too large\); the previous file is kept"
+        ):
             train(every_step, data, out=out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -293,6 +295,9 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
         train(config, data, out=tmp_path / "run")
     assert load_checkpoint(tmp_path / "run").progress.step == 3
     assert same_weights(tmp_path / "run" / MODEL, whole.model)
+    faster = replace(config, train=replace(config.train, learning_rate=1e-1))
+    with pytest.raises(TrainingError, match=r"that of step 3; to go on from it: --resume-with-changes .*-rate 0\.033$"):
+        train(faster, data, out=tmp_path / "run", resume="with changes")
     slower = replace(config, train=replace(config.train, learning_rate=1e-4, steps=6))
     assert train(slower, data, out=tmp_path / "run", resume="with changes").steps == 6
     monkeypatch.setattr(checkpoint, "DOUBT", 30)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from maskrcnn.cli.flags import Flag, parse_flags
 from maskrcnn.config.presets import preset
+from maskrcnn.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.predict import Predictor
@@ -40,6 +41,16 @@ class Demo:
     """Print the figures as one JSON object on stdout."""
 
     def run(self) -> int:
+        """Runs the demo; a signal that comes before or after the training ends it as one that comes meanwhile."""
+        from maskrcnn.cli.output import console
+
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            console(stderr=True).print(f"interrupted; the same command continues in {self.out}")
+            return 130
+
+    def _run(self) -> int:
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.data.formats import read_dataset
         from maskrcnn.data.shapes import write_shapes
@@ -47,26 +58,31 @@ class Demo:
         from maskrcnn.files.atomic import check_folder
         from maskrcnn.files.progress import track
         from maskrcnn.predict import load
+        from maskrcnn.training.checkpoint import ChangedRunError
         from maskrcnn.training.evaluate import evaluate
         from maskrcnn.training.loop import train
 
-        say = console(stderr=self.json).print
         check_folder(self.out)
         config = preset("keypoint_rcnn_tiny" if self.keypoints else "mask_rcnn_tiny")
         steps = config.train.steps if self.steps is None else self.steps
         config = replace(config, train=replace(config.train, seed=self.seed, steps=steps))
+        say, number = console(stderr=self.json).print, self.images + self.val_images
+        console(stderr=True).print(f"drawing {counted(number, 'image')} of shapes in {self.out}")
         data = {
             split: write_shapes(self.out, split, count, size=self.size, seed=self.seed, keypoints=self.keypoints)
             for split, count in (("train", self.images), ("val", self.val_images))
         }
         run, sheet = self.out / "run", self.out / "contact_sheet.png"
         if sheet.exists():  # it is written last, so an earlier demo has finished: start anew
-            for file in (sheet, *(run / name for name in RUN_FILES)):
+            for file in (sheet, *(run / name for name in RUN_FILES), *run.glob("step-*.ckpt")):
                 file.unlink(missing_ok=True)
-        summary = train(config, data["train"], out=run, resume=(run / "last.ckpt").exists())
+        try:
+            summary = train(config, data["train"], out=run, resume=(run / "last.ckpt").exists())
+        except ChangedRunError as error:
+            todo = "give the flags with which this demo began, or choose another --out"
+            raise ConfigError(f"{error.changes}; {todo}") from None
         if not summary.finished:
-            say(f"interrupted; the same command continues in {self.out}")
-            return 130
+            raise KeyboardInterrupt
         model = load(summary.model)
         val = read_dataset(data["val"])
         report = evaluate(model, val, track=lambda items, total: track(items, "evaluate", total))

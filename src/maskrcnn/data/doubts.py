@@ -12,12 +12,15 @@ import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
+from maskrcnn.errors import counted
 from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
 from maskrcnn.structures.values import as_id
 
 T = TypeVar("T")
+
+_NAMED = 4  # classes that a sentence lists
 
 
 def spelling(name: str) -> str:
@@ -82,6 +85,21 @@ def limited_images(dataset: Dataset, max_objects: int) -> list[str]:
         f"{more.sum()} of {len(dataset)} images hold up to {counts[more].max()} annotations; a step learns at most "
         f"{max_objects} of an image (--train.max-objects), whose boxes have at most {MOST_MASK_PIXELS >> 20} million "
         "pixels; the others are left out at random, each time anew; --augment.crop shows fewer at once"
+    ]
+
+
+def unused_classes(dataset: Dataset) -> list[str]:
+    """One sentence if classes have no object to learn from."""
+    rows = dataset.records.rows
+    labels = as_numpy(dataset.columns["labels"])[rows[~as_numpy(dataset.columns["crowd"])[rows]]]
+    counts = np.bincount(labels, minlength=len(dataset.categories)).tolist()
+    names = [category.name for category, count in zip(dataset.categories, counts, strict=True) if not count]
+    if not names:
+        return []
+    listed = f"{', '.join(names[:_NAMED])}{' and others' if len(names) > _NAMED else ''}"
+    return [
+        f"{len(names)} of {counted(len(counts), 'class')} {'has' if len(names) == 1 else 'have'} no object to learn "
+        f"from, so the model will not find any: {listed}; add objects, or remove the class from the annotations"
     ]
 
 

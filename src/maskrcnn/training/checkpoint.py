@@ -70,7 +70,8 @@ def save_checkpoint(
     last, keep = out / NAME, config.train.keep_checkpoints
     with writing(last):
         with atomic_write(last) as temporary:
-            torch.save(content, temporary)
+            with open(temporary, "wb") as file:  # torch's own file would not say that the disk is full
+                torch.save(content, file)
             if keep > 1 and saved is not None and saved.step < progress.step and last.exists():
                 _second_name(last, out / f"step-{saved.step}.ckpt")
         for _, path in earlier_checkpoints(out)[keep - 1 :]:
@@ -92,15 +93,34 @@ def earlier_checkpoints(out: Path) -> list[tuple[int, Path]]:
     return sorted(found, reverse=True)
 
 
+class ChangedRunError(TrainingError):
+    """The settings or the data are not those that a run began with.
+
+    Attributes:
+        changes: the file and what differs, in words.
+    """
+
+    def __init__(self, changes: str) -> None:
+        super().__init__(
+            f"{changes}; resume with the settings and data that the run began with (only train.workers may change, and "
+            "train.steps may rise), or add --resume-with-changes"
+        )
+        self.changes = changes
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns the errors of torch and safetensors on a full disk into a TrainingError that says how to continue."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        # torch reports a writer that failed; the reason is the error of the system before it.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = (isinstance(cause, OSError) and cause.strerror) or first_line(cause)
+        kept = "; the previous file is kept" if path.exists() else ""
+        again = "continue with --resume" if (path.parent / NAME).exists() else "start again"
         raise TrainingError(
-            f"{path}: cannot write ({str(error).splitlines()[0]}); the previous file is kept: "
-            "free some space and continue with --resume"
+            f"{path}: cannot write ({reason}){kept}; free some space, or make the folder writable, and {again}"
         ) from error
 
 
@@ -142,7 +162,8 @@ class SavedRun:
             The progress of the run, and a sentence for each change.
 
         Raises:
-            TrainingError: the checkpoint belongs to a run with other settings or data, or it is damaged.
+            ChangedRunError: the checkpoint belongs to a run with other settings or data.
+            TrainingError: it is damaged.
         """
         differing = differing_settings(self.config, config)
         for name in ("train.workers", "train.auto_batch"):
@@ -154,10 +175,7 @@ class SavedRun:
         sentences = [f"{name} was {short_repr(old)} and is {short_repr(new)}" for name, (old, new) in differing.items()]
         if sentences and not changes:
             more = f" and {len(sentences) - 3} more" if len(sentences) > 3 else ""
-            raise TrainingError(
-                f"{self.path}: {', '.join(sentences[:3])}{more}; resume with the settings and data that the run began "
-                "with (only train.workers may change, and train.steps may rise), or add --resume-with-changes"
-            )
+            raise ChangedRunError(f"{self.path}: {', '.join(sentences[:3])}{more}")
         with _of_this_run(self.path):
             state.load_state_dict(self.state, begun=self.progress.step > 0, changed=bool(sentences))
         if "train.best_metric" in differing or any(name.startswith("data.val.") for name in differing):
@@ -233,8 +251,11 @@ def _of_this_run(path: Path) -> Iterator[None]:
     try:
         yield
     except (*DAMAGES, OSError, zipfile.BadZipFile) as error:
+        # Only the fact is told: what to do with a damaged file in general comes after a semicolon.
+        fact = first_line(error).removeprefix(f"{path}: ").partition("; ")[0]
+        reason = f"it has no {fact}" if type(error) is KeyError else fact
         raise TrainingError(
-            f"{path}: not a checkpoint of this run, or damaged ({first_line(error)}); put back "
+            f"{path}: not a checkpoint of this run and this version, or damaged ({reason}); put back "
             f"{_copy_of(path)}, or start anew with another --out"
         ) from None
 

@@ -15,7 +15,8 @@ import torch
 from maskrcnn import threads
 from maskrcnn.config import Config
 from maskrcnn.data.channels import said
-from maskrcnn.data.doubts import crowded_images, limited_images
+from maskrcnn.data.doubts import crowded_images, limited_images, unused_classes
+from maskrcnn.data.editing.copies import shared_files
 from maskrcnn.data.loading.loader import training_batches
 from maskrcnn.errors import ConfigError, DataError, TrainingError, counted
 from maskrcnn.evaluation.coco import Report
@@ -221,9 +222,10 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
     dtype = resolve_precision(run.config.train.precision, run.device)
     name = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}[dtype]
     processes = f" in {run.world.size} processes" if run.world.size > 1 else ""
+    resumed = f", continuing after step {run.step}" if run.step else ""
     bar.say(
         f"{counted(len(dataset), 'image')}, {counted(run.config.model.num_classes, 'class')}, {run.progress.origin}, "
-        f"{run.device.type} {name}{processes}, writing to {run.out}"
+        f"{run.device.type} {name}{processes}, writing to {run.out}{resumed}"
     )
     if threads.sentence:
         bar.say(threads.sentence)
@@ -237,9 +239,31 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
         bar.say(f"{len(found.from_weights)} settings come from the weights: {listed}, ...")
     for sentence in () if found.initial is None else found.initial.assumed:
         bar.say(f"assumed: {sentence}")
-    crowded = crowded_images(dataset, run.config.model.detect.max_detections)
-    for note in (*dataset.notes, *crowded, *limited_images(dataset, run.config.train.max_objects)):
+    for note in (*dataset.notes, *_doubts(run, held_out=found.share_held_out > 0)):
         bar.say(note)
     if run.skipped:
         bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
         bar.say(f"all of them: maskrcnn data check {dataset.path}")
+
+
+def _doubts(run: Run, *, held_out: bool) -> list[str]:
+    """What can be trained on and judged by but is probably not meant, one sentence each.
+
+    Args:
+        held_out: whether the validation images were taken out of the training data.
+    """
+    dataset, config = run.training, run.config
+    found = [
+        *unused_classes(dataset),
+        *crowded_images(dataset, config.model.detect.max_detections),
+        *limited_images(dataset, config.train.max_objects),
+    ]
+    if run.validation is not None and not held_out and run.world.leads:
+        found += shared_files(dataset, run.validation)
+    size = config.train.images_per_step * run.world.size
+    if size > len(dataset):
+        found.append(
+            f"a step learns from {size} images and the data set has {len(dataset)}, so a step shows images more than "
+            "once; lower --train.batch-size"
+        )
+    return found

@@ -233,11 +233,11 @@ class Run:
         if good is None:
             return f"no checkpoint is from long enough before step {step}: start anew with another --out"
         if good.progress != self.saved:
-            self.restore(good)
+            self.restore(good, changes=True)  # it may be from before a change that was asked for
             if self.progress.best is None:
                 self._save_model(None)
         return (
-            f"the last good checkpoint is that of step {good.progress.step}; to go on from it: --resume "
+            f"the last good checkpoint is that of step {good.progress.step}; to go on from it: "
             f"--resume-with-changes --train.learning-rate {self.config.train.learning_rate / 3:.2g}"
         )
 

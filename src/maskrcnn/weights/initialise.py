@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,17 +35,13 @@ from maskrcnn.weights.backbones import (
     whole_backbone,
     with_rules_of,
 )
+from maskrcnn.weights.class_layers import CLASS_LAYERS, fill_classes
 from maskrcnn.weights.frameworks.architecture import backbone_of
 from maskrcnn.weights.frameworks.layout import STEM
 from maskrcnn.weights.model_file import SavedModel
 from maskrcnn.weights.named import initial_file
 from maskrcnn.weights.open import detector_in, holds_detector
 from maskrcnn.weights.stem import adapted_stem, stem_sentence
-
-# Layers with a row for each class. A model with other classes cannot use them.
-CLASS_LAYERS = re.compile(
-    r"^roi_heads\.(box\.heads\.\d+\.(class_logits|deltas)|mask\.(heads\.\d+|coarse_head)\.predictor|mask\.point_head)\."
-)
 
 
 class InitialWeights(Protocol):
@@ -123,7 +118,7 @@ def read_initial_weights(weights: Path | str | WeightsFile, config: Config) -> I
 
 @dataclass(frozen=True)
 class DetectorWeights:
-    """A whole detector. Its class layers are copied only if its categories are those of the new network."""
+    """A whole detector. If its categories are others than those of the new network, classes are matched by name."""
 
     saved: SavedModel
     whole: bool = True
@@ -144,6 +139,7 @@ class DetectorWeights:
         source, given, image = self.saved.source, dict(self.saved.state), config.image
         _require_backbone(source, self.saved.config.model.backbone, config)
         same_classes = self.saved.config.categories == config.categories
+        classes = "" if same_classes else fill_classes(network, given, self.saved.config, config)
         adapted = ""
         if STEM in given:
             adapted = stem_sentence(given[STEM], image)
@@ -161,7 +157,7 @@ class DetectorWeights:
         with torch.no_grad():
             for name, value in own.items():
                 value.copy_(given[name])
-        return f"weights of {source}{'' if same_classes else ', class layers new'}{adapted}"
+        return f"weights of {source}{classes}{adapted}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ Legend: N pictures.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.data.pictures import in_threads
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.structures.dataset import Dataset
 
 _WAVES_APART = 10  # of 64 bits that may differ; unrelated photographs differ in about 32
@@ -113,6 +115,41 @@ def copies(dataset: Dataset) -> list[tuple[int, int]]:
     return [(first, later) for first, later, _ in found]
 
 
+def shared_files(training: Dataset, validation: Dataset) -> list[str]:
+    """One sentence if images of the validation data are trained on: the same file, or a copy with the same bytes.
+
+    Only files that have the size of one on the other side are read.
+    """
+    sides = (training.records.paths, validation.records.paths)
+    sizes = [in_threads(_size, paths) for paths in sides]
+    common = {size for size in set(sizes[0]) & set(sizes[1]) if size is not None}
+    known, found = (
+        [(path, _digest(path)) for path, size in zip(paths, of_side, strict=True) if size in common]
+        for paths, of_side in zip(sides, sizes, strict=True)
+    )
+    digests = {digest for _, digest in known}
+    shared = [path for path, digest in found if digest in digests]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {counted(len(validation), 'validation image')} are also trained on, first: {shared[0]}; the "
+        "figures will be better than on new images; take them out of one of the data sets: maskrcnn data check "
+        f"{training.path} --val {validation.path} lists them"
+    ]
+
+
+def _size(path: str) -> int | None:
+    with suppress(OSError):
+        return os.path.getsize(path)
+    return None
+
+
+def _digest(path: Path | str) -> bytes:
+    """A hash of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+
+
 def signature(path: Path, pixels: np.ndarray) -> Signature:
     """The signature of an image file with these (H, W, C) uint8 pixels."""
     grey = Image.fromarray(np.ascontiguousarray(pixels[..., :3]) if pixels.shape[2] >= 3 else pixels[..., 0]).convert(
@@ -124,9 +161,7 @@ def signature(path: Path, pixels: np.ndarray) -> Signature:
     bits = int("".join("1" if wave > np.median(waves) else "0" for wave in waves), 2)
     block = _WAVES // THUMBNAIL
     thumbnail = small.reshape(THUMBNAIL, block, THUMBNAIL, block).mean(axis=(1, 3)).astype(np.uint8)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-    return Signature(digest, bits, thumbnail.tobytes())
+    return Signature(_digest(path), bits, thumbnail.tobytes())
 
 
 @cache
