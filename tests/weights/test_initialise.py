@@ -110,7 +110,7 @@ def test_unused_classes_do_not_outlive_the_categories(tmp_path: Path) -> None:
         train(own, data, out=tmp_path / f"run{unused}", weights=path)
         trained, found, provenance = open_weights(tmp_path / f"run{unused}" / "model.safetensors")
         assert found.conventions.detections.unused_classes == unused
-        assert ("new: pink" in provenance["initial_weights"]) == (unused == 0)
+        assert ("new: red" in provenance["initial_weights"]) == (unused == 0)
         rows = trained.state_dict()["roi_heads.box.heads.0.class_logits.bias"]
         assert len(rows) == 3 + unused
 

@@ -235,8 +235,8 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
     if len(run.config.image.channels) not in (0, 3) and (augment.saturation or augment.hue):
         bar.say("augment.saturation and augment.hue are left out, because they change RGB colours")
     if found.from_weights:
-        listed = ", ".join(found.from_weights[:4])
-        bar.say(f"{len(found.from_weights)} settings come from the weights: {listed}, ...")
+        listed = ", ".join(found.from_weights[:4]) + (", ..." if len(found.from_weights) > 4 else "")
+        bar.say(f"{counted(len(found.from_weights), 'setting')} of the weights: {listed}")
     for sentence in () if found.initial is None else found.initial.assumed:
         bar.say(f"assumed: {sentence}")
     for note in (*dataset.notes, *_doubts(run, held_out=found.share_held_out > 0)):
