@@ -7,6 +7,7 @@ import json
 import re
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,6 +262,31 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
     assert (tmp_path / "out" / "mine.txt").exists()
 
 
+def write_openvino_by(save_model: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves of an export to OpenVINO only the writing, by another function."""
+    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
+    openvino = SimpleNamespace(Core=lambda: core, save_model=save_model)
+    monkeypatch.setattr(save, "import_openvino", lambda needed_by: openvino)
+    monkeypatch.setattr(save, "_write_onnx", lambda *args: None)
+    monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
+    monkeypatch.setattr(save, "check", lambda *args, **kwargs: None)
+
+
+def test_a_disk_that_is_full_for_openvino_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_model(model: Any, path: Path, **kwargs: Any) -> None:
+        path.parent.mkdir()
+        path.with_suffix(".bin").write_text("the beginn")
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    write_openvino_by(save_model, monkeypatch)
+    config = network_config()
+    with pytest.raises(ConfigError, match=r"m: OpenVINO cannot write its files; free the space"):
+        export_model(lively_network(config), config, {}, tmp_path / "m", "openvino")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_openvino_network_is_written_into_the_working_folder_and_replaces_an_earlier_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,12 +298,7 @@ def test_an_openvino_network_is_written_into_the_working_folder_and_replaces_an_
         path.write_text(text)
         path.with_suffix(".bin").write_text(text)
 
-    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
-    openvino = SimpleNamespace(Core=lambda: core, save_model=save_model)
-    monkeypatch.setattr(save, "import_openvino", lambda needed_by: openvino)
-    monkeypatch.setattr(save, "_write_onnx", lambda *args: None)
-    monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
-    monkeypatch.setattr(save, "check", lambda *args, **kwargs: None)
+    write_openvino_by(save_model, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".DS_Store").touch()
     config = network_config()

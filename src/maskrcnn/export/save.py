@@ -57,7 +57,7 @@ def export_model(
         ConfigError: a part of the network cannot be exported, or `out` cannot be written.
         MissingPackageError: a package of the extra `export` is not installed.
         DifferentError: the engine does not compute what PyTorch computes, or int8 is not good enough.
-        OSError: the disk is full. An existing file stays unchanged.
+        OSError: the disk is full. An existing file stays unchanged. For OpenVINO it is a ConfigError.
     """
     require_exportable(config, form, masks, resize=resize, int8=calibration is not None)
     require_writable(out, form)
@@ -82,7 +82,12 @@ def export_model(
         def convert() -> Path:
             model = openvino.Core().read_model(onnx_file)
             model.set_rt_info(header, [METADATA_KEY])
-            openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
+            try:
+                openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
+            except RuntimeError:  # which names no reason
+                raise ConfigError(
+                    f"{out}: OpenVINO cannot write its files; free the space or choose another path"
+                ) from None
             return written
 
         _write_onnx(network, config, header, onnx_file, masks, resize)
