@@ -63,3 +63,13 @@ def test_a_graph_that_the_engine_cannot_compute_is_one_line(form: ExportFormat, 
     with pytest.raises(WeightsError, match=r"the engine fails for image \(4, 5, 3\) \(.+\); report this") as caught:
         run({"image": np.zeros((4, 5, 3), np.uint8)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_long_reason_of_an_engine_begins_with_a_sentence(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    image = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.UINT8, [1])
+    node = onnx.helper.make_node("Identity", ["image"], ["scores"])
+    graph = onnx.helper.make_graph([node], "newer", [image], [onnx.helper.make_empty_tensor_value_info("scores")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 99)]), tmp_path / "newer.onnx")
+    with pytest.raises(WeightsError, match=r"cannot be opened \(\.\.\. Current official support .+ is till opset \d+"):
+        open_engine(tmp_path / "newer.onnx", "onnx")

@@ -59,7 +59,8 @@ def _reason(error: Exception) -> str:
     words = re.sub(
         r"\[ONNXRuntimeError\] : \d+ : \w+ : |Check '.*?' failed at \S+: |Exception from \S+ |\S+:\d+: ", "", words
     )
-    return words if len(words) <= MOST else f"... {words[-MOST:].partition(' ')[2]}"  # the end says the most
+    end = words[-MOST:]  # it says the most
+    return words if end == words else f"... {end.partition('. ' if '. ' in end else ' ')[2]}"
 
 
 def foreign(path: Path, kind: str, ours: bool, inputs: Sequence[Part], outputs: Sequence[Part]) -> WeightsError:
