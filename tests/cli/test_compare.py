@@ -30,18 +30,23 @@ def run_in(folder, aps, **train):
 
 def test_runs_stand_side_by_side_with_the_settings_that_differ(command, tmp_path):
     first = run_in(tmp_path / "a", [0.2, 0.5, 0.4], learning_rate=0.01)
-    second = run_in(tmp_path / "b <2>", [0.3], learning_rate=0.02)
+    second = run_in(tmp_path / "b <2>", [0.3], learning_rate=0.02, drops=(0.5, 0.75))
     page = tmp_path / "page.html"
     ran = command("compare", first, second, "--json", "--report", page)
     assert ran.code == 0
     a, b = json.loads(ran.out)["runs"]
     assert (a["steps"], a["seconds"], a["loss"], a["masks AP"], a["best AP"], a["at step"]) == (30, 30, 1, 0.4, 0.5, 20)
-    assert (b["steps"], b["best AP"], b["settings"]) == (10, 0.3, {"train.learning_rate": 0.02})
+    assert (b["steps"], b["best AP"], b["settings"]) == (
+        10,
+        0.3,
+        {"train.drops": [0.5, 0.75], "train.learning_rate": 0.02},
+    )
     assert "2: b &lt;2&gt;" in page.read_text()
     lines = command("compare", first, second).out.splitlines()
     assert lines[0].split() == ["a", "b", "<2>"]
     assert [line.split() for line in lines if line.startswith(("best AP", "train."))] == [
         ["best", "AP", "0.500", "0.300"],
+        ["train.drops", "0.6667", "0.8889", "0.5", "0.75"],
         ["train.learning_rate", "0.01", "0.02"],
     ]
 

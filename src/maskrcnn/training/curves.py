@@ -46,9 +46,7 @@ def curves(metrics: Path, out: Path) -> None:
         plot_losses(losses, rows)
         losses.tick_params(labelbottom=False)
         rate = figure.add_subplot(grid[1, 0], sharex=losses)
-        rate.plot(*series(rows, "lr"), color="#6b7280")
-        rate.set(xlabel="step", ylabel="learning rate")
-        rate.set_ylim(bottom=0)
+        plot_rate(rate, rows)
         if evaluations:
             plot_scores(figure.add_subplot(grid[:, 1]), rows)
         with atomic_write(out) as temporary:
@@ -83,6 +81,14 @@ def plot_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.set(title="Training losses")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9, ncols=2)
+
+
+def plot_rate(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    """Draws the learning rate; a single value as a dot."""
+    steps, rates = series(rows, "lr")
+    axes.plot(steps, rates, color="#6b7280", marker="." if len(steps) == 1 else "")
+    axes.set(xlabel="step", ylabel="learning rate")
+    axes.set_ylim(bottom=0)
 
 
 def plot_scores(axes: Axes, rows: list[dict[str, Any]]) -> None:

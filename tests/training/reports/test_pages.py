@@ -16,6 +16,7 @@ from maskrcnn.data.formats import read_dataset
 from maskrcnn.evaluation.coco import Report, evaluate_results
 from maskrcnn.structures.coco import coco_annotations
 from maskrcnn.structures.dataset import Dataset
+from maskrcnn.training.recipes.choices import RECIPE, note_choices
 from maskrcnn.training.reports import examples
 from maskrcnn.training.reports.evaluation import evaluation_page
 from maskrcnn.training.reports.run import PAGE, seconds_of, write_page
@@ -47,6 +48,7 @@ def run_of(folder: Path) -> Path:
         {"step": 40, **report.to_dict(), "seconds": {"evaluation": 2.0}},
     ]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    note_choices(folder / RECIPE, {"augment.crop": [64, 96]}, "objects <fit>")
     write_page(folder, small_config(), dataset, report)
     return folder / PAGE
 
@@ -57,6 +59,8 @@ def test_a_page_of_a_run_shows_curves_settings_mistakes_and_time(tmp_path: Path)
     for title in ("Curves", "Precision and recall", "Errors", "Worst false positives", "Worst misses", "Time"):
         assert f"<h2>{title}</h2>" in content
     assert content.count("<svg ") == 3 + 2 + 2
+    assert f"judged by 3 images of {tmp_path}" in content
+    assert "<td>augment.crop</td><td>64 96</td><td>objects &lt;fit&gt;</td>" in content
     assert "The nearest preset is mask_rcnn_tiny" in content
     assert "train.steps" in content
     assert '<td>training steps</td><td class="number">15.5</td><td>78%</td>' in content

@@ -88,12 +88,15 @@ def note_choices(path: Path, found: Mapping[str, Any], reason: str) -> None:
 
 def rows_of(choices: Sequence[Choice]) -> list[str]:
     """A table of setting, value and reason, one line each."""
-    cells = [("setting", "value", "reason"), *((one.setting, _text(one.value), one.reason) for one in choices)]
+    cells = [("setting", "value", "reason"), *((one.setting, setting_text(one.value), one.reason) for one in choices)]
     widths = [max(len(row[column]) for row in cells) for column in range(2)]
     return [f"{setting:<{widths[0]}}  {value:<{widths[1]}}  {reason}".rstrip() for setting, value, reason in cells]
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """The value of a setting as a flag takes it: numbers with four digits, and lists without brackets."""
     if isinstance(value, list | tuple):
-        return " ".join(",".join(map(_text, one)) if isinstance(one, list | tuple) else _text(one) for one in value)
+        return " ".join(
+            ",".join(map(setting_text, one)) if isinstance(one, list | tuple) else setting_text(one) for one in value
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,6 +13,7 @@ from maskrcnn.evaluation.coco import digits
 from maskrcnn.files.checkpoint import read_checkpoint
 from maskrcnn.training.curves import series
 from maskrcnn.training.progress import METRICS, read_metrics
+from maskrcnn.training.recipes.choices import setting_text
 from maskrcnn.training.reports.run import seconds_of
 from maskrcnn.training.reports.settings import chosen
 from maskrcnn.training.run import MODEL
@@ -112,7 +113,7 @@ def comparison(runs: Sequence[PastRun]) -> list[tuple[str, list[str]]]:
     names = list(dict.fromkeys(name for of_run in facts for name in of_run))
     names = [*(name for name in names if name not in ("best AP", "at step")), "best AP", "at step"]
     rows = [(name, [_word(name, of_run.get(name)) for of_run in facts]) for name in names]
-    return rows + [(name, [str(value) for value in values]) for name, values in differing(runs).items()]
+    return rows + [(name, [setting_text(value) for value in values]) for name, values in differing(runs).items()]
 
 
 def _word(name: str, value: Any) -> str:

@@ -1,17 +1,21 @@
-"""`report.html` in the folder of a run: curves, settings, the last evaluation, and where the time went."""
+"""`report.html` in the folder of a run: curves, recipe, settings, the last evaluation, and where the time went."""
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.config import Config
+from maskrcnn.errors import counted
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import writing
-from maskrcnn.training.curves import plot_losses, plot_scores, series
+from maskrcnn.training.curves import plot_losses, plot_rate, plot_scores, series
 from maskrcnn.training.progress import METRICS, SECONDS, read_metrics
+from maskrcnn.training.recipes.choices import RECIPE, setting_text
 from maskrcnn.training.reports.evaluation import sections
 from maskrcnn.training.reports.settings import nearest_preset
 from maskrcnn.visualise.page import Section, gallery, new_figure, page, paragraph, plot, table
@@ -27,13 +31,15 @@ def write_page(out: Path, config: Config, validation: Dataset, report: Report) -
     """
     rows = read_metrics(out / METRICS)
     step = rows[-1]["step"]
+    judges = f"{counted(len(validation), 'image')} of {validation.path}"
     lead = [
-        paragraph(f"Step {step} of {config.train.steps}, judged by {validation.path}", "soft"),
+        paragraph(f"Step {step} of {config.train.steps}, judged by {judges}", "soft"),
         paragraph(report.line()),
     ]
     parts = [
         Section("Curves", [gallery(_curves(rows), plots=True)]),
         *sections(validation, report),
+        *_recipe(out),
         Section("Settings", _settings(config)),
         Section("Time", [_time(rows)]),
     ]
@@ -55,18 +61,25 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
     plots.append(plot(figure, "Figures on the validation data"))
     if series(rows, "lr")[0]:
         figure, axes = new_figure(height=2.2)
-        axes.plot(*series(rows, "lr"), color="#6b7280")
-        axes.set(xlabel="step", ylabel="learning rate")
-        axes.set_ylim(bottom=0)
+        plot_rate(axes, rows)
         plots.append(plot(figure, "Learning rate"))
     return plots
+
+
+def _recipe(out: Path) -> list[Section]:
+    """The choices of the recipe with their reasons; nothing for a run without one."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        rows = json.loads((out / RECIPE).read_text(encoding="utf-8"))["choices"]
+        cells = [[row["setting"], setting_text(row["value"]), row["reason"]] for row in rows]
+        return [Section("Recipe", [table(["setting", "value", "reason"], cells)])]
+    return []
 
 
 def _settings(config: Config) -> list[str]:
     preset, differing = nearest_preset(config)
     if not differing:
         return [paragraph(f"All settings are those of {preset}.")]
-    rows = [[name, str(default), str(value)] for name, (default, value) in differing.items()]
+    rows = [[name, setting_text(default), setting_text(value)] for name, (default, value) in differing.items()]
     return [
         paragraph(f"The nearest preset is {preset}; all other settings are as in it."),
         table(["setting", preset, "this run"], rows),
