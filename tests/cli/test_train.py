@@ -120,12 +120,17 @@ def test_a_folder_of_validation_images_needs_their_annotations(command):
     assert (ran.code, ran.out, ran.err) == (2, "", "error: expected --val with --val-images, found none\n")
 
 
-def test_the_command_that_resumes_is_the_same_with_resume_and_the_folder():
+def test_the_command_that_resumes_is_the_same_with_resume_and_the_folder(monkeypatch):
     argv = ["my data.json", "--out", "runs/x"]
     out = Path("runs/x")
     assert train.resume_command(argv, out) == "maskrcnn train 'my data.json' --out runs/x --resume"
     assert train.parse(argv).argv == tuple(argv)
     assert train.resume_command([*argv, "--resume"], out) == train.resume_command(argv, out)
+    for here, started in ((2, "torchrun --standalone --nproc-per-node 2 -m"), (1, "torchrun ... -m")):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+        assert train.resume_command(["d.json"], out) == f"{started} maskrcnn train d.json --out runs/x --resume"
+    monkeypatch.undo()
     assert train.resume_command(["d.json"], Path("runs/d-2")) == "maskrcnn train d.json --out runs/d-2 --resume"
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from maskrcnn.cli import main
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ConfigError, TrainingError
 from maskrcnn.predict import load
 from maskrcnn.training.evaluate import evaluate
-from maskrcnn.training.world import VARIABLES, joined_world
+from maskrcnn.training.world import VARIABLES, World, joined_world
 from small_data import write_small
 
 SETTINGS = (
@@ -86,6 +86,15 @@ def test_one_process_is_a_world_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         assert world.sum(values) is values
         assert world.gather("a") == ["a"]
         assert world.from_leader(lambda: 7) == 7
+
+
+def test_a_lost_process_is_said_once_and_an_own_error_stays() -> None:
+    world = World(torch.device("cpu"), size=2)
+    with pytest.raises(TrainingError) as found, world.answering(), world.answering():
+        raise RuntimeError("gloo: Connection reset by peer")
+    assert str(found.value).count("another process of this run has ended or does not answer") == 1
+    with pytest.raises(TrainingError, match=r"^NCCL is not what failed$"), world.answering():
+        raise TrainingError("NCCL is not what failed")
 
 
 @pytest.mark.slow

@@ -168,9 +168,11 @@ def seconds_in(text: str) -> float:
 
 
 def resume_command(argv: Sequence[str], out: Path) -> str:
-    """The command line to type again, with --resume and the folder."""
+    """The command line to type again, with --resume and the folder, for as many processes as now."""
     more = [*([] if flag_value(argv, "--out") else ["--out", str(out)]), *([] if "--resume" in argv else ["--resume"])]
-    return shlex.join(["maskrcnn", "train", *argv, *more])
+    processes, here = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    started = f"torchrun --standalone --nproc-per-node {here} -m " if processes == here else "torchrun ... -m "
+    return ("" if processes == "1" else started) + shlex.join(["maskrcnn", "train", *argv, *more])
 
 
 def parse(argv: Sequence[str]) -> Train:

@@ -154,6 +154,8 @@ def _others_answer() -> Iterator[None]:
     """Turns the error of a lost process into one line."""
     try:
         yield
+    except MaskRCNNError:  # one line already, of this process or about another one
+        raise
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
