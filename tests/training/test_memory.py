@@ -32,6 +32,11 @@ def test_a_tensor_that_does_not_fit_into_the_machine() -> None:
     assert ran.stdout == "True\n"
 
 
+def test_a_layer_that_one_dnn_cannot_set_up_lacks_memory() -> None:
+    """The error of a training step under `ulimit -v`, where the allocator is not what fails."""
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+
+
 def test_defects_are_not_taken_for_too_little_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.ones(2, 3) @ torch.ones(2, 3)

@@ -42,7 +42,7 @@ class Train:
     val: Path | None = None
     """Annotations to judge by, in place of held-out images."""
     recipe: RecipeName | None = None
-    """What chooses settings; none with --preset or --config."""
+    """Rules that choose settings; auto, or none with --preset or --config."""
     budget: str | None = None
     """Time for the run (90s, 30m, 2h); steps are fitted to it."""
     hold_out: float | None = None
@@ -50,12 +50,12 @@ class Train:
     images: Path | None = None
     """Folder of the images, if it is not beside DATA."""
     val_images: Path | None = None
-    """The same for --val."""
+    """Folder of the images of --val, if it is not beside it."""
     start: Annotated[Start, Flags] = field(default_factory=Start)
     resume: Flag = False
     """Continue from the last checkpoint in --out."""
     resume_with_changes: Flag = False
-    """The same with other settings or data."""
+    """The same, and accept other settings or data."""
     limit: int | None = None
     """Train only on the first images, up to this many."""
     strict: Flag = False

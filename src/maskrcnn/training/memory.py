@@ -9,13 +9,14 @@ import torch
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
 
-# PyTorch's allocator on CPUs raises a plain RuntimeError with these words (c10/core/impl/alloc_cpu.cpp).
-_ON_CPU = "DefaultCPUAllocator: can't allocate memory"
+# Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, which gives no reason.
+# A convolution that it cannot set up lacks memory, as under `ulimit -v`.
+_ON_CPU = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the error says that a device, or the machine, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or _ON_CPU in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _ON_CPU)
 
 
 def out_of_memory(parts: Sequence[Batch], config: TrainConfig, processes: int) -> str:

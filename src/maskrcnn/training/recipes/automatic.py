@@ -64,7 +64,7 @@ def _parts(choices: Choices, data: DataFigures, machine: Hardware, start: Start)
     elif data.images <= _FEW:
         choices.set({"model.backbone.frozen_stages": 3}, f"{data.images} images: few weights are trained")
     else:
-        choices.set({"model.backbone.frozen_stages": 2}, "the usual: stem and res2 stay as they were")
+        choices.set({"model.backbone.frozen_stages": 2}, "the default: stem and res2 stay as they were")
 
 
 def _image_size(choices: Choices, data: DataFigures, machine: Hardware) -> np.ndarray:
@@ -185,15 +185,15 @@ def _limits(choices: Choices, data: DataFigures, machine: Hardware, scale: np.nd
     """Limits of detections, proposals and sampled RoIs."""
     most = int(data.counts.max())
     detections = min(3000, max(100, 10 * math.ceil(1.5 * most / 10)))
-    choices.set({"model.detect.max_detections": detections}, f"1.5 times the most objects of an image, {most}")
+    choices.set({"model.detect.max_detections": detections}, f"1.5 times the {most} objects of the fullest image")
     proposals = max(1000, 100 * math.ceil(3 * most / 100))
     names = ("model.rpn.pre_nms_test", "model.rpn.post_nms_test")
-    choices.set(dict.fromkeys(names, proposals), "at least 3 proposals an object")
+    choices.set(dict.fromkeys(names, proposals), f"at least 3 proposals for each of {most} objects")
     pixels = data.sizes_hw.prod(axis=1) * scale**2
     seen = int(np.ceil(np.percentile(data.counts * np.minimum(1.0, side**2 / pixels), 95)))
     post = max(1000 if machine.has_gpu else 500, 100 * math.ceil(4 * seen / 100))
     limits = {"model.rpn.pre_nms_train": 2 * post, "model.rpn.post_nms_train": post}
-    choices.set(limits, f"4 proposals for each of {seen} objects in a training image, at least")
+    choices.set(limits, f"at least 4 proposals for each of {seen} objects in a training image")
     choices.set({"model.rpn.samples": max(256, 2 * seen)}, f"2 for each of {seen} objects, at least 256")
     if machine.has_gpu:
         rois = min(1024, max(512, 4 * seen))
@@ -240,4 +240,4 @@ def _length(choices: Choices, data: DataFigures, machine: Hardware, start: Start
     steps = choices.config.train.steps
     choices.set({"train.warmup_steps": max(1, min(500, steps // 10))}, "a tenth of the steps, at most 500")
     choices.set({"train.evaluate_every": math.ceil(steps / 10)}, "10 evaluations")
-    choices.set({"train.checkpoint_every": max(1, min(1000, math.ceil(steps / 20)))}, "20 checkpoints, or more")
+    choices.set({"train.checkpoint_every": max(1, min(1000, math.ceil(steps / 20)))}, "at least 20 checkpoints")
