@@ -9,7 +9,7 @@ import torch
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
 
-# Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, which gives no reason.
+# Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, without a reason.
 # A convolution that it cannot set up lacks memory, as under `ulimit -v`.
 _ON_CPU = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
 
