@@ -378,7 +378,7 @@ def test_broken_images_are_replaced_or_refused(tmp_path: Path, capfd: pytest.Cap
     assert len(summary.skipped) == 2
     said = capfd.readouterr().err
     assert said.count("1.png: expected an image, found an empty file") == 1
-    assert "1 broken entries are left out, first: " in said
+    assert "what is broken is left out (1 problem), first: " in said
     assert "(annotations: 1), first: " in said, "the object with the broken box is kept, and the run says so"
     del content["annotations"][:2]
     data.write_text(json.dumps(content))

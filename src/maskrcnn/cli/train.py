@@ -20,7 +20,7 @@ from maskrcnn.cli.reading import HintFlags, hints_of_both, open_dataset
 from maskrcnn.cli.settings import Settings, Start, flag_value, given_settings, parse_with_settings
 from maskrcnn.config.presets import preset
 from maskrcnn.data.hints import NO_HINTS
-from maskrcnn.errors import ConfigError
+from maskrcnn.errors import ConfigError, counted
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
 RecipeName = Literal["auto", "1x", "3x", "lsj-100", "lsj-200", "lsj-400", "none"]
@@ -125,7 +125,8 @@ class Train:
                 say(summary.report.line())
             say(f"{summary.steps} steps in {summary.seconds:.0f} s, model {summary.model}")
             if summary.skipped:
-                say(f"{len(summary.skipped)} broken entries were left out; maskrcnn data check names them")
+                problems = counted(len(summary.skipped), "problem")
+                say(f"what is broken was left out ({problems}); maskrcnn data check names it")
         if not summary.finished:
             console(stderr=True).print(f"interrupted; to continue: {resume_command(self.argv, out)}")
             return 130

@@ -242,7 +242,7 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
     for note in (*dataset.notes, *_doubts(run, held_out=found.share_held_out > 0)):
         bar.say(note)
     if run.skipped:
-        bar.say(f"{len(run.skipped)} broken entries are left out, first: {dataset.problems[0]}")
+        bar.say(f"what is broken is left out ({counted(len(run.skipped), 'problem')}), first: {dataset.problems[0]}")
         bar.say(f"all of them: maskrcnn data check {dataset.path}")
 
 

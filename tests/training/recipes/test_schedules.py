@@ -54,7 +54,7 @@ def test_a_recipe_with_impossible_values_is_refused() -> None:
         ({"name": "2x"}, "unknown recipe '2x'"),
         ({"budget": 0.0}, "a number of seconds above 0"),
         ({"budget": 60.0, "given": {"train.steps": 5}}, "either the budget or train.steps"),
-        ({"hold_out": 1.0}, "the share of images to hold out"),
+        ({"hold_out": 1.0}, "--hold-out: expected a share of the images from 0 to below 1, found 1.0"),
         ({"base": "mask_rcnn_tiny"}, "expected a Config"),
     ):
         with pytest.raises(ConfigError, match=message):

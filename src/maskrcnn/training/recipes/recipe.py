@@ -73,7 +73,7 @@ class Recipe:
         if self.budget is not None and "train.steps" in self.given:
             raise ConfigError("a budget finds the number of steps: give either the budget or train.steps")
         if self.hold_out is not None and not 0 <= self.hold_out < 1:
-            raise ConfigError(f"the share of images to hold out must lie in 0..1, and below 1, found {self.hold_out}")
+            raise ConfigError(f"--hold-out: expected a share of the images from 0 to below 1, found {self.hold_out}")
 
     @property
     def share_held_out(self) -> float:
