@@ -46,23 +46,25 @@ export async function predict({ session, config }, image) {
   return objects;
 }
 
+const ONE = 2 ** 22; // weights are whole numbers, as Pillow's are, so that halves round as there
+
 // The RGB values of an ImageData in another size, by the filter that widens when the image shrinks, as Pillow has it.
-function resized({ data, width, height }, newWidth, newHeight) {
-  const rows = new Uint8ClampedArray(newWidth * height * 3); // clamps and rounds
+export function resized({ data, width, height }, newWidth, newHeight) {
+  const rows = new Uint8Array(newWidth * height * 3);
   filter(width, newWidth, (x, start, weights) => {
     for (let y = 0; y < height; y++)
       for (let channel = 0; channel < 3; channel++) {
         let sum = 0;
         weights.forEach((weight, i) => (sum += weight * data[(y * width + start + i) * 4 + channel]));
-        rows[(y * newWidth + x) * 3 + channel] = sum;
+        rows[(y * newWidth + x) * 3 + channel] = Math.floor(sum / ONE + 0.5);
       }
   });
-  const result = new Uint8ClampedArray(newWidth * newHeight * 3);
+  const result = new Uint8Array(newWidth * newHeight * 3);
   filter(height, newHeight, (y, start, weights) => {
     for (let at = 0; at < newWidth * 3; at++) {
       let sum = 0;
       weights.forEach((weight, i) => (sum += weight * rows[(start + i) * newWidth * 3 + at]));
-      result[y * newWidth * 3 + at] = sum;
+      result[y * newWidth * 3 + at] = Math.floor(sum / ONE + 0.5);
     }
   });
   return result;
@@ -77,7 +79,7 @@ function filter(oldSize, newSize, use) {
     const weights = [];
     for (let old = start; old < stop; old++) weights.push(Math.max(0, 1 - Math.abs(old + 0.5 - centre) / reach));
     const sum = weights.reduce((a, b) => a + b);
-    use(place, start, weights.map((weight) => weight / sum));
+    use(place, start, weights.map((weight) => Math.floor((weight / sum) * ONE + 0.5)));
   }
 }
 

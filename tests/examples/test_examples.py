@@ -136,6 +136,22 @@ PREDICT = """async (id) => {
 }"""
 
 
+RESIZED = """async (sizes) => {
+    const { resized } = await import("./predict.js");
+    const data = Uint8Array.from({ length: 4 * 60 * 80 }, (_, i) => (i * i * 7919) >> 5);
+    return sizes.map(([width, height]) => Array.from(resized({ data, width: 80, height: 60 }, width, height)));
+}"""
+SIZES = ((120, 90), (160, 120), (40, 30), (53, 41))  # width and height; most values lie halfway between two grey levels
+
+
+def assert_resizes_as_pillow(resized: list[list[int]]) -> None:
+    values = np.arange(4 * 60 * 80, dtype=np.int64)
+    wrapped = (values * values * 7919).astype(np.int32) >> 5  # JavaScript shifts numbers of 32 bits
+    image = Image.fromarray(wrapped.astype(np.uint8).reshape(60, 80, 4)[..., :3].copy())
+    for size, found in zip(SIZES, resized, strict=True):
+        assert np.ravel(image.resize(size, Image.Resampling.BILINEAR)).tolist() == found, size
+
+
 @pytest.mark.npm
 def test_the_page_finds_the_same_in_a_browser(case: Case, page_address: str) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -161,6 +177,7 @@ def test_the_page_finds_the_same_in_a_browser(case: Case, page_address: str) -> 
         page.set_input_files("#image", case.large)
         expect(status).to_contain_text("with any score", timeout=60_000)
         resized = page.evaluate(PREDICT, "image")
+        assert_resizes_as_pillow(page.evaluate(RESIZED, SIZES))
         browser.close()
     assert complaints == []
     assert all(url.startswith((page_address, "blob:", "data:")) for url in asked)
