@@ -98,6 +98,7 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None
         temporary.touch()
         (tmp_path / temporary.name.replace("model", "other")).touch()  # as a process leaves it that is killed here
     (tmp_path / "model.safetensors").unlink()
+    (tmp_path / ".tmp0aAgFC").touch()  # as safetensors leaves it
     remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".hidden.txt"]
 

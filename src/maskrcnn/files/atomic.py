@@ -13,6 +13,7 @@ from maskrcnn.errors import ConfigError
 
 _PAGES = (".html", ".htm")
 _RANDOM_BYTES = 4  # in the name of a temporary file
+_OF_SAFETENSORS = f".tmp{'[0-9A-Za-z]' * 6}"  # what safetensors writes before it gives the file its name
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def remove_temporaries(folder: Path, stem: str = "*") -> None:
     Args:
         stem: that of the files to be written; default: all files of the folder.
     """
-    for path in folder.glob(f".{stem}.{'[0-9a-f]' * 2 * _RANDOM_BYTES}.tmp*"):
+    names = [f".{stem}.{'[0-9a-f]' * 2 * _RANDOM_BYTES}.tmp*", *([_OF_SAFETENSORS] if stem == "*" else [])]
+    for path in [path for name in names for path in folder.glob(name)]:
         path.unlink(missing_ok=True)
 
 
