@@ -212,7 +212,7 @@ def test_check_writes_a_repaired_copy(command, tmp_path):
     path = faulty(tmp_path / "set")
     ran = command("data", "check", path, "--fix", tmp_path / "fixed")
     assert ran.code == 1
-    assert "fixed: 1 boxes become those of their masks\n" in ran.out
+    assert "fixed: 1 box becomes that of its mask\n" in ran.out
     assert f"5 images in {tmp_path / 'fixed'}\n" in ran.out
     again = command("data", "check", tmp_path / "fixed", "--json")
     assert (again.code, json.loads(again.out)["problems"]) == (0, [])

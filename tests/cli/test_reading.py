@@ -109,7 +109,7 @@ def test_convert_says_what_it_wrote_and_what_is_lost(command, tmp_path):
     path = label_images(tmp_path / "set")
     ran = command("data", "convert", path, tmp_path / "out", "--to", "yolo")
     assert (ran.code, ran.out) == (0, f"2 images in {tmp_path / 'out'}\n")
-    lost = "2 objects have parts or holes, joined by bridges that some programs draw"
+    lost = "2 objects have parts or holes, joined by bridges that some tools draw"
     assert ran.err.splitlines()[1:] == [f"lost: {lost}"]
     again = command("data", "check", tmp_path / "out")
     assert again.out.splitlines()[0] == f"{tmp_path / 'out' / 'data.yaml'}: YOLO segmentation, 2 images, 5 objects"

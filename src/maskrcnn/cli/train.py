@@ -42,9 +42,9 @@ class Train:
     val: Path | None = None
     """Annotations to judge by, in place of held-out images."""
     recipe: RecipeName | None = None
-    """Rules that choose settings; auto, or none with --preset or --config."""
+    """Rules for settings; none with --preset or --config."""
     budget: str | None = None
-    """Time for the run (90s, 30m, 2h); steps are fitted to it."""
+    """Fit the steps to this time, such as 90s, 30m or 2h."""
     hold_out: float | None = None
     """Share of the images to hold out without --val; 0.15 with a recipe."""
     images: Path | None = None
