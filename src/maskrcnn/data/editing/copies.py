@@ -21,6 +21,7 @@ from maskrcnn.data.pictures import in_threads
 from maskrcnn.errors import ImageError, counted
 from maskrcnn.structures.dataset import Dataset
 
+_IN_THE_MIDDLE = 4096  # bytes that are compared before a whole file is read
 _WAVES_APART = 10  # of 64 bits that may differ; unrelated photographs differ in about 32
 _GREYS_APART = 3.0  # mean difference of the thumbnails, of 255
 _FLAT = 4.0  # standard deviation of a thumbnail below which pictures cannot be told apart
@@ -118,21 +119,23 @@ def copies(dataset: Dataset) -> list[tuple[int, int]]:
 def shared_files(training: Dataset, validation: Dataset) -> list[str]:
     """One sentence if images of the validation data are trained on: the same file, or a copy with the same bytes.
 
-    Only files that have the size of one on the other side are read.
+    A file is read whole only if one on the other side has its size and the same bytes in the middle. Uncompressed
+    pictures all have one size, and reading a large data set would take minutes.
     """
-    sides = (training.records.paths, validation.records.paths)
-    sizes = [in_threads(_size, paths) for paths in sides]
-    common = {size for size in set(sizes[0]) & set(sizes[1]) if size is not None}
-    known, found = (
-        [(path, _digest(path)) for path, size in zip(paths, of_side, strict=True) if size in common]
-        for paths, of_side in zip(sides, sizes, strict=True)
-    )
-    digests = {digest for _, digest in known}
-    shared = [path for path, digest in found if digest in digests]
-    if not shared:
+    known = sorted(set(training.records.paths))
+    shared = set(known) & set(validation.records.paths)
+    others = sorted(set(validation.records.paths) - shared)
+    for look in (_size, _middle, _digest):
+        of_known, of_others = in_threads(look, known), in_threads(look, others)
+        common = (set(of_known) & set(of_others)) - {None}
+        known = [path for path, own in zip(known, of_known, strict=True) if own in common]
+        others = [path for path, own in zip(others, of_others, strict=True) if own in common]
+    shared.update(others)
+    found = [path for path in validation.records.paths if path in shared]
+    if not found:
         return []
     return [
-        f"{len(shared)} of {counted(len(validation), 'validation image')} are also trained on, first: {shared[0]}; the "
+        f"{len(found)} of {counted(len(validation), 'validation image')} are also trained on, first: {found[0]}; the "
         "figures will be better than on new images; take them out of one of the data sets: maskrcnn data check "
         f"{training.path} --val {validation.path} lists them"
     ]
@@ -141,6 +144,14 @@ def shared_files(training: Dataset, validation: Dataset) -> list[str]:
 def _size(path: str) -> int | None:
     with suppress(OSError):
         return os.path.getsize(path)
+    return None
+
+
+def _middle(path: str) -> bytes | None:
+    """Some bytes from the middle of a file, where a picture has pixels and no header; None if it cannot be read."""
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(os.path.getsize(path) // 2)
+        return file.read(_IN_THE_MIDDLE)
     return None
 
 
