@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -9,14 +10,14 @@ import torch
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
 
-# Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, without a reason.
-# A convolution that it cannot set up lacks memory, as under `ulimit -v`.
-_ON_CPU = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
+# Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, without a reason. A
+# primitive that it cannot create lacks memory, as under `ulimit -v`. One that it does not have lacks a descriptor.
+_ON_CPU = re.compile(r"DefaultCPUAllocator: can't allocate memory|could not create a primitive(?! descriptor)")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether the error says that a device, or the machine, has no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _ON_CPU)
+    return isinstance(error, torch.OutOfMemoryError) or _ON_CPU.search(str(error)) is not None
 
 
 def out_of_memory(parts: Sequence[Batch], config: TrainConfig, processes: int) -> str:
