@@ -14,12 +14,12 @@ from maskrcnn.weights.model_file import save_model
 from small_data import small_config
 
 
-def run_in(folder, aps, **train):
-    """The files of a run with these APs of masks."""
+def run_in(folder, aps, data=None, **train):
+    """The files of a run with these APs of masks, and these fingerprints of its data."""
     config = small_config(**train)
     folder.mkdir(parents=True)
     torch.manual_seed(0)
-    save_model(folder / MODEL, build_model(config), config, {})
+    save_model(folder / MODEL, build_model(config), config, {"data": data} if data else {})
     rows = [
         {"step": 10 * i, "loss": 3.0 / i, "seconds": {"loading": 0.5, "steps": 9.5}} for i in range(1, len(aps) + 1)
     ]
@@ -94,3 +94,22 @@ def test_a_comparison_needs_two_runs(command, tmp_path):
     assert "expected each run once, found it twice" in command("compare", one, tmp_path / "x" / ".." / "one").err
     refused = command("compare", one, run_in(tmp_path / "two", [0.1]), "--report", one / MODEL)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+def test_runs_that_were_judged_by_different_data_are_named(command, tmp_path):
+    def judged(name, images, content, aps=(0.5,)):
+        data = {"train": {"images": 9, "content": name}, "val": {"images": images, "content": content}}
+        return run_in(tmp_path / name, aps, data)
+
+    first, same, other, old = judged("a", 3, "x"), judged("b", 3, "x"), judged("c", 4, "y"), run_in(tmp_path / "d", [0.1])
+    unjudged = judged("e", 4, "y", aps=())
+    (unjudged / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
+    page = tmp_path / "page.html"
+    ran = command("compare", first, other, "--report", page)
+    assert "different validation data" in ran.err
+    assert "different validation data" in page.read_text()
+    assert [line.split()[-2:] for line in ran.out.splitlines() if "images" in line] == [["9", "9"], ["3", "4"]]
+    assert len(json.loads(command("compare", first, other, "--json").out)["doubts"]) == 1
+    for second in (same, old, unjudged):
+        ran = command("compare", first, second)
+        assert (ran.code, "different" in ran.err) == (0, False)

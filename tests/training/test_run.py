@@ -478,3 +478,4 @@ def test_other_runtime_errors_stay(data: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(MaskRCNN, "loss_sums", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         train(small_config(steps=1, auto_batch=True), data, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "last.ckpt").exists()  # nothing was learned, so the same command may start again

@@ -27,7 +27,7 @@ class Compare:
     def run(self) -> int:
         from maskrcnn.cli.output import console, print_json, save_page
         from maskrcnn.files.atomic import check_file
-        from maskrcnn.training.reports.compare import comparison, comparison_page, differing, read_runs
+        from maskrcnn.training.reports.compare import comparison, comparison_page, differing, doubts, read_runs
 
         runs = read_runs([self.first, *self.others])
         if self.report is not None:
@@ -44,7 +44,8 @@ class Compare:
                             "settings": {name: values[number] for name, values in settings.items()},
                         }
                         for number, run in enumerate(runs)
-                    ]
+                    ],
+                    "doubts": doubts(runs),
                 }
             )
             return 0
@@ -53,6 +54,8 @@ class Compare:
         for name, values in rows:
             cells = [f"{value:>{width}}" for value, width in zip(values, widths[1:], strict=True)]
             console(stderr=False).print("  ".join([f"{name:<{widths[0]}}", *cells]))
+        for sentence in doubts(runs):
+            console(stderr=True).print(sentence)
         return 0
 
 

@@ -217,8 +217,9 @@ class Run:
             self._save_the_rest(losses)
             raise type(error)(f"{error}; the run is saved up to step {self.step}: continue with --resume") from error
         except Exception:
-            with suppress(TrainingError):  # the first error says more
-                self._save_the_rest(losses)
+            if self.step:
+                with suppress(TrainingError):  # the first error says more
+                    self._save_the_rest(losses)
             raise
 
     def _save_the_rest(self, losses: LossWindow) -> None:
@@ -336,6 +337,7 @@ class Run:
             return
         provenance: dict[str, Any] = {"initial_weights": self.progress.origin, "step": self.step}
         provenance[SHORT_SIDE] = self.training.records.median_short_side
+        provenance["data"] = {part: self.data[part] for part in ("train", "val") if part in self.data}
         if report is not None:
             provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}
         with writing(self.out / MODEL):

@@ -43,7 +43,7 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.delenv("WANDB_DIR", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     (tmp_path / "night").mkdir()
     return tmp_path / "night"
@@ -82,7 +82,7 @@ def test_wandb_holds_the_figures_by_step(offline: Path) -> None:
     wandb.teardown()  # its own process writes the file, at the latest when it ends
     ids = (offline / "wandb_run.txt").read_text().split()
     assert len(ids) == 1
-    assert wandb_history(offline.parent, ids[0]) == [{"train/loss": 2.0, "val/AP": 0.25, "val/boxes.AP.owl": 0.5}]
+    assert wandb_history(offline, ids[0]) == [{"train/loss": 2.0, "val/AP": 0.25, "val/boxes.AP.owl": 0.5}]
 
 
 def wandb_history(folder: Path, run: str) -> list[dict[str, float]]:

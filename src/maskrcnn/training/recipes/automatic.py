@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from maskrcnn.config import ResNetConfig
+from maskrcnn.errors import counted
 from maskrcnn.training.recipes.choices import Choices
 from maskrcnn.training.recipes.data_figures import DataFigures
 from maskrcnn.training.recipes.hardware import Hardware
@@ -208,7 +209,7 @@ def _batch(choices: Choices, data: DataFigures, machine: Hardware, scale: np.nda
     batch = machine.batch((side * largest) ** 2, most)
     choices.set({"train.batch_size": batch}, f"fits {machine.name}")
     workers = machine.cores // (2 * machine.processes) if machine.has_gpu else 1
-    choices.set({"train.workers": max(1, min(8, workers))}, f"{machine.cores} cores")
+    choices.set({"train.workers": max(1, min(8, workers))}, counted(machine.cores, "core"))
 
 
 def _optimiser(choices: Choices, data: DataFigures, machine: Hardware) -> None:

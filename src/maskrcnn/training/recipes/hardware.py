@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from maskrcnn.errors import counted
 from maskrcnn.threads import usable_cores
 from maskrcnn.training.world import World
 
@@ -38,7 +39,7 @@ class Hardware:
     @property
     def name(self) -> str:
         """In words, for a reason."""
-        return f"a GPU of {self.memory_gb:.0f} GB" if self.has_gpu else f"a CPU, {self.cores} cores"
+        return f"a GPU of {self.memory_gb:.0f} GB" if self.has_gpu else f"a CPU, {counted(self.cores, 'core')}"
 
     def batch(self, pixels: float, most: int) -> int:
         """Images that one process trains at once: 2 on a CPU, on a GPU the power of 2 that fits its memory.

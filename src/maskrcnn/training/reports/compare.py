@@ -30,12 +30,14 @@ class PastRun:
 
     Attributes:
         name: its folder, as short as it can be told from those of the other runs.
+        data: the fingerprints of its data sets by `train` and `val`; empty if its model file has none.
         rows: the lines of its metrics.
     """
 
     name: str
     folder: Path
     config: Config
+    data: dict[str, Any]
     rows: list[dict[str, Any]]
 
     @property
@@ -44,7 +46,10 @@ class PastRun:
         return next((kind for kind in _KINDS if series(self.rows, kind, "AP")[0]), None)
 
     def facts(self) -> dict[str, Any]:
-        """Steps, seconds, last loss, and the figures of the last and of the best evaluation; None if unknown."""
+        """Numbers of images, steps, seconds, last loss, and the figures of the last and of the best evaluation.
+
+        What is unknown is None.
+        """
         losses = series(self.rows, "loss")[1]
         seconds = seconds_of(self.rows)
         figures = {
@@ -55,7 +60,10 @@ class PastRun:
         }
         steps, aps = series(self.rows, self.kind, "AP") if self.kind else ([], [])
         best = max(range(len(aps)), key=aps.__getitem__, default=None)
+        images = {part: self.data.get(part, {}).get("images") for part in ("train", "val")}
         return {
+            "training images": images["train"],
+            "validation images": images["val"],
             "steps": max((row["step"] for row in self.rows), default=0),
             "seconds": sum(seconds.values()) if seconds else None,
             "loss": losses[-1] if losses else None,
@@ -96,7 +104,16 @@ def _read_run(folder: Path, name: str) -> PastRun:
     rows = read_metrics(folder / METRICS)
     if not rows:
         raise DataError(f"{folder / METRICS}: expected lines with a step, found none: the run has just begun")
-    return PastRun(name, folder, saved_model(checkpoint, folder / MODEL).config, rows)
+    saved = saved_model(checkpoint, folder / MODEL)
+    return PastRun(name, folder, saved.config, saved.provenance.get("data", {}), rows)
+
+
+def doubts(runs: Sequence[PastRun]) -> list[str]:
+    """Why the figures of the runs may not be comparable, one sentence each."""
+    judges = [run.data["val"] for run in runs if run.kind and "val" in run.data]
+    if all(judge == judges[0] for judge in judges):
+        return []
+    return ["The runs were judged by different validation data, so the differences of their figures say little."]
 
 
 def differing(runs: Sequence[PastRun]) -> dict[str, list[Any]]:
@@ -117,8 +134,10 @@ def comparison(runs: Sequence[PastRun]) -> list[tuple[str, list[str]]]:
 
 
 def _word(name: str, value: Any) -> str:
-    if value is None or name in ("steps", "at step"):
-        return "-" if value is None else str(value)
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.0f}" if name == "seconds" else digits(value)
 
 
@@ -143,7 +162,7 @@ def comparison_page(runs: Sequence[PastRun]) -> str:
         f"{len(runs)} runs",
         [],
         [
-            Section("Figures", [table(["", *heads], rows[:count])]),
+            Section("Figures", [*map(paragraph, doubts(runs)), table(["", *heads], rows[:count])]),
             Section("Curves", [gallery(plots, plots=True)]),
             Section("Settings that differ", [settings]),
         ],

@@ -85,7 +85,7 @@ def _plain(name: str) -> str:
 class WandB(RunTracker):
     """A run of Weights & Biases, with the folder's name. WANDB_PROJECT, WANDB_MODE and its other variables hold.
 
-    Its id is kept in `wandb_run.txt` beside the checkpoint, so that a resumed run continues it.
+    Its files are in the folder `wandb` of the run, or of WANDB_DIR. Its id is kept in `wandb_run.txt` beside the checkpoint, so that a resumed run continues it.
     """
 
     package, extra = "wandb", "wandb"
@@ -97,7 +97,13 @@ class WandB(RunTracker):
         given = known.read_text(encoding="utf-8").strip() if step and known.is_file() else None
         resume: Literal["allow"] | None = "allow" if given else None
         with _in_one_line(wandb.Error, "wandb", "call `wandb login`, or set WANDB_MODE=offline"):
-            self._run = wandb.init(name=self.out.name, id=given, resume=resume, config=config_to_dict(config))
+            self._run = wandb.init(
+                name=self.out.name,
+                dir=os.environ.get("WANDB_DIR", self.out),
+                id=given,
+                resume=resume,
+                config=config_to_dict(config),
+            )
         _keep(known, self._run.id)
 
     def write(self, figures: Mapping[str, float], step: int) -> None:
