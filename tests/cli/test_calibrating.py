@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 from PIL import Image
 
 from maskrcnn.cli.calibrating import Calibrating, Int8Run
+from maskrcnn.cli.reading import open_dataset
+from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.evaluation.coco import Report
 from maskrcnn.export.int8 import Calibration
-from small_data import random_predictor
+from small_data import random_predictor, write_small
 
 
 @pytest.mark.parametrize(
@@ -77,3 +80,27 @@ def test_a_fall_of_any_ap_is_an_objection_and_the_table_shows_both_sides(after, 
     assert rows[2] == ["masks", "AP", "0.5000", f"{after.masks['AP']:.4f}", change]
     assert rows[3] == ["masks", "AR100", "0.6000", f"{after.masks['AR100']:.4f}", change]
     assert [row[:2] for row in rows[4:]] == [["boxes", "AP"], ["boxes", "AR100"]]
+
+
+def test_images_that_calibrate_and_judge_are_said(capfd, tmp_path):
+    """Copies in another folder count, and images behind --limit do not."""
+    dataset = open_dataset(write_small(tmp_path, "val", 3), NO_HINTS)
+    first, _, last = (Path(path) for path in dataset.records.paths)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(8):
+        Image.fromarray(np.full((40, 40, 3), number, np.uint8)).save(photos / f"{number}.png")
+
+    capfd.readouterr()  # what opening the data set says
+
+    def said(limit: int | None = None) -> str:
+        calibration = Calibration(sorted(photos.iterdir()))
+        Int8Run(Calibrating(limit=limit), dataset, calibration).say_shared_images(dataset)
+        return capfd.readouterr().err
+
+    assert said() == ""
+    shutil.copy(last, photos / "copy.png")
+    assert f"1 of 3 images of --data are also in --calibrate, first: {last}" in said()
+    assert said(limit=2) == ""
+    shutil.copy(first, photos / "again.png")
+    assert f"2 of 3 images of --data are also in --calibrate, first: {first}" in said()

@@ -101,7 +101,12 @@ def test_runs_that_were_judged_by_different_data_are_named(command, tmp_path):
         data = {"train": {"images": 9, "content": name}, "val": {"images": images, "content": content}}
         return run_in(tmp_path / name, aps, data)
 
-    first, same, other, old = judged("a", 3, "x"), judged("b", 3, "x"), judged("c", 4, "y"), run_in(tmp_path / "d", [0.1])
+    first, same, other, old = (
+        judged("a", 3, "x"),
+        judged("b", 3, "x"),
+        judged("c", 4, "y"),
+        run_in(tmp_path / "d", [0.1]),
+    )
     unjudged = judged("e", 4, "y", aps=())
     (unjudged / "metrics.jsonl").write_text('{"step": 3, "loss": 1.5}\n')
     page = tmp_path / "page.html"

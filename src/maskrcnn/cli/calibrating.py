@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from maskrcnn.cli.flags import changed_fields
-from maskrcnn.errors import ConfigError, DataError, ImageError
+from maskrcnn.errors import ConfigError, DataError, ImageError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.evaluation.coco import Report
@@ -62,6 +62,7 @@ class Calibrating:
         except ConfigError as error:
             raise ConfigError(f"--calibrate {self.calibrate}: {error}") from None
         if run.dataset is not None:
+            run.say_shared_images(run.dataset)
             run.before = run.measure(model)
             if run.before.undefined is not None:
                 raise DataError(f"{self.data}: {run.before.undefined}")
@@ -94,6 +95,20 @@ class Int8Run:
     calibration: Calibration | None = None
     before: Report | None = None
     after: Report | None = None
+
+    def say_shared_images(self, dataset: Dataset) -> None:
+        """Says so if images of the calibration also judge its result."""
+        from maskrcnn.cli.output import console
+        from maskrcnn.data.editing.copies import also_in
+
+        assert self.calibration is not None
+        judging = dataset.records.paths[: self.flags.limit]
+        shared = also_in(map(str, self.calibration.chosen), judging)
+        if shared:
+            console(stderr=True).print(
+                f"note: {len(shared)} of {counted(len(judging), 'image')} of --data are also in --calibrate, first: "
+                f"{shared[0]}; int8 will look better than it is on new images: calibrate with others"
+            )
 
     def measure(self, model: Predictor) -> Report:
         from maskrcnn.files.progress import track

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -117,21 +117,8 @@ def copies(dataset: Dataset) -> list[tuple[int, int]]:
 
 
 def shared_files(training: Dataset, validation: Dataset) -> list[str]:
-    """One sentence if images of the validation data are trained on: the same file, or a copy with the same bytes.
-
-    A file is read whole only if one on the other side has its size and the same bytes in the middle. Uncompressed
-    pictures all have one size, and reading a large data set would take minutes.
-    """
-    known = sorted(set(training.records.paths))
-    shared = set(known) & set(validation.records.paths)
-    others = sorted(set(validation.records.paths) - shared)
-    for look in (_size, _middle, _digest):
-        of_known, of_others = in_threads(look, known), in_threads(look, others)
-        common = (set(of_known) & set(of_others)) - {None}
-        known = [path for path, own in zip(known, of_known, strict=True) if own in common]
-        others = [path for path, own in zip(others, of_others, strict=True) if own in common]
-    shared.update(others)
-    found = [path for path in validation.records.paths if path in shared]
+    """One sentence if images of the validation data are trained on: the same file, or a copy with the same bytes."""
+    found = also_in(training.records.paths, validation.records.paths)
     if not found:
         return []
     return [
@@ -139,6 +126,25 @@ def shared_files(training: Dataset, validation: Dataset) -> list[str]:
         "figures will be better than on new images; take them out of one of the data sets: maskrcnn data check "
         f"{training.path} --val {validation.path} lists them"
     ]
+
+
+def also_in(known: Iterable[str], paths: Iterable[str]) -> list[str]:
+    """Those of the paths that are also among the known ones: the same file, or a copy with the same bytes.
+
+    A file is read whole only if one on the other side has its size and the same bytes in the middle. Uncompressed
+    pictures all have one size, and reading a large data set would take minutes.
+    """
+    paths = list(paths)
+    known = sorted(set(known))
+    shared = set(known) & set(paths)
+    others = sorted(set(paths) - shared)
+    for look in (_size, _middle, _digest):
+        of_known, of_others = in_threads(look, known), in_threads(look, others)
+        common = (set(of_known) & set(of_others)) - {None}
+        known = [path for path, own in zip(known, of_known, strict=True) if own in common]
+        others = [path for path, own in zip(others, of_others, strict=True) if own in common]
+    shared.update(others)
+    return [path for path in paths if path in shared]
 
 
 def _size(path: str) -> int | None:

@@ -85,7 +85,8 @@ def _plain(name: str) -> str:
 class WandB(RunTracker):
     """A run of Weights & Biases, with the folder's name. WANDB_PROJECT, WANDB_MODE and its other variables hold.
 
-    Its files are in the folder `wandb` of the run, or of WANDB_DIR. Its id is kept in `wandb_run.txt` beside the checkpoint, so that a resumed run continues it.
+    Its files are in the folder `wandb` of the run, or of WANDB_DIR. Its id is kept in `wandb_run.txt` beside the
+    checkpoint, so that a resumed run continues it.
     """
 
     package, extra = "wandb", "wandb"
