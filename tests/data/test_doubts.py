@@ -6,8 +6,10 @@ from typing import Any
 from maskrcnn.config import Category
 from maskrcnn.data.annotation import RawAnnotation
 from maskrcnn.data.builder import DatasetBuilder
-from maskrcnn.data.doubts import crowded_images, repeated_names, unused_classes
+from maskrcnn.data.doubts import crowded_images, labelled_keypoints, repeated_names, unused_classes
+from maskrcnn.data.formats import read_dataset
 from maskrcnn.structures.dataset import Dataset
+from small_people import write_people
 
 SIZE = (40, 50)
 
@@ -41,6 +43,15 @@ def test_classes_without_objects_are_named_and_crowds_are_no_objects() -> None:
     assert "2 of 3 classes have no object to learn from" in unused_classes(builder.build())[0]
     assert "debris, dust;" in unused_classes(builder.build())[0]
     assert unused_classes(built({"box": [3, 3, 9, 9]})) == []
+
+
+def test_objects_with_labelled_keypoints_are_counted(tmp_path: Path) -> None:
+    people = read_dataset(write_people(tmp_path, "train", 2))
+    (sentence,) = labelled_keypoints(people)
+    assert sentence.startswith("4 objects have keypoints, which this model does not learn; --preset keypoint_rcnn_R_50")
+    people.columns["keypoints"][..., 2] = 0
+    assert labelled_keypoints(people) == []
+    assert labelled_keypoints(built({"box": [3, 3, 9, 9]})) == []
 
 
 def test_names_that_are_given_twice_are_said() -> None:

@@ -487,6 +487,24 @@ def test_what_is_probably_not_meant_is_said_before_the_first_step(
     assert "continuing after step 1" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("frozen_stages", "norm", "frozen"),
+    [(2, "frozen_batch_norm", "2 stages and all norms"), (1, "batch_norm", "1 stage"), (0, "batch_norm", None)],
+)
+def test_a_backbone_that_stays_random_is_said(
+    frozen_stages: int, norm: Any, frozen: str | None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_small(tmp_path, "train", 2)
+    config = small_config(steps=1, batch_size=1, evaluate_every=0)
+    backbone = replace(config.model.resnet, frozen_stages=frozen_stages, norm=norm)
+    config = replace(config, model=replace(config.model, backbone=backbone))
+    first = train(config, data, out=tmp_path / "run")
+    said = capfd.readouterr().err
+    assert (f"training leaves {frozen} of it as they are" in said) if frozen else ("leaves" not in said)
+    train(config, data, weights=first.model, out=tmp_path / "tuned")
+    assert "leaves" not in capfd.readouterr().err
+
+
 def test_held_out_images_are_no_shared_ones(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = write_small(tmp_path, "train", 20)
     recipe = Recipe("none", small_config(steps=1, batch_size=1, evaluate_every=0), hold_out=0.1)

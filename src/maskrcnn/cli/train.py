@@ -81,15 +81,12 @@ class Train:
         resume = self.resume or self.resume_with_changes
         out = default_folder(self.data, resume=resume) if self.out is None else self.out
         reporters = [TRACKERS[name](out) for name in dict.fromkeys(self.reporters)]  # before data are read
-        base = preset(self.settings.preset)
+        of_preset = preset(self.settings.preset)
+        base = of_preset if flag_value(self.argv, "--preset") is not None else None
         recipe = Recipe(
             self.recipe_name,
-            self.settings.config
-            if self.recipe_name == "none"
-            else None
-            if flag_value(self.argv, "--preset") is None
-            else base,
-            given_settings(self.argv, self.settings.config, base),
+            self.settings.config if self.recipe_name == "none" else base,
+            given_settings(self.argv, self.settings.config, of_preset),
             budget,
             self.hold_out,
             began,

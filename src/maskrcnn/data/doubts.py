@@ -12,7 +12,7 @@ import numpy as np
 
 from maskrcnn.config import Category
 from maskrcnn.data.loading.transforms import MOST_MASK_PIXELS
-from maskrcnn.errors import counted
+from maskrcnn.errors import agreeing, counted
 from maskrcnn.structures.annotations import NO_MASK
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.records import as_numpy
@@ -100,6 +100,20 @@ def unused_classes(dataset: Dataset) -> list[str]:
     return [
         f"{len(names)} of {counted(len(counts), 'class')} {'has' if len(names) == 1 else 'have'} no object to learn "
         f"from, so the model will not find any: {listed}; add objects, or remove the class from the annotations"
+    ]
+
+
+def labelled_keypoints(dataset: Dataset) -> list[str]:
+    """One sentence, for a model without a branch for keypoints, if objects have them."""
+    column = dataset.columns.get("keypoints")
+    if column is None:
+        return []
+    objects = int((as_numpy(column)[dataset.records.rows, :, 2] > 0).any(axis=1).sum())
+    if not objects:
+        return []
+    return [
+        f"{agreeing(objects, '{object has|objects have} keypoints')}, which this model does not learn; --preset "
+        "keypoint_rcnn_R_50_FPN has a branch for them"
     ]
 
 

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 
 from maskrcnn import threads
-from maskrcnn.config import Config
+from maskrcnn.config import Config, ResNetConfig, TimmConfig
 from maskrcnn.data.channels import said
-from maskrcnn.data.doubts import crowded_images, limited_images, unused_classes
+from maskrcnn.data.doubts import crowded_images, labelled_keypoints, limited_images, unused_classes
 from maskrcnn.data.editing.copies import shared_files
 from maskrcnn.data.loading.loader import training_batches
 from maskrcnn.errors import ConfigError, DataError, TrainingError, counted
@@ -239,26 +239,26 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
         bar.say(f"{counted(len(found.from_weights), 'setting')} of the weights: {listed}")
     for sentence in () if found.initial is None else found.initial.assumed:
         bar.say(f"assumed: {sentence}")
-    for note in (*dataset.notes, *_doubts(run, held_out=found.share_held_out > 0)):
+    for note in (*dataset.notes, *_doubts(run, found)):
         bar.say(note)
     if run.skipped:
         bar.say(f"what is broken is left out ({counted(len(run.skipped), 'problem')}), first: {dataset.problems[0]}")
         bar.say(f"all of them: maskrcnn data check {dataset.path}")
 
 
-def _doubts(run: Run, *, held_out: bool) -> list[str]:
-    """What can be trained on and judged by but is probably not meant, one sentence each.
-
-    Args:
-        held_out: whether the validation images were taken out of the training data.
-    """
+def _doubts(run: Run, settled: Settled) -> list[str]:
+    """What can be trained on and judged by but is probably not meant, one sentence each."""
     dataset, config = run.training, run.config
     found = [
         *unused_classes(dataset),
         *crowded_images(dataset, config.model.detect.max_detections),
         *limited_images(dataset, config.train.max_objects),
     ]
-    if run.validation is not None and not held_out and run.world.leads:
+    if config.model.keypoint_head is None:
+        found += labelled_keypoints(dataset)
+    if settled.initial is None and not run.step:
+        found += _frozen_at_random(config.model.backbone)
+    if run.validation is not None and not settled.share_held_out and run.world.leads:
         found += shared_files(dataset, run.validation)
     size = config.train.images_per_step * run.world.size
     if size > len(dataset):
@@ -267,3 +267,18 @@ def _doubts(run: Run, *, held_out: bool) -> list[str]:
             "once; lower --train.batch-size"
         )
     return found
+
+
+def _frozen_at_random(backbone: ResNetConfig | TimmConfig) -> list[str]:
+    """One sentence if parts of a backbone with random weights are not trained."""
+    if not isinstance(backbone, ResNetConfig):
+        return []
+    frozen = [counted(backbone.frozen_stages, "stage")] if backbone.frozen_stages else []
+    frozen += ["all norms"] if backbone.norm == "frozen_batch_norm" else []
+    if not frozen:
+        return []
+    return [
+        f"the backbone begins at random weights, and training leaves {' and '.join(frozen)} of it as they are; begin "
+        f"from trained ones (--weights resnet{backbone.depth}, others: maskrcnn weights list), or train all of it: "
+        "--model.backbone.frozen-stages 0 --model.backbone.norm group_norm"
+    ]
