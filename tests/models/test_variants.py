@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ from maskrcnn.models.timm_backbone import TimmBackbone
 from maskrcnn.ops.boxes import clip, decode
 from maskrcnn.ops.roi_align import roi_align
 from maskrcnn.ops.roi_pool import roi_pool, roi_warp
+from maskrcnn.predict import Predictor, TorchBackend
 from maskrcnn.structures.detections import Detections
 from maskrcnn.weights.initialise import read_initial_weights
 from small_network import batch_of, lively_network, network_config, sample_of
@@ -83,6 +85,13 @@ def test_a_batch_without_objects_trains(name: str) -> None:
     torch.stack(list(losses.values())).sum().backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_an_image_without_a_detection_is_no_error(name: str) -> None:
+    config = network_config(**{**VARIANTS[name], "detect": replace(BASE.detect, score_threshold=1.0)})
+    (found,) = Predictor(TorchBackend(lively_network(config).eval()), config).predict(np.zeros((64, 96, 3), np.uint8))
+    assert len(found) == 0
 
 
 def found_on(network: MaskRCNN) -> tuple[list[torch.Tensor], Detections]:

@@ -129,7 +129,7 @@ class PointRendBranch(nn.Module):
         for _ in range(steps):
             masks = F.interpolate(masks, scale_factor=2, mode="bilinear", align_corners=False)
             side *= 2
-            flat = masks.view(len(masks), -1)
+            flat = masks.flatten(1)
             cells = flat.abs().topk(min(self.points.subdivision_points, side**2), dim=1, largest=False)[1]
             points = _centres(cells, side)
             logits = self._of_class(self._refine(read, boxes, image_index, coarse, points), labels)
