@@ -157,6 +157,18 @@ def test_usual_views_are_those_of_training() -> None:
     assert flips(upright) == {(False, False), (False, True)}
 
 
+def test_views_of_a_square_letterbox_have_sides_that_the_config_allows() -> None:
+    config = network_config(MATTERPORT)
+    large = replace(config, image=replace(config.image, short_side=800, long_side=1024, divisor=64))
+    assert ImageView(0.8).config(large).image.long_side == 832  # 819 is no multiple of 64
+    assert ImageView(0.8).frame((600, 900), ImageView(0.8).config(large)).input_hw == (832, 832)
+    assert ImageView(1.25).config(large).image.long_side == 1280
+    plain = replace(large, conventions=OURS)
+    assert ImageView(0.8).config(plain).image.long_side == 819
+    (found,) = Augmented(lively_predictor(MATTERPORT)).predict(picture(60, 80))
+    assert len(found) > 3
+
+
 def test_other_engines_are_refused() -> None:
     predictor = lively_predictor()
     exported = replace(predictor, backend=ExportedBackend(lambda inputs: {}, predictor.config.model.detect))

@@ -55,6 +55,8 @@ class ImageView:
             fixed = pad_size(round(fixed[0] * factor), round(fixed[1] * factor), image.divisor)
         scale = None if image.scale is None else image.scale * factor
         sides = {side: max(1, round(getattr(image, side) * factor)) for side in ("short_side", "long_side")}
+        if config.conventions.pixels.letterbox == "square":  # the long side is that of the network input
+            sides["long_side"] = pad_size(1, sides["long_side"], image.divisor)[1]
         return replace(config, image=replace(image, **sides, scale=scale, fixed_size=fixed))
 
     def frame(self, original_hw: tuple[int, int], config: Config) -> Frame:
