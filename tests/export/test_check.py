@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.export.check import drawn_spans, pixels_outside, spans_of
+from maskrcnn.export.check import BATCHES, _batches, drawn_spans, pixels_outside, spans_of
 from maskrcnn.structures.masks import RLE, Masks
+from small_network import network_config
+from variants import ONE_LEVEL
+
+
+@pytest.mark.parametrize("divisor", [1, 32, 64, 96, 128])
+def test_checked_batches_have_sizes_that_the_divisor_allows(divisor: int) -> None:
+    config = network_config(neck="c5", anchors=ONE_LEVEL)
+    cases = list(_batches(replace(config, image=replace(config.image, divisor=divisor))))
+    assert len(cases) == len(BATCHES)
+    for case in cases:
+        assert all(side % divisor == side % 32 == 0 for side in case.given["pixels"].shape[2:])
+        assert case.given["sizes_hw"][0].tolist() == list(case.given["pixels"].shape[2:])
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 7), st.integers(0, 4))

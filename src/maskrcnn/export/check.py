@@ -6,6 +6,7 @@ Legend: B images, D detections per image, K runs.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ WHOLE_IOU = 0.999  # of all whole masks of the graph and all pasted masks togeth
 MOVED = 0.05  # of all keypoints: where two pixels have nearly the same logit, either may be the highest
 ROUNDING = 2e-7  # relative standard deviation of changes of weights: the last digit of fp32
 CHANGES = 12  # of all weights, each with other random numbers
-BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples of 32 pixels in height and width
+BATCHES = ((1, 5, 8), (3, 7, 4))  # images, and multiples in height and width of 32 pixels, or of image.divisor
 
 
 class Exactness(NamedTuple):
@@ -136,8 +137,9 @@ def _objects(found: Detections, config: Config, case: CheckedBatch) -> list[Foun
 def _batches(config: Config) -> Iterator[CheckedBatch]:
     """Batches of several sizes, the later images in a batch smaller. The originals are twice as large."""
     rng = np.random.default_rng(0)
+    unit = math.lcm(32, config.image.divisor)
     for images, rows, columns in BATCHES:
-        height, width = 32 * rows, 32 * columns
+        height, width = unit * rows, unit * columns
         sizes = np.array([[height - 11 * i, width - 7 * i] for i in range(images)])
         pixels = np.stack([_picture(rng, height, width, config) for _ in range(images)])
         for image, (bottom, right) in zip(pixels, sizes, strict=True):

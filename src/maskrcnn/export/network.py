@@ -6,6 +6,7 @@ Legend: B images, H x W pixels of the padded batch, D detections per image, M si
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from typing import Any, Literal
 
@@ -91,7 +92,8 @@ def exported_program(
 def example(config: Config) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
     """Arguments of the trace, and which of their sizes vary. Only their shapes matter."""
     images, rows, columns, divisor = 2, 10, 12, config.image.divisor
-    height, width = 32 * rows, 32 * columns
+    unit = math.lcm(32, divisor)
+    height, width = unit * rows, unit * columns
     dtype = torch.float32 if config.float_pixels else torch.uint8
     channels = len(config.image.statistics[0])
     sizes, originals = (torch.tensor([[height, width]] * images) for _ in range(2))  # the trace joins equal objects
