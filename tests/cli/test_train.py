@@ -9,6 +9,7 @@ from maskrcnn.cli import train
 from maskrcnn.config import Config
 from maskrcnn.config.presets import PRESETS, preset
 from maskrcnn.errors import ConfigError
+from small_data import write_small
 
 BASE = ["d.json", "--out", "runs/x"]
 
@@ -156,6 +157,42 @@ def test_a_recipe_chooses_unless_a_preset_or_a_file_names_the_settings(flags, na
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("train: {seed: 3}\n")
     assert train.parse(["d.json", *flags.split()]).recipe_name == name
+
+
+@pytest.mark.parametrize("named", ["in the file", "by its flag", "not at all"])
+def test_a_recipe_starts_from_the_preset_that_is_named(named, tmp_path, monkeypatch):
+    """`--print-config` writes the name into the file."""
+    asked = []
+
+    def keep(recipe, *given, **more):
+        asked.append(recipe)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("maskrcnn.training.loop.train", keep)
+    monkeypatch.setattr(train, "open_dataset", lambda *given, **more: None)
+    file = tmp_path / "run.yaml"
+    preset = "preset: mask_rcnn_R_101_FPN\n" if named == "in the file" else ""
+    file.write_text(f"{preset}train: {{seed: 3}}\n")
+    flag = ["--preset", "mask_rcnn_R_101_FPN"] if named == "by its flag" else []
+    with pytest.raises(ConfigError, match="enough"):
+        train.parse(["d.json", "--config", str(file), "--recipe", "auto", *flag]).run()
+    (recipe,) = asked
+    assert recipe.given == {"train.seed": 3}
+    assert (None if recipe.base is None else recipe.base.model.resnet.depth) == (None if named == "not at all" else 101)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--val v.json --hold-out 0.2", "--hold-out takes images from DATA, and --val gives others"),
+        ("--limit 0", "--limit: expected 1 image or more to train on, found 0"),
+    ],
+)
+def test_flags_of_images_without_sense_are_refused(flags, message, command, tmp_path):
+    data = write_small(tmp_path, "train", 2)
+    ran = command("train", data, "--out", tmp_path / "run", "--weights", "none", *flags.split())
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith(f"error: {message}")
 
 
 def test_a_run_without_a_folder_gets_one_after_its_data(tmp_path, monkeypatch):

@@ -175,3 +175,19 @@ def test_a_folder_in_place_of_the_checkpoint_is_said(tmp_path: Path) -> None:
     (tmp_path / NAME).mkdir()
     with pytest.raises(TrainingError, match="nothing to resume, found a folder of this name"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.9)])
+def test_momentum_may_be_zero_before_and_after_a_change(tmp_path: Path, before: float, after: float) -> None:
+    def settings(momentum: float, rate: float) -> Any:
+        return small_config(optimizer="sgd", momentum=momentum, learning_rate=rate)
+
+    config, network = settings(before, 0.1), small_network()
+    state = TrainingState.begin(network, config.train)
+    step(network, state.optimiser)
+    save_checkpoint(tmp_path, state, config, Progress(1), DATA, None)
+    changed = settings(after, 0.2)
+    restored = TrainingState.begin(small_network(), changed.train)
+    progress, _ = load_checkpoint(tmp_path).restore(restored, changed, DATA, changes=True)
+    assert progress.step == 1
+    step(restored.network, restored.optimiser)

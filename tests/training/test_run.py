@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.training import checkpoint, loop
 from maskrcnn.training.checkpoint import earlier_checkpoints, load_checkpoint
 from maskrcnn.training.loop import Summary, train
-from maskrcnn.training.run import MODEL
+from maskrcnn.training.run import MODEL, Run
 from maskrcnn.training.state import TrainingState
 from maskrcnn.training.step import train_step
 from maskrcnn.weights.open import open_weights
@@ -257,6 +258,7 @@ def test_evaluations_that_do_not_improve_end_the_run_also_after_a_break(
     assert "2 evaluations have not improved AP: the run ends at step 4" in capfd.readouterr().err
     assert maskrcnn.load(ended.model).provenance["step"] == 2, "the best one"
     assert train(config, data, val=data, out=out, resume=True).steps == 4, "it stays ended"
+    assert "2 evaluations did not improve the run, so it ended at step 4" in capfd.readouterr().err
 
 
 @pytest.mark.slow
@@ -294,6 +296,7 @@ def test_a_run_that_diverges_goes_back_to_a_checkpoint_from_before(
     with pytest.raises(TrainingError, match=message):
         train(config, data, out=tmp_path / "run")
     assert load_checkpoint(tmp_path / "run").progress.step == 3
+    assert [step for step, _ in earlier_checkpoints(tmp_path / "run")] == [], "later ones belong to what diverged"
     assert same_weights(tmp_path / "run" / MODEL, whole.model)
     faster = replace(config, train=replace(config.train, learning_rate=1e-1))
     with pytest.raises(TrainingError, match=r"that of step 3; to go on from it: --resume-with-changes .*-rate 0\.033$"):
@@ -455,11 +458,14 @@ def test_too_little_memory_names_the_settings_and_keeps_the_steps(
     memory_for(2)
     expected = (
         r"^out of memory with 4 images of \d+x96 pixels at once; set --train.batch-size 2 --train.accumulate 2, .*, or "
-        r"add --train.auto-batch, .*; the run is saved up to step 1: continue with --resume$"
+        r"add --train.auto-batch, .*; the run is saved up to step 1: continue with --resume-with-changes$"
     )
     with pytest.raises(TrainingError, match=expected):
         train(config, data, out=one.out, resume=True)
-    resumed = train(replace(config, train=replace(config.train, auto_batch=True)), data, out=one.out, resume=True)
+    halved = replace(config, train=replace(config.train, steps=2, batch_size=2, accumulate=2))
+    assert train(halved, data, out=one.out, resume="with changes").steps == 2
+    automatic = replace(config, train=replace(config.train, auto_batch=True))
+    resumed = train(automatic, data, out=one.out, resume="with changes")
     assert resumed.steps == 3
 
 
@@ -479,3 +485,23 @@ def test_other_runtime_errors_stay(data: Path, tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RuntimeError, match="a defect"):
         train(small_config(steps=1, auto_batch=True), data, out=tmp_path / "run")
     assert not (tmp_path / "run" / "last.ckpt").exists()  # nothing was learned, so the same command may start again
+
+
+def test_a_validation_loss_that_is_no_number_is_never_the_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it may come from fp16. The checkpoint stays readable."""
+    config = replace(CONFIG.train, steps=2, evaluate_every=1, validation_losses=True, best_metric="loss")
+    fake_evaluation(monkeypatch, 0.5, 0.5)
+    losses = [{"loss": float("nan")}, {"loss": 2.0}]
+    monkeypatch.setattr("maskrcnn.training.run.validation_losses", lambda *given: losses.pop(0))
+    out = train(replace(CONFIG, train=config), data, val=data, out=tmp_path / "run").out
+    assert load_checkpoint(out).progress.best == 2.0
+
+
+def test_processes_with_gpus_agree_to_stop_where_an_evaluation_was_interrupted() -> None:
+    run: Any = SimpleNamespace(interrupted=[15], step=50, device=torch.device("meta"), _evaluation_due=lambda: True)
+    run.world = SimpleNamespace(size=2, sum=lambda values: torch.tensor(1))
+    assert Run._stop_asked(run)
+    run._evaluation_due = lambda: False
+    assert not Run._stop_asked(run), "asking at each step would wait for the GPU"

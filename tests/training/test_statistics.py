@@ -13,6 +13,7 @@ from maskrcnn.config import Config
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.loading.loader import training_batches
 from maskrcnn.models.build import build_model
+from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.training.checkpoint import load_checkpoint
 from maskrcnn.training.loop import train
 from maskrcnn.training.statistics import estimate_statistics
@@ -67,3 +68,15 @@ def test_the_last_model_of_a_run_has_them(tmp_path: Path, ema: bool) -> None:
     )
     assert torch.equal(found[weight], lagging[weight])
     assert not torch.equal(found[mean], lagging[mean])
+
+
+def test_a_failure_leaves_the_momentum_of_the_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(MaskRCNN, "loss_sums", broken)
+    network = build_model(with_batch_norm(0, batch_norm_images=2))
+    dataset = read_dataset(write_small(tmp_path, "train", 2))
+    with pytest.raises(RuntimeError, match="no memory"):
+        estimate_statistics(network, dataset, with_batch_norm(0, batch_norm_images=2))
+    assert network.backbone.stem.norm.momentum == 0.1

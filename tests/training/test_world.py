@@ -154,3 +154,18 @@ def test_a_process_that_dies_ends_the_run_which_resumes(data: tuple[Path, Path],
     _, err = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, err
     assert torch.load(out / "last.ckpt", weights_only=True)["step"] == saved + 3
+
+
+@pytest.mark.slow
+def test_processes_judge_the_network_that_is_written(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """Batch norm collects other statistics in each process."""
+    flags = ("--train.steps", 30, "--train.evaluate-every", 30, "--train.precision", "fp32", "--train.batch-size", 1)
+    norm = ("--model.backbone.norm", "batch_norm", "--train.optimizer", "adamw", "--train.learning-rate", 1e-3)
+    process = start(command(data, tmp_path / "run", *flags, *norm), processes=2)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    found = rows(tmp_path / "run")[-1]
+    alone = evaluate(load(tmp_path / "run" / "model.safetensors", precision="fp32"), data[1]).to_dict()
+    assert {name: found[name] for name in ("masks", "boxes", "detections")} == {
+        name: alone[name] for name in ("masks", "boxes", "detections")
+    }

@@ -17,13 +17,20 @@ import tyro
 
 from maskrcnn.cli.flags import Flag, Flags
 from maskrcnn.cli.reading import HintFlags, hints_of_both, open_dataset
-from maskrcnn.cli.settings import Settings, Start, flag_value, given_settings, parse_with_settings
+from maskrcnn.cli.settings import (
+    Settings,
+    Start,
+    flag_value,
+    given_settings,
+    parse_with_settings,
+    settings_file,
+)
+from maskrcnn.config import RecipeName
 from maskrcnn.config.presets import preset
 from maskrcnn.data.hints import NO_HINTS
 from maskrcnn.errors import ConfigError, counted
 
 DEFAULT_PRESET = "mask_rcnn_R_50_FPN"
-RecipeName = Literal["auto", "1x", "3x", "lsj-100", "lsj-200", "lsj-400", "none"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class Train:
             return self.settings.print()
         if self.val is None and self.val_images is not None:
             raise ConfigError("expected --val with --val-images, found none")
+        if self.val is not None and self.hold_out:
+            raise ConfigError("--hold-out takes images from DATA, and --val gives others: leave one of them out")
         budget = None if self.budget is None else seconds_in(self.budget)
         from maskrcnn.cli.output import console, print_json
         from maskrcnn.training.loop import train
@@ -82,7 +91,8 @@ class Train:
         out = default_folder(self.data, resume=resume) if self.out is None else self.out
         reporters = [TRACKERS[name](out) for name in dict.fromkeys(self.reporters)]  # before data are read
         of_preset = preset(self.settings.preset)
-        base = of_preset if flag_value(self.argv, "--preset") is not None else None
+        in_file = self.settings.file is not None and "preset" in settings_file(str(self.settings.file))
+        base = of_preset if in_file or flag_value(self.argv, "--preset") is not None else None
         recipe = Recipe(
             self.recipe_name,
             self.settings.config if self.recipe_name == "none" else base,

@@ -19,7 +19,7 @@ from maskrcnn.config.model import DetectConfig, ModelConfig
 from maskrcnn.config.plain import with_settings
 from maskrcnn.config.proposals import AnchorConfig, RPNConfig
 from maskrcnn.config.rules import NORM_GROUPS, BoxLoss, HeadNorm, Norm, require
-from maskrcnn.config.training import Precision, TrainConfig
+from maskrcnn.config.training import Precision, RecipeName, TrainConfig
 
 __all__ = [
     "NORM_GROUPS",
@@ -41,6 +41,7 @@ __all__ = [
     "PointRendConfig",
     "Precision",
     "RPNConfig",
+    "RecipeName",
     "ResNetConfig",
     "RoIConfig",
     "TimmConfig",

@@ -20,6 +20,7 @@ from maskrcnn.config.ranges import (
 from maskrcnn.config.rules import require
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+RecipeName = Literal["auto", "1x", "3x", "lsj-100", "lsj-200", "lsj-400", "none"]
 
 
 @dataclass(frozen=True)

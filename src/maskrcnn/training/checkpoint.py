@@ -226,6 +226,10 @@ def go_back(out: Path, saved: Progress | None, diverged: int) -> SavedRun | None
     if good is None:
         return None
     if good.name != NAME:
+        for _, path in earlier_checkpoints(out):
+            if path == good:
+                break
+            path.unlink(missing_ok=True)
         os.replace(good, out / NAME)
     return load_checkpoint(out)
 

@@ -54,7 +54,8 @@ class Summary:
         steps: optimiser steps done in all.
         seconds: duration of this call.
         report: figures of the last evaluation; None without one.
-        skipped: broken annotations and images of the training data that were left out, and why.
+        skipped: broken annotations and images of the training data that were left out, and why; of several processes
+            those that the first one has met.
         finished: False when the run was interrupted; `--resume` continues it.
     """
 
@@ -212,6 +213,13 @@ def _say_beginning(run: Run, found: Settled, bar: TrainingBar) -> None:
     dataset = found.training
     for line in () if found.plan is None else found.plan.lines():
         bar.say(line)
+    if run.step and run.finished:
+        bar.say(
+            f"{counted(run.progress.stale, 'evaluation')} did not improve the run, so it ended at step {run.step}; "
+            "--resume-with-changes --train.patience N trains longer"
+            if run.stopped_early
+            else f"the run has done its {counted(run.step, 'step')}; a higher --train.steps trains longer"
+        )
     if found.share_held_out and found.validation is not None:
         bar.say(
             f"{len(found.validation)} of {len(found.validation) + len(dataset)} images are held out to judge by: --val "

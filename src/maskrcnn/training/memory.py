@@ -9,10 +9,15 @@ import torch
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.loading.loader import Batch
+from maskrcnn.errors import TrainingError
 
 # Plain RuntimeErrors on CPUs: of PyTorch's allocator (c10/core/impl/alloc_cpu.cpp), and of oneDNN, without a reason. A
 # primitive that it cannot create lacks memory, as under `ulimit -v`. One that it does not have lacks a descriptor.
 _ON_CPU = re.compile(r"DefaultCPUAllocator: can't allocate memory|could not create a primitive(?! descriptor)")
+
+
+class TooLittleMemoryError(TrainingError):
+    """The memory is not enough for a step with these settings."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -94,7 +94,7 @@ def matching_state(optimiser: torch.optim.Optimizer, stored: Any, *, begun: bool
         for name, number in zip(group["param_names"], group["params"], strict=True)
     }
     expected = _expected(optimiser)
-    same_kind = {number for number, name in numbers.items() if found.get(name, {}).keys() == expected[number].keys()}
+    same_kind = {number for number, like in expected.items() if found.get(numbers[number], {}).keys() == like.keys()}
     if not begun or not same_kind:
         return built
     state = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from maskrcnn.predict import SHORT_SIDE, Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
-from maskrcnn.training.memory import is_out_of_memory, out_of_memory
+from maskrcnn.training.memory import TooLittleMemoryError, is_out_of_memory, out_of_memory
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
 from maskrcnn.training.recipes.budget import BudgetError, Pace
@@ -189,7 +190,7 @@ class Run:
             # Only here, after the block, nothing holds the tensors of the failed step any more.
             at_once = max(len(part.images) for part in parts)
             if at_once == 1 or not config.auto_batch or self.world.size > 1:
-                raise TrainingError(out_of_memory(parts, config, self.world.size))
+                raise TooLittleMemoryError(out_of_memory(parts, config, self.world.size))
             self.parts *= 2
             bar.say(
                 f"step {self.step + 1}: out of memory with {at_once} images at once; from now on at most "
@@ -200,7 +201,8 @@ class Run:
         """Whether a signal has asked one of the processes to stop. All of them must know before they stop together."""
         if self.world.size == 1:
             return bool(self.interrupted)
-        if self.device.type != "cpu" and self.step % LOG_EVERY:  # asking waits for a GPU
+        # Asking waits for a GPU. An evaluation that is still due was interrupted.
+        if self.device.type != "cpu" and self.step % LOG_EVERY and not self._evaluation_due():
             return False
         return bool(self.world.sum(torch.tensor(len(self.interrupted), device=self.device)))
 
@@ -215,7 +217,8 @@ class Run:
             if not self.step or isinstance(error, BudgetError):
                 raise
             self._save_the_rest(losses)
-            raise type(error)(f"{error}; the run is saved up to step {self.step}: continue with --resume") from error
+            again = "--resume-with-changes" if isinstance(error, TooLittleMemoryError) else "--resume"
+            raise type(error)(f"{error}; the run is saved up to step {self.step}: continue with {again}") from error
         except Exception:
             if self.step:
                 with suppress(TrainingError):  # the first error says more
@@ -254,8 +257,12 @@ class Run:
             self.remarked = True
 
     def _ready_result(self) -> MaskRCNN:
-        """The network to evaluate or write, in evaluation mode, with new statistics if the settings ask for it."""
+        """The network to evaluate or write, in evaluation mode, with new statistics if the settings ask for it.
+
+        Each process has seen other images, so their statistics of batch norm differ; all take those of the first one.
+        """
         network = self.result.eval()
+        self.world.share_weights(network)
         if self.config.train.batch_norm_images:
             estimate_statistics(network, self.training, self.config)
         return network
@@ -314,6 +321,7 @@ class Run:
         """Writes the model file if the evaluation is the best one so far, and counts the evaluations since then."""
         name, best = self.config.train.best_metric, self.progress.best
         value = metrics_of(report, losses).get(name)
+        value = value if value is not None and math.isfinite(value) else None  # losses may be NaN
         better = is_better(name, value, best)
         stale = 0 if better else self.progress.stale + 1
         self.progress = replace(self.progress, evaluated=self.step, best=value if better else best, stale=stale)

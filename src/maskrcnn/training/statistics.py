@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import islice
 
 import torch
@@ -29,13 +30,15 @@ def estimate_statistics(network: MaskRCNN, dataset: Dataset, config: Config) -> 
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
-    if norms:
-        batches = islice(training_batches(dataset, config), -(-settings.batch_norm_images // settings.batch_size))
-        for number, batch in enumerate(batches):
-            torch.manual_seed(number)
-            moved = to_device(batch, device)
-            with in_precision(settings.precision, device):
-                network.loss_sums(moved.images, moved.targets)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        if norms:
+            with closing(training_batches(dataset, config)) as batches:
+                for number, batch in enumerate(islice(batches, -(-settings.batch_norm_images // settings.batch_size))):
+                    torch.manual_seed(number)
+                    moved = to_device(batch, device)
+                    with in_precision(settings.precision, device):
+                        network.loss_sums(moved.images, moved.targets)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     network.eval()

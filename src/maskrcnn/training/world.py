@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,10 @@ from maskrcnn.errors import ConfigError, MaskRCNNError, TrainingError
 
 _LOST = re.compile("gloo|NCCL|[Cc]onnection (closed|reset|refused)|Socket")  # in what the transports say
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets
+
+# How long processes wait for the first one while it alone works, such as on validation losses. NCCL's default is ten
+# minutes. A process that has ended is noticed at once in any case.
+_PATIENCE = timedelta(hours=2)
 
 Value = TypeVar("Value")
 
@@ -134,7 +139,7 @@ def joined_world() -> Iterator[World]:
     if gpus:
         torch.cuda.set_device(device)
     with _others_answer():
-        dist.init_process_group("nccl" if gpus else "gloo", rank=rank, world_size=size)
+        dist.init_process_group("nccl" if gpus else "gloo", timeout=_PATIENCE, rank=rank, world_size=size)
     try:
         yield World(device, rank, size)
     finally:

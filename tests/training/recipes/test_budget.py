@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,15 @@ import torch
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.formats import read_dataset
-from maskrcnn.errors import TrainingError
-from maskrcnn.training.checkpoint import load_checkpoint
+from maskrcnn.errors import ConfigError
+from maskrcnn.training.checkpoint import Progress, load_checkpoint
 from maskrcnn.training.loop import train
+from maskrcnn.training.recipes import fit
 from maskrcnn.training.recipes.budget import FREE, BudgetError, Costs, Pace, fitted
 from maskrcnn.training.recipes.fit import usual_detections
 from maskrcnn.training.recipes.recipe import Recipe
 from maskrcnn.training.run import Run
+from maskrcnn.training.world import World
 from maskrcnn.weights.open import open_weights
 from small_data import small_config, write_small
 
@@ -76,6 +79,38 @@ def test_an_evaluation_is_timed_with_as_many_objects_as_a_trained_network_finds(
     assert usual_detections(replace(config, model=few), dataset) == 1
 
 
+@pytest.mark.usefixtures("pace")
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [({}, 1.0), ({"batch_norm_images": 30}, 2.0), ({"validation_losses": True}, 1.4)],
+)
+def test_an_evaluation_takes_what_its_settings_add(
+    settings: dict[str, Any], seconds: float, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of one image takes 0.1 s here, a third of it forward; there are 12 validation images."""
+    asked: list[Costs] = []
+
+    def keep(settings: Any, step: int, left: float, costs: Costs, free: Any) -> dict[str, int]:
+        asked.append(costs)
+        return {"train.steps": 8}
+
+    monkeypatch.setattr(fit, "_prediction_seconds", lambda *given: 1.0)
+    monkeypatch.setattr(fit, "fitted", keep)
+    network = torch.nn.Linear(2, 2)
+    run: Any = SimpleNamespace(
+        config=small_config(batch_size=1, warmup_steps=5, **settings),
+        network=network,
+        result=network,
+        validation=range(12),
+        world=World(torch.device("cpu")),
+        progress=Progress(),
+        out=tmp_path,
+    )
+    _, sentence = fit._found(run, Pace(60, 0))
+    assert asked[0].prediction == pytest.approx(seconds)
+    assert sentence.endswith("; the learning rate rises for 5 steps (--train.warmup-steps), which is most of them")
+
+
 @pytest.fixture
 def pace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every step takes 0.1 s, and 2.7 s are left."""
@@ -114,9 +149,17 @@ def test_a_budget_finds_the_steps_once_and_the_run_is_that_of_so_many_steps(
     assert row["value"] == summary.steps
     fixed = train(saved.config, data, out=tmp_path / "fixed")
     assert same_weights(summary.model, fixed.model)
-    with pytest.raises(TrainingError, match=r"data\.budget\.seconds was 60\.0 and is 90\.0"):
-        train(Recipe(base=small_config(), given=GIVEN, budget=90.0), data, out=tmp_path / "run", resume=True)
+    for how in (True, "with changes"):
+        with pytest.raises(
+            ConfigError, match=r"began with a budget of 60 s, and its \d+ steps are fixed; --train.steps N"
+        ):
+            train(replace(recipe(), budget=90.0), data, out=tmp_path / "run", resume=how)
+    assert train(recipe(), data, out=tmp_path / "run", resume=True).steps == summary.steps
     assert train(Recipe(), data, out=tmp_path / "run", resume=True).steps == summary.steps
+    assert f"the run has done its {summary.steps} steps" in capfd.readouterr().err
+    longer = Recipe(given={"train.steps": summary.steps + 1})
+    assert train(longer, data, out=tmp_path / "run", resume=True).steps == summary.steps + 1
+    assert "the run has done" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -27,3 +27,17 @@ def test_what_has_begun_ends_whatever_happens() -> None:
     with pytest.raises(ValueError, match="inside"), reporting([one("c")], small_config(), 0):
         raise ValueError("inside")
     assert calls == ["begin a", "end a", "begin c", "end c"]
+
+
+def test_one_that_cannot_end_leaves_the_others_their_end() -> None:
+    ended: list[str] = []
+
+    def broken() -> None:
+        ended.append("broken")
+        raise OSError("gone")
+
+    ends = (lambda: ended.append("first"), broken, lambda: ended.append("last"))
+    reporters = [cast(Reporter, SimpleNamespace(begin=lambda *given: None, end=end)) for end in ends]
+    with pytest.raises(OSError, match="gone"), reporting(reporters, small_config(), 0):
+        pass
+    assert sorted(ended) == ["broken", "first", "last"]

@@ -23,6 +23,7 @@ from maskrcnn.training.world import World
 _COPIES = 5  # of the weights in a checkpoint and a model file: network, average, two moments of AdamW, model
 _DISK = 150e6  # bytes a second that a slow disk writes
 _PREDICTED = 8  # validation images whose prediction is timed
+_FORWARD = 1 / 3  # of the time of a step, in which its images pass forward through the network
 _FOUND = 2  # detections of a trained network for each object; `nuclei` has 6,276 on images with 3,123
 
 
@@ -68,14 +69,21 @@ def fit_steps(run: BudgetedRun, bar: TrainingBar) -> None:
 def _found(run: BudgetedRun, pace: Pace) -> tuple[dict[str, int], str]:
     """The settings that fit the budget, and a sentence about them. They are added to `recipe.json`."""
     weights = sum(value.numel() * value.element_size() for value in run.network.state_dict().values())
-    seconds = None
+    settings, seconds = run.config.train, None
     if run.validation is not None:
         seconds = _prediction_seconds(run.config, run.result, run.validation) / run.world.size
+        # Statistics of batch norm are computed by each process, and losses on the validation images by one.
+        also = settings.batch_norm_images + (len(run.validation) if settings.validation_losses else 0)
+        seconds += also * _FORWARD * pace.step / settings.images_per_step
     costs = Costs(pace.step, seconds, weights * _COPIES / _DISK)
-    found = fitted(run.config.train, run.progress.step, pace.left, costs, pace.free)
+    found = fitted(settings, run.progress.step, pace.left, costs, pace.free)
     note_choices(run.out / RECIPE, found, f"fits the budget: a step takes {costs.step:.2g} s")
     judged = f", an evaluation about {costs.judging:.0f} s" if costs.judging else ""
-    return found, f"a step takes {costs.step:.2g} s{judged}: {found['train.steps']} steps fit the budget"
+    steps, warmup = found["train.steps"], settings.warmup_steps
+    doubt = ""
+    if warmup > steps / 2:
+        doubt = f"; the learning rate rises for {warmup} steps (--train.warmup-steps), which is most of them"
+    return found, f"a step takes {costs.step:.2g} s{judged}: {steps} steps fit the budget{doubt}"
 
 
 def _prediction_seconds(config: Config, network: MaskRCNN, validation: Dataset) -> float:

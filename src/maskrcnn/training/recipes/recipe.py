@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from maskrcnn.config import Config, ResNetConfig, TimmConfig
+from maskrcnn.config import Config, RecipeName, ResNetConfig, TimmConfig
 from maskrcnn.config.presets import preset
 from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.files.atomic import atomic_write
@@ -28,7 +28,6 @@ from maskrcnn.training.recipes.schedules import (
 from maskrcnn.weights.initialise import InitialWeights, WeightsFile, read_initial_weights
 
 NO_WEIGHTS = "none"  # as a name of weights: random ones
-Name = Literal["auto", "1x", "3x", "lsj-100", "lsj-200", "lsj-400", "none"]
 _COCO = "detectron2/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x"
 _RESNEXT = {"ResNeXt-50 32x4d": "resnext50_32x4d", "ResNeXt-101 32x8d": "resnext101_32x8d"}
 _RESNEXT |= {"ResNeXt-101 64x4d": "resnext101_64x4d"}
@@ -53,7 +52,7 @@ class Recipe:
         ConfigError: a value is not one of these, or budget and `train.steps` are both given.
     """
 
-    name: Name = "auto"
+    name: RecipeName = "auto"
     base: Config | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
     budget: float | None = None
@@ -66,8 +65,8 @@ class Recipe:
                 "expected a Config, such as maskrcnn.presets.preset('mask_rcnn_R_50_FPN'), a Recipe, or None for the "
                 f"automatic recipe, found {self.base!r}"
             )
-        if self.name not in get_args(Name):
-            raise ConfigError(f"unknown recipe {self.name!r}; there are: {', '.join(get_args(Name))}")
+        if self.name not in get_args(RecipeName):
+            raise ConfigError(f"unknown recipe {self.name!r}; there are: {', '.join(get_args(RecipeName))}")
         if self.budget is not None and not 0 < self.budget < math.inf:
             raise ConfigError(f"the budget must be a number of seconds above 0, found {self.budget}")
         if self.budget is not None and "train.steps" in self.given:

@@ -11,7 +11,7 @@ from maskrcnn.data.channels import measured_channels
 from maskrcnn.data.editing.copies import copies
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.data.learnable import require_examples, with_files
-from maskrcnn.errors import DataError
+from maskrcnn.errors import ConfigError, DataError
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.files.progress import track
 from maskrcnn.structures.classes import match_categories
@@ -74,6 +74,8 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
         ConfigError, DataError, WeightsError: as for `train`.
     """
     saved, machine = sources.saved, this_machine(world)
+    if saved is not None and recipe.budget is not None:
+        _require_same_budget(saved, recipe.budget)
     initial, name = (None, "") if saved is not None else recipe.read_weights(sources.weights, machine)
     given = _given_settings(recipe, machine, sources, initial)
     config = _with_rules_of_weights(given, sources, initial)
@@ -88,8 +90,8 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
         start: Start = "random" if initial is None else "detector" if initial.whole else "backbone"
         made = world.from_leader(lambda: plan(recipe, config, dataset, machine, name, start))
         config = made.config
-    if budget is not None:  # a resumed run knows its steps, or is still to find them
-        steps = NOT_YET if saved is None else saved.config.train.steps
+    if budget is not None and (saved is None or "train.steps" not in recipe.given):
+        steps = NOT_YET if saved is None else saved.config.train.steps  # known, or still to be found
         config = replace(config, train=replace(config.train, steps=steps))
     config = _for_categories(config, dataset)
     if sources.val is not None:
@@ -99,6 +101,16 @@ def settle(recipe: Recipe, sources: Sources, world: World) -> Settled:
         validation = _usable_validation(validation, config, strict=sources.strict)
     config = _with_channels(config, dataset, saved)
     return Settled(config, dataset, validation, initial, made, from_weights, share, budget)
+
+
+def _require_same_budget(saved: SavedRun, budget: float) -> None:
+    """Raises ConfigError for another budget than that to which the steps of a resumed run were fitted."""
+    if saved.progress.budget is None and saved.budget != budget:
+        own = "without a budget" if saved.budget is None else f"with a budget of {saved.budget:g} s"
+        raise ConfigError(
+            f"{saved.path}: expected no --budget, or that of the run, found {budget:g} s: the run began {own}, and its "
+            f"{saved.config.train.steps} steps are fixed; --train.steps N trains longer"
+        )
 
 
 def _given_settings(recipe: Recipe, machine: Hardware, sources: Sources, initial: InitialWeights | None) -> Config:
@@ -128,8 +140,15 @@ def _share_held_out(recipe: Recipe, sources: Sources) -> float:
 
 
 def _training_data(sources: Sources) -> Dataset:
-    """The images whose files are there, up to the limit. Raises DataError if there are none."""
+    """The images whose files are there, up to the limit.
+
+    Raises:
+        ConfigError: the limit is below 1.
+        DataError: there are no images.
+    """
     data, limit = sources.data, sources.limit
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit: expected 1 image or more to train on, found {limit}")
     dataset = data if isinstance(data, Dataset) else read_dataset(data, strict=sources.strict)
     if limit is not None:
         dataset = dataset.subset(range(min(limit, len(dataset))))

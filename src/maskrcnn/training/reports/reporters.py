@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -37,15 +37,11 @@ class Reporter(Protocol):
 @contextmanager
 def reporting(reporters: Sequence[Reporter], config: Config, step: int) -> Iterator[None]:
     """Begins the reporters, and ends those that have begun after the block."""
-    begun: list[Reporter] = []
-    try:
+    with ExitStack() as begun:
         for reporter in reporters:
             reporter.begin(config, step)
-            begun.append(reporter)
+            begun.callback(reporter.end)
         yield
-    finally:
-        for reporter in begun:
-            reporter.end()
 
 
 class RunTracker(ABC):

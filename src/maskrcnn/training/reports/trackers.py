@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +74,10 @@ class MLflow(RunTracker):
                 self._client.log_batch(self._run, metrics[first : first + 1000])
 
     def end(self) -> None:
-        self._client.set_terminated(self._run)
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # a server that is lost was named before, and hides no other error
+            self._client.set_terminated(self._run)
 
 
 def _plain(name: str) -> str:
