@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from maskrcnn.training.reports import evaluation
 from small_data import random_predictor, write_small
 from small_people import people_coco
 
@@ -184,6 +185,23 @@ def test_a_page_of_results(command, tmp_path):
     refused = command("evaluate", *given, "--report", given[3])
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert json.loads(given[3].read_text()) == found
+
+
+def test_a_page_of_a_model_gives_truth_and_detections_the_same_labels(command, tmp_path, monkeypatch):
+    data = write_small(tmp_path, "val", 2)
+    content = json.loads(data.read_text())
+    content["annotations"] = [{**a, "category_id": "red"} for a in content["annotations"] if a["category_id"] == 7]
+    content["categories"] = [{"id": "red", "name": "red"}]  # known by its name, and the second class of the model
+    data.write_text(json.dumps(content))
+    random_predictor().save(tmp_path / "m.safetensors")
+    shown = []
+    monkeypatch.setattr(evaluation, "evaluation_page", lambda title, dataset, report: shown.append(dataset) or "")
+    flags = ("--data", data, "--model", tmp_path / "m.safetensors", "--report", tmp_path / "page.html")
+    assert command("evaluate", *flags).code == 0
+    assert [category.name for category in shown[0].categories] == ["blue", "red"]
+    truth = [shown[0].instances(number) for number in range(2)]
+    assert {label for objects in truth for label in objects.labels.tolist()} == {1}
+    assert {name for objects in truth for name in objects.names} == {"red"}
 
 
 def test_a_score_without_the_measure_that_needs_it_is_one_line(command, tmp_path):

@@ -93,6 +93,7 @@ class Evaluate:
         from maskrcnn.cli.output import console
         from maskrcnn.files.atomic import check_file
         from maskrcnn.files.progress import track
+        from maskrcnn.structures.classes import match_categories
         from maskrcnn.training.evaluate import evaluate
 
         if self.results_out is not None:  # before the model is opened, which takes a while
@@ -114,7 +115,7 @@ class Evaluate:
             batch_size=self.batch_size,
             track=lambda items, total: track(items, "evaluate", total),
         )
-        return dataset, report
+        return match_categories(model.config.categories, dataset), report  # the labels of the detections
 
     def _of_results(self) -> tuple[Dataset, Report]:
         from maskrcnn.data.formats import read_dataset
