@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch._inductor
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.predict.exported import GRAPH, IN_FP32, ExportFormat, keep_in_fp32, open_engine
+from maskrcnn.predict.exported import GRAPH, IN_FP32, INPUTS, ExportFormat, keep_in_fp32, open_engine
 from maskrcnn.weights.model_file import METADATA_KEY, header_of
 from small_data import small_config
 
@@ -63,6 +66,18 @@ def test_a_graph_that_the_engine_cannot_compute_is_one_line(form: ExportFormat, 
     with pytest.raises(WeightsError, match=r"the engine fails for image \(4, 5, 3\) \(.+\); report this") as caught:
         run({"image": np.zeros((4, 5, 3), np.uint8)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_fails_while_it_runs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        raise RuntimeError("run_func_(...) API call failed\nat model_container_runner.cpp, line 153")
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", lambda path: broken)
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as file:
+        file.writestr("m/code.wrapper_metadata.json", json.dumps({METADATA_KEY: header_of(small_config(), {})}))
+    run = open_engine(tmp_path / "model.pt2", "torch").run
+    with pytest.raises(WeightsError, match=r"the engine fails for pixels \(1, 2\), .+ call failed at .+; report this"):
+        run({name: np.zeros((1, 2), np.float32) for name in INPUTS})
 
 
 def test_a_long_reason_of_an_engine_begins_with_a_sentence(tmp_path: Path) -> None:

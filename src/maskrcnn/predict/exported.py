@@ -223,7 +223,10 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
 
     @torch.no_grad()
     def run(inputs: Arrays) -> Arrays:
-        found = model(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in INPUTS))
+        try:
+            found = model(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in INPUTS))
+        except RuntimeError as error:
+            raise failed(path, inputs, error) from None
         return {name: part.numpy() for name, part in zip(OUTPUTS, found, strict=False)}
 
     return OpenedGraph(run, header, resizes=False)
