@@ -35,6 +35,16 @@ ONE_LEVEL = AnchorConfig(sizes=((32.0, 64.0, 128.0, 256.0, 512.0),))
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "long side below the short": (lambda: ImageConfig(short_side=800, long_side=600), "short_side .*800.*600"),
     "two rules for the size": (lambda: ImageConfig(scale=2.0, fixed_size=(64, 64)), "scale and image.fixed_size"),
+    "blocks that are compiled and computed again": (
+        lambda: TrainConfig(compile=True, activation_checkpointing=True),
+        "train.compile decides by itself what is computed twice",
+    ),
+    "a backbone without blocks to compute again": (
+        lambda: Config(
+            model=ModelConfig(backbone=TimmConfig("convnext_tiny")), train=TrainConfig(activation_checkpointing=True)
+        ),
+        "activation_checkpointing is for the blocks of a ResNet",
+    ),
     "a size that is not padded": (lambda: ImageConfig(fixed_size=(100, 64)), r"multiples of image.divisor 32.*100"),
     "jitter upside down": (lambda: AugmentConfig(scale_jitter=(1.2, 0.8)), "low <= high"),
     "no probability": (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from maskrcnn.config import Norm, ResNetConfig
+from maskrcnn.models.build import build_model
 from maskrcnn.models.fpn import FPN, add_upsampled
 from maskrcnn.models.norm import ConvNorm, FrozenBatchNorm
 from maskrcnn.models.resnet import ResNet
@@ -189,3 +192,27 @@ def test_blocks_that_are_computed_twice_give_the_same_gradients_and_keep_less(no
     for ours, theirs in ((plain, again), (buffers, same_buffers)):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert less < all_kept / 2
+
+
+def _note(runs: list[str], name: str, *given: object) -> None:
+    runs.append(name)
+
+
+def test_blocks_that_are_computed_again_give_the_same_gradients_and_statistics() -> None:
+    """`train.activation_checkpointing`: a trained block runs twice, a frozen one once."""
+    config = network_config(backbone=replace(network_config().model.resnet, frozen_stages=2))
+    again = replace(config, train=replace(config.train, activation_checkpointing=True))
+    pixels, found = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)), []
+    for one in (config, again):
+        torch.manual_seed(0)
+        backbone = build_model(one).backbone.train()
+        runs: list[str] = []
+        for name in ("res2", "res5"):
+            getattr(backbone, name)[0].register_forward_pre_hook(partial(_note, runs, name))
+        sum(feature.square().mean() for feature in backbone(pixels)).backward()
+        tensors = {name: parameter.grad for name, parameter in backbone.named_parameters()}
+        found.append((runs, {**tensors, **dict(backbone.named_buffers())}))
+    assert [runs for runs, _ in found] == [["res2", "res5"], ["res2", "res5", "res5"]]
+    assert found[0][1].keys() == found[1][1].keys()
+    for name, value in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], value, msg=name)
