@@ -50,7 +50,7 @@ class Calibration:
     """What makes an export int8.
 
     Attributes:
-        files: image files. If there are more than 300, these are taken evenly from them, because neighbours are alike.
+        files: image files. If there are more than 300, 300 are taken evenly from them, because neighbours are alike.
         objection: gets the written network, and says why it is not good enough; None if it is.
         track: wraps the images with their number, for a progress bar.
 
@@ -72,7 +72,8 @@ class Calibration:
     @property
     def chosen(self) -> Sequence[Path]:
         """The files that the network sees."""
-        return self.files[:: -(-len(self.files) // MOST)]
+        count = min(len(self.files), MOST)
+        return [self.files[i * len(self.files) // count] for i in range(count)]
 
 
 def write_int8(
