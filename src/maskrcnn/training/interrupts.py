@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 from maskrcnn.data.loading.processes import STOP_SIGNALS
+
+Item = TypeVar("Item")
+Track = Callable[[Iterable[Item], int], Iterator[Item]]  # wraps items with their number, for a progress bar
+
+
+class InterruptedEvaluationError(Exception):
+    """The run was interrupted during an evaluation."""
+
+
+def until_interrupted(track: Track[Item], interrupted: Sequence[int]) -> Track[Item]:
+    """Wraps items as `track` does, and raises InterruptedEvaluationError once there is a signal."""
+
+    def wrapped(items: Iterable[Item], total: int) -> Iterator[Item]:
+        for item in track(items, total):
+            if interrupted:
+                raise InterruptedEvaluationError
+            yield item
+
+    return wrapped
 
 
 @contextmanager

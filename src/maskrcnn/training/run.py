@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from maskrcnn.predict import SHORT_SIDE, Predictor, TorchBackend
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.training.checkpoint import Progress, SavedRun, go_back, save_checkpoint, writing
 from maskrcnn.training.evaluate import results_of
+from maskrcnn.training.interrupts import InterruptedEvaluationError, Track, until_interrupted
 from maskrcnn.training.memory import TooLittleMemoryError, is_out_of_memory, out_of_memory
 from maskrcnn.training.optimiser import learning_rate
 from maskrcnn.training.progress import SECONDS, Clock, TrainingBar
@@ -41,8 +41,6 @@ from maskrcnn.weights.model_file import save_model
 
 LOG_EVERY = 20  # steps averaged in one line of the metrics
 MODEL = "model.safetensors"
-
-Item = TypeVar("Item")
 
 
 @dataclass
@@ -281,23 +279,17 @@ class Run:
         world, validation = self.world, self.validation
         network = self._ready_result()
         predictor = Predictor(TorchBackend(network, self.config.train.precision), self.config)
-
-        def until_interrupted(items: Iterable[Item], total: int) -> Iterator[Item]:
-            for item in bar.track(items, total):
-                if self.interrupted:
-                    raise _InterruptedError
-                yield item
-
         # A CPU gains nothing from batches, and alone the objects of an image are the same in any part of the images.
         size = 1 if self.device.type == "cpu" else self.config.train.batch_size
         part = validation.subset(range(world.rank, len(validation), world.size))
+        track: Track[Any] = until_interrupted(bar.track, self.interrupted)
         try:
             with self.clock.of("evaluation"):
-                own = results_of(predictor, part, batch_size=size, track=until_interrupted)
+                own = results_of(predictor, part, batch_size=size, track=track)
                 losses = {}
                 if self.config.train.validation_losses and world.leads:
-                    losses = validation_losses(network, validation, self.config, until_interrupted)
-        except _InterruptedError:
+                    losses = validation_losses(network, validation, self.config, track)
+        except InterruptedEvaluationError:
             own = None
         finally:
             self.network.train()
@@ -321,7 +313,6 @@ class Run:
         """Writes the model file if the evaluation is the best one so far, and counts the evaluations since then."""
         name, best = self.config.train.best_metric, self.progress.best
         value = metrics_of(report, losses).get(name)
-        value = value if value is not None and math.isfinite(value) else None  # losses may be NaN
         better = is_better(name, value, best)
         stale = 0 if better else self.progress.stale + 1
         self.progress = replace(self.progress, evaluated=self.step, best=value if better else best, stale=stale)
@@ -350,10 +341,6 @@ class Run:
             provenance |= {"validation": report.to_dict(), "thresholds": thresholds(report.analysis)}
         with writing(self.out / MODEL):
             save_model(self.out / MODEL, self.result, self.config, provenance)
-
-
-class _InterruptedError(Exception):
-    """The run was interrupted during an evaluation."""
 
 
 def _due(step: int, every: int, last: int) -> bool:

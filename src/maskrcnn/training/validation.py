@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -61,10 +62,14 @@ def _names(config: Config) -> list[str]:
 
 
 def metrics_of(report: Report, losses: dict[str, float]) -> dict[str, float | None]:
-    """All figures of an evaluation by name: `AP`, `masks.AP50`, `boxes.AP.person`, and the losses."""
+    """All figures of an evaluation by name: `AP`, `masks.AP50`, `boxes.AP.person`, and the losses.
+
+    A loss that is not finite, as it may come from fp16, is None like an undefined figure.
+    """
     figures = {f"{kind}.{name}": value for kind, part in report.figures.items() for name, value in part.items()}
     of_classes = {f"{kind}.AP.{name}": ap for name, aps in report.per_class.items() for kind, ap in aps.items()}
-    return {DEFAULT: report.score, **figures, **of_classes, **losses}
+    finite = {name: loss if math.isfinite(loss) else None for name, loss in losses.items()}
+    return {DEFAULT: report.score, **figures, **of_classes, **finite}
 
 
 def is_better(name: str, value: float | None, best: float | None) -> bool:
