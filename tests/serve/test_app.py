@@ -230,6 +230,7 @@ def test_without_the_token_nothing_but_health_answers(model: Predictor, picture:
             "Basic s3cret",
             "Basic OnM=",
             "Digest s3cret",
+            b"Basic \xe9",
         ):
             assert client.get("/v1/model", headers={"Authorization": given}).status_code == 401, given
         answer = client.post("/v1/predict", content=encoded(picture), headers={"Authorization": "Bearer s3cret"})
