@@ -42,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.status = 0
         self.redirect = ""
         self.asked: list[str | None] = []  # the Range of each request
+        self.paths: list[str] = []  # the path of each request
 
     def url(self, name: str = "weights.pth") -> str:
         return f"http://127.0.0.1:{self.server_port}/files/{name}"
@@ -59,6 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         server.asked.append(self.headers.get("Range"))
+        server.paths.append(self.path)
         if server.status:
             self.send_error(server.status)
             return
@@ -318,6 +320,12 @@ def test_names_stay_in_the_cache(server: Server, cache: Path, name: str) -> None
     assert found.resolve().parent.parent == cache.resolve()
     assert re.fullmatch(r"[\w.-]+", found.name)
     assert not found.name.startswith(".")
+
+
+@pytest.mark.parametrize(("name", "sent"), [("a b.pth", "a%20b.pth"), ("ä.pth?v=ö", "%C3%A4.pth?v=%C3%B6")])
+def test_names_with_umlauts_and_spaces(server: Server, name: str, sent: str) -> None:
+    assert fetch(server.url(name)).read_bytes() == CONTENT
+    assert server.paths == [f"/files/{sent}"]
 
 
 def test_a_disk_with_too_little_space(server: Server, cache: Path) -> None:

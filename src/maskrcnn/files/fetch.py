@@ -23,6 +23,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from maskrcnn import __version__
 from maskrcnn.errors import WeightsError
+from maskrcnn.files.addresses import sendable
 
 TIMEOUT = 30.0  # seconds without a byte before a connection counts as broken
 ATTEMPTS = 5  # give up after this many connections in a row without a new byte
@@ -198,7 +199,7 @@ class _Download:
             if self.state.is_file():
                 headers["If-Range"] = self.state.read_text()
         # urlopen would cache the proxies of the first call.
-        with build_opener().open(Request(self.url, headers=headers), timeout=self.timeout) as response:
+        with build_opener().open(Request(sendable(self.url), headers=headers), timeout=self.timeout) as response:
             begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             continues = response.status == 206 and begin is not None and int(begin[1]) == have
             if response.status == 206 and not continues:

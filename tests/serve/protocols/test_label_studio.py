@@ -11,6 +11,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -43,9 +44,12 @@ class Studio(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers.get("Authorization")))
-        if self.path.startswith("/to/"):
+        if self.path.startswith(("/to/", "/raw/")):
             self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/to/"))
+            target = self.path.removeprefix("/to/")
+            if self.path.startswith("/raw/"):  # as servers do that write UTF-8 into headers
+                target = unquote(self.path.removeprefix("/raw")).encode().decode("latin-1")
+            self.send_header("Location", target)
             self.end_headers()
             return
         self.send_response(200 if self.headers.get("Authorization") == "Token studio" else 401)
@@ -205,6 +209,21 @@ def test_only_allowed_hosts_are_asked_and_only_home_gets_the_token(studio: str, 
         ImageSources(studio, "studio", (), Limits(max_megabytes=0.001)).fetch("/a.png")
     with pytest.raises(RefusalError) as refused:
         ImageSources(None, None, (), Limits()).fetch("/a.png")
+    assert refused.value.status == 400
+
+
+def test_addresses_may_have_umlauts_and_spaces(studio: str) -> None:
+    sources = ImageSources(studio, "studio", (), Limits())
+    for address, path in (
+        ("/data/upload/1/bäume.png", "/data/upload/1/b%C3%A4ume.png"),
+        ("/data/local-files/?d=my folder/a.png", "/data/local-files/?d=my%20folder/a.png"),
+        (f"{studio}/b%C3%A4ume%20a.png", "/b%C3%A4ume%20a.png"),
+        ("/raw/b%C3%A4ume a.png", "/b%C3%A4ume%20a.png"),
+    ):
+        assert sources.fetch(address) == Studio.image
+        assert Studio.asked[-1] == (path, "Token studio")
+    with pytest.raises(RefusalError) as refused:
+        sources.fetch("/\ud800.png")
     assert refused.value.status == 400
 
 

@@ -13,12 +13,14 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from maskrcnn import __version__
+from maskrcnn.files.addresses import sendable
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.serve.settings import Limits
 
 MOST_REDIRECTS = 3
 BLOCK = 1 << 16  # bytes
 PORTS = {"http": 80, "https": 443}
+HEADER_ENCODING = "iso-8859-1"  # with which http.client reads headers: gives back the bytes that a server sent
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -64,7 +66,7 @@ class ImageSources:
                 with error:
                     if error.code not in (301, 302, 303, 307, 308) or "Location" not in error.headers:
                         raise RefusalError(502, f"{parts.netloc} answers {error.code} for the image") from None
-                    url = _joined(url, error.headers["Location"])
+                    url = _joined(url, error.headers["Location"], HEADER_ENCODING)
             except (URLError, HTTPException, OSError, ValueError) as error:
                 raise RefusalError(502, f"the image cannot be fetched from {parts.netloc} ({error})") from None
         raise RefusalError(502, f"expected up to {MOST_REDIRECTS} redirects to the image, found more")
@@ -99,10 +101,10 @@ class ImageSources:
         return bytes(content)
 
 
-def _joined(base: str, address: str) -> str:
+def _joined(base: str, address: str, encoding: str = "utf-8") -> str:
     """An address seen from another one, well formed."""
     try:
-        url = urljoin(base, address)
+        url = sendable(urljoin(base, address), encoding)
         _ = urlsplit(url).port  # raises for a port that is no number
     except ValueError:
         raise RefusalError(400, "expected the address of an image, found a malformed one") from None
