@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.fetch import cache_folder, fetch
+from maskrcnn.files.fetch import cache_folder, fetch, sendable
 
 CONTENT = random.Random(0).randbytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -326,6 +326,28 @@ def test_names_stay_in_the_cache(server: Server, cache: Path, name: str) -> None
 def test_names_with_umlauts_and_spaces(server: Server, name: str, sent: str) -> None:
     assert fetch(server.url(name)).read_bytes() == CONTENT
     assert server.paths == [f"/files/{sent}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://host/bäume.png", "http://host/b%C3%A4ume.png"),
+        ("https://host:80/a?d=my folder/ä.png", "https://host:80/a?d=my%20folder/%C3%A4.png"),
+        ("http://host/a%20b%2Fc?x=a+b&y=%C3%A4", "http://host/a%20b%2Fc?x=a+b&y=%C3%A4"),
+        ("http://bücher.example/ß", "http://bücher.example/%C3%9F"),
+        ("http://[::1]:80/a[1](2)~!.png", "http://[::1]:80/a[1](2)~!.png"),
+    ],
+)
+def test_characters_become_codes_once(url: str, sent: str) -> None:
+    assert sendable(url) == sent
+    assert sendable(sent) == sent
+
+
+def test_codes_are_of_the_encoding() -> None:
+    assert sendable("/ä b", "iso-8859-1") == "/%E4%20b"
+    for broken in ("http://[::1", "http://host/\ud800"):
+        with pytest.raises(ValueError, match=r"Invalid IPv6|surrogates"):
+            sendable(broken)
 
 
 def test_a_disk_with_too_little_space(server: Server, cache: Path) -> None:

@@ -15,7 +15,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NoReturn
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, build_opener
 
 from rich.console import Console
@@ -23,7 +23,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from maskrcnn import __version__
 from maskrcnn.errors import WeightsError
-from maskrcnn.files.addresses import sendable
 
 TIMEOUT = 30.0  # seconds without a byte before a connection counts as broken
 ATTEMPTS = 5  # give up after this many connections in a row without a new byte
@@ -32,6 +31,7 @@ BLOCK = 1 << 20  # bytes
 
 # File names of torchvision and MMDetection end in the first digits of the SHA-256. Dates (20yymmdd) are excluded.
 _HASH_IN_NAME = re.compile(r"-(?!20\d{6}\.)([a-f0-9]{8,64})\.")
+_KEPT = "%/:?#[]@!$&'()*+,;=~"  # have a meaning in addresses; with %, because parts may be codes already
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -46,6 +46,21 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     return base.expanduser() / "maskrcnn"
+
+
+def sendable(url: str, encoding: str = "utf-8") -> str:
+    """An address in the characters that HTTP allows: others in its path and query, such as umlauts and spaces, become
+    percent codes, as browsers send them. The host stays as it is.
+
+    Args:
+        encoding: of the codes.
+
+    Raises:
+        ValueError: the address is malformed, or has half a surrogate pair.
+    """
+    parts = urlsplit(url)
+    path, query = (quote(part, _KEPT, encoding) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def fetch(url: str, *, size: int | None = None, sha256: str | None = None, timeout: float = TIMEOUT) -> Path:

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from maskrcnn import __version__
-from maskrcnn.files.addresses import sendable
+from maskrcnn.files.fetch import sendable
 from maskrcnn.serve.problems import RefusalError
 from maskrcnn.serve.settings import Limits
 
