@@ -76,6 +76,16 @@ def test_json_lines_and_a_list_are_read_alike(tmp_path: Path, content: str) -> N
     assert [value for _, value in read_json_lines(tmp_path / "a.ndjson", "rows")] == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_of_json_end_only_where_lines_of_text_do(tmp_path: Path, end: str) -> None:
+    """JSON allows some characters inside texts at which Python's `splitlines` divides."""
+    names = [f"a{character}b" for character in "\u2028\u2029\x85\x7f"]
+    content = "".join(f'{{"a": "{name}"}}{end}' for name in names)
+    (tmp_path / "a.ndjson").write_bytes(content.encode())
+    rows = list(read_json_lines(tmp_path / "a.ndjson", "rows"))
+    assert rows == [(number, {"a": name}) for number, name in enumerate(names, start=1)]
+
+
 def test_a_broken_line_of_json_stands_in_its_place(tmp_path: Path) -> None:
     path = tmp_path / "a.ndjson"
     path.write_text('{"a": 1}\n{"a":\n3\n')

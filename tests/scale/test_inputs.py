@@ -63,6 +63,13 @@ def test_lists_of_each_kind(tmp_path, monkeypatch, suffix):
         listed_images(write())
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_names_in_lists_may_have_any_character_but_the_end_of_a_line(tmp_path, end):
+    names = tuple(f"/a{character}b.png" for character in "\x0b\x1c\x85\u2028\u2029")
+    (tmp_path / "images.txt").write_bytes(end.join(names).encode())
+    assert listed_images([str(tmp_path / "images.txt")]) == names
+
+
 def test_lists_that_cannot_be_read_are_named(tmp_path, bucket):
     pq.write_table(pa.table({"file": ["a.png"]}), tmp_path / "no_path.parquet")
     pq.write_table(pa.table({"path": [1]}), tmp_path / "numbers.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zlib
@@ -135,7 +136,8 @@ def read_json_lines(path: Path, expected: str) -> Iterator[tuple[int, Any]]:
     """
     try:
         content = expanded(path.read_bytes())
-        lines = content.decode(json.detect_encoding(content)).splitlines()
+        # Not `splitlines`, which also divides at characters that JSON allows inside texts, such as U+2028.
+        lines = list(io.StringIO(content.decode(json.detect_encoding(content)), newline=None))
         first = json.loads(lines[0]) if lines else None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from None

@@ -134,8 +134,9 @@ def _paths(item: str, content: bytes) -> list[str]:
             rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
             names, values = list(rows.fieldnames or ()), [row.get(COLUMN) for row in rows]
         else:
-            names, values = [COLUMN], [line.strip() for line in content.decode("utf-8-sig").splitlines()]
-            values = [line for line in values if line]
+            # Not `splitlines`, which also divides at characters that names may have, such as U+2028.
+            lines = io.StringIO(content.decode("utf-8-sig"), newline=None)
+            names, values = [COLUMN], [name for line in lines if (name := line.strip())]
     except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(f"{item}: expected a list of images as {suffix[1:]} ({error}); write it again") from None
     if COLUMN not in names:
