@@ -116,6 +116,16 @@ def test_a_larger_donor_is_cut_off_and_covered_keypoints_are_hidden() -> None:
     assert keypoints[0, 1, 2] == 2
 
 
+def test_keypoints_of_a_larger_donor_end_at_the_network_input() -> None:
+    below = replace(sample_of(64, 96, []), keypoints=np.zeros((0, 4, 3), dtype=np.float32))
+    points = [[30.0, 30, 2], [96, 64, 1], [110, 30, 2], [30, 70, 2]]
+    donor = replace(sample_of(90, 128, [(1, (25, 20, 120, 80))]), keypoints=np.array([points], dtype=np.float32))
+    found = pasted(below, donor).keypoints
+    assert found is not None
+    assert found.dtype == np.float32
+    assert found[0].tolist() == [[30, 30, 2], [96, 64, 1], [0, 0, 0], [0, 0, 0]]
+
+
 def test_a_donor_with_nothing_to_see_changes_nothing() -> None:
     below = sample_of(32, 32, [(0, (1, 1, 30, 30))])
     beyond = replace(sample_of(64, 96, [(1, (40, 40, 60, 60))]), frame=frame_of_size((64, 96), (64, 96)))

@@ -49,7 +49,7 @@ def pasted(sample: Sample, donor: Sample) -> Sample:
     image[:, :height, :width] = torch.where(part, donor.image[:, :height, :width], image[:, :height, :width])
     keypoints = below.keypoints
     if keypoints is not None and donor.keypoints is not None:
-        keypoints = np.concatenate([keypoints, donor.keypoints[kept]])
+        keypoints = np.concatenate([keypoints, _inside(donor.keypoints[kept], size_hw)])
     return replace(
         below,
         image=image,
@@ -132,6 +132,12 @@ def _tight_boxes(crops: Sequence[Crop]) -> np.ndarray:
         if len(rows):
             box[:] = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + np.tile(origin, 2)
     return boxes
+
+
+def _inside(keypoints: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Keypoints (N, K, 3) with zeros for those beyond a network input, as `visible_keypoints` has them."""
+    inside: np.ndarray = keypoints * (keypoints[..., :2] <= size_hw[::-1]).all(axis=-1, keepdims=True)
+    return inside
 
 
 def _hidden(keypoints: np.ndarray, cover: np.ndarray) -> np.ndarray:
