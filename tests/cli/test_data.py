@@ -208,6 +208,28 @@ def test_the_command_writes_the_report_and_figures(command, tmp_path):
     assert (again.code, "found one that is read" in again.err) == (2, True)
 
 
+def test_check_overwrites_nothing_that_it_reads(command, tmp_path):
+    for side in ("train", "val", "pictures"):
+        (tmp_path / side).mkdir()
+    train, val = write_small(tmp_path / "train", "images", 2), write_small(tmp_path / "val", "images", 2)
+    model, notes = tmp_path / "m.safetensors", tmp_path / "pictures" / "notes.txt"
+    model.write_bytes(b"a model")
+    notes.write_text("of a person")
+    read = {file: file.read_bytes() for file in (train, val, model, notes)}
+    for flags in (
+        ("--val", val, "--report", val),
+        ("--model", model, "--report", model),
+        ("--images", notes.parent, "--report", notes),
+        ("--val", val, "--val-images", notes.parent, "--report", notes),
+    ):
+        ran = command("data", "check", train, *flags)
+        assert (ran.code, ran.out, "found one that is read" in ran.err) == (2, "", True), flags
+    assert {file: file.read_bytes() for file in read} == read
+    for flags in (("--val", val.parent), ("--val", val, "--val-images", notes.parent)):
+        ran = command("data", "check", train, *flags, "--fix", flags[-1] / "fixed")
+        assert (ran.code, ran.out, "expected a folder outside of" in ran.err) == (2, "", True), flags
+
+
 def test_check_writes_a_repaired_copy(command, tmp_path):
     path = faulty(tmp_path / "set")
     ran = command("data", "check", path, "--fix", tmp_path / "fixed")

@@ -68,12 +68,12 @@ class Check:
         if self.val is None and self.val_images is not None:
             raise ConfigError("expected --val with --val-images, found none")
         if self.fix is not None:
-            check_new_folder(self.fix, self.data, self.images)
+            check_new_folder(self.fix, self.data, self.images, self.val, self.val_images)
             if self.report is not None and is_inside(self.report, self.fix):
                 raise ConfigError(f"{self.report}: expected a file outside of --fix {self.fix}, which is written later")
         config = None if self.preset is None else preset(self.preset)
         if self.report is not None:
-            check_file(self.report, self.data)
+            check_file(self.report, self.data, self.images, self.val, self.val_images, self.model)
         of_data, of_val = hints_of_both(self.data, self.val, self.hints)
         dataset = read_dataset(self.data, self.images, hints=of_data)
         val = None if self.val is None else read_dataset(self.val, self.val_images, hints=of_val)
