@@ -204,6 +204,14 @@ def test_a_page_of_a_model_gives_truth_and_detections_the_same_labels(command, t
     assert {name for objects in truth for name in objects.names} == {"red"}
 
 
+def test_predictions_and_page_in_one_file_are_refused(command, tmp_path):
+    out = tmp_path / "out.json"
+    given = ("--data", "d.json", "--model", "m.safetensors", "--results-out", tmp_path / "." / "new" / ".." / "out.json")
+    ran = command("evaluate", *given, "--report", out)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"error: expected two files, found {out} with both --results-out and --report\n"
+
+
 def test_a_score_without_the_measure_that_needs_it_is_one_line(command, tmp_path):
     content, found = squares([1, 2])
     ran = command("evaluate", *written(tmp_path, content, found), "--min-score", 0.3)

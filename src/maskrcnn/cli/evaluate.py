@@ -74,6 +74,8 @@ class Evaluate:
             raise ConfigError(f"evaluate needs either --model or --results, found {found}")
         if self.report is not None:
             check_file(self.report, self.data, self.model, self.results)
+            if self.results_out is not None and self.results_out.resolve() == self.report.resolve():
+                raise ConfigError(f"expected two files, found {self.report} with both --results-out and --report")
         dataset, report = self._of_results() if self.model is None else self._of_model(self.model)
         if self.report is not None:
             from maskrcnn.training.reports.evaluation import evaluation_page
