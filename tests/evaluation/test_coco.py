@@ -223,6 +223,8 @@ def test_only_some_images() -> None:
     assert judged(content, results, image_ids=[1]).boxes["AP"] == pytest.approx(1)
     rest = judged(content, results, image_ids=[2, 3])
     assert (rest.boxes["AP"], rest.images, rest.objects, rest.detections) == (0, 2, 2, 0)
+    twice = judged(content, perfect(content), image_ids=[1, 2, 2])
+    assert (twice.boxes["AP"], twice.images, twice.objects, twice.detections) == (pytest.approx(1), 2, 2, 2)
     with pytest.raises(DataError, match=r"expected image_ids of its images, found 9"):
         judged(content, results, image_ids=[1, 9])
 

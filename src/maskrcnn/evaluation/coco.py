@@ -147,7 +147,7 @@ def evaluate_results(
         results: a COCO results file, or its content: a list of objects with image_id, category_id, score and at least
             one of bbox (x, y, width, height in pixels), segmentation (run lengths) and keypoints (x, y, score of each).
         max_detections: maximum detections per image, for AP and AR.
-        image_ids: evaluate only these images of the data set; default: all.
+        image_ids: evaluate only these images of the data set, each once; default: all.
         group_by: a field of the images, such as `modality`: also report the figures for each of its values.
         matching: also report TP / (TP + FP + FN) of the masks, for detections with at least this score.
         analysis: also report errors, calibration, the best thresholds and the worst mistakes.
@@ -193,12 +193,12 @@ def _kinds_in(results: Sequence[Entry], dataset: Dataset) -> set[str]:
 
 
 def _positions(dataset: Dataset, image_ids: Collection[Any]) -> list[int]:
-    """The positions of the images with these ids."""
+    """The positions of the images with these ids, each once, so that its objects count once."""
     numbers = dataset.records.numbers()
     unknown = [image_id for image_id in image_ids if image_id not in numbers]
     if unknown:
         raise DataError(f"{dataset.path}: expected image_ids of its images, found {unknown[0]!r}")
-    return [numbers[image_id] for image_id in image_ids]
+    return [numbers[image_id] for image_id in dict.fromkeys(image_ids)]
 
 
 def _groups(dataset: Dataset, key: str) -> dict[str, list[int]]:
