@@ -206,8 +206,9 @@ def test_a_page_of_a_model_gives_truth_and_detections_the_same_labels(command, t
 
 def test_predictions_and_page_in_one_file_are_refused(command, tmp_path):
     out = tmp_path / "out.json"
-    given = ("--data", "d.json", "--model", "m.safetensors", "--results-out", tmp_path / "." / "new" / ".." / "out.json")
-    ran = command("evaluate", *given, "--report", out)
+    same = tmp_path / "new" / ".." / "out.json"
+    given = ("--data", "d.json", "--model", "m.safetensors")
+    ran = command("evaluate", *given, "--results-out", same, "--report", out)
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"error: expected two files, found {out} with both --results-out and --report\n"
 
