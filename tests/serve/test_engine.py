@@ -245,6 +245,23 @@ def test_jobs_are_refused_when_nobody_can_compute_them(model: Predictor) -> None
     assert (engine.failure, engine.ready) == (reason, False)
 
 
+def test_jobs_that_come_after_the_failure_are_refused_at_once(model: Predictor) -> None:
+    async def run() -> None:
+        crew = Crew(model, losses=0, failure=MaskRCNNError("no memory"))
+        engine = Engine(crew, Limits(timeout=5), lambda objects, seconds: None)
+        early = asyncio.create_task(ask(engine))
+        engine.start()
+        results = await asyncio.gather(early, *(ask(engine) for _ in range(5)), return_exceptions=True)
+        while engine.failure is None:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(engine.close)  # the failed thread has ended
+        results += await asyncio.gather(ask(engine), return_exceptions=True)
+        assert [getattr(result, "status", result) for result in results] == [503] * 7
+        assert engine.unanswered == 0
+
+    asyncio.run(run())
+
+
 def test_a_job_that_was_with_a_process_when_it_ended_is_given_alone(model: Predictor) -> None:
     async def run() -> None:
         engine = Engine(InThread(model), Limits(), lambda objects, seconds: None)

@@ -25,6 +25,7 @@ from maskrcnn.structures.instances import Instances
 
 SMOOTHING = 0.1  # weight of the newest time in the mean
 MOST_TRIES = 2  # of an image whose process has ended
+ENDING = "the server is ending"
 
 
 @dataclass(eq=False)
@@ -146,16 +147,20 @@ class Engine:
         """What `then` makes of the image that `read` gives.
 
         Raises:
-            RefusalError: 503 when the queue is full, 504 when the answer takes too long, and those of `read`.
+            RefusalError: 503 when the queue is full or nobody can work it off, 504 when the answer takes too long, and
+                those of `read`.
         """
         if self.unanswered >= self.limits.queue:
             wait = max(1, math.ceil(self.unanswered * self.mean_seconds))
             raise RefusalError(503, f"{self.unanswered} requests wait; try again", {"Retry-After": str(wait)})
         job = Job(read, then, asyncio.get_running_loop().create_future(), time.monotonic())
-        self.unanswered += 1
         with self._changed:
+            # What is in the queue when the last worker fails is refused by that worker, what comes later is here.
+            if self.failure is not None and self.working == 0:
+                raise RefusalError(503, ENDING)
             self._jobs.append(job)
             self._changed.notify_all()
+        self.unanswered += 1
         try:
             async with asyncio.timeout(self.limits.timeout):
                 return await job.answer
@@ -229,4 +234,4 @@ class Engine:
         except MaskRCNNError as error:
             self.failure = error
             while self.working == 0 and (jobs := self.take(1, wait=True, seconds=0)):
-                self.fail(jobs[0], RefusalError(503, "the server is ending"))
+                self.fail(jobs[0], RefusalError(503, ENDING))
