@@ -53,6 +53,8 @@ class Studio(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(200 if self.headers.get("Authorization") == "Token studio" else 401)
+        if self.path == "/cut.png":
+            self.send_header("Content-Length", str(len(self.image) + 30))
         self.end_headers()
         self.wfile.write(self.image)
 
@@ -225,6 +227,12 @@ def test_addresses_may_have_umlauts_and_spaces(studio: str) -> None:
     with pytest.raises(RefusalError) as refused:
         sources.fetch("/\ud800.png")
     assert refused.value.status == 400
+
+
+def test_an_image_that_is_cut_off_on_its_way_is_not_called_broken(backend: TestClient) -> None:
+    answer = backend.post("/predict", json=tasks("/cut.png"))
+    assert answer.status_code == 502, answer.text
+    assert "30 bytes are missing" in answer.json()["detail"]
 
 
 def test_the_brush_is_what_label_studio_draws(model: Predictor) -> None:

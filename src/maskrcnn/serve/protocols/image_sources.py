@@ -98,6 +98,8 @@ class ImageSources:
                     raise RefusalError(413, f"expected an image of up to {self.limits.max_megabytes:g} MB")
                 if time.monotonic() > until:
                     raise TimeoutError("too slow")
+            if response.length:  # what Content-Length promised beyond it; None without that header
+                raise HTTPException(f"the connection broke, {response.length} bytes are missing")
         return bytes(content)
 
 
