@@ -121,6 +121,34 @@ def test_rules_of_two_tiles(left: Sequence[int], right: Sequence[int], expected:
     np.testing.assert_array_equal(found.masks.boxes(), found.boxes)
 
 
+def disc(tile: Tile, centre_xy: np.ndarray, radius: float) -> Instances:
+    """The part inside a tile of a disc of the image; no object if there is none."""
+    x1, y1, x2, y2 = tile.box
+    y, x = np.mgrid[y1:y2, x1:x2] + 0.5
+    mask = RLE.from_dense(((x - centre_xy[0]) ** 2 + (y - centre_xy[1]) ** 2 < radius**2).astype(np.uint8))
+    one = np.ones(1, dtype=np.float32)
+    found = Instances(mask.size, mask.box[None], one, 0 * one.astype(int), Masks([mask]))
+    return found.select(np.flatnonzero([mask.area > 0]))
+
+
+def test_a_centroid_that_each_tile_sees_on_the_other_side_is_one_object() -> None:
+    left, right = Tiling(64, 16).tiles((64, 112))
+    pieces = [piece_of(tile, disc(tile, np.array([x, 32]), 3.5)) for tile, x in ((left, 56.3), (right, 55.7))]
+    assert not any(piece.home.any() for piece in pieces)
+    assert len(merge(pieces, 0.5)) == 1
+
+
+@pytest.mark.parametrize("size_hw", [(64, 112), (112, 112)])  # two tiles, and four that meet in a corner
+def test_each_object_near_a_seam_is_found_once_by_tiles_that_differ_a_little(size_hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    tiling = Tiling(64, 16).tiles(size_hw)
+    seam = np.array([56, size_hw[0] / 2])
+    for _ in range(200):
+        centre, radius = seam + rng.uniform(-4, 4, 2), rng.uniform(3, 12)
+        pieces = [piece_of(tile, disc(tile, centre + rng.uniform(-0.5, 0.5, 2), radius)) for tile in tiling]
+        assert len(merge(pieces, 0.5)) == 1, (centre, radius)
+
+
 def test_objects_without_masks_are_merged_by_their_boxes() -> None:
     ids = ellipses((100, 160), 8, 30, 1)
     blind = ColourReader(masks=False)

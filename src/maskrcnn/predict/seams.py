@@ -3,7 +3,9 @@
 An object is *cut* if its mask touches an inner edge of its tile. It is *at home* if its centroid lies in the part of
 the image that its tile owns. The rules:
 
-1. A whole object at home is kept. One that is not at home is kept only if it covers 60 % of a cut one at home.
+1. A whole object at home is kept. One that is not at home is kept only if it covers 60 % of a cut one at home,
+   or of one that is not at home either, and no object at home covers 60 % of any of these two: the masks of two tiles
+   differ a little, so that each may see the centroid on the side of the other.
 2. A cut object is dropped if a whole one that is kept covers 60 % of it.
 3. The other cut objects are united if they are of different tiles and one class, and their masks agree in the strip
    that both tiles share (IoU of .5 or more).
@@ -132,7 +134,10 @@ def merge(pieces: Sequence[Piece], nms_iou: float) -> Instances:
     one, other = np.concatenate([pairs[:2], pairs[1::-1]], axis=1)  # each pair in both orders
     covers = np.tile(pairs.shared, 2) >= COVERED * areas[other]
     kept = ~cut & home
-    kept[one[covers & ~cut[one] & (cut & home)[other]]] = True
+    owned = home.copy()
+    owned[other[covers & home[one]]] = True
+    homeless = ~(owned[one] | owned[other])  # each tile has seen the centroid on the side of the other
+    kept[one[covers & ~cut[one] & ((cut & home)[other] | homeless)]] = True
     left = cut.copy()
     left[other[covers & kept[one]]] = False
     groups = _groups(pairs, left)
