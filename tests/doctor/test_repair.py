@@ -76,6 +76,28 @@ def test_needless_entries_of_a_file_are_left_out(tmp_path: Path) -> None:
     assert [record.image_id for record in after.records] == [1, 2, 3, 4, 5, 6, 93]
 
 
+def test_all_versions_of_a_photograph_of_another_split_are_left_out(tmp_path: Path) -> None:
+    sides = []
+    for seed, numbers in ((0, (1, 2, 4)), (1, (2, 5))):
+        content, pictures = sound(seed)
+        path = written(tmp_path / str(seed), content, pictures)
+        for number in numbers:  # pictures that differ, as after an augmentation
+            content["images"][number - 1]["file_name"] = name = f"leaf_jpg.rf.{seed}{number:031x}.png"
+            (path.parent / "images" / f"{number}.png").rename(path.parent / "images" / name)
+        path.write_text(json.dumps(content))
+        sides.append(read_dataset(path))
+    train, val = sides
+    before = examine(train, val)
+    first = val.records[1].path
+    assert [(found.kind, found.image, found.other) for found in before.findings] == [
+        ("shared-photograph", number, first) for number in (0, 1, 3)
+    ]
+    after, done = repaired(before)
+    assert done == ["3 versions of photographs of another split are left out"]
+    assert [record.image_id for record in after.records] == [3, 5, 6]
+    assert examine(after, val).findings == ()
+
+
 def test_a_sound_data_set_stays_as_it_is(tmp_path: Path) -> None:
     content, pictures = sound()
     before = read_dataset(written(tmp_path, content, pictures))

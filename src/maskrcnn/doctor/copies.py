@@ -37,13 +37,16 @@ def copied_images(dataset: Dataset, pictures: Pictures, names: Sequence[str]) ->
 
 
 def shared_photographs(dataset: Dataset, pictures: Pictures, names: Sequence[str]) -> Iterator[Finding]:
-    """Versions of one photograph, by Roboflow's names, in more than one split."""
-    groups: dict[str, dict[int, int]] = defaultdict(dict)
+    """Versions of one photograph, by Roboflow's names, in more than one split: all of one of the splits, because the
+    photograph is shared until the last of them is left out."""
+    groups: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, path in enumerate(pictures.paths):
         if ROBOFLOW.search(path.stem):
-            groups[ROBOFLOW.sub("", path.stem)].setdefault(int(pictures.sides[number]), number)
+            groups[ROBOFLOW.sub("", path.stem)][int(pictures.sides[number])].append(number)
     for name, by_side in groups.items():
-        for a, b in combinations(by_side.values(), 2):
-            if a < len(dataset):
-                what = f"{name} also has a version in {names[int(pictures.sides[b])]}: {pictures.paths[b].name}"
-                yield Finding("shared-photograph", what, "hurts", a, other=pictures.paths[b])
+        for mine, others in combinations(by_side.values(), 2):
+            other, side = pictures.paths[others[0]], names[int(pictures.sides[others[0]])]
+            for number in mine:
+                if number < len(dataset):
+                    what = f"{name} also has a version in {side}: {other.name}"
+                    yield Finding("shared-photograph", what, "hurts", number, other=other)
