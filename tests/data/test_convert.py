@@ -112,6 +112,27 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path: Path) -> None:
     assert read_dataset(tmp_path / "coco").annotations(2).crowd.tolist() == [False, False, True]
 
 
+@pytest.mark.parametrize("to", WRITERS)
+def test_classes_that_mean_no_class_when_they_are_read_are_counted(tmp_path: Path, to: str) -> None:
+    path = write_scene(tmp_path / "in", {"segmentation": POLYGON, "category_id": 11})
+    content = json.loads(path.read_text())
+    names = ("void", "background", "__ignore__")
+    content["categories"] = [{"id": number, "name": name} for number, name in zip((4, 9, 11), names, strict=True)]
+    path.write_text(json.dumps(content))
+    first = read_dataset(path, strict=True)
+    assert np.bincount(first.columns["labels"]).tolist() == [3, 2, 1]
+    lost = [loss for loss in convert(first, tmp_path / "out", to) if "no class" in loss]
+    if to not in ("labelme", "cvat", "label-studio", "geojson"):
+        assert lost == []
+        assert len(read_dataset(tmp_path / "out").categories) == 3
+        return
+    assert sorted(lost) == [
+        "1 object of the class __ignore__ will not be read again, because __ignore__ means no class",
+        "2 objects of the class background will not be read again, because background means no class",
+        "3 objects of the class void will not be read again, because void means no class",
+    ]
+
+
 def test_label_images_hold_no_overlap(tmp_path: Path) -> None:
     square = {"segmentation": [[0, 0, 56, 0, 56, 40, 0, 40]]}
     path = write_scene(tmp_path / "in", square, image=2)

@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from maskrcnn.data.pictures import NO_CLASS
 from maskrcnn.structures.annotations import Annotations
+from maskrcnn.structures.dataset import Dataset
 
 Lost = Counter[str]  # how often; the keys follow the number in a sentence (`errors.agreeing`)
 Holds = frozenset[Literal["boxes", "scores"]]  # what a format can hold besides masks of objects
@@ -35,6 +37,14 @@ def objects_to_write(annotations: Annotations, holds: Holds, lost: Lost) -> list
         lost["{object loses its|objects lose their} score"] += len(kept)
     numbers: list[int] = kept.tolist()
     return numbers
+
+
+def class_name(dataset: Dataset, annotations: Annotations, number: int, lost: Lost) -> str:
+    """The class of an object, for formats whose readers leave out what is called `void` and the like; counts those."""
+    name = dataset.categories[annotations.labels[number]].name
+    if name in NO_CLASS:
+        lost[f"{{object|objects}} of the class {name} will not be read again, because {name} means no class"] += 1
+    return name
 
 
 def new_file(path: Path) -> Path:

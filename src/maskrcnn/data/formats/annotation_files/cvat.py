@@ -22,7 +22,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
-from maskrcnn.data.writing import Holds, Lost, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import MOST_PIXELS
@@ -130,8 +130,8 @@ def _shapes(dataset: Dataset, index: int, lost: Lost) -> Iterator[Element]:
     annotations = dataset.annotations(index)
     numbers = objects_to_write(annotations, holds, lost)
     for number, (bitmap, corner_xy) in zip(numbers, annotations.crops(numbers), strict=True):
+        label = class_name(dataset, annotations, number, lost)
         for kind, geometry in _geometries(annotations, number, bitmap, corner_xy):
-            label = dataset.categories[annotations.labels[number]].name
             source = "manual" if annotations.scores is None else "auto"
             shape = Element(kind, {"label": label, "source": source, "occluded": "0", **geometry, "z_order": "0"})
             if annotations.scores is not None:

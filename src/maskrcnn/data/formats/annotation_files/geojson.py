@@ -31,7 +31,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import add_named_categories, add_unlabelled, files_in
 from maskrcnn.data.regions import ellipse, even_odd, joined, points_of
-from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, class_name, new_file, objects_to_write
 from maskrcnn.errors import DataError
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.ops.outlines import outlines_of_parts
@@ -116,7 +116,7 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
                 {
                     "type": "Feature",
                     "geometry": _geometry(annotations, number, crop),
-                    "properties": _properties(annotations, number, dataset.categories[annotations.labels[number]].name),
+                    "properties": _properties(annotations, number, class_name(dataset, annotations, number, lost)),
                 }
                 for number, crop in zip(numbers, annotations.crops(numbers), strict=True)
             ]

@@ -25,7 +25,7 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
-from maskrcnn.data.writing import Holds, Lost, objects_to_write, shares
+from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write, shares
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
@@ -155,7 +155,7 @@ def _annotated(dataset: Dataset, index: int, lost: Lost) -> dict[str, Any]:
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": {**value, kind: [dataset.categories[annotations.labels[number]].name]},
+            "value": {**value, kind: [class_name(dataset, annotations, number, lost)]},
         }
         if annotations.scores is not None:
             result["score"] = float(annotations.scores[number])

@@ -41,7 +41,7 @@ from maskrcnn.data.regions import (
     points_of,
     rectangle,
 )
-from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, class_name, new_file, objects_to_write
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.json_file import json_outline
 from maskrcnn.structures.dataset import Dataset
@@ -153,7 +153,7 @@ def _shapes(dataset: Dataset, index: int, lost: Lost) -> list[dict[str, Any]]:
     for number, (bitmap, (x, y)) in zip(numbers, annotations.crops(numbers), strict=True):
         polygons = annotations.polygons(number)
         shape: dict[str, Any] = {
-            "label": dataset.categories[annotations.labels[number]].name,
+            "label": class_name(dataset, annotations, number, lost),
             "group_id": number if len(polygons) > 1 else None,
             "description": "",
             "shape_type": "polygon",
