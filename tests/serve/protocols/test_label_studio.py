@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -233,6 +234,27 @@ def test_an_image_that_is_cut_off_on_its_way_is_not_called_broken(backend: TestC
     answer = backend.post("/predict", json=tasks("/cut.png"))
     assert answer.status_code == 502, answer.text
     assert "30 bytes are missing" in answer.json()["detail"]
+
+
+def test_tasks_of_a_client_that_has_gone_are_left_alone(
+    model: Predictor, studio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application is called as a server does it, because clients of tests do not go away."""
+    monkeypatch.setenv(label_studio.TOKEN_VARIABLE, "studio")
+    app = build_app({"shapes": InThread(model)}, Limits(timeout=1), labelling=Labelling(studio))
+    body, sent = json.dumps(tasks("/a.png", "/b.png", "/c.png")).encode(), list[Any]()
+    arriving = iter([{"type": "http.request", "body": body, "more_body": False}])
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [], "client": None}
+
+    async def receive() -> Any:
+        return next(arriving, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app({**scope, "http_version": "1.1", "scheme": "http", "server": ("a", 80)}, receive, send))
+    assert sent[0]["status"] == 499
+    assert [path for path, _ in Studio.asked] == ["/a.png"]
 
 
 def test_the_brush_is_what_label_studio_draws(model: Predictor) -> None:

@@ -22,7 +22,7 @@ from maskrcnn.errors import DataError
 from maskrcnn.files.xml_file import parse_xml
 from maskrcnn.ops.outlines import FEW_CORNERS
 from maskrcnn.serve.engine import Crew
-from maskrcnn.serve.problems import RefusalError, in_words
+from maskrcnn.serve.problems import CLIENT_CLOSED_REQUEST, RefusalError, in_words
 from maskrcnn.serve.protocols.image_sources import ImageSources
 from maskrcnn.serve.service import Service
 from maskrcnn.serve.settings import Labelling
@@ -134,6 +134,8 @@ async def _results(
             body = await asyncio.to_thread(sources.fetch, _address(task, control))
             found = await service.ask(request, name, body, propose)
         except RefusalError as error:
+            if error.status == CLIENT_CLOSED_REQUEST:  # nobody waits for the other tasks either
+                raise
             failures.append(error)
             results.append({"error": str(error)})
             LOG.warning("task failed", extra={"fields": {"task": task.id, "reason": str(error)}})
