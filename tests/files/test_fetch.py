@@ -35,8 +35,9 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
         self.ranges = True  # whether it gives parts
+        self.place = ""  # where it says that a part begins, if that is a lie
         self.version: str | None = '"v1"'
-        self.length: int | None = -1  # the Content-Length, -1 for the true one
+        self.length: int | str | None = -1  # the Content-Length, -1 for the true one
         self.break_after: list[int] = []  # bytes after which a connection breaks, one for each connection
         self.pause = 0.0  # seconds in the middle of each answer
         self.status = 0
@@ -74,11 +75,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if begin else 200)
         if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(server.content) - 1}/{len(server.content)}")
+            self.send_header(
+                "Content-Range", f"bytes {server.place or begin}-{len(server.content) - 1}/{len(server.content)}"
+            )
         if server.version:
             self.send_header("ETag", server.version)
         if server.length is not None:
-            self.send_header("Content-Length", str(len(body) if server.length < 0 else server.length))
+            self.send_header("Content-Length", str(len(body) if server.length == -1 else server.length))
         self.end_headers()
         stop = server.break_after.pop(0) if server.break_after else len(body)
         half = len(body[:stop]) // 2
@@ -240,6 +243,20 @@ def test_a_part_that_is_the_whole_or_more(server: Server, cache: Path, extra: by
     target.with_name("weights.pth.part").write_bytes(CONTENT + extra)
     assert fetch(server.url(), sha256=DIGEST).read_bytes() == CONTENT
     assert kept(cache) == ["weights.pth"]
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "", "9" * 5000])
+def test_a_length_that_is_no_number(server: Server, cache: Path, length: str) -> None:
+    server.length = length
+    refused(server.url(), "cannot download .*the server says a Content-Length that is no number of bytes")
+    assert kept(cache) == []
+
+
+def test_a_part_whose_place_is_no_number(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part_of(server, monkeypatch)
+    server.place = "9" * 5000
+    monkeypatch.setattr("maskrcnn.files.fetch.ATTEMPTS", 1)
+    refused(server.url(), "the server sent another part .* 100000 bytes that are kept")
 
 
 def test_redirects(server: Server) -> None:

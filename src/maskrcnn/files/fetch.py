@@ -32,6 +32,7 @@ BLOCK = 1 << 20  # bytes
 # File names of torchvision and MMDetection end in the first digits of the SHA-256. Dates (20yymmdd) are excluded.
 _HASH_IN_NAME = re.compile(r"-(?!20\d{6}\.)([a-f0-9]{8,64})\.")
 _KEPT = "%/:?#[]@!$&'()*+,;=~"  # have a meaning in addresses; with %, because parts may be codes already
+_NUMBER = r"[0-9]{1,20}"  # of bytes in a header; `int` would also take a sign, and fails for thousands of digits
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -215,11 +216,13 @@ class _Download:
                 headers["If-Range"] = self.state.read_text()
         # urlopen would cache the proxies of the first call.
         with build_opener().open(Request(sendable(self.url), headers=headers), timeout=self.timeout) as response:
-            begin = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            begin = re.match(rf"bytes ({_NUMBER})-", response.headers.get("Content-Range", ""))
             continues = response.status == 206 and begin is not None and int(begin[1]) == have
             if response.status == 206 and not continues:
                 raise HTTPException("the server sent another part than the requested one")
             length = response.headers.get("Content-Length")
+            if length is not None and not re.fullmatch(_NUMBER, length.strip()):
+                raise HTTPException("the server says a Content-Length that is no number of bytes")
             total = self.size if length is None else int(length) + (have if continues else 0)
             self._check(total)
             if not continues:
