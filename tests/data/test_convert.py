@@ -169,6 +169,20 @@ def test_files_of_objects_are_told_from_images_of_similar_names(tmp_path: Path) 
     assert {mask.counts for _, mask in masks(dataset, number)} == {mask.counts for _, mask in expected("one")}
 
 
+def test_classes_whose_names_become_the_same_are_told_apart(tmp_path: Path) -> None:
+    classes = ["a/b", "a:b", "a-b", "a|b", "rod"]
+    builder = DatasetBuilder(tmp_path)
+    for number, label in enumerate(classes):
+        save_images(tmp_path / "in", (str(number),))
+        builder.add_category(number, label)
+        builder.add_image(number, tmp_path / "in" / f"{number}.png", *SIZE, {"split": ("train", "val")[number % 2]})
+        builder.add_annotation(RawAnnotation(number, number, bitmap=scene()["one"][0].mask))
+    dataset, lost = again(builder.build(), tmp_path / "out", "object-masks")
+    assert lost == ["3 names of classes are changed, because a file name cannot hold them"]
+    found = {record.path.stem: masks(dataset, index)[0][0] for index, record in enumerate(dataset.records)}
+    assert found == {"0": "a-b-2", "1": "a-b-3", "2": "a-b", "3": "a-b-4", "4": "rod"}
+
+
 @pytest.mark.parametrize("to", WRITERS)
 def test_odd_names_of_images_and_classes_come_back(tmp_path: Path, to: str) -> None:
     names = ["a b.png", "ü%20x.png", "q#1.png", "train_1.png", "x_mask.png", "comma,name.png", "A.png", "nan.png"]

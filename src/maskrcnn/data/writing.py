@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +48,31 @@ def class_name(dataset: Dataset, annotations: Annotations, number: int, lost: Lo
     if name in NO_CLASS:
         lost[f"{{object|objects}} of the class {name} will not be read again, because {name} means no class"] += 1
     return name
+
+
+def with_names(dataset: Dataset, unable: re.Pattern[str], holder: str, lost: Lost) -> Dataset:
+    """The data set with `-` in the place of characters of names of classes that the format cannot hold.
+
+    A name that would then be that of another class gets a number, so that no two classes become one.
+
+    Args:
+        unable: matches such a character.
+        holder: what cannot hold it, such as "a file name".
+    """
+    names = [category.name for category in dataset.categories]
+    kept = {name: name for name in names if name and not unable.search(name)}
+    for name in names:
+        if name in kept:
+            continue
+        plain = unable.sub("-", name) or "-"
+        tries = (plain if number == 1 else f"{plain}-{number}" for number in count(1))
+        kept[name] = next(tried for tried in tries if tried not in kept.values())
+    categories = tuple(replace(category, name=kept[category.name]) for category in dataset.categories)
+    # All parts of a data set have the same classes, which count once.
+    lost[f"{{name of a class is|names of classes are}} changed, because {holder} cannot hold {{it|them}}"] = sum(
+        new.name != old.name for new, old in zip(categories, dataset.categories, strict=True)
+    )
+    return replace(dataset, categories=categories)
 
 
 def new_file(path: Path) -> Path:

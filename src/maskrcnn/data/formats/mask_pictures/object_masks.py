@@ -32,7 +32,7 @@ from maskrcnn.data.pictures import (
     read_masks,
 )
 from maskrcnn.data.regions import as_drawn, connected_parts, foreground
-from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, new_file, objects_to_write, with_names
 from maskrcnn.errors import DataError, ImageError
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
@@ -108,20 +108,20 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
 def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     """Writes `annotations/<image>_<class>_<number>.png` for each object, with 255 inside, beside the images.
 
-    Names of classes get `-` in the place of characters that cannot be in such a name.
+    Names of classes get `-` in the place of characters that cannot be in such a name, and a number where they would
+    become the same.
     """
     lost: Lost = Counter()
-    for part, dataset in parts.items():
-        names = [_UNNAMEABLE.sub("-", category.name) or "-" for category in dataset.categories]
-        changed = sum(name != category.name for name, category in zip(names, dataset.categories, strict=True))
-        lost["{name of a class is|names of classes are} changed, because a file name cannot hold {it|them}"] += changed
+    for part, given in parts.items():
+        dataset = with_names(given, _UNNAMEABLE, "a file name", lost)
         for index, record in enumerate(dataset.records):
             annotations = dataset.annotations(index)
             numbers = objects_to_write(annotations, holds, lost)
             lost["{image|images} without objects can only be read with --missing empty"] += not numbers
             digits = len(str(len(annotations)))  # so that sorted names are in the order of the objects of a class
             for number, mask in zip(numbers, map(annotations.rle, numbers), strict=True):
-                file = f"{record.path.stem}_{names[annotations.labels[number]]}_{number:0{digits}}.png"
+                label = dataset.categories[annotations.labels[number]].name
+                file = f"{record.path.stem}_{label}_{number:0{digits}}.png"
                 picture = Image.fromarray(mask.dense().astype(np.uint8) * 255)
                 picture.save(new_file(folder / part / "annotations" / file), "PNG")
     return lost
