@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.doctor import examine, repaired
-from planted import another_image, entry, jpeg, polygon, sound, written
+from planted import SIDE, another_image, entry, jpeg, polygon, sound, written
 
 
 def ill(folder: Path) -> Path:
@@ -62,6 +63,35 @@ def test_the_repaired_data_set_is_sound(tmp_path: Path) -> None:
         old, new = before.annotations(number), after.annotations(number)
         assert [mask.counts for mask in new.masks() if mask] == [m.counts for m in old.masks()[: len(new)] if m]
         assert torch.equal(torch.from_numpy(new.annotated_boxes), torch.from_numpy(old.annotated_boxes[: len(new)]))
+
+
+A, HOLE = (0, 0, 50, 50), (10, 10, 40, 40)
+NESTED = {  # x1 y1 x2 y2 of the polygons in the order of drawing, and whether each is cut out
+    "a part that overlaps": [(A, False), ((10, 10, 20, 20), True), ((40, 0, 90, 50), False)],
+    "a part that covers the hole": [(A, False), ((10, 10, 20, 20), True), ((15, 0, 90, 50), False)],
+    "a hole in two parts": [(A, False), ((20, 0, 90, 50), False), ((30, 10, 40, 20), True)],
+    "a part twice": [(A, False), (A, False), (HOLE, True)],
+    "an island": [(A, False), (HOLE, True), ((20, 20, 30, 30), False)],
+    "a hole in an island": [(A, False), (HOLE, True), ((15, 15, 35, 35), False), ((20, 20, 30, 30), True)],
+    "a hole that leaves its part": [((0, 0, 110, 50), False), ((5, 10, 111, 40), True)],
+    "a part outside the image": [(A, False), (HOLE, True), ((200, 200, 220, 220), False)],
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_only_polygons_inside_others_are_cut_out(tmp_path: Path, name: str) -> None:
+    content, pictures = sound()
+    expected = np.zeros(SIDE, dtype=bool)
+    parts = []
+    for (x1, y1, x2, y2), cut in NESTED[name]:
+        parts.append([x1, y1, x2, y1, x2, y2, x1, y2])
+        expected[y1:y2, x1:x2] = not cut
+    content["annotations"][0] |= {"segmentation": parts[::-1], "bbox": [0, 0, 90, 50]}
+    del content["annotations"][0]["area"]
+    after, done = repaired(examine(read_dataset(written(tmp_path, content, pictures))))
+    assert any("cut out as" in what for what in done)
+    assert np.array_equal(after.annotations(0).rle(0).dense(), expected)
+    assert after.annotations(0).areas[0] == expected.sum()
 
 
 def test_needless_entries_of_a_file_are_left_out(tmp_path: Path) -> None:

@@ -130,18 +130,23 @@ def filled_holes(objects: Objects) -> Iterator[Finding]:
     rings = objects.rings
     several = np.flatnonzero(np.bincount(rings.owners, minlength=len(objects.rows))[rings.owners] > 1)
     boxes = extents(rings)
-    for outer, inner in _contained(boxes[several], rings.owners[several]):
+    for outer, inner in contained(boxes[several], rings.owners[several]):
         a, b = several[outer], several[inner]
         i = int(rings.owners[a])
         size = (int(objects.limits_wh[i, 1]), int(objects.limits_wh[i, 0]))
         parts = [RLE(size, polygons_to_rle([rings.ring(ring)], size)) for ring in (b, a)]
-        if parts[0].area > 1 and _share_inside(*parts) > 0.99 and parts[1].area > parts[0].area:
+        if lies_inside(*parts):
             what = f"a polygon of {parts[0].area} pixels lies inside one of {parts[1].area}"
             hurts: Severity = "hurts" if parts[0].area > SHARE * parts[1].area else "doubt"
             yield _found(objects, i, "filled-hole", what, hurts)
 
 
-def _contained(boxes: np.ndarray, group: np.ndarray) -> list[tuple[int, int]]:
+def lies_inside(inner: RLE, outer: RLE) -> bool:
+    """Whether a part of an object is a hole in another part, or an island in another hole: it lies in a larger one."""
+    return 1 < inner.area < outer.area and _share_inside(inner, outer) > 0.99
+
+
+def contained(boxes: np.ndarray, group: np.ndarray) -> list[tuple[int, int]]:
     """The pairs (outer, inner) of boxes (n, 4) of one group, of which one lies inside the other, but for a pixel."""
     i, j = _pairs(boxes, group)
     i, j = np.concatenate([i, j]), np.concatenate([j, i])

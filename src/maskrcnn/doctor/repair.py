@@ -16,11 +16,14 @@ import torch
 from maskrcnn.data.doubts import spelling
 from maskrcnn.doctor.diagnosis import Diagnosis
 from maskrcnn.doctor.findings import Finding
+from maskrcnn.doctor.object_faults import contained, lies_inside
 from maskrcnn.errors import agreeing
 from maskrcnn.ops.polygons import polygons_to_rle
+from maskrcnn.ops.rle import crop_to_rle
 from maskrcnn.structures.annotations import NO_MASK, RUN_LENGTHS, Annotations
+from maskrcnn.structures.crops import crop_box, part_of, united
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.structures.masks import RLE
+from maskrcnn.structures.masks import RLE, Masks
 from maskrcnn.structures.records import PackedBytes, as_numpy
 
 _IMAGES_LEFT_OUT = {
@@ -113,7 +116,8 @@ def _measured_again(dataset: Dataset, findings: Sequence[Finding]) -> Dataset:
     mask with a hole, or beyond the border, becomes run lengths."""
     columns = {name: as_numpy(dataset.columns[name]).copy() for name in ("annotated_boxes", "areas", "kinds")}
     drawn: dict[int, bytes] = {}
-    for found in findings:
+    once = {(found.kind, found.image, found.rows): found for found in findings}  # an object has one for each hole
+    for found in once.values():
         for row, own, number in _rows(dataset, found):
             if own.kinds[number] == NO_MASK:
                 x1, y1, x2, y2 = own.boxes[number].tolist()
@@ -141,12 +145,27 @@ def _rows(dataset: Dataset, found: Finding) -> Iterator[tuple[int, Annotations, 
 
 
 def _with_holes(annotations: Annotations, number: int) -> RLE:
-    """The mask of polygons in which a pixel that an even number of them covers is a hole."""
-    size = annotations.image_hw
-    times = sum(
-        RLE(size, polygons_to_rle([part], size)).dense().astype(np.uint8) for part in annotations.polygons(number)
-    )
-    return RLE.from_dense(np.asarray(times) % 2 == 1)
+    """The mask of polygons in which those inside another one are holes, and those inside a hole are filled again.
+
+    A hole is cut out of the polygons around it only. Other polygons may overlap each other, or cover the hole.
+    """
+    size, parts = annotations.image_hw, annotations.polygons(number)
+    masks = [RLE(size, polygons_to_rle([part], size)) for part in parts]
+    boxes = np.array([[*part.min(axis=0), *part.max(axis=0)] for part in parts])
+    nested = [
+        (outer, inner)
+        for outer, inner in contained(boxes, np.zeros(len(parts), dtype=np.int64))
+        if lies_inside(masks[inner], masks[outer])
+    ]
+    depths = [0] * len(parts)
+    for outer, inner in sorted(nested, key=lambda pair: -masks[pair[0]].area):  # what is around the outer one is larger
+        depths[inner] = max(depths[inner], depths[outer] + 1)
+    crops = Masks(masks).crops()
+    for outer, inner in nested:
+        if depths[outer] % 2 == 0 and depths[inner] % 2 == 1:
+            part_of(crops[outer], crop_box(crops[inner]))[...] &= 1 - part_of(crops[inner], crop_box(crops[outer]))
+    bitmap, origin = united([crop for crop, depth in zip(crops, depths, strict=True) if depth % 2 == 0])
+    return RLE(size, crop_to_rle(bitmap, origin, size))
 
 
 def _merged(dataset: Dataset) -> Dataset:
