@@ -78,6 +78,24 @@ def test_pictures_are_not_written_among_the_images(command, tmp_path, out):
     assert "expected a folder outside of" in ran.err
 
 
+def test_results_do_not_replace_the_data_set(command, tmp_path):
+    data = write_small(tmp_path, "predictions", 1)
+    outlined = data.with_name("0.geojson")
+    outlined.write_text('{"type": "FeatureCollection", "features": []}')
+    flags = ("--model", tmp_path / "m.safetensors", "--no-draw", "--geojson")
+    for source, out, message in (
+        (data, tmp_path, "predictions.json: expected a file to write, found one that is read"),
+        (outlined, tmp_path, "0.geojson: expected a file to write, found one that is read"),
+        (tmp_path, tmp_path, f"{tmp_path}: expected a folder outside of {tmp_path}, which is read"),
+        (tmp_path, tmp_path / "o", f"{tmp_path / 'o'}: expected a folder outside of {tmp_path}, which is read"),
+    ):
+        contents = [file.read_bytes() for file in (data, outlined)]
+        ran = command("predict", "--data", source, "--out", out, *flags)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert message in ran.err
+        assert [file.read_bytes() for file in (data, outlined)] == contents
+
+
 @pytest.mark.parametrize("wrong", ["no/such.jpg", "no/such/*.jpg"])
 def test_missing_images_are_one_line(command, tmp_path, wrong):
     ran = command("predict", wrong, "--model", tmp_path / "m.safetensors", "--out", tmp_path / "o")

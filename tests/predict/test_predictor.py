@@ -350,6 +350,19 @@ def test_files_are_predicted_drawn_and_broken_ones_skipped_or_refused(
     assert json.loads((tmp_path / "strict" / "predictions.json").read_text()), "what was found before is kept"
 
 
+def test_pictures_replace_no_image_that_is_read(predictor: Predictor, tmp_path: Path) -> None:
+    write_small(tmp_path, "images", 2)
+    first, second = sorted((tmp_path / "images").iterdir())
+    second = second.rename(tmp_path / "images" / "000001_0.png")
+    image = second.read_bytes()
+    with pytest.raises(ConfigError, match=r"000001_0\.png: expected a file to write, found one that is read"):
+        predict_files(predictor, [first, second], tmp_path / "images")
+    assert second.read_bytes() == image
+    for _ in range(2):  # its own pictures may be replaced
+        assert predict_files(predictor, [second, first], tmp_path / "images", Outputs(min_score=0.0)).images == 2
+    assert second.read_bytes() == image
+
+
 @pytest.mark.slow
 def test_300_detections_on_12_megapixels_cost_megabytes() -> None:
     """In a process of its own, because memory that a process has once used does not come back."""

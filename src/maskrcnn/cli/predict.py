@@ -159,6 +159,7 @@ class Predict:
 
     def _require_sense(self) -> None:
         """Raises ConfigError for flags that have no effect together, and for an output among the input."""
+        from maskrcnn.files.atomic import check_file, check_folder
         from maskrcnn.files.images import LIST_SUFFIXES
 
         if not self.images and self.data is None:
@@ -181,6 +182,11 @@ class Predict:
                 f"--out {self.out}: expected a folder outside of {within[0]}: the next run would read the pictures "
                 "of this one as images; choose another folder, or --no-draw without --save"
             )
+        if self.data is not None:
+            check_folder(self.out, self.data)
+            check_file(self.out / "predictions.json", self.data)
+            if self.geojson:  # a GeoJSON file has the name of its image, as the file that is written
+                check_file(self.out / f"{self.data.stem}.geojson", self.data)
 
     def _refuse(self, flags: Collection[str], why: str) -> None:
         """Raises ConfigError if one of the flags is given."""

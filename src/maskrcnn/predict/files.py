@@ -112,6 +112,9 @@ def predict_files(
     table, keep = outputs.table, outputs.keep
     check_folder(out)
     target = out / "predictions.json"
+    check_file(target, *files)
+    if outputs.draw:
+        _check_pictures(files, out)
     if table is not None:
         check_file(table.path, *files)
         if table.path.resolve() == target.resolve():
@@ -162,6 +165,16 @@ def predict_files(
             write_table(rows, table)
     pictures, measurements = out if drawn else None, None if table is None else table.path
     return FilesSummary(count, len(results), tuple(skipped), target, pictures, measurements)
+
+
+def _check_pictures(files: Sequence[Path], out: Path) -> None:
+    """Raises ConfigError if the picture of a file would replace a file that is read."""
+    pictures = (out / picture_name(number, file) for number, file in enumerate(files, start=1))
+    there = [picture for picture in pictures if picture.is_file()]
+    read = {file.resolve() for file in files} if there else set()
+    for picture in there:
+        if picture.resolve() in read:
+            raise ConfigError(f"{picture}: expected a file to write, found one that is read; choose another --out")
 
 
 def _note(text: str) -> None:
