@@ -183,6 +183,24 @@ def test_classes_whose_names_become_the_same_are_told_apart(tmp_path: Path) -> N
     assert found == {"0": "a-b-2", "1": "a-b-3", "2": "a-b", "3": "a-b-4", "4": "rod"}
 
 
+@pytest.mark.parametrize("to", ["cvat", "label-studio"])
+def test_characters_of_classes_that_xml_cannot_hold_are_changed(tmp_path: Path, to: str) -> None:
+    classes = ["a\x01b", "a\x02b", "\ufffe", "\x0b", "\x7f\x85\t\U0001f642", "one\rtwo"]
+    save_images(tmp_path / "in", ("one",))
+    builder = DatasetBuilder(tmp_path)
+    builder.add_image(1, tmp_path / "in" / "one.png", *SIZE, {})
+    for number, label in enumerate(classes):
+        builder.add_category(number, label)
+        builder.add_annotation(RawAnnotation(1, number, bitmap=scene()["one"][0].mask))
+    dataset, lost = again(builder.build(), tmp_path / "out", to)
+    assert lost == ["5 names of classes are changed, because XML cannot hold them"]
+    names = ["a-b", "a-b-2", "-", "--2", "\x7f\x85\t\U0001f642", "one-two"]
+    assert [dataset.categories[label].name for label in dataset.annotations(0).labels] == names
+    if to == "label-studio":
+        interface = ElementTree.parse(tmp_path / "out" / "interface.xml")
+        assert [label.get("value") for label in interface.iter("Label")] == names * 3
+
+
 @pytest.mark.parametrize("to", WRITERS)
 def test_odd_names_of_images_and_classes_come_back(tmp_path: Path, to: str) -> None:
     names = ["a b.png", "ü%20x.png", "q#1.png", "train_1.png", "x_mask.png", "comma,name.png", "A.png", "nan.png"]

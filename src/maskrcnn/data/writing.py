@@ -51,7 +51,7 @@ def class_name(dataset: Dataset, annotations: Annotations, number: int, lost: Lo
 
 
 def with_names(dataset: Dataset, unable: re.Pattern[str], holder: str, lost: Lost) -> Dataset:
-    """The data set with `-` in the place of characters of names of classes that the format cannot hold.
+    """The data set with `-` in the place of characters in the names of its classes that a format cannot hold.
 
     A name that would then be that of another class gets a number, so that no two classes become one.
 

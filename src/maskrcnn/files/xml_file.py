@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 from xml.parsers.expat import errors
 
 from maskrcnn.errors import DataError
+
+# Characters that no XML 1.0 can hold, not even escaped, and the carriage return, which is read as a line feed.
+NOT_IN_XML = re.compile(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _MOST_DEPTH = 64
 _CUT = frozenset(  # what expat says of a text that ends too early

@@ -22,11 +22,11 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import bitmap_to_rle, ellipse, joined, points_of, rectangle, turned
-from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write
+from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write, with_names
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import MOST_PIXELS
-from maskrcnn.files.xml_file import read_xml
+from maskrcnn.files.xml_file import NOT_IN_XML, read_xml
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
@@ -101,7 +101,8 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     attribute, which CVAT shows if the label has one of this name.
     """
     lost: Lost = Counter()
-    for part, dataset in parts.items():
+    for part, given in parts.items():
+        dataset = with_names(given, NOT_IN_XML, "XML", lost)
         with (
             atomic_write(folder / part / "annotations.xml") as temporary,
             temporary.open("w", encoding="utf-8") as file,

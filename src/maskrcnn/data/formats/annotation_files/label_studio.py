@@ -25,11 +25,12 @@ from maskrcnn.data.hints import NO_HINTS, Hints
 from maskrcnn.data.labelled import only_file
 from maskrcnn.data.pictures import NO_CLASS, add_named_categories, add_picture, files_in, find_pictures
 from maskrcnn.data.regions import ellipse, joined, points_of, rectangle, turned
-from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write, shares
+from maskrcnn.data.writing import Holds, Lost, class_name, objects_to_write, shares, with_names
 from maskrcnn.errors import DataError, omission
 from maskrcnn.files.atomic import atomic_write
 from maskrcnn.files.images import IMAGE_SUFFIXES
 from maskrcnn.files.json_file import json_outline, read_json
+from maskrcnn.files.xml_file import NOT_IN_XML
 from maskrcnn.structures.annotations import Annotations
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
@@ -117,7 +118,8 @@ def write(parts: Mapping[str, Dataset], folder: Path) -> Lost:
     Images are named as files of a local storage whose root is `folder`.
     """
     lost: Lost = Counter()
-    for part, dataset in parts.items():
+    for part, given in parts.items():
+        dataset = with_names(given, NOT_IN_XML, "XML", lost)  # in the tasks, too: labels are those of the interface
         with atomic_write(folder / part / "interface.xml") as temporary:
             temporary.write_text(_interface(dataset), encoding="utf-8")
         with atomic_write(folder / part / "tasks.json") as temporary, temporary.open("w", encoding="utf-8") as file:
