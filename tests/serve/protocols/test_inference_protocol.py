@@ -91,7 +91,15 @@ def test_other_models_and_other_bodies_are_errors(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("length", "body"),
-    [("x", b"{}"), ("3", b"{}"), ("-1", b"{}"), (None, b"\x00\x00\x00\x00aaaa"), (None, b"\x01\x00"), (None, b"")],
+    [
+        ("x", b"{}"),
+        ("3", b"{}"),
+        ("-1", b"{}"),
+        ("9" * 5000, b"{}"),
+        (None, b"\x00\x00\x00\x00aaaa"),
+        (None, b"\x01\x00"),
+        (None, b""),
+    ],
 )
 def test_bytes_that_do_not_fit_are_refused(client: TestClient, length: str | None, body: bytes) -> None:
     """`length` as header, or the JSON of a right request before values of another length."""
