@@ -123,6 +123,19 @@ def test_rows_without_labels(tmp_path: Path) -> None:
     assert len(read_dataset(write_1(tmp_path, *skipped), strict=True)) == 1
 
 
+def test_only_the_first_of_several_labels_is_read(tmp_path: Path) -> None:
+    first, second = row(thing("cat", polygon=SQUARE)), row(thing("cat", polygon=SQUARE), image="two.png")
+    assert read_dataset(write(tmp_path, first, second), strict=True).choices == ()
+    dogs = {"annotations": {"objects": [thing("dog", polygon=SQUARE)] * 2}}
+    first["projects"]["q"] = {"name": "another project", "labels": [dogs]}
+    dataset = read_dataset(write(tmp_path, first, second), strict=True)
+    assert objects(dataset, "one.png") == [("cat", *WHOLE)]
+    assert dataset.choices[0].endswith(": 1 row has several labels, of which only the first is read")
+    second["projects"]["p"]["labels"].append(dogs)
+    dataset = read_dataset(write(tmp_path, first, second), strict=True)
+    assert dataset.choices[0].endswith(": 2 rows have several labels, of which only the first is read")
+
+
 BROKEN: dict[str, tuple[Any, str]] = {
     "no class": (row(thing(None, polygon=SQUARE)), "row 1: objects[0]: expected a title or name, which is the class"),
     "two points": (row(thing(polygon=SQUARE[:2])), "row 1: objects[0]: expected a polygon of at least 3 points"),

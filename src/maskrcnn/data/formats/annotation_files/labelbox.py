@@ -1,7 +1,8 @@
 """Reads exports of Labelbox (https://docs.labelbox.com): JSON of version 1, and JSON lines of version 2.
 
 Masks are behind addresses, which are not fetched. An image that has only such masks is left out, because its objects
-would be background. A bounding box is only a box. Points and lines have no area.
+would be background. A bounding box is only a box. Points and lines have no area. Of several labels of a row, which may
+be of the same objects, the first counts.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from maskrcnn.data.labelled import (
 )
 from maskrcnn.data.pictures import add_named_categories, files_in
 from maskrcnn.data.regions import numbers_of, points_of
-from maskrcnn.errors import DataError, omission
+from maskrcnn.errors import DataError, agreeing, omission
 from maskrcnn.files.json_file import json_outline, read_json_lines
 from maskrcnn.structures.dataset import Dataset
 from maskrcnn.structures.values import is_id, short, under
@@ -75,10 +76,11 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     file = only_file(path, _exports(path), name) if path.is_dir() else path
     builder = DatasetBuilder(file, strict=strict)
     items: list[Labelled] = []
-    unlabelled = 0
+    unlabelled = several = 0
     for number, row in read_json_lines(file, f"a {name}"):
         try:
             objects = _objects(row)
+            several += len(_labels(row)) > 1
             if objects is None and hints.missing != "empty":
                 unlabelled += 1
             else:
@@ -87,6 +89,8 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
             builder.problem(f"row {number}: {error}")
     if unlabelled:
         builder.choice(f"{omission(unlabelled, 'image', 'without labels')}; --missing empty keeps such images")
+    if several:
+        builder.choice(agreeing(several, "{row has|rows have} several labels, of which only the first is read"))
     add_named_categories(builder, labels_of(items))
     add_labelled(builder, items, images)
     return builder.build()
@@ -125,12 +129,7 @@ def _objects(row: Any) -> list[Any] | None:
     if not isinstance(row, Mapping):
         raise DataError(f"expected a row with data_row or Labeled Data, found {short(row)}")
     if "data_row" in row:
-        projects = row.get("projects")
-        labels = [
-            label
-            for project in (projects.values() if isinstance(projects, Mapping) else ())
-            for label in under(project, "labels") or ()
-        ]
+        labels = _labels(row)
         return entries(under(labels[0], "annotations") or {}, "objects") if labels else None
     label = row.get("Label")
     if not isinstance(label, Mapping) or not label or row.get("Skipped") is True:
@@ -140,6 +139,13 @@ def _objects(row: Any) -> list[Any] | None:
     # Before 2020: a list of outlines for each class.
     outlines = [(title, outline) for title in label for outline in entries(label, title)]
     return [{"title": title, "polygon": under(outline, "geometry") or outline} for title, outline in outlines]
+
+
+def _labels(row: Mapping[str, Any]) -> list[Any]:
+    """The labels of a row of version 2, of all its projects. There are several if several people have labelled it."""
+    projects = row.get("projects")
+    listed = [under(project, "labels") for project in projects.values()] if isinstance(projects, Mapping) else []
+    return [label for labels in listed if isinstance(labels, list) for label in labels]
 
 
 def _region(entry: Mapping[str, Any]) -> Region:
