@@ -94,6 +94,19 @@ def test_only_polygons_inside_others_are_cut_out(tmp_path: Path, name: str) -> N
     assert after.annotations(0).areas[0] == expected.sum()
 
 
+def test_a_duplicate_of_a_duplicate_is_kept_if_it_is_none_of_the_first(tmp_path: Path) -> None:
+    content, pictures = sound()
+    boxes = [[x, 70, 100, 20] for x in (5, 7, 9, 11)]  # each is a duplicate of its neighbour, and of no other
+    box = {"image_id": 1, "category_id": 1, "iscrowd": 0, "area": 2000}
+    content["annotations"] += [{"id": 900 + i, "bbox": own, **box} for i, own in enumerate(boxes)]
+    before = examine(read_dataset(written(tmp_path, content, pictures)))
+    assert [found.kind for found in before.findings] == ["duplicate-object"] * 3
+    after, done = repaired(before)
+    assert done == ["2 second annotations of objects are left out"]
+    assert [x for x, *_ in after.annotations(0).annotated_boxes.tolist()][2:] == [5, 9]
+    assert examine(after).findings == ()
+
+
 def test_needless_entries_of_a_file_are_left_out(tmp_path: Path) -> None:
     content, pictures = sound()
     images, own = content["images"], content["annotations"]

@@ -71,9 +71,11 @@ def repaired(diagnosis: Diagnosis) -> tuple[Dataset, list[str]]:
     done["second {entry|entries} of image files, empty or with equal annotations, {is|are} left out"] = len(again)
     kept = np.ones(len(dataset.columns["labels"]), dtype=bool)
     for kind, what in _ANNOTATIONS_LEFT_OUT.items():
-        rows = [found.rows[-1] for found in by_kind[kind]]
-        kept[rows] = False
-        done[what] = len(set(rows))
+        before = int(kept.sum())
+        for rows in sorted(found.rows for found in by_kind[kind]):
+            if kept[list(rows)].all():  # a duplicate of one that is left out may be no duplicate of those that are kept
+                kept[rows[-1]] = False
+        done[what] = before - int(kept.sum())
     measured = [found for kind in _MEASURED for found in by_kind[kind] if kept[list(found.rows)].all()]
     for kind, what in _MEASURED.items():
         done[what] = sum(found.kind == kind for found in measured)
