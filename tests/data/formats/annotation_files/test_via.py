@@ -108,24 +108,54 @@ def test_a_csv_holds_json_in_its_cells(tmp_path: Path) -> None:
 
 
 def test_version_3_numbers_its_shapes_and_values(tmp_path: Path) -> None:
-    save_images(tmp_path)
+    path = write_3(tmp_path)
+    dataset = read_dataset(path, strict=True)
+    assert objects(dataset, "one.png") == [("a", *SQUARE), ("b", *SQUARE)]
+    assert [own[0] for own in objects(dataset, "two.png")] == ["b"]
+
+
+def write_3(folder: Path, xy: Any = (2, 4, 6, 10, 14), options: Any = None) -> Path:
+    """A project of version 3 with several shapes.
+
+    Args:
+        xy: the first of them.
+        options: the values of its attribute.
+    """
+    save_images(folder)
     content = {
         "project": {"pid": "x"},
-        "attribute": {"1": {"aname": "kind", "options": {"0": "a", "1": "b"}}},
+        "attribute": {"1": {"aname": "kind", "options": options or {"0": "a", "1": "b"}}},
         "file": {"1": {"fid": 1, "fname": "one.png"}, "2": {"fid": 2, "fname": "two.png"}},
         "view": {"1": {"fid_list": [1]}, "2": {"fid_list": ["2"]}},
         "metadata": {
-            "x": {"vid": "1", "xy": [2, 4, 6, 10, 14], "av": {"1": "0"}},
+            "x": {"vid": "1", "xy": xy, "av": {"1": "0"}},
             "y": {"vid": "1", "xy": [7, 4, 6, 14, 6, 14, 20, 4, 20], "av": {"1": "1"}},
             "z": {"vid": "2", "xy": [3, 30, 20, 10], "av": {"1": "1"}},
             "whole": {"vid": "2", "xy": [], "av": {}},
         },
     }
-    path = tmp_path / "via3.json"
+    path = folder / "via3.json"
     path.write_text(json.dumps(content))
-    dataset = read_dataset(path, strict=True)
-    assert objects(dataset, "one.png") == [("a", *SQUARE), ("b", *SQUARE)]
-    assert [own[0] for own in objects(dataset, "two.png")] == ["b"]
+    return path
+
+
+@pytest.mark.parametrize("first", [[2], {}, "2", None])
+def test_a_shape_of_version_3_without_a_number_is_named(tmp_path: Path, first: Any) -> None:
+    path = write_3(tmp_path, [first, 4, 6, 10, 14])
+    dataset = read_dataset(path)
+    assert objects(dataset, "one.png") == [("b", *SQUARE)]
+    words = f"{path}: metadata x: expected xy with the number of a shape first, found [{first!r}, 4, 6, 10, 14]"
+    assert dataset.problems == (words,)
+    with pytest.raises(DataError, match="expected xy with the number of a shape first"):
+        read_dataset(path, strict=True)
+
+
+@pytest.mark.parametrize("options", [["a", "b"], "a", 3])
+def test_options_of_version_3_without_numbers_are_named(tmp_path: Path, options: Any) -> None:
+    path = write_3(tmp_path, options=options)
+    dataset = read_dataset(path)
+    assert [own[0] for own in objects(dataset, "one.png")] == ["0", "1"]
+    assert dataset.problems == (f"{path}: attribute 1: expected options by their numbers, found {options!r}",)
 
 
 BROKEN = {

@@ -26,7 +26,7 @@ from maskrcnn.files.csv_table import csv_beginning, csv_rows
 from maskrcnn.files.json_file import json_outline, read_json
 from maskrcnn.structures.classes import ONLY_CLASS
 from maskrcnn.structures.dataset import Dataset
-from maskrcnn.structures.values import is_number, short
+from maskrcnn.structures.values import is_number, short, under
 
 name = "VIA"
 key = "via"
@@ -176,7 +176,7 @@ def _from_version_3(builder: DatasetBuilder, content: Mapping[str, Any]) -> list
         if isinstance(file, Mapping) and isinstance(file.get("fname"), str):
             found[str(own)] = _Image(file["fname"], file["fname"], [])
     names = {own: entry.get("aname") for own, entry in attributes.items() if isinstance(entry, Mapping)}
-    options = {own: entry.get("options") for own, entry in attributes.items() if isinstance(entry, Mapping)}
+    options = _options_3(builder, attributes)
     for own, region in metadata.items():
         view = views.get(str(region.get("vid"))) if isinstance(region, Mapping) else None
         listed = view.get("fid_list") if isinstance(view, Mapping) else None
@@ -184,11 +184,26 @@ def _from_version_3(builder: DatasetBuilder, content: Mapping[str, Any]) -> list
         if not isinstance(listed, list) or len(listed) != 1 or str(listed[0]) not in found or not isinstance(xy, list):
             builder.problem(f"metadata {own}: expected a region of one image with xy, found {short(region)}")
             continue
+        if xy and not is_number(xy[0]):
+            builder.problem(f"metadata {own}: expected xy with the number of a shape first, found {short(xy)}")
+            continue
         values = region.get("av") if isinstance(region.get("av"), Mapping) else {}
-        named = {str(names.get(a, a)): (options.get(a) or {}).get(str(v), v) for a, v in values.items()}
+        named = {str(names.get(a, a)): options.get(a, {}).get(str(v), v) for a, v in values.items()}
         if xy:  # without it, the attributes describe the whole image
             found[str(listed[0])].regions.append({"shape_attributes": _shape_3(xy), "region_attributes": named})
     return list(found.values())
+
+
+def _options_3(builder: DatasetBuilder, attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The values of each attribute by their numbers; none for an attribute of free text."""
+    found = {}
+    for own in attributes:
+        options = under(attributes, own, "options")
+        if isinstance(options, Mapping):
+            found[own] = options
+        elif options:
+            builder.problem(f"attribute {own}: expected options by their numbers, found {short(options)}")
+    return found
 
 
 def _shape_3(xy: Sequence[Any]) -> dict[str, Any]:
