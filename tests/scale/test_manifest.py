@@ -51,3 +51,13 @@ def test_a_model_is_known_by_its_content(tmp_path):
     assert first == same != other
     assert identity(str(tmp_path)) not in (first, other)
     assert identity("torchvision/mask_rcnn") == "torchvision/mask_rcnn"
+
+
+def test_the_weights_beside_the_graph_of_openvino_count(tmp_path):
+    graph, weights = tmp_path / "model.xml", tmp_path / "model.bin"
+    graph.write_text("<net/>")
+    seen = {identity(str(graph))}
+    for content in (b"1", b"2"):
+        weights.write_bytes(content)
+        seen.add(identity(str(graph)))
+    assert len(seen) == 3

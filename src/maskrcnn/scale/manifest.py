@@ -24,9 +24,14 @@ KEY = b"maskrcnn"  # of our metadata in a Parquet file
 
 
 def identity(source: str) -> str:
-    """What identifies a file, or the files of a folder, by their content. Any other text stands for itself."""
+    """What identifies a file, or the files of a folder, by their content. Any other text stands for itself.
+
+    The weights of an OpenVINO model lie beside its XML, which stays the same when only they change.
+    """
     path = Path(source)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if path.suffix == ".xml" and path.with_suffix(".bin").is_file():
+        files.append(path.with_suffix(".bin"))
     if not path.exists():
         return source
     digest = hashlib.blake2b(digest_size=16)
