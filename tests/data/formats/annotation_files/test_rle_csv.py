@@ -206,6 +206,19 @@ def test_a_broken_row_is_named_with_its_line_and_does_not_stop_the_rest(tmp_path
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("row", ["two,5 3,", "two,5 3"])
+def test_an_object_without_a_class_beside_numbers_is_left_out(tmp_path: Path, row: str) -> None:
+    save_images(tmp_path)
+    own = f"one,{runs_of(scene()['one'][0].mask)},3"
+    path = write_rows(tmp_path, "ImageId,EncodedPixels,ClassId", [own, row, "two,9 3,4"])
+    dataset = read_dataset(path)
+    assert dataset.problems == (f"{path}: line 3: expected the number of a class, found ''",)
+    assert [record.count for record in dataset.records] == [1, 1]
+    assert [category.id for category in dataset.categories] == [3, 4]
+    with pytest.raises(DataError, match="line 3: expected the number of a class"):
+        read_dataset(path, strict=True)
+
+
 def test_a_table_of_another_encoding_is_one_error(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_bytes(b"ImageId,EncodedPixels\nb\xe4r,1 2\n")

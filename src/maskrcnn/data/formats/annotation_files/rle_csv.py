@@ -107,7 +107,10 @@ def read(path: Path, images: Path | None = None, *, strict: bool = False, hints:
     if note:
         builder.choice(note)
     for row in masked:
-        _add_masks(builder, row, category_of[row.label], coding, sizes[row.image], hints.parts)
+        if row.label in category_of:
+            _add_masks(builder, row, category_of[row.label], coding, sizes[row.image], hints.parts)
+        else:
+            builder.problem(f"line {row.line}: expected the number of a class, found {short(row.label or '')}")
     once = len({(row.image, row.label) for row in rows}) == len(rows)
     semantic = header == _LISTS_NO_EMPTY_IMAGES or bool(header & _IMAGE_AND_CLASS)
     if semantic and once and not hints.parts:
