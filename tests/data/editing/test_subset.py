@@ -80,3 +80,6 @@ def test_nothing_is_refused(dataset: Dataset) -> None:
         subset(empty, classes=("red",), no_empty=True)
     with pytest.raises(ConfigError, match="--number: expected 1 or more images to keep, found 0"):
         subset(dataset, number=0)
+    for pattern in ("", "."):
+        with pytest.raises(ConfigError, match=rf"--names: expected patterns .*, found '{pattern}'"):
+            subset(dataset, names=("*.png", pattern))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 
@@ -32,11 +33,13 @@ def subset(
         seed: of this choice.
 
     Raises:
-        ConfigError: the number of images is below 1, or the seed below 0.
+        ConfigError: the number of images is below 1, a pattern is empty, or the seed is below 0.
         DataError: there is no such class, or no image is left.
     """
     if number is not None and number < 1:
         raise ConfigError(f"--number: expected 1 or more images to keep, found {number}")
+    if idle := [pattern for pattern in names if not PurePath(pattern).parts]:
+        raise ConfigError(f"--names: expected patterns such as *.png or night/*, found {idle[0]!r}")
     check_seed(seed)
     if classes:
         dataset = of_classes(dataset, classes)
