@@ -16,7 +16,9 @@ import pytest
 from coloured_objects import ColourReader
 from maskrcnn.errors import ConfigError, ImageError, MissingPackageError
 from maskrcnn.files.media.video import ClipWriter, open_clip
+from maskrcnn.predict.box_tracking import BoxTracker
 from maskrcnn.predict.clips import predict_clip
+from maskrcnn.predict.tracking import Tracker
 from maskrcnn.structures.instances import Instances
 
 
@@ -27,14 +29,14 @@ class BrightReader(ColourReader):
         return super()._read((image > 128) * np.array([2, 0, 0]))
 
 
-def write_clip(path: Path, count: int = 12, *, options: dict[str, str] | None = None) -> Path:
-    """A bright square that moves to the right, 3 pixels a frame, at 10 frames a second."""
+def write_clip(path: Path, count: int = 12, *, speed: int = 3, options: dict[str, str] | None = None) -> Path:
+    """A bright square that moves to the right, `speed` pixels a frame, at 10 frames a second."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.height, stream.width, stream.pix_fmt, stream.bit_rate = 64, 96, "yuv420p", 4_000_000
         for number in range(count):
             image = np.full((64, 96, 3), 20, dtype=np.uint8)
-            image[20:40, 5 + 3 * number : 25 + 3 * number] = 220
+            image[20:40, 5 + speed * number : 25 + speed * number] = 220
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     return path
@@ -74,6 +76,15 @@ def test_a_clip_becomes_tracks_and_a_drawn_clip(tmp_path: Path, every: int) -> N
     assert [seconds for seconds, _ in drawn] == pytest.approx([seconds for seconds, _ in source], abs=1e-3)
     assert drawn[0][1].shape == (6 * 64, 6 * 96, 3)  # labels on 96 pixels would not be legible
     assert np.abs(drawn[0][1][3::6, 3::6].astype(int) - source[0][1]).max() > 60
+
+
+@pytest.mark.parametrize("tracker", [Tracker, BoxTracker])
+def test_tracks_outlive_the_frames_between_two_that_are_predicted(tmp_path: Path, tracker: Any) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", 125, speed=0)
+    summary = predict_clip(BrightReader(), clip, tmp_path / "out", every=40, draw=False, tracker=tracker)
+    assert (summary.frames, summary.tracks) == (4, 1)
+    found = [entry["track_id"] for entry in json.loads(summary.results.read_text())]
+    assert found == ([1, 1, 1, 1] if tracker is Tracker else [None, 1, 1, 1])  # ByteTrack waits for a second frame
 
 
 def test_an_interrupted_clip_keeps_the_results_of_its_finished_frames(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def predict_clip(
     for target in (results, table, *([video] if video else [])):
         check_file(target, path)
     faults: list[str] = []
-    tracks = tracker(TrackRules(certain=min_score))
+    # A track must outlive the frames between two that are predicted, and one of these in which its object is missed.
+    tracks = tracker(TrackRules(certain=min_score, patience=max(TrackRules.patience, 2 * every)))
     entries: list[dict[str, Any]] = []
     rows: list[list[Any]] = []
     frames = 0
