@@ -102,6 +102,16 @@ def test_an_interrupted_clip_keeps_the_results_of_its_finished_frames(tmp_path: 
     assert len((tmp_path / "out" / "tracks.csv").read_text().splitlines()) == 1 + 5
 
 
+def test_a_name_with_a_colon_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = write_clip(tmp_path / "12:30.mp4").relative_to(tmp_path)
+    writer = ClipWriter(Path("a:b.mp4"), open_clip(clip).rate)
+    for seconds, image in frames_of(clip):
+        writer.add(image, seconds)
+    writer.close()
+    assert len(frames_of(Path("a:b.mp4"))) == 12
+
+
 def test_sides_of_any_length_are_written(tmp_path: Path) -> None:
     writer = ClipWriter(tmp_path / "odd.mp4", open_clip(write_clip(tmp_path / "a.mp4")).rate)
     for number in range(3):

@@ -98,7 +98,8 @@ def _opened(path: Path) -> Iterator[tuple[ModuleType, Any, Any]]:
     """PyAV, the first video stream, and the container. Errors of FFmpeg become an ImageError."""
     av = import_av()
     try:
-        with av.open(str(path)) as container:
+        # Absolute, because FFmpeg takes what is before the colon in 12:30.mp4 for a protocol.
+        with av.open(str(path.absolute())) as container:
             if not container.streams.video:
                 raise ImageError(f"{path}: expected a video, found a file without pictures")
             yield av, container.streams.video[0], container
@@ -132,7 +133,7 @@ class ClipWriter:
     def __init__(self, path: Path, rate: Fraction) -> None:
         av = import_av()
         self._av, self._rate, self._last = av, rate, -1
-        self._container = av.open(str(path), "w", format="mp4")
+        self._container = av.open(str(path.absolute()), "w", format="mp4")
         self._stream: Any = None
 
     def add(self, image: np.ndarray, seconds: float) -> None:
