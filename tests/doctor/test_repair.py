@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from maskrcnn.data.editing.copies import UNREAD, Pictures
 from maskrcnn.data.formats import read_dataset
 from maskrcnn.doctor import examine, repaired
+from maskrcnn.doctor.copies import shared_photographs
 from planted import SIDE, another_image, entry, jpeg, polygon, sound, written
 
 
@@ -139,6 +141,19 @@ def test_all_versions_of_a_photograph_of_another_split_are_left_out(tmp_path: Pa
     assert done == ["3 versions of photographs of another split are left out"]
     assert [record.image_id for record in after.records] == [3, 5, 6]
     assert examine(after, val).findings == ()
+
+
+def test_of_two_splits_of_one_data_set_the_later_loses_its_versions(tmp_path: Path) -> None:
+    """As the later one loses equal pictures. If each rule chose another split, both would lose the photograph."""
+    content, pictures = sound()
+    dataset = read_dataset(written(tmp_path, content, pictures)).subset([0, 1, 2, 3])
+    paths = [Path(f"leaf_jpg.rf.{number:032x}.png") for number in range(4)]
+    versions = Pictures(paths, np.array([0, 0, 1, 1]), [UNREAD] * 4)
+    left_out = [
+        [found.image for found in shared_photographs(whole, versions, ("train", "valid"))]
+        for whole in (dataset, dataset.subset([0, 1]))
+    ]
+    assert left_out == [[2, 3], [0, 1]]
 
 
 def test_a_sound_data_set_stays_as_it_is(tmp_path: Path) -> None:

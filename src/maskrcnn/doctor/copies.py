@@ -44,7 +44,9 @@ def shared_photographs(dataset: Dataset, pictures: Pictures, names: Sequence[str
         if ROBOFLOW.search(path.stem):
             groups[ROBOFLOW.sub("", path.stem)][int(pictures.sides[number])].append(number)
     for name, by_side in groups.items():
-        for mine, others in combinations(by_side.values(), 2):
+        for first, later in combinations(by_side.values(), 2):
+            # As with equal pictures, of two splits of this data set the later one loses its images.
+            mine, others = (later, first) if later[0] < len(dataset) else (first, later)
             other, side = pictures.paths[others[0]], names[int(pictures.sides[others[0]])]
             for number in mine:
                 if number < len(dataset):
