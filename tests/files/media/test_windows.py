@@ -83,6 +83,15 @@ def test_a_pyramid_is_read_at_its_finest_level(tmp_path: Path) -> None:
     assert remarks == []
 
 
+def test_a_relative_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    tifffile.imwrite("zip:a.tif", pixels, tile=(16, 16), photometric="rgb")
+    opened = open_pixels("zip:a.tif")
+    assert not isinstance(opened, np.ndarray)
+    assert np.array_equal(opened[3:20, 5:30], pixels[3:20, 5:30])
+
+
 def test_rare_kinds_are_decoded_whole(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "white.tif", GREY, photometric="miniswhite")
     tifffile.imwrite(tmp_path / "bits.tif", GREY > 99)

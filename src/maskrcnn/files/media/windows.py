@@ -235,7 +235,8 @@ def _gdal(path: Path) -> Iterator[Callable[[], Any]]:
 
     try:
         with QUIET, rasterio.Env(GDAL_CACHEMAX=_CACHE):
-            yield partial(rasterio.open, path, driver="GTiff", sharing=False)
+            # A relative path such as zip:a.tif would be an address of GDAL.
+            yield partial(rasterio.open, path.absolute(), driver="GTiff", sharing=False)
     except (RasterioError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise ImageError(f"{path}: the image cannot be decoded ({reason}); it may be damaged or truncated") from None
