@@ -3,9 +3,9 @@
 An object is *cut* if its mask touches an inner edge of its tile. It is *at home* if its centroid lies in the part of
 the image that its tile owns. The rules:
 
-1. A whole object at home is kept. One that is not at home is kept only if it covers 60 % of a cut one at home,
-   or of one that is not at home either, and no object at home covers 60 % of any of these two: the masks of two tiles
-   differ a little, so that each may see the centroid on the side of the other.
+1. A whole object at home is kept. One that is not at home is kept in two cases: it covers 60 % of a cut one at home, or
+   each of two tiles sees the object at home in the other, because their masks differ a little. Then it covers 60 % of
+   one that is not at home either, and no object at home covers 60 % of one of these two.
 2. A cut object is dropped if a whole one that is kept covers 60 % of it.
 3. The other cut objects are united if they are of different tiles and one class, and their masks agree in the strip
    that both tiles share (IoU of .5 or more).
