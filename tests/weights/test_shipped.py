@@ -24,8 +24,10 @@ def test_a_shipped_model_is_what_its_recipe_describes(name: str) -> None:
     own = replace(recipe.model, num_classes=len(model.config.categories))
     recipe = replace(recipe, categories=model.config.categories, model=own)
     assert not differing_settings(recipe, model.config)
-    assert model.provenance["initial_weights"] == "random weights"
+    assert model.provenance["initial_weights"] == f"the model of {name}_begin.yaml, which began with random weights"
     assert model.provenance["step"] == recipe.train.steps
+    begin = base_settings(["--config", str(shipped_file(name).with_name(f"{name}_begin.yaml"))], "none")[1]
+    assert {setting.split(".")[0] for setting in differing_settings(begin, recipe)} == {"model", "train", "categories"}
 
 
 def test_the_readmes_command_needs_nothing_but_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
