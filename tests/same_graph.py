@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from maskrcnn.export.openvino_graph import write_graph
 from maskrcnn.predict.exported import GRAPH
-from maskrcnn.weights.model_file import METADATA_KEY
 
 
 def in_openvino(file: Path, folder: Path) -> Path:
@@ -16,8 +16,6 @@ def in_openvino(file: Path, folder: Path) -> Path:
     Returns:
         The folder.
     """
-    openvino = pytest.importorskip("openvino")
-    model = openvino.Core().read_model(file)
-    model.set_rt_info("{}", [METADATA_KEY])
-    openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
+    pytest.importorskip("openvino")
+    write_graph(file, "{}", folder / GRAPH)
     return folder

@@ -12,6 +12,7 @@ from maskrcnn.errors import ConfigError, MissingPackageError
 from maskrcnn.export.check import Exactness, check
 from maskrcnn.export.int8 import Calibration, import_nncf, write_int8
 from maskrcnn.export.limits import require_exportable
+from maskrcnn.export.openvino_graph import write_graph
 from maskrcnn.files.atomic import atomic_write, check_file, check_folder
 from maskrcnn.models.mask_rcnn import MaskRCNN
 from maskrcnn.predict.exported import (
@@ -73,17 +74,14 @@ def export_model(
             if calibration is not None:
                 write_int8(temporary, config, calibration, lambda: temporary, unsigned=True)
         return agreement
-    openvino = import_openvino("--format openvino")
     there = out.is_dir()  # it may be the working folder, or a disk of its own, and then cannot be replaced
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out if there else out.parent) as folder:
         onnx_file, written = Path(folder, "model.onnx"), Path(folder, "openvino")
 
         def convert() -> Path:
-            model = openvino.Core().read_model(onnx_file)
-            model.set_rt_info(header, [METADATA_KEY])
             try:
-                openvino.save_model(model, written / GRAPH, compress_to_fp16=False)
+                write_graph(onnx_file, header, written / GRAPH)
             except RuntimeError:  # which names no reason
                 raise ConfigError(
                     f"{out}: OpenVINO cannot write its files; free the space or choose another path"

@@ -32,9 +32,7 @@ INPUTS = ("pixels", "sizes_hw", "original_hw", "scale_xy")  # of a network that 
 OUTPUTS = ("boxes", "scores", "labels", "masks")  # of a package of PyTorch; the last one may be missing
 PACKAGE_SUFFIX = ".pt2"
 KNOWN_INPUTS = {*INPUTS, "image"}  # the last one of a network that resizes
-LAYERS = {"Convolution", "GroupConvolution", "MatMul"}  # of OpenVINO, with constant weights
-BETWEEN_LAYERS = {"Add", "AvgPool", "Interpolate", "MaxPool", "Relu", "ROIAlign"}
-IN_FP32 = "precise_0"  # OpenVINO's mark of an operator that keeps its precision
+IN_FP32 = {"precise_0", "DisablePrecisionConversion_0"}  # OpenVINO's marks of an operator that keeps its precision
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
 INSTALL = "pip install 'maskrcnn[export]'"
 CPU = torch.device("cpu")
@@ -165,8 +163,10 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
             f"{path}: it resizes images, which needs fp32; choose --precision fp32, or export without --with-resize"
         )
     bf16 = not resizes and resolve_precision(precision, CPU) == torch.bfloat16
-    if bf16:
-        keep_in_fp32(model)
+    if bf16 and not _keeps_boxes_exact(model):
+        if precision == "bf16":
+            raise ConfigError(f"{path}: it was exported for fp32 alone; choose --precision fp32, or export it anew")
+        bf16 = False
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
@@ -183,26 +183,9 @@ def _open_openvino(path: Path, threads: int | None, precision: Precision) -> Ope
     return OpenedGraph(run, header, resizes, "bf16" if bf16 else "fp32")
 
 
-def keep_in_fp32(model: Any) -> None:
-    """Marks what OpenVINO shall compute in fp32 if it computes in bf16: all but layers and what lies between them.
-
-    It would compute boxes in bf16, too, whose 8 bits hold no pixel beyond 256: `nuclei` lost 0.015 mask AP by it.
-    """
-    constant: set[str] = set()
-    made: set[str] = set()  # by layers, and by the operators between them
-    for node in model.get_ordered_ops():
-        name, kind = node.get_friendly_name(), node.get_type_name()
-        taken = [source for source in _sources(node) if source not in constant]
-        if kind == "Constant" or (not taken and node.inputs()):
-            constant.add(name)
-        elif (kind in LAYERS and len(taken) == 1) or (kind in BETWEEN_LAYERS and not made.isdisjoint(taken)):
-            made.add(name)
-        elif kind not in ("Parameter", "Result"):
-            node.get_rt_info()[IN_FP32] = ""
-
-
-def _sources(node: Any) -> list[str]:
-    return [part.get_source_output().get_node().get_friendly_name() for part in node.inputs()]
+def _keeps_boxes_exact(model: Any) -> bool:
+    """Whether operators of the graph are marked that compute in fp32 even where layers are in bf16."""
+    return any(not IN_FP32.isdisjoint(node.get_rt_info().keys()) for node in model.get_ordered_ops())
 
 
 def _open_torch(path: Path, threads: int | None, precision: Precision) -> OpenedGraph:
