@@ -9,7 +9,9 @@ from maskrcnn.predict.exported import import_openvino
 from maskrcnn.weights.model_file import METADATA_KEY
 
 LAYERS = {"Convolution", "GroupConvolution", "MatMul"}  # of OpenVINO, with constant weights
-BETWEEN_LAYERS = {"Add", "AvgPool", "Interpolate", "MaxPool", "Relu"}
+BETWEEN_LAYERS = {"Add", "AvgPool", "Interpolate", "MaxPool", "Relu", "ROIAlign"}  # RoIs are in fp32 in any case
+MOVES = {"Concat", "Gather", "GatherND", "Reshape", "ScatterNDUpdate"}  # values, and compute none
+MOVES |= {"Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 MARK = "precise_0"  # becomes OpenVINO's attribute for an operator that keeps its precision, when the graph is read
 
 
@@ -34,7 +36,8 @@ def keep_in_fp32(model: Any) -> None:
 
     It would compute the boxes of RoIAlign in bf16, too, whose 8 bits hold no pixel beyond 256, and the statistics of
     group norm: `nuclei` lost 0.013 mask AP by it. The marks must be in the file: OpenVINO 2026.4 ignores those that
-    Python sets in a graph that it compiles.
+    Python sets in a graph that it compiles. What only moves the features of RoIs stays in bf16, because in fp32 it took
+    as long as all layers.
     """
     constant: set[str] = set()
     made: set[str] = set()  # by layers, and by the operators between them
@@ -43,7 +46,7 @@ def keep_in_fp32(model: Any) -> None:
         taken = [source for source in _sources(node) if source not in constant]
         if kind == "Constant" or (not taken and node.inputs()):
             constant.add(name)
-        elif (kind in LAYERS and len(taken) == 1) or (kind in BETWEEN_LAYERS and not made.isdisjoint(taken)):
+        elif (kind in LAYERS and len(taken) == 1) or (kind in BETWEEN_LAYERS | MOVES and not made.isdisjoint(taken)):
             made.add(name)
         elif kind not in ("Parameter", "Result"):
             node.get_rt_info()[MARK] = ""
