@@ -214,9 +214,7 @@ def test_int8_that_costs_too_much_tries_float_heads_and_leaves_no_file(
     monkeypatch.setattr(save, "_write_onnx", lambda *args, **kwargs: onnx.save(helper.make_model(graph()), args[3]))
     monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
     monkeypatch.setattr(save, "check", lambda *args, **kwargs: None)
-    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
-    written = SimpleNamespace(Core=lambda: core, save_model=lambda model, path, **kwargs: None)
-    monkeypatch.setattr(save, "import_openvino", lambda needed_by: written)
+    monkeypatch.setattr(save, "write_graph", lambda onnx_file, header, path: None)
     judged: list[Path] = []
 
     def objection(path: Path) -> str:

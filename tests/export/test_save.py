@@ -262,11 +262,9 @@ def test_an_output_that_cannot_be_written_is_refused_at_once(format: ExportForma
     assert (tmp_path / "out" / "mine.txt").exists()
 
 
-def write_openvino_by(save_model: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def write_openvino_by(write_graph: Callable[[Path, str, Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves of an export to OpenVINO only the writing, by another function."""
-    core = SimpleNamespace(read_model=lambda path: SimpleNamespace(set_rt_info=lambda *args: None))
-    openvino = SimpleNamespace(Core=lambda: core, save_model=save_model)
-    monkeypatch.setattr(save, "import_openvino", lambda needed_by: openvino)
+    monkeypatch.setattr(save, "write_graph", write_graph)
     monkeypatch.setattr(save, "_write_onnx", lambda *args: None)
     monkeypatch.setattr(save, "open_engine", lambda *args, **kwargs: SimpleNamespace(run=None))
     monkeypatch.setattr(save, "check", lambda *args, **kwargs: None)
@@ -275,12 +273,12 @@ def write_openvino_by(save_model: Callable[..., None], monkeypatch: pytest.Monke
 def test_a_disk_that_is_full_for_openvino_is_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_model(model: Any, path: Path, **kwargs: Any) -> None:
+    def write_graph(onnx_file: Path, header: str, path: Path) -> None:
         path.parent.mkdir()
         path.with_suffix(".bin").write_text("the beginn")
         raise RuntimeError("basic_ios::clear: iostream error")
 
-    write_openvino_by(save_model, monkeypatch)
+    write_openvino_by(write_graph, monkeypatch)
     config = network_config()
     with pytest.raises(ConfigError, match=r"m: OpenVINO cannot write its files; free the space"):
         export_model(lively_network(config), config, {}, tmp_path / "m", "openvino")
@@ -292,13 +290,13 @@ def test_an_openvino_network_is_written_into_the_working_folder_and_replaces_an_
 ) -> None:
     contents = iter(("first", "second"))
 
-    def save_model(model: Any, path: Path, **kwargs: Any) -> None:
+    def write_graph(onnx_file: Path, header: str, path: Path) -> None:
         path.parent.mkdir()
         text = next(contents)
         path.write_text(text)
         path.with_suffix(".bin").write_text(text)
 
-    write_openvino_by(save_model, monkeypatch)
+    write_openvino_by(write_graph, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".DS_Store").touch()
     config = network_config()
