@@ -119,13 +119,16 @@ def parse_flags(
     except SystemExit:
         pass
     chosen = _chosen(command, argv)
-    helped = StringIO()
-    with redirect_stdout(helped), suppress(SystemExit):
-        tyro.cli(command, args=[*chosen, "--help"], **options)
-    if not argv:
-        print(helped.getvalue(), end="", file=sys.stderr)
-        raise SystemExit(2)
-    message = _unknown_flag(printed.getvalue(), argv, helped.getvalue()) or _message(printed.getvalue())
+    message = None
+    if not argv or _NO_VALUE.search(printed.getvalue()):  # the help takes as long as the parsing
+        helped = StringIO()
+        with redirect_stdout(helped), suppress(SystemExit):
+            tyro.cli(command, args=[*chosen, "--help"], **options)
+        if not argv:
+            print(helped.getvalue(), end="", file=sys.stderr)
+            raise SystemExit(2)
+        message = _unknown_flag(printed.getvalue(), argv, helped.getvalue())
+    message = message or _message(printed.getvalue())
     raise ConfigError(f"{message}; see {' '.join([prog, *chosen])} --help")
 
 
@@ -136,9 +139,12 @@ def _chosen(command: Any, argv: Sequence[str]) -> list[str]:
     return [name for name in argv[:1] if name in names]
 
 
+_NO_VALUE = re.compile(r"Missing value for argument '([^-'][^']*)'")  # of a positional argument, in tyro's words
+
+
 def _unknown_flag(box: str, argv: Sequence[str], help_text: str) -> str | None:
     """Names the first unknown flag if tyro says that a positional argument has no value. It stops at such a flag."""
-    place = re.search(r"Missing value for argument '([^-'][^']*)'", box)
+    place = _NO_VALUE.search(box)
     flags = re.findall(r"--[a-z][\w.-]*", help_text)
     given = (arg.partition("=")[0].replace("_", "-") for arg in argv if re.match("--?[A-Za-z]", arg))
     unknown = next((flag for flag in given if flag not in flags), None)
