@@ -119,7 +119,7 @@ class PartWriter:
             "labels": good.labels.tolist(),
             "names": good.class_names,
             "masks": None if masks is None else [mask.counts.decode("ascii") for mask in masks],
-            "keypoints": None if keypoints is None else [points.ravel().tolist() for points in keypoints],
+            "keypoints": None if keypoints is None else keypoints.reshape(len(good), 3 * keypoints.shape[1]).tolist(),
         }
 
 
