@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch._inductor
 
-from maskrcnn.errors import WeightsError
+from maskrcnn.errors import ConfigError, WeightsError
 from maskrcnn.predict.exported import GRAPH, INPUTS, ExportFormat, open_engine
 from maskrcnn.weights.model_file import METADATA_KEY, header_of
 from small_data import small_config
@@ -37,6 +37,31 @@ def test_a_graph_that_the_engine_cannot_compute_is_one_line(form: ExportFormat, 
     with pytest.raises(WeightsError, match=r"the engine fails for image \(4, 5, 3\) \(.+\); report this") as caught:
         run({"image": np.zeros((4, 5, 3), np.uint8)})
     assert "\n" not in str(caught.value)
+
+
+def test_a_graph_without_marks_computes_in_fp32(tmp_path: Path) -> None:
+    """Without marks on what stays in fp32, bf16 would place RoIs up to a pixel away."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    from maskrcnn.export.openvino_graph import keep_in_fp32
+
+    for marked in (False, True):
+        pixels = op.parameter([1, 3, -1, -1], np.float32, name="pixels")
+        pixels.output(0).set_names({"pixels"})
+        model = openvino.Model([op.multiply(pixels, op.constant(np.float32(2)))], [pixels])
+        model.set_rt_info(header_of(small_config(), {}), [METADATA_KEY])
+        if marked:
+            keep_in_fp32(model)
+        folder = tmp_path / str(marked)
+        openvino.save_model(model, folder / GRAPH, compress_to_fp16=False)
+        assert open_engine(folder, "openvino", precision="fp32").computes_in == "fp32"
+        if marked:
+            assert open_engine(folder, "openvino", precision="bf16").computes_in == "bf16"
+            continue
+        assert open_engine(folder, "openvino").computes_in == "fp32"
+        with pytest.raises(ConfigError, match="exported for fp32 alone; choose --precision fp32, or export it anew"):
+            open_engine(folder, "openvino", precision="bf16")
 
 
 def test_a_package_that_fails_while_it_runs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
