@@ -46,6 +46,31 @@ def test_boxes_stay_in_fp32_and_layers_do_not(model: Any) -> None:
     assert {"Convolution", "ROIAlign", "Relu", "Reshape"} <= set(kinds[False])
 
 
+def test_what_makes_int8_between_two_layers_has_no_mark() -> None:
+    """With one, each layer would wait for values in fp32, and the whole network took twice as long."""
+    openvino = pytest.importorskip("openvino")
+    from openvino import opset13 as op
+
+    def number(value: float) -> object:
+        return op.constant(np.float32(value))
+
+    def in_int8(value: object) -> object:
+        whole = op.fake_quantize(value, number(0), number(1), number(-128), number(127), 256)
+        again = op.convert(op.convert(whole, np.int8), np.float32)
+        return op.multiply(op.subtract(again, number(-128)), number(1 / 255))
+
+    weight = op.constant(np.full((4, 4, 1, 1), 0.25, np.float32))
+    value = op.parameter([-1, 4, 8, 8], np.float32)
+    flat = ([1, 1], [0, 0], [0, 0], [1, 1])
+    first = op.convolution(value, weight, *flat)
+    second = op.convolution(in_int8(first), weight, *flat)
+    model = openvino.Model([op.multiply(second, number(2)), in_int8(value)], [value])
+    keep_in_fp32(model)
+    marked = [node.get_type_name() for node in model.get_ordered_ops() if MARK in node.get_rt_info()]
+    # Those of the pixels, which no layer has made, and the arithmetic behind the last layer.
+    assert sorted(marked) == ["Convert", "Convert", "FakeQuantize", "Multiply", "Multiply", "Subtract"]
+
+
 def test_the_marks_hold_once_they_are_in_the_file(model: Any, tmp_path: Path) -> None:
     """In bf16, columns from 256 on are even. RoIAlign would take its features from a place one pixel away."""
     import openvino
