@@ -275,12 +275,13 @@ def test_bytes_are_decoded_as_files_are(tmp_path: Path) -> None:
         decode_image(file.read_bytes()[:60], "a", ("PNG",), 20)
 
 
-def test_sizes_are_those_of_the_upright_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sizes_are_those_of_the_upright_image(tmp_path: Path, name: str) -> None:
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        Image.new("RGB", (5, 3)).save(tmp_path / "a.png", exif=exif)
-        assert image_size(tmp_path / "a.png") == read_image(tmp_path / "a.png").shape[:2]
+        Image.new("RGB", (5, 3)).save(tmp_path / name, exif=exif)
+        assert image_size(tmp_path / name) == read_image(tmp_path / name).shape[:2]
     with pytest.raises(ImageError, match="no such file"):
         image_size(tmp_path / "none.png")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from maskrcnn.errors import ImageError, ImageKindError, ImageSizeError, MissingPackageError
 from maskrcnn.files.pixels.bands import holds_bands, opened_bands
@@ -180,7 +181,10 @@ def _header(path: os.PathLike[str] | str) -> tuple[tuple[int, int], int]:
     try:
         with _opened(source, str(path)) as image:
             turn = int(image.getexif().get(_ORIENTATION, 1))
-            return ((image.width, image.height) if turn in _SIDEWAYS else (image.height, image.width)), turn
+            width, height = image.size
+            if isinstance(image, TiffImageFile):  # newer versions of Pillow give the upright size, only of TIFFs
+                width, height = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+            return ((width, height) if turn in _SIDEWAYS else (height, width)), turn
     except ImageKindError:
         if not holds_bands(source):
             raise
