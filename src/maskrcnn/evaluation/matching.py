@@ -56,7 +56,7 @@ def match(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], min_scor
             the scene allows.
     """
     objects, detections = by_image(truth), by_image(entry for entry in found if entry["score"] >= min_score)
-    counts = np.zeros((0, len(IOUS), 3), dtype=np.int64)
+    of_images = []
     for image in sorted(objects.keys() | detections.keys()):
         best = sorted(detections[image], key=lambda entry: -entry["score"])[: scene.limit]
         labels = {entry["category_id"] for entry in (*objects[image], *best)}
@@ -70,7 +70,8 @@ def match(scene: Scene, truth: Sequence[Entry], found: Sequence[Entry], min_scor
                 "segm",
             )
         ]
-        counts = np.concatenate([counts, np.sum(of_labels, axis=0, keepdims=True)])
+        of_images.append(np.sum(of_labels, axis=0))
+    counts = np.array(of_images, dtype=np.int64).reshape(-1, len(IOUS), 3)
     total = counts.sum(axis=2)
     scores = tuple(
         float((counts[seen, k, 0] / total[seen, k]).mean()) if (seen := total[:, k] > 0).any() else None
