@@ -123,12 +123,13 @@ def analyse(
     scores = np.array([entry["score"] for entry in found], dtype=np.float64)
     labels = np.array([entry["category_id"] for entry in found], dtype=np.int64)
     objects = np.array([entry["category_id"] for entry in judged], dtype=np.int64)
+    counts, right = status != "", status == "tp"  # once: there may be 1,000 classes and a million detections
     thresholds = []
     for label in range(len(scene.names)):
-        own = (labels == label) & (status != "")
-        thresholds.append(best_threshold(scores[own], status[own] == "tp", int((objects == label).sum())))
+        own = (labels == label) & counts
+        thresholds.append(best_threshold(scores[own], right[own], int((objects == label).sum())))
     least = np.array([USUAL_SCORE if each is None else each.score for each in thresholds])
-    good = (status != "") & (scores >= least[labels])
+    good = counts & (scores >= least[labels])
     clear = [entry for entry, place in zip(seen, places.tolist(), strict=True) if good[place]]
     objects_there = [entry for entry in there if entry["id"] in matches["gt_status"]]
     confusion = evaluator_of(parts, objects_there, clear, iou_type).confusion_matrix(
