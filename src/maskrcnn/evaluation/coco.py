@@ -176,10 +176,14 @@ def evaluate_results(
     report = replace(report, notes=(*filter(None, (note, elsewhere)), *report.notes))
     if group_by is None:
         return report
-    groups = {
-        name: _compare(dataset.subset(positions), found, kinds, max_detections, matching)
-        for name, positions in _groups(dataset, group_by).items()
-    }
+    of_images: dict[int | str, list[Entry]] = {}  # a group looks at its own results: there may be a group per patient
+    for entry in found:
+        of_images.setdefault(entry["image_id"], []).append(entry)
+    groups = {}
+    for name, positions in _groups(dataset, group_by).items():
+        part = dataset.subset(positions)
+        own = [entry for image_id in part.records.numbers() for entry in of_images.get(image_id, ())]
+        groups[name] = _compare(part, own, kinds, max_detections, matching)
     return replace(report, groups=groups)
 
 
