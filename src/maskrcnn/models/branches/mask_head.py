@@ -5,6 +5,8 @@ Paper section 3, figure 4 right. Legend: R RoIs, K classes, C channels, O side o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,9 +38,9 @@ class MaskHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> Tensor:
         """(R, C, O, O) -> logits (R, K, M, M) float32."""
-        x = self.hidden(roi_features)
-        logits = F.linear(x, self.predictor.weight.flatten(1), self.predictor.bias)
-        return self._as_masks(logits, roi_features.shape[-1]).permute(0, 3, 1, 2).float()
+        weight, bias = self.predictor.weight.flatten(1), self.predictor.bias
+        logits = self._masks(roi_features, lambda pixels: F.linear(pixels, weight, bias))
+        return logits.permute(0, 3, 1, 2).float()
 
     def of_labels(self, roi_features: Tensor, labels: Tensor) -> Tensor:
         """The logits of one class per RoI, without computing those of the other classes.
@@ -50,35 +52,34 @@ class MaskHead(nn.Module):
         Returns:
             (R, M, M) float32.
         """
-        x = self.hidden(roi_features)
-        weight = self.predictor.weight[labels].flatten(1)  # (R, C)
+        weight = self.predictor.weight[labels].flatten(1)[..., None]  # (R, C, 1)
         assert self.predictor.bias is not None
         bias = self.predictor.bias[labels][:, None, None]
-        logits = torch.baddbmm(bias.to(x.dtype), x, weight[..., None].to(x.dtype))
-        return self._as_masks(logits, roi_features.shape[-1])[..., 0].float()
 
-    def hidden(self, roi_features: Tensor) -> Tensor:
-        """(R, C, O, O) -> (R, 4 * O * O, C) mask pixels: four per input pixel, ordered (row, column, dy, dx).
+        def predict(pixels: Tensor) -> Tensor:
+            return torch.baddbmm(bias.to(pixels.dtype), pixels, weight.to(pixels.dtype))
 
-        The stride of the transposed convolution equals its kernel size, so one matrix product computes it, and the 1x1
-        convolution after it takes pixels in any order.
+        return self._masks(roi_features, predict)[..., 0].float()
+
+    def _masks(self, roi_features: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
+        """(R, C, O, O) -> logits (R, M, M, K).
+
+        The stride of the transposed convolution equals its kernel size. So a matrix product computes one of the 2x2
+        mask pixels that an input pixel becomes, and the 1x1 convolution after it takes pixels in any order. Each of the
+        four products is predicted from before the next is computed, which needs a quarter of the memory.
+
+        Args:
+            predict: the 1x1 convolution, from (R, O * O, C) to (R, O * O, K).
         """
         x = roi_features
         for conv in self.convs:
             x = F.relu_(conv(x))
-        weight = self.upsample.weight.permute(2, 3, 1, 0)  # (2, 2, C, C of x)
-        assert self.upsample.bias is not None
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        upsampled = F.linear(pixels, weight.flatten(0, 2), self.upsample.bias.repeat(4))
-        shape = (x.shape[0], 4 * pixels.shape[1], weight.shape[2])
-        if torch.compiler.is_compiling():  # A change in place before a view makes the compiler copy the tensor.
-            return F.relu(upsampled.view(shape))
-        return F.relu_(upsampled).view(shape)  # A view before a change in place makes autograd copy the gradient.
-
-    def _as_masks(self, values: Tensor, side: int) -> Tensor:
-        """Sorts the pixels of `hidden` into masks: (R, 4 * O * O, K) -> (R, M, M, K), where `side` is O."""
-        halves = values.view(values.shape[0], side, side, 2, 2, values.shape[-1])
-        return halves.transpose(2, 3).reshape(values.shape[0], 2 * side, 2 * side, values.shape[-1])
+        weights = self.upsample.weight.permute(2, 3, 1, 0).flatten(0, 1)  # (2 * 2, C, C of x)
+        quarters = [predict(F.relu_(F.linear(pixels, weight, self.upsample.bias))) for weight in weights]
+        count, side, kinds = x.shape[0], x.shape[-1], quarters[0].shape[-1]
+        logits = torch.stack(quarters, 2).view(count, side, side, 2, 2, kinds)
+        return logits.transpose(2, 3).reshape(count, 2 * side, 2 * side, kinds)
 
 
 class MLPMaskHead(nn.Module):
