@@ -88,7 +88,8 @@ def read_picture(path: os.PathLike[str] | str, remark: Callable[[str], None] = l
 def count_channels(path: os.PathLike[str] | str) -> int:
     """The number of channels in an image file, without decoding it: that of `read_image` for a model of as many.
 
-    Grey images count as 3, because models of RGB read them, and so does everything that only Pillow can read.
+    Grey images and those of the four inks of print (CMYK) count as 3, because models of RGB read them, and so does
+    everything that only Pillow can read.
 
     Raises:
         ImageError: as for `read_image`.
@@ -96,9 +97,16 @@ def count_channels(path: os.PathLike[str] | str) -> int:
     source = _source(path)
     if holds_bands(source):
         with suppress(MissingPackageError), opened_bands(source, str(path), MOST_PIXELS) as bands:
-            return 3 if bands.channels == 1 else bands.channels
+            if bands.channels != 4 or not _is_print(source, str(path)):
+                return 3 if bands.channels == 1 else bands.channels
     with _opened(source, str(path)):
         return 3
+
+
+def _is_print(source: Path | io.BytesIO, name: str) -> bool:
+    with suppress(ImageError), _opened(source, name) as image:
+        return image.mode == "CMYK"
+    return False
 
 
 def decode_image(

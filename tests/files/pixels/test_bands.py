@@ -70,6 +70,11 @@ def test_pages_are_channels_only_if_so_many_are_asked_for(tmp_path: Path) -> Non
     assert "only the first of 5 pages is read" in notes[0]
 
 
+def test_the_inks_of_print_are_read_as_rgb(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 6), (10, 20, 30, 40)).save(tmp_path / "a.tif")
+    assert count_channels(tmp_path / "a.tif") == read_image(tmp_path / "a.tif").shape[2] == 3
+
+
 def test_transparency_of_8_bits_is_no_channel_unless_it_is_asked_for(tmp_path: Path) -> None:
     path, four = tmp_path / "a.tif", VALUES[..., :4]
     tifffile.imwrite(path, four.astype(np.uint8))  # marks the fourth as transparency
