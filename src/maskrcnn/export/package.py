@@ -20,6 +20,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental import _config as trace_settings
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
@@ -30,8 +31,7 @@ from maskrcnn.weights.model_file import METADATA_KEY
 
 # AOTInductor's settings.
 # - dynamic_threads: otherwise the code uses as many threads as this machine has, whatever is set later.
-# - layout_optimization: it makes the input of a convolution channels-last. Where the number of RoIs depends on the
-#   image, it takes the output for channels-first all the same, and what follows reads wrong numbers (torch 2.15).
+# - layout_optimization: it makes the input of a convolution channels-last, which `_channels_first` forbids.
 # - precompile_headers: they serve a later compilation, and leave 300 MB in the folder for temporary files.
 SETTINGS = {
     "cpp.dynamic_threads": True,
@@ -59,7 +59,9 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
     """
     keep_quiet_about_cuda()
     table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
-    traced = exported_program(ExportedNetwork(network, config, "probs"), *example(config))
+    # Otherwise no side of a map may be 1, and objects in images of up to 64 pixels were wrong without a word.
+    with trace_settings.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        traced = exported_program(_channels_first(ExportedNetwork(network, config, "probs")), *example(config))
     settings: dict[str, Any] = {**SETTINGS, "aot_inductor.metadata": {METADATA_KEY: header}}
     with warnings.catch_warnings(), torch.no_grad(), fresh_cache(), open(path, "wb") as file:
         warnings.simplefilter("ignore")  # torch and torchvision warn of their own code
@@ -73,6 +75,18 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
             raise ConfigError(
                 f"AOTInductor cannot compile this model ({reason}): choose --format onnx, and report this"
             ) from None
+
+
+def _channels_first(network: ExportedNetwork) -> ExportedNetwork:
+    """The same network with channels-first weights.
+
+    A convolution with channels-last weights or input gives channels-last output. Where the number of RoIs depends on
+    the image, AOTInductor takes it for channels-first all the same, and what follows reads wrong numbers (torch 2.15).
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        # The strides of 1x1 weights say channels-last, too, and `contiguous` would keep them.
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return network
 
 
 def _declare_symbols(program: torch.export.ExportedProgram) -> None:
