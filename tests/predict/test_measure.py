@@ -76,13 +76,14 @@ def areas(table: Table) -> list[float]:
 def test_files_say_the_size_of_their_pixels(predictor: Predictor, tmp_path: Path) -> None:
     write_small(tmp_path, "images", 1)
     pixels = Image.fromarray(read_image(next((tmp_path / "images").glob("*.png"))))
-    files = [tmp_path / "half.png", tmp_path / "double.png", tmp_path / "broken.png"]
+    files = [tmp_path / "half.png", tmp_path / "double_\udcfc.png", tmp_path / "broken.png"]  # a name in Latin-1
     pixels.save(files[0], dpi=(50_800, 50_800))  # half a micrometre
     pixels.save(files[1], dpi=(12_700, 12_700))
     files[2].write_bytes(b"nothing")
     outputs = Outputs(draw=False, table=Table(tmp_path / "objects.csv", "file"), min_score=0)
     assert predict_files(predictor, files, tmp_path / "o", outputs).images == 2
     found = np.array(areas(outputs.table))
+    assert r"double_\udcfc.png" in outputs.table.path.read_text()
     in_pixels = predictor.predict(files[0])[0].masks.areas()
     assert np.allclose(found, np.concatenate([in_pixels / 4, in_pixels * 4]), rtol=1e-3)
 

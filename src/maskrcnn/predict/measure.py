@@ -149,8 +149,14 @@ def perimeter(bitmap: np.ndarray) -> float:
 
 
 def write_table(rows: Sequence[Sequence[Any]], table: Table) -> None:
-    """Writes the CSV. What an object does not have is an empty cell."""
-    with atomic_write(table.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    """Writes the CSV. What an object does not have is an empty cell.
+
+    Bytes of a file's name that are no UTF-8 are escaped as in predictions.json.
+    """
+    with (
+        atomic_write(table.path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         channels = len(rows[0]) - len(COLUMNS) + RGB if rows else RGB
         writer.writerow([*COLUMNS[:-RGB], *(f"intensity_mean-{i}" for i in range(channels))])
