@@ -29,6 +29,7 @@ class GeoJsonFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._used: set[str] = set()
+        self._next: dict[str, int] = {}  # the first number of each name that may be free
 
     def __call__(self, image_id: int | str, image: Path, found: Instances) -> None:
         """Writes the objects of an image.
@@ -36,8 +37,11 @@ class GeoJsonFolder:
         Raises:
             MissingPackageError: the image is a TIFF, whose coordinate system only rasterio knows, which is missing.
         """
-        names = (image.stem if number == 1 else f"{image.stem}_{number}" for number in count(1))
-        name = next(name for name in names if name.casefold() not in self._used)  # some disks know no case
+        stem = image.stem.casefold()  # some disks know no case
+        first = self._next.get(stem, 1)  # the numbers before it are taken; folders may hold thousands of one name
+        number = next(n for n in count(first) if (stem if n == 1 else f"{stem}_{n}") not in self._used)
+        name = image.stem if number == 1 else f"{image.stem}_{number}"
+        self._next[stem] = number + 1
         self._used.add(name.casefold())
         write_geojson(self.folder / f"{name}.geojson", found, earth_of(image))
 
