@@ -72,8 +72,14 @@ def test_a_package_that_fails_while_it_runs_is_one_line(tmp_path: Path, monkeypa
     with zipfile.ZipFile(tmp_path / "model.pt2", "w") as file:
         file.writestr("m/code.wrapper_metadata.json", json.dumps({METADATA_KEY: header_of(small_config(), {})}))
     run = open_engine(tmp_path / "model.pt2", "torch").run
-    with pytest.raises(WeightsError, match=r"the engine fails for pixels \(1, 2\), .+ call failed at .+; report this"):
-        run({name: np.zeros((1, 2), np.float32) for name in INPUTS})
+    with pytest.raises(
+        WeightsError, match=r"the engine fails for pixels \(1, 3, 96, 96\), .+ call failed at .+; report"
+    ):
+        run({name: np.zeros((1, 3, 96, 96), np.float32) for name in INPUTS})
+    with pytest.raises(
+        ConfigError, match=r"takes images that are resized to 96 or more pixels on each side, found 64x96"
+    ):
+        run({name: np.zeros((1, 3, 64, 96), np.float32) for name in INPUTS})
 
 
 def test_a_long_reason_of_an_engine_begins_with_a_sentence(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from torch._inductor.utils import fresh_cache
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental import _config as trace_settings
 
 from maskrcnn.config import Config
 from maskrcnn.errors import ConfigError
@@ -59,9 +58,7 @@ def write_package(network: MaskRCNN, config: Config, header: str, path: Path) ->
     """
     keep_quiet_about_cuda()
     table = {torch.ops.maskrcnn.nms.default: nms, torch.ops.maskrcnn.roi_align.default: roi_align}
-    # Otherwise no side of a map may be 1, and objects in images of up to 64 pixels were wrong without a word.
-    with trace_settings.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        traced = exported_program(_channels_first(ExportedNetwork(network, config, "probs")), *example(config))
+    traced = exported_program(_channels_first(ExportedNetwork(network, config, "probs")), *example(config))
     settings: dict[str, Any] = {**SETTINGS, "aot_inductor.metadata": {METADATA_KEY: header}}
     with warnings.catch_warnings(), torch.no_grad(), fresh_cache(), open(path, "wb") as file:
         warnings.simplefilter("ignore")  # torch and torchvision warn of their own code
