@@ -87,6 +87,7 @@ def test_a_simplified_outline_stays_near_its_corners(radius: int, tolerance: flo
     assert len(simplified(points, 0.0)) == len(points)
 
 
-def test_a_square_keeps_its_four_corners() -> None:
-    square = np.array([[0, 0], [9, 0], [9, 9], [0, 9]])
-    assert sorted(map(tuple, simplified(square, 1.0).tolist())) == [(0, 0), (0, 9), (9, 0), (9, 9)]
+@pytest.mark.parametrize("height", [1, 9])  # a line of single pixels, of which two corners would be no polygon
+def test_a_rectangle_keeps_its_four_corners(height: int) -> None:
+    corners = np.array([[0, 0], [9, 0], [9, height], [0, height]])
+    assert sorted(map(tuple, simplified(corners, 1.0).tolist())) == [(0, 0), (0, height), (9, 0), (9, height)]

@@ -72,6 +72,8 @@ def _encloses(points: np.ndarray, point_xy: tuple[float, float]) -> bool:
 def simplified(points: np.ndarray, tolerance: float) -> np.ndarray:
     """An outline with fewer corners, from which no left out corner lies further than `tolerance` (Douglas and Peucker).
 
+    An outline of which fewer than three corners would stay, as of a line of single pixels, keeps all of them.
+
     Args:
         points: (n, 2) corners of a closed outline.
         tolerance: in the unit of the points.
@@ -95,7 +97,7 @@ def simplified(points: np.ndarray, tolerance: float) -> np.ndarray:
         if distance[worst] > tolerance:
             kept[start + 1 + worst] = True
             parts += [(start, start + 1 + worst), (start + 1 + worst, stop)]
-    return closed[:-1][kept[:-1]]
+    return closed[:-1][kept[:-1]] if kept[:-1].sum() > 2 else closed[:-1]
 
 
 def _runs(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
