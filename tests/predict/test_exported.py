@@ -77,7 +77,7 @@ def test_a_package_that_fails_while_it_runs_is_one_line(tmp_path: Path, monkeypa
     ):
         run({name: np.zeros((1, 3, 96, 96), np.float32) for name in INPUTS})
     with pytest.raises(
-        ConfigError, match=r"takes images that are resized to 96 or more pixels on each side, found 64x96"
+        ConfigError, match=r"takes images that are resized to more than 64 pixels on each side, found 64x96"
     ):
         run({name: np.zeros((1, 3, 64, 96), np.float32) for name in INPUTS})
 

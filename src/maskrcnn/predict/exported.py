@@ -31,7 +31,6 @@ Arrays = Mapping[str, np.ndarray]
 INPUTS = ("pixels", "sizes_hw", "original_hw", "scale_xy")  # of a network that does not resize
 OUTPUTS = ("boxes", "scores", "labels", "masks")  # of a package of PyTorch; the last one may be missing
 PACKAGE_SUFFIX = ".pt2"
-LEAST_SIDE = 96  # pixels, for a package: AOTInductor takes no side of a map for 1, and gives wrong objects where one is
 KNOWN_INPUTS = {*INPUTS, "image"}  # the last one of a network that resizes
 IN_FP32 = {"precise_0", "DisablePrecisionConversion_0"}  # OpenVINO's marks of an operator that keeps its precision
 GRAPH, WEIGHTS = "model.xml", "model.bin"  # the files in the folder of an OpenVINO network
@@ -194,7 +193,9 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
     if precision in ("bf16", "fp16"):
         raise ConfigError(f"{path}: this file computes in fp32; choose --precision fp32, or give the model file")
     header = _package_header(path)
-    read_header(header, path)  # before any code of the file runs
+    config, _ = read_header(header, path)  # before any code of the file runs
+    # AOTInductor takes no side of a map for 1, and gives wrong objects where one is. P6 has a stride of 64.
+    coarsest = 64 if config.model.neck == "fpn" else 32
     keep_quiet_about_cuda()
     import torchvision.ops  # noqa: F401 - defines the operators that the package calls
 
@@ -208,10 +209,10 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
     @torch.no_grad()
     def run(inputs: Arrays) -> Arrays:
         height, width = inputs["pixels"].shape[2:]
-        if min(height, width) < LEAST_SIDE:
+        if min(height, width) <= coarsest:
             raise ConfigError(
-                f"{path}: a package of PyTorch takes images that are resized to {LEAST_SIDE} or more pixels on each "
-                f"side, found {height}x{width}; use the model file, or an ONNX file of it, which take any size"
+                f"{path}: this package takes images that are resized to more than {coarsest} pixels on each side, "
+                f"found {height}x{width}; use the model file, or an ONNX file of it, which take any size"
             )
         try:
             found = model(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in INPUTS))
