@@ -194,8 +194,8 @@ def _open_torch(path: Path, threads: int | None, precision: Precision) -> Opened
         raise ConfigError(f"{path}: this file computes in fp32; choose --precision fp32, or give the model file")
     header = _package_header(path)
     config, _ = read_header(header, path)  # before any code of the file runs
-    # AOTInductor takes no side of a map for 1, and gives wrong objects where one is. P6 has a stride of 64.
-    coarsest = 64 if config.model.neck == "fpn" else 32
+    # AOTInductor takes no side of P6, whose stride is 64, for 1. Where one is, the objects are wrong.
+    coarsest = 64 if config.model.neck == "fpn" else 0
     keep_quiet_about_cuda()
     import torchvision.ops  # noqa: F401 - defines the operators that the package calls
 

@@ -66,7 +66,7 @@ class MaskHead(nn.Module):
 
         The stride of the transposed convolution equals its kernel size. So a matrix product computes one of the 2x2
         mask pixels that an input pixel becomes, and the 1x1 convolution after it takes pixels in any order. Each of the
-        four products is predicted from before the next is computed, which needs a quarter of the memory.
+        four products is predicted from before the next is computed. So prediction holds a quarter of the mask pixels.
 
         Args:
             predict: the 1x1 convolution, from (R, O * O, C) to (R, O * O, K).
