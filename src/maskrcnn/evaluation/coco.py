@@ -15,6 +15,7 @@ from maskrcnn.evaluation.figures import STANDARD_LIMIT, Figures, Scene, area_fig
 from maskrcnn.evaluation.matching import Matching, match
 from maskrcnn.evaluation.notes import notes_on_entries, notes_on_figures
 from maskrcnn.evaluation.oks import oks_sigmas
+from maskrcnn.evaluation.portions import by_image
 from maskrcnn.evaluation.results import Entry, read_results
 from maskrcnn.evaluation.truth import require_objects
 from maskrcnn.structures.coco import coco_annotations
@@ -176,13 +177,11 @@ def evaluate_results(
     report = replace(report, notes=(*filter(None, (note, elsewhere)), *report.notes))
     if group_by is None:
         return report
-    of_images: dict[int | str, list[Entry]] = {}  # a group looks at its own results: there may be a group per patient
-    for entry in found:
-        of_images.setdefault(entry["image_id"], []).append(entry)
+    of_images = by_image(found)  # a group looks at its own results: there may be a group per patient
     groups = {}
     for name, positions in _groups(dataset, group_by).items():
         part = dataset.subset(positions)
-        own = [entry for image_id in part.records.numbers() for entry in of_images.get(image_id, ())]
+        own = [entry for image_id in part.records.numbers() for entry in of_images[image_id]]
         groups[name] = _compare(part, own, kinds, max_detections, matching)
     return replace(report, groups=groups)
 

@@ -25,8 +25,9 @@ LEAST_IOU = 0.5  # of a pair
 _ROUNDING = 1e-9  # of an IoU
 
 
-def by_image(entries: Iterable[Entry]) -> defaultdict[int, list[Entry]]:
-    grouped: defaultdict[int, list[Entry]] = defaultdict(list)
+def by_image(entries: Iterable[Entry]) -> defaultdict[Any, list[Entry]]:
+    """The entries of each image id, which is an integer or a string."""
+    grouped: defaultdict[Any, list[Entry]] = defaultdict(list)
     for entry in entries:
         grouped[entry["image_id"]].append(entry)
     return grouped
